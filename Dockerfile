@@ -1,0 +1,26 @@
+# Build: docker build -t esper .
+# Run:   docker run --rm -p 127.0.0.1:3000:3000 --security-opt seccomp=scripts/seccomp.json \
+#            --ulimit nofile=1048576:1048576 esper
+# Without the seccomp profile Docker forbids io_uring, and esper says so and ends.
+
+FROM rust:1-bookworm AS build
+WORKDIR /build
+COPY . .
+# The caches are mounted, so the binary is copied out of them.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/build/target \
+    cargo build --release --locked --package esper \
+    && install -D target/release/esper /out/esper
+
+FROM debian:bookworm-slim
+COPY --from=build /out/esper /usr/local/bin/esper
+# A number, so that Kubernetes' runAsNonRoot can tell that it is not root. It needs no home and no files.
+USER 65532:65532
+# The container's network decides who reaches it; -p 127.0.0.1:3000:3000 keeps it to this machine.
+ENV ESPER_BIND=0.0.0.0
+EXPOSE 3000
+STOPSIGNAL SIGTERM
+# bash opens the socket itself: a check every 10 s is not worth curl in the image.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["bash", "-c", \
+    "exec 3<>/dev/tcp/127.0.0.1/${ESPER_PORT:-3000} && printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 && read -r _ status _ <&3 && [ \"$status\" = 200 ]"]
+ENTRYPOINT ["esper"]

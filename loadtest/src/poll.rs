@@ -1,0 +1,72 @@
+//! Waiting for sockets: epoll, level-triggered, with waits as fine as nanoseconds.
+//!
+//! Level-triggered on purpose: one big read for each readiness is enough, where edge-triggered needs a second call only to
+//! hear that there is no more.
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// Sockets told of in one wait; more stay ready for the next one.
+const EVENTS_MAX: usize = 1024;
+
+/// What to wake for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Interest {
+    /// Bytes to read, or the end.
+    Read,
+    /// Room to write, or a connect that is done.
+    Write,
+    /// Either.
+    Both,
+}
+
+/// A set of sockets, each with a number to tell it by. A closed socket leaves by itself.
+#[derive(Debug)]
+pub(crate) struct Poll {
+    epoll: OwnedFd,
+}
+
+impl Poll {
+    /// An empty set.
+    pub(crate) fn new() -> io::Result<Poll> {
+        Ok(Poll { epoll: epoll::create(CreateFlags::CLOEXEC)? })
+    }
+
+    /// Adds a socket.
+    pub(crate) fn add(&self, socket: impl AsFd, number: usize, interest: Interest) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, socket, EventData::new_u64(number as u64), interest.flags())?)
+    }
+
+    /// Changes what to wake for.
+    pub(crate) fn modify(&self, socket: impl AsFd, number: usize, interest: Interest) -> io::Result<()> {
+        Ok(epoll::modify(&self.epoll, socket, EventData::new_u64(number as u64), interest.flags())?)
+    }
+
+    /// Waits and puts the numbers of the ready sockets into `ready`; none when the time is up or a signal came.
+    pub(crate) fn wait(&self, timeout: Duration, ready: &mut Vec<usize>) -> io::Result<()> {
+        let mut events = [const { MaybeUninit::uninit() }; EVENTS_MAX];
+        ready.clear();
+        let timeout =
+            Timespec { tv_sec: timeout.as_secs().min(3600) as i64, tv_nsec: timeout.subsec_nanos().into() };
+        match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
+            Ok((events, _)) => ready.extend(events.iter().map(|event| event.data.u64() as usize)),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+}
+
+impl Interest {
+    fn flags(self) -> EventFlags {
+        match self {
+            Interest::Read => EventFlags::IN,
+            Interest::Write => EventFlags::OUT,
+            Interest::Both => EventFlags::IN | EventFlags::OUT,
+        }
+    }
+}

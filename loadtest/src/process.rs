@@ -1,0 +1,82 @@
+//! What the system tells of processes: the file limit of this one, CPU time and memory of the server.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Descriptors for everything but sockets: standard streams, epoll, /proc, the name look-up.
+const OTHER_FILES: u64 = 32;
+
+/// Raises the soft file limit to the hard one, and tells whether so many sockets and threads fit under it.
+pub(crate) fn make_room(subscribers: usize, publishers: usize, threads: usize) -> Result<(), String> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Refused in some containers: then the limit stays what it was, and that is what counts below.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    fits(getrlimit(Resource::Nofile).current, subscribers as u64, publishers as u64, threads as u64)
+}
+
+fn fits(limit: Option<u64>, subscribers: u64, publishers: u64, threads: u64) -> Result<(), String> {
+    let others = publishers + threads + OTHER_FILES;
+    match limit {
+        Some(limit) if subscribers + others > limit => Err(format!(
+            "--subscribers {subscribers} do not fit: this process may open {limit} files, which is {} subscribers; raise \
+             the hard limit (ulimit -Hn) or run several load generators",
+            limit.saturating_sub(others)
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// CPU time and memory of a process at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Usage {
+    /// User and system time since it began, in seconds; the kernel counts in ticks of 10 ms.
+    pub(crate) cpu_s: f64,
+    /// Resident memory.
+    pub(crate) rss_bytes: u64,
+}
+
+impl Usage {
+    /// Of process `pid`, or of this one; `None` when there is no such process.
+    pub(crate) fn now(pid: Option<u32>) -> Option<Usage> {
+        let folder = pid.map_or("/proc/self".to_owned(), |pid| format!("/proc/{pid}"));
+        let ticks = cpu_ticks(&std::fs::read_to_string(format!("{folder}/stat")).ok()?)?;
+        let rss_bytes = rss_bytes(&std::fs::read_to_string(format!("{folder}/status")).ok()?)?;
+        Some(Usage { cpu_s: ticks as f64 / rustix::param::clock_ticks_per_second() as f64, rss_bytes })
+    }
+}
+
+/// utime and stime: fields 14 and 15, counted behind the name, which may hold spaces and parentheses itself.
+fn cpu_ticks(stat: &str) -> Option<u64> {
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    let mut fields = behind_name.split_ascii_whitespace().skip(11);
+    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+}
+
+fn rss_bytes(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_what_would() {
+        assert_eq!(fits(None, 1 << 40, 1, 1), Ok(()));
+        assert_eq!(fits(Some(1_024), 990, 1, 1), Ok(()));
+        let refusal = fits(Some(1_024), 991, 1, 1).unwrap_err();
+        assert!(refusal.contains("990 subscribers"), "{refusal}");
+    }
+
+    #[test]
+    fn a_process_name_cannot_shift_the_fields() {
+        let stat = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20";
+        assert_eq!(cpu_ticks(stat), Some(300));
+    }
+
+    #[test]
+    fn this_process_is_found_and_a_missing_one_is_not() {
+        assert!(Usage::now(None).unwrap().rss_bytes > 100_000);
+        assert_eq!(Usage::now(Some(u32::MAX)), None);
+    }
+}

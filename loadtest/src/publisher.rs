@@ -1,0 +1,405 @@
+//! The publishing side: one thread, pipelined requests on keep-alive connections, answers told apart.
+
+use crate::args::{Pace, Plan};
+use crate::http::{Body, PublishRequest, ResponseHead};
+use crate::poll::{Interest, Poll};
+use crate::schedule::{Next, Schedule};
+use crate::shared::Shared;
+use crate::stamp::Stamp;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest sleep: how soon a thread notices that it shall stop, or that nothing moves.
+const WAIT_MAX: Duration = Duration::from_millis(50);
+/// Written before the next look at the answers, so that a flood over a fast connection reads too.
+const WRITE_BYTES_MAX: usize = 256 * 1024;
+/// Kept of a refusal's body, to show it.
+const REASON_BYTES_MAX: usize = 300;
+
+/// What became of a topic's publishes, refused ones apart.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Published {
+    /// Answered 2xx.
+    pub(crate) acknowledged: u64,
+    /// Sent, and the connection ended or fell silent before the answer.
+    pub(crate) unanswered: u64,
+}
+
+/// What became of all publishes.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// By index of the topic.
+    pub(crate) topics: Vec<Published>,
+    /// Answers other than 2xx, by status.
+    pub(crate) refused: BTreeMap<u16, u64>,
+    /// The first refusal, in the server's words.
+    pub(crate) first_refusal: Option<String>,
+    /// Due and never written, for the server had stopped answering.
+    pub(crate) unsent: u64,
+    /// When the first was due.
+    pub(crate) start_ns: u64,
+    /// When the last acknowledgement came.
+    pub(crate) last_answer_ns: u64,
+    /// The longest a publish waited between due and written.
+    pub(crate) late_ns_max: u64,
+    /// Why a connection ended.
+    pub(crate) trouble: Option<String>,
+}
+
+impl Outcome {
+    /// Acknowledged publishes of all topics.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.topics.iter().map(|topic| topic.acknowledged).sum()
+    }
+
+    /// Unanswered publishes of all topics.
+    pub(crate) fn unanswered(&self) -> u64 {
+        self.topics.iter().map(|topic| topic.unanswered).sum()
+    }
+
+    /// Refused publishes of every status.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.values().sum()
+    }
+}
+
+/// Connections and requests, ready to begin.
+pub(crate) struct Publisher<'a> {
+    plan: &'a Plan,
+    requests: Vec<PublishRequest>,
+    connections: Vec<Connection>,
+    poll: Poll,
+    /// The next sequence number by connection and topic.
+    sequences: Vec<u64>,
+    outcome: Outcome,
+    moved_ns: u64,
+}
+
+struct Connection {
+    link: Link,
+    /// Requests to write; the first `written` bytes are with the kernel.
+    out: Vec<u8>,
+    written: usize,
+    /// Bytes of an answer not yet whole.
+    input: Vec<u8>,
+    /// The answer whose body is being read.
+    answer: Option<Answer>,
+    /// Sent or about to be, in order.
+    unanswered: VecDeque<Stamp>,
+    waits_for_room: bool,
+}
+
+enum Link {
+    Open(TcpStream),
+    /// The server closed it as HTTP allows; it is opened again when there is something to send.
+    Closed,
+    /// It broke, or could not be opened again.
+    Dead,
+}
+
+struct Answer {
+    status: u16,
+    closes: bool,
+    body: Body,
+    reason: Vec<u8>,
+}
+
+impl<'a> Publisher<'a> {
+    /// Opens the connections.
+    pub(crate) fn connect(plan: &'a Plan) -> Result<Publisher<'a>, String> {
+        let publishing = &plan.publishing;
+        let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
+        let mut connections = Vec::with_capacity(publishing.connections);
+        for number in 0..publishing.connections {
+            let socket = connect(plan, &poll, number)?;
+            connections.push(Connection::new(socket));
+        }
+        let request = |topic: &String| {
+            let (before, after) = publishing.body.of(topic);
+            let path = publishing.path.of(topic);
+            PublishRequest::new(&plan.target, &path, &publishing.headers, (&before, &after), &plan.payload)
+        };
+        Ok(Publisher {
+            plan,
+            requests: plan.topics.iter().map(request).collect(),
+            connections,
+            poll,
+            sequences: vec![0; publishing.connections * plan.topics.len()],
+            outcome: Outcome { topics: vec![Published::default(); plan.topics.len()], ..Outcome::default() },
+            moved_ns: 0,
+        })
+    }
+
+    /// Publishes to the end of the plan, waits for the answers, tells what became of them.
+    pub(crate) fn publish(mut self, shared: &Shared) -> Outcome {
+        let mut schedule = Schedule::new(self.plan.publishing.pace);
+        let mut ready = Vec::new();
+        let mut buffer = vec![0; 64 * 1024];
+        let start_ns = shared.clock.now_ns();
+        self.outcome.start_ns = start_ns;
+        self.moved_ns = start_ns;
+        while !shared.stopped() {
+            let wait = self.issue_due(&mut schedule, start_ns, shared);
+            for number in 0..self.connections.len() {
+                self.write(number, shared);
+            }
+            let over = schedule.next(shared.clock.now_ns() - start_ns) == Next::Over;
+            if over && self.connections.iter().all(|connection| connection.unanswered.is_empty()) {
+                break;
+            }
+            let silent_ns = shared.clock.now_ns().saturating_sub(self.moved_ns);
+            let stuck = over || self.connections.iter().all(|connection| !self.has_room(connection));
+            if stuck && u128::from(silent_ns) > self.plan.drain.as_nanos() || self.all_dead() {
+                break;
+            }
+            if let Err(error) = self.poll.wait(wait, &mut ready) {
+                self.outcome.trouble.get_or_insert(format!("epoll: {error}"));
+                break;
+            }
+            for &number in &ready {
+                self.read(number, &mut buffer, shared);
+            }
+        }
+        for connection in &mut self.connections {
+            connection.give_up(&mut self.outcome);
+        }
+        self.outcome.unsent = schedule.unissued();
+        self.outcome
+    }
+
+    /// Makes the requests that are due, as far as connections have room; tells how long to wait for the next.
+    fn issue_due(&mut self, schedule: &mut Schedule, start_ns: u64, shared: &Shared) -> Duration {
+        let paced = matches!(self.plan.publishing.pace, Pace::Rate { .. });
+        loop {
+            let now_ns = shared.clock.now_ns();
+            let due_ns = match schedule.next(now_ns - start_ns) {
+                Next::Over => return WAIT_MAX,
+                Next::At(at_ns) => {
+                    return Duration::from_nanos((start_ns + at_ns).saturating_sub(now_ns)).min(WAIT_MAX);
+                }
+                Next::Due(due_ns) => start_ns + due_ns,
+            };
+            let Some(number) = self.next_with_room(schedule.issued()) else { return WAIT_MAX };
+            let topic = (schedule.issued() % self.requests.len() as u64) as usize;
+            self.issue(number, topic, due_ns);
+            schedule.issue();
+            if paced {
+                self.outcome.late_ns_max = self.outcome.late_ns_max.max(now_ns - due_ns);
+            }
+        }
+    }
+
+    fn next_with_room(&self, turn: u64) -> Option<usize> {
+        let count = self.connections.len();
+        let first = (turn % count as u64) as usize;
+        let mut numbers = (first..count).chain(0..first);
+        numbers
+            .find(|number| self.connections.get(*number).is_some_and(|connection| self.has_room(connection)))
+    }
+
+    fn has_room(&self, connection: &Connection) -> bool {
+        !matches!(connection.link, Link::Dead)
+            && connection.unanswered.len() < self.plan.publishing.in_flight_max
+            && connection.out.len() < WRITE_BYTES_MAX.max(2 * self.plan.payload.size())
+    }
+
+    fn issue(&mut self, number: usize, topic: usize, due_ns: u64) {
+        let Some(sequence) = self.sequences.get_mut(number * self.requests.len() + topic) else { return };
+        let stamp = Stamp { topic: topic as u32, publisher: number as u16, sequence: *sequence, due_ns };
+        *sequence += 1;
+        if let (Some(connection), Some(request)) =
+            (self.connections.get_mut(number), self.requests.get(topic))
+        {
+            request.write(&stamp, &mut connection.out);
+            connection.unanswered.push_back(stamp);
+        }
+    }
+
+    fn write(&mut self, number: usize, shared: &Shared) {
+        let Some(connection) = self.connections.get_mut(number) else { return };
+        if connection.out.is_empty() || connection.waits_for_room {
+            return;
+        }
+        if matches!(connection.link, Link::Closed) {
+            match connect(self.plan, &self.poll, number) {
+                Ok(socket) => connection.link = Link::Open(socket),
+                Err(why) => return connection.die(&why, &mut self.outcome),
+            }
+        }
+        let Link::Open(socket) = &mut connection.link else { return };
+        match socket.write(connection.out.get(connection.written..).unwrap_or_default()) {
+            Ok(bytes) => {
+                connection.written += bytes;
+                self.moved_ns = shared.clock.now_ns();
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            // Its answers so far may still be there to read, and with them the reason; the read tells the end.
+            Err(_) => connection.written = connection.out.len(),
+        }
+        if connection.written == connection.out.len() {
+            connection.out.clear();
+            connection.written = 0;
+        } else if self.poll.modify(&*socket, number, Interest::Both).is_ok() {
+            connection.waits_for_room = true;
+        }
+    }
+
+    fn read(&mut self, number: usize, buffer: &mut [u8], shared: &Shared) {
+        let Some(connection) = self.connections.get_mut(number) else { return };
+        let Link::Open(socket) = &mut connection.link else { return };
+        if connection.waits_for_room && self.poll.modify(&*socket, number, Interest::Read).is_ok() {
+            connection.waits_for_room = false;
+        }
+        let bytes = match socket.read(buffer) {
+            Ok(0) => return self.ended(number, shared),
+            Ok(bytes) => bytes,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return,
+            Err(error) => {
+                return connection.die(&format!("the connection broke ({error})"), &mut self.outcome);
+            }
+        };
+        self.moved_ns = shared.clock.now_ns();
+        connection.input.extend_from_slice(buffer.get(..bytes).unwrap_or_default());
+        match connection.answers(&mut self.outcome, self.moved_ns) {
+            Ok(false) => {}
+            Ok(true) => connection.reopen_later(&self.requests),
+            Err(why) => connection.die(&why, &mut self.outcome),
+        }
+    }
+
+    /// The server closed the connection without saying so first.
+    fn ended(&mut self, number: usize, shared: &Shared) {
+        let Some(connection) = self.connections.get_mut(number) else { return };
+        if let Some(answer) = connection.answer.take_if(|answer| matches!(answer.body, Body::UntilClose)) {
+            connection.answered(&answer, &mut self.outcome, shared.clock.now_ns());
+            connection.reopen_later(&self.requests);
+        } else if connection.unanswered.is_empty() {
+            connection.reopen_later(&self.requests);
+        } else {
+            connection.die("the server closed the connection", &mut self.outcome);
+        }
+    }
+
+    fn all_dead(&self) -> bool {
+        self.connections.iter().all(|connection| matches!(connection.link, Link::Dead))
+    }
+}
+
+impl Connection {
+    fn new(socket: TcpStream) -> Connection {
+        Connection {
+            link: Link::Open(socket),
+            out: Vec::new(),
+            written: 0,
+            input: Vec::new(),
+            answer: None,
+            unanswered: VecDeque::new(),
+            waits_for_room: false,
+        }
+    }
+
+    /// Takes the whole answers out of the input. True when the server closes the connection after the last of them.
+    fn answers(&mut self, outcome: &mut Outcome, now_ns: u64) -> Result<bool, String> {
+        let input = std::mem::take(&mut self.input);
+        let mut rest = &input[..];
+        loop {
+            let answer = match &mut self.answer {
+                Some(answer) => answer,
+                None => match ResponseHead::read(rest)? {
+                    None => break,
+                    Some(head) => {
+                        rest = rest.get(head.head_bytes..).unwrap_or_default();
+                        if head.status < 200 {
+                            continue;
+                        }
+                        let (status, closes) = (head.status, head.closes);
+                        self.answer.insert(Answer { status, closes, body: head.body, reason: Vec::new() })
+                    }
+                },
+            };
+            while let Some(piece) = answer.body.next(&mut rest)? {
+                let room = REASON_BYTES_MAX.saturating_sub(answer.reason.len());
+                if answer.status >= 300 {
+                    answer.reason.extend_from_slice(piece.get(..room).unwrap_or(piece));
+                }
+            }
+            if !answer.body.ended() {
+                break;
+            }
+            let Some(answer) = self.answer.take() else { break };
+            self.answered(&answer, outcome, now_ns);
+            if answer.closes {
+                return Ok(true);
+            }
+        }
+        self.input.extend_from_slice(rest);
+        Ok(false)
+    }
+
+    fn answered(&mut self, answer: &Answer, outcome: &mut Outcome, now_ns: u64) {
+        let stamp = self.unanswered.pop_front();
+        if !(200..300).contains(&answer.status) {
+            *outcome.refused.entry(answer.status).or_default() += 1;
+            let text = String::from_utf8_lossy(&answer.reason);
+            let line: String =
+                text.lines().next().unwrap_or("").chars().filter(|c| !c.is_control()).collect();
+            let refusal = format!("{} {line}", answer.status);
+            outcome.first_refusal.get_or_insert(refusal.trim_end().to_owned());
+        } else if let Some(topic) = stamp.and_then(|stamp| outcome.topics.get_mut(stamp.topic as usize)) {
+            topic.acknowledged += 1;
+            outcome.last_answer_ns = now_ns;
+        }
+    }
+
+    /// After a close announced by the server nothing behind the last answer was taken (RFC 9112, section 9.6), so it is sent
+    /// again, in its order, on the next connection.
+    fn reopen_later(&mut self, requests: &[PublishRequest]) {
+        self.link = Link::Closed;
+        self.answer = None;
+        self.input.clear();
+        self.out.clear();
+        self.written = 0;
+        self.waits_for_room = false;
+        for stamp in &self.unanswered {
+            if let Some(request) = requests.get(stamp.topic as usize) {
+                request.write(stamp, &mut self.out);
+            }
+        }
+    }
+
+    fn die(&mut self, why: &str, outcome: &mut Outcome) {
+        self.link = Link::Dead;
+        self.out.clear();
+        if outcome.trouble.is_none() {
+            let waiting = self.unanswered.len();
+            outcome.trouble = Some(format!("publishing: {why}, {waiting} publishes unanswered"));
+        }
+        self.give_up(outcome);
+    }
+
+    fn give_up(&mut self, outcome: &mut Outcome) {
+        for stamp in self.unanswered.drain(..) {
+            if let Some(topic) = outcome.topics.get_mut(stamp.topic as usize) {
+                topic.unanswered += 1;
+            }
+        }
+    }
+}
+
+fn connect(plan: &Plan, poll: &Poll, number: usize) -> Result<TcpStream, String> {
+    let address = plan.target.address;
+    let socket = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map_err(|error| {
+        format!(
+            "cannot connect to {address} to publish ({error}); is the server running and listening there?"
+        )
+    })?;
+    let prepared = socket
+        .set_nodelay(true)
+        .and_then(|()| socket.set_nonblocking(true))
+        .and_then(|()| poll.add(&socket, number, Interest::Read));
+    prepared.map_err(|error| format!("the publishing socket could not be prepared: {error}"))?;
+    Ok(socket)
+}

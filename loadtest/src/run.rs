@@ -1,0 +1,193 @@
+//! One measurement from beginning to end: connect all, publish, wait until all has arrived or nothing more comes.
+
+use crate::args::Plan;
+use crate::process::{Usage, make_room};
+use crate::publisher::{Outcome, Publisher};
+use crate::report::{Measured, Report};
+use crate::shared::Shared;
+use crate::subscribers::{Share, listen};
+use crate::tally::Tally;
+use core_affinity::CoreId;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::{Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+/// How often this thread looks at the others.
+const LOOK: Duration = Duration::from_millis(20);
+/// Waited in silence after everything has arrived: what comes then came twice.
+const AFTERMATH: Duration = Duration::from_millis(300);
+
+/// Does what the plan says. An error is one line: nothing could be measured.
+pub(crate) fn run(plan: &Plan) -> Result<Report, String> {
+    make_room(plan.subscribers.count, plan.publishing.connections, plan.subscribers.threads)?;
+    check_cpus(&plan.cpus)?;
+    let server_before = server_usage(plan)?;
+    let shared = Shared::new(plan.subscribers.threads);
+    let shared = &shared;
+    std::thread::scope(|scope| {
+        // Whatever way this ends, the scope waits for its threads, so they must be told to end.
+        let _stop = StopOnDrop(shared);
+        let began = Instant::now();
+        let readers = connect_all(scope, plan, shared)?;
+        let connect_seconds = began.elapsed().as_secs_f64();
+        let publisher = Publisher::connect(plan)?;
+        let server_connected = server_usage(plan)?;
+        let tool_begin = Usage::now(None);
+
+        let publisher_cpu = cpu(plan, plan.subscribers.threads);
+        let publishing = scope.spawn(move || {
+            pin(publisher_cpu);
+            publisher.publish(shared)
+        });
+        let outcome = watch_publishing(plan, shared, publishing)?;
+        if outcome.acknowledged() == 0 {
+            return Err(nothing_acknowledged(&outcome));
+        }
+        drain(plan, shared, &outcome);
+
+        let server_end = plan.pid.and_then(|pid| Usage::now(Some(pid)));
+        let tool_end = Usage::now(None);
+        shared.stop();
+        let mut tally = Tally::default();
+        for reader in readers {
+            tally.add(reader.join().map_err(|_| "a reading thread failed".to_owned())?);
+        }
+        let server = match (server_before, server_connected, server_end) {
+            (Some(before), Some(connected), Some(end)) => Some([before, connected, end]),
+            _ => None,
+        };
+        let tool = tool_begin.zip(tool_end).map(|(begin, end)| [begin, end]);
+        Ok(Report::new(plan, Measured { connect_seconds, outcome, tally, server, tool }))
+    })
+}
+
+fn server_usage(plan: &Plan) -> Result<Option<Usage>, String> {
+    let Some(pid) = plan.pid else { return Ok(None) };
+    Usage::now(Some(pid)).map(Some).ok_or_else(|| format!("--pid {pid}: there is no such process"))
+}
+
+struct StopOnDrop<'a>(&'a Shared);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Starts the reading threads and waits until each has all its subscribers open.
+fn connect_all<'scope, 'env>(
+    scope: &'scope Scope<'scope, 'env>,
+    plan: &'env Plan,
+    shared: &'env Shared,
+) -> Result<Vec<ScopedJoinHandle<'scope, Tally>>, String> {
+    let threads = plan.subscribers.threads;
+    let (opened, told) = channel();
+    let readers = (0..threads)
+        .map(|first| {
+            let (opened, cpu) = (opened.clone(), cpu(plan, first));
+            scope.spawn(move || {
+                pin(cpu);
+                listen(plan, Share { first, step: threads }, shared, &opened)
+            })
+        })
+        .collect();
+    drop(opened);
+    let bar = bar("connecting", Some(plan.subscribers.count as u64));
+    for _ in 0..threads {
+        next_told(&told, || bar.set_position(shared.connected() as u64))?;
+    }
+    bar.finish_and_clear();
+    Ok(readers)
+}
+
+fn next_told(told: &Receiver<Result<(), String>>, mut meanwhile: impl FnMut()) -> Result<(), String> {
+    loop {
+        match told.recv_timeout(LOOK) {
+            Ok(result) => return result,
+            Err(RecvTimeoutError::Timeout) => meanwhile(),
+            Err(RecvTimeoutError::Disconnected) => return Err("a reading thread failed".to_owned()),
+        }
+    }
+}
+
+fn watch_publishing(
+    plan: &Plan,
+    shared: &Shared,
+    publishing: ScopedJoinHandle<'_, Outcome>,
+) -> Result<Outcome, String> {
+    let bar = bar("publishing to", None);
+    bar.set_prefix(plan.subscribers.count.to_string());
+    while !publishing.is_finished() {
+        std::thread::sleep(LOOK);
+        bar.set_position(shared.delivered());
+    }
+    bar.finish_and_clear();
+    publishing.join().map_err(|_| "the publishing thread failed".to_owned())
+}
+
+/// Waits until everything acknowledged has arrived and a moment longer, or until nothing has come for the plan's time.
+fn drain(plan: &Plan, shared: &Shared, outcome: &Outcome) {
+    let expected: u64 = (0..plan.subscribers.count)
+        .filter_map(|index| outcome.topics.get(index % plan.topics.len()))
+        .map(|topic| topic.acknowledged)
+        .sum();
+    let bar = bar("draining", Some(expected));
+    let mut seen = shared.delivered();
+    let mut moved = Instant::now();
+    loop {
+        let silence = if seen >= expected { AFTERMATH } else { plan.drain };
+        if moved.elapsed() >= silence {
+            break;
+        }
+        std::thread::sleep(LOOK);
+        let now = shared.delivered();
+        if now != seen {
+            seen = now;
+            moved = Instant::now();
+        }
+        bar.set_position(seen);
+    }
+    bar.finish_and_clear();
+}
+
+fn nothing_acknowledged(outcome: &Outcome) -> String {
+    let why = outcome.first_refusal.as_ref().map(|answer| format!("the server answered {answer}"));
+    let why =
+        why.or_else(|| outcome.trouble.clone()).unwrap_or_else(|| "the server did not answer".to_owned());
+    format!("no publish was acknowledged: {why}")
+}
+
+/// Shown on a terminal alone.
+fn bar(what: &'static str, length: Option<u64>) -> ProgressBar {
+    let bar = ProgressBar::new(length.unwrap_or(0));
+    let template = match length {
+        Some(_) => "{msg} {wide_bar} {human_pos}/{human_len}",
+        None => "{msg} {prefix} subscribers: {human_pos} deliveries, {per_sec}, {elapsed}",
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.with_message(what)
+}
+
+/// The CPU of thread number `thread`, readers first.
+fn cpu(plan: &Plan, thread: usize) -> Option<usize> {
+    if plan.cpus.is_empty() { None } else { plan.cpus.get(thread % plan.cpus.len()).copied() }
+}
+
+fn check_cpus(cpus: &[usize]) -> Result<(), String> {
+    let allowed: Vec<usize> =
+        core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+    match cpus.iter().find(|cpu| !allowed.contains(cpu)) {
+        Some(cpu) => Err(format!("--cpus: CPU {cpu} is not among those this process may use, {allowed:?}")),
+        None => Ok(()),
+    }
+}
+
+fn pin(cpu: Option<usize>) {
+    if let Some(id) = cpu {
+        // Checked before the run, so only an affinity changed since then can refuse it.
+        core_affinity::set_for_current(CoreId { id });
+    }
+}

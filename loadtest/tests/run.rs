@@ -1,0 +1,191 @@
+//! The load generator against a server that makes every mistake on purpose: it must see each, and nothing where all is well.
+
+#[cfg(test)]
+mod server;
+
+#[cfg(test)]
+mod tests {
+    use super::server::{Habit, start};
+    use serde_json::Value;
+    use std::process::{Command, Output};
+
+    fn loadtest(url: &str, flags: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_esper-loadtest"));
+        command.args(["run", url]).args(flags.split_whitespace()).output().unwrap()
+    }
+
+    /// Ten events, one after the other, to three subscribers: every habit is met on the first of them.
+    fn ten_events(habit: Habit, flags: &str) -> (i32, Value) {
+        let in_flight = if flags.contains("--in-flight") { "" } else { "--in-flight 1" };
+        let fixed = "--subscribers 3 --events 10 --rate 1000 --drain 1s --json";
+        let flags = format!("{fixed} {in_flight} {flags}");
+        let output = loadtest(&start(habit), &flags);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{habit:?}: {stderr}"));
+        (output.status.code().unwrap(), report)
+    }
+
+    fn refused(habit: Habit, flags: &str) -> String {
+        let output = loadtest(&start(habit), flags);
+        assert_eq!(output.status.code(), Some(2), "{habit:?}: {output:?}");
+        assert!(output.stdout.is_empty());
+        let line = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(line.lines().count(), 1, "{line}");
+        line
+    }
+
+    #[test]
+    fn a_good_server_passes_in_whatever_form_it_sends() {
+        use Habit::*;
+        let check = |habit: Habit, flags: &str| {
+            let (code, report) = ten_events(habit, flags);
+            assert_eq!(code, 0, "{habit:?} {flags}: {report}");
+            let expected = if flags.contains("topics") { 15 } else { 30 };
+            assert_eq!(report["deliveries"]["received"], expected, "{habit:?} {flags}: {report}");
+            assert_eq!(report["publishes"]["acknowledged"], 10);
+            assert!(report["latency_us"]["samples"].as_u64().unwrap() > 0, "{habit:?} {flags}: {report}");
+        };
+        std::thread::scope(|scope| {
+            for habit in [Good, SmallChunks, Unframed, Talkative, ClosesEachAnswer] {
+                scope.spawn(move || {
+                    check(habit, "");
+                    check(habit, "--verify");
+                    check(habit, "--verify --threads 2");
+                    check(habit, "--verify --topics 2 --publishers 2 --in-flight 5");
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn verifying_sees_each_fault_and_calls_it_by_its_name() {
+        use Habit::*;
+        for (habit, faults) in [
+            (Loses, &[("lost", 1)][..]),
+            (LosesLast, &[("lost", 1)]),
+            (Doubles, &[("doubled", 1)]),
+            (DoublesLast, &[("doubled", 1)]),
+            (Reorders, &[("reordered", 1)]),
+            (Gaps, &[("gaps", 1), ("lost", 1)]),
+            (Corrupts, &[("corrupt", 1), ("lost", 1)]),
+            (Cuts, &[("cut", 1), ("missed_by_cut", 7)]),
+            (Ends, &[("cut", 1), ("missed_by_cut", 7)]),
+            (RefusesYetDelivers, &[("refused_yet_delivered", 3)]),
+        ] {
+            let (code, report) = ten_events(habit, "--verify");
+            assert_eq!((code, &report["passed"]), (1, &Value::Bool(false)), "{habit:?}: {report}");
+            for name in [
+                "lost",
+                "doubled",
+                "reordered",
+                "gaps",
+                "corrupt",
+                "cut",
+                "missed_by_cut",
+                "refused_yet_delivered",
+            ] {
+                let expected = faults.iter().find(|(fault, _)| *fault == name).map_or(0, |(_, count)| *count);
+                assert_eq!(report["deliveries"][name], expected, "{habit:?} {name}: {report}");
+            }
+        }
+    }
+
+    #[test]
+    fn counting_sees_what_numbers_can_tell() {
+        use Habit::*;
+        for (habit, name, count) in [
+            (Loses, "lost", 1),
+            (LosesLast, "lost", 1),
+            (Doubles, "doubled", 1),
+            (DoublesLast, "doubled", 1),
+            (Gaps, "gaps", 1),
+            (Cuts, "cut", 1),
+            (Ends, "cut", 1),
+        ] {
+            let (code, report) = ten_events(habit, "");
+            assert_eq!((code, &report["deliveries"][name]), (1, &Value::from(count)), "{habit:?}: {report}");
+            assert_eq!(report["deliveries"]["reordered"], Value::Null);
+        }
+    }
+
+    #[test]
+    fn an_event_of_another_topic_is_corrupt() {
+        let (code, report) = ten_events(Habit::Misroutes, "--verify --topics 4");
+        assert_eq!((code, &report["deliveries"]["corrupt"]), (1, &Value::from(1)), "{report}");
+    }
+
+    #[test]
+    fn a_refused_publish_is_counted_and_not_lost() {
+        for flags in ["", "--verify"] {
+            let (code, report) = ten_events(Habit::Refuses, flags);
+            assert_eq!(code, 0, "{report}");
+            assert_eq!(report["publishes"]["refused_by_status"]["503"], 5);
+            assert_eq!(
+                (&report["publishes"]["acknowledged"], &report["deliveries"]["lost"]),
+                (&5.into(), &0.into())
+            );
+        }
+    }
+
+    #[test]
+    fn a_publish_without_an_answer_fails_the_run() {
+        let (code, report) = ten_events(Habit::HangsUp, "--verify");
+        assert_eq!((code, &report["publishes"]["unanswered"]), (1, &Value::from(1)), "{report}");
+        assert_eq!(report["publishes"]["unsent"], 7);
+        let (code, report) = ten_events(Habit::Stalls, "--verify");
+        assert_eq!((code, &report["publishes"]["unanswered"]), (1, &Value::from(1)), "{report}");
+    }
+
+    #[test]
+    fn a_flood_is_answered_in_full_and_arrives_in_order() {
+        let flags = "--subscribers 5 --flood --events 20000 --publishers 2 --verify --json";
+        let output = loadtest(&start(Habit::Good), flags);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{report}");
+        assert_eq!(report["deliveries"]["received"], 100_000);
+    }
+
+    #[test]
+    fn subscribers_come_from_as_many_addresses_as_they_need() {
+        let (code, report) = ten_events(Habit::Good, "--verify --connections-per-address 1");
+        assert_eq!(code, 0, "{report}");
+    }
+
+    #[test]
+    fn the_server_s_process_is_measured() {
+        let (_, report) = ten_events(Habit::Good, &format!("--pid {}", std::process::id()));
+        assert!(report["server"]["rss_bytes"].as_u64().unwrap() > 0, "{report}");
+    }
+
+    #[test]
+    fn the_table_shows_the_same_result() {
+        let output =
+            loadtest(&start(Habit::Loses), "--subscribers 2 --events 10 --rate 1000 --drain 500ms --verify");
+        let table = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{table}");
+        let row =
+            |name: &str| table.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("missing").trim();
+        assert_eq!((row("lost"), row("deliveries "), row("result")), ("1", "19 of 20", "FAILED"), "{table}");
+        assert!(output.stderr.is_empty(), "no progress bar outside a terminal");
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_one_line_and_exit_code_2() {
+        assert!(refused(Habit::RefusesSubscribers, "").contains("503: too many subscribers"));
+        assert!(refused(Habit::WebPage, "").contains("text/event-stream"));
+        assert!(refused(Habit::Silent, "--connect-timeout 300ms").contains("only 0 of 1000 subscribers"));
+        assert!(refused(Habit::Unauthorized, "--subscribers 1 --events 3").contains("answered 401 not now"));
+        assert!(refused(Habit::Good, "--subscribers 100000000").contains("--subscribers"));
+        assert!(refused(Habit::Good, "--pid 4294967295").contains("--pid"));
+        assert!(refused(Habit::Good, "--cpus 4000").contains("--cpus"));
+        assert!(refused(Habit::Good, "--size 5").contains("--size"));
+    }
+
+    #[test]
+    fn an_unreachable_server_is_named() {
+        let output = loadtest("http://127.0.0.1:1", "");
+        let line = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), line.lines().count()), (Some(2), 1), "{line}");
+        assert!(line.contains("cannot connect to 127.0.0.1:1"), "{line}");
+    }
+}

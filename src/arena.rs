@@ -1,0 +1,75 @@
+//! A slab whose keys name one tenant only: an answer that comes back late finds nobody, never the next tenant.
+
+use slab::Slab;
+
+/// Names one value that was put into an [`Arena`].
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Key {
+    pub(crate) index: u32,
+    generation: u32,
+}
+
+/// A slab with a generation beside each value.
+#[derive(Debug)]
+pub(crate) struct Arena<T> {
+    slots: Slab<(u32, T)>,
+    generation: u32,
+}
+
+impl<T> Default for Arena<T> {
+    fn default() -> Self {
+        Arena { slots: Slab::new(), generation: 0 }
+    }
+}
+
+impl<T> Arena<T> {
+    pub(crate) fn insert(&mut self, value: T) -> Key {
+        // Wraps after four thousand million tenants, when no answer to the first can still be under way.
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
+        // A slab of sockets ends far below 2^32: the file limit does.
+        let index = self.slots.insert((generation, value)) as u32;
+        Key { index, generation }
+    }
+
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        let (generation, value) = self.slots.get_mut(key.index as usize)?;
+        (*generation == key.generation).then_some(value)
+    }
+
+    /// Whoever sits at `index` now, for walks over all of them.
+    pub(crate) fn at_mut(&mut self, index: u32) -> Option<&mut T> {
+        self.slots.get_mut(index as usize).map(|(_, value)| value)
+    }
+
+    pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
+        self.get_mut(key)?;
+        Some(self.slots.remove(key.index as usize).1)
+    }
+
+    /// One past the highest index in use may lie below this; no index lies at or above it.
+    pub(crate) fn index_end(&self) -> u32 {
+        self.slots.capacity() as u32
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut T)> {
+        self.slots.iter_mut().map(|(index, (_, value))| (index as u32, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_a_former_tenant_finds_nobody() {
+        let mut arena = Arena::default();
+        let old = arena.insert("old");
+        assert_eq!(arena.remove(old), Some("old"));
+        let new = arena.insert("new");
+        assert_eq!(old.index, new.index, "the slot is used again");
+        assert_eq!(arena.get_mut(old), None);
+        assert_eq!(arena.remove(old), None);
+        assert_eq!(arena.get_mut(new), Some(&mut "new"));
+    }
+}

@@ -1,0 +1,120 @@
+//! What may be under way between shards: one budget of bytes and messages for the whole server.
+//!
+//! Mailboxes are unbounded in form, because two full ones waiting for each other would never move again. They are
+//! bounded here instead, at the door: a publish is posted only with a [`Charge`] in hand, and the charge is given
+//! back when the last shard that was told of it has drained its message.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes and messages that may be under way at one time.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    bytes_max: usize,
+    messages_max: usize,
+    bytes: AtomicUsize,
+    messages: AtomicUsize,
+}
+
+impl Budget {
+    pub(crate) fn new(bytes_max: usize, messages_max: usize) -> Arc<Self> {
+        Arc::new(Budget {
+            bytes_max,
+            messages_max,
+            bytes: AtomicUsize::new(0),
+            messages: AtomicUsize::new(0),
+        })
+    }
+
+    /// Takes room for one message of `bytes`, or nothing when there is none. A message larger than the whole budget
+    /// is let through alone, or it could never pass.
+    pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
+        // Relaxed: these are counts, and nothing is published through them.
+        let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let messages_before = self.messages.fetch_add(1, Ordering::Relaxed);
+        let charge = Charge { budget: Arc::clone(self), bytes };
+        let fits =
+            bytes_before.saturating_add(bytes) <= self.bytes_max && messages_before < self.messages_max;
+        (fits || messages_before == 0).then_some(charge)
+    }
+
+    /// Bytes under way now.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Messages under way now.
+    #[cfg(test)]
+    pub(crate) fn messages(&self) -> usize {
+        self.messages.load(Ordering::Relaxed)
+    }
+}
+
+/// Room taken from a [`Budget`]; dropping it gives the room back.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Charge {
+    /// Bytes charged.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes room for `bytes` more under the same charge; false, and nothing taken, when there is none.
+    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
+        let before = self.budget.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let alone = before == self.bytes;
+        if before.saturating_add(bytes) <= self.budget.bytes_max || alone {
+            self.bytes += bytes;
+            return true;
+        }
+        self.budget.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        false
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.budget.messages.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn past_either_bound_nothing_is_taken_and_a_drop_gives_it_back() {
+        let budget = Budget::new(100, 2);
+        let first = budget.take(60).unwrap();
+        assert!(budget.take(41).is_none(), "bytes");
+        let second = budget.take(40).unwrap();
+        assert!(budget.take(0).is_none(), "messages");
+        drop((first, second));
+        assert_eq!((budget.bytes(), budget.messages()), (0, 0));
+    }
+
+    #[test]
+    fn a_message_larger_than_the_budget_passes_alone() {
+        let budget = Budget::new(100, 2);
+        let huge = budget.take(500).unwrap();
+        assert!(budget.take(1).is_none());
+        drop(huge);
+        assert!(budget.take(1).is_some());
+    }
+
+    #[test]
+    fn a_charge_grows_only_while_there_is_room() {
+        let budget = Budget::new(100, 10);
+        let mut first = budget.take(50).unwrap();
+        let mut second = budget.take(10).unwrap();
+        assert!(first.grow(40));
+        assert!(!second.grow(1));
+        assert_eq!(budget.bytes(), 100);
+    }
+}

@@ -1,0 +1,242 @@
+//! What a person may write on the command line. Every flag is a variable too, `ESPER_` and its name; `layers`
+//! reads those. The secrets are variables alone: a command line is seen by everybody on the machine.
+
+use std::net::IpAddr;
+
+use clap::{Args, Parser};
+
+use super::cpus::Wanted;
+use super::values::{Size, Time, address, cookie_name, count, port, positive, trimmed};
+use super::{
+    Auth, Config, Drain, History, Http, LogFormat, LogLevel, Mailbox, RefuseStreams, SlowPolicy, Stream,
+};
+
+const AFTER_HELP: &str = "\
+Secrets, from the environment alone:
+  ESPER_SUBSCRIBER_SECRET           Signs subscribers' tokens; unset: anybody may subscribe
+  ESPER_PUBLISHER_SECRET            Signs publishers' tokens; unset: anybody may publish
+  ESPER_SUBSCRIBER_SECRET_PREVIOUS  Accepted too, while the secret is being changed
+  ESPER_PUBLISHER_SECRET_PREVIOUS   Accepted too, while the secret is being changed
+
+A flag stands over its variable, a variable over the default.
+TIME is a number and its unit: 500ms, 15s, 10m, 2h.
+SIZE is bytes, or a number and its unit: K, M, G (powers of 1000) or KiB, MiB, GiB (of 1024).";
+
+const CORS_ORIGIN_HELP: &str =
+    "Origin browsers may call from, such as https://example.org; repeat it, or part by commas; * for any";
+
+// A doc comment here is the flag's help.
+/// A standalone Server-Sent Events broker.
+#[derive(Debug, Parser)]
+#[command(name = "esper", version, after_help = AFTER_HELP, max_term_width = 120)]
+pub(super) struct Flags {
+    #[command(flatten)]
+    pub(super) listening: ListeningFlags,
+    #[command(flatten)]
+    pub(super) auth: AuthFlags,
+    #[command(flatten)]
+    pub(super) history: HistoryFlags,
+    #[command(flatten)]
+    pub(super) streams: StreamFlags,
+    #[command(flatten)]
+    pub(super) http: HttpFlags,
+    #[command(flatten)]
+    pub(super) mailbox: MailboxFlags,
+    #[command(flatten)]
+    pub(super) drain: DrainFlags,
+    #[command(flatten)]
+    pub(super) logging: LoggingFlags,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Listening")]
+pub(super) struct ListeningFlags {
+    /// Address to listen on; 0.0.0.0 or :: for all
+    #[arg(short, long, value_name = "IP", value_parser = address, default_value_t = Config::BIND)]
+    pub(super) bind: IpAddr,
+
+    /// TCP port to listen on; 0 for any free one
+    #[arg(short, long, value_name = "PORT", value_parser = port, default_value_t = Config::PORT)]
+    pub(super) port: u16,
+
+    /// How many CPUs to use, one thread each [default: all this process may use]
+    #[arg(short, long, value_name = "N", value_parser = positive)]
+    pub(super) threads: Option<usize>,
+
+    /// How many CPUs (2: the first two this process may use) or which (0-3,6: just those; 5-5: just CPU 5)
+    #[arg(long, value_name = "N|LIST")]
+    pub(super) cores: Option<Wanted>,
+
+    /// Let the kernel move the threads between CPUs
+    #[arg(long)]
+    pub(super) no_pin: bool,
+
+    /// Listen although another process already listens on the port, so that this one can take over from it
+    #[arg(long)]
+    pub(super) takeover: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Authentication")]
+pub(super) struct AuthFlags {
+    /// Let everybody subscribe and publish, whatever secrets are set
+    #[arg(long)]
+    pub(super) no_auth: bool,
+
+    /// Cookie in which a subscriber may send its token
+    #[arg(long, value_name = "NAME", value_parser = cookie_name, default_value = Auth::COOKIE_NAME)]
+    pub(super) cookie_name: String,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "History")]
+pub(super) struct HistoryFlags {
+    /// Events kept for replay per topic; 0 for none, and then no ids are added either
+    #[arg(long, value_name = "N", value_parser = count, default_value_t = History::DEFAULT.events_max)]
+    pub(super) history_events: usize,
+
+    /// Bytes kept for replay per topic
+    #[arg(long, value_name = "SIZE", default_value_t = Size(History::DEFAULT.bytes_max))]
+    pub(super) history_bytes: Size,
+
+    /// How long an event is kept for replay
+    #[arg(long, value_name = "TIME", default_value_t = Time(History::DEFAULT.age_max))]
+    pub(super) history_age: Time,
+
+    /// Bytes of all that is kept for replay and for subscribers that are behind, together
+    #[arg(long, value_name = "SIZE", default_value_t = Size(History::DEFAULT.memory_bytes_max))]
+    pub(super) history_memory: Size,
+
+    /// Topics at once; the longest idle makes room for a new one
+    #[arg(long, value_name = "N", value_parser = positive, default_value_t = Config::TOPICS_MAX)]
+    pub(super) topics_max: usize,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Streams")]
+pub(super) struct StreamFlags {
+    /// How often a stream that got nothing else gets a comment; 0s for never
+    #[arg(long, value_name = "TIME", default_value_t = Stream::DEFAULT.heartbeat.map_or(Time::ZERO, Time))]
+    pub(super) heartbeat: Time,
+
+    /// Bytes a subscriber may be behind before --slow-policy applies
+    #[arg(long, value_name = "SIZE", default_value_t = Size(Stream::DEFAULT.lag_bytes_max))]
+    pub(super) slow_lag: Size,
+
+    /// What a subscriber too far behind gets: cut to reconnect and replay, or skip ahead past a gap
+    #[arg(long, value_name = "cut|skip", value_enum, default_value_t = Stream::DEFAULT.slow_policy)]
+    pub(super) slow_policy: SlowPolicy,
+
+    /// How long one send may take before its connection is cut, under either policy
+    #[arg(long, value_name = "TIME", default_value_t = Time(Stream::DEFAULT.send_timeout))]
+    pub(super) send_timeout: Time,
+
+    /// Streams open at once [default: what the limit on open files allows]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(super) subscribers_max: Option<usize>,
+
+    /// How a stream is refused for now: 200 with a retry time, which browsers come back after, or 503
+    #[arg(long, value_name = "retry|503", value_enum, default_value_t = Stream::DEFAULT.refuse)]
+    pub(super) refuse_streams: RefuseStreams,
+
+    /// Shortest time drawn for a browser to come back after
+    #[arg(long, value_name = "TIME", default_value_t = Time(Stream::DEFAULT.retry_min))]
+    pub(super) retry_min: Time,
+
+    /// Longest time drawn for a browser to come back after
+    #[arg(long, value_name = "TIME", default_value_t = Time(Stream::DEFAULT.retry_max))]
+    pub(super) retry_max: Time,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "HTTP")]
+pub(super) struct HttpFlags {
+    /// Bytes of a request's line and headers
+    #[arg(long, value_name = "SIZE", default_value_t = Size(Http::DEFAULT.head_bytes_max))]
+    pub(super) head_max: Size,
+
+    /// Bytes of a request's body
+    #[arg(long, value_name = "SIZE", default_value_t = Size(Http::DEFAULT.body_bytes_max))]
+    pub(super) body_max: Size,
+
+    /// How long a request's line and headers may take
+    #[arg(long, value_name = "TIME", default_value_t = Time(Http::DEFAULT.head_timeout))]
+    pub(super) head_timeout: Time,
+
+    /// How long a request's body may take
+    #[arg(long, value_name = "TIME", default_value_t = Time(Http::DEFAULT.body_timeout))]
+    pub(super) body_timeout: Time,
+
+    /// How long a connection may wait between requests
+    #[arg(long, value_name = "TIME", default_value_t = Time(Http::DEFAULT.idle_timeout))]
+    pub(super) idle_timeout: Time,
+
+    /// Publishes of one connection that are read but not answered yet
+    #[arg(long, value_name = "N", value_parser = positive, default_value_t = Http::DEFAULT.unanswered_max)]
+    pub(super) unanswered_max: usize,
+
+    // Not a doc comment: rustdoc wants its address as a link, which would stand in the help.
+    #[arg(long, help = CORS_ORIGIN_HELP, value_name = "ORIGIN", default_value = Config::CORS_ORIGIN)]
+    #[arg(value_delimiter = ',', value_parser = trimmed)]
+    pub(super) cors_origin: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Between cores")]
+pub(super) struct MailboxFlags {
+    /// Bytes under way between CPUs
+    #[arg(long, value_name = "SIZE", default_value_t = Size(Mailbox::DEFAULT.bytes_max))]
+    pub(super) mailbox_bytes: Size,
+
+    /// Messages under way between CPUs
+    #[arg(long, value_name = "N", value_parser = positive, default_value_t = Mailbox::DEFAULT.messages_max)]
+    pub(super) mailbox_messages: usize,
+
+    /// How long a publisher is not read from, past either limit, before it gets 503
+    #[arg(long, value_name = "TIME", default_value_t = Time(Mailbox::DEFAULT.wait_max))]
+    pub(super) mailbox_wait: Time,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Stopping")]
+pub(super) struct DrainFlags {
+    /// How long /healthz answers 503 before the server stops accepting
+    #[arg(long, value_name = "TIME", default_value_t = Time(Drain::DEFAULT.delay))]
+    pub(super) drain_delay: Time,
+
+    /// How long connections then have to end
+    #[arg(long, value_name = "TIME", default_value_t = Time(Drain::DEFAULT.time_max))]
+    pub(super) drain_time: Time,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logging")]
+pub(super) struct LoggingFlags {
+    /// How log lines are written
+    #[arg(long, value_name = "text|json", value_enum, default_value_t = Config::LOG_FORMAT)]
+    pub(super) log_format: LogFormat,
+
+    /// Least urgent line that is logged
+    #[arg(long, value_name = "error|warn|info|debug", value_enum, default_value_t = Config::LOG_LEVEL)]
+    pub(super) log_level: LogLevel,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn an_enums_values_are_its_values_name() {
+        for arg in Flags::command().get_arguments() {
+            let values: Vec<String> =
+                arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+            if values.is_empty() || !arg.get_action().takes_values() {
+                continue;
+            }
+            let names = arg.get_value_names().unwrap_or_default();
+            assert_eq!(names.iter().map(|name| name.as_str()).collect::<Vec<_>>(), [values.join("|")]);
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! A flag stands over its variable, a variable over the default, and whatever is wrong is named as the person
+//! wrote it: `--heartbeat 15` or `ESPER_HEARTBEAT=15`.
+//!
+//! clap could read the variables itself, but then it blames the flag for them, and only the process's own
+//! environment could be tested. So each variable is given to clap as its flag, before the real ones.
+
+use std::collections::BTreeSet;
+use std::error::Error as _;
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{ArgAction, Command, CommandFactory as _, FromArgMatches as _};
+
+use super::ConfigError;
+use super::flags::Flags;
+use super::values::yes_or_no;
+
+/// Which flags were read from their variables: for the names in errors.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    from_variables: BTreeSet<String>,
+}
+
+impl Names {
+    /// What the person wrote for this flag: `--slow-lag` or `ESPER_SLOW_LAG`.
+    pub(super) fn of(&self, flag: &str) -> String {
+        if self.from_variables.contains(flag) { variable(flag) } else { format!("--{flag}") }
+    }
+
+    /// As much, with the value: `--slow-lag 1MiB` or `ESPER_SLOW_LAG=1MiB`.
+    pub(super) fn with(&self, flag: &str, value: impl std::fmt::Display) -> String {
+        let between = if self.from_variables.contains(flag) { '=' } else { ' ' };
+        format!("{}{between}{value}", self.of(flag))
+    }
+}
+
+/// Reads `args`, of which the first is the program's name, and a variable for each flag that is not there.
+pub(super) fn read(
+    args: Vec<OsString>,
+    env: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<(Flags, Names), ConfigError> {
+    let command = command();
+    let typed = command.clone().try_get_matches_from(&args).map_err(|error| refusal(&error, None))?;
+    let is_typed = |id: &str| typed.value_source(id) == Some(ValueSource::CommandLine);
+
+    let mut names = Names::default();
+    let mut all = vec![OsString::from("esper")];
+    for arg in command.get_arguments() {
+        let id = arg.get_id().as_str();
+        // The two say the same thing, so one of them typed stands over both variables.
+        let same = ["threads", "cores"];
+        let over = if same.contains(&id) { same.into_iter().any(is_typed) } else { is_typed(id) };
+        let (Some(flag), false) = (arg.get_long(), over) else { continue };
+        let name = variable(flag);
+        let Some(value) = env(&name) else { continue };
+        let value = unicode(&name, value)?;
+        if matches!(arg.get_action(), ArgAction::SetTrue) {
+            let yes = yes_or_no(&value)
+                .map_err(|reason| ConfigError::Usage(format!("{name}={}: {reason}", shown(&value))))?;
+            if yes {
+                all.push(format!("--{flag}").into());
+            }
+        } else {
+            let given = OsString::from(format!("--{flag}={value}"));
+            // By itself first, so that what is wrong with it is known to be the variable's.
+            command
+                .clone()
+                .try_get_matches_from([OsString::from("esper"), given.clone()])
+                .map_err(|error| refusal(&error, Some(&name)))?;
+            all.push(given);
+        }
+        names.from_variables.insert(flag.to_owned());
+    }
+    all.extend(args.into_iter().skip(1));
+
+    let flags = command
+        .try_get_matches_from(all)
+        .and_then(|matches| Flags::from_arg_matches(&matches))
+        .map_err(|error| refusal(&error, None))?;
+    Ok((flags, names))
+}
+
+/// A variable's text, or the refusal of what is not UTF-8.
+pub(super) fn unicode(name: &str, value: OsString) -> Result<String, ConfigError> {
+    value.into_string().map_err(|_| ConfigError::Usage(format!("{name}: not UTF-8; write it in UTF-8")))
+}
+
+/// The flags with each one's variable in its help.
+fn command() -> Command {
+    Flags::command().mut_args(|arg| {
+        let (Some(flag), Some(help)) = (arg.get_long(), arg.get_help()) else { return arg };
+        let help = format!("{help} [env: {}]", variable(flag));
+        let takes_values = arg.get_action().takes_values();
+        let arg = arg.help(help);
+        if !takes_values {
+            return arg;
+        }
+        // `--port -1` is then a wrong port, not an unknown flag `-1`. The values of an enum are its value's
+        // name already; told again they would make a second, longer help.
+        arg.allow_negative_numbers(true).hide_possible_values(true)
+    })
+}
+
+fn variable(flag: &str) -> String {
+    format!("ESPER_{}", flag.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// clap's error in one line: `--heartbeat 15: no unit; write 15s or 15ms`. `name` is the variable it came
+/// from, if it came from one.
+fn refusal(error: &clap::Error, name: Option<&str>) -> ConfigError {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            return ConfigError::Help(error.render().to_string());
+        }
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {}
+        _ => return ConfigError::Usage(in_one_line(error)),
+    }
+    // clap names an argument as in its usage line: `--port <PORT>`.
+    let flag =
+        text(ContextKind::InvalidArg).and_then(|usage| usage.split([' ', '=']).next()).unwrap_or("a flag");
+    let value = text(ContextKind::InvalidValue).unwrap_or_default();
+    let what = match name {
+        Some(name) => format!("{name}={}", shown(value)),
+        None => format!("{flag} {}", shown(value)),
+    };
+    let wrong = if value.is_empty() { "its value is missing" } else { "not one of its values" };
+    let reason = match (error.source(), error.get(ContextKind::ValidValue)) {
+        (Some(reason), _) => reason.to_string(),
+        (None, Some(ContextValue::Strings(valid))) if !valid.is_empty() => {
+            format!("{wrong}; write {}", valid.join(" or "))
+        }
+        _ => format!("{wrong}; --help says what it may be"),
+    };
+    ConfigError::Usage(format!("{what}: {reason}"))
+}
+
+/// The first paragraph of what clap says, and its tips: the rest is a usage line and where help is.
+fn in_one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let mut line = first.strip_prefix("error: ").unwrap_or(first).to_owned();
+    for tip in lines.filter_map(|line| line.strip_prefix("tip: ")) {
+        line.push_str("; ");
+        line.push_str(tip);
+    }
+    line.push_str("; --help says what there is");
+    line
+}
+
+/// A value as it stands in an error: on one line, and no longer than it takes to recognise it.
+fn shown(value: &str) -> String {
+    const CHARS_MAX: usize = 80;
+    if value.is_empty() {
+        return "''".to_owned();
+    }
+    let mut text: String = value.chars().take(CHARS_MAX).flat_map(char::escape_debug).collect();
+    if value.chars().nth(CHARS_MAX).is_some() {
+        text.push_str("...");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads a command line and variables, both as a shell would have them.
+    fn read_line(line: &str, variables: &[(&str, &str)]) -> Result<(Flags, Names), String> {
+        let args = ["esper"].into_iter().chain(line.split_whitespace()).map(OsString::from).collect();
+        let env = |name: &str| variables.iter().find(|(set, _)| *set == name).map(|(_, value)| value.into());
+        read(args, &env).map_err(|error| error.to_string())
+    }
+
+    fn port(line: &str, variables: &[(&str, &str)]) -> u16 {
+        read_line(line, variables).unwrap().0.listening.port
+    }
+
+    #[test]
+    fn a_flag_stands_over_its_variable_and_a_variable_over_the_default() {
+        assert_eq!(port("", &[]), 3000);
+        assert_eq!(port("", &[("ESPER_PORT", "1")]), 1);
+        assert_eq!(port("--port 2", &[("ESPER_PORT", "1")]), 2);
+        assert_eq!(port("-p2", &[("ESPER_PORT", "1")]), 2);
+        // A variable that nobody reads harms nobody.
+        assert_eq!(port("-p2", &[("ESPER_PORT", "wrong")]), 2);
+    }
+
+    #[test]
+    fn a_flag_with_several_values_stands_over_its_variable_as_a_whole() {
+        let origins = |line, variables: &[_]| read_line(line, variables).unwrap().0.http.cors_origin;
+        let variable = [("ESPER_CORS_ORIGIN", "https://a.example, https://b.example")];
+        assert_eq!(origins("", &variable), ["https://a.example", "https://b.example"]);
+        assert_eq!(origins("--cors-origin https://c.example", &variable), ["https://c.example"]);
+        assert_eq!(
+            origins("--cors-origin https://c.example --cors-origin https://d.example", &variable),
+            ["https://c.example", "https://d.example"]
+        );
+    }
+
+    #[test]
+    fn either_flag_for_cpus_stands_over_both_variables() {
+        let variables = [("ESPER_THREADS", "7"), ("ESPER_CORES", "0-6")];
+        for line in ["-t 1", "--threads 1", "--cores 1"] {
+            let flags = read_line(line, &variables).unwrap().0.listening;
+            assert_eq!(flags.threads.is_some(), line != "--cores 1", "{line}");
+            assert_eq!(flags.cores.is_some(), line == "--cores 1", "{line}");
+        }
+    }
+
+    #[test]
+    fn a_switch_is_turned_on_and_off_by_its_variable() {
+        for (value, on) in
+            [("true", true), ("1", true), ("Yes", true), ("false", false), ("0", false), ("off", false)]
+        {
+            let (flags, _) = read_line("", &[("ESPER_NO_AUTH", value)]).unwrap();
+            assert_eq!(flags.auth.no_auth, on, "{value}");
+        }
+        assert!(read_line("--no-auth", &[("ESPER_NO_AUTH", "false")]).unwrap().0.auth.no_auth);
+    }
+
+    #[test]
+    fn help_and_version_are_no_variables() {
+        // Images often carry their version in such a variable.
+        let (flags, _) = read_line("", &[("ESPER_VERSION", "1.2"), ("ESPER_HELP", "true")]).unwrap();
+        assert_eq!(flags.listening.port, 3000);
+    }
+
+    #[test]
+    fn help_names_every_flags_variable_and_is_the_same_short_and_long() {
+        let help = |flag| match read(vec!["esper".into(), OsString::from(flag)], &|_| None) {
+            Err(ConfigError::Help(text)) => text,
+            other => panic!("{flag} gave {other:?}"),
+        };
+        let text = help("--help");
+        assert_eq!(text, help("-h"));
+        let words: BTreeSet<&str> = text.split_whitespace().map(|word| word.trim_matches(']')).collect();
+        for arg in command().get_arguments() {
+            let name = variable(arg.get_long().unwrap());
+            assert!(words.contains(name.as_str()), "{name} is missing");
+        }
+        assert!(text.contains("ESPER_PUBLISHER_SECRET_PREVIOUS"));
+        assert!(help("--version").starts_with("esper "));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_as_it_was_written_with_what_is_right() {
+        for (line, variables, refused) in [
+            ("--heartbeat 15", &[][..], "--heartbeat 15: no unit; write 15s or 15ms"),
+            ("--heartbeat=15", &[], "--heartbeat 15: no unit; write 15s or 15ms"),
+            ("", &[("ESPER_HEARTBEAT", "15")], "ESPER_HEARTBEAT=15: no unit; write 15s or 15ms"),
+            ("-p -1", &[], "--port -1: not a port; write a number from 0 to 65535, 0 is any free port"),
+            (
+                "-b localhost",
+                &[],
+                "--bind localhost: not an address; \
+                 write 127.0.0.1 or ::1 for this machine alone, 0.0.0.0 or :: for all",
+            ),
+            ("--slow-policy kill", &[], "--slow-policy kill: not one of its values; write cut or skip"),
+            ("--slow-policy", &[], "--slow-policy '': its value is missing; write cut or skip"),
+            (
+                "",
+                &[("ESPER_LOG_FORMAT", "")],
+                "ESPER_LOG_FORMAT='': its value is missing; write text or json",
+            ),
+            ("--port", &[], "--port '': its value is missing; --help says what it may be"),
+            (
+                "",
+                &[("ESPER_TAKEOVER", "maybe")],
+                "ESPER_TAKEOVER=maybe: not a yes or no; write true or false",
+            ),
+            (
+                "",
+                &[("ESPER_SLOW_LAG", "4\nMeg")],
+                "ESPER_SLOW_LAG=4\\nMeg: not a size; write 64KiB, 1MiB or 4194304",
+            ),
+            ("--cores 3-0", &[], "--cores 3-0: 3-0 is backwards; write 0-3"),
+            (
+                "--prot 3",
+                &[],
+                "unexpected argument '--prot' found; \
+                 a similar argument exists: '--port'; --help says what there is",
+            ),
+            ("stray", &[], "unexpected argument 'stray' found; --help says what there is"),
+            (
+                "-p 1 -p 2",
+                &[],
+                "the argument '--port <PORT>' cannot be used multiple times; --help says what there is",
+            ),
+        ] {
+            assert_eq!(read_line(line, variables).unwrap_err(), refused);
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_not_utf_8_is_refused_by_its_name() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let env = |name: &str| (name == "ESPER_COOKIE_NAME").then(|| OsString::from_vec(vec![0xff]));
+        let refused = read(vec!["esper".into()], &env).unwrap_err();
+        assert_eq!(refused.to_string(), "ESPER_COOKIE_NAME: not UTF-8; write it in UTF-8");
+    }
+
+    #[test]
+    fn a_long_value_is_shown_cut_short() {
+        let refused = read_line(&format!("--port {}", "9".repeat(10_000)), &[]).unwrap_err();
+        assert!(
+            refused.len() < 300 && refused.starts_with("--port 999") && refused.contains("9...: "),
+            "{refused}"
+        );
+    }
+}

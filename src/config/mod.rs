@@ -1,0 +1,305 @@
+//! Flags and environment become one checked [`Config`], once, before anything starts.
+//!
+//! `flags` is what a person may write, `values` how one value is read, `layers` how a flag stands over its
+//! variable over its default, `check` turns the three into a `Config` and refuses limits that cannot hold
+//! together, `cpus` says which CPUs the shards get. Everything past this module trusts what it holds.
+
+mod check;
+mod cpus;
+mod error;
+mod flags;
+mod layers;
+mod secret;
+mod values;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+pub use cpus::Cpus;
+pub use error::ConfigError;
+pub use secret::{Secret, SecretPair};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Everything a server is told before it starts. `Config::default()` is what no flag and no variable gives.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Config {
+    /// The address to listen on.
+    pub bind: IpAddr,
+    /// The TCP port to listen on; 0 is any free one.
+    pub port: u16,
+    /// Which CPUs get a shard.
+    pub cpus: Cpus,
+    /// Listen although another process already listens on the port.
+    pub takeover: bool,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// The least urgent line that is still logged.
+    pub log_level: LogLevel,
+    /// Who may subscribe and publish.
+    pub auth: Auth,
+    /// Origins which browsers may call from; never empty, and already accepted by the CORS parser.
+    pub cors_origins: Vec<String>,
+    /// What is kept for replay.
+    pub history: History,
+    /// Topics that exist at once, in the whole process.
+    pub topics_max: usize,
+    /// Open streams in the whole process; `None` is what the limit on open files allows.
+    pub subscribers_max: Option<usize>,
+    /// How streams are kept alive, and what happens to slow ones.
+    pub stream: Stream,
+    /// Limits of a request and of its connection.
+    pub http: Http,
+    /// Limits of what is under way between shards.
+    pub mailbox: Mailbox,
+    /// How the server stops.
+    pub drain: Drain,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            bind: Self::BIND,
+            port: Self::PORT,
+            cpus: Cpus::default(),
+            takeover: false,
+            log_format: Self::LOG_FORMAT,
+            log_level: Self::LOG_LEVEL,
+            auth: Auth::default(),
+            cors_origins: vec![Self::CORS_ORIGIN.to_owned()],
+            history: History::DEFAULT,
+            topics_max: Self::TOPICS_MAX,
+            subscribers_max: None,
+            stream: Stream::DEFAULT,
+            http: Http::DEFAULT,
+            mailbox: Mailbox::DEFAULT,
+            drain: Drain::DEFAULT,
+        }
+    }
+}
+
+// The flags' defaults are read from these and from each part's `DEFAULT`, so that the two cannot drift apart.
+impl Config {
+    const BIND: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const PORT: u16 = 3000;
+    const LOG_FORMAT: LogFormat = LogFormat::Text;
+    const LOG_LEVEL: LogLevel = LogLevel::Info;
+    const TOPICS_MAX: usize = 100_000;
+    const CORS_ORIGIN: &str = "*";
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The least urgent line that is still logged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum LogLevel {
+    /// What needs somebody to act.
+    Error,
+    /// What may need somebody to act.
+    Warn,
+    /// Starting, stopping and what was decided at each.
+    Info,
+    /// What happens to each connection.
+    Debug,
+}
+
+impl From<LogLevel> for tracing::Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+        }
+    }
+}
+
+/// Who may subscribe and publish. A side without a secret is open to everybody.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Auth {
+    /// False turns authentication off, whatever secrets there are (`--no-auth`).
+    pub enabled: bool,
+    /// Signs the tokens of subscribers.
+    pub subscriber: Option<SecretPair>,
+    /// Signs the tokens of publishers.
+    pub publisher: Option<SecretPair>,
+    /// The cookie in which a subscriber may send its token; a token of RFC 9110, 5.6.2.
+    pub cookie_name: String,
+}
+
+impl Auth {
+    const COOKIE_NAME: &str = "esper_token";
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { enabled: true, subscriber: None, publisher: None, cookie_name: Self::COOKIE_NAME.to_owned() }
+    }
+}
+
+/// What is kept for replay. An event leaves the history when any of these limits is reached.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct History {
+    /// Events per topic; 0 turns history off, and with it the ids which the server adds.
+    pub events_max: usize,
+    /// Bytes of frames per topic.
+    pub bytes_max: usize,
+    /// How long an event is kept.
+    pub age_max: Duration,
+    /// Bytes of all histories and logs together, in the whole process. At least `Stream::lag_bytes_max`.
+    pub memory_bytes_max: usize,
+}
+
+impl History {
+    const DEFAULT: Self = Self {
+        events_max: 1000,
+        bytes_max: 4 * MIB,
+        age_max: Duration::from_secs(10 * 60),
+        memory_bytes_max: 256 * MIB,
+    };
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// How streams are kept alive, and what happens to slow ones.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Stream {
+    /// How often a stream that got nothing else gets a comment; `None` is never. At least 100 ms.
+    pub heartbeat: Option<Duration>,
+    /// Bytes a subscriber may be behind before `slow_policy` applies. At least twice `Http::body_bytes_max`.
+    pub lag_bytes_max: usize,
+    /// What happens to a subscriber that is too far behind.
+    pub slow_policy: SlowPolicy,
+    /// How long one send may take before the connection is cut, under either policy.
+    pub send_timeout: Duration,
+    /// How a stream is refused for a reason that will pass.
+    pub refuse: RefuseStreams,
+    /// The shortest `retry:` that is drawn for a stream that is refused or ended.
+    pub retry_min: Duration,
+    /// The longest `retry:`; never less than `retry_min`.
+    pub retry_max: Duration,
+}
+
+impl Stream {
+    const DEFAULT: Self = Self {
+        heartbeat: Some(Duration::from_secs(15)),
+        lag_bytes_max: 4 * MIB,
+        slow_policy: SlowPolicy::Cut,
+        send_timeout: Duration::from_secs(30),
+        refuse: RefuseStreams::Retry,
+        retry_min: Duration::from_secs(1),
+        retry_max: Duration::from_secs(5),
+    };
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// What happens to a subscriber that is too far behind.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum SlowPolicy {
+    /// Its connection is closed; it reconnects and replays.
+    Cut,
+    /// It is told of a gap and goes on from there.
+    Skip,
+}
+
+/// How a stream is refused for a reason that will pass: a limit, or the server is stopping.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum RefuseStreams {
+    /// 200 with a `retry:` and the close: an EventSource comes back by itself.
+    Retry,
+    /// 503 with Retry-After: for clients that are no EventSource, which would give up for ever.
+    #[value(name = "503")]
+    Unavailable,
+}
+
+/// Limits of a request and of its connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Http {
+    /// Bytes of request line and headers. 1 KiB to 1 MiB.
+    pub head_bytes_max: usize,
+    /// Bytes of a body, decoded. 1 KiB to 64 MiB.
+    pub body_bytes_max: usize,
+    /// How long a head may take from its first byte.
+    pub head_timeout: Duration,
+    /// How long a body may take.
+    pub body_timeout: Duration,
+    /// How long a connection may wait between requests.
+    pub idle_timeout: Duration,
+    /// Publishes of one connection that are read but not answered yet.
+    pub unanswered_max: usize,
+}
+
+impl Http {
+    const DEFAULT: Self = Self {
+        head_bytes_max: 16 * KIB,
+        body_bytes_max: MIB,
+        head_timeout: Duration::from_secs(10),
+        body_timeout: Duration::from_secs(30),
+        idle_timeout: Duration::from_secs(60),
+        unanswered_max: 512,
+    };
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Limits of what is under way between shards, in the whole process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Mailbox {
+    /// Bytes of frames. At least twice `Http::body_bytes_max`.
+    pub bytes_max: usize,
+    /// Messages.
+    pub messages_max: usize,
+    /// How long a publisher is not read from, when either limit is reached, before it gets 503.
+    pub wait_max: Duration,
+}
+
+impl Mailbox {
+    const DEFAULT: Self =
+        Self { bytes_max: 64 * MIB, messages_max: 65_536, wait_max: Duration::from_secs(1) };
+}
+
+impl Default for Mailbox {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// How the server stops.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Drain {
+    /// How long `/healthz` answers 503 before accepting ends.
+    pub delay: Duration,
+    /// How long open connections then have to end; more than 0.
+    pub time_max: Duration,
+}
+
+impl Drain {
+    const DEFAULT: Self = Self { delay: Duration::ZERO, time_max: Duration::from_secs(10) };
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}

@@ -1,0 +1,60 @@
+//! Secrets that sign tokens: held, compared with nothing, never shown.
+
+use std::fmt;
+
+/// A secret as its variable gave it; never empty. Printing one, by `{}` or `{:?}`, shows `***`.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// `None` for an empty text: with it anybody could sign.
+    pub fn new(text: impl Into<String>) -> Option<Self> {
+        let text = text.into();
+        if text.is_empty() { None } else { Some(Self(text)) }
+    }
+
+    /// The bytes to make a key of. Nothing else has a use for them.
+    pub fn expose(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// A side's secret and the one before it, whose tokens are accepted while the secret is being changed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SecretPair {
+    /// The secret new tokens are signed with.
+    pub current: Secret,
+    /// The secret older tokens were signed with.
+    pub previous: Option<Secret>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        let secret = Secret::new("hunter2").unwrap();
+        let pair = SecretPair { current: secret.clone(), previous: Some(secret.clone()) };
+        assert_eq!(format!("{secret} {secret:?} {secret:#?}"), "*** *** ***");
+        assert!(!format!("{pair:#?}").contains("hunter2"));
+        assert_eq!(secret.expose(), b"hunter2");
+    }
+
+    #[test]
+    fn an_empty_secret_is_none() {
+        assert_eq!(Secret::new(""), None);
+    }
+}

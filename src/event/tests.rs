@@ -1,0 +1,348 @@
+use super::*;
+use proptest::prelude::*;
+
+const LIMITS: EventLimits =
+    EventLimits { text_bytes_max: 1 << 20, id_bytes_max: 64, name_bytes_max: 64, events_max: 1000 };
+
+fn parse(body: &[u8]) -> Result<Events, EventError> {
+    Events::parse(Bytes::copy_from_slice(body), &LIMITS)
+}
+
+fn wrap(body: &str, event: Option<&str>, id: Option<&str>) -> Result<Events, EventError> {
+    Events::wrap(Bytes::copy_from_slice(body.as_bytes()), event, id, &LIMITS)
+}
+
+fn lines(events: &Events) -> Vec<&str> {
+    events.iter().map(|event| str::from_utf8(event.lines).unwrap()).collect()
+}
+
+/// The frames a subscriber gets when the server adds nothing.
+fn render(events: &Events) -> String {
+    events.iter().map(|event| format!("{}\n", str::from_utf8(event.lines).unwrap())).collect()
+}
+
+/// What an EventSource makes of a whole stream.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Dispatched {
+    /// Type, data and lastEventId of each event.
+    events: Vec<(String, String, String)>,
+    last_event_id: String,
+    reconnection_time_ms: Option<u64>,
+}
+
+/// The parser of the standard, step by step and one character at a time: no code shared with what it judges.
+fn event_source(stream: &str) -> Dispatched {
+    let mut out = Dispatched::default();
+    let (mut data, mut event_type, mut id) = (String::new(), String::new(), String::new());
+    let mut line = String::new();
+    let mut chars = stream.strip_prefix('\u{feff}').unwrap_or(stream).chars().peekable();
+    while let Some(char) = chars.next() {
+        if char != '\r' && char != '\n' {
+            line.push(char);
+            continue;
+        }
+        if char == '\r' && chars.peek() == Some(&'\n') {
+            chars.next();
+        }
+        let ended = std::mem::take(&mut line);
+        if ended.is_empty() {
+            // "Dispatch the event".
+            out.last_event_id = id.clone();
+            let name = std::mem::take(&mut event_type);
+            let mut text = std::mem::take(&mut data);
+            if !text.is_empty() {
+                assert_eq!(text.pop(), Some('\n'));
+                let name = if name.is_empty() { "message".to_owned() } else { name };
+                out.events.push((name, text, id.clone()));
+            }
+            continue;
+        }
+        let (field, value) = match ended.find(':') {
+            Some(0) => continue,
+            Some(colon) => {
+                let value = &ended[colon + 1..];
+                (&ended[..colon], value.strip_prefix(' ').unwrap_or(value))
+            }
+            None => (&ended[..], ""),
+        };
+        match field {
+            "event" => event_type = value.to_owned(),
+            "data" => data = data + value + "\n",
+            "id" if !value.contains('\0') => id = value.to_owned(),
+            "retry" if value.bytes().all(|byte| byte.is_ascii_digit()) => {
+                out.reconnection_time_ms = value.parse().ok().or(out.reconnection_time_ms);
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+/// What the standard's parser sees in a body, whose last event may lack its blank line.
+fn event_source_of_body(body: &str) -> Dispatched {
+    event_source(&format!("{body}\n\n"))
+}
+
+/// Checks everything that is promised of the events made from `body`.
+fn assert_faithful(body: &str, events: &Events) {
+    let expected = event_source_of_body(body);
+    assert_eq!(event_source(&render(events)), expected, "{body:?}");
+    assert_eq!(events.len(), expected.events.len());
+    for event in events.iter() {
+        let text = str::from_utf8(event.lines).unwrap();
+        assert!(text.ends_with('\n') && !text.starts_with('\n') && !text.contains("\n\n"), "{text:?}");
+        assert!(!text.contains('\r'));
+        // Alone, as the first of a stream, an event means the same; and our own id line goes over its id.
+        let alone = event_source(&format!("{text}\n"));
+        assert_eq!(alone.events.len(), 1);
+        assert_eq!(alone.last_event_id, event.id.unwrap_or_default());
+        let [(name, data, _)] = &alone.events[..] else { unreachable!() };
+        let given = event_source(&format!("{text}id:1-2\n\n")).events;
+        assert_eq!(given, [(name.clone(), data.clone(), "1-2".to_owned())]);
+    }
+}
+
+#[test]
+fn lines_are_kept_byte_for_byte() {
+    let body = ":hi\nevent: x\nData: y\nfoo\nretry: 5\ndata : z\ndata:  é\n\n\ndata\nid: 7\n\n";
+    let events = parse(body.as_bytes()).unwrap();
+    assert_eq!(
+        lines(&events),
+        [":hi\nevent: x\nData: y\nfoo\nretry: 5\ndata : z\ndata:  é\n", "data\nid: 7\n"]
+    );
+    assert_eq!(events.text_bytes(), body.len());
+}
+
+#[test]
+fn text_with_lf_line_ends_is_not_copied() {
+    for (body, offset) in [("data: x\n\ndata: y\n", 0), ("\u{feff}data: x\n\n", 3)] {
+        let body = Bytes::from(body);
+        let events = Events::parse(body.clone(), &LIMITS).unwrap();
+        assert_eq!(events.text.as_ptr(), body[offset..].as_ptr());
+    }
+}
+
+#[test]
+fn every_line_end_and_a_missing_last_one_become_lf() {
+    for body in [
+        "data: x\r\nid: 1\r\n\r\ndata: y\r\n\r\n",
+        "data: x\rid: 1\r\rdata: y\r\r",
+        "data: x\nid: 1\r\n\rdata: y",
+        "\u{feff}\r\n\n\rdata: x\nid: 1\n\n\n\r\n\rdata: y\r",
+    ] {
+        assert_eq!(lines(&parse(body.as_bytes()).unwrap()), ["data: x\nid: 1\n", "data: y\n"], "{body:?}");
+    }
+}
+
+#[test]
+fn comments_alone_go_with_the_next_event_or_the_last() {
+    let events = parse(b"\n:a\n\n\n:b\n\ndata: 1\n\n:c\n\ndata: 2\nid: x\n\n:d\n\n:e").unwrap();
+    assert_eq!(lines(&events), [":a\n:b\ndata: 1\n", ":c\ndata: 2\nid: x\n:d\n:e\n"]);
+    assert_eq!(events.iter().map(|event| event.id).collect::<Vec<_>>(), [None, Some("x")]);
+}
+
+#[test]
+fn the_last_id_line_is_the_events_own_and_an_empty_one_is_none() {
+    for (body, id) in [
+        ("data: x", None),
+        ("id: 5\ndata: x", Some("5")),
+        ("id:5\ndata: x\nid:é 6 ", Some("é 6 ")),
+        ("id:  5\ndata: x", Some(" 5")),
+        ("id: 5\nid\ndata: x", None),
+        ("id: 5\nid:\ndata: x", None),
+        ("id: 5\nid: \ndata: x", None),
+        ("Id: 5\nid : 6\nids: 7\n:id: 8\ndata: x", None),
+    ] {
+        assert_eq!(parse(body.as_bytes()).unwrap().iter().next().unwrap().id, id, "{body:?}");
+    }
+}
+
+#[test]
+fn a_bad_body_is_refused_with_its_reason() {
+    let cases: [(&[u8], EventError); 13] = [
+        (b"", EventError::Empty),
+        (b"\n\r\n", EventError::NoEvent),
+        (b":only\n\n:comments\n\n", EventError::NoEvent),
+        (b"\xef\xbb\xbf", EventError::NoEvent),
+        (b"hello", EventError::NoData { event: 1 }),
+        (b"data: 1\n\nevent: x\n\ndata: 3\n\n", EventError::NoData { event: 2 }),
+        (b"data: 1\n\n:c\n\nid: 2", EventError::NoData { event: 2 }),
+        (b"Data: x\ndatas: y\ndata : z\n:data: c", EventError::NoData { event: 1 }),
+        (b"data: a\0b", EventError::Nul { offset: 7 }),
+        (b"data: \xff", EventError::Utf8 { offset: 6 }),
+        (b"data: \xe2\x82", EventError::Utf8 { offset: 6 }),
+        (b"\xef\xbb\xbf\xef\xbb\xbfx\ndata: 1", EventError::ByteOrderMark { event: 1 }),
+        (b"data: 1\n\n\xef\xbb\xbfid: 1\ndata: 2", EventError::ByteOrderMark { event: 2 }),
+    ];
+    for (body, error) in cases {
+        assert_eq!(parse(body).unwrap_err(), error, "{body:?}");
+    }
+}
+
+#[test]
+fn each_limit_is_kept_to_the_byte() {
+    let limits = EventLimits { text_bytes_max: 24, id_bytes_max: 3, name_bytes_max: 4, events_max: 2 };
+    let parse = |body: &'static str| Events::parse(Bytes::from(body), &limits).map(|events| events.len());
+    assert_eq!(parse("data:1\n\ndata:2\n\n"), Ok(2));
+    assert_eq!(parse("data\n\ndata\n\ndata\n\n"), Err(EventError::TooManyEvents { events_max: 2 }));
+    assert_eq!(parse("data:890123456789012345\n"), Ok(1));
+    assert_eq!(parse("data:890123456789012345"), Ok(1));
+    assert_eq!(parse("data:8901234567890123456"), Err(EventError::TooLong { text_bytes_max: 24 }));
+    assert_eq!(parse("data\nid: 123"), Ok(1));
+    assert_eq!(parse("data\n\ndata\nid: 1234"), Err(EventError::IdTooLong { event: 2, id_bytes_max: 3 }));
+
+    let wrap = |body: &'static str, event, id| {
+        Events::wrap(Bytes::from(body), event, id, &limits).map(|events| events.text_bytes())
+    };
+    assert_eq!(wrap("1", Some("name"), None), Ok(18));
+    assert_eq!(wrap("1", Some("names"), None), Err(EventError::NameTooLong { name_bytes_max: 4 }));
+    assert_eq!(wrap("1", None, Some("123")), Ok(14));
+    assert_eq!(wrap("1", None, Some("1234")), Err(EventError::IdTooLong { event: 1, id_bytes_max: 3 }));
+    assert_eq!(wrap("\n\n\n", None, None), Ok(24));
+    assert_eq!(wrap("\n\n\n1", None, None), Err(EventError::TooLong { text_bytes_max: 24 }));
+}
+
+#[test]
+fn wrap_makes_the_body_one_events_data() {
+    for (body, event, id, text) in [
+        ("Corgi", Some("new-dog"), Some("7"), "event:new-dog\nid:7\ndata:Corgi\n"),
+        ("{\n \"a\": 1\r\n}", None, None, "data:{\ndata:  \"a\": 1\ndata:}\n"),
+        ("a\n", Some(""), Some(""), "data:a\ndata:\n"),
+        ("\r", Some(" x"), Some(" y"), "event:  x\nid:  y\ndata:\ndata:\n"),
+    ] {
+        let events = wrap(body, event, id).unwrap();
+        assert_eq!(lines(&events), [text], "{body:?}");
+        assert_eq!(events.iter().next().unwrap().id, id.filter(|id| !id.is_empty()));
+    }
+}
+
+#[test]
+fn wrap_refuses_what_no_event_can_carry() {
+    assert_eq!(wrap("", None, None).unwrap_err(), EventError::Empty);
+    assert_eq!(wrap("a\0", None, None).unwrap_err(), EventError::Nul { offset: 1 });
+    let bytes = Events::wrap(Bytes::from_static(b"a\x80"), None, None, &LIMITS);
+    assert_eq!(bytes.unwrap_err(), EventError::Utf8 { offset: 1 });
+    for bad in ["a\nb", "a\rb", "a\0b", "\n"] {
+        assert_eq!(wrap("x", Some(bad), None).unwrap_err(), EventError::NameCharacter);
+        assert_eq!(wrap("x", None, Some(bad)).unwrap_err(), EventError::IdCharacter);
+    }
+}
+
+/// A value, often with what might be taken for syntax in it.
+fn value() -> impl Strategy<Value = String> {
+    "[a-c0-9 :é😀\u{feff}]{0,6}"
+}
+
+/// A line without its end.
+fn line() -> impl Strategy<Value = String> {
+    let names = prop_oneof![
+        3 => Just("data"), 2 => Just("id"), 2 => Just("event"), 1 => Just("retry"), 1 => Just(""),
+        1 => Just("Data"), 1 => Just("data "), 1 => Just("foo"), 1 => Just(" data"), 1 => Just("idé"),
+    ];
+    prop_oneof![
+        8 => (names, prop_oneof![Just(":"), Just(": "), Just(":  ")], value())
+            .prop_map(|(name, colon, value)| format!("{name}{colon}{value}")),
+        1 => prop_oneof![Just("data"), Just("id"), Just("event"), Just("foo")].prop_map(str::to_owned),
+    ]
+}
+
+/// An event's lines, one of them data; or, less often, comments alone.
+fn block() -> impl Strategy<Value = Vec<String>> {
+    let event = (prop::collection::vec(line(), 0..5), value(), any::<prop::sample::Index>());
+    prop_oneof![
+        4 => event.prop_map(|(mut lines, data, at)| {
+            lines.insert(at.index(lines.len() + 1), format!("data:{data}"));
+            lines
+        }),
+        1 => prop::collection::vec(value().prop_map(|comment| format!(":{comment}")), 1..3),
+    ]
+}
+
+/// Blocks as a body in every way that publishers write it, and how many events are in it.
+fn body() -> impl Strategy<Value = (String, usize)> {
+    let blocks = prop::collection::vec((block(), 1..4_usize), 0..5);
+    let event = value().prop_map(|data| (vec![format!("data:{data}")], 1));
+    let ends = prop::collection::vec(prop::sample::select(&["\n", "\r\n", "\r"][..]), 1..20);
+    (any::<bool>(), 0..3_usize, blocks, event, ends, 0..4_usize).prop_map(
+        |(mark, blank_lines, mut blocks, event, ends, cut)| {
+            blocks.insert(blocks.len() / 2, event);
+            let mut text = String::from(if mark { "\u{feff}" } else { "" });
+            let mut ends = ends.iter().cycle();
+            let mut push = |text: &mut String, line: &str| {
+                text.push_str(line);
+                let end = *ends.next().unwrap();
+                // CR and then LF would be one line end, not two.
+                text.push_str(if text.ends_with('\r') && end == "\n" { "\r" } else { end });
+            };
+            for _ in 0..blank_lines {
+                push(&mut text, "");
+            }
+            for (lines, blank_lines) in &blocks {
+                lines.iter().for_each(|line| push(&mut text, line));
+                (0..*blank_lines).for_each(|_| push(&mut text, ""));
+            }
+            // Cut 0 leaves the blank lines, 1 and more take one or more of the last line ends.
+            for _ in 0..cut {
+                if text.ends_with(['\r', '\n']) {
+                    text.pop();
+                }
+            }
+            let is_event = |lines: &Vec<String>| lines.iter().any(|line| !line.starts_with(':'));
+            (text, blocks.iter().filter(|(lines, _)| is_event(lines)).count())
+        },
+    )
+}
+
+/// Mostly nonsense, of the pieces that matter.
+fn soup() -> impl Strategy<Value = String> {
+    let pieces =
+        ["data", "id", "event", "retry", ":", ":", " ", "\n", "\n", "\r", "\r\n", "1", "\u{feff}", "é"];
+    prop::collection::vec(prop::sample::select(pieces.to_vec()), 1..24).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn an_event_source_sees_what_was_published((body, count) in body()) {
+        let events = parse(body.as_bytes()).unwrap();
+        prop_assert_eq!(events.len(), count);
+        assert_faithful(&body, &events);
+    }
+
+    #[test]
+    fn whatever_is_taken_is_seen_and_whatever_would_be_lost_is_refused(body in soup()) {
+        match parse(body.as_bytes()) {
+            Ok(events) => assert_faithful(&body, &events),
+            Err(EventError::NoEvent) => prop_assert!(event_source_of_body(&body).events.is_empty()),
+            Err(error) => prop_assert!(
+                matches!(error, EventError::NoData { .. } | EventError::ByteOrderMark { .. }),
+                "{body:?}: {error}"
+            ),
+        }
+    }
+
+    #[test]
+    fn an_event_source_sees_a_wrapped_body_as_it_was(
+        body in "[a ]?([a-c :\u{feff}\n\r]|\r\n|[^\0])([a-c :\n\r]|\r\n|[^\0]){0,20}",
+        event in prop::option::of("[a-c :é]{0,6}"),
+        id in prop::option::of("[a-c :é]{0,6}"),
+    ) {
+        let events = wrap(&body, event.as_deref(), id.as_deref()).unwrap();
+        let name = event.filter(|name| !name.is_empty()).unwrap_or("message".to_owned());
+        let data = body.replace("\r\n", "\n").replace('\r', "\n");
+        let seen = event_source(&render(&events));
+        prop_assert_eq!(seen.events, [(name, data, id.clone().unwrap_or_default())]);
+        prop_assert_eq!(events.iter().next().unwrap().id, id.as_deref().filter(|id| !id.is_empty()));
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(body in prop::collection::vec(any::<u8>(), 0..64)) {
+        for events in [parse(&body), Events::wrap(Bytes::from(body.clone()), None, None, &LIMITS)] {
+            match events {
+                Ok(events) => prop_assert!(str::from_utf8(&body).is_ok() && events.len() > 0),
+                Err(error) => prop_assert!(!error.to_string().contains('\n')),
+            }
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! One request head, parsed and checked (RFC 9112 sections 3 to 6, RFC 9110 sections 7 and 10.1.1).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::mem::MaybeUninit;
+
+use bytes::Bytes;
+
+use super::fields::Fields;
+use super::{HttpLimits, Refusal, Status};
+
+/// The methods with a meaning here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Method {
+    /// GET
+    Get,
+    /// HEAD
+    Head,
+    /// POST
+    Post,
+    /// OPTIONS
+    Options,
+    /// Any other token.
+    Other,
+}
+
+/// The versions spoken here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Version {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    Http11,
+}
+
+/// How the end of a request's body is found (RFC 9112 section 6.3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum BodyLength {
+    /// No body.
+    None,
+    /// Content-Length, in bytes; within the limit, and more than none.
+    Length(u64),
+    /// Transfer-Encoding: chunked.
+    Chunked,
+}
+
+/// What a request's head said. Its bytes are shared slices of the head as received.
+#[derive(Clone, Eq, PartialEq)]
+pub(crate) struct Head {
+    /// The method.
+    pub(crate) method: Method,
+    /// The version.
+    pub(crate) version: Version,
+    /// The path, still percent-encoded, without scheme and authority: it begins with `/`, or is `*` (OPTIONS
+    /// alone).
+    pub(crate) path: Bytes,
+    /// The query, still percent-encoded, without its `?`; empty when there is none.
+    pub(crate) query: Bytes,
+    /// Whether the client lets the connection stay open (RFC 9112 section 9.3).
+    pub(crate) keep_alive: bool,
+    /// Whether the client waits for 100 Continue before it sends its body; false when there is none.
+    pub(crate) expect_continue: bool,
+    /// How long the body is.
+    pub(crate) body: BodyLength,
+    /// `Origin`
+    pub(crate) origin: Option<Bytes>,
+    /// `Content-Type`
+    pub(crate) content_type: Option<Bytes>,
+    /// `Authorization`
+    pub(crate) authorization: Option<Bytes>,
+    /// `Cookie`
+    pub(crate) cookie: Option<Bytes>,
+    /// `Last-Event-ID`
+    pub(crate) last_event_id: Option<Bytes>,
+}
+
+/// Room for header fields on the stack, which the limit in use is clamped to: 8 KiB, never initialised.
+pub(crate) const HEADERS_CAPACITY: usize = 256;
+
+/// The longest request target accepted; RFC 9112 section 3 asks for 8000 bytes of request line at least.
+pub(crate) const TARGET_BYTES_MAX: usize = 8 * 1024;
+
+impl Head {
+    /// Parses exactly one head, from its request line to its blank line. Every refusal closes.
+    pub(super) fn parse(bytes: &Bytes, limits: &HttpLimits) -> Result<Self, Refusal> {
+        let mut room = [const { MaybeUninit::uninit() }; HEADERS_CAPACITY];
+        let room = room.get_mut(..limits.headers_max.min(HEADERS_CAPACITY)).unwrap_or_default();
+        let mut request = httparse::Request::new(&mut []);
+        match request.parse_with_uninit_headers(bytes, room) {
+            Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
+            // The search for the blank line and httparse disagree on where the head ends: doubt, so no.
+            Ok(_) => {
+                return Err(malformed("malformed head: send one header field a line, then a blank line"));
+            }
+            Err(error) => return Err(refuse_syntax(error, bytes)),
+        }
+        let method = match request.method.unwrap_or_default() {
+            "GET" => Method::Get,
+            "HEAD" => Method::Head,
+            "POST" => Method::Post,
+            "OPTIONS" => Method::Options,
+            _ => Method::Other,
+        };
+        let version = if request.version == Some(0) { Version::Http10 } else { Version::Http11 };
+        let fields = Fields::gather(request.headers)?;
+        fields.check_host(version)?;
+        let body = fields.body_length(version, limits)?;
+        let expect_continue = fields.expect_continue(version)? && body != BodyLength::None;
+        let (path, query) = split_target(request.path.unwrap_or_default(), method, bytes)?;
+        let share = |value: Option<&[u8]>| value.map(|value| bytes.slice_ref(value));
+        Ok(Self {
+            method,
+            version,
+            path,
+            query,
+            keep_alive: fields.keeps_alive(version),
+            expect_continue,
+            body,
+            origin: share(fields.origin),
+            content_type: share(fields.content_type),
+            authorization: share(fields.authorization),
+            cookie: share(fields.cookie),
+            last_event_id: share(fields.last_event_id),
+        })
+    }
+}
+
+// By hand, because query, authorization and cookie carry secrets which no log may show.
+impl fmt::Debug for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Head")
+            .field("method", &self.method)
+            .field("version", &self.version)
+            .field("path", &self.path)
+            .field("keep_alive", &self.keep_alive)
+            .field("expect_continue", &self.expect_continue)
+            .field("body", &self.body)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The refusal of a body longer than the limit, in bytes.
+pub(super) fn body_too_large(bytes_max: usize) -> Refusal {
+    Refusal::closing(
+        Status::ContentTooLarge,
+        format!("the body is too large: send at most {bytes_max} bytes"),
+    )
+}
+
+/// 400, closing.
+pub(super) fn malformed(reason: impl Into<Cow<'static, str>>) -> Refusal {
+    Refusal::closing(Status::BadRequest, reason)
+}
+
+/// Raw path and query of a target in origin-form, absolute-form or asterisk-form (RFC 9112 section 3.2).
+fn split_target(target: &str, method: Method, head: &Bytes) -> Result<(Bytes, Bytes), Refusal> {
+    if target.len() > TARGET_BYTES_MAX {
+        let reason = format!("the request target is too long: send at most {TARGET_BYTES_MAX} bytes");
+        return Err(Refusal::closing(Status::UriTooLong, reason));
+    }
+    if target.contains('#') {
+        return Err(malformed("the request target has a fragment: leave out '#' and what follows"));
+    }
+    let share = |part: &str| head.slice_ref(part.as_bytes());
+    if target == "*" && method == Method::Options {
+        return Ok((share(target), Bytes::new()));
+    }
+    let local = if target.starts_with('/') { target } else { cut_authority(target)? };
+    let (path, query) = local.split_once('?').unwrap_or((local, ""));
+    // An absolute-form's path may be empty, which means `/` (RFC 9110 section 4.2.3).
+    let path = if path.is_empty() { Bytes::from_static(b"/") } else { share(path) };
+    Ok((path, share(query)))
+}
+
+/// What follows the authority of an absolute-form target. Its authority outranks Host, and matters as little
+/// here.
+fn cut_authority(target: &str) -> Result<&str, Refusal> {
+    let refuse = || malformed("malformed request target: send a path which begins with '/'");
+    let (scheme, rest) = target.split_once("://").ok_or_else(refuse)?;
+    let (authority, local) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let known = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    // Empty, or with a user's name, it is no authority of http (RFC 9110 sections 4.2.1 and 4.2.4).
+    if known && !authority.is_empty() && is_authority(authority.as_bytes()) {
+        Ok(local)
+    } else {
+        Err(refuse())
+    }
+}
+
+/// The characters of `uri-host [ ":" port ]` (RFC 3986 section 3.2), so neither a space, a list nor a path.
+pub(super) fn is_authority(text: &[u8]) -> bool {
+    text.iter().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]_~%!$&'()*+;=".contains(byte))
+}
+
+fn refuse_syntax(error: httparse::Error, head: &[u8]) -> Refusal {
+    use httparse::Error;
+    match error {
+        Error::TooManyHeaders => {
+            Refusal::closing(Status::HeaderFieldsTooLarge, "too many header fields: send fewer")
+        }
+        Error::Version if names_another_version(head) => Refusal::closing(
+            Status::VersionNotSupported,
+            "this HTTP version is not spoken here: send HTTP/1.1 or HTTP/1.0",
+        ),
+        Error::HeaderName => malformed(
+            "malformed header field: send 'name: value', without a space before the colon or a folded line",
+        ),
+        Error::HeaderValue => malformed("malformed header value: send no control characters"),
+        Error::Token | Error::Version | Error::NewLine | Error::Status => {
+            malformed("malformed request line: send 'METHOD /path HTTP/1.1', one space apart")
+        }
+    }
+}
+
+/// Whether the request line is sound but for a version other than ours (RFC 9112 section 2.3).
+fn names_another_version(head: &[u8]) -> bool {
+    let line = head.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let mut parts = line.strip_suffix(b"\r").unwrap_or(line).split(|&byte| byte == b' ');
+    let (Some(_), Some(_), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+        if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HttpLimits = HttpLimits { head_bytes_max: 16_384, body_bytes_max: 1000, headers_max: 10 };
+
+    fn parse(head: &str) -> Result<Head, Refusal> {
+        Head::parse(&Bytes::copy_from_slice(head.as_bytes()), &LIMITS)
+    }
+
+    /// A sound HTTP/1.1 head with these lines, each ended by CRLF, more.
+    fn with(lines: &str) -> Result<Head, Refusal> {
+        parse(&format!("POST / HTTP/1.1\r\nHost: h\r\n{lines}\r\n"))
+    }
+
+    fn target(target: &str) -> Result<Head, Refusal> {
+        parse(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"))
+    }
+
+    #[track_caller]
+    fn refused(result: Result<Head, Refusal>, status: Status, about: &str) {
+        let refusal = result.unwrap_err();
+        assert_eq!(refusal.status, status, "{refusal}");
+        assert!(refusal.reason.contains(about), "{refusal}");
+        assert!(refusal.close, "{refusal}");
+    }
+
+    fn bad(result: Result<Head, Refusal>, about: &str) {
+        refused(result, Status::BadRequest, about);
+    }
+
+    #[test]
+    fn a_publish_is_read_with_all_it_says() {
+        let head = parse(
+            "POST /publish/a%20b?token=t&wrap HTTP/1.1\r\nHost: h:3000\r\ncontent-LENGTH: 12\r\n\
+             Content-Type:application/json\r\nAuthorization: Bearer x \t\r\nCookie: a=b; c=d\r\n\
+             Origin: https://o.example\r\nLast-Event-ID:\r\nX-Other: y\r\nExpect: 100-Continue\r\n\r\n",
+        )
+        .unwrap();
+        assert_eq!((head.method, head.version), (Method::Post, Version::Http11));
+        assert_eq!((&head.path[..], &head.query[..]), (&b"/publish/a%20b"[..], &b"token=t&wrap"[..]));
+        assert_eq!(head.body, BodyLength::Length(12));
+        assert!(head.keep_alive && head.expect_continue);
+        assert_eq!(head.content_type.as_deref(), Some(&b"application/json"[..]));
+        assert_eq!(head.authorization.as_deref(), Some(&b"Bearer x"[..]));
+        assert_eq!(head.cookie.as_deref(), Some(&b"a=b; c=d"[..]));
+        assert_eq!(head.origin.as_deref(), Some(&b"https://o.example"[..]));
+        assert_eq!(head.last_event_id.as_deref(), Some(&b""[..]));
+    }
+
+    #[test]
+    fn methods_are_told_apart_by_case() {
+        for (name, method) in [
+            ("GET", Method::Get),
+            ("HEAD", Method::Head),
+            ("POST", Method::Post),
+            ("OPTIONS", Method::Options),
+            ("DELETE", Method::Other),
+            ("FOO", Method::Other),
+            ("get", Method::Other),
+        ] {
+            assert_eq!(parse(&format!("{name} / HTTP/1.1\r\nHost: h\r\n\r\n")).unwrap().method, method);
+        }
+    }
+
+    #[test]
+    fn a_target_in_any_lawful_form_gives_path_and_query() {
+        for (given, path, query) in [
+            ("/", "/", ""),
+            ("/a/b", "/a/b", ""),
+            ("/a?", "/a", ""),
+            ("/a?b?c=/d", "/a", "b?c=/d"),
+            ("//a", "//a", ""),
+            ("/http://x", "/http://x", ""),
+            ("http://h/a?b", "/a", "b"),
+            ("HTTPS://h:1/a", "/a", ""),
+            ("http://h", "/", ""),
+            ("http://h?b", "/", "b"),
+            ("http://[::1]:3000/a", "/a", ""),
+        ] {
+            let head = target(given).unwrap();
+            assert_eq!((&head.path[..], &head.query[..]), (path.as_bytes(), query.as_bytes()), "{given}");
+        }
+        assert_eq!(&parse("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n").unwrap().path[..], b"*");
+    }
+
+    #[test]
+    fn a_malformed_target_is_refused() {
+        for bad_target in
+            ["*", "a", "h:80", "ftp://h/", "http://", "http:///a", "http://u@h/", "http:/a", "?a"]
+        {
+            bad(target(bad_target), "request target");
+        }
+        bad(parse("CONNECT h:443 HTTP/1.1\r\nHost: h\r\n\r\n"), "request target");
+        for fragment in ["/a#b", "/#", "/a?b#c", "http://h#a"] {
+            bad(target(fragment), "fragment");
+        }
+        for broken in ["/a b", "/a\tb", "/a\u{1}b", "/a\u{7f}b", "/a\0b", "", " /", "/ "] {
+            bad(target(broken), "request line");
+        }
+    }
+
+    #[test]
+    fn a_target_past_its_limit_is_414() {
+        let fits = "/".repeat(TARGET_BYTES_MAX);
+        assert!(target(&fits).is_ok());
+        refused(target(&format!("{fits}/")), Status::UriTooLong, "8192 bytes");
+    }
+
+    #[test]
+    fn another_http_version_is_505_and_garbage_is_400() {
+        for line in ["GET / HTTP/2.0", "PRI * HTTP/2.0", "GET / HTTP/1.2", "GET / HTTP/0.9", "GET / HTTP/3.0"]
+        {
+            refused(parse(&format!("{line}\r\n\r\n")), Status::VersionNotSupported, "HTTP/1.1");
+            refused(parse(&format!("{line}\n\n")), Status::VersionNotSupported, "HTTP/1.1");
+        }
+        for line in [
+            "GET / HTTQ/1.1",
+            "GET / http/1.1",
+            "GET / HTTP/11",
+            "GET / HTTP/1.1 ",
+            "GET / HTTP/1.11",
+            "GET /  HTTP/2.0",
+            "GET / x HTTP/2.0",
+            "GET / HTTP/2",
+            "GET /",
+            "GET",
+            "G\u{1}T / HTTP/1.1",
+            "GET\t/ HTTP/1.1",
+        ] {
+            bad(parse(&format!("{line}\r\nHost: h\r\n\r\n")), "request line");
+        }
+    }
+
+    #[test]
+    fn header_lines_that_servers_read_differently_are_refused() {
+        bad(with("Content-Length : 5\r\n"), "header field");
+        bad(with("Content-Length\t: 5\r\n"), "header field");
+        bad(with("X: a\r\n b\r\n"), "header field");
+        bad(with("X: a\r\n\tb\r\n"), "header field");
+        bad(parse("GET / HTTP/1.1\r\n Host: h\r\n\r\n"), "header field");
+        bad(with("no colon\r\n"), "header field");
+        bad(with(": no name\r\n"), "header field");
+        bad(with("X\0: a\r\n"), "header field");
+        bad(with("X: a\rb\r\n"), "header value");
+        bad(with("X: a\r\r\n"), "header value");
+        bad(with("X: a\0b\r\n"), "header value");
+        bad(with("X: a\u{1}b\r\n"), "header value");
+        bad(with("X: a\u{7f}b\r\n"), "header value");
+        bad(with("X:\r a\r\n"), "header value");
+        bad(parse("GET / HTTP/1.1\rHost: h\r\n\r\n"), "request line");
+    }
+
+    #[test]
+    fn too_many_header_fields_are_431() {
+        assert!(with(&"X: y\r\n".repeat(LIMITS.headers_max - 1)).is_ok());
+        refused(with(&"X: y\r\n".repeat(LIMITS.headers_max)), Status::HeaderFieldsTooLarge, "too many");
+    }
+
+    #[test]
+    fn a_limit_on_header_fields_past_the_room_for_them_means_all_the_room() {
+        let parse = |count: usize| {
+            let head = format!("GET / HTTP/1.0\r\n{}\r\n", "X: y\r\n".repeat(count));
+            Head::parse(&Bytes::from(head), &HttpLimits { headers_max: usize::MAX, ..LIMITS })
+        };
+        assert!(parse(HEADERS_CAPACITY).is_ok());
+        refused(parse(HEADERS_CAPACITY + 1), Status::HeaderFieldsTooLarge, "too many");
+    }
+
+    #[test]
+    fn a_head_shown_for_debugging_hides_its_secrets() {
+        let head = parse(
+            "GET /a?token=SECRET HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer SECRET\r\n\
+             Cookie: t=SECRET\r\n\r\n",
+        );
+        let shown = format!("{:?}", head.unwrap());
+        assert!(shown.contains("/a") && !shown.contains("SECRET"), "{shown}");
+    }
+}

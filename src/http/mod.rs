@@ -1,0 +1,26 @@
+//! HTTP/1.1 without I/O: bytes in, requests out; answers in, bytes out.
+//!
+//! It knows nothing of event streams, sockets or clocks. [`RequestReader`] cuts what a connection sent into
+//! heads and bodies, [`target`] takes a request target apart, the rest writes answers. Whatever leaves doubt
+//! about where a request ends is a [`Refusal`] that closes the connection: guessing there is how requests are
+//! smuggled.
+
+mod body;
+mod cors;
+mod fields;
+mod head;
+mod refusal;
+mod request;
+mod response;
+mod status;
+pub(crate) mod target;
+
+#[cfg(test)]
+mod pipeline_tests;
+
+pub(crate) use cors::Cors;
+pub(crate) use head::{BodyLength, Head, Method, Version};
+pub(crate) use refusal::{Extra, Refusal};
+pub(crate) use request::{HttpLimits, RequestReader};
+pub(crate) use response::{CONTINUE, Context, encode, encode_preflight, encode_stream_head};
+pub(crate) use status::Status;

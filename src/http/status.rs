@@ -1,0 +1,66 @@
+//! The status codes this server answers with.
+
+/// A status code of RFC 9110 section 15 or RFC 6585. `100 Continue` is [`super::CONTINUE`]: it is never a
+/// whole answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u16)]
+pub(crate) enum Status {
+    /// 200
+    Ok = 200,
+    /// 204
+    NoContent = 204,
+    /// 400
+    BadRequest = 400,
+    /// 401
+    Unauthorized = 401,
+    /// 403
+    Forbidden = 403,
+    /// 404
+    NotFound = 404,
+    /// 405
+    MethodNotAllowed = 405,
+    /// 408
+    RequestTimeout = 408,
+    /// 413
+    ContentTooLarge = 413,
+    /// 414
+    UriTooLong = 414,
+    /// 417
+    ExpectationFailed = 417,
+    /// 431
+    HeaderFieldsTooLarge = 431,
+    /// 501
+    NotImplemented = 501,
+    /// 503
+    ServiceUnavailable = 503,
+    /// 505
+    VersionNotSupported = 505,
+}
+
+impl Status {
+    /// The three digits.
+    pub(crate) fn code(self) -> u16 {
+        self as u16
+    }
+
+    /// The reason phrase of the status line.
+    pub(crate) fn phrase(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::NoContent => "No Content",
+            Self::BadRequest => "Bad Request",
+            Self::Unauthorized => "Unauthorized",
+            Self::Forbidden => "Forbidden",
+            Self::NotFound => "Not Found",
+            Self::MethodNotAllowed => "Method Not Allowed",
+            Self::RequestTimeout => "Request Timeout",
+            Self::ContentTooLarge => "Content Too Large",
+            Self::UriTooLong => "URI Too Long",
+            Self::ExpectationFailed => "Expectation Failed",
+            Self::HeaderFieldsTooLarge => "Request Header Fields Too Large",
+            Self::NotImplemented => "Not Implemented",
+            Self::ServiceUnavailable => "Service Unavailable",
+            Self::VersionNotSupported => "HTTP Version Not Supported",
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Starts the shards, and ends them in order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use futures_util::future::{Either, select};
+use thiserror::Error;
+
+use crate::budget::Budget;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::event_id::Epoch;
+use crate::host::{self, SocketOptions};
+use crate::http::Cors;
+use crate::shard::mailbox::{Doors, Inside, mailboxes};
+use crate::shard::message::{Control, Message, ShardId};
+use crate::shard::{Shard, accept};
+use crate::shared::{Access, Shared, Streams};
+use crate::stats::{Counter, ShardStats, Stats};
+use crate::topic::TopicHasher;
+
+/// Operations queued before the kernel is told: large enough that a turn's sends go in one call, small enough that the first of
+/// them does not wait for the last.
+const SUBMISSIONS: u32 = 256;
+/// The most completions a ring may hold.
+const COMPLETIONS_MAX: u64 = 65_536;
+/// How often an ending server looks whether everybody is gone.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// A running broker.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    doors: Doors,
+    threads: Vec<JoinHandle<()>>,
+    ended: Receiver<Result<(), StartError>>,
+}
+
+/// Why the server did not start, or could not go on.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {}", listen_help(.error))]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The kernel's reason.
+        error: io::Error,
+    },
+    /// The kernel gives no ring.
+    #[error("cannot set up io_uring: {}", ring_help(.0))]
+    Ring(io::Error),
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {0}; raise the process limit (ulimit -u, TasksMax=)")]
+    Thread(io::Error),
+    /// A value that was not checked before.
+    #[error("{0}")]
+    Config(String),
+    /// Signals cannot be listened for.
+    #[error("cannot listen for signals: {0}")]
+    Signal(io::Error),
+    /// A shard's task failed.
+    #[error("a shard failed: {0}")]
+    Shard(String),
+}
+
+impl Server {
+    /// Starts a broker. It serves when this returns.
+    ///
+    /// # Errors
+    /// [`StartError`] names the cause and its mend.
+    pub fn start(config: Config) -> Result<Server, StartError> {
+        let shards = config.cpus.ids.len();
+        let files = host::raise_file_limit();
+        let subscribers_allowed = host::subscribers_allowed(files, shards);
+        let shared = Arc::new(shared(config, subscribers_allowed)?);
+        let config = &shared.config;
+        let address = SocketAddr::new(config.bind, config.port);
+        let options = SocketOptions {
+            user_timeout: config
+                .stream
+                .heartbeat
+                .map_or(config.stream.send_timeout, |heartbeat| 2 * heartbeat),
+            keepalive: config.stream.heartbeat.is_none(),
+        };
+        let (address, listeners) = host::listen(address, shards, options, !config.takeover)
+            .map_err(|error| StartError::Listen { address, error })?;
+
+        let (doors, insides) = mailboxes(shards);
+        let (ready, started) = channel();
+        let (end, ended) = channel();
+        let mut threads = Vec::new();
+        for (id, (listener, inside)) in listeners.into_iter().zip(insides).enumerate() {
+            let plan = ShardPlan {
+                id: id as ShardId,
+                cpu: config.cpus.pin.then(|| config.cpus.ids[id]),
+                completions: completions(files, shards),
+                shared: Arc::clone(&shared),
+                doors: Arc::clone(&doors),
+                inside,
+                listener,
+            };
+            let (ready, end) = (ready.clone(), end.clone());
+            let thread = std::thread::Builder::new().name(format!("shard-{id}"));
+            let run = move || drop(end.send(plan.run(&ready)));
+            threads.push(thread.spawn(run).map_err(StartError::Thread)?);
+        }
+        let server = Server { address, shared, doors, threads, ended };
+        for _ in 0..shards {
+            started
+                .recv()
+                .unwrap_or_else(|_| Err(StartError::Shard("it ended before it began".to_owned())))?;
+        }
+        tracing::info!(
+            files,
+            subscribers_max = server.shared.streams.max(),
+            shards,
+            "the file limit allows {subscribers_allowed} subscribers"
+        );
+        Ok(server)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it counts, as `/stats` shows it.
+    pub fn stats(&self) -> serde_json::Value {
+        self.shared.stats.json()
+    }
+
+    /// Waits up to `patience` for a shard to fail; `Ok` when none did.
+    ///
+    /// # Errors
+    /// A shard's own error. The server is of no use any more.
+    pub fn watch(&self, patience: Duration) -> Result<(), StartError> {
+        self.ended.recv_timeout(patience).unwrap_or(Ok(()))
+    }
+
+    /// Ends in order: tells balancers, takes nothing new, answers what is under way, sends subscribers what they have coming and
+    /// when to return, and closes; all within the drain time.
+    pub fn stop(self) {
+        let drain = self.shared.config.drain;
+        let deadline = Instant::now() + drain.delay + drain.time_max;
+        self.shared.draining.store(true, Ordering::Relaxed);
+        std::thread::sleep(drain.delay);
+        self.tell(Control::StopAccepting);
+        // Publishers get half of the time at most, so that some is left for subscribers.
+        let halfway = Instant::now() + drain.time_max / 2;
+        self.wait_for_none(|shard| &shard.connections, halfway);
+        self.tell(Control::CloseStreams);
+        self.wait_for_none(|shard| &shard.clients, deadline);
+        self.tell(Control::Stop);
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+    }
+
+    fn tell(&self, control: Control) {
+        for door in self.doors.iter() {
+            door.post(Message::Control(control));
+        }
+    }
+
+    fn wait_for_none(&self, counter: impl Fn(&ShardStats) -> &Counter, deadline: Instant) {
+        while self.shared.stats.sum(&counter) > 0 && Instant::now() < deadline {
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+    }
+}
+
+/// What a shard's thread is given.
+struct ShardPlan {
+    id: ShardId,
+    cpu: Option<usize>,
+    completions: u32,
+    shared: Arc<Shared>,
+    doors: Doors,
+    inside: Inside,
+    listener: std::net::TcpListener,
+}
+
+impl ShardPlan {
+    /// Runs the shard on this thread until it is told to stop or fails.
+    fn run(self, ready: &Sender<Result<(), StartError>>) -> Result<(), StartError> {
+        if let Some(id) = self.cpu
+            && !core_affinity::set_for_current(core_affinity::CoreId { id })
+        {
+            tracing::warn!(shard = self.id, cpu = id, "cannot pin the shard to its CPU; it may move");
+        }
+        let mut ring = tokio_uring::uring_builder();
+        ring.setup_cqsize(self.completions);
+        let mut builder = tokio_uring::builder();
+        let runtime = match tokio_uring::Runtime::new(builder.entries(SUBMISSIONS).uring_builder(&ring)) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let _ = ready.send(Err(StartError::Ring(error)));
+                return Ok(());
+            }
+        };
+        runtime.block_on(async {
+            let shard = Shard::new(self.id, self.shared, self.inside, self.doors);
+            let accepting = tokio_uring::spawn(accept::run(shard.clone(), self.listener));
+            let sweeping = tokio_uring::spawn({
+                let shard = shard.clone();
+                async move { shard.sweep().await }
+            });
+            let turning = tokio_uring::spawn(async move { shard.run().await });
+            let _ = ready.send(Ok(()));
+            // A task that panics takes nothing with it by itself: its end is looked at here.
+            let failed = match select(turning, sweeping).await {
+                Either::Left((turns, _)) => turns.err(),
+                Either::Right((sweeps, turns)) => sweeps.err().or(turns.await.err()),
+            };
+            accepting.abort();
+            failed.map_or(Ok(()), |error| Err(StartError::Shard(error.to_string())))
+        })
+    }
+}
+
+fn shared(config: Config, subscribers_allowed: usize) -> Result<Shared, StartError> {
+    let clock = Clock::start();
+    let shards = config.cpus.ids.len();
+    let mailbox = config.mailbox;
+    Ok(Shared {
+        access: Access::new(&config.auth, TopicHasher::new()),
+        cors: Cors::parse(&config.cors_origins).map_err(StartError::Config)?,
+        epoch: Epoch::now(),
+        clock,
+        stats: Stats::new(clock, shards),
+        budget: Budget::new(mailbox.bytes_max, mailbox.messages_max),
+        uploads: Budget::new(mailbox.bytes_max, usize::MAX),
+        streams: Streams::new(config.subscribers_max.unwrap_or(subscribers_allowed)),
+        draining: false.into(),
+        shards,
+        config,
+    })
+}
+
+/// Room for a read and a send of every connection a shard may get: what does not fit waits in the kernel, at a cost.
+fn completions(files: u64, shards: usize) -> u32 {
+    let wanted = (2 * files.min(COMPLETIONS_MAX) / shards as u64).max(u64::from(2 * SUBMISSIONS));
+    wanted.next_power_of_two().min(COMPLETIONS_MAX) as u32
+}
+
+fn listen_help(error: &io::Error) -> String {
+    let mend = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "choose another --port, stop the process that has it, or share it with --takeover"
+        }
+        io::ErrorKind::AddrNotAvailable => "give an address of this machine with --bind",
+        io::ErrorKind::PermissionDenied => "choose a --port from 1024, or grant CAP_NET_BIND_SERVICE",
+        _ => "check --bind and --port",
+    };
+    format!("{error}; {mend}")
+}
+
+fn ring_help(error: &io::Error) -> String {
+    let mend = match error.raw_os_error() {
+        // EPERM and ENOSYS: what sysctl, seccomp profiles and old kernels answer.
+        Some(1) => {
+            "allow it: sysctl -w kernel.io_uring_disabled=0, or in a container --security-opt seccomp=scripts/seccomp.json"
+        }
+        Some(38) => {
+            "it needs Linux 5.10 or later, and in a container --security-opt seccomp=scripts/seccomp.json"
+        }
+        // ENOMEM: before Linux 5.12 rings count as locked memory.
+        Some(12) => "raise the locked memory limit (ulimit -l, LimitMEMLOCK=)",
+        _ => "it needs Linux 5.10 or later",
+    };
+    format!("{error}; {mend}")
+}

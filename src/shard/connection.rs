@@ -1,0 +1,489 @@
+//! A connection that speaks HTTP: requests in, answers out, until it closes or becomes a stream.
+
+use std::future::poll_fn;
+use std::net::Shutdown;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_uring::BufResult;
+use tokio_uring::buf::{BoundedBuf, Slice};
+use tokio_uring::net::TcpStream;
+
+use crate::arena::Key;
+use crate::budget::Charge;
+use crate::clock::unix_s;
+use crate::event::{EventLimits, Events};
+use crate::http::{BodyLength, Extra, Head, HttpLimits, Method, Refusal, RequestReader, Status, Version};
+use crate::routes::{self, Action, BodyForm, Publish, Subscribe};
+use crate::shard::message::{Message, Post, Ticket, ToHome};
+use crate::shard::pipeline::{Answer, Encoding, Pipeline, Request};
+use crate::shard::{Phase, Shard, stream};
+use crate::topic::Topic;
+
+/// The first read of a connection: a browser's request fits, and 15,000 of them at once take 30 MB.
+const READ_BYTES_MIN: usize = 2 << 10;
+/// A connection that fills its reads gets larger ones: 64 KiB hold some 300 pipelined publishes.
+const READ_BYTES_MAX: usize = 64 << 10;
+/// What a publish costs between shards beside its text.
+const PUBLISH_BYTES: usize = 256;
+/// How often a publisher that is not read from asks for room again.
+const BLOCKED_RETRY: Duration = Duration::from_millis(5);
+/// An own id is sent back to us in a header of every reconnect.
+const ID_BYTES_MAX: usize = 128;
+/// Events of one publish: each costs the history more than its bytes.
+const EVENTS_MAX: usize = 4096;
+/// Header fields of one request.
+const HEADERS_MAX: usize = 100;
+/// How long a connection that was refused is read from, so that the refusal is not lost to a reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Serves a connection until it closes or becomes a stream.
+pub(crate) async fn run(shard: Rc<Shard>, stream: TcpStream) {
+    let pipeline = Rc::new(Pipeline::default());
+    let key = shard.add_pipeline(Rc::clone(&pipeline));
+    let end = Connection::new(&shard, &stream, pipeline, key).serve().await;
+    shard.remove_pipeline(key);
+    match end {
+        End::Subscribe(request, subscribe, received) => {
+            if let Some(stream) = stream::begin(&shard, stream, &request, subscribe, received).await {
+                linger(&stream).await;
+            }
+        }
+        End::Refused => linger(&stream).await,
+        End::Closed => drop(stream.shutdown(Shutdown::Both)),
+    }
+}
+
+/// How a connection's HTTP ends.
+enum End {
+    Closed,
+    /// The client may still be sending what nobody will read.
+    Refused,
+    /// It becomes a stream; so many bytes came behind the request.
+    Subscribe(Request, Subscribe, usize),
+}
+
+struct Connection<'c> {
+    shard: &'c Shard,
+    stream: &'c TcpStream,
+    pipeline: Rc<Pipeline>,
+    key: Key,
+    reader: RequestReader,
+    buffer: BytesMut,
+    /// Never dropped while under way: what it reads would be lost.
+    read: Option<Read<'c>>,
+    /// Bytes in the buffer when it was lent to the read.
+    lent_bytes: usize,
+    read_bytes: usize,
+    stage: Stage,
+    /// When the stage began.
+    since: Instant,
+    /// Nothing more is parsed: a request said close, was refused, or the client sends no more.
+    last_request_seen: bool,
+    is_fresh: bool,
+}
+
+type Read<'c> = Pin<Box<dyn Future<Output = BufResult<usize, Slice<BytesMut>>> + 'c>>;
+
+/// What the connection is in the middle of.
+enum Stage {
+    /// Between requests, or within a head.
+    Head,
+    Body {
+        request: Request,
+        publish: Publish,
+        upload: Option<Charge>,
+    },
+    /// A body that nobody wants; its answer is known.
+    Skip {
+        request: Request,
+        answer: Answer,
+    },
+    /// A publish that waits for room between shards.
+    Blocked {
+        request: Request,
+        topic: Topic,
+        events: Events,
+        since: Instant,
+    },
+    /// Becomes a stream when the answers before it are sent.
+    Subscribe(Request, Subscribe),
+}
+
+/// Why waiting ended.
+enum Woken {
+    Read(std::io::Result<usize>),
+    Answers,
+    TimedOut,
+}
+
+impl<'c> Connection<'c> {
+    fn new(shard: &'c Shard, stream: &'c TcpStream, pipeline: Rc<Pipeline>, key: Key) -> Self {
+        let http = &shard.shared.config.http;
+        let limits = HttpLimits {
+            head_bytes_max: http.head_bytes_max,
+            body_bytes_max: http.body_bytes_max,
+            headers_max: HEADERS_MAX,
+        };
+        Connection {
+            shard,
+            stream,
+            pipeline,
+            key,
+            reader: RequestReader::new(limits),
+            buffer: BytesMut::new(),
+            read: None,
+            lent_bytes: 0,
+            read_bytes: READ_BYTES_MIN,
+            stage: Stage::Head,
+            since: Instant::now(),
+            last_request_seen: false,
+            is_fresh: true,
+        }
+    }
+
+    async fn serve(mut self) -> End {
+        loop {
+            // While a read is under way it holds the buffer.
+            while self.read.is_none() && self.step() {}
+            if let Some(end) = self.flush().await {
+                return end;
+            }
+            if self.pipeline.len() == 0 {
+                if let Stage::Subscribe(..) = self.stage {
+                    let Stage::Subscribe(request, subscribe) = self.stage else { return End::Closed };
+                    return End::Subscribe(request, subscribe, self.buffer.len());
+                }
+                let is_between = matches!(self.stage, Stage::Head) && self.unparsed_bytes() == 0;
+                if self.last_request_seen || (is_between && self.shard.phase() > Phase::Serving) {
+                    return End::Closed;
+                }
+            }
+            match self.wait().await {
+                Woken::Read(Ok(bytes)) if bytes > 0 => {}
+                // The client sends no more; what it asked is still answered.
+                Woken::Read(Ok(_)) if matches!(self.stage, Stage::Head) => self.last_request_seen = true,
+                Woken::Read(_) => return End::Closed,
+                Woken::Answers => {}
+                Woken::TimedOut if self.time_out() => {}
+                Woken::TimedOut => return End::Closed,
+            }
+        }
+    }
+
+    /// Goes one step further with what is in the buffer; false when it needs more bytes, room or answers.
+    fn step(&mut self) -> bool {
+        if self.last_request_seen && matches!(self.stage, Stage::Head) {
+            return false;
+        }
+        match std::mem::replace(&mut self.stage, Stage::Head) {
+            Stage::Head => self.step_head(),
+            Stage::Body { request, publish, upload } => self.step_body(request, publish, upload),
+            Stage::Skip { request, answer } => match self.reader.skip_body(&mut self.buffer) {
+                Ok(true) => {
+                    self.push(request, answer);
+                    true
+                }
+                Ok(false) => self.stay(Stage::Skip { request, answer }),
+                Err(refusal) => self.refuse(request, refusal),
+            },
+            Stage::Blocked { request, topic, events, since } => self.post(request, topic, events, since),
+            stage @ Stage::Subscribe(..) => self.stay(stage),
+        }
+    }
+
+    fn step_head(&mut self) -> bool {
+        if self.pipeline.len() >= self.shard.shared.config.http.unanswered_max {
+            return false;
+        }
+        let head = match self.reader.head(&mut self.buffer) {
+            Ok(Some(head)) => head,
+            Ok(None) => return false,
+            Err(refusal) => {
+                let request =
+                    Request { version: Version::Http11, keep_alive: false, head_only: false, origin: None };
+                return self.refuse(request, refusal);
+            }
+        };
+        self.is_fresh = false;
+        let request = Request {
+            version: head.version,
+            keep_alive: head.keep_alive && self.shard.phase() == Phase::Serving,
+            head_only: head.method == Method::Head,
+            origin: head.origin.clone(),
+        };
+        let action = routes::route(&head, &self.shard.shared.access, unix_s());
+        self.enter(request, &head, action)
+    }
+
+    /// Takes up a request whose head is read.
+    fn enter(&mut self, request: Request, head: &Head, action: Result<Action, Refusal>) -> bool {
+        self.since = Instant::now();
+        let has_body = head.body != BodyLength::None;
+        let answer = match action {
+            Ok(Action::Publish(publish)) => {
+                if head.expect_continue {
+                    self.pipeline.push(request.clone(), Answer::Continue);
+                }
+                self.stage = Stage::Body { request, publish, upload: None };
+                return true;
+            }
+            Ok(Action::Subscribe(_)) if has_body => {
+                Answer::Refused(Refusal::new(Status::BadRequest, "a subscription has no body; send none"))
+            }
+            Ok(Action::Subscribe(_)) if request.head_only => Answer::StreamHead,
+            Ok(Action::Subscribe(subscribe)) => return self.stay(Stage::Subscribe(request, subscribe)),
+            Ok(Action::Stats) => Answer::Json(self.shard.shared.stats.json().to_string().into_bytes()),
+            Ok(Action::Health) if self.shard.is_draining() => {
+                Answer::Refused(Refusal::new(Status::ServiceUnavailable, "draining"))
+            }
+            Ok(Action::Health) => Answer::Text("ok\n"),
+            Ok(Action::Methods(methods)) => Answer::Methods(methods),
+            Err(refusal) => Answer::Refused(refusal),
+        };
+        if !has_body {
+            self.push(request, answer);
+        } else if head.expect_continue {
+            // It may send the body or not, so where the next request begins is in doubt.
+            self.push(Request { keep_alive: false, ..request }, answer);
+        } else {
+            self.stage = Stage::Skip { request, answer };
+        }
+        true
+    }
+
+    fn step_body(&mut self, request: Request, publish: Publish, mut upload: Option<Charge>) -> bool {
+        match self.reader.body(&mut self.buffer) {
+            Ok(Some(body)) => self.publish(request, publish, body),
+            Ok(None) if self.charge_upload(&mut upload) => {
+                self.stay(Stage::Body { request, publish, upload })
+            }
+            Ok(None) => {
+                let reason =
+                    "too many large bodies are arriving at once; try again later, or raise --mailbox-bytes";
+                let refusal = Refusal::closing(Status::ServiceUnavailable, reason);
+                self.refuse(request, refusal.with(Extra::RetryAfter(1)))
+            }
+            Err(refusal) => self.refuse(request, refusal),
+        }
+    }
+
+    /// Charges what a body holds while it arrives, beyond what one read may bring anyway.
+    fn charge_upload(&self, upload: &mut Option<Charge>) -> bool {
+        let held = self.reader.body_bytes_held(&self.buffer);
+        if held <= READ_BYTES_MAX {
+            return true;
+        }
+        match upload {
+            Some(charge) => charge.bytes() >= held || charge.grow(held - charge.bytes()),
+            None => {
+                *upload = self.shard.shared.uploads.take(held);
+                upload.is_some()
+            }
+        }
+    }
+
+    fn publish(&mut self, request: Request, publish: Publish, body: Bytes) -> bool {
+        let limits = EventLimits {
+            // Wrapping may prefix every line; text that grows past this is not worth its memory.
+            text_bytes_max: 2 * self.shard.shared.config.http.body_bytes_max,
+            id_bytes_max: ID_BYTES_MAX,
+            name_bytes_max: ID_BYTES_MAX,
+            events_max: EVENTS_MAX,
+        };
+        let events = match publish.body {
+            BodyForm::EventStream => Events::parse(body, &limits),
+            BodyForm::Data { event, id, is_json } => {
+                let body = if is_json { without_final_line_end(body) } else { body };
+                Events::wrap(body, event.as_deref(), id.as_deref(), &limits)
+            }
+        };
+        match events {
+            Ok(events) => self.post(request, publish.topic, events, Instant::now()),
+            Err(error) => {
+                self.push(request, Answer::Refused(Refusal::new(Status::BadRequest, error.to_string())));
+                true
+            }
+        }
+    }
+
+    /// Posts a publish, complete at `since`, to its home shard, if there is room for it on the way.
+    fn post(&mut self, request: Request, topic: Topic, events: Events, since: Instant) -> bool {
+        let shared = &self.shard.shared;
+        let Some(charge) = shared.budget.take(events.text_bytes() + PUBLISH_BYTES) else {
+            return self.stay(Stage::Blocked { request, topic, events, since });
+        };
+        self.shard.stats().published.add(events.len() as u64);
+        self.last_request_seen |= !request.keep_alive;
+        let ticket =
+            Ticket { shard: self.shard.id, connection: self.key, request: self.pipeline.expect(request) };
+        let to = topic.home(shared.shards) as u16;
+        let at_us = shared.clock.now_us();
+        let message = Message::Home(ToHome::Publish { topic, events, ticket, at_us, charge });
+        self.shard.mailbox.post(Post { to, message });
+        true
+    }
+
+    fn push(&mut self, request: Request, answer: Answer) {
+        let closes = matches!(&answer, Answer::Refused(refusal) if refusal.close);
+        self.last_request_seen |= closes || !request.keep_alive;
+        self.pipeline.push(request, answer);
+    }
+
+    fn refuse(&mut self, request: Request, refusal: Refusal) -> bool {
+        self.push(request, Answer::Refused(refusal));
+        true
+    }
+
+    fn stay(&mut self, stage: Stage) -> bool {
+        self.stage = stage;
+        false
+    }
+
+    /// Sends the answers that are ready; tells how the connection ends if it ends with them.
+    async fn flush(&mut self) -> Option<End> {
+        loop {
+            let shared = &self.shard.shared;
+            let mut out = Vec::new();
+            let date = self.shard.date();
+            let encoding = Encoding { cors: &shared.cors, date: &date, epoch: shared.epoch };
+            let taken = self.pipeline.take_ready(encoding, &mut out);
+            if out.is_empty() {
+                return None;
+            }
+            self.shard.stats().refused.add(taken.refused);
+            let write = self.stream.write_all(out);
+            let Ok((Ok(()), _)) = timeout(shared.config.stream.send_timeout, write).await else {
+                return Some(End::Closed);
+            };
+            if taken.closes {
+                return Some(End::Refused);
+            }
+        }
+    }
+
+    /// Waits for bytes, answers or the deadline, whichever comes first.
+    async fn wait(&mut self) -> Woken {
+        let may_read = !self.last_request_seen
+            && match self.stage {
+                Stage::Head => self.pipeline.len() < self.shard.shared.config.http.unanswered_max,
+                Stage::Body { .. } | Stage::Skip { .. } => true,
+                Stage::Blocked { .. } | Stage::Subscribe(..) => false,
+            };
+        if may_read && self.read.is_none() {
+            self.buffer.reserve(self.read_bytes);
+            let buffer = std::mem::take(&mut self.buffer);
+            let end = buffer.len();
+            self.lent_bytes = end;
+            self.read = Some(Box::pin(self.stream.read(buffer.slice(end..))));
+        }
+        let phase = self.shard.phase();
+        let mut deadline = pin!(self.deadline().map(sleep_until));
+        poll_fn(|cx| {
+            self.pipeline.remember_waker(cx.waker());
+            if let Some(read) = &mut self.read
+                && let Poll::Ready((result, slice)) = read.as_mut().poll(cx)
+            {
+                self.read = None;
+                let is_first = slice.begin() == 0;
+                self.buffer = slice.into_inner();
+                self.grow_reads(&result, is_first);
+                return Poll::Ready(Woken::Read(result));
+            }
+            if self.pipeline.is_ready() || self.shard.phase() != phase {
+                return Poll::Ready(Woken::Answers);
+            }
+            match deadline.as_mut().as_pin_mut() {
+                Some(deadline) => deadline.poll(cx).map(|()| Woken::TimedOut),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    fn grow_reads(&mut self, result: &std::io::Result<usize>, is_first: bool) {
+        if let Ok(bytes) = result {
+            if *bytes >= self.read_bytes {
+                self.read_bytes = (2 * self.read_bytes).min(READ_BYTES_MAX);
+            }
+            if is_first && matches!(self.stage, Stage::Head) {
+                self.since = Instant::now();
+            }
+        }
+    }
+
+    /// When patience ends with what the connection is in the middle of.
+    fn deadline(&self) -> Option<Instant> {
+        let http = &self.shard.shared.config.http;
+        let patience = match self.stage {
+            Stage::Head if self.pipeline.len() > 0 => return None,
+            Stage::Head if self.unparsed_bytes() > 0 || self.is_fresh => http.head_timeout,
+            Stage::Head => http.idle_timeout,
+            Stage::Body { .. } | Stage::Skip { .. } => http.body_timeout,
+            Stage::Blocked { .. } => return Some(Instant::now() + BLOCKED_RETRY),
+            Stage::Subscribe(..) => return None,
+        };
+        Some(self.since + patience)
+    }
+
+    /// Acts on a deadline; false when the connection is just closed.
+    fn time_out(&mut self) -> bool {
+        let refused = |what: &str| {
+            let reason = format!("the {what} took too long; send it faster, or raise --{what}-timeout");
+            Answer::Refused(Refusal::closing(Status::RequestTimeout, reason))
+        };
+        let wait_max = self.shard.shared.config.mailbox.wait_max;
+        match std::mem::replace(&mut self.stage, Stage::Head) {
+            Stage::Head if self.unparsed_bytes() > 0 => {
+                let request =
+                    Request { version: Version::Http11, keep_alive: false, head_only: false, origin: None };
+                self.push(request, refused("head"));
+            }
+            Stage::Head => return false,
+            Stage::Body { request, .. } | Stage::Skip { request, .. } => self.push(request, refused("body")),
+            Stage::Blocked { request, since, .. } if since.elapsed() >= wait_max => {
+                let reason = "the server is overloaded; publish again later";
+                let refusal = Refusal::new(Status::ServiceUnavailable, reason).with(Extra::RetryAfter(1));
+                self.push(request, Answer::Refused(refusal));
+            }
+            stage => self.stage = stage,
+        }
+        true
+    }
+
+    /// Bytes that arrived and belong to no complete request.
+    fn unparsed_bytes(&self) -> usize {
+        if self.read.is_some() { self.lent_bytes } else { self.buffer.len() }
+    }
+}
+
+/// For JSON a final line end means nothing, and `curl -d @file` often sends one.
+fn without_final_line_end(mut body: Bytes) -> Bytes {
+    if body.ends_with(b"\n") {
+        body.truncate(body.len() - 1);
+        if body.ends_with(b"\r") {
+            body.truncate(body.len() - 1);
+        }
+    }
+    body
+}
+
+/// Closes in two steps: closing at once would reset the connection while the client still sends, and the reset
+/// could overtake the refusal (RFC 9112, section 9.6).
+async fn linger(stream: &TcpStream) {
+    let _ = stream.shutdown(Shutdown::Write);
+    let drain = async {
+        let mut buffer = Vec::with_capacity(READ_BYTES_MIN);
+        let mut result = Ok(1);
+        while matches!(result, Ok(bytes) if bytes > 0) {
+            (result, buffer) = stream.read(buffer).await;
+        }
+    };
+    // Not awaited to its end, it ends with the socket.
+    let _ = timeout(LINGER, drain).await;
+    let _ = stream.shutdown(Shutdown::Both);
+}

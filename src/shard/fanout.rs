@@ -1,0 +1,394 @@
+//! The subscribers of one shard and the logs of their topics: what they gain, who is sent to, who is too slow.
+//!
+//! Like [`Home`](crate::shard::home::Home) it decides and says what to post; connections ask it what to send.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use slab::Slab;
+
+use crate::arena::{Arena, Key};
+use crate::shard::log::{Log, LogBytes};
+use crate::shard::message::{Message, Post, ShardId, ToFanout, ToHome};
+use crate::shard::subscriber::{Next, Opening, Subscriber};
+use crate::shard::wire::{Framing, retry_field};
+use crate::topic::{Topic, TopicMap};
+
+/// Sends started for one topic before the next has its turn.
+const TOPIC_SENDS_PER_TURN: usize = 64;
+/// A trim by force goes this much below the limit, so that it is not needed for every block.
+const TRIM_SLACK: usize = 8;
+/// Emptied lists of idle subscribers kept for the next block, so that a turn allocates none.
+const SPARE_LISTS_MAX: usize = 64;
+
+/// What a stream says before it ends because its token did; EventSource dispatches an event only with data.
+const EXPIRED: &str = "event:expired\ndata:token expired\n\n";
+
+/// How subscribers are treated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FanoutLimits {
+    /// Bytes a subscriber may be behind: the size of a topic's log on one shard.
+    pub(crate) lag_bytes_max: usize,
+    /// Skips a slow subscriber forward instead of closing it.
+    pub(crate) skip_slow: bool,
+    /// A comment after so long without anything else; 0 for none.
+    pub(crate) heartbeat_ms: u64,
+    /// A send that takes longer ends the connection.
+    pub(crate) send_timeout_ms: u64,
+    /// When closed subscribers are told to come back, in milliseconds, drawn at random from here...
+    pub(crate) retry_min_ms: u64,
+    /// ...to here.
+    pub(crate) retry_max_ms: u64,
+}
+
+/// What a subscriber asks for.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) topic: Topic,
+    pub(crate) framing: Framing,
+    pub(crate) last_event_id: Option<Box<str>>,
+    /// Unix seconds; `u64::MAX` for never.
+    pub(crate) expires_s: u64,
+    pub(crate) opening: Opening,
+}
+
+/// The subscribers of a shard.
+#[derive(Debug)]
+pub(crate) struct Fanout {
+    shard: ShardId,
+    shards: usize,
+    limits: FanoutLimits,
+    names: TopicMap<u32>,
+    topics: Slab<LocalTopic>,
+    subscribers: Arena<Subscriber>,
+    /// Topics that gained something this turn.
+    gained: Vec<u32>,
+    /// Idle subscribers that have a block to read, by topic, so that topics take turns.
+    ready: VecDeque<Vec<u32>>,
+    spare: Vec<Vec<u32>>,
+    log_bytes: LogBytes,
+    swept: u32,
+    random: fastrand::Rng,
+    /// Subscribers cut for being too slow.
+    pub(crate) evicted: u64,
+    #[cfg(test)]
+    pub(crate) faults: Faults,
+}
+
+#[derive(Debug)]
+struct LocalTopic {
+    topic: Topic,
+    log: Log,
+    subscribers: u32,
+    /// Those with nothing to send, woken by the next block.
+    idle: Vec<u32>,
+    gained: bool,
+}
+
+/// Bugs put in on purpose, to see that the simulation finds them.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    pub(crate) join_without_seal: bool,
+    pub(crate) trim_early: bool,
+    pub(crate) forget_to_wake: bool,
+}
+
+impl Fanout {
+    pub(crate) fn new(shard: ShardId, shards: usize, limits: FanoutLimits, seed: u64) -> Self {
+        Fanout {
+            shard,
+            shards,
+            limits,
+            names: TopicMap::default(),
+            topics: Slab::new(),
+            subscribers: Arena::default(),
+            gained: Vec::new(),
+            ready: VecDeque::new(),
+            spare: Vec::new(),
+            log_bytes: LogBytes::default(),
+            swept: 0,
+            random: fastrand::Rng::with_seed(seed),
+            evicted: 0,
+            #[cfg(test)]
+            faults: Faults::default(),
+        }
+    }
+
+    /// Takes a subscriber in and asks the topic's home for it to join. Its response begins when home has answered.
+    pub(crate) fn subscribe(&mut self, subscription: Subscription, now_ms: u64, out: &mut Vec<Post>) -> Key {
+        let Subscription { topic, framing, last_event_id, expires_s, opening } = subscription;
+        let local = match self.names.get(&topic) {
+            Some(&local) => local,
+            None => self.insert_topic(topic.clone()),
+        };
+        self.topics[local as usize].subscribers += 1;
+        let key = self.subscribers.insert(Subscriber::new(local, framing, expires_s, opening, now_ms));
+        self.post_home(topic, |topic, from| ToHome::Join { topic, from, key, last_event_id }, out);
+        key
+    }
+
+    /// What the connection of a subscriber does now. It is woken by `waker` whenever it should ask again.
+    pub(crate) fn next(&mut self, key: Key, waker: &Waker, now_ms: u64) -> Next {
+        let Some(topic) = self.subscribers.get_mut(key).map(|subscriber| {
+            subscriber.remember_waker(waker);
+            subscriber.skips_now().then_some(subscriber.topic)
+        }) else {
+            return Next::Close;
+        };
+        if let Some(topic) = topic {
+            // It goes on at the tail: what this turn gained so far lies before its gap, not after it.
+            self.seal(topic);
+        }
+        let Some(subscriber) = self.subscribers.get_mut(key) else { return Next::Close };
+        let local = &mut self.topics[subscriber.topic as usize];
+        let next = subscriber.next(&mut local.log, now_ms);
+        if matches!(next, Next::Wait) && subscriber.is_idle() {
+            local.list_idle(key.index, &mut subscriber.idle_at);
+        }
+        next
+    }
+
+    /// All bytes that [`Fanout::next`] gave for this subscriber went out.
+    pub(crate) fn sent(&mut self, key: Key, now_ms: u64, out: &mut Vec<Post>) {
+        let Some(subscriber) = self.subscribers.get_mut(key) else { return };
+        let local = &mut self.topics[subscriber.topic as usize];
+        if let Some(after) = subscriber.sent(&mut local.log, now_ms) {
+            let topic = local.topic.clone();
+            self.post_home(topic, |topic, from| ToHome::More { topic, from, key, after }, out);
+        }
+    }
+
+    /// The connection of a subscriber is gone.
+    pub(crate) fn leave(&mut self, key: Key, out: &mut Vec<Post>) {
+        let Some(mut subscriber) = self.subscribers.remove(key) else { return };
+        let local = &mut self.topics[subscriber.topic as usize];
+        subscriber.close(&mut local.log);
+        if let Some(moved) = local.unlist_idle(key.index, subscriber.idle_at)
+            && let Some(other) = self.subscribers.at_mut(moved)
+        {
+            other.idle_at = subscriber.idle_at;
+        }
+        local.subscribers -= 1;
+        if local.subscribers == 0 {
+            let LocalTopic { topic, .. } = self.topics.remove(subscriber.topic as usize);
+            self.names.remove(&topic);
+            self.post_home(topic, |topic, from| ToHome::Leave { topic, from }, out);
+        }
+    }
+
+    /// Takes what a home shard says.
+    pub(crate) fn handle(&mut self, message: ToFanout) {
+        match message {
+            ToFanout::Events { topic, frames, count, last, at_us, charge: _given_back_now } => {
+                // A home hears late that the last subscriber left: until then its events come to nobody.
+                let Some(&key) = self.names.get(&topic) else { return };
+                let local = &mut self.topics[key as usize];
+                local.log.gain(frames, count, last, at_us);
+                if !std::mem::replace(&mut local.gained, true) {
+                    self.gained.push(key);
+                }
+            }
+            ToFanout::Page { key, gap, frames, upto, joined } => {
+                let Some(topic) = self.subscribers.get_mut(key).map(|subscriber| subscriber.topic) else {
+                    return;
+                };
+                if joined && !self.has_fault(|faults| faults.join_without_seal) {
+                    // The seam: what the open block holds was ordered before the page, and the page ends with it.
+                    self.seal(topic);
+                }
+                let Some(subscriber) = self.subscribers.get_mut(key) else { return };
+                let log = &mut self.topics[topic as usize].log;
+                subscriber.page(log, gap.as_ref(), frames, upto, joined);
+                subscriber.wake();
+            }
+            ToFanout::Refused { key } => {
+                if let Some(subscriber) = self.subscribers.get_mut(key) {
+                    subscriber.refused();
+                    subscriber.wake();
+                }
+            }
+        }
+    }
+
+    /// Ends the turn: what each topic gained becomes one block.
+    pub(crate) fn seal_all(&mut self) {
+        while let Some(topic) = self.gained.pop() {
+            self.seal(topic);
+        }
+    }
+
+    /// Wakes up to `sends_max` idle subscribers that have a block to read, topics taking turns. Returns whether more are
+    /// waiting.
+    pub(crate) fn start_sends(&mut self, sends_max: usize) -> bool {
+        let mut started = 0;
+        while started < sends_max
+            && let Some(mut list) = self.ready.pop_front()
+        {
+            let keep = list.len() - list.len().min(TOPIC_SENDS_PER_TURN).min(sends_max - started);
+            started += list.len() - keep;
+            for index in list.drain(keep..) {
+                // One that left meanwhile may have a successor here, which is woken for nothing.
+                if let Some(subscriber) = self.subscribers.at_mut(index) {
+                    subscriber.wake();
+                }
+            }
+            if !list.is_empty() {
+                self.ready.push_back(list);
+            } else if self.spare.len() < SPARE_LISTS_MAX {
+                self.spare.push(list);
+            }
+        }
+        self.has_ready()
+    }
+
+    /// Whether subscribers wait for [`Fanout::start_sends`].
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Looks after one part in `parts` of the subscribers: expired tokens, stuck sends, heartbeats.
+    pub(crate) fn sweep(&mut self, parts: u32, now_ms: u64, unix_s: u64) {
+        let end = self.subscribers.index_end();
+        let part = self.swept % parts;
+        self.swept = part + 1;
+        let share = |part: u32| (u64::from(end) * u64::from(part) / u64::from(parts)) as u32;
+        for index in share(part)..share(part + 1) {
+            let Some(subscriber) = self.subscribers.at_mut(index) else { continue };
+            if subscriber.expires_s <= unix_s {
+                subscriber.expires_s = u64::MAX;
+                subscriber.end(EXPIRED, false);
+                subscriber.wake();
+            }
+            if subscriber.is_stuck(now_ms, self.limits.send_timeout_ms) {
+                subscriber.close(&mut self.topics[subscriber.topic as usize].log);
+                subscriber.wake();
+                self.evicted += 1;
+            } else if self.limits.heartbeat_ms > 0
+                && subscriber.is_quiet(index, now_ms, self.limits.heartbeat_ms)
+            {
+                subscriber.heartbeat_due = true;
+                subscriber.wake();
+            }
+        }
+    }
+
+    /// Tells every subscriber to come back later, after what it has coming.
+    pub(crate) fn close_streams(&mut self) {
+        let Self { subscribers, random, limits, .. } = self;
+        for (_, subscriber) in subscribers.iter_mut() {
+            subscriber.end(&retry_field(limits.retry_ms(random)), true);
+            subscriber.wake();
+        }
+    }
+
+    /// Halves the largest log, when all logs together hold too much.
+    pub(crate) fn trim_largest(&mut self) {
+        let largest = self.topics.iter().max_by_key(|(_, local)| local.log.bytes());
+        if let Some((topic, local)) = largest {
+            let bytes_max = local.log.bytes() / 2;
+            self.trim(topic as u32, bytes_max);
+        }
+    }
+
+    /// Bytes of all logs.
+    pub(crate) fn log_bytes(&self) -> usize {
+        self.log_bytes.get()
+    }
+
+    /// When a stream that is refused or closed now is told to come back, in milliseconds.
+    pub(crate) fn retry_ms(&mut self) -> u64 {
+        self.limits.retry_ms(&mut self.random)
+    }
+
+    fn seal(&mut self, topic: u32) {
+        let Some(local) = self.topics.get_mut(topic as usize) else { return };
+        local.gained = false;
+        if local.log.seal() {
+            let list = std::mem::replace(&mut local.idle, self.spare.pop().unwrap_or_default());
+            if !self.has_fault(|faults| faults.forget_to_wake) {
+                self.ready.push_back(list);
+            }
+        }
+        let LocalTopic { log, .. } = &self.topics[topic as usize];
+        let lag_bytes_max = self.limits.lag_bytes_max;
+        if log.bytes() > lag_bytes_max {
+            self.trim(topic, lag_bytes_max - lag_bytes_max / TRIM_SLACK);
+        }
+    }
+
+    /// Trims a log by force. Whoever is behind it is closed or skipped forward.
+    fn trim(&mut self, topic: u32, bytes_max: usize) {
+        let log = &mut self.topics[topic as usize].log;
+        if !log.trim_to(bytes_max) {
+            return;
+        }
+        // A walk over all, but each one found pays for it by being found only once.
+        for (_, subscriber) in self.subscribers.iter_mut() {
+            if subscriber.topic == topic && subscriber.is_overtaken(log) {
+                #[cfg(test)]
+                if self.faults.trim_early {
+                    subscriber.stage = super::subscriber::Stage::Live(log.attach());
+                    continue;
+                }
+                subscriber.fell_behind(self.limits.skip_slow);
+                subscriber.wake();
+                self.evicted += u64::from(!self.limits.skip_slow);
+            }
+        }
+        log.trim();
+    }
+
+    fn insert_topic(&mut self, topic: Topic) -> u32 {
+        // At most one per subscriber, far below 2^32.
+        let key = self.topics.insert(LocalTopic {
+            topic: topic.clone(),
+            log: Log::new(self.log_bytes.clone()),
+            subscribers: 0,
+            idle: Vec::new(),
+            gained: false,
+        }) as u32;
+        self.names.insert(topic, key);
+        key
+    }
+
+    fn post_home(&self, topic: Topic, ask: impl FnOnce(Topic, ShardId) -> ToHome, out: &mut Vec<Post>) {
+        let to = topic.home(self.shards) as ShardId;
+        out.push(Post { to, message: Message::Home(ask(topic, self.shard)) });
+    }
+
+    #[cfg(test)]
+    fn has_fault(&self, fault: impl Fn(&Faults) -> bool) -> bool {
+        fault(&self.faults)
+    }
+
+    #[cfg(not(test))]
+    fn has_fault(&self, _: impl Fn(&Faults) -> bool) -> bool {
+        false
+    }
+}
+
+impl LocalTopic {
+    /// Lists a subscriber among the idle, unless it is there. `place` may be out of date: the list is taken away whole when a
+    /// block comes, and nobody visits its members to tell them.
+    fn list_idle(&mut self, index: u32, place: &mut u32) {
+        if self.idle.get(*place as usize) != Some(&index) {
+            *place = self.idle.len() as u32;
+            self.idle.push(index);
+        }
+    }
+
+    /// Takes a subscriber off the list; returns who has its place now.
+    fn unlist_idle(&mut self, index: u32, place: u32) -> Option<u32> {
+        if self.idle.get(place as usize) != Some(&index) {
+            return None;
+        }
+        self.idle.swap_remove(place as usize);
+        self.idle.get(place as usize).copied()
+    }
+}
+
+impl FanoutLimits {
+    fn retry_ms(&self, random: &mut fastrand::Rng) -> u64 {
+        random.u64(self.retry_min_ms..=self.retry_max_ms.max(self.retry_min_ms))
+    }
+}

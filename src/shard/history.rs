@@ -1,0 +1,266 @@
+//! What one topic may still replay, held at its home shard.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::event_id::{Epoch, Sequence};
+
+/// What an event costs beside its bytes: the entry here, its place in the home's order of ages, and two heap blocks.
+const ENTRY_BYTES: usize = 144;
+
+/// Why a resuming subscriber is told of a gap.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum GapReason {
+    /// Events after its id were dropped: the history has a limit.
+    Trimmed,
+    /// Its id is not one that this topic knows.
+    Unknown,
+    /// It read too slowly and was skipped forward.
+    Slow,
+}
+
+impl GapReason {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            GapReason::Trimmed => "trimmed",
+            GapReason::Unknown => "unknown",
+            GapReason::Slow => "slow",
+        }
+    }
+}
+
+/// Frames that follow one another in a history.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    /// Shared, not copied: a herd of reconnects costs handles.
+    pub(crate) frames: Vec<Bytes>,
+    /// The last event in it, or where the page was asked to begin.
+    pub(crate) upto: Sequence,
+    /// Whether more is retained behind it.
+    pub(crate) more: bool,
+    /// Whether events between where it was asked to begin and its first were dropped.
+    pub(crate) gap: bool,
+}
+
+/// The retained events of one topic, oldest first.
+#[derive(Debug)]
+pub(crate) struct History {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    /// Everything up to here is no longer retained.
+    dropped: Sequence,
+    /// The publisher's own id of the event at `dropped`, which may still be resumed after without a gap.
+    dropped_own_id: Option<Box<str>>,
+    /// Where each publisher's id was used last.
+    own_ids: HashMap<Box<str>, Sequence>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    sequence: Sequence,
+    at_ms: u64,
+    frame: Bytes,
+    own_id: Option<Box<str>>,
+}
+
+impl Entry {
+    fn cost(&self) -> usize {
+        // An own id is held twice, here and as a key.
+        ENTRY_BYTES + self.frame.len() + self.own_id.as_ref().map_or(0, |id| 2 * id.len() + 64)
+    }
+}
+
+impl History {
+    /// An empty one in which everything up to `dropped` counts as lost.
+    pub(crate) fn new(dropped: Sequence) -> Self {
+        History { entries: VecDeque::new(), bytes: 0, dropped, dropped_own_id: None, own_ids: HashMap::new() }
+    }
+
+    /// Adds the newest event; returns the bytes it is accounted with.
+    pub(crate) fn append(
+        &mut self,
+        sequence: Sequence,
+        frame: Bytes,
+        own_id: Option<&str>,
+        now_ms: u64,
+    ) -> usize {
+        debug_assert!(self.last().is_none_or(|last| last < sequence));
+        if let Some(id) = own_id {
+            self.own_ids.insert(id.into(), sequence);
+        }
+        let entry = Entry { sequence, at_ms: now_ms, frame, own_id: own_id.map(Into::into) };
+        let cost = entry.cost();
+        self.bytes += cost;
+        self.entries.push_back(entry);
+        cost
+    }
+
+    /// Drops the oldest event; returns the bytes that frees.
+    pub(crate) fn drop_first(&mut self) -> usize {
+        let Some(entry) = self.entries.pop_front() else { return 0 };
+        let cost = entry.cost();
+        self.bytes -= cost;
+        self.dropped = entry.sequence;
+        if let Some(id) = &entry.own_id
+            && self.own_ids.get(id) == Some(&entry.sequence)
+        {
+            self.own_ids.remove(id);
+        }
+        self.dropped_own_id = entry.own_id;
+        if self.entries.is_empty() {
+            // A topic that falls silent gives its room back.
+            self.entries = VecDeque::new();
+            self.own_ids = HashMap::new();
+        }
+        cost
+    }
+
+    /// From where a subscriber with this last id goes on, and whether it must first be told of a gap.
+    pub(crate) fn resume(&self, id: &str, epoch: Epoch, newest: Sequence) -> (Sequence, Option<GapReason>) {
+        if let Some(&sequence) = self.own_ids.get(id) {
+            return (sequence, None);
+        }
+        if self.dropped_own_id.as_deref() == Some(id) {
+            return (self.dropped, None);
+        }
+        match epoch.sequence(id) {
+            Some(sequence) if sequence > newest => (0, Some(GapReason::Unknown)),
+            Some(sequence) if sequence < self.dropped => (sequence, Some(GapReason::Trimmed)),
+            // Not necessarily one of this topic's own: any place in the home's sequence splits it in two.
+            Some(sequence) => (sequence, None),
+            None => (0, Some(GapReason::Unknown)),
+        }
+    }
+
+    /// What is retained after `after`, up to `bytes_max` and `frames_max`, but at least one frame if there is one.
+    pub(crate) fn page(&self, after: Sequence, bytes_max: usize, frames_max: usize) -> Page {
+        let start = self.entries.partition_point(|entry| entry.sequence <= after);
+        let mut page = Page { upto: after, gap: after < self.dropped, ..Page::default() };
+        let mut bytes = 0;
+        for entry in self.entries.range(start..) {
+            bytes += entry.frame.len();
+            let full = bytes > bytes_max || page.frames.len() == frames_max;
+            if full && !page.frames.is_empty() {
+                page.more = true;
+                break;
+            }
+            page.frames.push(entry.frame.clone());
+            page.upto = entry.sequence;
+        }
+        page
+    }
+
+    pub(crate) fn first(&self) -> Option<Sequence> {
+        self.entries.front().map(|entry| entry.sequence)
+    }
+
+    /// When the oldest retained event was ordered, in milliseconds of the server's clock.
+    pub(crate) fn first_at_ms(&self) -> Option<u64> {
+        self.entries.front().map(|entry| entry.at_ms)
+    }
+
+    /// The newest event this topic ever had, retained or not.
+    pub(crate) fn last(&self) -> Option<Sequence> {
+        self.entries.back().map(|entry| entry.sequence).or((self.dropped > 0).then_some(self.dropped))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EPOCH: u64 = 1000;
+
+    fn history(sequences: &[(Sequence, Option<&str>)]) -> History {
+        let mut history = History::new(0);
+        for (sequence, own_id) in sequences {
+            history.append(*sequence, Bytes::from(format!("{sequence}\n")), *own_id, 0);
+        }
+        history
+    }
+
+    fn resume(history: &History, id: &str) -> (Sequence, Option<GapReason>) {
+        history.resume(id, Epoch::at(EPOCH), 100)
+    }
+
+    fn frames(page: &Page) -> String {
+        page.frames.iter().map(|frame| String::from_utf8_lossy(frame).into_owned()).collect()
+    }
+
+    #[test]
+    fn resuming_after_a_retained_id_has_no_gap() {
+        let history = history(&[(3, None), (7, None), (9, None)]);
+        assert_eq!(resume(&history, "1000-7"), (7, None));
+        assert_eq!(frames(&history.page(7, 1000, 10)), "9\n");
+    }
+
+    #[test]
+    fn resuming_after_the_last_dropped_event_has_no_gap_and_before_it_has_one() {
+        let mut history = history(&[(3, None), (7, None), (9, None)]);
+        history.drop_first();
+        history.drop_first();
+        assert_eq!(resume(&history, "1000-7"), (7, None));
+        assert_eq!(resume(&history, "1000-3"), (3, Some(GapReason::Trimmed)));
+    }
+
+    #[test]
+    fn a_topic_gone_quiet_yields_no_false_gap() {
+        let mut history = history(&[(3, None), (7, Some("mine"))]);
+        while history.drop_first() > 0 {}
+        assert_eq!(resume(&history, "1000-7"), (7, None));
+        assert_eq!(resume(&history, "mine"), (7, None));
+        assert_eq!(history.bytes(), 0);
+    }
+
+    #[test]
+    fn ids_of_another_run_or_of_the_future_are_unknown() {
+        let history = history(&[(3, None)]);
+        for id in ["999-3", "1000-101", "nonsense", "1000-"] {
+            assert_eq!(resume(&history, id), (0, Some(GapReason::Unknown)), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_publishers_id_is_found_at_its_latest_use_until_that_is_dropped() {
+        let mut history = history(&[(1, Some("a")), (2, Some("b")), (3, Some("a")), (4, None)]);
+        assert_eq!(resume(&history, "a"), (3, None));
+        history.drop_first();
+        assert_eq!(resume(&history, "a"), (3, None), "its first use went, its latest did not");
+        history.drop_first();
+        history.drop_first();
+        assert_eq!(resume(&history, "a"), (3, None), "nothing after it was dropped");
+        history.drop_first();
+        assert_eq!(resume(&history, "a"), (0, Some(GapReason::Unknown)));
+    }
+
+    #[test]
+    fn a_page_is_bounded_by_bytes_and_frames_but_never_empty() {
+        let history = history(&[(1, None), (2, None), (3, None)]);
+        let page = history.page(0, 4, 10);
+        assert_eq!((frames(&page).as_str(), page.upto, page.more), ("1\n2\n", 2, true));
+        let page = history.page(0, 1, 10);
+        assert_eq!((frames(&page).as_str(), page.upto, page.more), ("1\n", 1, true));
+        let page = history.page(1, 1000, 10);
+        assert_eq!((frames(&page).as_str(), page.upto, page.more), ("2\n3\n", 3, false));
+        let page = history.page(0, 1000, 2);
+        assert_eq!((page.frames.len(), page.more), (2, true));
+    }
+
+    #[test]
+    fn a_page_asked_for_after_a_trim_says_that_something_is_missing() {
+        let mut history = history(&[(1, None), (2, None), (3, None)]);
+        history.drop_first();
+        history.drop_first();
+        assert!(history.page(1, 1000, 10).gap);
+        assert!(!history.page(2, 1000, 10).gap);
+    }
+}

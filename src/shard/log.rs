@@ -1,0 +1,351 @@
+//! A topic's recent blocks on one shard, and how far each of its subscribers has been sent.
+//!
+//! The log is at once what joins events into one send, and what decides that a client is too slow. It keeps a
+//! block only while a cursor is at or before it, so with clients that keep up it is empty. Each block counts the
+//! cursors that point at it, as a replication backlog counts its readers: nothing walks over subscribers to find
+//! out what may go.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::event_id::Sequence;
+use crate::shard::wire::{Buffers, CHUNK_END, Framing, write_chunk_head};
+
+/// Most blocks in one send: one `writev` of so many buffers costs little more than their bytes.
+const SEND_BLOCKS_MAX: usize = 64;
+/// Most bytes in one send (but one block always goes): what a stalled client's last send may pin.
+const SEND_BYTES_MAX: usize = 256 << 10;
+
+/// The next block a subscriber has not been sent, counted from the log's first.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Cursor(u64);
+
+/// What one send covers.
+#[derive(Debug, Default)]
+pub(crate) struct Span {
+    pub(crate) buffers: Buffers,
+    /// The cursor once it is sent.
+    pub(crate) to: Cursor,
+    pub(crate) events: u32,
+    /// The newest event in it.
+    pub(crate) last: Sequence,
+    /// When its oldest publish was parsed, in microseconds of the server's clock.
+    pub(crate) at_us: u64,
+}
+
+/// Bytes that all logs of a shard hold together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LogBytes(Rc<Cell<usize>>);
+
+impl LogBytes {
+    pub(crate) fn get(&self) -> usize {
+        self.0.get()
+    }
+}
+
+/// Blocks `trimmed..tail` and the events of this turn.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    blocks: VecDeque<Block>,
+    /// The place of the first retained block: `trimmed`.
+    trimmed: u64,
+    bytes: usize,
+    all_bytes: LogBytes,
+    /// Cursors at the tail: they have been sent everything.
+    at_tail: u32,
+    open: Open,
+}
+
+/// The frames that a topic gained in one turn, contiguous, as one HTTP chunk.
+#[derive(Debug)]
+struct Block {
+    chunk: Bytes,
+    /// Length of the chunk's size line, which a connection without chunks is not sent.
+    head_bytes: u8,
+    /// Cursors that point here.
+    readers: u32,
+    events: u32,
+    last: Sequence,
+    at_us: u64,
+}
+
+/// What was gained since the last block was sealed.
+#[derive(Debug, Default)]
+struct Open {
+    frames: SmallVec<[Bytes; 4]>,
+    bytes: usize,
+    events: u32,
+    last: Sequence,
+    at_us: u64,
+}
+
+impl Log {
+    /// An empty log, counted in `all_bytes`.
+    pub(crate) fn new(all_bytes: LogBytes) -> Self {
+        Log { all_bytes, ..Log::default() }
+    }
+
+    /// Adds `events` frames to the turn's block.
+    pub(crate) fn gain(&mut self, frames: Bytes, events: u32, last: Sequence, at_us: u64) {
+        if self.open.frames.is_empty() {
+            self.open.at_us = at_us;
+        }
+        self.open.bytes += frames.len();
+        self.open.events += events;
+        self.open.last = last;
+        self.open.frames.push(frames);
+    }
+
+    /// Ends the turn's block. Whoever was at the tail has it to read; returns whether anybody was.
+    pub(crate) fn seal(&mut self) -> bool {
+        if self.open.frames.is_empty() {
+            return false;
+        }
+        let open = std::mem::take(&mut self.open);
+        let readers = std::mem::take(&mut self.at_tail);
+        if readers == 0 && self.blocks.is_empty() {
+            // Nobody to send it to, now or later. The tail still moves: cursors never name two blocks alike.
+            self.trimmed += 1;
+            return false;
+        }
+        let mut chunk = Vec::with_capacity(open.bytes + 16);
+        write_chunk_head(open.bytes, &mut chunk);
+        let head_bytes = chunk.len() as u8;
+        for frames in &open.frames {
+            chunk.extend_from_slice(frames);
+        }
+        chunk.extend_from_slice(CHUNK_END);
+        self.bytes += chunk.len();
+        self.all_bytes.0.set(self.all_bytes.0.get() + chunk.len());
+        let Open { events, last, at_us, .. } = open;
+        self.blocks.push_back(Block { chunk: chunk.into(), head_bytes, readers, events, last, at_us });
+        readers > 0
+    }
+
+    /// A newcomer's cursor: it gets what comes after what is sealed. The turn's block must be sealed first.
+    pub(crate) fn attach(&mut self) -> Cursor {
+        self.at_tail += 1;
+        self.tail()
+    }
+
+    /// Counts a cursor again that a trim left behind, where its send under way will bring it.
+    pub(crate) fn reattach(&mut self, cursor: Cursor) {
+        self.check(cursor);
+        *self.readers(cursor) += 1;
+    }
+
+    /// Takes a cursor away, and with it the blocks kept for it alone.
+    pub(crate) fn detach(&mut self, cursor: Cursor) {
+        self.check(cursor);
+        *self.readers(cursor) -= 1;
+        self.trim();
+    }
+
+    /// Whether blocks the cursor had not been sent were dropped.
+    pub(crate) fn is_behind(&self, cursor: Cursor) -> bool {
+        cursor.0 < self.trimmed
+    }
+
+    /// Everything from the cursor on that fits one send; nothing at the tail.
+    pub(crate) fn read(&self, cursor: Cursor, framing: Framing) -> Option<Span> {
+        self.check(cursor);
+        let start = (cursor.0 - self.trimmed) as usize;
+        let first = self.blocks.get(start)?;
+        let mut span = Span { to: cursor, at_us: first.at_us, ..Span::default() };
+        let mut bytes = 0;
+        for block in self.blocks.range(start..).take(SEND_BLOCKS_MAX) {
+            bytes += block.chunk.len();
+            if bytes > SEND_BYTES_MAX && !span.buffers.is_empty() {
+                break;
+            }
+            span.buffers.push(block.body(framing));
+            span.to.0 += 1;
+            span.events += block.events;
+            span.last = block.last;
+        }
+        Some(span)
+    }
+
+    /// Moves a cursor over what was sent.
+    pub(crate) fn advance(&mut self, from: Cursor, to: Cursor) {
+        self.check(from);
+        self.check(to);
+        *self.readers(from) -= 1;
+        *self.readers(to) += 1;
+        self.trim();
+    }
+
+    /// Drops the oldest blocks until at most `bytes_max` remain, but never the newest block, which nobody has had time
+    /// to read. Cursors before what remains are behind: they are not counted any more and must be neither advanced nor
+    /// detached. Returns whether there are any.
+    pub(crate) fn trim_to(&mut self, bytes_max: usize) -> bool {
+        let mut left_behind = false;
+        while self.bytes > bytes_max && self.blocks.len() > 1 {
+            left_behind |= self.drop_first() > 0;
+        }
+        left_behind
+    }
+
+    /// Bytes of the blocks kept.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn tail(&self) -> Cursor {
+        Cursor(self.trimmed + self.blocks.len() as u64)
+    }
+
+    /// The invariant: `trimmed <= cursor <= tail`.
+    fn check(&self, cursor: Cursor) {
+        assert!(
+            self.trimmed <= cursor.0 && cursor <= self.tail(),
+            "cursor {} outside {}..={}",
+            cursor.0,
+            self.trimmed,
+            self.tail().0
+        );
+    }
+
+    fn readers(&mut self, cursor: Cursor) -> &mut u32 {
+        match self.blocks.get_mut((cursor.0 - self.trimmed) as usize) {
+            Some(block) => &mut block.readers,
+            None => &mut self.at_tail,
+        }
+    }
+
+    /// Drops the blocks that no cursor is at or before.
+    pub(crate) fn trim(&mut self) {
+        while self.blocks.front().is_some_and(|block| block.readers == 0) {
+            self.drop_first();
+        }
+    }
+
+    /// Drops the first block; returns how many cursors pointed at it.
+    fn drop_first(&mut self) -> u32 {
+        let Some(block) = self.blocks.pop_front() else { return 0 };
+        self.trimmed += 1;
+        self.bytes -= block.chunk.len();
+        self.all_bytes.0.set(self.all_bytes.0.get() - block.chunk.len());
+        block.readers
+    }
+}
+
+impl Block {
+    fn body(&self, framing: Framing) -> Bytes {
+        match framing {
+            Framing::Chunked => self.chunk.clone(),
+            Framing::Plain => {
+                self.chunk.slice(usize::from(self.head_bytes)..self.chunk.len() - CHUNK_END.len())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gain(log: &mut Log, text: &'static str) {
+        log.gain(Bytes::from_static(text.as_bytes()), 1, 0, 0);
+    }
+
+    fn block(log: &mut Log, text: &'static str) -> bool {
+        gain(log, text);
+        log.seal()
+    }
+
+    fn text(span: &Span) -> String {
+        String::from_utf8(span.buffers.concat()).unwrap()
+    }
+
+    #[test]
+    fn what_a_turn_gains_is_one_chunk_and_one_buffer() {
+        let mut log = Log::default();
+        let cursor = log.attach();
+        gain(&mut log, "one ");
+        gain(&mut log, "two");
+        assert!(log.seal());
+        let span = log.read(cursor, Framing::Chunked).unwrap();
+        assert_eq!((text(&span).as_str(), span.buffers.len(), span.events), ("7\r\none two\r\n", 1, 2));
+        assert_eq!(text(&log.read(cursor, Framing::Plain).unwrap()), "one two");
+    }
+
+    #[test]
+    fn a_block_is_kept_only_while_a_cursor_is_at_or_before_it() {
+        let mut log = Log::default();
+        assert!(!block(&mut log, "for nobody"));
+        assert_eq!(log.bytes(), 0);
+        let (slow, fast) = (log.attach(), log.attach());
+        block(&mut log, "a");
+        block(&mut log, "b");
+        let span = log.read(fast, Framing::Plain).unwrap();
+        assert_eq!(text(&span), "ab", "one send covers all that is behind");
+        log.advance(fast, span.to);
+        assert_eq!(text(&log.read(slow, Framing::Plain).unwrap()), "ab");
+        log.detach(slow);
+        assert_eq!(log.bytes(), 0);
+        assert!(log.read(span.to, Framing::Plain).is_none());
+    }
+
+    #[test]
+    fn a_newcomer_gets_nothing_of_what_was_sealed_before() {
+        let mut log = Log::default();
+        let old = log.attach();
+        block(&mut log, "before");
+        let new = log.attach();
+        block(&mut log, "after");
+        assert_eq!(text(&log.read(old, Framing::Plain).unwrap()), "beforeafter");
+        assert_eq!(text(&log.read(new, Framing::Plain).unwrap()), "after");
+    }
+
+    #[test]
+    fn trimming_by_force_leaves_behind_only_cursors_before_what_remains() {
+        let mut log = Log::default();
+        let slow = log.attach();
+        block(&mut log, "aaaa");
+        let late = log.attach();
+        block(&mut log, "bbbb");
+        assert!(log.trim_to(1));
+        assert!(log.is_behind(slow));
+        assert!(!log.is_behind(late));
+        assert_eq!(
+            text(&log.read(late, Framing::Plain).unwrap()),
+            "bbbb",
+            "the newest block is never dropped"
+        );
+        log.detach(late);
+        assert_eq!(log.bytes(), 0);
+    }
+
+    #[test]
+    fn one_send_is_bounded_but_never_empty() {
+        let mut log = Log::default();
+        let cursor = log.attach();
+        for _ in 0..SEND_BLOCKS_MAX + 1 {
+            block(&mut log, "x");
+        }
+        assert_eq!(log.read(cursor, Framing::Plain).unwrap().buffers.len(), SEND_BLOCKS_MAX);
+        let mut log = Log::default();
+        let cursor = log.attach();
+        for _ in 0..2 {
+            log.gain(Bytes::from(vec![b'x'; SEND_BYTES_MAX + 1]), 1, 0, 0);
+            log.seal();
+        }
+        assert_eq!(log.read(cursor, Framing::Plain).unwrap().buffers.len(), 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "outside")]
+    fn a_cursor_outside_the_log_is_a_bug_that_stops_at_once() {
+        let mut log = Log::default();
+        let cursor = log.attach();
+        block(&mut log, "a");
+        block(&mut log, "b");
+        log.trim_to(1);
+        log.read(cursor, Framing::Plain);
+    }
+}

@@ -1,0 +1,104 @@
+//! What shards say to one another. Nothing else passes between them but counters.
+//!
+//! Channels are first in, first out, and a topic's events come from its home alone: so every shard sees one order per topic,
+//! and whatever a home says between two events (a final page, say) marks its place between them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::arena::Key;
+use crate::budget::Charge;
+use crate::event::Events;
+use crate::event_id::{EventId, Sequence};
+use crate::shard::history::GapReason;
+use crate::topic::Topic;
+
+/// A shard's number, from 0.
+pub(crate) type ShardId = u16;
+
+/// A message and the shard it is for.
+#[derive(Debug)]
+pub(crate) struct Post {
+    pub(crate) to: ShardId,
+    pub(crate) message: Message,
+}
+
+/// One message.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// For a home shard.
+    Home(ToHome),
+    /// From a home shard to one with subscribers.
+    Fanout(ToFanout),
+    /// From a home shard to the connection whose publish it ordered.
+    Answer(Ticket, Result<Published, PublishError>),
+    /// From the server to every shard.
+    Control(Control),
+}
+
+/// What a home shard is asked.
+#[derive(Debug)]
+pub(crate) enum ToHome {
+    /// Order these events.
+    Publish { topic: Topic, events: Events, ticket: Ticket, at_us: u64, charge: Charge },
+    /// A subscriber wants the topic from now on, or from after `last_event_id`.
+    Join { topic: Topic, from: ShardId, key: Key, last_event_id: Option<Box<str>> },
+    /// A subscriber that is replaying has been sent everything up to `after`.
+    More { topic: Topic, from: ShardId, key: Key, after: Sequence },
+    /// The shard has no subscriber of the topic any more.
+    Leave { topic: Topic, from: ShardId },
+}
+
+/// What a home shard tells one with subscribers.
+#[derive(Debug)]
+pub(crate) enum ToFanout {
+    /// The topic gained these frames, which follow one another in `frames`.
+    Events { topic: Topic, frames: Bytes, count: u32, last: Sequence, at_us: u64, charge: Arc<Charge> },
+    /// A part of the past for one subscriber.
+    Page { key: Key, gap: Option<Gap>, frames: Vec<Bytes>, upto: Sequence, joined: bool },
+    /// The subscriber cannot join: the home shard has room for no further topic.
+    Refused { key: Key },
+}
+
+/// What a resuming subscriber missed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Gap {
+    /// The last id it has; none when it is not known.
+    pub(crate) from: Option<Box<str>>,
+    pub(crate) reason: GapReason,
+}
+
+/// Where the answer to a publish belongs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Ticket {
+    pub(crate) shard: ShardId,
+    pub(crate) connection: Key,
+    /// Which of the connection's requests, counted from 0.
+    pub(crate) request: u64,
+}
+
+/// A publish that was ordered.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Published {
+    pub(crate) last_id: EventId,
+    pub(crate) events: u32,
+}
+
+/// Why a home shard did not order a publish.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub(crate) enum PublishError {
+    #[error("all topics this server has room for have subscribers; try again later, or raise --topics-max")]
+    TopicsFull,
+}
+
+/// What the server tells its shards.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Control {
+    /// Take no further connection and no further request; answer what is under way.
+    StopAccepting,
+    /// Send every subscriber what it has coming, tell it when to return, and close.
+    CloseStreams,
+    /// End now.
+    Stop,
+}

@@ -1,0 +1,269 @@
+//! One core's part of the broker: its turn, and the rooms it is made of.
+//!
+//! | room | idea |
+//! |---|---|
+//! | [`message`], [`mailbox`] | what shards say to one another, and the only door between them |
+//! | [`home`], [`history`] | the one writer of each topic: ids, frames, replay |
+//! | [`fanout`], [`subscriber`], [`log`], [`wire`] | who is sent what next, and in which bytes |
+//! | [`connection`], [`pipeline`] | requests and their answers, in order |
+//! | [`stream`] | a subscriber's socket |
+//! | [`accept`] | the listener |
+//!
+//! Only this file, `mailbox`, `connection`, `stream` and `accept` know the runtime; the rest decides without I/O.
+
+pub(crate) mod accept;
+mod connection;
+pub(crate) mod fanout;
+pub(crate) mod history;
+pub(crate) mod home;
+pub(crate) mod log;
+pub(crate) mod mailbox;
+pub(crate) mod message;
+mod pipeline;
+#[cfg(test)]
+mod simulation;
+mod stream;
+pub(crate) mod subscriber;
+pub(crate) mod wire;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::arena::{Arena, Key};
+use crate::clock::{Date, unix_s};
+use crate::config::SlowPolicy;
+use crate::shard::fanout::{Fanout, FanoutLimits};
+use crate::shard::home::{Home, HomeLimits};
+use crate::shard::mailbox::{Doors, Inside, Mailbox};
+use crate::shard::message::{Control, Message, Post, ShardId};
+use crate::shard::pipeline::Pipeline;
+use crate::shared::Shared;
+use crate::stats::ShardStats;
+
+/// Messages handled in one turn: about 1 ms of work, so that sends and reads are never held up for longer.
+const MESSAGES_PER_TURN: usize = 2048;
+/// Sends started in one turn: about 1 ms of the kernel's work at 4 us each.
+const SENDS_PER_TURN: usize = 256;
+/// The sweep goes round once in a second at most, in so many parts that none is felt.
+const SWEEP_PARTS: u32 = 16;
+
+/// One core's part.
+pub(crate) struct Shard {
+    pub(crate) id: ShardId,
+    pub(crate) shared: Arc<Shared>,
+    home: RefCell<Home>,
+    fanout: RefCell<Fanout>,
+    mailbox: Mailbox,
+    /// Connections with requests under way, by the key in their tickets.
+    pipelines: RefCell<Arena<Rc<Pipeline>>>,
+    /// Posts on their way from a decision to the mailboxes; kept so that a turn allocates nothing.
+    outbox: RefCell<Vec<Post>>,
+    date: RefCell<Date>,
+    phase: Cell<Phase>,
+    stops_serving: Notify,
+}
+
+/// How far a shard has come in ending.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Phase {
+    Serving,
+    /// No further connection or request is taken.
+    Finishing,
+    /// Streams are being closed.
+    Closing,
+    Stopped,
+}
+
+impl Shard {
+    pub(crate) fn new(id: ShardId, shared: Arc<Shared>, inside: Inside, doors: Doors) -> Rc<Self> {
+        let home = Home::new(shared.epoch, home_limits(&shared));
+        let fanout = Fanout::new(id, shared.shards, fanout_limits(&shared), fastrand::u64(..));
+        Rc::new(Shard {
+            id,
+            home: RefCell::new(home),
+            fanout: RefCell::new(fanout),
+            mailbox: Mailbox::new(id, inside, doors),
+            pipelines: RefCell::new(Arena::default()),
+            outbox: RefCell::new(Vec::new()),
+            date: RefCell::new(Date::new()),
+            phase: Cell::new(Phase::Serving),
+            stops_serving: Notify::new(),
+            shared,
+        })
+    }
+
+    /// Takes turns until the server says stop.
+    pub(crate) async fn run(&self) {
+        while self.phase.get() < Phase::Stopped {
+            if self.turn() {
+                // Nothing reaches the kernel before the thread parks or the submission queue is full, and a busy shard does
+                // not park: this lets the sends just started go out before the next turn.
+                let _ = tokio_uring::no_op().await;
+            } else {
+                self.mailbox.wait().await;
+            }
+        }
+    }
+
+    /// Drains the mailbox, makes blocks of what topics gained, and starts their sends. Returns whether more is waiting.
+    fn turn(&self) -> bool {
+        for _ in 0..MESSAGES_PER_TURN {
+            let Some(message) = self.mailbox.take() else { break };
+            self.handle(message);
+        }
+        let more_sends = {
+            let mut fanout = self.fanout.borrow_mut();
+            fanout.seal_all();
+            fanout.start_sends(SENDS_PER_TURN)
+        };
+        self.keep_to_memory();
+        more_sends || !self.mailbox.is_empty()
+    }
+
+    fn handle(&self, message: Message) {
+        match message {
+            Message::Home(message) => {
+                let mut outbox = self.outbox.borrow_mut();
+                self.home.borrow_mut().handle(message, self.shared.clock.now_ms(), &mut outbox);
+                outbox.drain(..).for_each(|post| self.mailbox.post(post));
+            }
+            Message::Fanout(message) => self.fanout.borrow_mut().handle(message),
+            Message::Answer(ticket, result) => {
+                if let Some(pipeline) = self.pipelines.borrow_mut().get_mut(ticket.connection) {
+                    pipeline.answer(ticket.request, result);
+                }
+            }
+            Message::Control(control) => self.control(control),
+        }
+    }
+
+    fn control(&self, control: Control) {
+        match control {
+            Control::StopAccepting => {
+                self.phase.set(Phase::Finishing);
+                self.stops_serving.notify_waiters();
+                for (_, pipeline) in self.pipelines.borrow_mut().iter_mut() {
+                    pipeline.wake();
+                }
+            }
+            Control::CloseStreams => {
+                self.phase.set(Phase::Closing);
+                self.fanout.borrow_mut().close_streams();
+            }
+            Control::Stop => self.phase.set(Phase::Stopped),
+        }
+    }
+
+    /// Keeps histories and logs of all shards together under their limit: histories give way first, and a log only when the
+    /// logs alone are past it, because that costs a subscriber its connection.
+    fn keep_to_memory(&self) {
+        let memory_bytes_max = self.shared.config.history.memory_bytes_max as u64;
+        let (mut home, mut fanout) = (self.home.borrow_mut(), self.fanout.borrow_mut());
+        let stats = self.stats();
+        stats.history_bytes.set(home.bytes() as u64);
+        stats.log_bytes.set(fanout.log_bytes() as u64);
+        let logs = self.shared.stats.sum(|shard| &shard.log_bytes);
+        let held = logs + self.shared.stats.sum(|shard| &shard.history_bytes);
+        if held > memory_bytes_max {
+            home.release((held - memory_bytes_max) as usize);
+            stats.history_bytes.set(home.bytes() as u64);
+        }
+        if logs > memory_bytes_max {
+            fanout.trim_largest();
+            stats.log_bytes.set(fanout.log_bytes() as u64);
+        }
+    }
+
+    /// Everything that time alone brings about: heartbeats, expiries, stuck sends, ages.
+    pub(crate) async fn sweep(&self) {
+        let stream = &self.shared.config.stream;
+        let shortest = stream.heartbeat.unwrap_or(stream.send_timeout).min(stream.send_timeout);
+        // Four looks within the shortest of them keep each within a quarter of what was asked.
+        let round = (shortest / 4).min(Duration::from_secs(1));
+        while self.phase.get() < Phase::Stopped {
+            tokio::time::sleep(round / SWEEP_PARTS).await;
+            let (now_ms, unix_s) = (self.shared.clock.now_ms(), unix_s());
+            self.date.borrow_mut().update(unix_s);
+            self.home.borrow_mut().expire(now_ms);
+            self.fanout.borrow_mut().sweep(SWEEP_PARTS, now_ms, unix_s);
+            self.keep_to_memory();
+            self.stats().topics.set(self.home.borrow().topics() as u64);
+            self.stats().evicted.set(self.fanout.borrow().evicted);
+        }
+    }
+
+    /// Runs a decision of the fan-out and posts what it says.
+    fn with_fanout<T>(&self, decide: impl FnOnce(&mut Fanout, u64, &mut Vec<Post>) -> T) -> T {
+        let mut outbox = self.outbox.borrow_mut();
+        let result = decide(&mut self.fanout.borrow_mut(), self.shared.clock.now_ms(), &mut outbox);
+        outbox.drain(..).for_each(|post| self.mailbox.post(post));
+        result
+    }
+
+    fn add_pipeline(&self, pipeline: Rc<Pipeline>) -> Key {
+        self.stats().connections.add(1);
+        self.pipelines.borrow_mut().insert(pipeline)
+    }
+
+    fn remove_pipeline(&self, key: Key) {
+        self.stats().connections.subtract(1);
+        self.pipelines.borrow_mut().remove(key);
+    }
+
+    pub(crate) fn stats(&self) -> &ShardStats {
+        self.shared.stats.shard(usize::from(self.id))
+    }
+
+    /// Returns when the shard takes no further connection.
+    async fn stops_serving(&self) {
+        let notified = self.stops_serving.notified();
+        if self.phase() == Phase::Serving {
+            notified.await;
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    fn date(&self) -> [u8; 29] {
+        self.date.borrow().text()
+    }
+
+    fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::Relaxed)
+    }
+}
+
+fn home_limits(shared: &Shared) -> HomeLimits {
+    let history = &shared.config.history;
+    HomeLimits {
+        history_events_max: history.events_max,
+        history_bytes_max: history.bytes_max,
+        history_age_max_ms: millis(history.age_max),
+        // Topics spread evenly over homes by a keyed hash, so each may have its share.
+        topics_max: shared.config.topics_max.div_ceil(shared.shards),
+    }
+}
+
+fn fanout_limits(shared: &Shared) -> FanoutLimits {
+    let stream = &shared.config.stream;
+    FanoutLimits {
+        lag_bytes_max: stream.lag_bytes_max,
+        skip_slow: stream.slow_policy == SlowPolicy::Skip,
+        heartbeat_ms: stream.heartbeat.map_or(0, millis),
+        send_timeout_ms: millis(stream.send_timeout),
+        retry_min_ms: millis(stream.retry_min),
+        retry_max_ms: millis(stream.retry_max),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    // Configured durations end at a year.
+    duration.as_millis() as u64
+}

@@ -1,0 +1,559 @@
+//! Several shards, their mailboxes and their clients in one thread under one seed, against a naive model.
+//!
+//! The shipped [`Home`] and [`Fanout`] run here as they are; only what lies around them is played: messages are delayed at random
+//! (but stay in order between two shards), sends go out in pieces or not at all, clients come, stall, vanish and
+//! resume, histories and logs are trimmed. The model is a list per topic of what its home ordered. Each client says what it
+//! sees, and must see every event once, in order, or be told of the gap.
+//!
+//! `ESPER_SIM_SEED=<n>` replays one seed; `ESPER_SIM_SEEDS=<n>` runs more of them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
+
+use bytes::Bytes;
+
+use crate::arena::Key;
+use crate::budget::Budget;
+use crate::event::{EventLimits, Events};
+use crate::event_id::Epoch;
+use crate::shard::fanout::{Fanout, FanoutLimits, Subscription};
+use crate::shard::home::{Home, HomeLimits};
+use crate::shard::message::{Message, Post, ShardId, Ticket, ToFanout, ToHome};
+use crate::shard::subscriber::{Next, Opening};
+use crate::shard::wire::Framing;
+use crate::topic::{Topic, TopicHasher};
+
+const HEAD: &str = "HEAD\n";
+const REFUSAL: &str = "GONE\n";
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Canary {
+    #[default]
+    None,
+    /// Logs are trimmed without telling those behind.
+    EarlyTrim,
+    /// A newcomer's cursor starts in the middle of an open block.
+    JoinWithoutSeal,
+    /// A client sees its 200 before home has answered the Join.
+    EarlyHead,
+    /// A topic's new block wakes nobody.
+    ForgottenWake,
+}
+
+/// Whatever the sender of a wake-up sets.
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+struct World {
+    random: fastrand::Rng,
+    now_ms: u64,
+    homes: Vec<Home>,
+    fanouts: Vec<Fanout>,
+    /// By sender and receiver.
+    channels: Vec<Vec<VecDeque<Message>>>,
+    topics: Vec<Topic>,
+    model: Model,
+    clients: Vec<Client>,
+    budget: Arc<Budget>,
+    published: u64,
+    canary: Canary,
+    /// Whether topics may be forgotten, which makes gaps that are told without need legitimate.
+    may_forget: bool,
+}
+
+/// What each home ordered: payloads per topic, and where each payload stands.
+#[derive(Default)]
+struct Model {
+    ordered: Vec<Vec<u64>>,
+    place: HashMap<u64, usize>,
+}
+
+/// One client and what it has seen of its topic.
+#[derive(Default)]
+struct Client {
+    topic: usize,
+    stream: Option<Stream>,
+    last_id: Option<String>,
+    /// The place in the model of the next event it must see; unknown before its first event.
+    expected: Option<usize>,
+    /// A fresh client's first event lies in this range: not before it subscribed, not after it saw its 200.
+    first_min: usize,
+    first_max: Option<usize>,
+    gap_told: bool,
+    events: usize,
+    gaps: usize,
+}
+
+/// A client's connection.
+struct Stream {
+    shard: usize,
+    key: Key,
+    framing: Framing,
+    woken: Arc<Flag>,
+    /// What it is being sent.
+    flying: Option<VecDeque<u8>>,
+    stalled: bool,
+    received: Vec<u8>,
+    begun: bool,
+}
+
+impl World {
+    fn new(seed: u64, canary: Canary) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let shards = random.usize(1..=4);
+        let topics_count = random.usize(1..=6);
+        let epoch = Epoch::at(1_000_000 + seed);
+        let may_forget = random.u8(0..5) == 0;
+        let home_limits = HomeLimits {
+            history_events_max: random.choice([5, 40, 1000]).unwrap(),
+            history_bytes_max: random.choice([2_000, 1 << 20]).unwrap(),
+            history_age_max_ms: random.choice([300, 1 << 40]).unwrap(),
+            topics_max: if may_forget { 1 } else { 100 },
+        };
+        let fanout_limits = FanoutLimits {
+            lag_bytes_max: random.choice([200, 2_000, 1 << 20]).unwrap(),
+            skip_slow: random.bool(),
+            heartbeat_ms: 100,
+            send_timeout_ms: 1_000,
+            retry_min_ms: 1,
+            retry_max_ms: 9,
+        };
+        let hasher = TopicHasher::new();
+        let topics: Vec<_> = (0..topics_count)
+            .map(|n| Topic::parse(format!("topicnumber{n}").as_bytes(), &hasher).unwrap())
+            .collect();
+        let fanout = |shard: usize| {
+            let mut fanout = Fanout::new(shard as ShardId, shards, fanout_limits, seed);
+            fanout.faults.join_without_seal = canary == Canary::JoinWithoutSeal;
+            fanout.faults.trim_early = canary == Canary::EarlyTrim;
+            fanout.faults.forget_to_wake = canary == Canary::ForgottenWake;
+            fanout
+        };
+        World {
+            now_ms: 0,
+            homes: (0..shards).map(|_| Home::new(epoch, home_limits)).collect(),
+            fanouts: (0..shards).map(fanout).collect(),
+            channels: (0..shards).map(|_| (0..shards).map(|_| VecDeque::new()).collect()).collect(),
+            model: Model { ordered: vec![Vec::new(); topics.len()], place: HashMap::new() },
+            clients: (0..random.usize(1..=12))
+                .map(|_| Client { topic: random.usize(0..topics.len()), ..Client::default() })
+                .collect(),
+            topics,
+            random,
+            budget: Budget::new(usize::MAX, usize::MAX),
+            published: 0,
+            canary,
+            may_forget,
+        }
+    }
+
+    fn run(mut self, steps: usize) -> Self {
+        for _ in 0..steps {
+            self.step();
+        }
+        self.settle();
+        self
+    }
+
+    fn step(&mut self) {
+        let shard = self.random.usize(0..self.homes.len());
+        let client = self.random.usize(0..self.clients.len());
+        match self.random.u8(0..100) {
+            0..15 => self.publish(shard),
+            15..50 => {
+                self.deliver();
+            }
+            50..60 => self.end_turn(shard),
+            60..65 => self.connect(client),
+            65..95 => {
+                self.serve(client);
+            }
+            95 => self.vanish(client),
+            96 => self.stall(client),
+            97 => self.now_ms += self.random.u64(0..100),
+            98 => self.fanouts[shard].sweep(2, self.now_ms, 0),
+            _ => self.trim(shard),
+        }
+    }
+
+    fn publish(&mut self, shard: usize) {
+        let topic = self.random.usize(0..self.topics.len());
+        let mut body = String::new();
+        for _ in 0..self.random.usize(1..=3) {
+            self.published += 1;
+            let own_id =
+                if self.random.u8(0..8) == 0 { format!("id:own{}\n", self.published) } else { String::new() };
+            body += &format!("data:{}\n{own_id}\n", self.published);
+        }
+        let limits =
+            EventLimits { text_bytes_max: 1 << 20, id_bytes_max: 128, name_bytes_max: 128, events_max: 100 };
+        let message = ToHome::Publish {
+            topic: self.topics[topic].clone(),
+            events: Events::parse(Bytes::from(body), &limits).unwrap(),
+            ticket: Ticket { shard: shard as ShardId, connection: no_connection(), request: 0 },
+            at_us: 0,
+            charge: self.budget.take(1).unwrap(),
+        };
+        let to = self.topics[topic].home(self.homes.len());
+        self.channels[shard][to].push_back(Message::Home(message));
+    }
+
+    /// Takes one message out of a mailbox; false when all are empty.
+    fn deliver(&mut self) -> bool {
+        let shards = self.homes.len();
+        let start = self.random.usize(0..shards * shards);
+        for n in 0..shards * shards {
+            let (from, to) = ((start + n) % (shards * shards) / shards, (start + n) % shards);
+            if let Some(message) = self.channels[from][to].pop_front() {
+                self.take(to, message);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn take(&mut self, shard: usize, message: Message) {
+        let mut out = Vec::new();
+        match message {
+            Message::Home(message) => {
+                if let ToHome::Publish { topic, events, .. } = &message {
+                    let topic = self.topics.iter().position(|known| known == topic).unwrap();
+                    self.model.order(topic, events);
+                }
+                self.homes[shard].handle(message, self.now_ms, &mut out);
+            }
+            Message::Fanout(message) => {
+                let joined = matches!(message, ToFanout::Page { joined: true, .. });
+                self.fanouts[shard].handle(message);
+                if joined && self.random.bool() {
+                    self.end_turn(shard);
+                }
+            }
+            Message::Answer(..) | Message::Control(_) => {}
+        }
+        self.post(shard, out);
+    }
+
+    fn post(&mut self, from: usize, out: Vec<Post>) {
+        for Post { to, message } in out {
+            self.channels[from][usize::from(to)].push_back(message);
+        }
+    }
+
+    fn end_turn(&mut self, shard: usize) {
+        self.fanouts[shard].seal_all();
+        let sends_max = self.random.usize(1..10);
+        self.fanouts[shard].start_sends(sends_max);
+    }
+
+    fn trim(&mut self, shard: usize) {
+        match self.random.u8(0..3) {
+            0 => self.homes[shard].expire(self.now_ms),
+            1 => {
+                let bytes = self.random.usize(0..2_000);
+                self.homes[shard].release(bytes);
+            }
+            _ => self.fanouts[shard].trim_largest(),
+        }
+    }
+
+    fn connect(&mut self, client: usize) {
+        let shard = self.random.usize(0..self.homes.len());
+        let framing = if self.random.bool() { Framing::Chunked } else { Framing::Plain };
+        let state = &mut self.clients[client];
+        if state.stream.is_some() {
+            return;
+        }
+        let ordered = self.model.ordered[state.topic].len();
+        // What an earlier connection was told does not excuse this one.
+        state.gap_told = false;
+        if state.last_id.is_none() {
+            (state.expected, state.first_min) = (None, ordered);
+            state.first_max = (self.canary == Canary::EarlyHead).then_some(ordered);
+        }
+        let subscription = Subscription {
+            topic: self.topics[state.topic].clone(),
+            framing,
+            last_event_id: state.last_id.as_deref().map(Into::into),
+            expires_s: u64::MAX,
+            opening: Opening { head: HEAD.into(), refusal: REFUSAL.into() },
+        };
+        let mut out = Vec::new();
+        let key = self.fanouts[shard].subscribe(subscription, self.now_ms, &mut out);
+        let woken = Arc::new(Flag(AtomicBool::new(true)));
+        state.stream = Some(Stream {
+            shard,
+            key,
+            framing,
+            woken,
+            flying: None,
+            stalled: false,
+            received: Vec::new(),
+            begun: false,
+        });
+        self.post(shard, out);
+    }
+
+    /// Does what a connection's task does when it was woken or the kernel took some bytes. False when there is
+    /// nothing to do.
+    fn serve(&mut self, client: usize) -> bool {
+        let Some(mut stream) = self.clients[client].stream.take() else { return false };
+        let mut out = Vec::new();
+        let mut busy = stream.woken.0.swap(false, Ordering::Relaxed);
+        let mut closed = false;
+        let fanout = &mut self.fanouts[stream.shard];
+        if busy {
+            closed = ask(fanout, &mut stream, self.now_ms);
+        }
+        if let Some(flying) = &mut stream.flying
+            && !stream.stalled
+            && !closed
+        {
+            busy = true;
+            let taken = self.random.usize(0..=flying.len());
+            stream.received.extend(flying.drain(..taken));
+            if flying.is_empty() {
+                stream.flying = None;
+                fanout.sent(stream.key, self.now_ms, &mut out);
+                closed = ask(fanout, &mut stream, self.now_ms);
+            }
+        }
+        self.clients[client].read(&mut stream, &self.model, self.may_forget);
+        let shard = stream.shard;
+        if closed {
+            self.fanouts[shard].leave(stream.key, &mut out);
+        } else {
+            self.clients[client].stream = Some(stream);
+        }
+        self.post(shard, out);
+        busy
+    }
+
+    fn vanish(&mut self, client: usize) {
+        if let Some(stream) = self.clients[client].stream.take() {
+            let mut out = Vec::new();
+            self.fanouts[stream.shard].leave(stream.key, &mut out);
+            self.post(stream.shard, out);
+        }
+    }
+
+    fn stall(&mut self, client: usize) {
+        if let Some(stream) = &mut self.clients[client].stream {
+            stream.stalled = !stream.stalled;
+        }
+    }
+
+    /// Lets everything come to rest with all clients connected; then each must have seen all there is.
+    fn settle(&mut self) {
+        loop {
+            let mut busy = false;
+            while self.deliver() {
+                busy = true;
+            }
+            for shard in 0..self.homes.len() {
+                self.fanouts[shard].seal_all();
+                busy |= self.fanouts[shard].start_sends(usize::MAX);
+            }
+            for client in 0..self.clients.len() {
+                if let Some(stream) = &mut self.clients[client].stream {
+                    stream.stalled = false;
+                } else if !self.clients[client].refused_for_good(self.may_forget) {
+                    self.connect(client);
+                }
+                busy |= self.serve(client);
+            }
+            if !busy {
+                break;
+            }
+        }
+        for client in &self.clients {
+            client.check_complete(&self.model);
+        }
+        for fanout in &self.fanouts {
+            assert_eq!(fanout.log_bytes(), 0, "a log keeps what everybody was sent");
+        }
+        assert_eq!(self.budget.messages(), 0, "a charge was not given back");
+    }
+}
+
+/// Asks what to send next; true when the connection is to be closed.
+fn ask(fanout: &mut Fanout, stream: &mut Stream, now_ms: u64) -> bool {
+    let waker = Waker::from(Arc::clone(&stream.woken));
+    match fanout.next(stream.key, &waker, now_ms) {
+        Next::Send(outgoing) => {
+            assert!(stream.flying.is_none(), "two sends at a time");
+            stream.flying = Some(outgoing.buffers.concat().into());
+            false
+        }
+        Next::Wait => false,
+        Next::Close => true,
+    }
+}
+
+impl Model {
+    fn order(&mut self, topic: usize, events: &Events) {
+        for event in events.iter() {
+            let payload = number(str::from_utf8(event.lines).unwrap());
+            self.place.insert(payload, self.ordered[topic].len());
+            self.ordered[topic].push(payload);
+        }
+    }
+}
+
+impl Client {
+    fn refused_for_good(&self, may_forget: bool) -> bool {
+        may_forget
+    }
+
+    /// Parses what arrived and checks every event against the model.
+    fn read(&mut self, stream: &mut Stream, model: &Model, may_forget: bool) {
+        if !stream.begun {
+            if stream.received.starts_with(REFUSAL.as_bytes()) {
+                assert!(may_forget, "refused with room to spare");
+                stream.received.clear();
+            }
+            if stream.received.len() < HEAD.len() {
+                return;
+            }
+            assert!(stream.received.starts_with(HEAD.as_bytes()), "the head comes first");
+            stream.received.drain(..HEAD.len());
+            stream.begun = true;
+            self.first_max.get_or_insert(model.ordered[self.topic].len());
+        }
+        let text = match stream.framing {
+            Framing::Plain => take_text(&mut stream.received),
+            Framing::Chunked => take_chunks(&mut stream.received),
+        };
+        for event in text.split_terminator("\n\n") {
+            self.see(event, model, may_forget);
+        }
+    }
+
+    fn see(&mut self, event: &str, model: &Model, may_forget: bool) {
+        if event == ":" {
+            return;
+        }
+        if event.starts_with("event:gap\n") {
+            self.gap_told = true;
+            self.gaps += 1;
+            return;
+        }
+        let place = model.place[&number(event)];
+        match self.expected {
+            None => {
+                assert!(place >= self.first_min, "an event from before it came");
+                // Its first events may be what a skip or an early loss of its connection left.
+                assert!(
+                    self.gap_told || place <= self.first_max.unwrap_or(usize::MAX),
+                    "the first event after its 200 is missing: {place} came, {:?} expected",
+                    self.first_max
+                );
+            }
+            Some(expected) if self.gap_told => {
+                assert!(place >= expected, "doubled after a gap: {place} came, {expected} expected");
+                assert!(place > expected || may_forget, "told of a gap where nothing is missing");
+            }
+            Some(expected) => assert_eq!(place, expected, "lost, doubled or out of order"),
+        }
+        self.gap_told = false;
+        self.expected = Some(place + 1);
+        self.events += 1;
+        self.last_id =
+            event.lines().filter_map(|line| line.strip_prefix("id:")).next_back().map(str::to_owned);
+        assert!(self.last_id.is_some(), "an event without an id");
+    }
+
+    fn check_complete(&self, model: &Model) {
+        let ordered = model.ordered[self.topic].len();
+        let Some(stream) = &self.stream else { return };
+        assert!(stream.begun, "no answer to its Join");
+        match self.expected {
+            // A gap told last may stand for everything that was left.
+            Some(expected) => assert!(expected == ordered || self.gap_told, "{expected} of {ordered} seen"),
+            None => assert!(
+                self.gap_told || self.first_max.is_none_or(|first_max| first_max >= ordered),
+                "nothing seen of {ordered}, 200 at {:?}",
+                self.first_max
+            ),
+        }
+    }
+}
+
+fn number(event: &str) -> u64 {
+    event.lines().find_map(|line| line.strip_prefix("data:")).unwrap().parse().unwrap()
+}
+
+/// Everything up to the last blank line.
+fn take_text(received: &mut Vec<u8>) -> String {
+    let end = received.windows(2).rposition(|two| two == b"\n\n").map_or(0, |at| at + 2);
+    String::from_utf8(received.drain(..end).collect()).unwrap()
+}
+
+/// The text of all complete chunks, each of which must hold whole events.
+fn take_chunks(received: &mut Vec<u8>) -> String {
+    let mut text = String::new();
+    while let Some(line_end) = received.windows(2).position(|two| two == b"\r\n") {
+        let size = usize::from_str_radix(str::from_utf8(&received[..line_end]).unwrap(), 16).unwrap();
+        let end = line_end + 2 + size + 2;
+        if received.len() < end {
+            break;
+        }
+        let chunk = String::from_utf8(received[line_end + 2..end - 2].to_vec()).unwrap();
+        assert!(chunk.ends_with("\n\n") && received[..end].ends_with(b"\r\n"), "a chunk of whole events");
+        text += &chunk;
+        received.drain(..end);
+    }
+    text
+}
+
+fn no_connection() -> Key {
+    crate::arena::Arena::default().insert(())
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("ESPER_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("ESPER_SIM_SEEDS").unwrap_or(400),
+    }
+}
+
+fn run(seed: u64, canary: Canary) -> std::thread::Result<World> {
+    std::panic::catch_unwind(|| World::new(seed, canary).run(4_000))
+}
+
+#[test]
+fn every_subscriber_sees_every_event_once_in_order_or_is_told_of_the_gap() {
+    let (mut events, mut gaps, mut evicted) = (0, 0, 0);
+    for seed in seeds() {
+        let Ok(world) = run(seed, Canary::None) else {
+            panic!("seed {seed} failed; replay it with ESPER_SIM_SEED={seed}");
+        };
+        events += world.clients.iter().map(|client| client.events).sum::<usize>();
+        gaps += world.clients.iter().map(|client| client.gaps).sum::<usize>();
+        evicted += world.fanouts.iter().map(|fanout| fanout.evicted).sum::<u64>();
+    }
+    // A simulation in which nothing happens proves nothing.
+    if seeds().count() > 100 {
+        assert!(
+            events > 10_000 && gaps > 100 && evicted > 100,
+            "{events} events, {gaps} gaps, {evicted} evicted"
+        );
+    }
+}
+
+#[test]
+fn the_simulation_finds_each_bug_that_is_put_in() {
+    for canary in [Canary::EarlyTrim, Canary::JoinWithoutSeal, Canary::EarlyHead, Canary::ForgottenWake] {
+        let found = (0..400).find(|seed| run(*seed, canary).is_err());
+        assert!(found.is_some(), "{canary:?} was not noticed");
+    }
+}

@@ -1,0 +1,226 @@
+//! A subscriber's socket: one pending read that notices when the client goes, and one send at a time.
+
+use std::future::poll_fn;
+use std::net::Shutdown;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use tokio::time::timeout;
+use tokio_uring::net::TcpStream;
+use tokio_uring::{BufResult, InFlightOneshot, WriteData, WriteTransform};
+
+use crate::arena::Key;
+use crate::config::RefuseStreams;
+use crate::http::{self, Extra, Refusal, Status, Version};
+use crate::routes::Subscribe;
+use crate::shard::fanout::Subscription;
+use crate::shard::pipeline::{Encoding, Request};
+use crate::shard::subscriber::{Next, Opening, Outgoing};
+use crate::shard::wire::{Buffers, Framing, retry_field};
+use crate::shard::{Phase, Shard};
+use crate::shared::{OpenStream, Streams};
+
+/// Bytes a subscriber may send us, which are thrown away. It has nothing to say: more is a mistake or an attack.
+const RECEIVED_BYTES_MAX: usize = 1024;
+
+/// Turns a connection into a stream, in a task of its own: the connection's is ten times as large. Gives the socket back when
+/// the stream was refused.
+pub(crate) async fn begin(
+    shard: &Rc<Shard>,
+    stream: TcpStream,
+    request: &Request,
+    subscribe: Subscribe,
+    received: usize,
+) -> Option<TcpStream> {
+    let framing = match request.version {
+        Version::Http10 => Framing::Plain,
+        Version::Http11 => Framing::Chunked,
+    };
+    let opening = shard.opening(request, framing);
+    let open = Streams::open(&shard.shared).filter(|_| shard.phase() == Phase::Serving);
+    let Some(open) = open else {
+        shard.stats().refused.add(1);
+        let write = stream.write_all(opening.refusal);
+        let _ = timeout(shard.shared.config.stream.send_timeout, write).await;
+        return Some(stream);
+    };
+    let Subscribe { topic, last_event_id, expires_s } = subscribe;
+    let subscription = Subscription { topic, framing, last_event_id, expires_s, opening };
+    let key = shard.with_fanout(|fanout, now_ms, out| fanout.subscribe(subscription, now_ms, out));
+    tokio_uring::spawn(run(Rc::clone(shard), stream, key, received, open));
+    None
+}
+
+/// Serves a subscriber until it leaves, is cut, or the stream ends. `received` bytes came behind its request.
+///
+/// The future is what an idle subscriber costs, so it is kept small, and a test bounds it.
+async fn run(shard: Rc<Shard>, stream: TcpStream, key: Key, received: usize, open: OpenStream) {
+    shard.stats().clients.add(1);
+    {
+        let mut gone = pin!(client_gone(&stream, received));
+        let mut sending = None;
+        poll_fn(|cx| {
+            if shard.drive(key, &stream, &mut sending, cx).is_ready() {
+                return Poll::Ready(());
+            }
+            gone.as_mut().poll(cx)
+        })
+        .await;
+    }
+    // What is still under way in the kernel ends with this, and frees its buffers and the descriptor.
+    let _ = stream.shutdown(Shutdown::Both);
+    shard.with_fanout(|fanout, _, out| fanout.leave(key, out));
+    shard.stats().clients.subtract(1);
+    drop(open);
+}
+
+/// Returns when the client has closed its side, failed, or sent more than it may.
+async fn client_gone(stream: &TcpStream, mut received: usize) {
+    // The smallest buffer: it lies idle for the whole life of the connection.
+    let mut buffer = Vec::with_capacity(8);
+    while received <= RECEIVED_BYTES_MAX {
+        let result;
+        (result, buffer) = stream.read(buffer).await;
+        match result {
+            Ok(bytes) if bytes > 0 => received += bytes,
+            _ => return,
+        }
+    }
+}
+
+/// A send under way.
+struct Sending<'s> {
+    operation: Operation<'s>,
+    bytes: usize,
+    events: u32,
+    at_us: u64,
+}
+
+enum Operation<'s> {
+    /// One buffer, the usual case, without an allocation.
+    Write(InFlightOneshot<WriteData<Bytes>, WriteTransform<Bytes>>),
+    Writev(Pin<Box<dyn Future<Output = BufResult<usize, Vec<Bytes>>> + 's>>),
+}
+
+impl Shard {
+    /// Sends what there is to send until it must wait; ready when the connection is to be closed.
+    fn drive<'s>(
+        &self,
+        key: Key,
+        stream: &'s TcpStream,
+        sending: &mut Option<Sending<'s>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        loop {
+            if let Some(send) = sending {
+                match send.operation.poll(cx) {
+                    Poll::Ready((Ok(bytes), mut rest)) if bytes > 0 => {
+                        skip(&mut rest, bytes);
+                        if !rest.is_empty() {
+                            send.operation = Operation::start(stream, rest);
+                            continue;
+                        }
+                        self.account(send);
+                        *sending = None;
+                        self.with_fanout(|fanout, now_ms, out| fanout.sent(key, now_ms, out));
+                    }
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    // Asked all the same: it may have been cut.
+                    Poll::Pending => {}
+                }
+            }
+            let (next, has_ready) = {
+                let mut fanout = self.fanout.borrow_mut();
+                (fanout.next(key, cx.waker(), self.shared.clock.now_ms()), fanout.has_ready())
+            };
+            if has_ready {
+                // Skipping forward seals a block, and whoever waits for that is woken by a turn.
+                self.mailbox.ring();
+            }
+            match next {
+                Next::Send(outgoing) => *sending = Some(Sending::start(stream, outgoing)),
+                Next::Wait => return Poll::Pending,
+                Next::Close => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// The bytes a stream begins with, or those it is refused with: EventSource gives up for ever on any status but 200, so by
+    /// default a refusal is a 200 that says when to come back.
+    fn opening(&self, request: &Request, framing: Framing) -> Opening {
+        let date = self.date();
+        let encoding = Encoding { cors: &self.shared.cors, date: &date, epoch: self.shared.epoch };
+        let mut head = Vec::with_capacity(256);
+        http::encode_stream_head(&request.context(encoding), &mut head);
+        let refusal = match self.shared.config.stream.refuse {
+            RefuseStreams::Retry => {
+                let retry_ms = self.fanout.borrow_mut().retry_ms();
+                let farewell = framing.farewell(&retry_field(retry_ms));
+                [&head, &farewell[..]].concat()
+            }
+            RefuseStreams::Unavailable => {
+                let reason = "no room for a further stream; try again later, or raise --subscribers-max or --topics-max";
+                let refusal = Refusal::closing(Status::ServiceUnavailable, reason).with(Extra::RetryAfter(1));
+                let mut out = Vec::with_capacity(256);
+                refusal.encode(&request.context(encoding), &mut out);
+                out
+            }
+        };
+        Opening { head: head.into(), refusal: refusal.into() }
+    }
+
+    fn account(&self, send: &Sending<'_>) {
+        let stats = self.stats();
+        stats.bytes.add(send.bytes as u64);
+        if send.events > 0 {
+            stats.delivered.add(u64::from(send.events));
+        }
+        if send.at_us > 0 {
+            stats.record_latency_us(self.shared.clock.now_us().saturating_sub(send.at_us));
+        }
+    }
+}
+
+impl<'s> Sending<'s> {
+    fn start(stream: &'s TcpStream, outgoing: Outgoing) -> Self {
+        let Outgoing { buffers, events, at_us } = outgoing;
+        let bytes = buffers.iter().map(Bytes::len).sum();
+        Sending { operation: Operation::start(stream, buffers), bytes, events, at_us }
+    }
+}
+
+impl<'s> Operation<'s> {
+    fn start(stream: &'s TcpStream, mut buffers: Buffers) -> Self {
+        if buffers.len() == 1
+            && let Some(buffer) = buffers.pop()
+        {
+            return Operation::Write(stream.write(buffer).submit());
+        }
+        Operation::Writev(Box::pin(stream.writev(buffers.into_vec())))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BufResult<usize, Buffers>> {
+        match self {
+            Operation::Write(write) => {
+                Pin::new(write).poll(cx).map(|(result, buffer)| (result, Buffers::from_buf([buffer])))
+            }
+            Operation::Writev(writev) => writev.as_mut().poll(cx).map(|(result, list)| (result, list.into())),
+        }
+    }
+}
+
+/// Takes `bytes` off the front.
+fn skip(buffers: &mut Buffers, mut bytes: usize) {
+    let whole = buffers.iter().take_while(|buffer| {
+        let fits = buffer.len() <= bytes;
+        bytes -= if fits { buffer.len() } else { 0 };
+        fits
+    });
+    let whole = whole.count();
+    buffers.drain(..whole);
+    if let Some(first) = buffers.first_mut() {
+        first.advance(bytes);
+    }
+}

@@ -1,0 +1,316 @@
+//! One subscriber: where it stands, and what to send it next.
+
+use std::task::Waker;
+
+use bytes::Bytes;
+
+use crate::event_id::Sequence;
+use crate::shard::history::GapReason;
+use crate::shard::log::{Cursor, Log, Span};
+use crate::shard::message::Gap;
+use crate::shard::wire::{Buffers, Framing, gap_event};
+
+/// What a connection does next for its subscriber.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Send these bytes, all of them, then say so.
+    Send(Outgoing),
+    /// Nothing now: it is woken when there is.
+    Wait,
+    /// Close the connection.
+    Close,
+}
+
+/// Bytes to send and what they stand for.
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing {
+    pub(crate) buffers: Buffers,
+    /// Events among them.
+    pub(crate) events: u32,
+    /// When the oldest of those was published, in microseconds of the server's clock; 0 when that was long ago.
+    pub(crate) at_us: u64,
+}
+
+/// A subscriber's place in its topic.
+#[derive(Debug)]
+pub(crate) struct Subscriber {
+    /// Its topic's place on this shard.
+    pub(crate) topic: u32,
+    pub(crate) framing: Framing,
+    pub(crate) stage: Stage,
+    flight: Flight,
+    /// Goes out before anything else: the response's head, pages of replay, notices.
+    pending: Vec<Bytes>,
+    /// Events in `pending`.
+    pending_events: u32,
+    /// Whether its response's head went out, which is the first of `pending` until then.
+    begun: bool,
+    /// The newest event that was sent, or the place a replay has come to.
+    pub(crate) sent: Sequence,
+    /// How the stream ends, once it is to end.
+    ending: Option<Ending>,
+    /// When the last send began or ended, in milliseconds of the server's clock.
+    pub(crate) touched_ms: u64,
+    /// When its token expires, in Unix seconds; `u64::MAX` without a token.
+    pub(crate) expires_s: u64,
+    /// Where it stands among its topic's idle subscribers, if it is idle.
+    pub(crate) idle_at: u32,
+    /// Set by the sweep when it got nothing for long.
+    pub(crate) heartbeat_due: bool,
+    waker: Option<Waker>,
+}
+
+/// How far a subscriber has come.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// Home has not answered its Join; no byte was sent. Holds what begins its response.
+    Joining(Box<Opening>),
+    /// Home holds further pages for it.
+    Replaying,
+    /// It follows the log.
+    Live(Cursor),
+    /// The log was trimmed past it, and the policy is to skip it forward.
+    Skipped,
+    /// It gets nothing more.
+    Closed,
+}
+
+/// What a subscriber's response begins with.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    /// The 200's head.
+    pub(crate) head: Bytes,
+    /// The whole answer if home has no room for its topic.
+    pub(crate) refusal: Bytes,
+}
+
+#[derive(Debug, Default)]
+enum Flight {
+    #[default]
+    None,
+    /// What was pending.
+    Pending,
+    /// The log up to here.
+    Blocks(Cursor),
+    Heartbeat,
+    Farewell,
+}
+
+/// The last thing a subscriber is sent.
+#[derive(Debug)]
+struct Ending {
+    farewell: Bytes,
+    /// Whether the log is sent first.
+    flush: bool,
+}
+
+impl Subscriber {
+    pub(crate) fn new(topic: u32, framing: Framing, expires_s: u64, opening: Opening, now_ms: u64) -> Self {
+        Subscriber {
+            topic,
+            framing,
+            stage: Stage::Joining(Box::new(opening)),
+            flight: Flight::None,
+            pending: Vec::new(),
+            pending_events: 0,
+            begun: false,
+            sent: 0,
+            ending: None,
+            touched_ms: now_ms,
+            expires_s,
+            idle_at: u32::MAX,
+            heartbeat_due: false,
+            waker: None,
+        }
+    }
+
+    /// What to send now. A live subscriber that is told to wait is idle: its topic must wake it.
+    pub(crate) fn next(&mut self, log: &mut Log, now_ms: u64) -> Next {
+        if matches!(self.stage, Stage::Closed) {
+            return Next::Close;
+        }
+        if self.is_sending() {
+            return Next::Wait;
+        }
+        if matches!(self.stage, Stage::Skipped) {
+            self.skip_to_tail(log);
+        }
+        let ends_now = self.ending.as_ref().is_some_and(|ending| !ending.flush);
+        if !self.pending.is_empty() && !ends_now {
+            self.begun = true;
+            let events = std::mem::take(&mut self.pending_events);
+            let buffers = std::mem::take(&mut self.pending).into();
+            return self.send(Flight::Pending, Outgoing { buffers, events, at_us: 0 }, now_ms);
+        }
+        let span = match self.stage {
+            Stage::Live(cursor) if !ends_now => log.read(cursor, self.framing),
+            // Its head is still to come: an ending would not be understood before it.
+            Stage::Joining(_) => return Next::Wait,
+            _ => None,
+        };
+        match (span, self.ending.take()) {
+            (Some(Span { buffers, to, events, last, at_us }), ending) => {
+                self.ending = ending;
+                self.sent = last;
+                self.send(Flight::Blocks(to), Outgoing { buffers, events, at_us }, now_ms)
+            }
+            (None, Some(Ending { farewell, .. })) => {
+                let head = std::mem::take(&mut self.pending).into_iter().next().filter(|_| !self.begun);
+                let buffers = head.into_iter().chain([farewell]).collect();
+                self.send(Flight::Farewell, Outgoing { buffers, ..Outgoing::default() }, now_ms)
+            }
+            (None, None) if self.heartbeat_due && self.is_idle() => {
+                self.send(Flight::Heartbeat, self.framing.heartbeat().into(), now_ms)
+            }
+            (None, None) => Next::Wait,
+        }
+    }
+
+    /// All bytes of the last [`Outgoing`] went out. Returns where home is to go on, if it holds further pages.
+    pub(crate) fn sent(&mut self, log: &mut Log, now_ms: u64) -> Option<Sequence> {
+        self.touched_ms = now_ms;
+        match std::mem::take(&mut self.flight) {
+            Flight::Blocks(to) => {
+                if let Stage::Live(cursor) = &mut self.stage {
+                    log.advance(*cursor, to);
+                    *cursor = to;
+                }
+            }
+            Flight::Pending if matches!(self.stage, Stage::Replaying) && self.ending.is_none() => {
+                return Some(self.sent);
+            }
+            Flight::Farewell => self.close(log),
+            Flight::None | Flight::Pending | Flight::Heartbeat => {}
+        }
+        None
+    }
+
+    /// Takes a page of replay; the last one makes it live from the log's tail on.
+    pub(crate) fn page(
+        &mut self,
+        log: &mut Log,
+        gap: Option<&Gap>,
+        frames: Vec<Bytes>,
+        upto: Sequence,
+        joined: bool,
+    ) {
+        if matches!(self.stage, Stage::Closed) {
+            return;
+        }
+        let stage = if joined { Stage::Live(log.attach()) } else { Stage::Replaying };
+        if let Stage::Joining(opening) = std::mem::replace(&mut self.stage, stage) {
+            self.pending.push(opening.head);
+        }
+        self.sent = upto;
+        self.pending_events += frames.len() as u32;
+        if gap.is_some() || !frames.is_empty() {
+            self.framing.frame(gap.map(gap_event).into_iter().chain(frames), &mut self.pending);
+        }
+    }
+
+    /// Home has no room for its topic: it is sent the refusal and closed.
+    pub(crate) fn refused(&mut self) {
+        if let Stage::Joining(opening) = std::mem::replace(&mut self.stage, Stage::Replaying) {
+            self.ending = Some(Ending { farewell: opening.refusal, flush: false });
+        } else {
+            // In the middle of a replay there is nothing orderly left to say.
+            self.stage = Stage::Closed;
+        }
+    }
+
+    /// Ends the stream with `text`; after everything in the log if `flush`.
+    pub(crate) fn end(&mut self, text: &str, flush: bool) {
+        // The first reason stands: a stream that expires while it drains says that it expired.
+        if self.ending.is_none() || !flush {
+            self.ending = Some(Ending { farewell: self.framing.farewell(text), flush });
+        }
+    }
+
+    /// The log was trimmed past its cursor, which must not be used any more.
+    pub(crate) fn fell_behind(&mut self, skip: bool) {
+        self.stage = if skip { Stage::Skipped } else { Stage::Closed };
+    }
+
+    /// Lets go of the log.
+    pub(crate) fn close(&mut self, log: &mut Log) {
+        if let Stage::Live(cursor) = std::mem::replace(&mut self.stage, Stage::Closed) {
+            log.detach(cursor);
+        }
+    }
+
+    /// Whether it only waits for its topic.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.stage, Stage::Live(_)) && !self.is_sending()
+    }
+
+    /// Whether its gap is told with the next send.
+    pub(crate) fn skips_now(&self) -> bool {
+        matches!(self.stage, Stage::Skipped) && !self.is_sending()
+    }
+
+    /// Whether the log dropped what it was not sent. One whose send under way reaches far enough only moves up.
+    pub(crate) fn is_overtaken(&mut self, log: &mut Log) -> bool {
+        let Stage::Live(cursor) = &mut self.stage else { return false };
+        if !log.is_behind(*cursor) {
+            return false;
+        }
+        match self.flight {
+            Flight::Blocks(to) if !log.is_behind(to) => {
+                log.reattach(to);
+                *cursor = to;
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether its send takes too long.
+    pub(crate) fn is_stuck(&self, now_ms: u64, timeout_ms: u64) -> bool {
+        let is_closed = matches!(self.stage, Stage::Closed);
+        self.is_sending() && !is_closed && now_ms.saturating_sub(self.touched_ms) > timeout_ms
+    }
+
+    /// Whether it got nothing for the heartbeat's interval, or for up to a quarter less: `index` spreads those that were sent
+    /// to at the same time.
+    pub(crate) fn is_quiet(&self, index: u32, now_ms: u64, heartbeat_ms: u64) -> bool {
+        // Fibonacci hashing: neighbours in the slab land far apart.
+        let spread = u64::from(index.wrapping_mul(0x9e37_79b9) >> 24);
+        let earlier_ms = heartbeat_ms * spread / 1024;
+        self.is_idle() && now_ms.saturating_sub(self.touched_ms) >= heartbeat_ms - earlier_ms
+    }
+
+    pub(crate) fn remember_waker(&mut self, waker: &Waker) {
+        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
+    }
+
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn is_sending(&self) -> bool {
+        !matches!(self.flight, Flight::None)
+    }
+
+    fn skip_to_tail(&mut self, log: &mut Log) {
+        self.stage = Stage::Live(log.attach());
+        let gap = Gap { from: None, reason: GapReason::Slow };
+        self.framing.frame([gap_event(&gap)], &mut self.pending);
+    }
+
+    fn send(&mut self, flight: Flight, outgoing: Outgoing, now_ms: u64) -> Next {
+        self.flight = flight;
+        self.touched_ms = now_ms;
+        self.heartbeat_due = false;
+        Next::Send(outgoing)
+    }
+}
+
+impl From<Bytes> for Outgoing {
+    fn from(bytes: Bytes) -> Self {
+        Outgoing { buffers: Buffers::from_buf([bytes]), ..Outgoing::default() }
+    }
+}
