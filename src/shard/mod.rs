@@ -99,8 +99,12 @@ impl Shard {
 
     /// Takes turns until the server says stop.
     pub(crate) async fn run(&self) {
-        while self.phase.get() < Phase::Stopped {
-            if self.turn() {
+        loop {
+            let more = self.turn();
+            if self.phase() == Phase::Stopped {
+                return;
+            }
+            if more {
                 // Nothing reaches the kernel before the thread parks or the submission queue is full, and a busy shard does
                 // not park: this lets the sends just started go out before the next turn.
                 let _ = tokio_uring::no_op().await;

@@ -1,0 +1,306 @@
+//! Starts the binary, speaks HTTP to it byte by byte, and leaves nothing behind.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long anything is waited for before a test fails: far longer than it takes, so that a slow machine fails nothing.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running esper; killed when dropped.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    log: Arc<Mutex<String>>,
+}
+
+impl Server {
+    /// Starts one shard-per-CPU server on a free port with these flags.
+    pub(crate) fn start(flags: &[&str]) -> Server {
+        Server::start_with(flags, &[])
+    }
+
+    /// The same with environment variables.
+    pub(crate) fn start_with(flags: &[&str], variables: &[(&str, &str)]) -> Server {
+        let mut command = esper(flags, variables);
+        if !flags.iter().any(|flag| *flag == "--port" || *flag == "-p") {
+            command.args(["--port", "0"]);
+        }
+        Server::spawn(command)
+    }
+
+    /// Starts a command that ends up as esper, and waits until it listens.
+    pub(crate) fn spawn(mut command: Command) -> Server {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = child.stderr.take().expect("a pipe");
+        let lines = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.lock().expect("no panic under it").push_str(&format!("{line}\n"));
+            }
+        });
+        let address = eventually("the server listens", || {
+            let log = log.lock().expect("no panic under it");
+            let (_, rest) = log.split_once("listening on http://")?;
+            rest.split(|c: char| c.is_whitespace() || c == '"').next()?.parse().ok()
+        });
+        Server { child, address, log }
+    }
+
+    /// Everything logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().expect("no panic under it").clone()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Sends SIGTERM.
+    pub(crate) fn terminate(&self) {
+        signal(self.pid(), "TERM");
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        self.terminate();
+        self.wait()
+    }
+
+    /// Waits for the end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        eventually("the server ends", || self.child.try_wait().expect("our child"))
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("our child").is_none()
+    }
+
+    /// A new connection with a time limit on reads.
+    pub(crate) fn connect(&self) -> TcpStream {
+        connect(self.address)
+    }
+
+    /// Sends bytes as they are on a connection of their own, closes the sending side, and returns all that comes back.
+    pub(crate) fn raw(&self, bytes: impl AsRef<[u8]>) -> String {
+        let mut connection = self.connect();
+        // The server may have refused and closed before it has read everything.
+        let _ = connection.write_all(bytes.as_ref());
+        let _ = connection.shutdown(Shutdown::Write);
+        let mut answer = Vec::new();
+        let _ = connection.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.request("GET", path, &[], "")
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &str) -> Answer {
+        self.request("POST", path, &[], body)
+    }
+
+    /// One request on a connection of its own.
+    pub(crate) fn request(&self, method: &str, path: &str, fields: &[&str], body: &str) -> Answer {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address);
+        for field in fields {
+            head += &format!("{field}\r\n");
+        }
+        if !body.is_empty() {
+            head += &format!("Content-Length: {}\r\n", body.len());
+        }
+        Answer::parse(&self.raw(format!("{head}\r\n{body}")))
+    }
+
+    /// `/stats`, parsed.
+    pub(crate) fn stats(&self) -> serde_json::Value {
+        serde_json::from_str(&self.get("/stats").body).expect("/stats is JSON")
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        1024 * line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).expect("a number")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The binary with these flags and variables, and no other variable of its own.
+pub(crate) fn esper(flags: &[&str], variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_esper"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ESPER_")) {
+        command.env_remove(name);
+    }
+    command.args(flags).envs(variables.iter().copied()).stdin(Stdio::null());
+    command
+}
+
+pub(crate) fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+    assert!(status.expect("kill is installed").success());
+}
+
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
+    let connection = TcpStream::connect(address).expect("it listens");
+    connection.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    connection
+}
+
+/// Asks until there is something.
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = ask() {
+            return value;
+        }
+        assert!(start.elapsed() < PATIENCE, "not in {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// An answer taken apart.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    /// The first answer in `text`.
+    pub(crate) fn parse(text: &str) -> Answer {
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line");
+        Answer { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
+    /// A header field's value.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (field, value) = line.split_once(':')?;
+            field.eq_ignore_ascii_case(name).then_some(value.trim())
+        })
+    }
+}
+
+/// An event as EventSource would dispatch it, comments apart.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Event {
+    pub(crate) name: String,
+    pub(crate) data: String,
+    pub(crate) id: String,
+    pub(crate) retry: Option<u64>,
+    /// Its lines as they came.
+    pub(crate) lines: String,
+}
+
+/// An open stream, its head read.
+pub(crate) struct Stream {
+    reader: BufReader<TcpStream>,
+    pub(crate) head: Answer,
+    /// Undecoded text that came with the last chunk.
+    text: String,
+}
+
+impl Stream {
+    pub(crate) fn open(server: &Server, path: &str) -> Stream {
+        Stream::open_with(server, path, &[])
+    }
+
+    pub(crate) fn open_with(server: &Server, path: &str, fields: &[&str]) -> Stream {
+        let mut request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", server.address);
+        for field in fields {
+            request += &format!("{field}\r\n");
+        }
+        Stream::send(server.address, &format!("{request}\r\n"))
+    }
+
+    /// Sends a request as it is and reads the head of its answer.
+    pub(crate) fn send(address: SocketAddr, request: &str) -> Stream {
+        let mut connection = connect(address);
+        connection.write_all(request.as_bytes()).expect("sent");
+        let mut reader = BufReader::new(connection);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(reader.read_line(&mut head).expect("a head") > 0, "closed within the head: {head:?}");
+        }
+        Stream { reader, head: Answer::parse(&head), text: String::new() }
+    }
+
+    /// The next event; heartbeats and other comments are passed over.
+    pub(crate) fn event(&mut self) -> Event {
+        self.next_event().expect("an event before the end")
+    }
+
+    /// The next event, or none at the end of the stream.
+    pub(crate) fn next_event(&mut self) -> Option<Event> {
+        loop {
+            if let Some((lines, rest)) = self.text.split_once("\n\n") {
+                let event = parse_event(lines);
+                self.text = rest.to_owned();
+                if event.lines.lines().any(|line| !line.starts_with(':')) {
+                    return Some(event);
+                }
+                continue;
+            }
+            let more = self.read_some()?;
+            self.text.push_str(&more);
+        }
+    }
+
+    /// The next piece of text, comments and all: a chunk, or for HTTP/1.0 a line.
+    pub(crate) fn read_some(&mut self) -> Option<String> {
+        let is_chunked = self.head.field("Transfer-Encoding").is_some();
+        let mut line = String::new();
+        if self.reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return None;
+        }
+        if !is_chunked {
+            return Some(line);
+        }
+        let size = usize::from_str_radix(line.trim_end(), 16).unwrap_or_else(|_| panic!("no chunk: {line:?}"));
+        let mut chunk = vec![0; size + 2];
+        self.reader.read_exact(&mut chunk).ok()?;
+        assert!(chunk.ends_with(b"\r\n"), "a chunk ends with CRLF");
+        chunk.truncate(size);
+        (size > 0).then(|| String::from_utf8(chunk).expect("UTF-8"))
+    }
+
+    pub(crate) fn socket(&self) -> &TcpStream {
+        self.reader.get_ref()
+    }
+}
+
+fn parse_event(lines: &str) -> Event {
+    let mut event = Event { lines: lines.to_owned(), ..Event::default() };
+    let mut data = Vec::new();
+    for line in lines.lines() {
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "event" => event.name = value.to_owned(),
+            "data" => data.push(value),
+            "id" => event.id = value.to_owned(),
+            "retry" => event.retry = value.parse().ok(),
+            _ => {}
+        }
+    }
+    event.data = data.join("\n");
+    event
+}
