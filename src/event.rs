@@ -29,7 +29,7 @@ pub(crate) struct Event<'a> {
     /// The event's lines, comments among them, each ended by LF. There is no blank line in them or after
     /// them: who writes the frame ends it with one, after an `id:` line of its own where it adds one.
     pub(crate) lines: &'a [u8],
-    /// The value of the event's last `id` line. `None` without one, and when it is empty.
+    /// The value of the event's last `id` line, without white space around it. `None` without one, and when it is empty.
     pub(crate) id: Option<&'a str>,
 }
 
@@ -149,7 +149,7 @@ impl Events {
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = Event<'_>> {
         self.spans.iter().map(|span| Event {
             lines: self.slice(&span.lines),
-            id: span.id.as_ref().and_then(|id| str::from_utf8(self.slice(id)).ok()),
+            id: span.id.as_ref().and_then(|id| str::from_utf8(self.slice(id)).ok()).and_then(known_id),
         })
     }
 
@@ -251,6 +251,13 @@ pub(crate) enum EventError {
         /// The limit.
         text_bytes_max: usize,
     },
+}
+
+/// An id as it comes back in a `Last-Event-ID` header, which has no white space around it (RFC 9110, section 5.5);
+/// `None` when nothing is left.
+pub(crate) fn known_id(id: &str) -> Option<&str> {
+    let id = id.trim_matches([' ', '\t']);
+    (!id.is_empty()).then_some(id)
 }
 
 /// Where an event and its id stand in the text.
@@ -419,5 +426,4 @@ impl Iterator for Blocks<'_> {
 }
 
 #[cfg(test)]
-#[path = "event/tests.rs"]
 mod tests;

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use crate::auth::{self, AuthError, Grant, Keys};
+use crate::event::known_id;
 use crate::http::{Extra, Head, Method, Refusal, Status, target};
 use crate::shared::Access;
 use crate::topic::Topic;
@@ -121,7 +122,7 @@ fn subscribe(head: &Head, topic: &[u8], access: &Access, now_s: u64) -> Result<A
         Some(id) => Some(String::from_utf8_lossy(id)),
         None => target::query_value(&head.query, "lastEventId")?,
     };
-    let last_event_id = last_event_id.as_deref().map(str::trim).filter(|id| !id.is_empty()).map(Box::from);
+    let last_event_id = last_event_id.as_deref().and_then(known_id).map(Box::from);
     Ok(Action::Subscribe(Subscribe { topic, last_event_id, expires_s }))
 }
 

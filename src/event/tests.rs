@@ -95,7 +95,7 @@ fn assert_faithful(body: &str, events: &Events) {
         // Alone, as the first of a stream, an event means the same; and our own id line goes over its id.
         let alone = event_source(&format!("{text}\n"));
         assert_eq!(alone.events.len(), 1);
-        assert_eq!(alone.last_event_id, event.id.unwrap_or_default());
+        assert_eq!(known_id(&alone.last_event_id), event.id);
         let [(name, data, _)] = &alone.events[..] else { unreachable!() };
         let given = event_source(&format!("{text}id:1-2\n\n")).events;
         assert_eq!(given, [(name.clone(), data.clone(), "1-2".to_owned())]);
@@ -146,8 +146,9 @@ fn the_last_id_line_is_the_events_own_and_an_empty_one_is_none() {
     for (body, id) in [
         ("data: x", None),
         ("id: 5\ndata: x", Some("5")),
-        ("id:5\ndata: x\nid:é 6 ", Some("é 6 ")),
-        ("id:  5\ndata: x", Some(" 5")),
+        ("id:5\ndata: x\nid:é 6 ", Some("é 6")),
+        ("id:  5\ndata: x", Some("5")),
+        ("id:   \ndata: x", None),
         ("id: 5\nid\ndata: x", None),
         ("id: 5\nid:\ndata: x", None),
         ("id: 5\nid: \ndata: x", None),
@@ -212,7 +213,7 @@ fn wrap_makes_the_body_one_events_data() {
     ] {
         let events = wrap(body, event, id).unwrap();
         assert_eq!(lines(&events), [text], "{body:?}");
-        assert_eq!(events.iter().next().unwrap().id, id.filter(|id| !id.is_empty()));
+        assert_eq!(events.iter().next().unwrap().id, id.and_then(known_id));
     }
 }
 
@@ -333,7 +334,7 @@ proptest! {
         let data = body.replace("\r\n", "\n").replace('\r', "\n");
         let seen = event_source(&render(&events));
         prop_assert_eq!(seen.events, [(name, data, id.clone().unwrap_or_default())]);
-        prop_assert_eq!(events.iter().next().unwrap().id, id.as_deref().filter(|id| !id.is_empty()));
+        prop_assert_eq!(events.iter().next().unwrap().id, id.as_deref().and_then(known_id));
     }
 
     #[test]

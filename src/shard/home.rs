@@ -209,8 +209,13 @@ impl Home {
     ) {
         let mut start = 0;
         for ((event, &end), sequence) in events.iter().zip(ends).zip(first..) {
+            let frame = match ends.len() {
+                1 => frames.clone(),
+                // Of its own: a small event that outlives a large one of the same publish must not keep its memory.
+                _ => Bytes::copy_from_slice(&frames[start..end]),
+            };
             let history = &mut self.topics[key as usize].history;
-            self.bytes += history.append(sequence, frames.slice(start..end), event.id, now_ms);
+            self.bytes += history.append(sequence, frame, event.id, now_ms);
             self.events += 1;
             self.by_age.push_back((key, sequence));
             start = end;
@@ -393,3 +398,6 @@ struct Frames {
 fn is_retained(topics: &Slab<HomeTopic>, key: u32, sequence: Sequence) -> bool {
     topics.get(key as usize).and_then(|topic| topic.history.first()).is_some_and(|first| first <= sequence)
 }
+
+#[cfg(test)]
+mod tests;

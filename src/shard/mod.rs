@@ -172,9 +172,12 @@ impl Shard {
         stats.history_bytes.set(home.bytes() as u64);
         stats.log_bytes.set(fanout.log_bytes() as u64);
         let logs = self.shared.stats.sum(|shard| &shard.log_bytes);
-        let held = logs + self.shared.stats.sum(|shard| &shard.history_bytes);
-        if held > memory_bytes_max {
-            home.release((held - memory_bytes_max) as usize);
+        let histories = self.shared.stats.sum(|shard| &shard.history_bytes);
+        if histories > 0 && logs + histories > memory_bytes_max {
+            // Each home gives its share: were it the whole excess, all would give it at once.
+            let excess = logs + histories - memory_bytes_max;
+            let share = u128::from(excess) * home.bytes() as u128 / u128::from(histories);
+            home.release(share as usize + 1);
             stats.history_bytes.set(home.bytes() as u64);
         }
         if logs > memory_bytes_max {

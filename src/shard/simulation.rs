@@ -7,10 +7,11 @@
 //!
 //! `ESPER_SIM_SEED=<n>` replays one seed; `ESPER_SIM_SEEDS=<n>` runs more of them.
 
+mod client;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Wake, Waker};
+use std::task::Waker;
 
 use bytes::Bytes;
 
@@ -24,9 +25,7 @@ use crate::shard::message::{Message, Post, ShardId, Ticket, ToFanout, ToHome};
 use crate::shard::subscriber::{Next, Opening};
 use crate::shard::wire::Framing;
 use crate::topic::{Topic, TopicHasher};
-
-const HEAD: &str = "HEAD\n";
-const REFUSAL: &str = "GONE\n";
+use client::{Client, Flag, HEAD, Model, REFUSAL, Stream};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum Canary {
@@ -40,16 +39,6 @@ enum Canary {
     EarlyHead,
     /// A topic's new block wakes nobody.
     ForgottenWake,
-}
-
-/// Whatever the sender of a wake-up sets.
-#[derive(Default)]
-struct Flag(AtomicBool);
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 struct World {
@@ -67,42 +56,6 @@ struct World {
     canary: Canary,
     /// Whether topics may be forgotten, which makes gaps that are told without need legitimate.
     may_forget: bool,
-}
-
-/// What each home ordered: payloads per topic, and where each payload stands.
-#[derive(Default)]
-struct Model {
-    ordered: Vec<Vec<u64>>,
-    place: HashMap<u64, usize>,
-}
-
-/// One client and what it has seen of its topic.
-#[derive(Default)]
-struct Client {
-    topic: usize,
-    stream: Option<Stream>,
-    last_id: Option<String>,
-    /// The place in the model of the next event it must see; unknown before its first event.
-    expected: Option<usize>,
-    /// A fresh client's first event lies in this range: not before it subscribed, not after it saw its 200.
-    first_min: usize,
-    first_max: Option<usize>,
-    gap_told: bool,
-    events: usize,
-    gaps: usize,
-}
-
-/// A client's connection.
-struct Stream {
-    shard: usize,
-    key: Key,
-    framing: Framing,
-    woken: Arc<Flag>,
-    /// What it is being sent.
-    flying: Option<VecDeque<u8>>,
-    stalled: bool,
-    received: Vec<u8>,
-    begun: bool,
 }
 
 impl World {
@@ -274,7 +227,7 @@ impl World {
         }
         let ordered = self.model.ordered[state.topic].len();
         // What an earlier connection was told does not excuse this one.
-        state.gap_told = false;
+        (state.gap_told, state.farewell) = (false, false);
         if state.last_id.is_none() {
             (state.expected, state.first_min) = (None, ordered);
             state.first_max = (self.canary == Canary::EarlyHead).then_some(ordered);
@@ -288,7 +241,7 @@ impl World {
         };
         let mut out = Vec::new();
         let key = self.fanouts[shard].subscribe(subscription, self.now_ms, &mut out);
-        let woken = Arc::new(Flag(AtomicBool::new(true)));
+        let woken = Flag::raised();
         state.stream = Some(Stream {
             shard,
             key,
@@ -307,7 +260,7 @@ impl World {
     fn serve(&mut self, client: usize) -> bool {
         let Some(mut stream) = self.clients[client].stream.take() else { return false };
         let mut out = Vec::new();
-        let mut busy = stream.woken.0.swap(false, Ordering::Relaxed);
+        let mut busy = stream.woken.take();
         let mut closed = false;
         let fanout = &mut self.fanouts[stream.shard];
         if busy {
@@ -351,8 +304,27 @@ impl World {
         }
     }
 
-    /// Lets everything come to rest with all clients connected; then each must have seen all there is.
+    /// Lets everything come to rest with all clients connected; then each must have seen all there is, and is told when to come
+    /// back when the server closes its streams.
     fn settle(&mut self) {
+        self.come_to_rest(true);
+        for client in &self.clients {
+            client.check_complete(&self.model);
+        }
+        for fanout in &mut self.fanouts {
+            assert_eq!(fanout.log_bytes(), 0, "a log keeps what everybody was sent");
+            fanout.close_streams();
+        }
+        let open: Vec<_> = self.clients.iter().map(|client| client.stream.is_some()).collect();
+        self.come_to_rest(false);
+        for (client, was_open) in self.clients.iter().zip(open) {
+            assert!(client.stream.is_none() && client.farewell == was_open, "not told to come back");
+        }
+        assert_eq!(self.budget.messages(), 0, "a charge was not given back");
+    }
+
+    /// Goes on until nobody has anything to do; clients that are not connected connect if they may.
+    fn come_to_rest(&mut self, may_connect: bool) {
         loop {
             let mut busy = false;
             while self.deliver() {
@@ -365,7 +337,7 @@ impl World {
             for client in 0..self.clients.len() {
                 if let Some(stream) = &mut self.clients[client].stream {
                     stream.stalled = false;
-                } else if !self.clients[client].refused_for_good(self.may_forget) {
+                } else if may_connect && !self.may_forget {
                     self.connect(client);
                 }
                 busy |= self.serve(client);
@@ -374,13 +346,6 @@ impl World {
                 break;
             }
         }
-        for client in &self.clients {
-            client.check_complete(&self.model);
-        }
-        for fanout in &self.fanouts {
-            assert_eq!(fanout.log_bytes(), 0, "a log keeps what everybody was sent");
-        }
-        assert_eq!(self.budget.messages(), 0, "a charge was not given back");
     }
 }
 
@@ -396,122 +361,6 @@ fn ask(fanout: &mut Fanout, stream: &mut Stream, now_ms: u64) -> bool {
         Next::Wait => false,
         Next::Close => true,
     }
-}
-
-impl Model {
-    fn order(&mut self, topic: usize, events: &Events) {
-        for event in events.iter() {
-            let payload = number(str::from_utf8(event.lines).unwrap());
-            self.place.insert(payload, self.ordered[topic].len());
-            self.ordered[topic].push(payload);
-        }
-    }
-}
-
-impl Client {
-    fn refused_for_good(&self, may_forget: bool) -> bool {
-        may_forget
-    }
-
-    /// Parses what arrived and checks every event against the model.
-    fn read(&mut self, stream: &mut Stream, model: &Model, may_forget: bool) {
-        if !stream.begun {
-            if stream.received.starts_with(REFUSAL.as_bytes()) {
-                assert!(may_forget, "refused with room to spare");
-                stream.received.clear();
-            }
-            if stream.received.len() < HEAD.len() {
-                return;
-            }
-            assert!(stream.received.starts_with(HEAD.as_bytes()), "the head comes first");
-            stream.received.drain(..HEAD.len());
-            stream.begun = true;
-            self.first_max.get_or_insert(model.ordered[self.topic].len());
-        }
-        let text = match stream.framing {
-            Framing::Plain => take_text(&mut stream.received),
-            Framing::Chunked => take_chunks(&mut stream.received),
-        };
-        for event in text.split_terminator("\n\n") {
-            self.see(event, model, may_forget);
-        }
-    }
-
-    fn see(&mut self, event: &str, model: &Model, may_forget: bool) {
-        if event == ":" {
-            return;
-        }
-        if event.starts_with("event:gap\n") {
-            self.gap_told = true;
-            self.gaps += 1;
-            return;
-        }
-        let place = model.place[&number(event)];
-        match self.expected {
-            None => {
-                assert!(place >= self.first_min, "an event from before it came");
-                // Its first events may be what a skip or an early loss of its connection left.
-                assert!(
-                    self.gap_told || place <= self.first_max.unwrap_or(usize::MAX),
-                    "the first event after its 200 is missing: {place} came, {:?} expected",
-                    self.first_max
-                );
-            }
-            Some(expected) if self.gap_told => {
-                assert!(place >= expected, "doubled after a gap: {place} came, {expected} expected");
-                assert!(place > expected || may_forget, "told of a gap where nothing is missing");
-            }
-            Some(expected) => assert_eq!(place, expected, "lost, doubled or out of order"),
-        }
-        self.gap_told = false;
-        self.expected = Some(place + 1);
-        self.events += 1;
-        self.last_id =
-            event.lines().filter_map(|line| line.strip_prefix("id:")).next_back().map(str::to_owned);
-        assert!(self.last_id.is_some(), "an event without an id");
-    }
-
-    fn check_complete(&self, model: &Model) {
-        let ordered = model.ordered[self.topic].len();
-        let Some(stream) = &self.stream else { return };
-        assert!(stream.begun, "no answer to its Join");
-        match self.expected {
-            // A gap told last may stand for everything that was left.
-            Some(expected) => assert!(expected == ordered || self.gap_told, "{expected} of {ordered} seen"),
-            None => assert!(
-                self.gap_told || self.first_max.is_none_or(|first_max| first_max >= ordered),
-                "nothing seen of {ordered}, 200 at {:?}",
-                self.first_max
-            ),
-        }
-    }
-}
-
-fn number(event: &str) -> u64 {
-    event.lines().find_map(|line| line.strip_prefix("data:")).unwrap().parse().unwrap()
-}
-
-/// Everything up to the last blank line.
-fn take_text(received: &mut Vec<u8>) -> String {
-    let end = received.windows(2).rposition(|two| two == b"\n\n").map_or(0, |at| at + 2);
-    String::from_utf8(received.drain(..end).collect()).unwrap()
-}
-
-/// The text of all complete chunks, each of which must hold whole events.
-fn take_chunks(received: &mut Vec<u8>) -> String {
-    let mut text = String::new();
-    while let Some(line_end) = received.windows(2).position(|two| two == b"\r\n") {
-        let size = usize::from_str_radix(str::from_utf8(&received[..line_end]).unwrap(), 16).unwrap();
-        let end = line_end + 2 + size + 2;
-        if received.len() < end {
-            break;
-        }
-        let chunk = String::from_utf8(received[line_end + 2..end - 2].to_vec()).unwrap();
-        assert!(chunk.ends_with("\n\n") && received[..end].ends_with(b"\r\n"), "a chunk of whole events");
-        text += &chunk;
-        received.drain(..end);
-    }
-    text
 }
 
 fn no_connection() -> Key {

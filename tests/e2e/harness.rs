@@ -216,6 +216,8 @@ pub(crate) struct Stream {
     pub(crate) head: Answer,
     /// Undecoded text that came with the last chunk.
     text: String,
+    /// Whether the body came to its orderly end, not just the connection.
+    pub(crate) is_complete: bool,
 }
 
 impl Stream {
@@ -240,7 +242,7 @@ impl Stream {
         while !head.ends_with("\r\n\r\n") {
             assert!(reader.read_line(&mut head).expect("a head") > 0, "closed within the head: {head:?}");
         }
-        Stream { reader, head: Answer::parse(&head), text: String::new() }
+        Stream { reader, head: Answer::parse(&head), text: String::new(), is_complete: false }
     }
 
     /// The next event; heartbeats and other comments are passed over.
@@ -274,16 +276,57 @@ impl Stream {
         if !is_chunked {
             return Some(line);
         }
-        let size = usize::from_str_radix(line.trim_end(), 16).unwrap_or_else(|_| panic!("no chunk: {line:?}"));
+        let size =
+            usize::from_str_radix(line.trim_end(), 16).unwrap_or_else(|_| panic!("no chunk: {line:?}"));
         let mut chunk = vec![0; size + 2];
         self.reader.read_exact(&mut chunk).ok()?;
         assert!(chunk.ends_with(b"\r\n"), "a chunk ends with CRLF");
         chunk.truncate(size);
+        self.is_complete = size == 0;
         (size > 0).then(|| String::from_utf8(chunk).expect("UTF-8"))
     }
 
     pub(crate) fn socket(&self) -> &TcpStream {
         self.reader.get_ref()
+    }
+}
+
+/// A connection kept open for one publish after another.
+pub(crate) struct Publisher {
+    reader: BufReader<TcpStream>,
+}
+
+impl Publisher {
+    pub(crate) fn new(server: &Server) -> Publisher {
+        Publisher { reader: BufReader::new(server.connect()) }
+    }
+
+    /// Publishes and waits for the answer; none when the connection ended before it.
+    pub(crate) fn publish(&mut self, topic: &str, body: &str) -> Option<Answer> {
+        self.send(topic, body);
+        self.answer()
+    }
+
+    /// Publishes without waiting. A connection that has ended shows in the answer.
+    pub(crate) fn send(&mut self, topic: &str, body: &str) {
+        let head = format!("POST /publish/{topic} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
+        let _ = self.reader.get_mut().write_all(format!("{head}{body}").as_bytes());
+    }
+
+    /// The next answer, or none at the connection's end.
+    pub(crate) fn answer(&mut self) -> Option<Answer> {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if self.reader.read_line(&mut head).unwrap_or(0) == 0 {
+                return None;
+            }
+        }
+        let mut answer = Answer::parse(&head);
+        let bytes = answer.field("Content-Length").and_then(|length| length.parse().ok()).expect("a length");
+        let mut body = vec![0; bytes];
+        self.reader.read_exact(&mut body).ok()?;
+        answer.body = String::from_utf8(body).expect("UTF-8");
+        Some(answer)
     }
 }
 

@@ -1,0 +1,162 @@
+use super::*;
+use crate::arena::Arena;
+use crate::budget::Budget;
+use crate::event::EventLimits;
+use crate::shard::message::Ticket;
+use crate::topic::TopicHasher;
+
+const LIMITS: HomeLimits =
+    HomeLimits { history_events_max: 3, history_bytes_max: 1 << 20, history_age_max_ms: 1000, topics_max: 2 };
+
+type Answer = Result<Published, PublishError>;
+
+struct Tester {
+    home: Home,
+    hasher: TopicHasher,
+    key: Key,
+    now_ms: u64,
+}
+
+impl Tester {
+    fn new(limits: HomeLimits) -> Self {
+        let key = Arena::default().insert(());
+        Tester { home: Home::new(Epoch::at(9), limits), hasher: TopicHasher::new(), key, now_ms: 0 }
+    }
+
+    fn topic(&self, n: usize) -> Topic {
+        Topic::parse(format!("topicnumber{n}").as_bytes(), &self.hasher).unwrap()
+    }
+
+    fn ask(&mut self, message: ToHome) -> Vec<Message> {
+        let mut out = Vec::new();
+        self.home.handle(message, self.now_ms, &mut out);
+        out.into_iter().map(|post| post.message).collect()
+    }
+
+    /// Publishes; returns the frames each member is sent, and the answer.
+    fn publish(&mut self, topic: usize, body: &'static str) -> (Vec<String>, Answer) {
+        let limits = EventLimits { text_bytes_max: 1000, id_bytes_max: 9, name_bytes_max: 9, events_max: 9 };
+        let message = ToHome::Publish {
+            topic: self.topic(topic),
+            events: Events::parse(Bytes::from_static(body.as_bytes()), &limits).unwrap(),
+            ticket: Ticket { shard: 0, connection: self.key, request: 0 },
+            at_us: 0,
+            charge: Budget::new(9, 9).take(1).unwrap(),
+        };
+        let mut frames = Vec::new();
+        let mut answer = None;
+        for message in self.ask(message) {
+            match message {
+                Message::Fanout(ToFanout::Events { frames: gained, .. }) => {
+                    frames.push(String::from_utf8(gained.to_vec()).unwrap());
+                }
+                Message::Answer(_, result) => answer = Some(result),
+                other => panic!("{other:?}"),
+            }
+        }
+        (frames, answer.unwrap())
+    }
+
+    fn join(
+        &mut self,
+        topic: usize,
+        from: ShardId,
+        last_event_id: Option<&str>,
+    ) -> Option<(String, Option<Gap>)> {
+        let topic = self.topic(topic);
+        let last_event_id = last_event_id.map(Into::into);
+        match &self.ask(ToHome::Join { topic, from, key: self.key, last_event_id })[..] {
+            [Message::Fanout(ToFanout::Page { frames, gap, joined: true, .. })] => {
+                Some((String::from_utf8(frames.concat()).unwrap(), gap.clone()))
+            }
+            [Message::Fanout(ToFanout::Refused { .. })] => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn leave(&mut self, topic: usize, from: ShardId) {
+        let topic = self.topic(topic);
+        assert!(self.ask(ToHome::Leave { topic, from }).is_empty());
+    }
+}
+
+#[test]
+fn an_event_is_given_an_id_unless_it_has_one_and_goes_to_each_member_once() {
+    let mut tester = Tester::new(LIMITS);
+    for from in [0, 3, 3] {
+        tester.join(1, from, None);
+    }
+    let (frames, answer) = tester.publish(1, "data:a\n\ndata:b\nid:own\n\n");
+    assert_eq!(frames, ["data:a\nid:9-1\n\ndata:b\nid:own\n\n"; 2]);
+    assert_eq!(answer, Ok(Published { last_id: EventId::Own("own".into()), events: 2 }));
+    let (frames, answer) = tester.publish(1, "id:\ndata:c");
+    assert_eq!(frames[0], "id:\ndata:c\nid:9-3\n\n", "an empty id counts as none");
+    assert_eq!(answer, Ok(Published { last_id: EventId::Sequence(3), events: 1 }));
+    tester.leave(1, 3);
+    assert_eq!(tester.publish(1, "data:d").0.len(), 1);
+}
+
+#[test]
+fn without_history_frames_are_the_publishers_lines_and_nothing_is_kept() {
+    let mut tester = Tester::new(HomeLimits { history_events_max: 0, ..LIMITS });
+    let _ = tester.publish(1, "data:before");
+    assert_eq!(tester.join(1, 0, Some("9-1")), Some((String::new(), None)), "no id means anything");
+    assert_eq!(tester.publish(1, ": hi\ndata:a\n").0, [": hi\ndata:a\n\n"]);
+    tester.leave(1, 0);
+    assert_eq!((tester.home.topics(), tester.home.bytes()), (0, 0));
+}
+
+#[test]
+fn limits_of_events_age_and_memory_drop_the_oldest_first() {
+    let mut tester = Tester::new(LIMITS);
+    for body in ["data:1", "data:2", "data:3", "data:4"] {
+        let _ = tester.publish(1, body);
+        tester.now_ms += 400;
+    }
+    let replay = |tester: &mut Tester| tester.join(1, 0, Some("9-1")).unwrap().0.matches("data").count();
+    assert_eq!(replay(&mut tester), 3, "events");
+    tester.home.expire(1500);
+    assert_eq!(replay(&mut tester), 2, "age: those of 400 ms and before went");
+    tester.home.release(1);
+    assert_eq!(replay(&mut tester), 1, "memory");
+    tester.home.release(usize::MAX);
+    assert_eq!((replay(&mut tester), tester.home.bytes()), (0, 0));
+}
+
+#[test]
+fn the_idlest_topic_is_forgotten_first_and_one_with_subscribers_never() {
+    let mut tester = Tester::new(LIMITS);
+    let _ = tester.publish(1, "data:a");
+    let _ = tester.publish(2, "data:b");
+    let _ = tester.publish(1, "data:c");
+    let _ = tester.publish(3, "data:d");
+    assert_eq!(tester.home.topics(), 2);
+    assert!(tester.join(1, 0, Some("9-1")).unwrap().0.contains("data:c"), "topic 1 was used after topic 2");
+    tester.join(3, 0, None);
+    assert_eq!(tester.publish(4, "data:e").1, Err(PublishError::TopicsFull));
+    assert_eq!(tester.join(4, 0, None), None);
+    tester.leave(1, 0);
+    assert!(tester.publish(4, "data:e").1.is_ok());
+}
+
+#[test]
+fn who_resumes_in_a_topic_that_was_forgotten_is_told_of_a_gap() {
+    let mut tester = Tester::new(HomeLimits { topics_max: 1, ..LIMITS });
+    let _ = tester.publish(1, "data:a");
+    let _ = tester.publish(1, "data:b");
+    let _ = tester.publish(2, "data:c");
+    let (frames, gap) = tester.join(1, 0, Some("9-1")).unwrap();
+    assert_eq!(frames, "");
+    assert_eq!(gap.unwrap().reason, GapReason::Trimmed);
+}
+
+#[test]
+fn the_order_of_ages_does_not_grow_with_what_is_gone() {
+    let mut tester = Tester::new(HomeLimits { topics_max: 10, ..LIMITS });
+    let _ = tester.publish(2, "data:quiet");
+    for _ in 0..1000 {
+        let _ = tester.publish(1, "data:busy");
+    }
+    assert!(tester.home.by_age.len() <= 2 * tester.home.events + 65, "{}", tester.home.by_age.len());
+    assert_eq!(tester.home.events, 4);
+}
