@@ -225,7 +225,7 @@ impl ShardPlan {
     }
 }
 
-fn shared(config: Config, subscribers_allowed: usize) -> Result<Shared, StartError> {
+pub(crate) fn shared(config: Config, subscribers_allowed: usize) -> Result<Shared, StartError> {
     let clock = Clock::start();
     let shards = config.cpus.ids.len();
     let mailbox = config.mailbox;

@@ -8,6 +8,7 @@ use std::task::Waker;
 use slab::Slab;
 
 use crate::arena::{Arena, Key};
+use crate::event_id::Epoch;
 use crate::shard::log::{Log, LogBytes};
 use crate::shard::message::{Message, Post, ShardId, ToFanout, ToHome};
 use crate::shard::subscriber::{Next, Opening, Subscriber};
@@ -29,6 +30,8 @@ const EXPIRED: &str = "event:expired\ndata:token expired\n\n";
 pub(crate) struct FanoutLimits {
     /// Bytes a subscriber may be behind: the size of a topic's log on one shard.
     pub(crate) lag_bytes_max: usize,
+    /// What ids begin with; none when there are no ids.
+    pub(crate) epoch: Option<Epoch>,
     /// Skips a slow subscriber forward instead of closing it.
     pub(crate) skip_slow: bool,
     /// A comment after so long without anything else; 0 for none.
@@ -141,7 +144,7 @@ impl Fanout {
         }
         let Some(subscriber) = self.subscribers.get_mut(key) else { return Next::Close };
         let local = &mut self.topics[subscriber.topic as usize];
-        let next = subscriber.next(&mut local.log, now_ms);
+        let next = subscriber.next(&mut local.log, self.limits.epoch, now_ms);
         if matches!(next, Next::Wait) && subscriber.is_idle() {
             local.list_idle(key.index, &mut subscriber.idle_at);
         }
@@ -392,3 +395,6 @@ impl FanoutLimits {
         random.u64(self.retry_min_ms..=self.retry_max_ms.max(self.retry_min_ms))
     }
 }
+
+#[cfg(test)]
+mod tests;

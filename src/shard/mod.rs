@@ -262,6 +262,7 @@ fn fanout_limits(shared: &Shared) -> FanoutLimits {
     let stream = &shared.config.stream;
     FanoutLimits {
         lag_bytes_max: stream.lag_bytes_max,
+        epoch: (shared.config.history.events_max > 0).then_some(shared.epoch),
         skip_slow: stream.slow_policy == SlowPolicy::Skip,
         heartbeat_ms: stream.heartbeat.map_or(0, millis),
         send_timeout_ms: millis(stream.send_timeout),

@@ -73,6 +73,7 @@ impl World {
         };
         let fanout_limits = FanoutLimits {
             lag_bytes_max: random.choice([200, 2_000, 1 << 20]).unwrap(),
+            epoch: Some(epoch),
             skip_slow: random.bool(),
             heartbeat_ms: 100,
             send_timeout_ms: 1_000,

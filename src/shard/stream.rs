@@ -224,3 +224,38 @@ fn skip(buffers: &mut Buffers, mut bytes: usize) {
         first.advance(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::arena::Arena;
+    use crate::config::Config;
+    use crate::server::shared;
+    use crate::shard::mailbox::mailboxes;
+
+    #[test]
+    fn the_future_of_a_stream_is_small() {
+        let shared = Arc::new(shared(Config::default(), 10).unwrap());
+        let (doors, mut insides) = mailboxes(1);
+        let shard = Shard::new(0, Arc::clone(&shared), insides.pop().unwrap(), doors);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let open = Streams::open(&shared).unwrap();
+        let key = Arena::default().insert(());
+        let future = run(shard, TcpStream::from_std(socket), key, 0, open);
+        // Beside it an idle subscriber costs its place in the slab, two operations and the task's own header.
+        assert!(size_of_val(&future) <= 384, "{}", size_of_val(&future));
+    }
+
+    #[test]
+    fn what_the_kernel_took_comes_off_the_front() {
+        let buffers = || Buffers::from_iter(["abc", "de", "f"].map(Bytes::from));
+        for (bytes, rest) in [(0, "abcdef"), (2, "cdef"), (3, "def"), (4, "ef"), (5, "f"), (6, "")] {
+            let mut buffers = buffers();
+            skip(&mut buffers, bytes);
+            assert_eq!(buffers.concat(), rest.as_bytes());
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
-use crate::event_id::Sequence;
+use crate::event_id::{Epoch, Sequence};
 use crate::shard::history::GapReason;
 use crate::shard::log::{Cursor, Log, Span};
 use crate::shard::message::Gap;
@@ -125,7 +125,7 @@ impl Subscriber {
     }
 
     /// What to send now. A live subscriber that is told to wait is idle: its topic must wake it.
-    pub(crate) fn next(&mut self, log: &mut Log, now_ms: u64) -> Next {
+    pub(crate) fn next(&mut self, log: &mut Log, epoch: Option<Epoch>, now_ms: u64) -> Next {
         if matches!(self.stage, Stage::Closed) {
             return Next::Close;
         }
@@ -133,7 +133,7 @@ impl Subscriber {
             return Next::Wait;
         }
         if matches!(self.stage, Stage::Skipped) {
-            self.skip_to_tail(log);
+            self.skip_to_tail(log, epoch);
         }
         let ends_now = self.ending.as_ref().is_some_and(|ending| !ending.flush);
         if !self.pending.is_empty() && !ends_now {
@@ -295,9 +295,10 @@ impl Subscriber {
         !matches!(self.flight, Flight::None)
     }
 
-    fn skip_to_tail(&mut self, log: &mut Log) {
+    fn skip_to_tail(&mut self, log: &mut Log, epoch: Option<Epoch>) {
         self.stage = Stage::Live(log.attach());
-        let gap = Gap { from: None, reason: GapReason::Slow };
+        let from = epoch.map(|epoch| epoch.text(self.sent).into());
+        let gap = Gap { from, reason: GapReason::Slow };
         self.framing.frame([gap_event(&gap)], &mut self.pending);
     }
 

@@ -1,8 +1,12 @@
 //! Starts the binary, speaks HTTP to it byte by byte, and leaves nothing behind.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -111,14 +115,7 @@ impl Server {
 
     /// One request on a connection of its own.
     pub(crate) fn request(&self, method: &str, path: &str, fields: &[&str], body: &str) -> Answer {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address);
-        for field in fields {
-            head += &format!("{field}\r\n");
-        }
-        if !body.is_empty() {
-            head += &format!("Content-Length: {}\r\n", body.len());
-        }
-        Answer::parse(&self.raw(format!("{head}\r\n{body}")))
+        Answer::parse(&self.raw(request_text(self.address, method, path, fields, body)))
     }
 
     /// `/stats`, parsed.
@@ -160,6 +157,59 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let connection = TcpStream::connect(address).expect("it listens");
     connection.set_read_timeout(Some(PATIENCE)).expect("a socket");
     connection
+}
+
+/// One request on a connection of its own; all that comes back. The sending side stays open, because proxies take its end
+/// for the end of the client.
+pub(crate) fn exchange(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    fields: &[&str],
+    body: &str,
+) -> String {
+    let mut connection = connect(address);
+    connection.write_all(request_text(address, method, path, fields, body).as_bytes()).expect("sent");
+    let mut answer = Vec::new();
+    let _ = connection.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn request_text(address: SocketAddr, method: &str, path: &str, fields: &[&str], body: &str) -> String {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    for field in fields {
+        head += &format!("{field}\r\n");
+    }
+    if !body.is_empty() {
+        head += &format!("Content-Length: {}\r\n", body.len());
+    }
+    format!("{head}\r\n{body}")
+}
+
+/// A directory of its own, which everybody may enter; removed when dropped.
+pub(crate) struct TempDir(pub(crate) PathBuf);
+
+impl TempDir {
+    pub(crate) fn new() -> TempDir {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("esper-e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).expect("a fresh directory");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("ours");
+        TempDir(path)
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        // A process that is just ending may write into it while it is removed.
+        for _ in 0..100 {
+            if std::fs::remove_dir_all(&self.0).is_ok() || !self.0.exists() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
 }
 
 /// Asks until there is something.
@@ -309,7 +359,8 @@ impl Publisher {
 
     /// Publishes without waiting. A connection that has ended shows in the answer.
     pub(crate) fn send(&mut self, topic: &str, body: &str) {
-        let head = format!("POST /publish/{topic} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head =
+            format!("POST /publish/{topic} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
         let _ = self.reader.get_mut().write_all(format!("{head}{body}").as_bytes());
     }
 

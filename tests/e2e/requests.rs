@@ -140,8 +140,9 @@ fn a_thousand_pipelined_publishes_are_answered_in_order() {
         let mut client = Client::new(&server);
         let mut sender = client.sender();
         let sending = thread::spawn(move || {
-            let requests: String =
-                (0..1000).map(|n| publish("/publish/pipeline1", "", &format!("id: {n}\ndata: {n}"))).collect();
+            let requests: String = (0..1000)
+                .map(|n| publish("/publish/pipeline1", "", &format!("id: {n}\ndata: {n}")))
+                .collect();
             sender.write_all(requests.as_bytes()).unwrap();
         });
         for n in 0..1000 {
@@ -337,7 +338,10 @@ fn head_gets_the_head_of_get_and_no_body() {
     let fields_of = |answer: &Answer| {
         let names = answer.head.lines().skip(1).filter_map(|line| line.split_once(": "));
         // These change from one moment to the next.
-        names.filter(|(name, _)| !["Date", "Content-Length"].contains(name)).map(|f| format!("{f:?}")).collect()
+        names
+            .filter(|(name, _)| !["Date", "Content-Length"].contains(name))
+            .map(|f| format!("{f:?}"))
+            .collect()
     };
     for target in ["/healthz", "/stats", "/nowhere", "/publish/headroute", "/subscribe/bad", "/"] {
         let got = client.ask(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
@@ -507,7 +511,13 @@ fn a_topic_is_percent_decoded_after_the_path_is_split_and_has_no_case() {
 }
 
 /// Publishes, and returns the answer's id and the events that a subscriber got.
-fn roundtrip(server: &Server, stream: &mut Stream, target: &str, field: &str, body: &str) -> (String, Vec<Event>) {
+fn roundtrip(
+    server: &Server,
+    stream: &mut Stream,
+    target: &str,
+    field: &str,
+    body: &str,
+) -> (String, Vec<Event>) {
     let answer = server.request("POST", target, &[field], body);
     let count = published(&answer)["events"].as_u64().unwrap();
     (id_of(&answer), (0..count).map(|_| stream.event()).collect())
@@ -539,7 +549,9 @@ fn event_stream_text_reaches_subscribers_as_it_was_meant() {
         ("id:\ndata: x", &["id:\ndata: x"]),
     ] {
         // What the type says does not matter: these are curl's and fetch's own.
-        for field in ["Content-Type: application/x-www-form-urlencoded", "Content-Type: text/plain;charset=UTF-8"] {
+        for field in
+            ["Content-Type: application/x-www-form-urlencoded", "Content-Type: text/plain;charset=UTF-8"]
+        {
             let (id, events) = roundtrip(&server, &mut stream, "/publish/texts0001", field, body);
             let lines: Vec<_> = events.iter().map(|event| event.lines.clone()).collect();
             let (head, sequence) = id.split_once('-').unwrap();
@@ -599,8 +611,14 @@ fn json_and_wrapped_bodies_are_the_data_of_one_event() {
     let (id, events) = roundtrip(&server, &mut stream, "/publish/wrapped01?id=my+id", json_type, "1");
     assert_eq!((&*id, &*events[0].id, &*events[0].data), ("my id", "my id", "1"));
     // These are event-stream text, though they look alike.
-    for field in ["Content-Type: application/jsonp", "Content-Type: text/json", "Content-Type: application/json+x"] {
-        assert_eq!(server.request("POST", "/publish/wrapped01?event=e", &[field], "{}").status, 400, "{field}");
+    for field in
+        ["Content-Type: application/jsonp", "Content-Type: text/json", "Content-Type: application/json+x"]
+    {
+        assert_eq!(
+            server.request("POST", "/publish/wrapped01?event=e", &[field], "{}").status,
+            400,
+            "{field}"
+        );
     }
 }
 
@@ -635,23 +653,239 @@ fn a_subscriber_resumes_after_the_event_it_names() {
         id_of(&server.post("/publish/resume001", &format!("data: {n}{own}")))
     };
     let ids: Vec<_> = (0..10).map(publish).collect();
+    let mut streams = Vec::new();
     for (n, id) in ids.iter().enumerate() {
-        let query = id.replace(' ', "+");
         let expected: Vec<_> = (n + 1..10).map(|n| n.to_string()).chain(["live".to_owned()]).collect();
-        let mut by_header =
-            Stream::open_with(&server, "/subscribe/resume001?lastEventId=other", &[&format!("Last-Event-ID: {id}")]);
-        let mut by_query = Stream::open(&server, &format!("/subscribe/resume001?x=y&lastEventId={query}"));
-        assert_eq!(server.post("/publish/resume001?wrap&id=own+live", "live").status, 200);
-        assert_eq!(data_until(&mut by_header, "live"), expected, "after {id}");
-        assert_eq!(data_until(&mut by_query, "live"), expected, "after {id}");
-        // Each round leaves one event more to replay: it is the last one of a topic of its own then.
-        if n == 0 {
-            break;
+        // The header outranks the query, which a polyfill's URL may still hold from long ago.
+        let header = format!("Last-Event-ID: {id}");
+        let by_header = Stream::open_with(&server, "/subscribe/resume001?lastEventId=old", &[&header]);
+        let query = format!("/subscribe/resume001?x=y&lastEventId={}", id.replace(' ', "+"));
+        streams.push((by_header, expected.clone()));
+        streams.push((Stream::open(&server, &query), expected));
+    }
+    for path in ["/subscribe/resume001", "/subscribe/resume001?lastEventId="] {
+        // Without an id, or with an empty one, nothing is replayed.
+        streams.push((Stream::open(&server, path), vec!["live".to_owned()]));
+    }
+    server.post("/publish/resume001", "data: live");
+    for (mut stream, expected) in streams {
+        assert_eq!(data_until(&mut stream, "live"), expected);
+    }
+}
+
+#[test]
+fn an_own_id_is_found_again_whatever_it_looks_like() {
+    let server = Server::start(&[]);
+    // Browsers send the id as UTF-8 in a header, where white space around it is lost.
+    for (n, id) in
+        ["a b", " x ", "\t", "é\u{1f600}", "\u{a0}", "\"{}", "1700000000000-5", "a,b", "0"].iter().enumerate()
+    {
+        let topic = format!("ownagain{n}");
+        let path = format!("/publish/{topic}");
+        server.post(&path, &format!("id:{}{id}\ndata: 1", if id.starts_with(' ') { " " } else { "" }));
+        server.post(&path, "data: 2");
+        if id.trim_matches([' ', '\t']).is_empty() {
+            continue;
+        }
+        let mut stream = Stream::open_with(
+            &server,
+            &format!("/subscribe/{topic}"),
+            &[&format!("Last-Event-ID: {}", id.trim_matches([' ', '\t']))],
+        );
+        let event = stream.event();
+        assert_eq!((&*event.name, &*event.data), ("", "2"), "{id:?}");
+    }
+}
+
+#[test]
+fn a_long_history_is_replayed_without_loss_or_doubles_while_publishing_goes_on() {
+    // 2,000 events of 1.5 KiB are some 50 pages of 64 KiB; as many again are published meanwhile.
+    let server = Server::start(&["--history-events", "10000", "--history-bytes", "32MiB"]);
+    let padding = "x".repeat(1500);
+    let body = |n: usize| format!("data: {n}\ndata: {padding}");
+    let mut client = Client::new(&server);
+    let fill: String = (0..2000).map(|n| publish("/publish/history01", "", &body(n))).collect();
+    let mut sender = client.sender();
+    let filling = thread::spawn(move || sender.write_all(fill.as_bytes()).unwrap());
+    let ids: Vec<_> = (0..2000).map(|_| id_of(&client.answer())).collect();
+    filling.join().unwrap();
+
+    let number = |event: &Event| event.data.lines().next().unwrap().parse::<usize>().unwrap();
+    thread::scope(|scope| {
+        for after in [0, 1, 700, 1400, 1990, 1999] {
+            let (server, id) = (&server, &ids[after]);
+            scope.spawn(move || {
+                let field = format!("Last-Event-ID: {id}");
+                let mut stream = Stream::open_with(server, "/subscribe/history01", &[&field]);
+                for n in after + 1..4000 {
+                    let event = stream.event();
+                    assert_eq!((&*event.name, number(&event)), ("", n), "after {after}");
+                }
+            });
+        }
+        for n in 2000..4000 {
+            assert_eq!(client.ask(publish("/publish/history01", "", &body(n))).status, 200);
+        }
+    });
+}
+
+#[test]
+fn a_subscriber_that_reconnects_again_and_again_misses_nothing_and_sees_nothing_twice() {
+    let server = Server::start(&["--history-events", "10000"]);
+    let last = 3000;
+    let mut first = Stream::open(&server, "/subscribe/reconnect1");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = Client::new(&server);
+            for n in 0..=last {
+                let own = if n % 7 == 0 { format!("id: own-{n}\n") } else { String::new() };
+                let request = publish("/publish/reconnect1", "", &format!("{own}data: {n}"));
+                assert_eq!(client.ask(request).status, 200);
+            }
+        });
+        let (mut next, mut id) = (0, String::new());
+        let mut take = |stream: &mut Stream, count: usize| {
+            for _ in 0..count {
+                let event = stream.event();
+                assert_eq!((&*event.name, &*event.data), ("", &*next.to_string()));
+                id = event.id;
+                next += 1;
+                if next > last {
+                    return None;
+                }
+            }
+            Some(id.clone())
+        };
+        let mut resume = take(&mut first, 1);
+        for round in 1.. {
+            let Some(id) = resume else { break };
+            let field = format!("Last-Event-ID: {id}");
+            let mut stream = Stream::open_with(&server, "/subscribe/reconnect1", &[&field]);
+            resume = take(&mut stream, round % 50 + 1);
+        }
+    });
+}
+
+/// A gap's data.
+fn gap(event: &Event) -> Value {
+    assert_eq!((&*event.name, &*event.id), ("gap", ""), "{event:?}");
+    serde_json::from_str(&event.data).unwrap()
+}
+
+#[test]
+fn whoever_resumes_after_an_unknown_id_is_told_of_a_gap_and_gets_what_is_kept() {
+    let server = Server::start(&[]);
+    let id = id_of(&server.post("/publish/unknown01", "data: 1\n\ndata: 2"));
+    let (run, last) = id.split_once('-').unwrap();
+    let later = last.parse::<u64>().unwrap() + 1000;
+    for unknown in ["never", "1-1", &format!("{run}-0{last}"), &format!("{run}-{later}"), "a\"b", "é"] {
+        let field = format!("Last-Event-ID: {unknown}");
+        let mut stream = Stream::open_with(&server, "/subscribe/unknown01", &[&field]);
+        assert_eq!(gap(&stream.event()), json!({"from": unknown, "reason": "unknown"}));
+        assert_eq!((stream.event().data, stream.event().data), ("1".to_owned(), "2".to_owned()));
+    }
+    // A topic that nobody has published to knows no id either.
+    let mut stream = Stream::open_with(&server, "/subscribe/unknown02", &["Last-Event-ID: never"]);
+    assert_eq!(gap(&stream.event()), json!({"from": "never", "reason": "unknown"}));
+}
+
+#[test]
+fn whoever_missed_what_is_no_longer_kept_is_told_of_a_gap_and_nobody_else() {
+    let server = Server::start(&["--history-events", "3"]);
+    let ids: Vec<_> = (0..8)
+        .map(|n| {
+            let own = if n % 2 == 0 { format!("\nid: own-{n}") } else { String::new() };
+            id_of(&server.post("/publish/trimmed01", &format!("data: {n}{own}")))
+        })
+        .collect();
+    for (n, id) in ids.iter().enumerate() {
+        let field = format!("Last-Event-ID: {id}");
+        let mut stream = Stream::open_with(&server, "/subscribe/trimmed01", &[&field]);
+        if n < 4 {
+            // An own id that is no longer kept is one that nobody knows.
+            let reason = if n % 2 == 0 { "unknown" } else { "trimmed" };
+            assert_eq!(gap(&stream.event()), json!({"from": id, "reason": reason}), "after {n}");
+        }
+        for kept in 5.max(n + 1)..8 {
+            assert_eq!(stream.event().data, kept.to_string(), "after {n}");
         }
     }
-    let mut fresh = Stream::open(&server, "/subscribe/resume001");
-    let mut empty = Stream::open_with(&server, "/subscribe/resume001?lastEventId=", &["Last-Event-ID:"]);
-    server.post("/publish/resume001", "data: new");
-    assert_eq!(fresh.event().data, "new", "without an id nothing is replayed");
-    assert_eq!(empty.event().data, "new", "an empty id is none");
+}
+
+#[test]
+fn a_quiet_topic_yields_no_false_gap() {
+    // Everything is dropped for its age, other topics go on, and the subscriber had seen the last event.
+    let server = Server::start(&["--history-age", "50ms"]);
+    for (topic, own) in [("quiet0001", ""), ("quiet0002", "\nid: own")] {
+        let path = format!("/publish/{topic}");
+        let missed = id_of(&server.post(&path, "data: missed"));
+        let last = id_of(&server.post(&path, &format!("data: last{own}")));
+        for n in 0..100 {
+            server.post("/publish/noisy0001", &format!("data: {n}"));
+        }
+        eventually("history is empty", || {
+            let is_empty = server.stats()["shards"].as_array()?.iter().all(|s| s["history_bytes"] == 0);
+            is_empty.then_some(())
+        });
+        let resume = |id: &str| {
+            let field = format!("Last-Event-ID: {id}");
+            Stream::open_with(&server, &format!("/subscribe/{topic}"), &[&field])
+        };
+        let (mut up_to_date, mut behind) = (resume(&last), resume(&missed));
+        server.post(&path, "data: live");
+        assert_eq!(up_to_date.event().data, "live", "{topic}");
+        assert_eq!(gap(&behind.event()), json!({"from": missed, "reason": "trimmed"}), "{topic}");
+        assert_eq!(behind.event().data, "live", "{topic}");
+    }
+}
+
+#[test]
+fn an_id_used_twice_means_its_later_use() {
+    let server = Server::start(&[]);
+    for body in ["data: 1\nid: same", "data: 2", "data: 3\nid: same", "data: 4"] {
+        server.post("/publish/usedtwice", body);
+    }
+    let mut stream = Stream::open_with(&server, "/subscribe/usedtwice", &["Last-Event-ID: same"]);
+    assert_eq!(stream.event().data, "4");
+}
+
+#[test]
+fn stats_count_what_happened() {
+    let server = Server::start(&[]);
+    let before = server.stats();
+    for name in ["clients", "topics", "published", "delivered", "bytes", "evicted", "refused"] {
+        assert_eq!(before[name], 0, "{name}: {before}");
+    }
+    assert!(before["uptime_s"].is_number(), "{before}");
+
+    let mut streams: Vec<_> =
+        (0..6).map(|n| Stream::open(&server, &format!("/subscribe/counted0{}", n % 2))).collect();
+    server.post("/publish/counted00", "data: 1\n\ndata: 2");
+    server.post("/publish/counted01", "data: 3");
+    server.post("/publish/counted02", "data: nobody listens");
+    server.post("/publish/counted00", "no data");
+    server.get("/nowhere");
+    for (n, stream) in streams.iter_mut().enumerate() {
+        data_until(stream, if n % 2 == 0 { "2" } else { "3" });
+    }
+    let expected =
+        [("clients", 6), ("topics", 3), ("published", 4), ("delivered", 9), ("evicted", 0), ("refused", 2)];
+    // A delivery is counted when the kernel has taken it, and a topic at the end of a turn.
+    let stats = eventually("the counts are complete", || {
+        let stats = server.stats();
+        expected.iter().all(|(name, count)| stats[name] == *count).then_some(stats)
+    });
+    assert!(stats["bytes"].as_u64().unwrap() > 0, "{stats}");
+    let latency = &stats["publish_to_send_us"];
+    assert!(latency["count"].as_u64().unwrap() > 0, "{latency}");
+    let [p50, p99, max] = ["p50", "p99", "max"].map(|name| latency[name].as_u64().unwrap());
+    assert!(p50 <= p99 && p99 <= max, "{latency}");
+
+    let shards = stats["shards"].as_array().unwrap();
+    for (name, total) in expected {
+        let sum: u64 = shards.iter().map(|shard| shard[name].as_u64().unwrap()).sum();
+        assert_eq!(sum, total, "{name}: {stats}");
+    }
+    drop(streams);
+    eventually("the subscribers are gone", || (server.stats()["clients"] == 0).then_some(()));
 }

@@ -1,0 +1,370 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Wake;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::budget::Budget;
+use crate::shard::subscriber::Outgoing;
+use crate::topic::TopicHasher;
+
+const LIMITS: FanoutLimits = FanoutLimits {
+    lag_bytes_max: 1000,
+    epoch: None,
+    skip_slow: false,
+    heartbeat_ms: 1000,
+    send_timeout_ms: 5000,
+    retry_min_ms: 10,
+    retry_max_ms: 20,
+};
+
+/// Counts wake-ups.
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct Tester {
+    fanout: Fanout,
+    hasher: TopicHasher,
+    bell: Arc<Bell>,
+    out: Vec<Post>,
+    now_ms: u64,
+    sequence: u64,
+}
+
+impl Tester {
+    fn new(limits: FanoutLimits) -> Self {
+        Tester {
+            fanout: Fanout::new(0, 1, limits, 0),
+            hasher: TopicHasher::new(),
+            bell: Arc::default(),
+            out: Vec::new(),
+            now_ms: 0,
+            sequence: 0,
+        }
+    }
+
+    fn topic(&self, n: usize) -> Topic {
+        Topic::parse(format!("topicnumber{n}").as_bytes(), &self.hasher).unwrap()
+    }
+
+    fn subscribe(&mut self, topic: usize, expires_s: u64) -> Key {
+        let subscription = Subscription {
+            topic: self.topic(topic),
+            framing: Framing::Plain,
+            last_event_id: None,
+            expires_s,
+            opening: Opening { head: "HEAD\n".into(), refusal: "NO\n".into() },
+        };
+        self.fanout.subscribe(subscription, self.now_ms, &mut self.out)
+    }
+
+    /// A subscriber that has its head and is idle.
+    fn idle(&mut self, topic: usize, expires_s: u64) -> Key {
+        let key = self.subscribe(topic, expires_s);
+        self.page(key, &[], true);
+        assert_eq!(self.send(key), "HEAD\n");
+        self.sent(key);
+        assert_eq!(self.send(key), "");
+        key
+    }
+
+    fn page(&mut self, key: Key, frames: &[&'static str], joined: bool) {
+        let frames = frames.iter().map(|frame| Bytes::from_static(frame.as_bytes())).collect();
+        self.fanout.handle(ToFanout::Page { key, gap: None, frames, upto: 7, joined });
+    }
+
+    fn gain(&mut self, topic: usize, frame: &str) {
+        self.sequence += 1;
+        let message = ToFanout::Events {
+            topic: self.topic(topic),
+            frames: Bytes::copy_from_slice(frame.as_bytes()),
+            count: 1,
+            last: self.sequence,
+            at_us: 0,
+            charge: Arc::new(Budget::new(9, 9).take(1).unwrap()),
+        };
+        self.fanout.handle(message);
+    }
+
+    fn next(&mut self, key: Key) -> Next {
+        self.fanout.next(key, &Waker::from(Arc::clone(&self.bell)), self.now_ms)
+    }
+
+    /// What the subscriber is sent now; nothing when it waits.
+    fn send(&mut self, key: Key) -> String {
+        match self.next(key) {
+            Next::Send(Outgoing { buffers, .. }) => String::from_utf8(buffers.concat()).unwrap(),
+            Next::Wait => String::new(),
+            Next::Close => "CLOSE".to_owned(),
+        }
+    }
+
+    fn sent(&mut self, key: Key) {
+        self.fanout.sent(key, self.now_ms, &mut self.out);
+    }
+
+    fn sweep(&mut self, unix_s: u64) {
+        self.fanout.sweep(1, self.now_ms, unix_s);
+    }
+
+    fn wakes(&self) -> usize {
+        self.bell.0.swap(0, Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn nothing_is_sent_before_home_has_answered_the_join() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.subscribe(1, u64::MAX);
+    assert!(matches!(&tester.out[..], [Post { to: 0, message: Message::Home(ToHome::Join { .. }) }]));
+    tester.gain(1, "early\n\n");
+    tester.fanout.seal_all();
+    assert_eq!(tester.send(key), "");
+    tester.page(key, &["page\n\n"], true);
+    assert_eq!(tester.wakes(), 1);
+    assert_eq!(tester.send(key), "HEAD\npage\n\n", "and what came before the seam is in the page");
+}
+
+#[test]
+fn a_page_is_asked_for_when_the_last_one_is_sent() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.subscribe(1, u64::MAX);
+    tester.page(key, &["one\n\n"], false);
+    assert_eq!(tester.send(key), "HEAD\none\n\n");
+    tester.out.clear();
+    assert_eq!(tester.send(key), "", "one send at a time");
+    assert!(tester.out.is_empty());
+    tester.sent(key);
+    assert!(matches!(&tester.out[..], [Post { message: Message::Home(ToHome::More { after: 7, .. }), .. }]));
+    tester.page(key, &["two\n\n"], true);
+    assert_eq!(tester.send(key), "two\n\n");
+}
+
+#[test]
+fn topics_take_turns_in_starting_their_sends() {
+    let mut tester = Tester::new(LIMITS);
+    for _ in 0..3 * TOPIC_SENDS_PER_TURN {
+        tester.idle(1, u64::MAX);
+    }
+    let other = tester.idle(2, u64::MAX);
+    tester.gain(2, "small\n\n");
+    tester.gain(1, "large\n\n");
+    tester.fanout.seal_all();
+    tester.wakes();
+    // The large topic was sealed first, and yet the small one comes right after its first share.
+    assert!(tester.fanout.start_sends(TOPIC_SENDS_PER_TURN + 1));
+    assert_eq!(tester.wakes(), TOPIC_SENDS_PER_TURN + 1);
+    assert_eq!(tester.send(other), "small\n\n");
+    assert!(!tester.fanout.start_sends(usize::MAX));
+    assert_eq!(tester.wakes(), 2 * TOPIC_SENDS_PER_TURN);
+}
+
+#[test]
+fn an_idle_subscriber_is_woken_once_a_block_however_often_it_asks() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.idle(1, u64::MAX);
+    for _ in 0..3 {
+        assert_eq!(tester.send(key), "");
+    }
+    tester.gain(1, "event\n\n");
+    tester.fanout.seal_all();
+    tester.wakes();
+    tester.fanout.start_sends(usize::MAX);
+    assert_eq!(tester.wakes(), 1);
+}
+
+#[test]
+fn who_leaves_takes_only_itself_off_the_list_of_the_idle() {
+    let mut tester = Tester::new(LIMITS);
+    let keys: Vec<_> = (0..4).map(|_| tester.idle(1, u64::MAX)).collect();
+    tester.fanout.leave(keys[0], &mut tester.out);
+    tester.fanout.leave(keys[3], &mut tester.out);
+    tester.gain(1, "event\n\n");
+    tester.fanout.seal_all();
+    tester.wakes();
+    tester.fanout.start_sends(usize::MAX);
+    assert_eq!(tester.wakes(), 2);
+    for key in &keys[1..3] {
+        assert_eq!(tester.send(*key), "event\n\n");
+    }
+}
+
+#[test]
+fn the_last_to_leave_tells_home() {
+    let mut tester = Tester::new(LIMITS);
+    let (first, second) = (tester.idle(1, u64::MAX), tester.idle(1, u64::MAX));
+    tester.out.clear();
+    tester.fanout.leave(first, &mut tester.out);
+    assert!(tester.out.is_empty());
+    tester.fanout.leave(second, &mut tester.out);
+    assert!(matches!(&tester.out[..], [Post { message: Message::Home(ToHome::Leave { .. }), .. }]));
+}
+
+#[test]
+fn a_quiet_subscriber_gets_a_comment_within_the_interval_and_a_busy_one_none() {
+    let mut tester = Tester::new(LIMITS);
+    let (quiet, busy) = (tester.idle(1, u64::MAX), tester.idle(2, u64::MAX));
+    tester.now_ms = 700;
+    tester.sweep(0);
+    assert_eq!(tester.send(quiet), "", "at most a quarter early");
+    tester.gain(2, "event\n\n");
+    tester.fanout.seal_all();
+    assert_eq!(tester.send(busy), "event\n\n");
+    tester.sent(busy);
+    tester.now_ms = 1000;
+    tester.sweep(0);
+    assert_eq!((tester.send(quiet).as_str(), tester.send(busy).as_str()), (":\n\n", ""));
+}
+
+#[test]
+fn heartbeats_of_a_crowd_are_spread() {
+    let mut tester = Tester::new(LIMITS);
+    let keys: Vec<_> = (0..400).map(|_| tester.idle(1, u64::MAX)).collect();
+    let mut beats = Vec::new();
+    for now_ms in [800, 850, 900, 950, 1000] {
+        tester.now_ms = now_ms;
+        tester.sweep(0);
+        beats.push(keys.iter().filter(|key| tester.send(**key) == ":\n\n").count());
+    }
+    assert_eq!(beats.iter().sum::<usize>(), 400);
+    assert!(beats.iter().all(|count| (40..120).contains(count)), "{beats:?}");
+}
+
+#[test]
+fn a_stream_whose_token_expires_says_so_and_ends() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.idle(1, 100);
+    tester.gain(1, "not for it any more\n\n");
+    tester.fanout.seal_all();
+    tester.sweep(99);
+    tester.wakes();
+    tester.sweep(100);
+    assert_eq!(tester.wakes(), 1);
+    assert_eq!(tester.send(key), "event:expired\ndata:token expired\n\n");
+    tester.sent(key);
+    assert_eq!(tester.send(key), "CLOSE");
+    assert_eq!(tester.fanout.log_bytes(), 0);
+}
+
+#[test]
+fn a_stream_that_expires_before_it_begins_has_a_head_all_the_same() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.subscribe(1, 100);
+    tester.sweep(100);
+    assert_eq!(tester.send(key), "");
+    tester.page(key, &["page\n\n"], true);
+    assert_eq!(tester.send(key), "HEAD\nevent:expired\ndata:token expired\n\n");
+}
+
+#[test]
+fn a_send_that_takes_too_long_ends_the_connection_under_either_policy() {
+    for skip_slow in [false, true] {
+        let mut tester = Tester::new(FanoutLimits { skip_slow, ..LIMITS });
+        let key = tester.idle(1, u64::MAX);
+        tester.gain(1, "event\n\n");
+        tester.fanout.seal_all();
+        assert_eq!(tester.send(key), "event\n\n");
+        tester.now_ms = 5000;
+        tester.sweep(0);
+        assert_eq!(tester.send(key), "");
+        tester.now_ms = 5001;
+        tester.sweep(0);
+        assert_eq!((tester.send(key).as_str(), tester.fanout.evicted), ("CLOSE", 1));
+    }
+}
+
+#[test]
+fn the_log_of_a_stalled_subscriber_is_bounded_and_its_end_or_gap_follows() {
+    for (skip_slow, expected) in
+        [(false, "CLOSE"), (true, "event:gap\ndata:{\"from\":\"9-7\",\"reason\":\"slow\"}\n\n")]
+    {
+        let mut tester = Tester::new(FanoutLimits { skip_slow, epoch: Some(Epoch::at(9)), ..LIMITS });
+        let key = tester.idle(1, u64::MAX);
+        for _ in 0..100 {
+            tester.gain(1, &"x".repeat(100));
+            tester.fanout.seal_all();
+            assert!(tester.fanout.log_bytes() <= 1000, "{}", tester.fanout.log_bytes());
+        }
+        assert_eq!(tester.send(key), expected);
+    }
+}
+
+#[test]
+fn a_block_larger_than_the_lag_reaches_those_who_keep_up() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.idle(1, u64::MAX);
+    tester.gain(1, &"x".repeat(5000));
+    tester.fanout.seal_all();
+    assert_eq!(tester.send(key).len(), 5000);
+}
+
+#[test]
+fn logs_that_hold_too_much_together_are_halved_largest_first() {
+    let mut tester = Tester::new(FanoutLimits { lag_bytes_max: 1 << 20, ..LIMITS });
+    let (small, large) = (tester.idle(1, u64::MAX), tester.idle(2, u64::MAX));
+    for _ in 0..10 {
+        tester.gain(1, "x");
+        tester.gain(2, &"x".repeat(100));
+        tester.fanout.seal_all();
+    }
+    tester.fanout.trim_largest();
+    assert_eq!(tester.send(large), "CLOSE");
+    assert_eq!(tester.send(small), "x".repeat(10));
+}
+
+#[test]
+fn closing_streams_sends_what_is_due_and_draws_each_return_at_random() {
+    let mut tester = Tester::new(LIMITS);
+    let keys: Vec<_> = (0..20).map(|_| tester.idle(1, u64::MAX)).collect();
+    tester.gain(1, "last\n\n");
+    tester.fanout.seal_all();
+    tester.fanout.close_streams();
+    let mut drawn = Vec::new();
+    for key in keys {
+        assert_eq!(tester.send(key), "last\n\n");
+        tester.sent(key);
+        let retry = tester.send(key);
+        let ms: u64 = retry.trim_end().strip_prefix("retry:").unwrap().parse().unwrap();
+        assert!((10..=20).contains(&ms));
+        drawn.push(ms);
+        tester.sent(key);
+        assert_eq!(tester.send(key), "CLOSE");
+    }
+    drawn.sort_unstable();
+    drawn.dedup();
+    assert!(drawn.len() > 1);
+}
+
+#[test]
+fn a_topic_that_home_has_no_room_for_is_refused_with_its_answer() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.subscribe(1, u64::MAX);
+    tester.fanout.handle(ToFanout::Refused { key });
+    assert_eq!(tester.send(key), "NO\n");
+    tester.sent(key);
+    assert_eq!(tester.send(key), "CLOSE");
+}
+
+#[test]
+fn a_late_answer_finds_nobody_in_the_place_of_one_that_left() {
+    let mut tester = Tester::new(LIMITS);
+    let old = tester.subscribe(1, u64::MAX);
+    tester.fanout.leave(old, &mut tester.out);
+    let new = tester.subscribe(2, u64::MAX);
+    tester.page(old, &["another's\n\n"], true);
+    assert_eq!(tester.send(new), "");
+    assert_eq!(tester.send(old), "CLOSE");
+}
+
+#[test]
+fn an_idle_subscriber_is_small() {
+    // It is held 15,000 times and more.
+    assert!(size_of::<Subscriber>() <= 152, "{}", size_of::<Subscriber>());
+}
