@@ -1,4 +1,5 @@
-//! A slab whose keys name one tenant only: an answer that comes back late finds nobody, never the next tenant.
+//! A slab whose keys name one tenant only: an answer that comes back late finds nobody, never the next
+//! tenant.
 
 use slab::Slab;
 

@@ -1,8 +1,8 @@
 //! What may be under way between shards: one budget of bytes and messages for the whole server.
 //!
-//! Mailboxes are unbounded in form, because two full ones waiting for each other would never move again. They are
-//! bounded here instead, at the door: a publish is posted only with a [`Charge`] in hand, and the charge is given
-//! back when the last shard that was told of it has drained its message.
+//! Mailboxes are unbounded in form, because two full ones waiting for each other would never move again. They
+//! are bounded here instead, at the door: a publish is posted only with a [`Charge`] in hand, and the charge
+//! is given back when the last shard that was told of it has drained its message.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,8 +26,8 @@ impl Budget {
         })
     }
 
-    /// Takes room for one message of `bytes`, or nothing when there is none. A message larger than the whole budget
-    /// is let through alone, or it could never pass.
+    /// Takes room for one message of `bytes`, or nothing when there is none. A message larger than the whole
+    /// budget is let through alone, or it could never pass.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
         // Relaxed: these are counts, and nothing is published through them.
         let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);

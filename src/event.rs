@@ -29,7 +29,8 @@ pub(crate) struct Event<'a> {
     /// The event's lines, comments among them, each ended by LF. There is no blank line in them or after
     /// them: who writes the frame ends it with one, after an `id:` line of its own where it adds one.
     pub(crate) lines: &'a [u8],
-    /// The value of the event's last `id` line, without white space around it. `None` without one, and when it is empty.
+    /// The value of the event's last `id` line, without white space around it. `None` without one, and when
+    /// it is empty.
     pub(crate) id: Option<&'a str>,
 }
 
@@ -253,8 +254,8 @@ pub(crate) enum EventError {
     },
 }
 
-/// An id as it comes back in a `Last-Event-ID` header, which has no white space around it (RFC 9110, section 5.5);
-/// `None` when nothing is left.
+/// An id as it comes back in a `Last-Event-ID` header, which has no white space around it (RFC 9110, section
+/// 5.5); `None` when nothing is left.
 pub(crate) fn known_id(id: &str) -> Option<&str> {
     let id = id.trim_matches([' ', '\t']);
     (!id.is_empty()).then_some(id)

@@ -1,8 +1,8 @@
 //! The ids that esper gives: `<unix-ms>-<n>`.
 //!
-//! The first part is when this run began, the second the event's place in its home shard's sequence. A first part that is
-//! fixed for the run tells ids of this run from those of an earlier one, or of another instance behind the same
-//! balancer, exactly; a part that moved with the clock could only guess.
+//! The first part is when this run began, the second the event's place in its home shard's sequence. A first
+//! part that is fixed for the run tells ids of this run from those of an earlier one, or of another instance
+//! behind the same balancer, exactly; a part that moved with the clock could only guess.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

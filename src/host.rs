@@ -12,7 +12,8 @@ const FILES_PER_SHARD: u64 = 8;
 const FILES_BESIDE: u64 = 64;
 /// Connections the kernel holds until they are accepted; it takes `net.core.somaxconn` when that is less.
 const BACKLOG: i32 = 65_535;
-/// The kernel's buffer per subscriber. Left to itself it grows to megabytes, and a stalled client would hold them.
+/// The kernel's buffer per subscriber. Left to itself it grows to megabytes, and a stalled client would hold
+/// them.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 
 /// Raises the soft file limit to the hard one; returns how many files may be open.
@@ -35,15 +36,16 @@ pub(crate) fn subscribers_allowed(files: u64, shards: usize) -> usize {
 /// What accepted connections inherit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SocketOptions {
-    /// Data the peer does not acknowledge for so long ends the connection: noticed in two heartbeats, not in a
-    /// quarter of an hour.
+    /// Data the peer does not acknowledge for so long ends the connection: noticed in two heartbeats, not in
+    /// a quarter of an hour.
     pub(crate) user_timeout: Duration,
     /// Without heartbeats the kernel asks silent peers itself.
     pub(crate) keepalive: bool,
 }
 
-/// Opens one listener per shard on the same address; port 0 takes a free one. With `exclusive`, an address that another process
-/// listens on is refused, though it shares its port: `SO_REUSEPORT` alone would split the connections between the two.
+/// Opens one listener per shard on the same address; port 0 takes a free one. With `exclusive`, an address
+/// that another process listens on is refused, though it shares its port: `SO_REUSEPORT` alone would split
+/// the connections between the two.
 pub(crate) fn listen(
     address: SocketAddr,
     shards: usize,

@@ -1,4 +1,45 @@
-//! esper: a standalone Server-Sent Events broker on one io_uring runtime per core.
+//! esper: a standalone Server-Sent Events broker for Linux, one io_uring runtime per core.
+//!
+//! # The ideas
+//!
+//! A **shard** is one thread on one CPU: its own listener (`SO_REUSEPORT`), its own tokio-uring runtime, its
+//! own connections and topics. Shards share counters and nothing else; what they have to say to one another
+//! goes through mailboxes.
+//!
+//! ```text
+//! bytes in -> http -> routes -> publish ─┐                    ┌─> fanout: block in the topic's log -> cursors -> bytes out
+//!                                        ▼                    │   (each shard with subscribers)
+//!                              home: order, id, frame, history┘
+//!                              (one shard per topic) ─────────> 200 to the publisher
+//! ```
+//!
+//! - **One writer per topic.** A topic's *home* shard, chosen by a hash, gives each event its place and its
+//!   id, serialises it once, keeps it for replay, and posts the shared bytes to the shards with subscribers.
+//!   Channels are first in, first out, so everybody sees one order without a lock.
+//! - **A subscriber is a cursor, not a queue.** What a topic gained in one turn of a shard is one block of
+//!   its *log*; a subscriber is a place in that log, and one send covers everything from there to the tail.
+//!   Under load turns grow longer and blocks larger by themselves, and the cost of a delivery falls from a
+//!   system call to a copy of memory.
+//! - **Too slow is a place as well.** A log keeps a block only while a cursor is at or before it, and is
+//!   trimmed at a limit. A subscriber it is trimmed past is cut, or skipped forward and told so.
+//! - **Decide without I/O.** Requests, events, tokens, homes, logs and cursors take bytes and the time, and
+//!   return what to do. Only `server`, `host` and five files of `shard` know threads, sockets or the runtime.
+//!   So a seeded simulation can run several shards in one thread against a naive model.
+//! - **Memory is bounded at the door.** No shard waits for another's mailbox. A publish takes room from one
+//!   budget before it is posted, and gives it back when the last shard has taken it in; without room its
+//!   publisher is not read from.
+//!
+//! # The rooms
+//!
+//! | | |
+//! |---|---|
+//! | [`config`] | flags and variables become one checked [`config::Config`] |
+//! | `server`, `host` | starts and ends the shards; what the machine allows |
+//! | `shared`, `stats`, `budget`, `clock` | the little that all shards share |
+//! | `http`, `routes`, `auth` | a request's bytes, what it asks for, whether it may |
+//! | `topic`, `event`, `event_id` | names, what a publisher sent, ids |
+//! | `shard` | one core's part; its own page says more |
+
 #![forbid(unsafe_code)]
 
 mod arena;

@@ -1,5 +1,7 @@
 //! The `esper` binary: flags become a configuration, the configuration a server, and signals end it.
 
+#![forbid(unsafe_code)]
+
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -67,8 +69,8 @@ fn start_log(config: &Config) {
     }
 }
 
-/// A panic is a bug, and what it leaves behind on its shard cannot be trusted: it ends the server, which is started
-/// again, instead of one task that nobody misses.
+/// A panic is a bug, and what it leaves behind on its shard cannot be trusted: it ends the server, which is
+/// started again, instead of one task that nobody misses.
 fn end_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!("bug: {panic}");

@@ -1,5 +1,5 @@
-//! What a request asks for, and whether whoever asks may have it. Decided from the head alone, so that a request that is
-//! refused never gets to fill memory with its body.
+//! What a request asks for, and whether whoever asks may have it. Decided from the head alone, so that a
+//! request that is refused never gets to fill memory with its body.
 
 use std::borrow::Cow;
 
@@ -113,7 +113,8 @@ fn subscribe(head: &Head, topic: &[u8], access: &Access, now_s: u64) -> Result<A
     let topic = parse_topic(topic, access)?;
     let mut expires_s = u64::MAX;
     if let Some(keys) = &access.subscriber {
-        // A cookie would let any page that the user visits publish in the user's name; reading is guarded by CORS.
+        // A cookie would let any page that the user visits publish in the user's name; reading is guarded by
+        // CORS.
         let grant = verify(head, keys, Some(&access.cookie_name), now_s)?;
         covers(&grant, &topic)?;
         expires_s = grant.expires_s;

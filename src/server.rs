@@ -24,8 +24,8 @@ use crate::shared::{Access, Shared, Streams};
 use crate::stats::{Counter, ShardStats, Stats};
 use crate::topic::TopicHasher;
 
-/// Operations queued before the kernel is told: large enough that a turn's sends go in one call, small enough that the first of
-/// them does not wait for the last.
+/// Operations queued before the kernel is told: large enough that a turn's sends go in one call, small enough
+/// that the first of them does not wait for the last.
 const SUBMISSIONS: u32 = 256;
 /// The most completions a ring may hold.
 const COMPLETIONS_MAX: u64 = 65_536;
@@ -144,8 +144,8 @@ impl Server {
         self.ended.recv_timeout(patience).unwrap_or(Ok(()))
     }
 
-    /// Ends in order: tells balancers, takes nothing new, answers what is under way, sends subscribers what they have coming and
-    /// when to return, and closes; all within the drain time.
+    /// Ends in order: tells balancers, takes nothing new, answers what is under way, sends subscribers what
+    /// they have coming and when to return, and closes; all within the drain time.
     pub fn stop(self) {
         let drain = self.shared.config.drain;
         let deadline = Instant::now() + drain.delay + drain.time_max;
@@ -244,7 +244,8 @@ pub(crate) fn shared(config: Config, subscribers_allowed: usize) -> Result<Share
     })
 }
 
-/// Room for a read and a send of every connection a shard may get: what does not fit waits in the kernel, at a cost.
+/// Room for a read and a send of every connection a shard may get: what does not fit waits in the kernel, at
+/// a cost.
 fn completions(files: u64, shards: usize) -> u32 {
     let wanted = (2 * files.min(COMPLETIONS_MAX) / shards as u64).max(u64::from(2 * SUBMISSIONS));
     wanted.next_power_of_two().min(COMPLETIONS_MAX) as u32

@@ -41,7 +41,8 @@ impl Counter {
     }
 }
 
-/// The counters of one shard, on cache lines of their own: two shards counting on one line would pass it to and fro.
+/// The counters of one shard, on cache lines of their own: two shards counting on one line would pass it to
+/// and fro.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct ShardStats {

@@ -299,7 +299,7 @@ mod tests {
             request.write(&Stamp { topic: 0, publisher: 0, sequence, due_ns: 7 }, &mut out);
         }
         let one = "POST /p/a HTTP/1.1\r\nHost: 127.0.0.1:3000\r\nContent-Type: text/event-stream\r\n\
-                   Content-Length: 47\r\n\r\ndata:xx000000.000.000000000N.000000000000007~\n\n";
+                   Content-Length: 47\r\n\r\ndata:xxxxxxxxx0000000000000000N0000000000007~\n\n";
         let expected = one.replace('N', "0") + &one.replace('N', "1");
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }

@@ -25,7 +25,7 @@ fn fits(limit: Option<u64>, subscribers: u64, publishers: u64, threads: u64) -> 
     }
 }
 
-/// CPU time and memory of a process at one moment.
+/// CPU time and memory of a process and all it started, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Usage {
     /// User and system time since it began, in seconds; the kernel counts in ticks of 10 ms.
@@ -35,13 +35,35 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// Of process `pid`, or of this one; `None` when there is no such process.
+    /// Of process `pid` and those under it, or of this one alone; `None` when there is no such process.
+    ///
+    /// With those under it, because servers such as nginx do their work in children.
     pub(crate) fn now(pid: Option<u32>) -> Option<Usage> {
-        let folder = pid.map_or("/proc/self".to_owned(), |pid| format!("/proc/{pid}"));
+        let Some(pid) = pid else { return Usage::of("/proc/self") };
+        let mut all = Usage::of(&format!("/proc/{pid}"))?;
+        let mut below = children(pid);
+        while let Some(pid) = below.pop() {
+            // One that ended meanwhile has its time with its parent's children, which nobody counts.
+            let one = Usage::of(&format!("/proc/{pid}")).unwrap_or_default();
+            all = Usage { cpu_s: all.cpu_s + one.cpu_s, rss_bytes: all.rss_bytes + one.rss_bytes };
+            below.extend(children(pid));
+        }
+        Some(all)
+    }
+
+    fn of(folder: &str) -> Option<Usage> {
         let ticks = cpu_ticks(&std::fs::read_to_string(format!("{folder}/stat")).ok()?)?;
         let rss_bytes = rss_bytes(&std::fs::read_to_string(format!("{folder}/status")).ok()?)?;
         Some(Usage { cpu_s: ticks as f64 / rustix::param::clock_ticks_per_second() as f64, rss_bytes })
     }
+}
+
+/// Processes started by any thread of `pid`; none where the kernel does not tell.
+fn children(pid: u32) -> Vec<u32> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let lists =
+        threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| list.split_ascii_whitespace().flat_map(str::parse).collect::<Vec<u32>>()).collect()
 }
 
 /// utime and stime: fields 14 and 15, counted behind the name, which may hold spaces and parentheses itself.
@@ -78,5 +100,14 @@ mod tests {
     fn this_process_is_found_and_a_missing_one_is_not() {
         assert!(Usage::now(None).unwrap().rss_bytes > 100_000);
         assert_eq!(Usage::now(Some(u32::MAX)), None);
+    }
+
+    #[test]
+    fn what_a_process_started_counts_with_it() {
+        let mut child = std::process::Command::new("sleep").arg("10").spawn().unwrap();
+        let started = children(std::process::id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(started.contains(&child.id()), "{started:?}");
     }
 }

@@ -1,22 +1,46 @@
 //! What the threads of a run have in common: one clock, a flag to stop, how far each has come.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
 
-/// Nanoseconds since the program began. Publishers write it into stamps and subscribers compare with it.
+/// Nanoseconds since the run began. Publishers write it into stamps and subscribers compare with it.
+///
+/// It is the machine's monotonic clock, so that all processes of a run share it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock(Instant);
+pub(crate) struct Clock {
+    start_ns: u64,
+}
 
 impl Clock {
     /// Starts at 0.
     pub(crate) fn start() -> Clock {
-        Clock(Instant::now())
+        Clock { start_ns: read_ns(ClockId::Monotonic) }
     }
 
-    /// Nanoseconds since the start: 15 digits of them are 11 days.
-    pub(crate) fn now_ns(&self) -> u64 {
-        self.0.elapsed().as_nanos() as u64
+    /// The clock of another process of this run, from what its [`Clock::started_ns`] told.
+    pub(crate) fn started_at(start_ns: u64) -> Clock {
+        Clock { start_ns }
     }
+
+    /// When it started, in the machine's time.
+    pub(crate) fn started_ns(&self) -> u64 {
+        self.start_ns
+    }
+
+    /// Nanoseconds since the start.
+    pub(crate) fn now_ns(&self) -> u64 {
+        read_ns(ClockId::Monotonic).saturating_sub(self.start_ns)
+    }
+}
+
+/// CPU time of the calling thread so far.
+pub(crate) fn thread_cpu_ns() -> u64 {
+    read_ns(ClockId::ThreadCPUTime)
+}
+
+fn read_ns(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// Read by the main thread while the others work.
@@ -25,23 +49,25 @@ pub(crate) struct Shared {
     /// The one clock.
     pub(crate) clock: Clock,
     stop: AtomicBool,
-    connected: AtomicUsize,
-    /// One for each reading thread, so that none writes to another's cache line on each read.
-    delivered: Vec<Padded>,
+    publishing: AtomicBool,
+    /// One of each for each reader. Padded, so that none writes to another's cache line on each read.
+    connected: Vec<Padded<AtomicUsize>>,
+    delivered: Vec<Padded<AtomicU64>>,
 }
 
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Padded(AtomicU64);
+struct Padded<T>(T);
 
 impl Shared {
-    /// For so many reading threads.
-    pub(crate) fn new(threads: usize) -> Shared {
+    /// For so many readers.
+    pub(crate) fn new(clock: Clock, readers: usize) -> Shared {
         Shared {
-            clock: Clock::start(),
+            clock,
             stop: AtomicBool::new(false),
-            connected: AtomicUsize::new(0),
-            delivered: (0..threads).map(|_| Padded::default()).collect(),
+            publishing: AtomicBool::new(false),
+            connected: (0..readers).map(|_| Padded::default()).collect(),
+            delivered: (0..readers).map(|_| Padded::default()).collect(),
         }
     }
 
@@ -55,24 +81,36 @@ impl Shared {
         self.stop.load(Ordering::Acquire)
     }
 
-    /// One more subscriber has its 200.
-    pub(crate) fn one_connected(&self) {
-        self.connected.fetch_add(1, Ordering::Relaxed);
+    /// All are connected, and so subscribers that come and go may begin to.
+    pub(crate) fn begin_publishing(&self) {
+        self.publishing.store(true, Ordering::Release);
+    }
+
+    /// Whether publishing has begun.
+    pub(crate) fn publishing(&self) -> bool {
+        self.publishing.load(Ordering::Acquire)
+    }
+
+    /// How many subscribers of a reader had their 200 so far.
+    pub(crate) fn set_connected(&self, reader: usize, subscribers: usize) {
+        if let Some(connected) = self.connected.get(reader) {
+            connected.0.store(subscribers, Ordering::Relaxed);
+        }
     }
 
     /// Subscribers that had their 200.
     pub(crate) fn connected(&self) -> usize {
-        self.connected.load(Ordering::Relaxed)
+        self.connected.iter().map(|one| one.0.load(Ordering::Relaxed)).sum()
     }
 
-    /// What a thread has read so far.
-    pub(crate) fn set_delivered(&self, thread: usize, events: u64) {
-        if let Some(delivered) = self.delivered.get(thread) {
+    /// What a reader's steady subscribers have got so far.
+    pub(crate) fn set_delivered(&self, reader: usize, events: u64) {
+        if let Some(delivered) = self.delivered.get(reader) {
             delivered.0.store(events, Ordering::Relaxed);
         }
     }
 
-    /// Events read by all subscribers so far.
+    /// Events read by all steady subscribers so far.
     pub(crate) fn delivered(&self) -> u64 {
         self.delivered.iter().map(|one| one.0.load(Ordering::Relaxed)).sum()
     }

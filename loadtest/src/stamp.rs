@@ -1,22 +1,28 @@
 //! What one event carries: padding, then a stamp of fixed width which ends in a byte found nowhere else.
 //!
 //! ```text
-//! xxxxxxxxxxxxxxxxxx000012.003.0000000123.000123456789012~
-//!                   topic  pub sequence   due, ns
+//! xxxxxxxxxxxxxxxx0000c00300000007b0001cbe991a14~
+//!                 topicpubsequence due, ns
 //! ```
-//! The mark stands last, so an event that was cut short is not counted by its mark.
+//! The numbers are hexadecimal, so that a whole stamp fits an event of 32 bytes. The mark stands last, so an event that was
+//! cut short is not counted by its mark.
 
 /// Ends every payload. No other part of an event holds it, so counting this byte counts events.
 pub(crate) const MARK: u8 = b'~';
 /// Length of a stamp with its mark, and so the least size of a payload.
-pub(crate) const STAMP_BYTES: usize = 6 + 1 + 3 + 1 + 10 + 1 + 15 + 1;
-/// What the six digits of a topic hold.
-pub(crate) const TOPICS_MAX: usize = 1_000_000;
-/// What the three digits of a publisher hold.
+pub(crate) const STAMP_BYTES: usize = TOPIC_DIGITS + PUBLISHER_DIGITS + SEQUENCE_DIGITS + DUE_DIGITS + 1;
+/// What the digits of a topic hold.
+pub(crate) const TOPICS_MAX: usize = 1 << (4 * TOPIC_DIGITS);
+/// Publishers of one run; their digits hold more.
 pub(crate) const PUBLISHERS_MAX: usize = 1_000;
-/// What the ten digits of a sequence number hold.
-pub(crate) const EVENTS_MAX: u64 = 10_000_000_000;
+/// What the digits of a sequence number hold.
+pub(crate) const EVENTS_MAX: u64 = 1 << (4 * SEQUENCE_DIGITS);
 
+const TOPIC_DIGITS: usize = 5;
+const PUBLISHER_DIGITS: usize = 3;
+const SEQUENCE_DIGITS: usize = 9;
+/// 13 digits of nanoseconds are 52 days.
+const DUE_DIGITS: usize = 13;
 const FILLER: u8 = b'x';
 
 /// Says which event this is and when it was due.
@@ -28,36 +34,39 @@ pub(crate) struct Stamp {
     pub(crate) publisher: u16,
     /// Counts from 0 for each topic and publisher.
     pub(crate) sequence: u64,
-    /// Nanoseconds since the start of the program at which the publish was due.
+    /// Nanoseconds since the start of the run at which the publish was due.
     pub(crate) due_ns: u64,
 }
 
 impl Stamp {
     /// Writes the stamp and its mark.
     pub(crate) fn write(&self, out: &mut [u8; STAMP_BYTES]) {
-        out.fill(b'.');
-        let (topic, rest) = out.split_at_mut(6);
-        let (publisher, rest) = rest.split_at_mut(4);
-        let (sequence, rest) = rest.split_at_mut(11);
+        let (topic, rest) = out.split_at_mut(TOPIC_DIGITS);
+        let (publisher, rest) = rest.split_at_mut(PUBLISHER_DIGITS);
+        let (sequence, rest) = rest.split_at_mut(SEQUENCE_DIGITS);
+        let (due, mark) = rest.split_at_mut(DUE_DIGITS);
         write_digits(topic, u64::from(self.topic));
-        write_digits(publisher.split_at_mut(1).1, u64::from(self.publisher));
-        write_digits(sequence.split_at_mut(1).1, self.sequence);
-        let (due, mark) = rest.split_at_mut(16);
-        write_digits(due.split_at_mut(1).1, self.due_ns);
+        write_digits(publisher, u64::from(self.publisher));
+        write_digits(sequence, self.sequence);
+        write_digits(due, self.due_ns);
         mark.fill(MARK);
     }
 
     /// Reads a stamp with its mark; `None` when these are not exactly its bytes.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Stamp> {
         let bytes: &[u8; STAMP_BYTES] = bytes.try_into().ok()?;
-        if bytes[6] != b'.' || bytes[10] != b'.' || bytes[21] != b'.' || bytes[37] != MARK {
+        let (topic, rest) = bytes.split_at(TOPIC_DIGITS);
+        let (publisher, rest) = rest.split_at(PUBLISHER_DIGITS);
+        let (sequence, rest) = rest.split_at(SEQUENCE_DIGITS);
+        let (due, mark) = rest.split_at(DUE_DIGITS);
+        if mark != [MARK] {
             return None;
         }
         Some(Stamp {
-            topic: u32::try_from(digits(&bytes[..6])?).ok()?,
-            publisher: u16::try_from(digits(&bytes[7..10])?).ok()?,
-            sequence: digits(&bytes[11..21])?,
-            due_ns: digits(&bytes[22..37])?,
+            topic: digits(topic)? as u32,
+            publisher: digits(publisher)? as u16,
+            sequence: digits(sequence)?,
+            due_ns: digits(due)?,
         })
     }
 
@@ -100,19 +109,23 @@ impl Payload {
 
 fn write_digits(out: &mut [u8], mut value: u64) {
     for digit in out.iter_mut().rev() {
-        *digit = b'0' + (value % 10) as u8;
-        value /= 10;
+        *digit = match (value % 16) as u8 {
+            low @ 0..=9 => b'0' + low,
+            high => b'a' - 10 + high,
+        };
+        value /= 16;
     }
 }
 
 fn digits(bytes: &[u8]) -> Option<u64> {
     let mut value = 0;
     for byte in bytes {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        value = value * 10 + u64::from(digit);
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            _ => return None,
+        };
+        value = value * 16 + u64::from(digit);
     }
     Some(value)
 }
@@ -123,10 +136,15 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn a_whole_stamp_fits_an_event_of_32_bytes() {
+        assert!(STAMP_BYTES <= 32, "{STAMP_BYTES}");
+    }
+
+    #[test]
     fn a_stamp_has_the_documented_form() {
         let mut out = [0; STAMP_BYTES];
         Stamp { topic: 12, publisher: 3, sequence: 123, due_ns: 123_456_789_012 }.write(&mut out);
-        assert_eq!(std::str::from_utf8(&out).unwrap(), "000012.003.0000000123.000123456789012~");
+        assert_eq!(std::str::from_utf8(&out).unwrap(), "0000c00300000007b0001cbe991a14~");
     }
 
     #[test]
@@ -153,7 +171,7 @@ mod tests {
             topic in 0..TOPICS_MAX as u32,
             publisher in 0..PUBLISHERS_MAX as u16,
             sequence in 0..EVENTS_MAX,
-            due_ns in 0..1_000_000_000_000_000u64,
+            due_ns in 0..1u64 << 52,
         ) {
             let stamp = Stamp { topic, publisher, sequence, due_ns };
             let mut out = [0; STAMP_BYTES];

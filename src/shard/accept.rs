@@ -18,8 +18,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections until the shard stops serving.
 pub(crate) async fn run(shard: Rc<Shard>, listener: std::net::TcpListener) -> io::Result<()> {
-    // An accept cannot be taken back: dropped, it would take a connection and leak it. The second handle ends the listener
-    // under it instead.
+    // An accept cannot be taken back: dropped, it would take a connection and leak it. The second handle ends
+    // the listener under it instead.
     let handle = listener.try_clone()?;
     let listener = Rc::new(TcpListener::from_std(listener));
     let is_paused = Rc::new(Cell::new(false));

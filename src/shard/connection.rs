@@ -28,8 +28,8 @@ use crate::topic::Topic;
 const READ_BYTES_MIN: usize = 2 << 10;
 /// A connection that fills its reads gets larger ones: 64 KiB hold some 300 pipelined publishes.
 const READ_BYTES_MAX: usize = 64 << 10;
-/// Bodies up to here are copied out of the read buffer: 30 ns for a usual one, and a larger one holds at most 16 times
-/// its size.
+/// Bodies up to here are copied out of the read buffer: 30 ns for a usual one, and a larger one holds at most
+/// 16 times its size.
 const SMALL_BODY_BYTES: usize = READ_BYTES_MAX / 16;
 /// What a publish costs between shards beside its text.
 const PUBLISH_BYTES: usize = 256;
@@ -477,8 +477,8 @@ fn without_final_line_end(mut body: Bytes) -> Bytes {
     body
 }
 
-/// Closes in two steps: closing at once would reset the connection while the client still sends, and the reset
-/// could overtake the refusal (RFC 9112, section 9.6).
+/// Closes in two steps: closing at once would reset the connection while the client still sends, and the
+/// reset could overtake the refusal (RFC 9112, section 9.6).
 async fn linger(stream: &TcpStream) {
     let _ = stream.shutdown(Shutdown::Write);
     let drain = async {

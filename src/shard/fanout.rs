@@ -1,4 +1,5 @@
-//! The subscribers of one shard and the logs of their topics: what they gain, who is sent to, who is too slow.
+//! The subscribers of one shard and the logs of their topics: what they gain, who is sent to, who is too
+//! slow.
 //!
 //! Like [`Home`](crate::shard::home::Home) it decides and says what to post; connections ask it what to send.
 
@@ -11,7 +12,7 @@ use crate::arena::{Arena, Key};
 use crate::event_id::Epoch;
 use crate::shard::log::{Log, LogBytes};
 use crate::shard::message::{Message, Post, ShardId, ToFanout, ToHome};
-use crate::shard::subscriber::{Next, Opening, Subscriber};
+use crate::shard::subscriber::{Next, Opening, Stage, Subscriber};
 use crate::shard::wire::{Framing, retry_field};
 use crate::topic::{Topic, TopicMap};
 
@@ -74,8 +75,7 @@ pub(crate) struct Fanout {
     random: fastrand::Rng,
     /// Subscribers cut for being too slow.
     pub(crate) evicted: u64,
-    #[cfg(test)]
-    pub(crate) faults: Faults,
+    pub(crate) fault: Fault,
 }
 
 #[derive(Debug)]
@@ -88,12 +88,17 @@ struct LocalTopic {
     gained: bool,
 }
 
-/// Bugs put in on purpose, to see that the simulation finds them.
-#[derive(Debug, Default)]
-pub(crate) struct Faults {
-    pub(crate) join_without_seal: bool,
-    pub(crate) trim_early: bool,
-    pub(crate) forget_to_wake: bool,
+/// A bug put in on purpose, to see that the simulation finds it. None is ever put in outside of tests.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Fault {
+    #[default]
+    None,
+    /// A newcomer's cursor starts in the middle of an open block.
+    JoinWithoutSeal,
+    /// A log is trimmed and those behind are not told.
+    TrimUntold,
+    /// A topic's new block wakes nobody.
+    ForgottenWake,
 }
 
 impl Fanout {
@@ -112,12 +117,12 @@ impl Fanout {
             swept: 0,
             random: fastrand::Rng::with_seed(seed),
             evicted: 0,
-            #[cfg(test)]
-            faults: Faults::default(),
+            fault: Fault::None,
         }
     }
 
-    /// Takes a subscriber in and asks the topic's home for it to join. Its response begins when home has answered.
+    /// Takes a subscriber in and asks the topic's home for it to join. Its response begins when home has
+    /// answered.
     pub(crate) fn subscribe(&mut self, subscription: Subscription, now_ms: u64, out: &mut Vec<Post>) -> Key {
         let Subscription { topic, framing, last_event_id, expires_s, opening } = subscription;
         let local = match self.names.get(&topic) {
@@ -195,8 +200,9 @@ impl Fanout {
                 let Some(topic) = self.subscribers.get_mut(key).map(|subscriber| subscriber.topic) else {
                     return;
                 };
-                if joined && !self.has_fault(|faults| faults.join_without_seal) {
-                    // The seam: what the open block holds was ordered before the page, and the page ends with it.
+                if joined && !self.has(Fault::JoinWithoutSeal) {
+                    // The seam: what the open block holds was ordered before the page, and the page ends with
+                    // it.
                     self.seal(topic);
                 }
                 let Some(subscriber) = self.subscribers.get_mut(key) else { return };
@@ -220,8 +226,8 @@ impl Fanout {
         }
     }
 
-    /// Wakes up to `sends_max` idle subscribers that have a block to read, topics taking turns. Returns whether more are
-    /// waiting.
+    /// Wakes up to `sends_max` idle subscribers that have a block to read, topics taking turns. Returns
+    /// whether more are waiting.
     pub(crate) fn start_sends(&mut self, sends_max: usize) -> bool {
         let mut started = 0;
         while started < sends_max
@@ -308,7 +314,7 @@ impl Fanout {
         local.gained = false;
         if local.log.seal() {
             let list = std::mem::replace(&mut local.idle, self.spare.pop().unwrap_or_default());
-            if !self.has_fault(|faults| faults.forget_to_wake) {
+            if !self.has(Fault::ForgottenWake) {
                 self.ready.push_back(list);
             }
         }
@@ -321,6 +327,7 @@ impl Fanout {
 
     /// Trims a log by force. Whoever is behind it is closed or skipped forward.
     fn trim(&mut self, topic: u32, bytes_max: usize) {
+        let untold = self.has(Fault::TrimUntold);
         let log = &mut self.topics[topic as usize].log;
         if !log.trim_to(bytes_max) {
             return;
@@ -328,9 +335,8 @@ impl Fanout {
         // A walk over all, but each one found pays for it by being found only once.
         for (_, subscriber) in self.subscribers.iter_mut() {
             if subscriber.topic == topic && subscriber.is_overtaken(log) {
-                #[cfg(test)]
-                if self.faults.trim_early {
-                    subscriber.stage = super::subscriber::Stage::Live(log.attach());
+                if untold {
+                    subscriber.stage = Stage::Live(log.attach());
                     continue;
                 }
                 subscriber.fell_behind(self.limits.skip_slow);
@@ -359,20 +365,14 @@ impl Fanout {
         out.push(Post { to, message: Message::Home(ask(topic, self.shard)) });
     }
 
-    #[cfg(test)]
-    fn has_fault(&self, fault: impl Fn(&Faults) -> bool) -> bool {
-        fault(&self.faults)
-    }
-
-    #[cfg(not(test))]
-    fn has_fault(&self, _: impl Fn(&Faults) -> bool) -> bool {
-        false
+    fn has(&self, fault: Fault) -> bool {
+        cfg!(test) && self.fault == fault
     }
 }
 
 impl LocalTopic {
-    /// Lists a subscriber among the idle, unless it is there. `place` may be out of date: the list is taken away whole when a
-    /// block comes, and nobody visits its members to tell them.
+    /// Lists a subscriber among the idle, unless it is there. `place` may be out of date: the list is taken
+    /// away whole when a block comes, and nobody visits its members to tell them.
     fn list_idle(&mut self, index: u32, place: &mut u32) {
         if self.idle.get(*place as usize) != Some(&index) {
             *place = self.idle.len() as u32;

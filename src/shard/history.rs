@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use crate::event_id::{Epoch, Sequence};
 
-/// What an event costs beside its bytes: the entry here, its place in the home's order of ages, and two heap blocks.
+/// What an event costs beside its bytes: the entry here, its place in the home's order of ages, and two heap
+/// blocks.
 const ENTRY_BYTES: usize = 144;
 
 /// Why a resuming subscriber is told of a gap.
@@ -133,7 +134,8 @@ impl History {
         }
     }
 
-    /// What is retained after `after`, up to `bytes_max` and `frames_max`, but at least one frame if there is one.
+    /// What is retained after `after`, up to `bytes_max` and `frames_max`, but at least one frame if there is
+    /// one.
     pub(crate) fn page(&self, after: Sequence, bytes_max: usize, frames_max: usize) -> Page {
         let start = self.entries.partition_point(|entry| entry.sequence <= after);
         let mut page = Page { upto: after, gap: after < self.dropped, ..Page::default() };

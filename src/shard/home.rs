@@ -1,4 +1,5 @@
-//! The one writer of each topic: it gives events their place and id, serialises them once, and keeps their history.
+//! The one writer of each topic: it gives events their place and id, serialises them once, and keeps their
+//! history.
 //!
 //! A home decides and says what to post; it sees no socket, no clock and no channel.
 
@@ -18,12 +19,13 @@ use crate::shard::history::{GapReason, History};
 use crate::shard::message::{Gap, Message, Post, PublishError, Published, ShardId, ToFanout, ToHome};
 use crate::topic::{Topic, TopicMap};
 
-/// A page of replay: large enough that a page costs a subscriber one round trip to home per 64 KiB, small enough that a slow
-/// one holds little.
+/// A page of replay: large enough that a page costs a subscriber one round trip to home per 64 KiB, small
+/// enough that a slow one holds little.
 const PAGE_BYTES_MAX: usize = 64 << 10;
 /// And no more frames than one `writev` takes (1,024), less those around them.
 const PAGE_FRAMES_MAX: usize = 1000;
-/// How many topics are looked at to find an idle one before a new topic is refused: bounds one publish's work.
+/// How many topics are looked at to find an idle one before a new topic is refused: bounds one publish's
+/// work.
 const EVICTION_TRIES: usize = 64;
 
 /// What a home may keep.
@@ -45,14 +47,16 @@ pub(crate) struct Home {
     sequence: Sequence,
     names: TopicMap<u32>,
     topics: Slab<HomeTopic>,
-    /// All retained events of all topics, oldest first, as (topic, sequence). An entry whose event was dropped by its topic's
-    /// own limit is stale; they are swept out when they outnumber the rest.
+    /// All retained events of all topics, oldest first, as (topic, sequence). An entry whose event was
+    /// dropped by its topic's own limit is stale; they are swept out when they outnumber the rest.
     by_age: VecDeque<(u32, Sequence)>,
-    /// One entry per topic, the least recently used first; `used` may be older than the topic's, see [`Home::evict`].
+    /// One entry per topic, the least recently used first; `used` may be older than the topic's, see
+    /// [`Home::evict`].
     by_use: BinaryHeap<Reverse<(u64, u32)>>,
     /// Counts uses, so that topics can be told apart by when they were used last.
     use_clock: u64,
-    /// The newest event of any topic that was forgotten with its history: whoever resumes before it is told of a gap.
+    /// The newest event of any topic that was forgotten with its history: whoever resumes before it is told
+    /// of a gap.
     forgotten: Sequence,
     events: usize,
     bytes: usize,
@@ -173,8 +177,8 @@ impl Home {
     /// Gives each event its place and writes all frames, one behind the other, into one allocation.
     fn serialise(&mut self, events: &Events, with_ids: bool) -> Frames {
         let last = self.sequence + events.len() as u64;
-        // `id:...\n` and the blank line: exact but where a batch crosses a power of ten, so that what the history accounts
-        // for is what the heap holds.
+        // `id:...\n` and the blank line: exact but where a batch crosses a power of ten, so that what the
+        // history accounts for is what the heap holds.
         let tail_bytes = "id:".len() + self.epoch.text_bytes(last) + 2;
         let mut text = Vec::with_capacity(events.text_bytes() + events.len() * tail_bytes);
         let mut ends = SmallVec::new();
@@ -211,7 +215,8 @@ impl Home {
         for ((event, &end), sequence) in events.iter().zip(ends).zip(first..) {
             let frame = match ends.len() {
                 1 => frames.clone(),
-                // Of its own: a small event that outlives a large one of the same publish must not keep its memory.
+                // Of its own: a small event that outlives a large one of the same publish must not keep its
+                // memory.
                 _ => Bytes::copy_from_slice(&frames[start..end]),
             };
             let history = &mut self.topics[key as usize].history;
@@ -261,8 +266,8 @@ impl Home {
         self.page(topic, from, key, after, gap, out);
     }
 
-    /// Posts the page after `after`. The last one admits the shard, so that its place in the channel is the seam between replay
-    /// and live events.
+    /// Posts the page after `after`. The last one admits the shard, so that its place in the channel is the
+    /// seam between replay and live events.
     fn page(
         &mut self,
         topic: Topic,
@@ -341,8 +346,8 @@ impl Home {
 
     /// Forgets the topic that was used longest ago and has no subscriber; false when none was found.
     ///
-    /// Uses are not sorted as they happen, which would cost every publish: an entry that turns out to be out of date goes
-    /// back with the true date.
+    /// Uses are not sorted as they happen, which would cost every publish: an entry that turns out to be out
+    /// of date goes back with the true date.
     fn evict(&mut self) -> bool {
         for _ in 0..EVICTION_TRIES {
             let Some(Reverse((used, key))) = self.by_use.pop() else { return false };
@@ -393,8 +398,8 @@ struct Frames {
     last_id: EventId,
 }
 
-/// Sequences are never used twice, so a topic that holds nothing older than this event holds it, and a key that
-/// went to another topic does not.
+/// Sequences are never used twice, so a topic that holds nothing older than this event holds it, and a key
+/// that went to another topic does not.
 fn is_retained(topics: &Slab<HomeTopic>, key: u32, sequence: Sequence) -> bool {
     topics.get(key as usize).and_then(|topic| topic.history.first()).is_some_and(|first| first <= sequence)
 }

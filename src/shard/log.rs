@@ -1,9 +1,9 @@
 //! A topic's recent blocks on one shard, and how far each of its subscribers has been sent.
 //!
 //! The log is at once what joins events into one send, and what decides that a client is too slow. It keeps a
-//! block only while a cursor is at or before it, so with clients that keep up it is empty. Each block counts the
-//! cursors that point at it, as a replication backlog counts its readers: nothing walks over subscribers to find
-//! out what may go.
+//! block only while a cursor is at or before it, so with clients that keep up it is empty. Each block counts
+//! the cursors that point at it, as a replication backlog counts its readers: nothing walks over subscribers
+//! to find out what may go.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -179,9 +179,9 @@ impl Log {
         self.trim();
     }
 
-    /// Drops the oldest blocks until at most `bytes_max` remain, but never the newest block, which nobody has had time
-    /// to read. Cursors before what remains are behind: they are not counted any more and must be neither advanced nor
-    /// detached. Returns whether there are any.
+    /// Drops the oldest blocks until at most `bytes_max` remain, but never the newest block, which nobody has
+    /// had time to read. Cursors before what remains are behind: they are not counted any more and must be
+    /// neither advanced nor detached. Returns whether there are any.
     pub(crate) fn trim_to(&mut self, bytes_max: usize) -> bool {
         let mut left_behind = false;
         while self.bytes > bytes_max && self.blocks.len() > 1 {

@@ -1,7 +1,8 @@
 //! The only door between shards.
 //!
-//! Unbounded in form and never full: a shard that waited for another's mailbox could wait for itself. What may
-//! lie in all of them together is bounded by the [`Budget`](crate::budget::Budget), taken before a publish is posted.
+//! Unbounded in form and never full: a shard that waited for another's mailbox could wait for itself. What
+//! may lie in all of them together is bounded by the [`Budget`](crate::budget::Budget), taken before a
+//! publish is posted.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -30,8 +31,8 @@ impl Door {
     }
 }
 
-/// The inner side, with a way of its own for what a shard tells itself: most messages of a topic whose subscribers
-/// are at home take it, and it costs no atomic operation.
+/// The inner side, with a way of its own for what a shard tells itself: most messages of a topic whose
+/// subscribers are at home take it, and it costs no atomic operation.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     shard: ShardId,

@@ -1,7 +1,8 @@
 //! What shards say to one another. Nothing else passes between them but counters.
 //!
-//! Channels are first in, first out, and a topic's events come from its home alone: so every shard sees one order per topic,
-//! and whatever a home says between two events (a final page, say) marks its place between them.
+//! Channels are first in, first out, and a topic's events come from its home alone: so every shard sees one
+//! order per topic, and whatever a home says between two events (a final page, say) marks its place between
+//! them.
 
 use std::sync::Arc;
 

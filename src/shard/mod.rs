@@ -9,7 +9,8 @@
 //! | [`stream`] | a subscriber's socket |
 //! | [`accept`] | the listener |
 //!
-//! Only this file, `mailbox`, `connection`, `stream` and `accept` know the runtime; the rest decides without I/O.
+//! Only this file, `mailbox`, `connection`, `stream` and `accept` know the runtime; the rest decides without
+//! I/O.
 
 pub(crate) mod accept;
 mod connection;
@@ -105,8 +106,8 @@ impl Shard {
                 return;
             }
             if more {
-                // Nothing reaches the kernel before the thread parks or the submission queue is full, and a busy shard does
-                // not park: this lets the sends just started go out before the next turn.
+                // Nothing reaches the kernel before the thread parks or the submission queue is full, and a
+                // busy shard does not park: this lets the sends just started go out before the next turn.
                 let _ = tokio_uring::no_op().await;
             } else {
                 self.mailbox.wait().await;
@@ -114,7 +115,8 @@ impl Shard {
         }
     }
 
-    /// Drains the mailbox, makes blocks of what topics gained, and starts their sends. Returns whether more is waiting.
+    /// Drains the mailbox, makes blocks of what topics gained, and starts their sends. Returns whether more
+    /// is waiting.
     fn turn(&self) -> bool {
         for _ in 0..MESSAGES_PER_TURN {
             let Some(message) = self.mailbox.take() else { break };
@@ -163,8 +165,8 @@ impl Shard {
         }
     }
 
-    /// Keeps histories and logs of all shards together under their limit: histories give way first, and a log only when the
-    /// logs alone are past it, because that costs a subscriber its connection.
+    /// Keeps histories and logs of all shards together under their limit: histories give way first, and a log
+    /// only when the logs alone are past it, because that costs a subscriber its connection.
     fn keep_to_memory(&self) {
         let memory_bytes_max = self.shared.config.history.memory_bytes_max as u64;
         let (mut home, mut fanout) = (self.home.borrow_mut(), self.fanout.borrow_mut());

@@ -1,5 +1,5 @@
-//! A connection's requests and their answers. Many publishes may be under way at once; they are answered in the
-//! order they came in (RFC 9112, section 9.3.2).
+//! A connection's requests and their answers. Many publishes may be under way at once; they are answered in
+//! the order they came in (RFC 9112, section 9.3.2).
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

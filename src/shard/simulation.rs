@@ -1,9 +1,10 @@
 //! Several shards, their mailboxes and their clients in one thread under one seed, against a naive model.
 //!
-//! The shipped [`Home`] and [`Fanout`] run here as they are; only what lies around them is played: messages are delayed at random
-//! (but stay in order between two shards), sends go out in pieces or not at all, clients come, stall, vanish and
-//! resume, histories and logs are trimmed. The model is a list per topic of what its home ordered. Each client says what it
-//! sees, and must see every event once, in order, or be told of the gap.
+//! The shipped [`Home`] and [`Fanout`] run here as they are; only what lies around them is played: messages
+//! are delayed at random (but stay in order between two shards), sends go out in pieces or not at all,
+//! clients come, stall, vanish and resume, histories and logs are trimmed. The model is a list per topic of
+//! what its home ordered. Each client says what it sees, and must see every event once, in order, or be told
+//! of the gap.
 //!
 //! `ESPER_SIM_SEED=<n>` replays one seed; `ESPER_SIM_SEEDS=<n>` runs more of them.
 
@@ -19,7 +20,7 @@ use crate::arena::Key;
 use crate::budget::Budget;
 use crate::event::{EventLimits, Events};
 use crate::event_id::Epoch;
-use crate::shard::fanout::{Fanout, FanoutLimits, Subscription};
+use crate::shard::fanout::{Fanout, FanoutLimits, Fault, Subscription};
 use crate::shard::home::{Home, HomeLimits};
 use crate::shard::message::{Message, Post, ShardId, Ticket, ToFanout, ToHome};
 use crate::shard::subscriber::{Next, Opening};
@@ -27,18 +28,15 @@ use crate::shard::wire::Framing;
 use crate::topic::{Topic, TopicHasher};
 use client::{Client, Flag, HEAD, Model, REFUSAL, Stream};
 
+/// A bug put in on purpose, to see that it is found.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum Canary {
     #[default]
     None,
-    /// Logs are trimmed without telling those behind.
-    EarlyTrim,
-    /// A newcomer's cursor starts in the middle of an open block.
-    JoinWithoutSeal,
+    /// One of the fan-out's.
+    Fanout(Fault),
     /// A client sees its 200 before home has answered the Join.
     EarlyHead,
-    /// A topic's new block wakes nobody.
-    ForgottenWake,
 }
 
 struct World {
@@ -86,9 +84,9 @@ impl World {
             .collect();
         let fanout = |shard: usize| {
             let mut fanout = Fanout::new(shard as ShardId, shards, fanout_limits, seed);
-            fanout.faults.join_without_seal = canary == Canary::JoinWithoutSeal;
-            fanout.faults.trim_early = canary == Canary::EarlyTrim;
-            fanout.faults.forget_to_wake = canary == Canary::ForgottenWake;
+            if let Canary::Fanout(fault) = canary {
+                fanout.fault = fault;
+            }
             fanout
         };
         World {
@@ -256,8 +254,8 @@ impl World {
         self.post(shard, out);
     }
 
-    /// Does what a connection's task does when it was woken or the kernel took some bytes. False when there is
-    /// nothing to do.
+    /// Does what a connection's task does when it was woken or the kernel took some bytes. False when there
+    /// is nothing to do.
     fn serve(&mut self, client: usize) -> bool {
         let Some(mut stream) = self.clients[client].stream.take() else { return false };
         let mut out = Vec::new();
@@ -305,8 +303,8 @@ impl World {
         }
     }
 
-    /// Lets everything come to rest with all clients connected; then each must have seen all there is, and is told when to come
-    /// back when the server closes its streams.
+    /// Lets everything come to rest with all clients connected; then each must have seen all there is, and is
+    /// told when to come back when the server closes its streams.
     fn settle(&mut self) {
         self.come_to_rest(true);
         for client in &self.clients {
@@ -402,7 +400,12 @@ fn every_subscriber_sees_every_event_once_in_order_or_is_told_of_the_gap() {
 
 #[test]
 fn the_simulation_finds_each_bug_that_is_put_in() {
-    for canary in [Canary::EarlyTrim, Canary::JoinWithoutSeal, Canary::EarlyHead, Canary::ForgottenWake] {
+    for canary in [
+        Canary::Fanout(Fault::TrimUntold),
+        Canary::Fanout(Fault::JoinWithoutSeal),
+        Canary::Fanout(Fault::ForgottenWake),
+        Canary::EarlyHead,
+    ] {
         let found = (0..400).find(|seed| run(*seed, canary).is_err());
         assert!(found.is_some(), "{canary:?} was not noticed");
     }

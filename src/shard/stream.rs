@@ -22,11 +22,12 @@ use crate::shard::wire::{Buffers, Framing, retry_field};
 use crate::shard::{Phase, Shard};
 use crate::shared::{OpenStream, Streams};
 
-/// Bytes a subscriber may send us, which are thrown away. It has nothing to say: more is a mistake or an attack.
+/// Bytes a subscriber may send us, which are thrown away. It has nothing to say: more is a mistake or an
+/// attack.
 const RECEIVED_BYTES_MAX: usize = 1024;
 
-/// Turns a connection into a stream, in a task of its own: the connection's is ten times as large. Gives the socket back when
-/// the stream was refused.
+/// Turns a connection into a stream, in a task of its own: the connection's is ten times as large. Gives the
+/// socket back when the stream was refused.
 pub(crate) async fn begin(
     shard: &Rc<Shard>,
     stream: TcpStream,
@@ -147,8 +148,8 @@ impl Shard {
         }
     }
 
-    /// The bytes a stream begins with, or those it is refused with: EventSource gives up for ever on any status but 200, so by
-    /// default a refusal is a 200 that says when to come back.
+    /// The bytes a stream begins with, or those it is refused with: EventSource gives up for ever on any
+    /// status but 200, so by default a refusal is a 200 that says when to come back.
     fn opening(&self, request: &Request, framing: Framing) -> Opening {
         let date = self.date();
         let encoding = Encoding { cors: &self.shared.cors, date: &date, epoch: self.shared.epoch };

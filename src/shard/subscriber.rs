@@ -27,7 +27,8 @@ pub(crate) struct Outgoing {
     pub(crate) buffers: Buffers,
     /// Events among them.
     pub(crate) events: u32,
-    /// When the oldest of those was published, in microseconds of the server's clock; 0 when that was long ago.
+    /// When the oldest of those was published, in microseconds of the server's clock; 0 when that was long
+    /// ago.
     pub(crate) at_us: u64,
 }
 
@@ -166,7 +167,8 @@ impl Subscriber {
         }
     }
 
-    /// All bytes of the last [`Outgoing`] went out. Returns where home is to go on, if it holds further pages.
+    /// All bytes of the last [`Outgoing`] went out. Returns where home is to go on, if it holds further
+    /// pages.
     pub(crate) fn sent(&mut self, log: &mut Log, now_ms: u64) -> Option<Sequence> {
         self.touched_ms = now_ms;
         match std::mem::take(&mut self.flight) {
@@ -248,7 +250,8 @@ impl Subscriber {
         matches!(self.stage, Stage::Skipped) && !self.is_sending()
     }
 
-    /// Whether the log dropped what it was not sent. One whose send under way reaches far enough only moves up.
+    /// Whether the log dropped what it was not sent. One whose send under way reaches far enough only moves
+    /// up.
     pub(crate) fn is_overtaken(&mut self, log: &mut Log) -> bool {
         let Stage::Live(cursor) = &mut self.stage else { return false };
         if !log.is_behind(*cursor) {
@@ -270,8 +273,8 @@ impl Subscriber {
         self.is_sending() && !is_closed && now_ms.saturating_sub(self.touched_ms) > timeout_ms
     }
 
-    /// Whether it got nothing for the heartbeat's interval, or for up to a quarter less: `index` spreads those that were sent
-    /// to at the same time.
+    /// Whether it got nothing for the heartbeat's interval, or for up to a quarter less: `index` spreads
+    /// those that were sent to at the same time.
     pub(crate) fn is_quiet(&self, index: u32, now_ms: u64, heartbeat_ms: u64) -> bool {
         // Fibonacci hashing: neighbours in the slab land far apart.
         let spread = u64::from(index.wrapping_mul(0x9e37_79b9) >> 24);

@@ -161,13 +161,7 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
 
 /// One request on a connection of its own; all that comes back. The sending side stays open, because proxies take its end
 /// for the end of the client.
-pub(crate) fn exchange(
-    address: SocketAddr,
-    method: &str,
-    path: &str,
-    fields: &[&str],
-    body: &str,
-) -> String {
+pub(crate) fn exchange(address: SocketAddr, method: &str, path: &str, fields: &[&str], body: &str) -> String {
     let mut connection = connect(address);
     connection.write_all(request_text(address, method, path, fields, body).as_bytes()).expect("sent");
     let mut answer = Vec::new();
