@@ -1,9 +1,9 @@
-//! Flags, and the checked plan that comes of them.
+//! The command line: what there is to do, and the flags of each.
 
-use crate::http::{Headers, Target};
-use crate::stamp::{EVENTS_MAX, PUBLISHERS_MAX, Payload, STAMP_BYTES, TOPICS_MAX};
+use crate::scenario::Scenario;
 use clap::{Args, Parser, Subcommand};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The command line.
@@ -25,6 +25,27 @@ pub(crate) enum Command {
     /// Open subscribers, publish to them over HTTP, report what arrived and when
     #[command(after_help = EXIT_CODES)]
     Run(Box<RunArgs>),
+    /// Run servers in turn, each alone on its CPU, and set their figures side by side
+    Compare(CompareArgs),
+    /// The same load on the barest possible server: what the kernel alone costs
+    #[command(after_help = EXIT_CODES)]
+    Floor(Box<FloorArgs>),
+    /// Measure how cost grows with subscribers, event size and shards
+    Sweep(CompareArgs),
+    /// Draw what `compare` and `sweep` have written, as SVG
+    Plot(PlotArgs),
+    /// Print what `compare` has written as Markdown tables
+    Tables(TablesArgs),
+    /// A reader of a run in a process of its own; told what to do on its standard input
+    #[command(hide = true)]
+    Read,
+    /// The barest possible server
+    #[command(hide = true)]
+    ServeFloor(ServeArgs),
+    /// The server a Rust user would write by hand
+    #[cfg(feature = "axum")]
+    #[command(hide = true)]
+    ServeAxum(ServeArgs),
 }
 
 const EXIT_CODES: &str = "Exit code: 0 when every subscriber got every acknowledged event once and in order, 1 when not, \
@@ -34,346 +55,201 @@ const EXIT_CODES: &str = "Exit code: 0 when every subscriber got every acknowled
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
     /// The server, as http://host:port
-    url: String,
+    pub(crate) url: String,
+    #[command(flatten)]
+    pub(crate) flags: RunFlags,
+}
 
-    /// Connections that listen
-    #[arg(long, value_name = "N", default_value_t = 1000, help_heading = "Subscribers")]
-    subscribers: usize,
-    /// Topics; subscribers and publishes are spread over them in turn
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Subscribers")]
-    topics: usize,
+/// Flags of `floor`, as given.
+#[derive(Args, Debug)]
+pub(crate) struct FloorArgs {
+    /// CPU of the bare server
+    #[arg(long, value_name = "CPU", default_value_t = 0)]
+    pub(crate) server_cpu: usize,
+    #[command(flatten)]
+    pub(crate) flags: RunFlags,
+}
+
+/// Everything about a run but where the server is.
+#[derive(Args, Debug)]
+pub(crate) struct RunFlags {
+    /// Start from this scenario's values; a flag that is given stands over it
+    #[arg(long, value_enum)]
+    pub(crate) scenario: Option<Scenario>,
+
+    /// Connections that listen [default: 1000]
+    #[arg(long, value_name = "N", help_heading = "Subscribers")]
+    pub(crate) subscribers: Option<usize>,
+    /// Topics; subscribers and publishes are spread over them in turn [default: 1]
+    #[arg(long, value_name = "N", help_heading = "Subscribers")]
+    pub(crate) topics: Option<usize>,
     /// Name of the topic, or its start when there are several [default: a new one each run]
     #[arg(long, value_name = "NAME", help_heading = "Subscribers")]
-    topic: Option<String>,
+    pub(crate) topic: Option<String>,
     /// Path of a topic's stream
     #[arg(long, value_name = "PATH", default_value = "/subscribe/{topic}", help_heading = "Subscribers")]
-    subscribe_path: String,
+    pub(crate) subscribe_path: String,
+    /// Subscribers, of all, that come and go; the others must get everything [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Subscribers")]
+    pub(crate) churning: Option<usize>,
+    /// How many of them leave and come again each second, in all [default: as many as there are]
+    #[arg(long, value_name = "R", help_heading = "Subscribers")]
+    pub(crate) churn_rate: Option<f64>,
+    /// Subscribers, of all, that stop reading after the response's head; the server may cut them [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Subscribers")]
+    pub(crate) stalled: Option<usize>,
     /// Connections in the making at any time
     #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Subscribers")]
-    connect_batch: usize,
+    pub(crate) connect_batch: usize,
     /// All subscribers must have their 200 by then
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration, help_heading = "Subscribers")]
-    connect_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    /// Waited with all connected before memory is looked at and publishing begins [default: 0s]
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "Subscribers")]
+    pub(crate) settle: Option<Duration>,
     /// Local address to connect from, in turn (repeatable) [default: on loopback 127.0.0.2 and so on as needed]
     #[arg(long, value_name = "IP", help_heading = "Subscribers")]
-    source_address: Vec<IpAddr>,
+    pub(crate) source_address: Vec<IpAddr>,
     /// Connections one local address can hold: its ports, less some for others
     #[arg(long, value_name = "N", default_value_t = 25_000, help_heading = "Subscribers")]
-    connections_per_address: usize,
+    pub(crate) connections_per_address: usize,
 
-    /// Events a second in all; latency counts from when each was due
-    #[arg(
-        long,
-        value_name = "R",
-        default_value_t = 100.0,
-        conflicts_with = "flood",
-        help_heading = "Publishing"
-    )]
-    rate: f64,
+    /// Events a second in all; latency counts from when each was due [default: 100]
+    #[arg(long, value_name = "R", conflicts_with = "flood", help_heading = "Publishing")]
+    pub(crate) rate: Option<f64>,
     /// Publish as fast as the server answers; latency counts from when each was written
     #[arg(long, help_heading = "Publishing")]
-    flood: bool,
+    pub(crate) flood: bool,
     /// Publishes unanswered on a connection at any time
     #[arg(long, value_name = "N", default_value_t = 256, help_heading = "Publishing")]
-    in_flight: usize,
+    pub(crate) in_flight: usize,
+    /// A flood waits while subscribers are on average so many events behind, so that it asks no more of either side than
+    /// it can do for long [default: 4096, or what is 1 MiB]
+    #[arg(long, value_name = "N", help_heading = "Publishing")]
+    pub(crate) behind_max: Option<u64>,
     /// Connections that publish
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Publishing")]
-    publishers: usize,
+    pub(crate) publishers: usize,
+    /// Publish to topics at random instead of in turn
+    #[arg(long, help_heading = "Publishing")]
+    pub(crate) random_topics: bool,
     /// How long to publish
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration, help_heading = "Publishing")]
-    duration: Duration,
+    pub(crate) duration: Duration,
     /// How many events to publish, instead of for how long
     #[arg(long, value_name = "N", conflicts_with = "duration", help_heading = "Publishing")]
-    events: Option<u64>,
-    /// Bytes of data in each event
-    #[arg(long, value_name = "BYTES", default_value_t = 128, help_heading = "Publishing")]
-    size: usize,
+    pub(crate) events: Option<u64>,
+    /// Bytes of data in each event [default: 128]
+    #[arg(long, value_name = "BYTES", help_heading = "Publishing")]
+    pub(crate) size: Option<usize>,
     /// Path to publish to
     #[arg(long, value_name = "PATH", default_value = "/publish/{topic}", help_heading = "Publishing")]
-    publish_path: String,
+    pub(crate) publish_path: String,
     /// Body of a publish; {data} and {topic} are filled in, \n is a line end
     #[arg(long, value_name = "TEXT", default_value = r"data:{data}\n\n", help_heading = "Publishing")]
-    publish_body: String,
+    pub(crate) publish_body: String,
 
     /// Header sent by both sides (repeatable)
     #[arg(long, value_name = "NAME: VALUE", help_heading = "Requests")]
-    header: Vec<String>,
+    pub(crate) header: Vec<String>,
     /// Bearer token of both sides
     #[arg(long, env = "ESPER_LOADTEST_TOKEN", hide_env_values = true, help_heading = "Requests")]
-    token: Option<String>,
+    pub(crate) token: Option<String>,
     /// Bearer token of subscribers
     #[arg(long, env = "ESPER_LOADTEST_SUBSCRIBE_TOKEN", hide_env_values = true, help_heading = "Requests")]
-    subscribe_token: Option<String>,
+    pub(crate) subscribe_token: Option<String>,
     /// Bearer token of publishers
     #[arg(long, env = "ESPER_LOADTEST_PUBLISH_TOKEN", hide_env_values = true, help_heading = "Requests")]
-    publish_token: Option<String>,
+    pub(crate) publish_token: Option<String>,
 
     /// Read every byte of every event: tells doubled from lost, and sees reordered and corrupt ones
     #[arg(long, help_heading = "Measuring")]
-    verify: bool,
+    pub(crate) verify: bool,
     /// Silence after which what has not come is lost
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration, help_heading = "Measuring")]
-    drain: Duration,
-    /// Process of the server, for its CPU time and memory
+    pub(crate) drain: Duration,
+    /// Process of the server, for the CPU time and memory of it and those it started
     #[arg(long, help_heading = "Measuring")]
-    pid: Option<u32>,
+    pub(crate) pid: Option<u32>,
     /// Threads that read subscribers
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Measuring")]
-    threads: usize,
+    pub(crate) threads: usize,
+    /// Processes that read subscribers, one thread each, when one process may not open enough files
+    #[arg(long, value_name = "N", conflicts_with = "threads", help_heading = "Measuring")]
+    pub(crate) processes: Option<usize>,
     /// CPUs to pin the reading threads and then the publishing one to, in turn, as 0,2-3
     #[arg(long, value_name = "LIST", value_parser = cpu_list, help_heading = "Measuring")]
-    cpus: Option<CpuList>,
+    pub(crate) cpus: Option<CpuList>,
     /// Print one JSON object instead of a table
     #[arg(long, help_heading = "Measuring")]
-    json: bool,
-}
-
-/// A run that can be done, as far as flags alone can tell.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) target: Target,
-    pub(crate) subscribers: Subscribers,
-    pub(crate) publishing: Publishing,
-    /// Names of the topics; never empty.
-    pub(crate) topics: Vec<String>,
-    pub(crate) payload: Payload,
-    pub(crate) verify: bool,
-    pub(crate) drain: Duration,
-    pub(crate) pid: Option<u32>,
-    /// CPU of each thread, readers first; empty: not pinned.
-    pub(crate) cpus: Vec<usize>,
     pub(crate) json: bool,
 }
 
-/// How to listen.
-#[derive(Debug)]
-pub(crate) struct Subscribers {
-    pub(crate) count: usize,
-    pub(crate) threads: usize,
-    pub(crate) path: PathTemplate,
-    pub(crate) headers: Headers,
-    pub(crate) connect_batch: usize,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) sources: Sources,
+/// Flags of `compare` and `sweep`, as given.
+#[derive(Args, Debug)]
+pub(crate) struct CompareArgs {
+    /// Servers, the first being the one the others are set against; names of --peer-file too
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "esper,nchan,axum,floor")]
+    pub(crate) peers: Vec<String>,
+    /// More servers, in the form of loadtest/peers.toml (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) peer_file: Vec<PathBuf>,
+    /// The esper to measure
+    #[arg(long, value_name = "FILE", default_value = "target/release/esper")]
+    pub(crate) esper: PathBuf,
+    /// What to measure, by name [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) cases: Vec<String>,
+    /// Times each is measured, in turn; medians are shown
+    #[arg(long, value_name = "N")]
+    pub(crate) rounds: Option<usize>,
+    /// How long each publishes
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) duration: Option<Duration>,
+    /// CPU of the server
+    #[arg(long, value_name = "CPU", default_value_t = 0)]
+    pub(crate) server_cpu: usize,
+    /// CPUs of the load, as 1 or 2-3
+    #[arg(long, value_name = "LIST", default_value = "1", value_parser = cpu_list)]
+    pub(crate) load_cpus: CpuList,
+    /// Divide every number of subscribers and topics by this, to try it out on a small machine
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) scale_down: usize,
+    /// Write all that was measured there, as JSON, after each round
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print the JSON instead of the tables
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
-/// How to publish.
-#[derive(Debug)]
-pub(crate) struct Publishing {
-    pub(crate) pace: Pace,
-    pub(crate) connections: usize,
-    pub(crate) in_flight_max: usize,
-    pub(crate) path: PathTemplate,
-    pub(crate) headers: Headers,
-    pub(crate) body: BodyTemplate,
+/// Flags of `plot`, as given.
+#[derive(Args, Debug)]
+pub(crate) struct PlotArgs {
+    /// What `compare --out` and `sweep --out` wrote
+    #[arg(required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Folder to draw into
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    pub(crate) into: PathBuf,
 }
 
-/// When the next publish is due, and when it is enough.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Pace {
-    /// Event number i is due at i / `per_second`.
-    Rate { per_second: f64, events: u64 },
-    /// The next is due as soon as it may be written.
-    Flood { until: FloodEnd },
+/// Flags of `tables`, as given.
+#[derive(Args, Debug)]
+pub(crate) struct TablesArgs {
+    /// What `compare --out` wrote
+    pub(crate) file: PathBuf,
 }
 
-/// When a flood is enough.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum FloodEnd {
-    After(Duration),
-    Events(u64),
-}
-
-/// Local addresses to connect from.
-#[derive(Clone, Debug)]
-pub(crate) struct Sources {
-    /// In turn, `per_address` connections each; `None` leaves the choice to the kernel.
-    addresses: Vec<Option<IpAddr>>,
-    per_address: usize,
-}
-
-impl Sources {
-    /// Where subscriber number `index` connects from.
-    pub(crate) fn of(&self, index: usize) -> Option<IpAddr> {
-        self.addresses.get(index / self.per_address).copied().flatten()
-    }
-}
-
-/// A path with the topic's name in it.
-#[derive(Clone, Debug)]
-pub(crate) struct PathTemplate(String);
-
-impl PathTemplate {
-    fn parse(flag: &str, text: &str) -> Result<PathTemplate, String> {
-        if !text.starts_with('/') || text.contains([' ', '\r', '\n', '#']) {
-            return Err(format!("{flag} {text:?} is no path; write it as /subscribe/{{topic}}"));
-        }
-        Ok(PathTemplate(text.to_owned()))
-    }
-
-    /// The path of `topic`.
-    pub(crate) fn of(&self, topic: &str) -> String {
-        self.0.replace("{topic}", topic)
-    }
-}
-
-/// What stands before and after the payload in the body of a publish.
-#[derive(Clone, Debug)]
-pub(crate) struct BodyTemplate {
-    before: String,
-    after: String,
-}
-
-impl BodyTemplate {
-    fn parse(text: &str) -> Result<BodyTemplate, String> {
-        let text = text.replace("\\n", "\n");
-        match text.split("{data}").collect::<Vec<_>>()[..] {
-            [before, after] => Ok(BodyTemplate { before: before.to_owned(), after: after.to_owned() }),
-            _ => {
-                Err(r"--publish-body must hold {data} exactly once; write it as 'data:{data}\n\n'".to_owned())
-            }
-        }
-    }
-
-    /// Both parts for `topic`.
-    pub(crate) fn of(&self, topic: &str) -> (String, String) {
-        (self.before.replace("{topic}", topic), self.after.replace("{topic}", topic))
-    }
-}
-
-impl RunArgs {
-    /// Checks the flags against each other; the error is one line for the person who gave them.
-    pub(crate) fn plan(self) -> Result<Plan, String> {
-        at_least_one("--subscribers", self.subscribers)?;
-        at_least_one("--connect-batch", self.connect_batch)?;
-        at_least_one("--connections-per-address", self.connections_per_address)?;
-        at_least_one("--in-flight", self.in_flight)?;
-        between("--topics", self.topics, 1, TOPICS_MAX)?;
-        between("--publishers", self.publishers, 1, PUBLISHERS_MAX)?;
-        between("--threads", self.threads, 1, 1024)?;
-        between("--size", self.size, STAMP_BYTES, 16 * 1024 * 1024)?;
-        if self.topics > 1 && !self.subscribe_path.contains("{topic}") {
-            return Err(format!(
-                "--topics {} need {{topic}} in --subscribe-path, to tell them apart",
-                self.topics
-            ));
-        }
-        let pace = self.pace()?;
-        let target = Target::resolve(&self.url)?;
-        let sources = self.sources(&target)?;
-        let subscriber_headers = self.headers(self.subscribe_token.as_ref())?;
-        let publisher_headers = self.headers(self.publish_token.as_ref())?;
-        Ok(Plan {
-            topics: self.topic_names(),
-            subscribers: Subscribers {
-                count: self.subscribers,
-                threads: self.threads.min(self.subscribers),
-                path: PathTemplate::parse("--subscribe-path", &self.subscribe_path)?,
-                headers: subscriber_headers,
-                connect_batch: self.connect_batch,
-                connect_timeout: self.connect_timeout,
-                sources,
-            },
-            publishing: Publishing {
-                pace,
-                connections: self.publishers,
-                in_flight_max: self.in_flight,
-                path: PathTemplate::parse("--publish-path", &self.publish_path)?,
-                headers: publisher_headers,
-                body: BodyTemplate::parse(&self.publish_body)?,
-            },
-            target,
-            payload: Payload::new(self.size),
-            verify: self.verify,
-            drain: self.drain,
-            pid: self.pid,
-            cpus: self.cpus.map(|list| list.0).unwrap_or_default(),
-            json: self.json,
-        })
-    }
-
-    fn pace(&self) -> Result<Pace, String> {
-        if self.events.is_some_and(|events| events == 0 || events >= EVENTS_MAX) {
-            return Err(format!("--events must be 1 to {}", EVENTS_MAX - 1));
-        }
-        if self.flood {
-            let until = self.events.map_or(FloodEnd::After(self.duration), FloodEnd::Events);
-            return Ok(Pace::Flood { until });
-        }
-        if !(self.rate > 0.0 && self.rate <= 1e9) {
-            return Err(format!("--rate {} is no rate; write events a second, as 100 or 0.5", self.rate));
-        }
-        let events = self.events.unwrap_or((self.rate * self.duration.as_secs_f64()).ceil() as u64);
-        Ok(Pace::Rate { per_second: self.rate, events: events.clamp(1, EVENTS_MAX - 1) })
-    }
-
-    fn sources(&self, target: &Target) -> Result<Sources, String> {
-        let per_address = self.connections_per_address;
-        let needed = self.subscribers.div_ceil(per_address);
-        let addresses = match (&self.source_address[..], target.address.ip()) {
-            ([], _) if needed == 1 => vec![None],
-            ([], IpAddr::V4(server)) if server.is_loopback() && needed <= 65_000 => {
-                let others = (2..).map(|host: u32| Some(IpAddr::from((0x7f00_0000 | host).to_be_bytes())));
-                [None].into_iter().chain(others).take(needed).collect()
-            }
-            (given, _) => given.iter().copied().map(Some).collect(),
-        };
-        if addresses.len() < needed {
-            return Err(format!(
-                "--subscribers {} need {needed} local addresses of {per_address} connections each and there are {}; \
-                 give more with --source-address",
-                self.subscribers,
-                addresses.len().max(1)
-            ));
-        }
-        if addresses.iter().flatten().any(|source| source.is_ipv4() != target.address.is_ipv4()) {
-            return Err("--source-address must be of the server's kind, IPv4 or IPv6".to_owned());
-        }
-        // Given more addresses than needed, use all of them alike.
-        let per_address = self.subscribers.div_ceil(addresses.len());
-        Ok(Sources { addresses, per_address })
-    }
-
-    fn headers(&self, own_token: Option<&String>) -> Result<Headers, String> {
-        let mut headers = Headers::default();
-        for line in &self.header {
-            let (name, value) = line
-                .split_once(':')
-                .ok_or_else(|| format!("--header {line:?} has no colon; write it as 'Name: value'"))?;
-            if name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("transfer-encoding") {
-                return Err(format!("--header {name} is the load generator's own to send"));
-            }
-            headers.add(name, value.trim()).map_err(|why| format!("--header: {why}"))?;
-        }
-        if let Some(token) = own_token.or(self.token.as_ref()) {
-            headers.add("Authorization", &format!("Bearer {token}"))?;
-        }
-        Ok(headers)
-    }
-
-    fn topic_names(&self) -> Vec<String> {
-        let start = self.topic.clone().unwrap_or_else(|| {
-            let since_1970 =
-                std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-            format!("load{:012x}", since_1970.as_millis())
-        });
-        if self.topics == 1 {
-            return vec![start];
-        }
-        (0..self.topics).map(|index| format!("{start}{index:06}")).collect()
-    }
-}
-
-fn at_least_one(flag: &str, value: usize) -> Result<(), String> {
-    if value == 0 { Err(format!("{flag} 0 measures nothing; give at least 1")) } else { Ok(()) }
-}
-
-fn between(flag: &str, value: usize, least: usize, most: usize) -> Result<(), String> {
-    if (least..=most).contains(&value) {
-        Ok(())
-    } else {
-        Err(format!("{flag} {value} is not {least} to {most}"))
-    }
+/// Flags of the servers to measure against, as given.
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    /// TCP port on 127.0.0.1
+    #[arg(long)]
+    pub(crate) port: u16,
+    /// Threads
+    #[arg(long, default_value_t = 1)]
+    pub(crate) workers: usize,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -386,7 +262,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// CPU numbers. A type of its own, for clap takes a plain `Vec` for a repeated flag.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct CpuList(Vec<usize>);
+pub(crate) struct CpuList(pub(crate) Vec<usize>);
 
 fn cpu_list(text: &str) -> Result<CpuList, String> {
     let wrong = || format!("{text:?} is no list of CPUs; write it as 0,2-3");
@@ -407,89 +283,10 @@ fn cpu_list(text: &str) -> Result<CpuList, String> {
 mod tests {
     use super::*;
 
-    fn plan(flags: &str) -> Result<Plan, String> {
-        let words =
-            ["esper-loadtest", "run", "http://127.0.0.1:3000"].into_iter().chain(flags.split_whitespace());
-        match Cli::try_parse_from(words).map_err(|error| error.to_string())?.command {
-            Command::Run(args) => args.plan(),
-        }
-    }
-
     #[test]
     fn flags_fit_together() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn the_defaults_are_a_plan() {
-        let plan = plan("").unwrap();
-        assert_eq!(plan.publishing.pace, Pace::Rate { per_second: 100.0, events: 1_000 });
-        assert_eq!((plan.subscribers.count, plan.payload.size(), plan.topics.len()), (1_000, 128, 1));
-    }
-
-    #[test]
-    fn a_topic_name_is_one_the_server_takes() {
-        for name in plan("--topics 3").unwrap().topics {
-            assert!(
-                (8..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric()),
-                "{name}"
-            );
-        }
-        assert_eq!(plan("--topic abcdefgh").unwrap().topics, ["abcdefgh"]);
-        assert_eq!(plan("--topic abcdefgh --topics 2").unwrap().topics, ["abcdefgh000000", "abcdefgh000001"]);
-    }
-
-    #[test]
-    fn wrong_flags_are_refused_with_their_name() {
-        for (flags, name) in [
-            ("--subscribers 0", "--subscribers"),
-            ("--topics 0", "--topics"),
-            ("--publishers 5000", "--publishers"),
-            ("--size 37", "--size"),
-            ("--rate 0", "--rate"),
-            ("--rate nan", "--rate"),
-            ("--rate 5 --flood", "--flood"),
-            ("--duration 0", "--duration"),
-            ("--duration soon", "--duration"),
-            ("--events 5 --duration 1s", "--duration"),
-            ("--events 0", "--events"),
-            ("--header nonsense", "--header"),
-            ("--header Content-Length:5", "--header"),
-            ("--publish-body nothing", "--publish-body"),
-            ("--publish-path x", "--publish-path"),
-            ("--topics 2 --subscribe-path /events", "--subscribe-path"),
-            ("--cpus 3-1", "--cpus"),
-            ("--source-address ::1", "--source-address"),
-            ("--source-address 127.0.0.9 --connections-per-address 100", "--source-address"),
-        ] {
-            let refusal = plan(flags).unwrap_err();
-            assert!(refusal.contains(name), "{flags}: {refusal}");
-        }
-    }
-
-    #[test]
-    fn one_loopback_address_is_never_asked_for_more_than_it_holds() {
-        let sources = plan("--subscribers 250 --connections-per-address 100").unwrap().subscribers.sources;
-        let from: Vec<_> = (0..250).map(|index| sources.of(index)).collect();
-        assert_eq!((from[0], from[83]), (None, None));
-        assert_eq!((from[84], from[249]), (Some([127, 0, 0, 2].into()), Some([127, 0, 0, 3].into())));
-        for address in [None, from[84], from[249]] {
-            assert!(from.iter().filter(|of| **of == address).count() <= 100);
-        }
-    }
-
-    #[test]
-    fn each_side_sends_its_own_token_and_the_common_one_otherwise() {
-        let plan = plan("--token both --publish-token mine").unwrap();
-        assert!(format!("{:?}", plan.publishing.headers).contains("Bearer mine"));
-        assert!(format!("{:?}", plan.subscribers.headers).contains("Bearer both"));
-    }
-
-    #[test]
-    fn a_body_may_name_its_topic() {
-        let plan = plan(r"--publish-body topic={topic}&data={data}\n").unwrap();
-        assert_eq!(plan.publishing.body.of("abc"), ("topic=abc&data=".to_owned(), "\n".to_owned()));
     }
 
     #[test]

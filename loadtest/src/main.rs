@@ -2,41 +2,58 @@
 //! what was lost, doubled, reordered or late.
 //!
 //! ```text
-//! args -> run -> subscribers (threads: poll, http, chunked -> count | verify -> sequence) -> tally \
-//!            \-> publisher   (thread:  poll, http, schedule, stamp)                                  -> report
+//! args -> plan -> run -> subscribers (threads, or processes by remote: connect -> stream -> count | verify -> sequence)
+//!                   \                                                          -> tally \
+//!                    \-> publisher   (thread: schedule, backlog, stamp)                  -> report
+//!
+//! compare -> for each case, round and peer: child (the server) + run -> results -> tables, plot
 //! ```
 //! It knows the server by HTTP and the event stream format only, so what it measures of one server it measures of another.
 
 #![forbid(unsafe_code)]
 
 mod args;
+mod backlog;
+mod child;
 mod chunked;
+mod churn;
+mod compare;
+mod connect;
 mod count;
 mod http;
+mod plan;
 mod poll;
 mod process;
+mod progress;
 mod publisher;
+mod remote;
 mod report;
+mod report_table;
 mod run;
+mod scenario;
 mod schedule;
 mod sequence;
+mod serve;
 mod shared;
 mod stamp;
+mod stream;
 mod subscribers;
 mod tally;
 mod verify;
 
 use args::{Cli, Command};
 use clap::Parser;
+use plan::Plan;
+use report::Report;
 use std::process::ExitCode;
 
 /// Nothing could be measured: wrong usage, unreachable server.
 const EXIT_NOT_MEASURED: u8 = 2;
 
 fn main() -> ExitCode {
-    let Command::Run(args) = Cli::parse().command;
-    match args.plan().and_then(|plan| Ok((run::run(&plan)?, plan.json))) {
-        Ok((report, json)) => print(&report, json),
+    match done(Cli::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(why) => {
             eprintln!("error: {why}");
             ExitCode::from(EXIT_NOT_MEASURED)
@@ -44,17 +61,36 @@ fn main() -> ExitCode {
     }
 }
 
-fn print(report: &report::Report, json: bool) -> ExitCode {
-    if json {
-        match serde_json::to_string(report) {
-            Ok(text) => println!("{text}"),
-            Err(why) => {
-                eprintln!("error: the report cannot be written: {why}");
-                return ExitCode::from(EXIT_NOT_MEASURED);
-            }
+/// Does it, and tells whether all was well. An error means that nothing could be measured.
+fn done(command: Command) -> Result<bool, String> {
+    child::clear_away_when_interrupted()?;
+    match command {
+        Command::Run(args) => {
+            let words: Vec<_> = std::env::args().skip(1).collect();
+            let plan = args.flags.plan(&args.url, &words)?;
+            print(&run::run(&plan)?, plan.json)
         }
+        Command::Floor(args) => {
+            let (report, json) = compare::floor(*args)?;
+            print(&report, json)
+        }
+        Command::Compare(args) => compare::compare(&args),
+        Command::Sweep(args) => compare::sweep(&args),
+        Command::Plot(args) => compare::plot(&args),
+        Command::Tables(args) => compare::tables(&args),
+        Command::Read => remote::read().map(|()| true),
+        Command::ServeFloor(args) => serve::floor(&args).map(|()| true),
+        #[cfg(feature = "axum")]
+        Command::ServeAxum(args) => serve::axum(&args).map(|()| true),
+    }
+}
+
+fn print(report: &Report, json: bool) -> Result<bool, String> {
+    if json {
+        let text = serde_json::to_string(report).map_err(|why| format!("the report cannot be written: {why}"))?;
+        println!("{text}");
     } else {
         print!("{report}");
     }
-    if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(report.passed())
 }

@@ -46,6 +46,11 @@ impl Poll {
         Ok(epoll::modify(&self.epoll, socket, EventData::new_u64(number as u64), interest.flags())?)
     }
 
+    /// Takes an open socket out of the set.
+    pub(crate) fn remove(&self, socket: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.epoll, socket)?)
+    }
+
     /// Waits and puts the numbers of the ready sockets into `ready`; none when the time is up or a signal came.
     pub(crate) fn wait(&self, timeout: Duration, ready: &mut Vec<usize>) -> io::Result<()> {
         let mut events = [const { MaybeUninit::uninit() }; EVENTS_MAX];

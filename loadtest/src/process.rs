@@ -35,11 +35,10 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// Of process `pid` and those under it, or of this one alone; `None` when there is no such process.
+    /// Of process `pid` and those under it; `None` when there is no such process.
     ///
     /// With those under it, because servers such as nginx do their work in children.
-    pub(crate) fn now(pid: Option<u32>) -> Option<Usage> {
-        let Some(pid) = pid else { return Usage::of("/proc/self") };
+    pub(crate) fn now(pid: u32) -> Option<Usage> {
         let mut all = Usage::of(&format!("/proc/{pid}"))?;
         let mut below = children(pid);
         while let Some(pid) = below.pop() {
@@ -59,7 +58,7 @@ impl Usage {
 }
 
 /// Processes started by any thread of `pid`; none where the kernel does not tell.
-fn children(pid: u32) -> Vec<u32> {
+pub(crate) fn children(pid: u32) -> Vec<u32> {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let lists =
         threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
@@ -98,8 +97,8 @@ mod tests {
 
     #[test]
     fn this_process_is_found_and_a_missing_one_is_not() {
-        assert!(Usage::now(None).unwrap().rss_bytes > 100_000);
-        assert_eq!(Usage::now(Some(u32::MAX)), None);
+        assert!(Usage::now(std::process::id()).unwrap().rss_bytes > 100_000);
+        assert_eq!(Usage::now(u32::MAX), None);
     }
 
     #[test]

@@ -1,16 +1,21 @@
 //! The publishing side: one thread, pipelined requests on keep-alive connections, answers told apart.
 
-use crate::args::{Pace, Plan};
+use crate::backlog::Backlog;
 use crate::http::{Body, PublishRequest, ResponseHead};
+use crate::plan::{Pace, Plan};
 use crate::poll::{Interest, Poll};
 use crate::schedule::{Next, Schedule};
-use crate::shared::Shared;
+use crate::shared::{Shared, thread_cpu_ns};
 use crate::stamp::Stamp;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+/// The same topics at random in every run.
+const RANDOM_SEED: u64 = 1;
+/// How often a flood looks whether subscribers have caught up.
+const BEHIND_CHECK: Duration = Duration::from_micros(200);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest sleep: how soon a thread notices that it shall stop, or that nothing moves.
 const WAIT_MAX: Duration = Duration::from_millis(50);
@@ -19,13 +24,15 @@ const WRITE_BYTES_MAX: usize = 256 * 1024;
 /// Kept of a refusal's body, to show it.
 const REASON_BYTES_MAX: usize = 300;
 
-/// What became of a topic's publishes, refused ones apart.
+/// What became of a topic's publishes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Published {
     /// Answered 2xx.
     pub(crate) acknowledged: u64,
     /// Sent, and the connection ended or fell silent before the answer.
     pub(crate) unanswered: u64,
+    /// Answered otherwise.
+    pub(crate) refused: u64,
 }
 
 /// What became of all publishes.
@@ -47,6 +54,8 @@ pub(crate) struct Outcome {
     pub(crate) late_ns_max: u64,
     /// Why a connection ended.
     pub(crate) trouble: Option<String>,
+    /// CPU time of the publishing thread.
+    pub(crate) cpu_ns: u64,
 }
 
 impl Outcome {
@@ -76,6 +85,8 @@ pub(crate) struct Publisher<'a> {
     sequences: Vec<u64>,
     outcome: Outcome,
     moved_ns: u64,
+    backlog: Backlog,
+    random: fastrand::Rng,
 }
 
 struct Connection {
@@ -130,6 +141,8 @@ impl<'a> Publisher<'a> {
             sequences: vec![0; publishing.connections * plan.topics.len()],
             outcome: Outcome { topics: vec![Published::default(); plan.topics.len()], ..Outcome::default() },
             moved_ns: 0,
+            backlog: Backlog::new(plan.steady_by_topic(), publishing.behind_events_max),
+            random: fastrand::Rng::with_seed(RANDOM_SEED),
         })
     }
 
@@ -138,6 +151,7 @@ impl<'a> Publisher<'a> {
         let mut schedule = Schedule::new(self.plan.publishing.pace);
         let mut ready = Vec::new();
         let mut buffer = vec![0; 64 * 1024];
+        let cpu_ns = thread_cpu_ns();
         let start_ns = shared.clock.now_ns();
         self.outcome.start_ns = start_ns;
         self.moved_ns = start_ns;
@@ -167,6 +181,7 @@ impl<'a> Publisher<'a> {
             connection.give_up(&mut self.outcome);
         }
         self.outcome.unsent = schedule.unissued();
+        self.outcome.cpu_ns = thread_cpu_ns().saturating_sub(cpu_ns);
         self.outcome
     }
 
@@ -182,8 +197,16 @@ impl<'a> Publisher<'a> {
                 }
                 Next::Due(due_ns) => start_ns + due_ns,
             };
+            if !paced && self.backlog.full(shared.delivered(), &self.outcome.topics, now_ns) {
+                return BEHIND_CHECK;
+            }
             let Some(number) = self.next_with_room(schedule.issued()) else { return WAIT_MAX };
-            let topic = (schedule.issued() % self.requests.len() as u64) as usize;
+            let topic = if self.plan.publishing.random_topics {
+                self.random.usize(..self.requests.len())
+            } else {
+                (schedule.issued() % self.requests.len() as u64) as usize
+            };
+            self.backlog.issued(topic);
             self.issue(number, topic, due_ns);
             schedule.issue();
             if paced {
@@ -340,7 +363,8 @@ impl Connection {
     }
 
     fn answered(&mut self, answer: &Answer, outcome: &mut Outcome, now_ns: u64) {
-        let stamp = self.unanswered.pop_front();
+        let Some(stamp) = self.unanswered.pop_front() else { return };
+        let topic = outcome.topics.get_mut(stamp.topic as usize);
         if !(200..300).contains(&answer.status) {
             *outcome.refused.entry(answer.status).or_default() += 1;
             let text = String::from_utf8_lossy(&answer.reason);
@@ -348,7 +372,10 @@ impl Connection {
                 text.lines().next().unwrap_or("").chars().filter(|c| !c.is_control()).collect();
             let refusal = format!("{} {line}", answer.status);
             outcome.first_refusal.get_or_insert(refusal.trim_end().to_owned());
-        } else if let Some(topic) = stamp.and_then(|stamp| outcome.topics.get_mut(stamp.topic as usize)) {
+            if let Some(topic) = topic {
+                topic.refused += 1;
+            }
+        } else if let Some(topic) = topic {
             topic.acknowledged += 1;
             outcome.last_answer_ns = now_ns;
         }

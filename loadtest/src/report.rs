@@ -1,91 +1,117 @@
 //! The result: one structure, printed as a table for people or as one JSON object for programs.
 
-use crate::args::{Pace, Plan};
+use crate::plan::{Pace, Plan};
 use crate::process::Usage;
 use crate::publisher::Outcome;
-use crate::tally::{Tally, Verdict};
-use serde::Serialize;
+use crate::run::cpu;
+use crate::tally::{Churned, Tally, Verdict};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt::{Display, Formatter, Result as FmtResult};
+
+/// A CPU of the load generator that is busier than this may be what limits the figures.
+const SATURATED: f64 = 0.9;
+/// The quantiles of the latency's curve.
+const QUANTILES: [f64; 7] = [0.5, 0.75, 0.9, 0.99, 0.999, 0.9999, 1.0];
 
 /// All that was measured. Field names are the JSON's.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Report {
-    target: String,
-    subscribers: usize,
-    topics: usize,
-    publishers: usize,
-    event_bytes: usize,
-    pace: &'static str,
-    rate_per_second: Option<f64>,
-    verified: bool,
+    pub(crate) target: String,
+    pub(crate) subscribers: usize,
+    pub(crate) topics: usize,
+    pub(crate) publishers: usize,
+    pub(crate) event_bytes: usize,
+    pub(crate) pace: String,
+    pub(crate) rate_per_second: Option<f64>,
+    pub(crate) verified: bool,
     /// Whether every subscriber got every acknowledged event once, in order, and stayed connected.
-    passed: bool,
-    connect: Connect,
-    publishes: Publishes,
-    deliveries: Deliveries,
-    latency_us: Latency,
-    server: Option<Server>,
-    tool: Tool,
+    pub(crate) passed: bool,
+    pub(crate) connect: Connect,
+    pub(crate) publishes: Publishes,
+    pub(crate) deliveries: Deliveries,
+    pub(crate) latency_us: Latency,
+    pub(crate) churn: Option<Churned>,
+    pub(crate) stalled: Option<Stalled>,
+    pub(crate) server: Option<Server>,
+    pub(crate) tool: Tool,
     /// What else there is to know, in words.
-    notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
-struct Connect {
-    seconds: f64,
-    per_second: f64,
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Connect {
+    pub(crate) seconds: f64,
+    pub(crate) per_second: f64,
 }
 
-#[derive(Debug, Serialize)]
-struct Publishes {
-    acknowledged: u64,
-    per_second: f64,
-    refused: u64,
-    refused_by_status: BTreeMap<u16, u64>,
-    unanswered: u64,
-    unsent: u64,
-    late_us_max: f64,
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Publishes {
+    pub(crate) acknowledged: u64,
+    pub(crate) per_second: f64,
+    pub(crate) refused: u64,
+    pub(crate) refused_by_status: BTreeMap<u16, u64>,
+    pub(crate) unanswered: u64,
+    pub(crate) unsent: u64,
+    pub(crate) late_us_max: f64,
 }
 
-#[derive(Debug, Serialize)]
-struct Deliveries {
-    expected: u64,
-    received: u64,
-    per_second: f64,
-    lost: u64,
-    doubled: u64,
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Deliveries {
+    pub(crate) expected: u64,
+    pub(crate) received: u64,
+    pub(crate) per_second: f64,
+    pub(crate) lost: u64,
+    pub(crate) doubled: u64,
     /// `None` when only counting.
-    reordered: Option<u64>,
+    pub(crate) reordered: Option<u64>,
     /// `None` when only counting.
-    corrupt: Option<u64>,
+    pub(crate) corrupt: Option<u64>,
     /// `None` when only counting.
-    refused_yet_delivered: Option<u64>,
-    gaps: u64,
-    cut: u64,
-    missed_by_cut: u64,
+    pub(crate) refused_yet_delivered: Option<u64>,
+    pub(crate) gaps: u64,
+    pub(crate) cut: u64,
+    pub(crate) missed_by_cut: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct Latency {
-    samples: u64,
-    p50: f64,
-    p99: f64,
-    p999: f64,
-    max: f64,
+/// In microseconds, from when an event was due to when a subscriber read it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Latency {
+    pub(crate) samples: u64,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    pub(crate) max: f64,
+    /// Quantile and latency.
+    pub(crate) curve: Vec<(f64, f64)>,
 }
 
-#[derive(Debug, Serialize)]
-struct Server {
-    cpu_seconds: f64,
-    cpu_us_per_delivery: f64,
-    rss_bytes: u64,
-    rss_bytes_per_subscriber: f64,
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Server {
+    pub(crate) cpu_seconds: f64,
+    pub(crate) cpu_us_per_delivery: f64,
+    /// Of one CPU, from the first publish to the last delivery.
+    pub(crate) cpu_share: f64,
+    pub(crate) rss_bytes: u64,
+    /// Grown between before the first connect and after the last, with nothing published.
+    pub(crate) rss_bytes_per_subscriber: f64,
 }
 
-#[derive(Debug, Serialize)]
-struct Tool {
-    cpu_us_per_delivery: f64,
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Tool {
+    pub(crate) cpu_us_per_delivery: f64,
+    /// Of the busiest of its CPUs (or threads, where these are not pinned), while publishing.
+    pub(crate) cpu_share: f64,
+    /// The same while connecting.
+    pub(crate) connect_cpu_share: f64,
+    /// Whether this program, and not the server, may be what was measured.
+    pub(crate) saturated: bool,
+}
+
+/// Subscribers that did not read.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Stalled {
+    pub(crate) subscribers: u64,
+    pub(crate) cut: u64,
 }
 
 /// What a run leaves behind for its report.
@@ -95,17 +121,17 @@ pub(crate) struct Measured {
     pub(crate) tally: Tally,
     /// Before the first connect, with all connected and idle, and at the end.
     pub(crate) server: Option<[Usage; 3]>,
-    /// The load generator's own, when publishing began and at the end.
-    pub(crate) tool: Option<[Usage; 2]>,
 }
 
 impl Report {
     /// Draws the conclusions.
     pub(crate) fn new(plan: &Plan, measured: Measured) -> Report {
-        let Measured { connect_seconds, outcome, tally, server, tool } = measured;
+        let Measured { connect_seconds, outcome, tally, server } = measured;
         let verdict = tally.verdict(&outcome.topics, plan.verify);
         let seconds_to = |end_ns: u64| end_ns.saturating_sub(outcome.start_ns) as f64 / 1e9;
-        let deliveries = tally.deliveries as f64;
+        let seconds = seconds_to(tally.last_delivery_ns.max(outcome.last_answer_ns));
+        let deliveries = tally.all_deliveries() as f64;
+        let tool = tool(plan, &tally, &outcome, connect_seconds, seconds);
         let subscribers = plan.subscribers.count;
         let only_verified = |count: u64| plan.verify.then_some(count);
         Report {
@@ -114,7 +140,7 @@ impl Report {
             topics: plan.topics.len(),
             publishers: plan.publishing.connections,
             event_bytes: plan.payload.size(),
-            pace: if matches!(plan.publishing.pace, Pace::Rate { .. }) { "rate" } else { "flood" },
+            pace: if matches!(plan.publishing.pace, Pace::Rate { .. }) { "rate" } else { "flood" }.to_owned(),
             rate_per_second: match plan.publishing.pace {
                 Pace::Rate { per_second, .. } => Some(per_second),
                 Pace::Flood { .. } => None,
@@ -153,19 +179,21 @@ impl Report {
                 p99: tally.latency_us(0.99),
                 p999: tally.latency_us(0.999),
                 max: tally.latency_us(1.0),
+                curve: QUANTILES.map(|quantile| (quantile, tally.latency_us(quantile))).to_vec(),
             },
+            churn: (plan.subscribers.churning > 0).then_some(tally.churn),
+            stalled: (tally.stalled > 0)
+                .then_some(Stalled { subscribers: tally.stalled, cut: tally.stalled_cut }),
             server: server.map(|[before, connected, end]| Server {
                 cpu_seconds: end.cpu_s - connected.cpu_s,
                 cpu_us_per_delivery: ratio((end.cpu_s - connected.cpu_s) * 1e6, deliveries),
+                cpu_share: ratio(end.cpu_s - connected.cpu_s, seconds),
                 rss_bytes: end.rss_bytes,
                 rss_bytes_per_subscriber: (connected.rss_bytes as f64 - before.rss_bytes as f64)
                     / subscribers as f64,
             }),
-            tool: Tool {
-                cpu_us_per_delivery: tool
-                    .map_or(0.0, |[begin, end]| ratio((end.cpu_s - begin.cpu_s) * 1e6, deliveries)),
-            },
-            notes: notes(plan, &outcome, &tally),
+            notes: notes(plan, &outcome, &tally, &tool),
+            tool,
         }
     }
 
@@ -185,18 +213,48 @@ fn passed(verdict: &Verdict, tally: &Tally, outcome: &Outcome) -> bool {
         + tally.gaps
         + tally.corrupt
         + tally.reordered
+        + tally.churn.missed
+        + tally.churn.cut
+        + tally.churn.failed
         + outcome.unanswered()
         + outcome.unsent;
     faults == 0 && tally.trouble.is_none()
 }
 
-fn notes(plan: &Plan, outcome: &Outcome, tally: &Tally) -> Vec<String> {
+fn tool(plan: &Plan, tally: &Tally, outcome: &Outcome, connect_seconds: f64, seconds: f64) -> Tool {
+    let publisher = (plan.subscribers.readers, outcome.cpu_ns);
+    let readers = || tally.readers_cpu_ns.iter().copied().enumerate();
+    let cpu_share = busiest(plan, readers().chain([publisher]), seconds);
+    let connecting = tally.readers_connect_cpu_ns.iter().copied().enumerate();
+    let cpu_us = readers().chain([publisher]).map(|(_, cpu_ns)| cpu_ns).sum::<u64>() as f64 / 1e3;
+    Tool {
+        cpu_us_per_delivery: ratio(cpu_us, tally.all_deliveries() as f64),
+        cpu_share,
+        connect_cpu_share: busiest(plan, connecting, connect_seconds),
+        saturated: cpu_share > SATURATED,
+    }
+}
+
+/// The share of `seconds` for which the busiest CPU worked, given the CPU time of threads by their number.
+fn busiest(plan: &Plan, threads: impl Iterator<Item = (usize, u64)>, seconds: f64) -> f64 {
+    let mut by_cpu = BTreeMap::<_, u64>::new();
+    for (thread, cpu_ns) in threads {
+        // Unpinned, a thread is taken to have a CPU of its own.
+        *by_cpu.entry(cpu(plan, thread).unwrap_or(thread)).or_default() += cpu_ns;
+    }
+    ratio(by_cpu.into_values().max().unwrap_or(0) as f64 / 1e9, seconds)
+}
+
+fn notes(plan: &Plan, outcome: &Outcome, tally: &Tally, tool: &Tool) -> Vec<String> {
     let mut notes = Vec::new();
     notes.extend(outcome.first_refusal.as_ref().map(|answer| format!("first refused publish: {answer}")));
     notes.extend(outcome.trouble.clone());
     notes.extend(tally.cut_reason.as_ref().map(|why| format!("first cut: {why}")));
     notes.extend(tally.trouble.clone());
-    if plan.pid.is_some_and(|pid| Usage::now(Some(pid)).is_none()) {
+    if tool.saturated {
+        notes.push("the load generator used all of its CPU: the server may do more than it was asked to".to_owned());
+    }
+    if plan.pid.is_some_and(|pid| Usage::now(pid).is_none()) {
         notes.push("the server's process is gone: no figures of it".to_owned());
     }
     notes
@@ -206,93 +264,9 @@ fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
-impl Display for Report {
-    fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
-        let mut row = |name: &str, value: String| writeln!(f, "{name:<24}{value}");
-        let (publishes, deliveries, latency) = (&self.publishes, &self.deliveries, &self.latency_us);
-        let ms = |us: f64| format!("{:.3}", us / 1e3);
-        row("subscribers", format!("{} on {} topics", thousands(self.subscribers as f64), self.topics))?;
-        row("connects/s", thousands(self.connect.per_second))?;
-        row("publishes acknowledged", thousands(publishes.acknowledged as f64))?;
-        row("publishes/s", thousands(publishes.per_second))?;
-        if publishes.refused > 0 {
-            let each = publishes.refused_by_status.iter().map(|(status, count)| format!("{status}: {count}"));
-            row("publishes refused", each.collect::<Vec<_>>().join(", "))?;
-        }
-        if publishes.unanswered + publishes.unsent > 0 {
-            row("publishes unanswered", format!("{}, unsent {}", publishes.unanswered, publishes.unsent))?;
-        }
-        if self.rate_per_second.is_some() {
-            row("written late, ms max", ms(publishes.late_us_max))?;
-        }
-        let expected = thousands(deliveries.expected as f64);
-        row("deliveries", format!("{} of {expected}", thousands(deliveries.received as f64)))?;
-        row("deliveries/s", thousands(deliveries.per_second))?;
-        row(
-            "latency ms",
-            format!(
-                "p50 {}  p99 {}  p99.9 {}  max {}",
-                ms(latency.p50),
-                ms(latency.p99),
-                ms(latency.p999),
-                ms(latency.max)
-            ),
-        )?;
-        let told = |count: Option<u64>| count.map_or("not checked".to_owned(), |count| count.to_string());
-        row("lost", deliveries.lost.to_string())?;
-        row("doubled", deliveries.doubled.to_string())?;
-        row("reordered", told(deliveries.reordered))?;
-        row("corrupt", told(deliveries.corrupt))?;
-        if deliveries.refused_yet_delivered.is_some_and(|count| count > 0) {
-            row("refused yet delivered", told(deliveries.refused_yet_delivered))?;
-        }
-        row("gaps", deliveries.gaps.to_string())?;
-        row(
-            "cut",
-            format!("{} subscribers, {} events missed by it", deliveries.cut, deliveries.missed_by_cut),
-        )?;
-        if let Some(server) = &self.server {
-            row("server CPU/delivery", format!("{:.3} us", server.cpu_us_per_delivery))?;
-            row("server RSS/subscriber", format!("{} bytes", thousands(server.rss_bytes_per_subscriber)))?;
-        }
-        row("tool CPU/delivery", format!("{:.3} us", self.tool.cpu_us_per_delivery))?;
-        for note in &self.notes {
-            row("note", note.clone())?;
-        }
-        row("result", if self.passed { "passed" } else { "FAILED" }.to_owned())
-    }
-}
-
-/// A whole number with its thousands apart.
-fn thousands(value: f64) -> String {
-    let digits = format!("{:.0}", value.abs());
-    let mut out = String::from(if value <= -0.5 { "-" } else { "" });
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn large_numbers_can_be_read() {
-        for (value, text) in [
-            (0.0, "0"),
-            (999.0, "999"),
-            (1000.0, "1,000"),
-            (20_123_456.4, "20,123,456"),
-            (-1500.0, "-1,500"),
-            (-0.2, "0"),
-        ] {
-            assert_eq!(thousands(value), text);
-        }
-    }
 
     #[test]
     fn each_fault_alone_fails_the_run_and_a_refusal_does_not() {
@@ -311,6 +285,9 @@ mod tests {
             Tally { gaps: 1, ..Tally::default() },
             Tally { corrupt: 1, ..Tally::default() },
             Tally { reordered: 1, ..Tally::default() },
+            Tally { churn: Churned { cut: 1, ..Churned::default() }, ..Tally::default() },
+            Tally { churn: Churned { missed: 1, ..Churned::default() }, ..Tally::default() },
+            Tally { churn: Churned { failed: 1, ..Churned::default() }, ..Tally::default() },
             Tally { trouble: Some(String::new()), ..Tally::default() },
         ] {
             assert!(!passed(&verdict(), &faulty, &outcome()));

@@ -1,14 +1,15 @@
 //! One measurement from beginning to end: connect all, publish, wait until all has arrived or nothing more comes.
 
-use crate::args::Plan;
+use crate::plan::Plan;
 use crate::process::{Usage, make_room};
+use crate::progress::bar;
 use crate::publisher::{Outcome, Publisher};
+use crate::remote::listen_elsewhere;
 use crate::report::{Measured, Report};
-use crate::shared::Shared;
+use crate::shared::{Clock, Shared};
 use crate::subscribers::{Share, listen};
 use crate::tally::Tally;
 use core_affinity::CoreId;
-use indicatif::{ProgressBar, ProgressStyle};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
@@ -20,10 +21,12 @@ const AFTERMATH: Duration = Duration::from_millis(300);
 
 /// Does what the plan says. An error is one line: nothing could be measured.
 pub(crate) fn run(plan: &Plan) -> Result<Report, String> {
-    make_room(plan.subscribers.count, plan.publishing.connections, plan.subscribers.threads)?;
+    let readers = plan.subscribers.readers;
+    let own_subscribers = if plan.subscribers.processes { 2 * readers } else { plan.subscribers.count };
+    make_room(own_subscribers, plan.publishing.connections, readers)?;
     check_cpus(&plan.cpus)?;
     let server_before = server_usage(plan)?;
-    let shared = Shared::new(plan.subscribers.threads);
+    let shared = Shared::new(Clock::start(), readers);
     let shared = &shared;
     std::thread::scope(|scope| {
         // Whatever way this ends, the scope waits for its threads, so they must be told to end.
@@ -31,11 +34,12 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, String> {
         let began = Instant::now();
         let readers = connect_all(scope, plan, shared)?;
         let connect_seconds = began.elapsed().as_secs_f64();
+        std::thread::sleep(plan.subscribers.settle);
         let publisher = Publisher::connect(plan)?;
         let server_connected = server_usage(plan)?;
-        let tool_begin = Usage::now(None);
 
-        let publisher_cpu = cpu(plan, plan.subscribers.threads);
+        let publisher_cpu = cpu(plan, plan.subscribers.readers);
+        shared.begin_publishing();
         let publishing = scope.spawn(move || {
             pin(publisher_cpu);
             publisher.publish(shared)
@@ -46,8 +50,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, String> {
         }
         drain(plan, shared, &outcome);
 
-        let server_end = plan.pid.and_then(|pid| Usage::now(Some(pid)));
-        let tool_end = Usage::now(None);
+        let server_end = plan.pid.and_then(Usage::now);
         shared.stop();
         let mut tally = Tally::default();
         for reader in readers {
@@ -57,14 +60,13 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, String> {
             (Some(before), Some(connected), Some(end)) => Some([before, connected, end]),
             _ => None,
         };
-        let tool = tool_begin.zip(tool_end).map(|(begin, end)| [begin, end]);
-        Ok(Report::new(plan, Measured { connect_seconds, outcome, tally, server, tool }))
+        Ok(Report::new(plan, Measured { connect_seconds, outcome, tally, server }))
     })
 }
 
 fn server_usage(plan: &Plan) -> Result<Option<Usage>, String> {
     let Some(pid) = plan.pid else { return Ok(None) };
-    Usage::now(Some(pid)).map(Some).ok_or_else(|| format!("--pid {pid}: there is no such process"))
+    Usage::now(pid).map(Some).ok_or_else(|| format!("--pid {pid}: there is no such process"))
 }
 
 struct StopOnDrop<'a>(&'a Shared);
@@ -81,20 +83,24 @@ fn connect_all<'scope, 'env>(
     plan: &'env Plan,
     shared: &'env Shared,
 ) -> Result<Vec<ScopedJoinHandle<'scope, Tally>>, String> {
-    let threads = plan.subscribers.threads;
+    let count = plan.subscribers.readers;
     let (opened, told) = channel();
-    let readers = (0..threads)
+    let readers = (0..count)
         .map(|first| {
             let (opened, cpu) = (opened.clone(), cpu(plan, first));
+            let share = Share { first, step: count };
             scope.spawn(move || {
+                if plan.subscribers.processes {
+                    return listen_elsewhere(plan, share, cpu, shared, &opened);
+                }
                 pin(cpu);
-                listen(plan, Share { first, step: threads }, shared, &opened)
+                listen(plan, share, shared, &opened)
             })
         })
         .collect();
     drop(opened);
     let bar = bar("connecting", Some(plan.subscribers.count as u64));
-    for _ in 0..threads {
+    for _ in 0..count {
         next_told(&told, || bar.set_position(shared.connected() as u64))?;
     }
     bar.finish_and_clear();
@@ -128,10 +134,8 @@ fn watch_publishing(
 
 /// Waits until everything acknowledged has arrived and a moment longer, or until nothing has come for the plan's time.
 fn drain(plan: &Plan, shared: &Shared, outcome: &Outcome) {
-    let expected: u64 = (0..plan.subscribers.count)
-        .filter_map(|index| outcome.topics.get(index % plan.topics.len()))
-        .map(|topic| topic.acknowledged)
-        .sum();
+    let by_topic = plan.steady_by_topic();
+    let expected = by_topic.iter().zip(&outcome.topics).map(|(steady, topic)| steady * topic.acknowledged).sum();
     let bar = bar("draining", Some(expected));
     let mut seen = shared.delivered();
     let mut moved = Instant::now();
@@ -158,21 +162,8 @@ fn nothing_acknowledged(outcome: &Outcome) -> String {
     format!("no publish was acknowledged: {why}")
 }
 
-/// Shown on a terminal alone.
-fn bar(what: &'static str, length: Option<u64>) -> ProgressBar {
-    let bar = ProgressBar::new(length.unwrap_or(0));
-    let template = match length {
-        Some(_) => "{msg} {wide_bar} {human_pos}/{human_len}",
-        None => "{msg} {prefix} subscribers: {human_pos} deliveries, {per_sec}, {elapsed}",
-    };
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar.with_message(what)
-}
-
-/// The CPU of thread number `thread`, readers first.
-fn cpu(plan: &Plan, thread: usize) -> Option<usize> {
+/// The CPU of reader number `thread`; the publishing thread comes after them.
+pub(crate) fn cpu(plan: &Plan, thread: usize) -> Option<usize> {
     if plan.cpus.is_empty() { None } else { plan.cpus.get(thread % plan.cpus.len()).copied() }
 }
 

@@ -1,6 +1,6 @@
 //! When the next publish is due. No clock: `now` comes in.
 
-use crate::args::{FloodEnd, Pace};
+use crate::plan::{FloodEnd, Pace};
 
 /// The course of one run's publishes. Times are nanoseconds since the first was due.
 #[derive(Debug)]

@@ -46,6 +46,13 @@ impl Series {
         if self.fill(number) { Arrival::Reordered } else { Arrival::Doubled }
     }
 
+    /// Numbers that have not come between the first and the last that came.
+    pub(crate) fn missing_since_first(&self) -> u64 {
+        // What came before a subscriber was there leaves a hole that starts at 0.
+        let holes = self.holes.iter().flat_map(|holes| holes.iter()).filter(|hole| hole.start > 0);
+        holes.map(|hole| hole.end - hole.start).sum()
+    }
+
     fn remember(&mut self, hole: Hole) {
         let holes = self.holes.get_or_insert_default();
         holes.push(hole);
@@ -83,6 +90,20 @@ mod tests {
         let seen: Vec<_> = [0, 1, 4, 3, 3, 2, 1, 5].into_iter().map(|n| series.arrive(n)).collect();
         use Arrival::*;
         assert_eq!(seen, [InOrder, InOrder, InOrder, Reordered, Doubled, Reordered, Doubled, InOrder]);
+    }
+
+    #[test]
+    fn what_came_before_the_first_is_not_missing() {
+        let mut series = Series::default();
+        for number in [100, 101, 104, 103] {
+            series.arrive(number);
+        }
+        assert_eq!(series.missing_since_first(), 1);
+        let mut series = Series::default();
+        for number in [0, 3] {
+            series.arrive(number);
+        }
+        assert_eq!(series.missing_since_first(), 2);
     }
 
     #[test]

@@ -1,15 +1,13 @@
-//! The listening side: one thread opens its share of the subscribers and reads them all through one buffer.
+//! The listening side: one reader opens its share of the subscribers and reads them all through one buffer.
 
-use crate::args::Plan;
-use crate::count::{Counted, Counter, EventLine};
-use crate::http::{Body, HEAD_BYTES_MAX, ResponseHead, subscribe_request};
+use crate::churn::{Churn, Turn};
+use crate::connect::{begin_connect, read, send_request};
+use crate::http::subscribe_request;
+use crate::plan::{Plan, Role};
 use crate::poll::{Interest, Poll};
-use crate::sequence::{Arrival, Series};
-use crate::shared::Shared;
+use crate::shared::{Shared, thread_cpu_ns};
+use crate::stream::{Reader, Stream};
 use crate::tally::{Received, Tally};
-use crate::verify::{Found, Verifier};
-use socket2::{Domain, Protocol, Socket, Type};
-use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -19,8 +17,10 @@ use std::time::{Duration, Instant};
 const READ_BYTES_MAX: usize = 256 * 1024;
 /// How soon a thread notices that it shall stop.
 const STOP_CHECK: Duration = Duration::from_millis(20);
+/// Reads of what a server has sent to one stalled subscriber, at the end, to see whether it was cut: 16 MiB.
+const STALLED_READS_MAX: usize = 64;
 
-/// Subscribers number `first`, `first + step`, ... of the plan.
+/// Subscribers number `first`, `first + step`, ... of the plan: those of reader number `first`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
     pub(crate) first: usize,
@@ -35,8 +35,10 @@ pub(crate) fn listen(
     opened: &Sender<Result<(), String>>,
 ) -> Tally {
     let mut thread = Thread::new(plan, share, shared);
+    let cpu_ns = thread_cpu_ns();
     let poll = Poll::new().map_err(|error| format!("no epoll: {error}"));
     let opened_all = poll.and_then(|poll| thread.open_all(&poll).map(|()| poll));
+    thread.reader.tally.readers_connect_cpu_ns = vec![thread_cpu_ns().saturating_sub(cpu_ns)];
     match opened_all {
         Ok(poll) => {
             if opened.send(Ok(())).is_ok() {
@@ -61,6 +63,7 @@ struct Thread<'a> {
 /// One subscriber.
 struct Member {
     topic: u32,
+    role: Role,
     state: State,
 }
 
@@ -71,39 +74,21 @@ enum State {
     /// The request is sent; the head as far as it came.
     Waiting(TcpStream, Vec<u8>),
     Streaming(TcpStream, Stream),
+    /// Open and not read.
+    Stalled(TcpStream),
     Cut(Stream),
-}
-
-/// The body of one subscriber's response.
-struct Stream {
-    body: Body,
-    scan: Scan,
-    /// Different events that came; when only counting, all that came.
-    received: u64,
-}
-
-enum Scan {
-    Count(Counter),
-    /// Boxed: three times the size of the other.
-    Verify(Box<(Verifier, Vec<Series>)>),
-}
-
-/// What the thread keeps beside its subscribers, apart so that a member and this can be borrowed together.
-struct Reader<'a> {
-    plan: &'a Plan,
-    event_line: EventLine,
-    tally: Tally,
 }
 
 impl<'a> Thread<'a> {
     fn new(plan: &'a Plan, share: Share, shared: &'a Shared) -> Thread<'a> {
         let topics = plan.topics.len();
-        let members = (share.first..plan.subscribers.count)
-            .step_by(share.step)
-            .map(|index| Member { topic: (index % topics) as u32, state: State::Unopened })
-            .collect();
-        let reader = Reader { plan, event_line: EventLine::new(), tally: Tally::default() };
-        Thread { plan, share, shared, members, reader, buffer: vec![0; READ_BYTES_MAX] }
+        let member = |index: usize| Member {
+            topic: (index % topics) as u32,
+            role: plan.subscribers.role(index),
+            state: State::Unopened,
+        };
+        let members = (share.first..plan.subscribers.count).step_by(share.step).map(member).collect();
+        Thread { plan, share, shared, members, reader: Reader::new(plan), buffer: vec![0; READ_BYTES_MAX] }
     }
 
     fn open_all(&mut self, poll: &Poll) -> Result<(), String> {
@@ -123,9 +108,9 @@ impl<'a> Thread<'a> {
                 self.step(number, poll).map_err(|why| self.name(number, &why))?;
                 if !was_open && self.members.get(number).is_some_and(Member::is_open) {
                     open += 1;
-                    self.shared.one_connected();
                 }
             }
+            self.shared.set_connected(self.share.first, open);
             if self.shared.stopped() {
                 return Err("stopped while connecting".to_owned());
             }
@@ -142,74 +127,158 @@ impl<'a> Thread<'a> {
     }
 
     fn read_until_stopped(&mut self, poll: &Poll) {
+        let cpu_ns = thread_cpu_ns();
         let mut ready = Vec::new();
+        let mut churn = self.churn();
         while !self.shared.stopped() {
-            if let Err(error) = poll.wait(STOP_CHECK, &mut ready) {
+            let wait = self.come_and_go(&mut churn, poll).unwrap_or(STOP_CHECK).min(STOP_CHECK);
+            if let Err(error) = poll.wait(wait, &mut ready) {
                 self.reader.tally.trouble.get_or_insert(format!("epoll: {error}"));
                 return;
             }
             for &number in &ready {
                 if let Err(why) = self.step(number, poll) {
                     let why = self.name(number, &why);
+                    self.reader.tally.churn.failed += 1;
                     self.reader.tally.trouble.get_or_insert(why);
                 }
             }
             self.shared.set_delivered(self.share.first, self.reader.tally.deliveries);
         }
+        self.reader.tally.readers_cpu_ns = vec![thread_cpu_ns().saturating_sub(cpu_ns)];
     }
 
-    fn finish(self) -> Tally {
-        let mut tally = self.reader.tally;
+    fn churn(&self) -> Churn {
+        let churning = self.members.iter().enumerate().filter(|(_, member)| member.role == Role::Churning);
+        let members: Vec<_> = churning.map(|(number, _)| number).collect();
+        let share = members.len() as f64 / self.plan.subscribers.churning.max(1) as f64;
+        Churn::new(members, self.plan.subscribers.churn_per_second * share)
+    }
+
+    /// Lets those leave and come again whose turn it is; tells when the next one's is.
+    fn come_and_go(&mut self, churn: &mut Churn, poll: &Poll) -> Option<Duration> {
+        if !self.shared.publishing() {
+            return None;
+        }
+        loop {
+            let number = match churn.turn(self.shared.clock.now_ns()) {
+                Turn::Now(number) => number,
+                Turn::In(wait) => return Some(wait),
+                Turn::Never => return None,
+            };
+            if !self.leave(number) {
+                continue;
+            }
+            if let Err(why) = self.begin(number, poll) {
+                let why = self.name(number, &why);
+                self.reader.tally.churn.failed += 1;
+                self.reader.tally.trouble.get_or_insert(why);
+            }
+        }
+    }
+
+    /// Closes the connection of a subscriber that comes and goes. False when it is still on its way in.
+    fn leave(&mut self, number: usize) -> bool {
+        let Some(member) = self.members.get_mut(number) else { return false };
+        let tally = &mut self.reader.tally;
+        match std::mem::replace(&mut member.state, State::Unopened) {
+            State::Streaming(socket, stream) => {
+                tally.churn.stayed(stream.missed_within());
+                if tally.churn.stays.is_multiple_of(2) {
+                    // Every other one leaves by a reset, as a browser's may; it also leaves no port behind in TIME_WAIT.
+                    let _ = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+                }
+            }
+            State::Cut(stream) => {
+                tally.churn.stayed(stream.missed_within());
+                tally.churn.cut += 1;
+            }
+            State::Unopened => {}
+            coming => {
+                member.state = coming;
+                return false;
+            }
+        }
+        true
+    }
+
+    fn finish(mut self) -> Tally {
+        let mut tally = std::mem::take(&mut self.reader.tally);
         for member in self.members {
             let (stream, cut) = match member.state {
+                State::Stalled(socket) => {
+                    tally.stalled += 1;
+                    tally.stalled_cut += u64::from(was_cut(&socket, &mut self.buffer));
+                    continue;
+                }
                 State::Streaming(_, stream) => (stream, false),
                 State::Cut(stream) => (stream, true),
                 _ => continue,
             };
+            if member.role == Role::Churning {
+                tally.churn.stayed(stream.missed_within());
+                tally.churn.cut += u64::from(cut);
+                continue;
+            }
             tally.subscribers.push(Received { topic: member.topic, events: stream.received, cut });
         }
         tally
     }
 
+    fn index(&self, number: usize) -> usize {
+        self.share.first + number * self.share.step
+    }
+
     fn name(&self, number: usize, why: &str) -> String {
-        format!(
-            "subscriber {} of {}: {why}",
-            self.share.first + number * self.share.step,
-            self.plan.subscribers.count
-        )
+        format!("subscriber {} of {}: {why}", self.index(number), self.plan.subscribers.count)
     }
 
     fn begin(&mut self, number: usize, poll: &Poll) -> Result<(), String> {
-        let source = self.plan.subscribers.sources.of(self.share.first + number * self.share.step);
-        let socket = begin_connect(self.plan.target.address, source.map(|ip| SocketAddr::new(ip, 0)))?;
+        let source = self.plan.subscribers.sources.of(self.index(number));
+        let Some(member) = self.members.get_mut(number) else { return Ok(()) };
+        let source = source.map(|ip| SocketAddr::new(ip, 0));
+        let socket = begin_connect(self.plan.target.address, source, member.role == Role::Stalled)?;
         poll.add(&socket, number, Interest::Write).map_err(|error| format!("epoll: {error}"))?;
-        if let Some(member) = self.members.get_mut(number) {
-            member.state = State::Connecting(socket);
-        }
+        member.state = State::Connecting(socket);
         Ok(())
     }
 
     /// Goes on with a subscriber whose socket is ready. An error means that it could not be opened.
     fn step(&mut self, number: usize, poll: &Poll) -> Result<(), String> {
         let Some(member) = self.members.get_mut(number) else { return Ok(()) };
+        let (topic, role) = (member.topic, member.role);
+        let epoll_failed = |error| format!("epoll: {error}");
         member.state = match std::mem::replace(&mut member.state, State::Unopened) {
             State::Connecting(socket) => {
-                let topic = self.plan.topics.get(member.topic as usize).map_or("", String::as_str);
-                let path = self.plan.subscribers.path.of(topic);
+                let name = self.plan.topics.get(topic as usize).map_or("", String::as_str);
+                let path = self.plan.subscribers.path.of(name);
                 let request = subscribe_request(&self.plan.target, &path, &self.plan.subscribers.headers);
                 send_request(&socket, self.plan.target.address, &request)?;
-                poll.modify(&socket, number, Interest::Read).map_err(|error| format!("epoll: {error}"))?;
+                poll.modify(&socket, number, Interest::Read).map_err(epoll_failed)?;
                 State::Waiting(socket, Vec::new())
             }
-            State::Waiting(socket, head) => match read(&socket, &mut self.buffer) {
+            State::Waiting(socket, mut head) => match read(&socket, &mut self.buffer) {
                 Ok(None) => State::Waiting(socket, head),
-                Ok(Some(bytes)) => self.reader.head(member.topic, socket, head, bytes, self.shared)?,
+                Ok(Some(bytes)) => {
+                    head.extend_from_slice(bytes);
+                    match self.reader.head(topic, role, &head, self.shared.clock.now_ns())? {
+                        None => State::Waiting(socket, head),
+                        Some(_) if role == Role::Stalled => {
+                            poll.remove(&socket).map_err(epoll_failed)?;
+                            State::Stalled(socket)
+                        }
+                        Some(stream) => State::Streaming(socket, stream),
+                    }
+                }
                 Err(why) => return Err(format!("{why} before it answered")),
             },
             State::Streaming(socket, mut stream) => {
                 let result = match read(&socket, &mut self.buffer) {
                     Ok(None) => Ok(()),
-                    Ok(Some(bytes)) => self.reader.body(member.topic, &mut stream, bytes, self.shared),
+                    Ok(Some(bytes)) => {
+                        let now_ns = self.shared.clock.now_ns();
+                        self.reader.body(topic, role, &mut stream, bytes, now_ns)
+                    }
                     Err(why) => Err(why),
                 };
                 match result {
@@ -228,167 +297,18 @@ impl<'a> Thread<'a> {
 
 impl Member {
     fn is_open(&self) -> bool {
-        matches!(self.state, State::Streaming(..) | State::Cut(_))
+        matches!(self.state, State::Streaming(..) | State::Stalled(_) | State::Cut(_))
     }
 }
 
-impl Reader<'_> {
-    /// Takes bytes of the response's head; with its end the stream begins.
-    fn head(
-        &mut self,
-        topic: u32,
-        socket: TcpStream,
-        mut head: Vec<u8>,
-        bytes: &[u8],
-        shared: &Shared,
-    ) -> Result<State, String> {
-        head.extend_from_slice(bytes);
-        let mut rest = &head[..];
-        let response = loop {
-            let Some(response) = ResponseHead::read(rest)? else {
-                if head.len() > 2 * HEAD_BYTES_MAX {
-                    return Err("the server's response head does not end".to_owned());
-                }
-                return Ok(State::Waiting(socket, head));
-            };
-            rest = rest.get(response.head_bytes..).unwrap_or_default();
-            if response.status >= 200 {
-                break response;
-            }
-        };
-        if response.status != 200 {
-            return Err(format!(
-                "the server answered {}{}",
-                response.status,
-                first_line(response.body, rest)
-            ));
+/// Whether behind all that was sent to a subscriber that did not read there is an end.
+fn was_cut(socket: &TcpStream, buffer: &mut [u8]) -> bool {
+    for _ in 0..STALLED_READS_MAX {
+        match read(socket, buffer) {
+            Ok(Some(_)) => {}
+            Ok(None) => return false,
+            Err(_) => return true,
         }
-        if !response.event_stream {
-            return Err("the server answered 200 without Content-Type: text/event-stream".to_owned());
-        }
-        let scan = if self.plan.verify {
-            let series = (0..self.plan.publishing.connections).map(|_| Series::default()).collect();
-            Scan::Verify(Box::new((Verifier::default(), series)))
-        } else {
-            Scan::Count(Counter::new())
-        };
-        let mut stream = Stream { body: response.body, scan, received: 0 };
-        self.body(topic, &mut stream, rest, shared)?;
-        Ok(State::Streaming(socket, stream))
     }
-
-    /// Takes bytes of the body. An error means that the stream is over.
-    fn body(
-        &mut self,
-        topic: u32,
-        stream: &mut Stream,
-        mut bytes: &[u8],
-        shared: &Shared,
-    ) -> Result<(), String> {
-        let now_ns = shared.clock.now_ns();
-        let tally = &mut self.tally;
-        let mut counted = Counted::default();
-        let over = loop {
-            let piece = match stream.body.next(&mut bytes) {
-                Ok(Some(piece)) => piece,
-                Ok(None) => break stream.body.ended().then(|| "the server ended the stream".to_owned()),
-                Err(why) => break Some(why),
-            };
-            match &mut stream.scan {
-                Scan::Count(counter) => counter.feed(piece, &self.event_line, &mut counted),
-                Scan::Verify(state) => {
-                    let (verifier, series) = &mut **state;
-                    verifier.feed(piece, &self.plan.payload, |found| match found {
-                        Found::Gap => tally.gaps += 1,
-                        Found::Corrupt => tally.corrupt += 1,
-                        Found::Event(stamp) => {
-                            let series = series.get_mut(usize::from(stamp.publisher));
-                            let Some(series) = series.filter(|_| stamp.topic == topic) else {
-                                tally.corrupt += 1;
-                                return;
-                            };
-                            tally.delivered(1, now_ns);
-                            tally.latency(now_ns, stamp.due_ns);
-                            match series.arrive(stamp.sequence) {
-                                Arrival::InOrder => stream.received += 1,
-                                Arrival::Reordered => {
-                                    stream.received += 1;
-                                    tally.reordered += 1;
-                                }
-                                Arrival::Doubled => tally.doubled += 1,
-                            }
-                        }
-                    });
-                }
-            }
-        };
-        if counted.events > 0 {
-            stream.received += counted.events;
-            tally.delivered(counted.events, now_ns);
-            for due_ns in [counted.first_due_ns, counted.last_due_ns].into_iter().flatten() {
-                tally.latency(now_ns, due_ns);
-            }
-        }
-        tally.gaps += counted.gaps;
-        over.map_or(Ok(()), Err)
-    }
-}
-
-fn begin_connect(server: SocketAddr, source: Option<SocketAddr>) -> Result<TcpStream, String> {
-    let socket =
-        Socket::new(Domain::for_address(server), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))
-            .map_err(|error| {
-            format!("no socket ({error}); raise the file limit (ulimit -n) or lower --subscribers")
-        })?;
-    if let Some(source) = source {
-        socket.bind(&source.into()).map_err(|error| {
-            format!("cannot connect from {} ({error}); give an address of this machine", source.ip())
-        })?;
-    }
-    match socket.connect(&server.into()) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
-        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {
-            return Err(
-                "no local port is left; add --source-address or lower --connections-per-address".to_owned()
-            );
-        }
-        Err(error) => return Err(unreachable(server, &error)),
-    }
-    Ok(socket.into())
-}
-
-fn send_request(mut socket: &TcpStream, server: SocketAddr, request: &[u8]) -> Result<(), String> {
-    if let Some(error) = socket.take_error().unwrap_or_else(Some) {
-        return Err(unreachable(server, &error));
-    }
-    // A new socket's buffer takes any request of sane length at once.
-    match socket.write(request) {
-        Ok(sent) if sent == request.len() => Ok(()),
-        Ok(_) => Err("the request is too long to be sent at once; send fewer or shorter headers".to_owned()),
-        Err(error) => Err(format!("the request could not be sent: {error}")),
-    }
-}
-
-/// Reads once. `None` when nothing was there after all; an error when the connection is over.
-fn read<'b>(mut socket: &TcpStream, buffer: &'b mut [u8]) -> Result<Option<&'b [u8]>, String> {
-    match socket.read(buffer) {
-        Ok(0) => Err("the server closed the connection".to_owned()),
-        Ok(bytes) => Ok(buffer.get(..bytes)),
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(None),
-        Err(error) => Err(format!("the connection broke ({error})")),
-    }
-}
-
-/// `: <first line>` of a refusal's body, as far as it came with its head.
-fn first_line(mut body: Body, mut rest: &[u8]) -> String {
-    let piece = body.next(&mut rest).ok().flatten().unwrap_or_default();
-    let text = String::from_utf8_lossy(piece);
-    let line: String =
-        text.lines().next().unwrap_or("").chars().filter(|c| !c.is_control()).take(200).collect();
-    if line.is_empty() { line } else { format!(": {line}") }
-}
-
-fn unreachable(server: SocketAddr, error: &std::io::Error) -> String {
-    format!("cannot connect to {server} ({error}); is the server running and listening there?")
+    false
 }

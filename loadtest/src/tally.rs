@@ -1,14 +1,17 @@
 //! What the reading threads counted, and what it means beside what the publishers were told.
 
+use crate::plan::Role;
 use crate::publisher::Published;
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 
 /// Latencies are kept from a microsecond to an hour, with three digits.
 const LATENCY_NS: (u64, u64) = (1_000, 3_600_000_000_000);
 
-/// What one reading thread, or all together, saw.
+/// What one reader, or all together, saw.
+#[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Tally {
-    /// Events that arrived, doubled ones too.
+    /// Events that arrived at steady subscribers, doubled ones too.
     pub(crate) deliveries: u64,
     /// When the last of them arrived.
     pub(crate) last_delivery_ns: u64,
@@ -21,17 +24,59 @@ pub(crate) struct Tally {
     /// Events that came after a later one. Only told when verifying.
     pub(crate) reordered: u64,
     /// From due to read, in nanoseconds; `None` before the first.
+    #[serde(with = "recorded")]
     pub(crate) latency_ns: Option<Histogram<u64>>,
-    /// Each subscriber's own count.
+    /// Each steady subscriber's own count.
     pub(crate) subscribers: Vec<Received>,
     /// Why the first subscriber was cut.
     pub(crate) cut_reason: Option<String>,
     /// What went wrong on this side.
     pub(crate) trouble: Option<String>,
+    /// Of those that come and go.
+    pub(crate) churn: Churned,
+    /// Subscribers that did not read.
+    pub(crate) stalled: u64,
+    /// Those of them whose stream the server ended.
+    pub(crate) stalled_cut: u64,
+    /// CPU time of each reader until all were connected.
+    pub(crate) readers_connect_cpu_ns: Vec<u64>,
+    /// CPU time of each reader from when all were connected.
+    pub(crate) readers_cpu_ns: Vec<u64>,
+}
+
+/// What those saw that come and go.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub(crate) struct Churned {
+    /// Times one of them was there.
+    pub(crate) stays: u64,
+    /// Times one of them could not come in.
+    pub(crate) failed: u64,
+    /// Events that came to them.
+    pub(crate) deliveries: u64,
+    /// Events left out between the first and the last of a stay. Only told when verifying.
+    pub(crate) missed: u64,
+    /// Stays that the server ended.
+    pub(crate) cut: u64,
+}
+
+impl Churned {
+    /// One of them has left.
+    pub(crate) fn stayed(&mut self, missed: u64) {
+        self.stays += 1;
+        self.missed += missed;
+    }
+
+    fn add(&mut self, other: Churned) {
+        self.stays += other.stays;
+        self.failed += other.failed;
+        self.deliveries += other.deliveries;
+        self.missed += other.missed;
+        self.cut += other.cut;
+    }
 }
 
 /// What one subscriber got.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct Received {
     /// Index of its topic.
     pub(crate) topic: u32,
@@ -71,15 +116,30 @@ impl Default for Tally {
             subscribers: Vec::new(),
             cut_reason: None,
             trouble: None,
+            churn: Churned::default(),
+            stalled: 0,
+            stalled_cut: 0,
+            readers_connect_cpu_ns: Vec::new(),
+            readers_cpu_ns: Vec::new(),
         }
     }
 }
 
 impl Tally {
     /// Counts events that were read at `now_ns`.
-    pub(crate) fn delivered(&mut self, events: u64, now_ns: u64) {
-        self.deliveries += events;
+    pub(crate) fn delivered(&mut self, role: Role, events: u64, now_ns: u64) {
+        match role {
+            Role::Steady => self.deliveries += events,
+            Role::Churning => self.churn.deliveries += events,
+            // What came together with the head; the rest is not read.
+            Role::Stalled => return,
+        }
         self.last_delivery_ns = self.last_delivery_ns.max(now_ns);
+    }
+
+    /// Events that arrived anywhere.
+    pub(crate) fn all_deliveries(&self) -> u64 {
+        self.deliveries + self.churn.deliveries
     }
 
     /// Records how long after it was due an event was read.
@@ -116,6 +176,11 @@ impl Tally {
         self.subscribers.extend(other.subscribers);
         self.cut_reason = self.cut_reason.take().or(other.cut_reason);
         self.trouble = self.trouble.take().or(other.trouble);
+        self.churn.add(other.churn);
+        self.stalled += other.stalled;
+        self.stalled_cut += other.stalled_cut;
+        self.readers_connect_cpu_ns.extend(other.readers_connect_cpu_ns);
+        self.readers_cpu_ns.extend(other.readers_cpu_ns);
     }
 
     /// Compares each subscriber's count with what was acknowledged on its topic.
@@ -133,6 +198,32 @@ impl Tally {
             *if verified { &mut verdict.refused_yet_delivered } else { &mut verdict.doubled } += surplus;
         }
         verdict
+    }
+}
+
+/// A histogram as the values it holds and how often, which is short and needs no format of its own.
+mod recorded {
+    use super::{Histogram, Tally};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        histogram: &Option<Histogram<u64>>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        let recorded = histogram.iter().flat_map(|histogram| histogram.iter_recorded());
+        let values: Vec<_> = recorded.map(|value| (value.value_iterated_to(), value.count_at_value())).collect();
+        values.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Histogram<u64>>, D::Error> {
+        let values = Vec::<(u64, u64)>::deserialize(from)?;
+        let mut histogram = Tally::default().latency_ns;
+        if let Some(histogram) = &mut histogram {
+            for (value, count) in values {
+                histogram.saturating_record_n(value, count);
+            }
+        }
+        Ok(histogram)
     }
 }
 
@@ -170,10 +261,24 @@ mod tests {
         let mut all = tally(1, false);
         all.latency(5_000, 1_000);
         let mut other = tally(2, true);
-        other.delivered(3, 77);
+        other.delivered(Role::Steady, 3, 77);
+        other.delivered(Role::Churning, 5, 70);
         other.latency(9_000, 1_000);
         all.add(other);
         assert_eq!((all.deliveries, all.last_delivery_ns, all.subscribers.len()), (3, 77, 2));
+        assert_eq!(all.churn.deliveries, 5);
         assert_eq!((all.latency_samples(), all.latency_us(1.0).round()), (2, 8.0));
+    }
+
+    #[test]
+    fn what_another_process_saw_is_told_whole() {
+        let mut there = tally(2, true);
+        there.delivered(Role::Steady, 3, 77);
+        there.latency(9_000_000, 1_000);
+        there.churn.stayed(4);
+        let text = serde_json::to_string(&there).unwrap();
+        let here: Tally = serde_json::from_str(&text).unwrap();
+        assert_eq!((here.deliveries, here.subscribers.len(), here.churn), (3, 1, there.churn));
+        assert_eq!(here.latency_us(0.5), there.latency_us(0.5));
     }
 }

@@ -211,8 +211,9 @@ impl Fanout {
                 subscriber.wake();
             }
             ToFanout::Refused { key } => {
+                let retry = retry_field(self.retry_ms());
                 if let Some(subscriber) = self.subscribers.get_mut(key) {
-                    subscriber.refused();
+                    subscriber.refused(&retry);
                     subscriber.wake();
                 }
             }

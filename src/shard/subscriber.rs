@@ -40,16 +40,14 @@ pub(crate) struct Subscriber {
     pub(crate) framing: Framing,
     pub(crate) stage: Stage,
     flight: Flight,
-    /// Goes out before anything else: the response's head, pages of replay, notices.
-    pending: Vec<Bytes>,
-    /// Events in `pending`.
-    pending_events: u32,
-    /// Whether its response's head went out, which is the first of `pending` until then.
+    // The next two are there for moments only; boxed, they save an idle subscriber 56 bytes.
+    pending: Option<Box<Pending>>,
+    /// How the stream ends, once it is to end.
+    ending: Option<Box<Ending>>,
+    /// Whether its response's head went out, which is the first of what is pending until then.
     begun: bool,
     /// The newest event that was sent, or the place a replay has come to.
     pub(crate) sent: Sequence,
-    /// How the stream ends, once it is to end.
-    ending: Option<Ending>,
     /// When the last send began or ended, in milliseconds of the server's clock.
     pub(crate) touched_ms: u64,
     /// When its token expires, in Unix seconds; `u64::MAX` without a token.
@@ -97,6 +95,14 @@ enum Flight {
     Farewell,
 }
 
+/// What goes out before the log: the response's head, pages of replay, notices.
+#[derive(Debug, Default)]
+struct Pending {
+    buffers: Vec<Bytes>,
+    /// Events among them.
+    events: u32,
+}
+
 /// The last thing a subscriber is sent.
 #[derive(Debug)]
 struct Ending {
@@ -112,11 +118,10 @@ impl Subscriber {
             framing,
             stage: Stage::Joining(Box::new(opening)),
             flight: Flight::None,
-            pending: Vec::new(),
-            pending_events: 0,
+            pending: None,
+            ending: None,
             begun: false,
             sent: 0,
-            ending: None,
             touched_ms: now_ms,
             expires_s,
             idle_at: u32::MAX,
@@ -137,11 +142,11 @@ impl Subscriber {
             self.skip_to_tail(log, epoch);
         }
         let ends_now = self.ending.as_ref().is_some_and(|ending| !ending.flush);
-        if !self.pending.is_empty() && !ends_now {
+        if !ends_now && let Some(pending) = self.pending.take() {
             self.begun = true;
-            let events = std::mem::take(&mut self.pending_events);
-            let buffers = std::mem::take(&mut self.pending).into();
-            return self.send(Flight::Pending, Outgoing { buffers, events, at_us: 0 }, now_ms);
+            let Pending { buffers, events } = *pending;
+            let outgoing = Outgoing { buffers: buffers.into(), events, at_us: 0 };
+            return self.send(Flight::Pending, outgoing, now_ms);
         }
         let span = match self.stage {
             Stage::Live(cursor) if !ends_now => log.read(cursor, self.framing),
@@ -155,9 +160,10 @@ impl Subscriber {
                 self.sent = last;
                 self.send(Flight::Blocks(to), Outgoing { buffers, events, at_us }, now_ms)
             }
-            (None, Some(Ending { farewell, .. })) => {
-                let head = std::mem::take(&mut self.pending).into_iter().next().filter(|_| !self.begun);
-                let buffers = head.into_iter().chain([farewell]).collect();
+            (None, Some(ending)) => {
+                let pending = self.pending.take().filter(|_| !self.begun);
+                let head = pending.and_then(|pending| pending.buffers.into_iter().next());
+                let buffers = head.into_iter().chain([ending.farewell]).collect();
                 self.send(Flight::Farewell, Outgoing { buffers, ..Outgoing::default() }, now_ms)
             }
             (None, None) if self.heartbeat_due && self.is_idle() => {
@@ -201,22 +207,26 @@ impl Subscriber {
         }
         let stage = if joined { Stage::Live(log.attach()) } else { Stage::Replaying };
         if let Stage::Joining(opening) = std::mem::replace(&mut self.stage, stage) {
-            self.pending.push(opening.head);
+            self.pending.get_or_insert_default().buffers.push(opening.head);
         }
         self.sent = upto;
-        self.pending_events += frames.len() as u32;
         if gap.is_some() || !frames.is_empty() {
-            self.framing.frame(gap.map(gap_event).into_iter().chain(frames), &mut self.pending);
+            let pending = self.pending.get_or_insert_default();
+            pending.events += frames.len() as u32;
+            self.framing.frame(gap.map(gap_event).into_iter().chain(frames), &mut pending.buffers);
         }
     }
 
-    /// Home has no room for its topic: it is sent the refusal and closed.
-    pub(crate) fn refused(&mut self) {
-        if let Stage::Joining(opening) = std::mem::replace(&mut self.stage, Stage::Replaying) {
-            self.ending = Some(Ending { farewell: opening.refusal, flush: false });
-        } else {
-            // In the middle of a replay there is nothing orderly left to say.
-            self.stage = Stage::Closed;
+    /// Home has no room for its topic: it is sent the refusal, or `text` in the middle of a replay, and closed.
+    pub(crate) fn refused(&mut self, text: &str) {
+        match std::mem::replace(&mut self.stage, Stage::Replaying) {
+            Stage::Joining(opening) => {
+                self.ending = Some(Box::new(Ending { farewell: opening.refusal, flush: false }));
+            }
+            stage => {
+                self.stage = stage;
+                self.end(text, false);
+            }
         }
     }
 
@@ -224,7 +234,7 @@ impl Subscriber {
     pub(crate) fn end(&mut self, text: &str, flush: bool) {
         // The first reason stands: a stream that expires while it drains says that it expired.
         if self.ending.is_none() || !flush {
-            self.ending = Some(Ending { farewell: self.framing.farewell(text), flush });
+            self.ending = Some(Box::new(Ending { farewell: self.framing.farewell(text), flush }));
         }
     }
 
@@ -302,7 +312,7 @@ impl Subscriber {
         self.stage = Stage::Live(log.attach());
         let from = epoch.map(|epoch| epoch.text(self.sent).into());
         let gap = Gap { from, reason: GapReason::Slow };
-        self.framing.frame([gap_event(&gap)], &mut self.pending);
+        self.framing.frame([gap_event(&gap)], &mut self.pending.get_or_insert_default().buffers);
     }
 
     fn send(&mut self, flight: Flight, outgoing: Outgoing, now_ms: u64) -> Next {

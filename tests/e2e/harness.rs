@@ -38,6 +38,7 @@ impl Server {
 
     /// Starts a command that ends up as esper, and waits until it listens.
     pub(crate) fn spawn(mut command: Command) -> Server {
+        raise_file_limit();
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = child.stderr.take().expect("a pipe");
@@ -47,12 +48,16 @@ impl Server {
                 lines.lock().expect("no panic under it").push_str(&format!("{line}\n"));
             }
         });
-        let address = eventually("the server listens", || {
-            let log = log.lock().expect("no panic under it");
+        // Already one that is killed when dropped, should it not listen.
+        let mut server = Server { child, address: SocketAddr::from(([0, 0, 0, 0], 0)), log };
+        server.address = eventually("the server listens", || {
+            let ended = server.child.try_wait().expect("our child");
+            let log = server.log();
+            assert!(ended.is_none(), "the server did not start: {ended:?} {log}");
             let (_, rest) = log.split_once("listening on http://")?;
             rest.split(|c: char| c.is_whitespace() || c == '"').next()?.parse().ok()
         });
-        Server { child, address, log }
+        server
     }
 
     /// Everything logged so far.
@@ -146,6 +151,13 @@ pub(crate) fn esper(flags: &[&str], variables: &[(&str, &str)]) -> Command {
     }
     command.args(flags).envs(variables.iter().copied()).stdin(Stdio::null());
     command
+}
+
+/// Some tests open hundreds of connections, and a shell's usual limit is 1024 files.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("the soft limit may be raised");
 }
 
 pub(crate) fn signal(pid: u32, name: &str) {

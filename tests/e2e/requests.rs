@@ -58,13 +58,27 @@ impl Client {
 
     /// The next answer with its body.
     pub(crate) fn answer(&mut self) -> Answer {
-        let mut answer = self.head();
+        self.try_answer().expect("an answer before the close")
+    }
+
+    /// The next answer with its body; none when the server has closed instead.
+    pub(crate) fn try_answer(&mut self) -> Option<Answer> {
+        let mut answer = self.try_head()?;
         if let Some(length) = answer.field("Content-Length") {
             let mut body = vec![0; length.parse().unwrap()];
             self.reader.read_exact(&mut body).unwrap();
             answer.body = String::from_utf8(body).unwrap();
         }
-        answer
+        Some(answer)
+    }
+
+    /// Whether something has come that was not read yet.
+    pub(crate) fn has_answer(&self) -> bool {
+        let socket = self.reader.get_ref();
+        socket.set_nonblocking(true).unwrap();
+        let result = socket.peek(&mut [0]);
+        socket.set_nonblocking(false).unwrap();
+        !self.reader.buffer().is_empty() || result.is_ok()
     }
 
     /// Sends a request and reads its answer.
@@ -146,7 +160,9 @@ fn a_thousand_pipelined_publishes_are_answered_in_order() {
             sender.write_all(requests.as_bytes()).unwrap();
         });
         for n in 0..1000 {
-            assert_eq!(published(&client.answer()), json!({"id": n.to_string(), "events": 1}), "{flags:?}");
+            let answer = client.answer();
+            assert_eq!((answer.status, n, flags), (200, n, flags), "{}", answer.body);
+            assert_eq!(published(&answer), json!({"id": n.to_string(), "events": 1}));
         }
         sending.join().unwrap();
         let expected: Vec<_> = (0..1000).map(|n| n.to_string()).collect();
@@ -201,10 +217,9 @@ fn what_was_published_is_answered_though_the_client_stops_within_the_next_reques
             client.send(format!("{whole}{part}"));
             client.end();
             for n in 0..50 {
-                let answer = client.try_head().unwrap_or_else(|| panic!("no answer to {n} before {part:?}"));
-                assert_eq!(answer.status, 200);
-                let mut body = vec![0; answer.field("Content-Length").unwrap().parse().unwrap()];
-                client.reader.read_exact(&mut body).unwrap();
+                let answer =
+                    client.try_answer().unwrap_or_else(|| panic!("no answer to {n} before {part:?}"));
+                assert_eq!(id_of(&answer), n.to_string());
             }
         }
     }
@@ -678,15 +693,12 @@ fn an_own_id_is_found_again_whatever_it_looks_like() {
     let server = Server::start(&[]);
     // Browsers send the id as UTF-8 in a header, where white space around it is lost.
     for (n, id) in
-        ["a b", " x ", "\t", "é\u{1f600}", "\u{a0}", "\"{}", "1700000000000-5", "a,b", "0"].iter().enumerate()
+        ["a b", " x ", "é\u{1f600}", "\u{a0}", "\"{}", "1700000000000-5", "a,b", "0"].iter().enumerate()
     {
         let topic = format!("ownagain{n}");
         let path = format!("/publish/{topic}");
         server.post(&path, &format!("id:{}{id}\ndata: 1", if id.starts_with(' ') { " " } else { "" }));
         server.post(&path, "data: 2");
-        if id.trim_matches([' ', '\t']).is_empty() {
-            continue;
-        }
         let mut stream = Stream::open_with(
             &server,
             &format!("/subscribe/{topic}"),

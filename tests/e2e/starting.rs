@@ -1,1 +1,417 @@
-//! TODO
+//! How the server starts, and what it says when it cannot.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::{PATIENCE, Publisher, Server, Stream, connect, esper, eventually};
+
+/// What a run that ends by itself said.
+#[derive(Debug, Eq, PartialEq)]
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs a command that is expected to end by itself; one that goes on has no code.
+fn run(mut command: Command) -> Ended {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() && start.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let _ = child.kill();
+    let output = child.wait_with_output().unwrap();
+    let [stdout, stderr] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    Ended { code: output.status.code(), stdout, stderr }
+}
+
+/// The text of a log's only line, which must be an error.
+fn only_error(stderr: &str) -> &str {
+    let lines: Vec<&str> = stderr.lines().collect();
+    assert_eq!(lines.len(), 1, "one clear line: {stderr}");
+    lines[0].split_once(" ERROR ").expect("an error").1
+}
+
+/// A command that runs esper with these flags by `launcher`, on a free port.
+fn launched(launcher: &[&str], flags: &[&str]) -> Command {
+    let binary = esper(&[], &[]);
+    let mut command = Command::new(launcher[0]);
+    command.args(&launcher[1..]).arg(binary.get_program()).args(["--port", "0"]).args(flags);
+    for (name, _) in binary.get_envs() {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// The first CPU this process may use.
+fn first_cpu() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+    list.trim().split([',', '-']).next().unwrap().to_owned()
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    for flag in ["--help", "-h"] {
+        let ended = run(esper(&[flag], &[]));
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+        assert!(ended.stdout.starts_with("A standalone Server-Sent Events broker\n"), "{}", ended.stdout);
+        for heading in [
+            "Listening:",
+            "Authentication:",
+            "History:",
+            "Streams:",
+            "HTTP:",
+            "Between cores:",
+            "Stopping:",
+            "Logging:",
+            "Secrets, from the environment alone:",
+        ] {
+            assert!(ended.stdout.lines().any(|line| line == heading), "{heading}");
+        }
+    }
+    for flag in ["--version", "-V"] {
+        let ended = run(esper(&[flag], &[]));
+        let stdout = format!("esper {}\n", env!("CARGO_PKG_VERSION"));
+        assert_eq!(ended, Ended { code: Some(0), stdout, stderr: String::new() });
+    }
+}
+
+#[test]
+fn a_wrong_value_is_named_with_what_is_right_and_exits_2() {
+    for (line, variables, stderr) in [
+        (
+            "--port 65536",
+            &[][..],
+            "--port 65536: not a port; write a number from 0 to 65535, 0 is any free port",
+        ),
+        ("--port", &[], "--port '': its value is missing; --help says what it may be"),
+        ("--heartbeat 15", &[], "--heartbeat 15: no unit; write 15s or 15ms"),
+        ("--heartbeat 99ms", &[], "--heartbeat 99ms: too often; write at least 100ms, or 0s for never"),
+        ("--drain-time 0s", &[], "--drain-time 0s: no time at all; write at least 1ms"),
+        ("--body-max big", &[], "--body-max big: not a size; write 64KiB, 1MiB or 4194304"),
+        ("--body-max 65MiB", &[], "--body-max 65MiB: out of range; write 1KiB to 64MiB"),
+        ("--topics-max 0", &[], "--topics-max 0: not a count; write a whole number from 1 to 1000000000"),
+        ("--slow-policy kill", &[], "--slow-policy kill: not one of its values; write cut or skip"),
+        ("--cores 3-0", &[], "--cores 3-0: 3-0 is backwards; write 0-3"),
+        ("--cores 0,0", &[], "--cores 0,0: CPU 0 is there twice; write each CPU once"),
+        ("-t 1 --cores 1", &[], "--threads and --cores both say how many CPUs; give one of them"),
+        (
+            "--slow-lag 1MiB",
+            &[],
+            "--slow-lag 1MiB: less than twice --body-max 1MiB; raise --slow-lag to 2MiB, or lower the other",
+        ),
+        (
+            "--retry-min 6s",
+            &[],
+            "--retry-max 5s: less than --retry-min 6s; raise --retry-max to 6s, or lower the other",
+        ),
+        (
+            "-b localhost",
+            &[],
+            "--bind localhost: not an address; \
+             write 127.0.0.1 or ::1 for this machine alone, 0.0.0.0 or :: for all",
+        ),
+        (
+            "--prot 1",
+            &[],
+            "unexpected argument '--prot' found; a similar argument exists: '--port'; --help says what there is",
+        ),
+        ("", &[("ESPER_HEARTBEAT", "15")], "ESPER_HEARTBEAT=15: no unit; write 15s or 15ms"),
+        ("", &[("ESPER_TAKEOVER", "maybe")], "ESPER_TAKEOVER=maybe: not a yes or no; write true or false"),
+        (
+            "",
+            &[("ESPER_PUBLISHER_SECRET", "")],
+            "ESPER_PUBLISHER_SECRET: empty; write a secret, or unset it to have none",
+        ),
+        (
+            "",
+            &[("ESPER_SUBSCRIBER_SECRET_PREVIOUS", "old")],
+            "ESPER_SUBSCRIBER_SECRET_PREVIOUS is set without ESPER_SUBSCRIBER_SECRET; \
+             set ESPER_SUBSCRIBER_SECRET too, or unset both",
+        ),
+    ] {
+        let flags: Vec<&str> = line.split_whitespace().collect();
+        let stderr = format!("error: {stderr}\n");
+        let expected = Ended { code: Some(2), stdout: String::new(), stderr };
+        assert_eq!(run(esper(&flags, variables)), expected, "{line} {variables:?}");
+    }
+}
+
+#[test]
+fn a_flag_stands_over_its_variable_and_a_variable_over_the_default() {
+    let variable = [("ESPER_BODY_MAX", "1KiB")];
+    let body = format!("data: {}", "x".repeat(2 << 10));
+    for (flags, variables, status) in [
+        (&[][..], &[][..], 200),
+        (&[], &variable, 413),
+        (&["--body-max", "4KiB"], &variable, 200),
+        (&["--body-max", "1KiB"], &[], 413),
+    ] {
+        let server = Server::start_with(flags, variables);
+        assert_eq!(server.post("/publish/starting1", &body).status, status, "{flags:?} {variables:?}");
+    }
+}
+
+#[test]
+fn every_time_the_command_line_allows_is_one_it_starts_with() {
+    for flags in [
+        &["--heartbeat", "100ms", "--send-timeout", "1ms"][..],
+        &["--heartbeat", "365d"],
+        &["--heartbeat", "0s", "--send-timeout", "1ms"],
+        &["--heartbeat", "0s", "--send-timeout", "365d"],
+    ] {
+        let server = Server::start(flags);
+        assert_eq!(server.get("/healthz").status, 200, "{flags:?}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_one_clear_line_with_the_mend() {
+    let first = Server::start(&[]);
+    // The other holder shares nothing; esper's own would share its port.
+    let foreign = TcpListener::bind("127.0.0.1:0").unwrap();
+    for address in [first.address, foreign.local_addr().unwrap()] {
+        let ended = run(esper(&["--port", &address.port().to_string()], &[]));
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
+        assert_eq!(
+            only_error(&ended.stderr),
+            format!(
+                "cannot listen on {address}: Address already in use (os error 98); \
+                 choose another --port, stop the process that has it, or share it with --takeover"
+            )
+        );
+    }
+    assert_eq!(first.get("/healthz").status, 200, "the first goes on");
+}
+
+#[test]
+fn an_address_of_another_machine_is_one_clear_line_with_the_mend() {
+    let ended = run(esper(&["--bind", "192.0.2.1", "--port", "0", "--no-auth"], &[]));
+    assert_eq!(ended.code, Some(1));
+    assert_eq!(
+        only_error(&ended.stderr),
+        "cannot listen on 192.0.2.1:0: Cannot assign requested address (os error 99); \
+         give an address of this machine with --bind"
+    );
+}
+
+#[test]
+fn a_takeover_leaves_no_moment_without_a_listener() {
+    let mut first = Server::start(&[]);
+    let port = first.address.port().to_string();
+    // They are told apart by /stats, for which the second wants a token.
+    let second = Server::spawn(esper(&["--port", &port, "--takeover"], &[("ESPER_PUBLISHER_SECRET", "s")]));
+    assert_eq!(second.address, first.address);
+    for status in [200, 401] {
+        eventually("both serve", || (second.get("/stats").status == status).then_some(()));
+    }
+    assert!(first.is_running());
+
+    first.terminate();
+    while first.is_running() {
+        // One that the first had not accepted may be reset, but there is always somebody to connect to.
+        let mut connection = TcpStream::connect(second.address).expect("never refused");
+        let _ = connection.write_all(b"GET /healthz HTTP/1.0\r\n\r\n");
+        let _ = connection.read_to_end(&mut Vec::new());
+    }
+    assert_eq!(first.wait().code(), Some(0));
+    for _ in 0..50 {
+        assert_eq!(second.get("/stats").status, 401, "all is the second's");
+    }
+}
+
+#[test]
+fn a_cpu_that_is_not_there_is_one_clear_line_and_exits_1() {
+    for (flags, variables, start) in [
+        (&["--cores", "1000,"][..], &[][..], "error: --cores 1000-1000: no CPU 1000"),
+        (&["--threads", "100000"], &[], "error: --threads 100000: more than the "),
+        (&[], &[("ESPER_CORES", "1000-1001")][..], "error: ESPER_CORES=1000-1001: no CPU 1000"),
+    ] {
+        let ended = run(esper(flags, variables));
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+        assert!(ended.stderr.starts_with(start), "{}", ended.stderr);
+        assert!(ended.stderr.contains("; "), "it says the mend: {}", ended.stderr);
+    }
+}
+
+/// Runs a command under a seccomp filter that answers io_uring_setup (425 everywhere) with an error number.
+const WITHOUT_IO_URING: &str = "
+import ctypes, os, struct, sys
+errno = int(sys.argv[1])
+load, jump_if, give = 0x20, 0x15, 0x06
+steps = [(load, 0, 0, 0), (jump_if, 0, 1, 425), (give, 0, 0, 0x00050000 | errno), (give, 0, 0, 0x7fff0000)]
+code = ctypes.create_string_buffer(b''.join(struct.pack('=HBBI', *step) for step in steps))
+program = ctypes.create_string_buffer(struct.pack('@HP', len(steps), ctypes.addressof(code)))
+libc = ctypes.CDLL(None, use_errno=True)
+long = ctypes.c_ulong
+assert libc.prctl(38, long(1), long(0), long(0), long(0)) == 0  # no new privileges
+assert libc.prctl(22, long(2), program, long(0), long(0)) == 0, os.strerror(ctypes.get_errno())  # filter
+os.execv(sys.argv[2], sys.argv[2:])
+";
+
+#[test]
+fn io_uring_that_is_forbidden_is_one_clear_line_with_the_mend() {
+    for (errno, reason, mend) in [
+        (
+            "1",
+            "Operation not permitted (os error 1)",
+            "allow it: sysctl -w kernel.io_uring_disabled=0, \
+             or in a container --security-opt seccomp=scripts/seccomp.json",
+        ),
+        (
+            "38",
+            "Function not implemented (os error 38)",
+            "it needs Linux 5.10 or later, and in a container --security-opt seccomp=scripts/seccomp.json",
+        ),
+    ] {
+        let ended = run(launched(&["python3", "-c", WITHOUT_IO_URING, errno], &[]));
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{}", ended.stderr);
+        assert_eq!(only_error(&ended.stderr), format!("cannot set up io_uring: {reason}; {mend}"));
+    }
+}
+
+#[test]
+fn a_process_that_may_use_one_cpu_has_one_shard() {
+    let server = Server::spawn(launched(&["taskset", "-c", &first_cpu()], &[]));
+    assert_eq!(server.stats()["shards"].as_array().unwrap().len(), 1);
+    assert!(server.log().contains("shards=1"), "{}", server.log());
+    let mut stream = Stream::open(&server, "/subscribe/starting1");
+    assert_eq!(server.post("/publish/starting1", "data: one").status, 200);
+    assert_eq!(stream.event().data, "one");
+}
+
+#[test]
+fn the_log_says_how_many_subscribers_the_hard_file_limit_allows() {
+    let server = Server::spawn(launched(&["prlimit", "--nofile=80:100"], &["--cores", "1"]));
+    let log = server.log();
+    assert!(
+        log.contains("the file limit allows 28 subscribers files=100 subscribers_max=28 shards=1"),
+        "{log}"
+    );
+    let streams: Vec<Stream> = (0..28).map(|_| Stream::open(&server, "/subscribe/starting1")).collect();
+    let mut refused = Stream::open(&server, "/subscribe/starting1");
+    assert_eq!(refused.head.status, 200);
+    assert!(refused.event().retry.is_some());
+    assert_eq!(refused.next_event(), None);
+    assert_eq!(server.stats()["clients"], 28);
+    drop(streams);
+}
+
+#[test]
+fn at_the_file_limit_accepting_pauses_without_spinning_and_resumes() {
+    let flags = ["--cores", "1", "--head-timeout", "1h", "--idle-timeout", "1h"];
+    let server = Server::spawn(launched(&["prlimit", "--nofile=100:100"], &flags));
+    let mut stream = Stream::open(&server, "/subscribe/starting1");
+    let mut publisher = Publisher::new(&server);
+    assert_eq!(publisher.publish("starting1", "data: 0").unwrap().status, 200);
+    // More than it has descriptors; the kernel holds the rest.
+    let waiting: Vec<TcpStream> = (0..120).map(|_| connect(server.address)).collect();
+    eventually("it pauses", || server.log().contains("cannot accept; pausing").then_some(()));
+    assert!(server.log().contains("raise the file limit (ulimit -n, LimitNOFILE=)"));
+
+    let before = ticks(&server);
+    thread::sleep(Duration::from_secs(1));
+    let spent = ticks(&server) - before;
+    assert!(spent < 25, "{spent} ticks of 100 in a second of waiting");
+
+    assert_eq!(publisher.publish("starting1", "data: 1").unwrap().status, 200);
+    assert_eq!((stream.event().data, stream.event().data), ("0".to_owned(), "1".to_owned()));
+    drop(waiting);
+    assert_eq!(server.get("/healthz").status, 200);
+    eventually("it says so", || server.log().contains("accepting again").then_some(()));
+}
+
+/// CPU time of a server so far, in hundredths of a second.
+fn ticks(server: &Server) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn every_line_of_a_json_log_is_json() {
+    let flags = ["--log-format", "json", "--bind", "0.0.0.0", "--log-level", "debug", "--port", "0"];
+    let mut server = Server::start(&flags);
+    assert_eq!(server.raw("nonsense\r\n\r\n").lines().next(), Some("HTTP/1.1 400 Bad Request"));
+    server.terminate();
+    server.wait();
+    let log =
+        eventually("it is all written", || Some(server.log()).filter(|log| log.contains("\"stopped\"")));
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+        .collect();
+    for line in &lines {
+        assert!(line["timestamp"].is_string() && line["level"].is_string(), "{line}");
+        assert!(line["fields"]["message"].is_string(), "{line}");
+    }
+    let messages: Vec<&str> = lines.iter().filter_map(|line| line["fields"]["message"].as_str()).collect();
+    assert!(messages.contains(&"ANYBODY WHO REACHES 0.0.0.0 CAN PUBLISH TO EVERY TOPIC"), "{log}");
+    assert!(messages.iter().any(|message| message.starts_with("listening on http://0.0.0.0:")), "{log}");
+}
+
+#[test]
+fn a_port_in_use_is_json_too_when_the_log_is() {
+    let first = Server::start(&[]);
+    let port = first.address.port().to_string();
+    let ended = run(esper(&["--port", &port, "--log-format", "json"], &[]));
+    assert_eq!(ended.code, Some(1));
+    let line: serde_json::Value = serde_json::from_str(&ended.stderr).unwrap();
+    assert_eq!(line["level"], "ERROR");
+    assert!(line["fields"]["message"].as_str().unwrap().starts_with("cannot listen on "));
+}
+
+#[test]
+fn listening_beyond_loopback_where_anybody_may_publish_is_warned_of() {
+    const WARNING: &str = "ANYBODY WHO REACHES";
+    let secret = [("ESPER_PUBLISHER_SECRET", "correct horse battery staple")];
+    for (flags, variables, warned) in [
+        (&["--bind", "0.0.0.0"][..], &[][..], true),
+        (&["--bind", "0.0.0.0"], &[("ESPER_SUBSCRIBER_SECRET", "s")], true),
+        (&["--bind", "0.0.0.0", "--no-auth"], &[], false),
+        (&["--bind", "0.0.0.0"], &secret, false),
+        (&["--bind", "127.0.0.1"], &[], false),
+    ] {
+        let server = Server::start_with(flags, variables);
+        let log = server.log();
+        assert_eq!(log.contains(WARNING), warned, "{flags:?} {variables:?}: {log}");
+        if warned {
+            assert!(log.contains("WARN set ESPER_PUBLISHER_SECRET, or say that it is meant with --no-auth"));
+        }
+        assert!(!log.contains("correct horse"), "no secret is ever logged");
+    }
+}
+
+#[test]
+fn a_log_that_is_no_terminal_has_no_colour_codes() {
+    let mut server = Server::start(&["--bind", "0.0.0.0"]);
+    server.terminate();
+    server.wait();
+    let log = eventually("it is all written", || Some(server.log()).filter(|log| log.contains("stopped")));
+    assert!(log.contains(" WARN ") && log.contains(" INFO "), "{log}");
+    assert!(!log.contains('\x1b'), "{log:?}");
+}
+
+#[test]
+fn every_shard_listens() {
+    let server = Server::start(&[]);
+    let shards = server.stats()["shards"].as_array().unwrap().len();
+    let mut streams = Vec::new();
+    eventually("each has a stream", || {
+        streams.push(Stream::open(&server, "/subscribe/starting1"));
+        let stats = server.stats();
+        let each = stats["shards"].as_array()?.iter().all(|shard| shard["clients"].as_u64() > Some(0));
+        each.then_some(())
+    });
+    assert_eq!(server.stats()["shards"].as_array().unwrap().len(), shards);
+    for stream in &streams {
+        stream.socket().shutdown(Shutdown::Both).unwrap();
+    }
+}

@@ -1,0 +1,188 @@
+//! Processes and folders of this program's making: gone with it, whatever way it ends.
+
+use crate::process::children;
+use core_affinity::CoreId;
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a process may take to end when asked to.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The same after Ctrl-C, when somebody waits.
+const PATIENCE_INTERRUPTED: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What is to be cleared away when a signal ends this process.
+static MADE: Mutex<Made> = Mutex::new(Made { processes: Vec::new(), folders: Vec::new() });
+
+struct Made {
+    processes: Vec<u32>,
+    folders: Vec<PathBuf>,
+}
+
+/// From now on a signal that ends this process ends what it has started first.
+pub(crate) fn clear_away_when_interrupted() -> Result<(), String> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|error| format!("no signals: {error}"))?;
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            let made = made();
+            end(&made.processes, PATIENCE_INTERRUPTED);
+            for folder in &made.folders {
+                let _ = std::fs::remove_dir_all(folder);
+            }
+            std::process::exit(128 + signal);
+        }
+    });
+    Ok(())
+}
+
+fn made() -> MutexGuard<'static, Made> {
+    MADE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A process that ends with this value.
+#[derive(Debug)]
+pub(crate) struct Child {
+    process: std::process::Child,
+}
+
+impl Child {
+    /// Starts it, on that CPU alone if one is given: what it starts in turn inherits this.
+    pub(crate) fn start(command: &mut Command, cpu: Option<usize>) -> Result<Child, String> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let mut made = made();
+        // A new process inherits the affinity of the thread that starts it, so a thread is made and pinned for that.
+        let start = || {
+            if let Some(id) = cpu {
+                core_affinity::set_for_current(CoreId { id });
+            }
+            command.spawn()
+        };
+        let started = std::thread::scope(|scope| scope.spawn(start).join());
+        let started = started.map_err(|_| format!("{name} could not be started"))?;
+        let process = started.map_err(|error| format!("{name} could not be started ({error})"))?;
+        made.processes.push(process.id());
+        Ok(Child { process })
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait().ok().flatten()
+    }
+
+    /// Its standard input and output, where these are pipes.
+    pub(crate) fn pipes(&mut self) -> Option<(std::process::ChildStdin, std::process::ChildStdout)> {
+        self.process.stdin.take().zip(self.process.stdout.take())
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let pid = self.pid();
+        let below = children(pid);
+        signal(pid, Signal::TERM);
+        let deadline = Instant::now() + PATIENCE;
+        while self.ended().is_none() && Instant::now() < deadline {
+            std::thread::sleep(LOOK);
+        }
+        if self.ended().is_none() {
+            below.into_iter().for_each(|pid| signal(pid, Signal::KILL));
+            signal(pid, Signal::KILL);
+            let _ = self.process.wait();
+        }
+        made().processes.retain(|other| *other != pid);
+    }
+}
+
+fn end(processes: &[u32], patience: Duration) {
+    let all = || processes.iter().flat_map(|pid| children(*pid).into_iter().chain([*pid]));
+    processes.iter().for_each(|pid| signal(*pid, Signal::TERM));
+    let deadline = Instant::now() + patience;
+    while all().any(is_running) && Instant::now() < deadline {
+        std::thread::sleep(LOOK);
+    }
+    all().filter(|pid| is_running(*pid)).for_each(|pid| signal(pid, Signal::KILL));
+}
+
+/// One that has ended and was not waited for counts as ended.
+fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, behind_name)| !behind_name.starts_with('Z'))
+}
+
+fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // It may have ended by itself.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// An empty folder that goes with this value, and all in it.
+#[derive(Debug)]
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes one among the system's temporary files.
+    pub(crate) fn temporary() -> Result<Folder, String> {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("esper-loadtest-{}-{number}", std::process::id()));
+        std::fs::create_dir(&path).map_err(|error| format!("no folder {} ({error})", path.display()))?;
+        made().folders.push(path.clone());
+        Ok(Folder(path))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+        made().folders.retain(|other| *other != self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_ends_with_its_value_even_one_that_will_not() {
+        let mut polite = Command::new("sleep");
+        let polite = Child::start(polite.arg("100"), None).unwrap();
+        let mut stubborn = Command::new("sh");
+        let stubborn = Child::start(stubborn.args(["-c", "trap '' TERM; while :; do sleep 100; done"]), None).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        let pids = [polite.pid(), stubborn.pid()];
+        drop((polite, stubborn));
+        assert!(!pids.into_iter().any(is_running));
+    }
+
+    #[test]
+    fn a_folder_goes_with_what_is_in_it() {
+        let folder = Folder::temporary().unwrap();
+        let path = folder.path().to_owned();
+        std::fs::write(path.join("a"), "b").unwrap();
+        drop(folder);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_cannot_be_started_is_named() {
+        let error = Child::start(&mut Command::new("/no/such/program"), None).unwrap_err();
+        assert!(error.contains("/no/such/program"), "{error}");
+    }
+}

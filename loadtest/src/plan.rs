@@ -1,0 +1,481 @@
+//! A run that can be done: flags checked against each other and against a scenario's values.
+
+use crate::args::{Cli, Command, RunFlags};
+use crate::http::{Headers, Target};
+use crate::scenario::Preset;
+use crate::stamp::{EVENTS_MAX, PUBLISHERS_MAX, Payload, STAMP_BYTES, TOPICS_MAX};
+use clap::Parser;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// A flood lets subscribers be so many events behind on average, or [`BEHIND_BYTES_MAX`] of them if that is less.
+const BEHIND_EVENTS_MAX: u64 = 4_096;
+/// A quarter of what brokers commonly let one subscriber be behind before they cut it.
+const BEHIND_BYTES_MAX: u64 = 1024 * 1024;
+
+/// A run that can be done, as far as flags alone can tell.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) target: Target,
+    pub(crate) subscribers: Subscribers,
+    pub(crate) publishing: Publishing,
+    /// Names of the topics; never empty.
+    pub(crate) topics: Vec<String>,
+    /// The name of the topic, or the start of all names.
+    pub(crate) topic_start: String,
+    pub(crate) payload: Payload,
+    pub(crate) verify: bool,
+    pub(crate) drain: Duration,
+    pub(crate) pid: Option<u32>,
+    /// CPU of each thread, readers first; empty: not pinned.
+    pub(crate) cpus: Vec<usize>,
+    pub(crate) json: bool,
+    /// The words of the command line behind the program's name, for other processes to make the same plan of.
+    pub(crate) words: Vec<String>,
+}
+
+/// How to listen.
+#[derive(Debug)]
+pub(crate) struct Subscribers {
+    pub(crate) count: usize,
+    /// Of all, so many never read; they come first.
+    pub(crate) stalled: usize,
+    /// Of all, so many come and go; they come next. The others are steady.
+    pub(crate) churning: usize,
+    /// Times one of them leaves and comes again, each second.
+    pub(crate) churn_per_second: f64,
+    /// Threads or processes that read.
+    pub(crate) readers: usize,
+    /// Whether each reader is a process.
+    pub(crate) processes: bool,
+    pub(crate) settle: Duration,
+    pub(crate) path: PathTemplate,
+    pub(crate) headers: Headers,
+    pub(crate) connect_batch: usize,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) sources: Sources,
+}
+
+/// What is expected of one subscriber.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Role {
+    /// Connects first and must get everything.
+    Steady,
+    /// Comes and goes.
+    Churning,
+    /// Never reads behind the response's head.
+    Stalled,
+}
+
+impl Subscribers {
+    /// The role of subscriber number `index`.
+    pub(crate) fn role(&self, index: usize) -> Role {
+        if index < self.stalled {
+            Role::Stalled
+        } else if index < self.stalled + self.churning {
+            Role::Churning
+        } else {
+            Role::Steady
+        }
+    }
+
+    /// Steady subscribers of each of so many topics.
+    pub(crate) fn steady_by_topic(&self, topics: usize) -> Vec<u64> {
+        let mut by_topic = vec![0; topics];
+        for index in self.stalled + self.churning..self.count {
+            if let Some(steady) = by_topic.get_mut(index % topics) {
+                *steady += 1;
+            }
+        }
+        by_topic
+    }
+}
+
+/// How to publish.
+#[derive(Debug)]
+pub(crate) struct Publishing {
+    pub(crate) pace: Pace,
+    pub(crate) connections: usize,
+    pub(crate) in_flight_max: usize,
+    /// A flood waits while subscribers are so many events behind on average.
+    pub(crate) behind_events_max: u64,
+    pub(crate) random_topics: bool,
+    pub(crate) path: PathTemplate,
+    pub(crate) headers: Headers,
+    pub(crate) body: BodyTemplate,
+}
+
+/// When the next publish is due, and when it is enough.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Pace {
+    /// Event number i is due at i / `per_second`.
+    Rate { per_second: f64, events: u64 },
+    /// The next is due as soon as it may be written.
+    Flood { until: FloodEnd },
+}
+
+/// When a flood is enough.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum FloodEnd {
+    After(Duration),
+    Events(u64),
+}
+
+/// Local addresses to connect from.
+#[derive(Clone, Debug)]
+pub(crate) struct Sources {
+    /// In turn, `per_address` connections each; `None` leaves the choice to the kernel.
+    addresses: Vec<Option<IpAddr>>,
+    per_address: usize,
+}
+
+impl Sources {
+    /// Where subscriber number `index` connects from.
+    pub(crate) fn of(&self, index: usize) -> Option<IpAddr> {
+        self.addresses.get(index / self.per_address).copied().flatten()
+    }
+}
+
+/// A path with the topic's name in it.
+#[derive(Clone, Debug)]
+pub(crate) struct PathTemplate(String);
+
+impl PathTemplate {
+    pub(crate) fn parse(flag: &str, text: &str) -> Result<PathTemplate, String> {
+        if !text.starts_with('/') || text.contains([' ', '\r', '\n', '#']) {
+            return Err(format!("{flag} {text:?} is no path; write it as /subscribe/{{topic}}"));
+        }
+        Ok(PathTemplate(text.to_owned()))
+    }
+
+    /// The path of `topic`.
+    pub(crate) fn of(&self, topic: &str) -> String {
+        self.0.replace("{topic}", topic)
+    }
+}
+
+/// What stands before and after the payload in the body of a publish.
+#[derive(Clone, Debug)]
+pub(crate) struct BodyTemplate {
+    before: String,
+    after: String,
+}
+
+impl BodyTemplate {
+    fn parse(text: &str) -> Result<BodyTemplate, String> {
+        let text = text.replace("\\n", "\n");
+        match text.split("{data}").collect::<Vec<_>>()[..] {
+            [before, after] => Ok(BodyTemplate { before: before.to_owned(), after: after.to_owned() }),
+            _ => {
+                Err(r"--publish-body must hold {data} exactly once; write it as 'data:{data}\n\n'".to_owned())
+            }
+        }
+    }
+
+    /// Both parts for `topic`.
+    pub(crate) fn of(&self, topic: &str) -> (String, String) {
+        (self.before.replace("{topic}", topic), self.after.replace("{topic}", topic))
+    }
+}
+
+impl Plan {
+    /// Reads the words behind the program's name, as `run http://127.0.0.1:3000 --flood`. The error may have many lines.
+    pub(crate) fn parse(words: &[String]) -> Result<Plan, String> {
+        let program = "esper-loadtest".to_owned();
+        match Cli::try_parse_from([&program].into_iter().chain(words)).map_err(|error| error.to_string())?.command {
+            Command::Run(args) => args.flags.plan(&args.url, words),
+            _ => Err("only the words of a run make a plan".to_owned()),
+        }
+    }
+
+    /// The same for a process that is part of a run whose topics are named already.
+    pub(crate) fn parse_for_topic(words: &[String], topic_start: &str) -> Result<Plan, String> {
+        let mut plan = Plan::parse(words)?;
+        plan.topics = topic_names(topic_start, plan.topics.len());
+        Ok(plan)
+    }
+
+    /// Steady subscribers, and so deliveries due, of each topic's next event.
+    pub(crate) fn steady_by_topic(&self) -> Vec<u64> {
+        self.subscribers.steady_by_topic(self.topics.len())
+    }
+
+    /// The words of a run from `url` on which the flags of another subcommand make.
+    pub(crate) fn words_for(url: &str, flags: &[String]) -> Vec<String> {
+        ["run", url].map(str::to_owned).into_iter().chain(flags.iter().cloned()).collect()
+    }
+}
+
+impl RunFlags {
+    /// Checks the flags against each other; the error is one line for the person who gave them.
+    pub(crate) fn plan(self, url: &str, words: &[String]) -> Result<Plan, String> {
+        let preset = Preset::of(self.scenario);
+        let count = self.subscribers.unwrap_or(preset.subscribers);
+        let topics = self.topics.unwrap_or(preset.topics);
+        let size = self.size.unwrap_or(preset.size);
+        let stalled = self.stalled.unwrap_or(preset.stalled);
+        let churning = self.churning.unwrap_or(preset.churning);
+        let churn_per_second = self.churn_rate.unwrap_or(churning as f64);
+        at_least_one("--subscribers", count)?;
+        at_least_one("--connect-batch", self.connect_batch)?;
+        at_least_one("--connections-per-address", self.connections_per_address)?;
+        at_least_one("--in-flight", self.in_flight)?;
+        between("--topics", topics, 1, TOPICS_MAX)?;
+        between("--publishers", self.publishers, 1, PUBLISHERS_MAX)?;
+        between("--threads", self.threads, 1, 1024)?;
+        between("--size", size, STAMP_BYTES, 16 * 1024 * 1024)?;
+        if let Some(processes) = self.processes {
+            between("--processes", processes, 1, 1024)?;
+        }
+        if stalled + churning >= count {
+            return Err(format!(
+                "--subscribers {count} leaves none steady beside {stalled} stalled and {churning} churning; give more"
+            ));
+        }
+        if churning > 0 && !(churn_per_second > 0.0 && churn_per_second <= 1e6) {
+            return Err(format!("--churn-rate {churn_per_second} is no rate; write times a second, as 100"));
+        }
+        if topics > 1 && !self.subscribe_path.contains("{topic}") {
+            return Err(format!(
+                "--topics {topics} need {{topic}} in --subscribe-path, to tell them apart"
+            ));
+        }
+        let pace = self.pace(&preset)?;
+        let target = Target::resolve(url)?;
+        let sources = self.sources(&target, count)?;
+        let subscriber_headers = self.headers(self.subscribe_token.as_ref())?;
+        let publisher_headers = self.headers(self.publish_token.as_ref())?;
+        let topic_start = self.topic_start();
+        let behind_default = BEHIND_EVENTS_MAX.min((BEHIND_BYTES_MAX / size as u64).max(1));
+        Ok(Plan {
+            topics: topic_names(&topic_start, topics),
+            topic_start,
+            subscribers: Subscribers {
+                count,
+                stalled,
+                churning,
+                churn_per_second,
+                readers: self.processes.unwrap_or(self.threads).min(count),
+                processes: self.processes.is_some(),
+                settle: self.settle.unwrap_or(preset.settle),
+                path: PathTemplate::parse("--subscribe-path", &self.subscribe_path)?,
+                headers: subscriber_headers,
+                connect_batch: self.connect_batch,
+                connect_timeout: self.connect_timeout,
+                sources,
+            },
+            publishing: Publishing {
+                pace,
+                connections: self.publishers,
+                in_flight_max: self.in_flight,
+                behind_events_max: self.behind_max.unwrap_or(behind_default),
+                random_topics: self.random_topics || preset.random_topics,
+                path: PathTemplate::parse("--publish-path", &self.publish_path)?,
+                headers: publisher_headers,
+                body: BodyTemplate::parse(&self.publish_body)?,
+            },
+            target,
+            payload: Payload::new(size),
+            verify: self.verify,
+            drain: self.drain,
+            pid: self.pid,
+            cpus: self.cpus.map(|list| list.0).unwrap_or_default(),
+            json: self.json,
+            words: words.to_vec(),
+        })
+    }
+
+    fn pace(&self, preset: &Preset) -> Result<Pace, String> {
+        let events = self.events.or(preset.events);
+        if self.events.is_some_and(|events| events == 0 || events >= EVENTS_MAX) {
+            return Err(format!("--events must be 1 to {}", EVENTS_MAX - 1));
+        }
+        let rate = if self.flood { None } else { self.rate.or(preset.rate) };
+        let Some(rate) = rate else {
+            let until = events.map_or(FloodEnd::After(self.duration), FloodEnd::Events);
+            return Ok(Pace::Flood { until });
+        };
+        if !(rate > 0.0 && rate <= 1e9) {
+            return Err(format!("--rate {rate} is no rate; write events a second, as 100 or 0.5"));
+        }
+        let events = events.unwrap_or((rate * self.duration.as_secs_f64()).ceil() as u64);
+        Ok(Pace::Rate { per_second: rate, events: events.clamp(1, EVENTS_MAX - 1) })
+    }
+
+    fn sources(&self, target: &Target, count: usize) -> Result<Sources, String> {
+        let per_address = self.connections_per_address;
+        let needed = count.div_ceil(per_address);
+        let addresses = match (&self.source_address[..], target.address.ip()) {
+            ([], _) if needed == 1 => vec![None],
+            ([], IpAddr::V4(server)) if server.is_loopback() && needed <= 65_000 => {
+                let others = (2..).map(|host: u32| Some(IpAddr::from((0x7f00_0000 | host).to_be_bytes())));
+                [None].into_iter().chain(others).take(needed).collect()
+            }
+            (given, _) => given.iter().copied().map(Some).collect(),
+        };
+        if addresses.len() < needed {
+            return Err(format!(
+                "--subscribers {count} need {needed} local addresses of {per_address} connections each and there are {}; \
+                 give more with --source-address",
+                addresses.len().max(1)
+            ));
+        }
+        if addresses.iter().flatten().any(|source| source.is_ipv4() != target.address.is_ipv4()) {
+            return Err("--source-address must be of the server's kind, IPv4 or IPv6".to_owned());
+        }
+        // Given more addresses than needed, use all of them alike.
+        let per_address = count.div_ceil(addresses.len());
+        Ok(Sources { addresses, per_address })
+    }
+
+    fn headers(&self, own_token: Option<&String>) -> Result<Headers, String> {
+        let mut headers = Headers::default();
+        for line in &self.header {
+            let (name, value) = line
+                .split_once(':')
+                .ok_or_else(|| format!("--header {line:?} has no colon; write it as 'Name: value'"))?;
+            if name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("transfer-encoding") {
+                return Err(format!("--header {name} is the load generator's own to send"));
+            }
+            headers.add(name, value.trim()).map_err(|why| format!("--header: {why}"))?;
+        }
+        if let Some(token) = own_token.or(self.token.as_ref()) {
+            headers.add("Authorization", &format!("Bearer {token}"))?;
+        }
+        Ok(headers)
+    }
+
+    fn topic_start(&self) -> String {
+        self.topic.clone().unwrap_or_else(|| {
+            let since_1970 =
+                std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            format!("load{:012x}", since_1970.as_millis())
+        })
+    }
+}
+
+fn topic_names(start: &str, topics: usize) -> Vec<String> {
+    if topics == 1 { vec![start.to_owned()] } else { (0..topics).map(|index| format!("{start}{index:07}")).collect() }
+}
+
+fn at_least_one(flag: &str, value: usize) -> Result<(), String> {
+    if value == 0 { Err(format!("{flag} 0 measures nothing; give at least 1")) } else { Ok(()) }
+}
+
+fn between(flag: &str, value: usize, least: usize, most: usize) -> Result<(), String> {
+    if (least..=most).contains(&value) {
+        Ok(())
+    } else {
+        Err(format!("{flag} {value} is not {least} to {most}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(flags: &str) -> Result<Plan, String> {
+        let flags: Vec<_> = flags.split_whitespace().map(str::to_owned).collect();
+        Plan::parse(&Plan::words_for("http://127.0.0.1:3000", &flags))
+    }
+
+    #[test]
+    fn the_defaults_are_a_plan() {
+        let plan = plan("").unwrap();
+        assert_eq!(plan.publishing.pace, Pace::Rate { per_second: 100.0, events: 1_000 });
+        assert_eq!((plan.subscribers.count, plan.payload.size(), plan.topics.len()), (1_000, 128, 1));
+    }
+
+    #[test]
+    fn a_topic_name_is_one_the_server_takes() {
+        for name in plan("--topics 3").unwrap().topics {
+            assert!(
+                (8..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric()),
+                "{name}"
+            );
+        }
+        assert_eq!(plan("--topic abcdefgh").unwrap().topics, ["abcdefgh"]);
+        assert_eq!(plan("--topic abcdefgh --topics 2").unwrap().topics, ["abcdefgh0000000", "abcdefgh0000001"]);
+    }
+
+    #[test]
+    fn wrong_flags_are_refused_with_their_name() {
+        for (flags, name) in [
+            ("--subscribers 0", "--subscribers"),
+            ("--topics 0", "--topics"),
+            ("--publishers 5000", "--publishers"),
+            ("--size 30", "--size"),
+            ("--rate 0", "--rate"),
+            ("--rate nan", "--rate"),
+            ("--rate 5 --flood", "--flood"),
+            ("--duration 0", "--duration"),
+            ("--duration soon", "--duration"),
+            ("--events 5 --duration 1s", "--duration"),
+            ("--events 0", "--events"),
+            ("--header nonsense", "--header"),
+            ("--header Content-Length:5", "--header"),
+            ("--publish-body nothing", "--publish-body"),
+            ("--publish-path x", "--publish-path"),
+            ("--topics 2 --subscribe-path /events", "--subscribe-path"),
+            ("--cpus 3-1", "--cpus"),
+            ("--subscribers 5 --stalled 3 --churning 2", "--subscribers"),
+            ("--churning 2 --churn-rate 0", "--churn-rate"),
+            ("--processes 0", "--processes"),
+            ("--scenario quick", "--scenario"),
+            ("--source-address ::1", "--source-address"),
+            ("--source-address 127.0.0.9 --connections-per-address 100", "--source-address"),
+        ] {
+            let refusal = plan(flags).unwrap_err();
+            assert!(refusal.contains(name), "{flags}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn one_loopback_address_is_never_asked_for_more_than_it_holds() {
+        let sources = plan("--subscribers 250 --connections-per-address 100").unwrap().subscribers.sources;
+        let from: Vec<_> = (0..250).map(|index| sources.of(index)).collect();
+        assert_eq!((from[0], from[83]), (None, None));
+        assert_eq!((from[84], from[249]), (Some([127, 0, 0, 2].into()), Some([127, 0, 0, 3].into())));
+        for address in [None, from[84], from[249]] {
+            assert!(from.iter().filter(|of| **of == address).count() <= 100);
+        }
+    }
+
+    #[test]
+    fn each_side_sends_its_own_token_and_the_common_one_otherwise() {
+        let plan = plan("--token both --publish-token mine").unwrap();
+        assert!(format!("{:?}", plan.publishing.headers).contains("Bearer mine"));
+        assert!(format!("{:?}", plan.subscribers.headers).contains("Bearer both"));
+    }
+
+    #[test]
+    fn a_body_may_name_its_topic() {
+        let plan = plan(r"--publish-body topic={topic}&data={data}\n").unwrap();
+        assert_eq!(plan.publishing.body.of("abc"), ("topic=abc&data=".to_owned(), "\n".to_owned()));
+    }
+
+    #[test]
+    fn a_flag_stands_over_the_scenario_and_the_scenario_over_the_default() {
+        let many = plan("--scenario many --rate 3").unwrap();
+        assert_eq!(many.subscribers.count, 10_000);
+        assert_eq!(many.publishing.pace, Pace::Rate { per_second: 3.0, events: 30 });
+        let flood = |flags: &str| matches!(plan(flags).unwrap().publishing.pace, Pace::Flood { .. });
+        assert!(flood("--scenario flood") && flood("--scenario paced --flood") && !flood("--scenario flood --rate 5"));
+    }
+
+    #[test]
+    fn every_subscriber_has_one_role_and_steady_ones_are_counted_by_topic() {
+        let plan = plan("--subscribers 10 --stalled 2 --churning 3 --topics 4").unwrap();
+        let roles: Vec<_> = (0..10).map(|index| plan.subscribers.role(index)).collect();
+        assert_eq!(roles.iter().filter(|role| **role == Role::Stalled).count(), 2);
+        assert_eq!(roles.iter().filter(|role| **role == Role::Churning).count(), 3);
+        // Steady are 5, 6, 7, 8, 9.
+        assert_eq!(plan.steady_by_topic(), [1, 2, 1, 1]);
+    }
+
+    #[test]
+    fn a_flood_of_large_events_lets_nobody_be_megabytes_behind() {
+        let behind = |flags: &str| plan(flags).unwrap().publishing.behind_events_max;
+        assert_eq!((behind(""), behind("--size 65536"), behind("--size 16000000")), (4_096, 16, 1));
+    }
+}

@@ -1,0 +1,106 @@
+//! A run's report as a table for people.
+
+use crate::report::Report;
+use std::fmt::{Display, Formatter, Result as FmtResult};
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
+        let mut row = |name: &str, value: String| writeln!(f, "{name:<24}{value}");
+        let (publishes, deliveries, latency) = (&self.publishes, &self.deliveries, &self.latency_us);
+        let ms = |us: f64| format!("{:.3}", us / 1e3);
+        row("subscribers", format!("{} on {} topics", thousands(self.subscribers as f64), self.topics))?;
+        row("connects/s", thousands(self.connect.per_second))?;
+        row("publishes acknowledged", thousands(publishes.acknowledged as f64))?;
+        row("publishes/s", thousands(publishes.per_second))?;
+        if publishes.refused > 0 {
+            let each = publishes.refused_by_status.iter().map(|(status, count)| format!("{status}: {count}"));
+            row("publishes refused", each.collect::<Vec<_>>().join(", "))?;
+        }
+        if publishes.unanswered + publishes.unsent > 0 {
+            row("publishes unanswered", format!("{}, unsent {}", publishes.unanswered, publishes.unsent))?;
+        }
+        if self.rate_per_second.is_some() {
+            row("written late, ms max", ms(publishes.late_us_max))?;
+        }
+        let expected = thousands(deliveries.expected as f64);
+        row("deliveries", format!("{} of {expected}", thousands(deliveries.received as f64)))?;
+        row("deliveries/s", thousands(deliveries.per_second))?;
+        row(
+            "latency ms",
+            format!(
+                "p50 {}  p99 {}  p99.9 {}  max {}",
+                ms(latency.p50),
+                ms(latency.p99),
+                ms(latency.p999),
+                ms(latency.max)
+            ),
+        )?;
+        let told = |count: Option<u64>| count.map_or("not checked".to_owned(), |count| count.to_string());
+        row("lost", deliveries.lost.to_string())?;
+        row("doubled", deliveries.doubled.to_string())?;
+        row("reordered", told(deliveries.reordered))?;
+        row("corrupt", told(deliveries.corrupt))?;
+        if deliveries.refused_yet_delivered.is_some_and(|count| count > 0) {
+            row("refused yet delivered", told(deliveries.refused_yet_delivered))?;
+        }
+        row("gaps", deliveries.gaps.to_string())?;
+        row(
+            "cut",
+            format!("{} subscribers, {} events missed by it", deliveries.cut, deliveries.missed_by_cut),
+        )?;
+        if let Some(server) = &self.server {
+            let share = server.cpu_share * 100.0;
+            row("server CPU", format!("{:.3} us/delivery, {share:.0} % of a CPU", server.cpu_us_per_delivery))?;
+            row("server RSS", format!("{} bytes/subscriber", thousands(server.rss_bytes_per_subscriber)))?;
+        }
+        if let Some(churn) = &self.churn {
+            let text = format!("{} stays, {} events in them", thousands(churn.stays as f64), thousands(churn.deliveries as f64));
+            row("come and go", text)?;
+            let missed = if self.verified { churn.missed.to_string() } else { "unchecked events".to_owned() };
+            row("", format!("{} refused, {} cut, {missed} missed within a stay", churn.failed, churn.cut))?;
+        }
+        if let Some(stalled) = &self.stalled {
+            row("stalled", format!("{} subscribers, {} of them cut", stalled.subscribers, stalled.cut))?;
+        }
+        row(
+            "tool CPU",
+            format!("{:.3} us/delivery, {:.0} % of its CPU", self.tool.cpu_us_per_delivery, self.tool.cpu_share * 100.0),
+        )?;
+        for note in &self.notes {
+            row("note", note.clone())?;
+        }
+        row("result", if self.passed { "passed" } else { "FAILED" }.to_owned())
+    }
+}
+
+/// A whole number with its thousands apart.
+pub(crate) fn thousands(value: f64) -> String {
+    let digits = format!("{:.0}", value.abs());
+    let mut out = String::from(if value <= -0.5 { "-" } else { "" });
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_numbers_can_be_read() {
+        for (value, text) in [
+            (0.0, "0"),
+            (999.0, "999"),
+            (1000.0, "1,000"),
+            (20_123_456.4, "20,123,456"),
+            (-1500.0, "-1,500"),
+            (-0.2, "0"),
+        ] {
+            assert_eq!(thousands(value), text);
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Chromium, told what to do through chromedriver (the WebDriver standard, of which four commands are enough).
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, PATIENCE, TempDir, signal};
+
+/// One browser at a time: several starting at once would starve each other on a small machine.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A browser showing a page. It ends with this value, and so do the driver and every file of theirs.
+pub(super) struct Browser {
+    driver: Child,
+    address: SocketAddr,
+    /// The session's path, once there is one.
+    session: String,
+    /// Chromium itself.
+    pid: Option<u32>,
+    _home: TempDir,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Browser {
+    /// Starts a browser and loads a page.
+    pub(super) fn open(url: &str) -> Browser {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let home = TempDir::new();
+        let path = home.0.to_str().unwrap().to_owned();
+        let mut driver = Command::new(program("ESPER_TEST_CHROMEDRIVER", "chromedriver"))
+            .args(["--port=0", "--silent"])
+            // Whatever they write, they write there.
+            .envs(["HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"].map(|name| (name, &path)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver starts: install it, or name it in ESPER_TEST_CHROMEDRIVER");
+        let mut stdout = BufReader::new(driver.stdout.take().unwrap());
+        let address = SocketAddr::from(([127, 0, 0, 1], read_port(&mut stdout)));
+        // It must not stop at a full pipe.
+        std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+        let mut browser =
+            Browser { driver, address, session: String::new(), pid: None, _home: home, _turn: turn };
+
+        let arguments = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--disable-dev-shm-usage",
+            "--disable-breakpad",
+            "--disable-crash-reporter",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--no-proxy-server",
+            &format!("--user-data-dir={path}/profile"),
+        ];
+        let options = json!({ "binary": program("ESPER_TEST_CHROMIUM", "chromium"), "args": arguments });
+        let wanted = json!({
+            "browserName": "chrome",
+            "timeouts": { "script": PATIENCE.as_millis() as u64 },
+            "goog:chromeOptions": options,
+        });
+        let session =
+            browser.command("POST", "/session", &json!({ "capabilities": { "alwaysMatch": wanted } }));
+        let session = session.unwrap_or_else(|error| panic!("no browser: {error}"));
+        browser.pid = session["capabilities"]["goog:processID"].as_u64().map(|pid| pid as u32);
+        browser.session = format!("/session/{}", session["sessionId"].as_str().unwrap());
+        let path = format!("{}/url", browser.session);
+        browser.command("POST", &path, &json!({ "url": url })).expect("the page loads");
+        browser
+    }
+
+    /// Runs the body of a function in the page and waits for what it returns, promises too.
+    pub(super) fn run(&self, script: &str) -> Value {
+        self.try_run(script).unwrap_or_else(|error| panic!("{script}: {error}"))
+    }
+
+    /// Waits until an expression is true in the page.
+    pub(super) fn until(&self, condition: &str) {
+        if let Err(error) = self.try_run(&format!("return until(() => {condition})")) {
+            let seen = self.try_run("return [seen, opened, source && source.readyState]");
+            panic!("not in {PATIENCE:?}: {condition}: {error}; seen, opened, state: {seen:?}");
+        }
+    }
+
+    fn try_run(&self, script: &str) -> Result<Value, String> {
+        let path = format!("{}/execute/sync", self.session);
+        self.command("POST", &path, &json!({ "script": script, "args": [] }))
+    }
+
+    /// One command and its value, or the error as the driver words it.
+    fn command(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
+        let mut connection = TcpStream::connect(self.address).map_err(|error| error.to_string())?;
+        // A command takes up to the script's own time limit.
+        connection.set_read_timeout(Some(2 * PATIENCE)).map_err(|error| error.to_string())?;
+        let (address, body) = (self.address, body.to_string());
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}",
+            body.len()
+        );
+        let mut answer = String::new();
+        connection
+            .write_all(format!("{head}\r\n\r\n{body}").as_bytes())
+            .and_then(|()| connection.read_to_string(&mut answer))
+            .map_err(|error| error.to_string())?;
+        let answer = Answer::parse(&answer);
+        let mut json: Value = serde_json::from_str(&answer.body).map_err(|error| error.to_string())?;
+        if answer.status == 200 {
+            Ok(json["value"].take())
+        } else {
+            Err(json["value"]["message"].to_string())
+        }
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let is_gone = self.session.is_empty() || self.command("DELETE", &self.session, &json!({})).is_ok();
+        if let (false, Some(pid)) = (is_gone, self.pid) {
+            signal(pid, "KILL");
+        }
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
+
+/// What a variable names, or else the program on the PATH.
+fn program(variable: &str, default: &str) -> String {
+    let named = std::env::var(variable).ok().filter(|path| !path.is_empty());
+    named.unwrap_or_else(|| {
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        let found = std::env::split_paths(&paths).map(|path| path.join(default)).find(|path| path.exists());
+        let found = found.unwrap_or_else(|| panic!("install {default}, or name it in {variable}"));
+        found.to_str().expect("UTF-8").to_owned()
+    })
+}
+
+fn read_port(stdout: &mut impl BufRead) -> u16 {
+    let lines = stdout.lines().map_while(Result::ok);
+    let mut ports = lines.filter_map(|line| {
+        let (_, port) = line.split_once("started successfully on port ")?;
+        port.trim_end_matches('.').parse().ok()
+    });
+    ports.next().expect("chromedriver says its port")
+}
