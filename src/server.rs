@@ -19,7 +19,7 @@ use crate::host::{self, SocketOptions};
 use crate::http::Cors;
 use crate::shard::mailbox::{Doors, Inside, mailboxes};
 use crate::shard::message::{Control, Message, ShardId};
-use crate::shard::{Shard, accept};
+use crate::shard::{Shard, accept, stream};
 use crate::shared::{Access, Shared, Streams};
 use crate::stats::{Counter, ShardStats, Stats};
 use crate::topic::TopicHasher;
@@ -212,12 +212,17 @@ impl ShardPlan {
                 let shard = shard.clone();
                 async move { shard.sweep().await }
             });
+            let streaming = tokio_uring::spawn({
+                let shard = shard.clone();
+                async move { stream::run_all(&shard).await }
+            });
             let turning = tokio_uring::spawn(async move { shard.run().await });
             let _ = ready.send(Ok(()));
             // A task that panics takes nothing with it by itself: its end is looked at here.
-            let failed = match select(turning, sweeping).await {
+            let failed = match select(turning, select(sweeping, streaming)).await {
                 Either::Left((turns, _)) => turns.err(),
-                Either::Right((sweeps, turns)) => sweeps.err().or(turns.await.err()),
+                Either::Right((Either::Left((sweeps, _)), turns)) => sweeps.err().or(turns.await.err()),
+                Either::Right((Either::Right((streams, _)), _)) => streams.err(),
             };
             accepting.abort();
             failed.map_or(Ok(()), |error| Err(StartError::Shard(error.to_string())))

@@ -23,7 +23,7 @@ pub(crate) mod message;
 mod pipeline;
 #[cfg(test)]
 mod simulation;
-mod stream;
+pub(crate) mod stream;
 pub(crate) mod subscriber;
 pub(crate) mod wire;
 
@@ -43,6 +43,7 @@ use crate::shard::home::{Home, HomeLimits};
 use crate::shard::mailbox::{Doors, Inside, Mailbox};
 use crate::shard::message::{Control, Message, Post, ShardId};
 use crate::shard::pipeline::Pipeline;
+use crate::shard::stream::Newcomer;
 use crate::shared::Shared;
 use crate::stats::ShardStats;
 
@@ -65,6 +66,9 @@ pub(crate) struct Shard {
     /// Posts on their way from a decision to the mailboxes; kept so that a turn allocates nothing.
     outbox: RefCell<Vec<Post>>,
     date: RefCell<Date>,
+    /// Sockets on their way from a connection to the streams, and the bell that says so.
+    newcomers: RefCell<Vec<Newcomer>>,
+    newcomer: Notify,
     phase: Cell<Phase>,
     stops_serving: Notify,
 }
@@ -92,6 +96,8 @@ impl Shard {
             pipelines: RefCell::new(Arena::default()),
             outbox: RefCell::new(Vec::new()),
             date: RefCell::new(Date::new()),
+            newcomers: RefCell::new(Vec::new()),
+            newcomer: Notify::new(),
             phase: Cell::new(Phase::Serving),
             stops_serving: Notify::new(),
             shared,
