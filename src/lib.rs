@@ -51,6 +51,8 @@ mod event;
 mod event_id;
 mod host;
 mod http;
+#[doc(hidden)]
+pub mod internal;
 mod routes;
 mod server;
 mod shard;

@@ -1,0 +1,164 @@
+//! The stages of a publish's way, each callable alone, for the benches. No part of the library's face: it changes without
+//! notice.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::arena::{Arena, Key};
+use crate::auth::Keys;
+use crate::budget::Budget;
+use crate::event::{EventLimits, Events};
+use crate::event_id::Epoch;
+use crate::http::{HttpLimits, RequestReader};
+use crate::shard::home::{Home, HomeLimits};
+use crate::shard::log::{Log, LogBytes};
+use crate::shard::mailbox::{Mailbox, mailboxes};
+use crate::shard::message::{Control, Message, Post, Ticket, ToHome};
+use crate::shard::wire::Framing;
+use crate::topic::{Topic, TopicHasher};
+
+const EVENT_LIMITS: EventLimits =
+    EventLimits { text_bytes_max: 1 << 20, id_bytes_max: 128, name_bytes_max: 128, events_max: 100 };
+
+/// Parses requests out of a buffer.
+pub struct Requests {
+    reader: RequestReader,
+    request: Vec<u8>,
+    buffer: BytesMut,
+}
+
+impl Requests {
+    /// With this request, head and body.
+    pub fn new(request: impl Into<Vec<u8>>) -> Self {
+        let limits = HttpLimits { head_bytes_max: 16 << 10, body_bytes_max: 1 << 20, headers_max: 100 };
+        Requests { reader: RequestReader::new(limits), request: request.into(), buffer: BytesMut::new() }
+    }
+
+    /// Parses it `times` in a row, as a pipelining publisher sends it; returns the bytes of all bodies.
+    pub fn parse(&mut self, times: usize) -> usize {
+        (0..times).for_each(|_| self.buffer.extend_from_slice(&self.request));
+        let mut bytes = 0;
+        while let Ok(Some(_)) = self.reader.head(&mut self.buffer) {
+            bytes += self.reader.body(&mut self.buffer).ok().flatten().map_or(0, |body| body.len());
+        }
+        bytes
+    }
+}
+
+/// Parses event-stream text; returns how many events it holds.
+pub fn parse_events(body: &Bytes) -> usize {
+    Events::parse(body.clone(), &EVENT_LIMITS).map_or(0, |events| events.len())
+}
+
+/// A home shard with a topic that one shard has joined.
+pub struct Ordering {
+    home: Home,
+    topic: Topic,
+    body: Bytes,
+    budget: Arc<Budget>,
+    key: Key,
+    out: Vec<Post>,
+}
+
+impl Ordering {
+    /// Publishes of this body, of which `history_events_max` are kept.
+    pub fn new(body: Bytes, history_events_max: usize) -> Option<Self> {
+        let limits = HomeLimits {
+            history_events_max,
+            history_bytes_max: 4 << 20,
+            history_age_max_ms: 1 << 40,
+            topics_max: 100,
+        };
+        let topic = Topic::parse(b"abcdef123", &TopicHasher::new()).ok()?;
+        let key = Arena::default().insert(());
+        let mut home = Home::new(Epoch::now(), limits);
+        let mut out = Vec::new();
+        let join = ToHome::Join { topic: topic.clone(), from: 0, key, last_event_id: None };
+        home.handle(join, 0, &mut out);
+        out.clear();
+        Some(Ordering { home, topic, body, budget: Budget::new(1 << 30, 1 << 20), key, out })
+    }
+
+    /// Parses, orders, serialises, remembers and addresses one publish; returns how many messages it posts.
+    pub fn publish(&mut self) -> usize {
+        self.out.clear();
+        let (Ok(events), Some(charge)) =
+            (Events::parse(self.body.clone(), &EVENT_LIMITS), self.budget.take(self.body.len()))
+        else {
+            return 0;
+        };
+        let ticket = Ticket { shard: 0, connection: self.key, request: 0 };
+        let publish = ToHome::Publish { topic: self.topic.clone(), events, ticket, at_us: 0, charge };
+        self.home.handle(publish, 0, &mut self.out);
+        self.out.len()
+    }
+}
+
+/// A topic's log with subscribers at its tail.
+pub struct Blocks {
+    log: Log,
+    frame: Bytes,
+    subscribers: usize,
+}
+
+impl Blocks {
+    /// With so many subscribers, and this frame to gain.
+    pub fn new(frame: Bytes, subscribers: usize) -> Self {
+        Blocks { log: Log::new(LogBytes::default()), frame, subscribers }
+    }
+
+    /// Joins `frames` frames into a block, sends it to each subscriber, and forgets it; returns the bytes sent.
+    pub fn turn(&mut self, frames: usize) -> usize {
+        let cursors: Vec<_> = (0..self.subscribers).map(|_| self.log.attach()).collect();
+        (0..frames).for_each(|_| self.log.gain(self.frame.clone(), 1, 0, 0));
+        self.log.seal();
+        let mut bytes = 0;
+        for cursor in cursors {
+            if let Some(span) = self.log.read(cursor, Framing::Chunked) {
+                bytes += span.buffers.iter().map(Bytes::len).sum::<usize>();
+                self.log.advance(cursor, span.to);
+                self.log.detach(span.to);
+            }
+        }
+        bytes
+    }
+}
+
+/// Verifies tokens of one secret.
+pub struct Tokens(Keys);
+
+impl Tokens {
+    /// Of this secret.
+    pub fn new(secret: &[u8]) -> Self {
+        Tokens(Keys::new(secret, None))
+    }
+
+    /// Whether the token is good at `now_s`, in Unix seconds.
+    pub fn verify(&self, token: &str, now_s: u64) -> bool {
+        self.0.verify(token, now_s).is_ok()
+    }
+}
+
+/// Two shards' mailboxes.
+pub struct Mailboxes {
+    boxes: Vec<Mailbox>,
+}
+
+impl Default for Mailboxes {
+    fn default() -> Self {
+        let (doors, insides) = mailboxes(2);
+        let boxes = insides.into_iter().enumerate();
+        Mailboxes {
+            boxes: boxes.map(|(id, inside)| Mailbox::new(id as u16, inside, doors.clone())).collect(),
+        }
+    }
+}
+
+impl Mailboxes {
+    /// Posts a message from the first shard to `to` and takes it out there.
+    pub fn hop(&self, to: u16) -> bool {
+        self.boxes[0].post(Post { to, message: Message::Control(Control::StopAccepting) });
+        self.boxes.get(usize::from(to)).is_some_and(|inside| inside.take().is_some())
+    }
+}
