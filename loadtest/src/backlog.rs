@@ -44,9 +44,11 @@ impl Backlog {
             self.moved_ns = now_ns;
         } else if now_ns.saturating_sub(self.moved_ns) > LOST_AFTER_NS {
             self.forgiven = self.owed.saturating_sub(delivered);
+            self.moved_ns = now_ns;
             return false;
         }
-        let refused: u64 = self.by_topic.iter().zip(published).map(|(owes, topic)| owes * topic.refused).sum();
+        let refused: u64 =
+            self.by_topic.iter().zip(published).map(|(owes, topic)| owes * topic.refused).sum();
         self.forgiven = self.forgiven.max(refused);
         self.owed.saturating_sub(self.forgiven + delivered) >= self.outstanding_max
     }

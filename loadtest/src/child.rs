@@ -27,7 +27,8 @@ struct Made {
 
 /// From now on a signal that ends this process ends what it has started first.
 pub(crate) fn clear_away_when_interrupted() -> Result<(), String> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|error| format!("no signals: {error}"))?;
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|error| format!("no signals: {error}"))?;
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             let made = made();
@@ -164,7 +165,8 @@ mod tests {
         let mut polite = Command::new("sleep");
         let polite = Child::start(polite.arg("100"), None).unwrap();
         let mut stubborn = Command::new("sh");
-        let stubborn = Child::start(stubborn.args(["-c", "trap '' TERM; while :; do sleep 100; done"]), None).unwrap();
+        let stubborn =
+            Child::start(stubborn.args(["-c", "trap '' TERM; while :; do sleep 100; done"]), None).unwrap();
         std::thread::sleep(Duration::from_millis(100));
         let pids = [polite.pid(), stubborn.pid()];
         drop((polite, stubborn));

@@ -43,7 +43,6 @@ mod verify;
 
 use args::{Cli, Command};
 use clap::Parser;
-use plan::Plan;
 use report::Report;
 use std::process::ExitCode;
 
@@ -87,7 +86,8 @@ fn done(command: Command) -> Result<bool, String> {
 
 fn print(report: &Report, json: bool) -> Result<bool, String> {
     if json {
-        let text = serde_json::to_string(report).map_err(|why| format!("the report cannot be written: {why}"))?;
+        let text =
+            serde_json::to_string(report).map_err(|why| format!("the report cannot be written: {why}"))?;
         println!("{text}");
     } else {
         print!("{report}");

@@ -182,7 +182,10 @@ impl Plan {
     /// Reads the words behind the program's name, as `run http://127.0.0.1:3000 --flood`. The error may have many lines.
     pub(crate) fn parse(words: &[String]) -> Result<Plan, String> {
         let program = "esper-loadtest".to_owned();
-        match Cli::try_parse_from([&program].into_iter().chain(words)).map_err(|error| error.to_string())?.command {
+        match Cli::try_parse_from([&program].into_iter().chain(words))
+            .map_err(|error| error.to_string())?
+            .command
+        {
             Command::Run(args) => args.flags.plan(&args.url, words),
             _ => Err("only the words of a run make a plan".to_owned()),
         }
@@ -236,9 +239,7 @@ impl RunFlags {
             return Err(format!("--churn-rate {churn_per_second} is no rate; write times a second, as 100"));
         }
         if topics > 1 && !self.subscribe_path.contains("{topic}") {
-            return Err(format!(
-                "--topics {topics} need {{topic}} in --subscribe-path, to tell them apart"
-            ));
+            return Err(format!("--topics {topics} need {{topic}} in --subscribe-path, to tell them apart"));
         }
         let pace = self.pace(&preset)?;
         let target = Target::resolve(url)?;
@@ -355,7 +356,11 @@ impl RunFlags {
 }
 
 fn topic_names(start: &str, topics: usize) -> Vec<String> {
-    if topics == 1 { vec![start.to_owned()] } else { (0..topics).map(|index| format!("{start}{index:07}")).collect() }
+    if topics == 1 {
+        vec![start.to_owned()]
+    } else {
+        (0..topics).map(|index| format!("{start}{index:07}")).collect()
+    }
 }
 
 fn at_least_one(flag: &str, value: usize) -> Result<(), String> {
@@ -395,7 +400,10 @@ mod tests {
             );
         }
         assert_eq!(plan("--topic abcdefgh").unwrap().topics, ["abcdefgh"]);
-        assert_eq!(plan("--topic abcdefgh --topics 2").unwrap().topics, ["abcdefgh0000000", "abcdefgh0000001"]);
+        assert_eq!(
+            plan("--topic abcdefgh --topics 2").unwrap().topics,
+            ["abcdefgh0000000", "abcdefgh0000001"]
+        );
     }
 
     #[test]
@@ -460,7 +468,11 @@ mod tests {
         assert_eq!(many.subscribers.count, 10_000);
         assert_eq!(many.publishing.pace, Pace::Rate { per_second: 3.0, events: 30 });
         let flood = |flags: &str| matches!(plan(flags).unwrap().publishing.pace, Pace::Flood { .. });
-        assert!(flood("--scenario flood") && flood("--scenario paced --flood") && !flood("--scenario flood --rate 5"));
+        assert!(
+            flood("--scenario flood")
+                && flood("--scenario paced --flood")
+                && !flood("--scenario flood --rate 5")
+        );
     }
 
     #[test]

@@ -57,6 +57,19 @@ impl Usage {
     }
 }
 
+/// CPU time used by anybody on this machine since it started, in seconds, and taken from it by its host.
+pub(crate) fn machine_busy_s() -> f64 {
+    busy_ticks(&std::fs::read_to_string("/proc/stat").unwrap_or_default())
+        / rustix::param::clock_ticks_per_second() as f64
+}
+
+/// Of all CPUs: user, nice, system, irq, softirq and steal, which is all but idle and iowait.
+fn busy_ticks(stat: &str) -> f64 {
+    let all = stat.lines().find_map(|line| line.strip_prefix("cpu ")).unwrap_or_default();
+    let fields = all.split_ascii_whitespace().map(|field| field.parse::<f64>().unwrap_or(0.0));
+    fields.take(8).enumerate().filter(|(place, _)| ![3, 4].contains(place)).map(|(_, ticks)| ticks).sum()
+}
+
 /// Processes started by any thread of `pid`; none where the kernel does not tell.
 pub(crate) fn children(pid: u32) -> Vec<u32> {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
@@ -99,6 +112,11 @@ mod tests {
     fn this_process_is_found_and_a_missing_one_is_not() {
         assert!(Usage::now(std::process::id()).unwrap().rss_bytes > 100_000);
         assert_eq!(Usage::now(u32::MAX), None);
+    }
+
+    #[test]
+    fn waiting_does_not_count_as_busy() {
+        assert_eq!(busy_ticks("cpu  1 2 4 1000 2000 8 16 32 64 128\ncpu0 9 9 9"), 63.0);
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub(crate) struct Outcome {
     pub(crate) late_ns_max: u64,
     /// Why a connection ended.
     pub(crate) trouble: Option<String>,
+    /// From the first publish to when nothing more was to be answered.
+    pub(crate) publishing_ns: u64,
     /// CPU time of the publishing thread.
     pub(crate) cpu_ns: u64,
 }
@@ -181,6 +183,7 @@ impl<'a> Publisher<'a> {
             connection.give_up(&mut self.outcome);
         }
         self.outcome.unsent = schedule.unissued();
+        self.outcome.publishing_ns = shared.clock.now_ns().saturating_sub(start_ns);
         self.outcome.cpu_ns = thread_cpu_ns().saturating_sub(cpu_ns);
         self.outcome
     }

@@ -59,8 +59,7 @@ fn talk(job: &Job, shared: &Shared, opened: &Sender<Result<(), String>>) -> Resu
     let failed = |error: &dyn std::fmt::Display| format!("a reading process failed: {error}");
     let program = std::env::current_exe().map_err(|error| failed(&error))?;
     let mut command = Command::new(program);
-    let mut child =
-        Child::start(command.arg("read").stdin(Stdio::piped()).stdout(Stdio::piped()), job.cpu)?;
+    let mut child = Child::start(command.arg("read").stdin(Stdio::piped()).stdout(Stdio::piped()), job.cpu)?;
     let (mut to, from) = child.pipes().ok_or_else(|| failed(&"no pipes"))?;
     let text = serde_json::to_string(job).map_err(|error| failed(&error))?;
     writeln!(to, "{text}").map_err(|error| failed(&error))?;
@@ -92,18 +91,20 @@ fn talk(job: &Job, shared: &Shared, opened: &Sender<Result<(), String>>) -> Resu
 pub(crate) fn read() -> Result<(), String> {
     let mut line = String::new();
     stdin().read_line(&mut line).map_err(|error| format!("no job: {error}"))?;
-    let job: Job =
-        serde_json::from_str(&line).map_err(|error| format!("this is started by --processes alone: {error}"))?;
+    let job: Job = serde_json::from_str(&line)
+        .map_err(|error| format!("this is started by --processes alone: {error}"))?;
     let plan = Plan::parse_for_topic(&job.words, &job.topic_start)?;
     make_room(plan.subscribers.count.div_ceil(job.step), 0, 1)?;
     let shared = Shared::new(Clock::started_at(job.clock_started_ns), job.first + 1);
     let shared = &shared;
     let (opened, told) = channel();
+    let share = Share { first: job.first, step: job.step };
     std::thread::scope(|scope| {
         // Not a thread of the scope: it may wait for a line for ever.
         let (line, lines) = channel();
-        std::thread::spawn(move || stdin().lines().map_while(Result::ok).try_for_each(|text| line.send(text)));
-        let share = Share { first: job.first, step: job.step };
+        std::thread::spawn(move || {
+            stdin().lines().map_while(Result::ok).try_for_each(|text| line.send(text))
+        });
         let reader = scope.spawn(|| listen(&plan, share, shared, &opened));
         while !reader.is_finished() {
             say(&format!("connected {}\ndelivered {}", shared.connected(), shared.delivered()));

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 /// A CPU of the load generator that is busier than this may be what limits the figures.
 const SATURATED: f64 = 0.9;
+/// With other programs using more CPUs than this, figures are of little worth.
+const OTHERS_CPUS_MAX: f64 = 0.15;
 /// The quantiles of the latency's curve.
 const QUANTILES: [f64; 7] = [0.5, 0.75, 0.9, 0.99, 0.999, 0.9999, 1.0];
 
@@ -34,6 +36,8 @@ pub(crate) struct Report {
     pub(crate) stalled: Option<Stalled>,
     pub(crate) server: Option<Server>,
     pub(crate) tool: Tool,
+    /// CPUs that other programs, or other guests of the host, used while publishing; known when the server is.
+    pub(crate) others_cpus: Option<f64>,
     /// What else there is to know, in words.
     pub(crate) notes: Vec<String>,
 }
@@ -119,19 +123,34 @@ pub(crate) struct Measured {
     pub(crate) connect_seconds: f64,
     pub(crate) outcome: Outcome,
     pub(crate) tally: Tally,
-    /// Before the first connect, with all connected and idle, and at the end.
-    pub(crate) server: Option<[Usage; 3]>,
+    pub(crate) server: Option<ServerUsage>,
+    /// CPU time of the whole machine while publishing.
+    pub(crate) machine_s: f64,
+}
+
+/// CPU time and memory of the server along a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServerUsage {
+    /// Before the first connect.
+    pub(crate) before: Usage,
+    /// With all connected and idle.
+    pub(crate) connected: Usage,
+    /// When the last publish was answered.
+    pub(crate) published: Usage,
+    /// When all had arrived.
+    pub(crate) end: Usage,
 }
 
 impl Report {
     /// Draws the conclusions.
     pub(crate) fn new(plan: &Plan, measured: Measured) -> Report {
-        let Measured { connect_seconds, outcome, tally, server } = measured;
+        let Measured { connect_seconds, outcome, tally, server, machine_s } = measured;
         let verdict = tally.verdict(&outcome.topics, plan.verify);
         let seconds_to = |end_ns: u64| end_ns.saturating_sub(outcome.start_ns) as f64 / 1e9;
         let seconds = seconds_to(tally.last_delivery_ns.max(outcome.last_answer_ns));
         let deliveries = tally.all_deliveries() as f64;
         let tool = tool(plan, &tally, &outcome, connect_seconds, seconds);
+        let others_cpus = server.map(|server| others_cpus(&server, &tally, &outcome, machine_s));
         let subscribers = plan.subscribers.count;
         let only_verified = |count: u64| plan.verify.then_some(count);
         Report {
@@ -184,7 +203,7 @@ impl Report {
             churn: (plan.subscribers.churning > 0).then_some(tally.churn),
             stalled: (tally.stalled > 0)
                 .then_some(Stalled { subscribers: tally.stalled, cut: tally.stalled_cut }),
-            server: server.map(|[before, connected, end]| Server {
+            server: server.map(|ServerUsage { before, connected, end, .. }| Server {
                 cpu_seconds: end.cpu_s - connected.cpu_s,
                 cpu_us_per_delivery: ratio((end.cpu_s - connected.cpu_s) * 1e6, deliveries),
                 cpu_share: ratio(end.cpu_s - connected.cpu_s, seconds),
@@ -192,7 +211,8 @@ impl Report {
                 rss_bytes_per_subscriber: (connected.rss_bytes as f64 - before.rss_bytes as f64)
                     / subscribers as f64,
             }),
-            notes: notes(plan, &outcome, &tally, &tool),
+            others_cpus,
+            notes: notes(plan, &outcome, &tally, &tool, others_cpus),
             tool,
         }
     }
@@ -235,6 +255,15 @@ fn tool(plan: &Plan, tally: &Tally, outcome: &Outcome, connect_seconds: f64, sec
     }
 }
 
+/// What is left of the machine's CPU time when the server's and this program's is taken off, in CPUs.
+fn others_cpus(server: &ServerUsage, tally: &Tally, outcome: &Outcome, machine_s: f64) -> f64 {
+    let publishing_s = outcome.publishing_ns as f64 / 1e9;
+    let reading_s = tally.readers_cpu_ns.iter().sum::<u64>() as f64 / 1e9;
+    // What was read after the last answer is taken off too: a little less than the truth is told.
+    let own_s = server.published.cpu_s - server.connected.cpu_s + reading_s + outcome.cpu_ns as f64 / 1e9;
+    ratio((machine_s - own_s).max(0.0), publishing_s)
+}
+
 /// The share of `seconds` for which the busiest CPU worked, given the CPU time of threads by their number.
 fn busiest(plan: &Plan, threads: impl Iterator<Item = (usize, u64)>, seconds: f64) -> f64 {
     let mut by_cpu = BTreeMap::<_, u64>::new();
@@ -245,14 +274,21 @@ fn busiest(plan: &Plan, threads: impl Iterator<Item = (usize, u64)>, seconds: f6
     ratio(by_cpu.into_values().max().unwrap_or(0) as f64 / 1e9, seconds)
 }
 
-fn notes(plan: &Plan, outcome: &Outcome, tally: &Tally, tool: &Tool) -> Vec<String> {
+fn notes(plan: &Plan, outcome: &Outcome, tally: &Tally, tool: &Tool, others: Option<f64>) -> Vec<String> {
     let mut notes = Vec::new();
     notes.extend(outcome.first_refusal.as_ref().map(|answer| format!("first refused publish: {answer}")));
     notes.extend(outcome.trouble.clone());
     notes.extend(tally.cut_reason.as_ref().map(|why| format!("first cut: {why}")));
     notes.extend(tally.trouble.clone());
     if tool.saturated {
-        notes.push("the load generator used all of its CPU: the server may do more than it was asked to".to_owned());
+        notes.push(
+            "the load generator used all of its CPU: the server may do more than it was asked to".to_owned(),
+        );
+    }
+    if let Some(others) = others.filter(|others| *others > OTHERS_CPUS_MAX) {
+        notes.push(format!(
+            "other programs used {others:.1} CPUs meanwhile: measure again on a quiet machine"
+        ));
     }
     if plan.pid.is_some_and(|pid| Usage::now(pid).is_none()) {
         notes.push("the server's process is gone: no figures of it".to_owned());

@@ -50,11 +50,18 @@ impl Display for Report {
         )?;
         if let Some(server) = &self.server {
             let share = server.cpu_share * 100.0;
-            row("server CPU", format!("{:.3} us/delivery, {share:.0} % of a CPU", server.cpu_us_per_delivery))?;
+            row(
+                "server CPU",
+                format!("{:.3} us/delivery, {share:.0} % of a CPU", server.cpu_us_per_delivery),
+            )?;
             row("server RSS", format!("{} bytes/subscriber", thousands(server.rss_bytes_per_subscriber)))?;
         }
         if let Some(churn) = &self.churn {
-            let text = format!("{} stays, {} events in them", thousands(churn.stays as f64), thousands(churn.deliveries as f64));
+            let text = format!(
+                "{} stays, {} events in them",
+                thousands(churn.stays as f64),
+                thousands(churn.deliveries as f64)
+            );
             row("come and go", text)?;
             let missed = if self.verified { churn.missed.to_string() } else { "unchecked events".to_owned() };
             row("", format!("{} refused, {} cut, {missed} missed within a stay", churn.failed, churn.cut))?;
@@ -64,8 +71,15 @@ impl Display for Report {
         }
         row(
             "tool CPU",
-            format!("{:.3} us/delivery, {:.0} % of its CPU", self.tool.cpu_us_per_delivery, self.tool.cpu_share * 100.0),
+            format!(
+                "{:.3} us/delivery, {:.0} % of its CPU",
+                self.tool.cpu_us_per_delivery,
+                self.tool.cpu_share * 100.0
+            ),
         )?;
+        if let Some(others) = self.others_cpus {
+            row("other programs", format!("{:.0} % of a CPU", others * 100.0))?;
+        }
         for note in &self.notes {
             row("note", note.clone())?;
         }

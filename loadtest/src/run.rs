@@ -1,11 +1,11 @@
 //! One measurement from beginning to end: connect all, publish, wait until all has arrived or nothing more comes.
 
 use crate::plan::Plan;
-use crate::process::{Usage, make_room};
+use crate::process::{Usage, machine_busy_s, make_room};
 use crate::progress::bar;
 use crate::publisher::{Outcome, Publisher};
 use crate::remote::listen_elsewhere;
-use crate::report::{Measured, Report};
+use crate::report::{Measured, Report, ServerUsage};
 use crate::shared::{Clock, Shared};
 use crate::subscribers::{Share, listen};
 use crate::tally::Tally;
@@ -24,7 +24,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, String> {
     let readers = plan.subscribers.readers;
     let own_subscribers = if plan.subscribers.processes { 2 * readers } else { plan.subscribers.count };
     make_room(own_subscribers, plan.publishing.connections, readers)?;
-    check_cpus(&plan.cpus)?;
+    check_cpus("--cpus", &plan.cpus)?;
     let server_before = server_usage(plan)?;
     let shared = Shared::new(Clock::start(), readers);
     let shared = &shared;
@@ -38,6 +38,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, String> {
         let publisher = Publisher::connect(plan)?;
         let server_connected = server_usage(plan)?;
 
+        let machine_begin_s = machine_busy_s();
         let publisher_cpu = cpu(plan, plan.subscribers.readers);
         shared.begin_publishing();
         let publishing = scope.spawn(move || {
@@ -45,6 +46,8 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, String> {
             publisher.publish(shared)
         });
         let outcome = watch_publishing(plan, shared, publishing)?;
+        let machine_s = machine_busy_s() - machine_begin_s;
+        let server_published = plan.pid.and_then(Usage::now);
         if outcome.acknowledged() == 0 {
             return Err(nothing_acknowledged(&outcome));
         }
@@ -56,11 +59,13 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, String> {
         for reader in readers {
             tally.add(reader.join().map_err(|_| "a reading thread failed".to_owned())?);
         }
-        let server = match (server_before, server_connected, server_end) {
-            (Some(before), Some(connected), Some(end)) => Some([before, connected, end]),
+        let server = match (server_before, server_connected, server_published, server_end) {
+            (Some(before), Some(connected), Some(published), Some(end)) => {
+                Some(ServerUsage { before, connected, published, end })
+            }
             _ => None,
         };
-        Ok(Report::new(plan, Measured { connect_seconds, outcome, tally, server }))
+        Ok(Report::new(plan, Measured { connect_seconds, outcome, tally, server, machine_s }))
     })
 }
 
@@ -135,7 +140,8 @@ fn watch_publishing(
 /// Waits until everything acknowledged has arrived and a moment longer, or until nothing has come for the plan's time.
 fn drain(plan: &Plan, shared: &Shared, outcome: &Outcome) {
     let by_topic = plan.steady_by_topic();
-    let expected = by_topic.iter().zip(&outcome.topics).map(|(steady, topic)| steady * topic.acknowledged).sum();
+    let expected =
+        by_topic.iter().zip(&outcome.topics).map(|(steady, topic)| steady * topic.acknowledged).sum();
     let bar = bar("draining", Some(expected));
     let mut seen = shared.delivered();
     let mut moved = Instant::now();
@@ -167,11 +173,12 @@ pub(crate) fn cpu(plan: &Plan, thread: usize) -> Option<usize> {
     if plan.cpus.is_empty() { None } else { plan.cpus.get(thread % plan.cpus.len()).copied() }
 }
 
-fn check_cpus(cpus: &[usize]) -> Result<(), String> {
+/// Whether a flag names only CPUs that this process may use.
+pub(crate) fn check_cpus(flag: &str, cpus: &[usize]) -> Result<(), String> {
     let allowed: Vec<usize> =
         core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
     match cpus.iter().find(|cpu| !allowed.contains(cpu)) {
-        Some(cpu) => Err(format!("--cpus: CPU {cpu} is not among those this process may use, {allowed:?}")),
+        Some(cpu) => Err(format!("{flag}: CPU {cpu} is not among those this process may use, {allowed:?}")),
         None => Ok(()),
     }
 }

@@ -88,7 +88,10 @@ mod tests {
         assert!(topics.topics == topics.subscribers && topics.random_topics);
         for scenario in Scenario::value_variants() {
             let preset = of(*scenario);
-            assert!(preset.churning + preset.stalled < preset.subscribers, "{scenario:?} has steady subscribers");
+            assert!(
+                preset.churning + preset.stalled < preset.subscribers,
+                "{scenario:?} has steady subscribers"
+            );
         }
         assert!(of(Scenario::Churn).churning > 0 && of(Scenario::Slow).stalled > 0);
     }

@@ -211,11 +211,14 @@ mod recorded {
         to: S,
     ) -> Result<S::Ok, S::Error> {
         let recorded = histogram.iter().flat_map(|histogram| histogram.iter_recorded());
-        let values: Vec<_> = recorded.map(|value| (value.value_iterated_to(), value.count_at_value())).collect();
+        let values: Vec<_> =
+            recorded.map(|value| (value.value_iterated_to(), value.count_at_value())).collect();
         values.serialize(to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Histogram<u64>>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Histogram<u64>>, D::Error> {
         let values = Vec::<(u64, u64)>::deserialize(from)?;
         let mut histogram = Tally::default().latency_ns;
         if let Some(histogram) = &mut histogram {
@@ -236,7 +239,7 @@ mod tests {
     }
 
     fn published(acknowledged: u64, unanswered: u64) -> [Published; 1] {
-        [Published { acknowledged, unanswered }]
+        [Published { acknowledged, unanswered, refused: 0 }]
     }
 
     #[test]

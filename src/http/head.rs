@@ -123,6 +123,16 @@ impl Head {
             last_event_id: share(fields.last_event_id),
         })
     }
+
+    /// The `Origin` of a head that was refused, if its syntax is sound.
+    pub(super) fn origin(bytes: &Bytes, limits: &HttpLimits) -> Option<Bytes> {
+        let mut room = [const { MaybeUninit::uninit() }; HEADERS_CAPACITY];
+        let room = room.get_mut(..limits.headers_max.min(HEADERS_CAPACITY)).unwrap_or_default();
+        let mut request = httparse::Request::new(&mut []);
+        request.parse_with_uninit_headers(bytes, room).ok()?;
+        let origin = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("origin"))?;
+        Some(bytes.slice_ref(origin.value))
+    }
 }
 
 // By hand, because query, authorization and cookie carry secrets which no log may show.

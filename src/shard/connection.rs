@@ -117,6 +117,13 @@ enum Stage {
     Subscribe(Request, Subscribe),
 }
 
+/// What became of the answers that were ready.
+enum Flushed {
+    Nothing,
+    Some,
+    End(End),
+}
+
 /// Why waiting ended.
 enum Woken {
     Read(std::io::Result<usize>),
@@ -153,8 +160,11 @@ impl<'c> Connection<'c> {
         loop {
             // While a read is under way it holds the buffer.
             while self.read.is_none() && self.step() {}
-            if let Some(end) = self.flush().await {
-                return end;
+            match self.flush().await {
+                Flushed::Nothing => {}
+                // The room this made may be all that a request in the buffer waits for.
+                Flushed::Some => continue,
+                Flushed::End(end) => return end,
             }
             if self.pipeline.len() == 0 {
                 if let Stage::Subscribe(..) = self.stage {
@@ -168,8 +178,11 @@ impl<'c> Connection<'c> {
             }
             match self.wait().await {
                 Woken::Read(Ok(bytes)) if bytes > 0 => {}
-                // The client sends no more; what it asked is still answered.
-                Woken::Read(Ok(_)) if matches!(self.stage, Stage::Head) => self.last_request_seen = true,
+                // The client sends no more; what it asked is still answered, but for what it broke off.
+                Woken::Read(Ok(_)) => {
+                    self.stage = Stage::Head;
+                    self.last_request_seen = true;
+                }
                 Woken::Read(_) => return End::Closed,
                 Woken::Answers => {}
                 Woken::TimedOut if self.time_out() => {}
@@ -188,6 +201,7 @@ impl<'c> Connection<'c> {
             Stage::Body { request, publish, upload } => self.step_body(request, publish, upload),
             Stage::Skip { request, answer } => match self.reader.skip_body(&mut self.buffer) {
                 Ok(true) => {
+                    self.since = Instant::now();
                     self.push(request, answer);
                     true
                 }
@@ -207,8 +221,9 @@ impl<'c> Connection<'c> {
             Ok(Some(head)) => head,
             Ok(None) => return false,
             Err(refusal) => {
+                let origin = self.reader.refused_origin();
                 let request =
-                    Request { version: Version::Http11, keep_alive: false, head_only: false, origin: None };
+                    Request { version: Version::Http11, keep_alive: false, head_only: false, origin };
                 return self.refuse(request, refusal);
             }
         };
@@ -291,6 +306,8 @@ impl<'c> Connection<'c> {
     }
 
     fn publish(&mut self, request: Request, publish: Publish, body: Bytes) -> bool {
+        // What follows the body is the next head, whose time begins here.
+        self.since = Instant::now();
         let limits = EventLimits {
             // Wrapping may prefix every line; text that grows past this is not worth its memory.
             text_bytes_max: 2 * self.shard.shared.config.http.body_bytes_max,
@@ -322,7 +339,6 @@ impl<'c> Connection<'c> {
         let Some(charge) = shared.budget.take(events.text_bytes() + PUBLISH_BYTES) else {
             return self.stay(Stage::Blocked { request, topic, events, since });
         };
-        self.shard.stats().published.add(events.len() as u64);
         self.last_request_seen |= !request.keep_alive;
         let ticket =
             Ticket { shard: self.shard.id, connection: self.key, request: self.pipeline.expect(request) };
@@ -350,25 +366,21 @@ impl<'c> Connection<'c> {
     }
 
     /// Sends the answers that are ready; tells how the connection ends if it ends with them.
-    async fn flush(&mut self) -> Option<End> {
-        loop {
-            let shared = &self.shard.shared;
-            let mut out = Vec::new();
-            let date = self.shard.date();
-            let encoding = Encoding { cors: &shared.cors, date: &date, epoch: shared.epoch };
-            let taken = self.pipeline.take_ready(encoding, &mut out);
-            if out.is_empty() {
-                return None;
-            }
-            self.shard.stats().refused.add(taken.refused);
-            let write = self.stream.write_all(out);
-            let Ok((Ok(()), _)) = timeout(shared.config.stream.send_timeout, write).await else {
-                return Some(End::Closed);
-            };
-            if taken.closes {
-                return Some(End::Refused);
-            }
+    async fn flush(&mut self) -> Flushed {
+        let shared = &self.shard.shared;
+        let mut out = Vec::new();
+        let date = self.shard.date();
+        let encoding = Encoding { cors: &shared.cors, date: &date, epoch: shared.epoch };
+        let taken = self.pipeline.take_ready(encoding, &mut out);
+        if out.is_empty() {
+            return Flushed::Nothing;
         }
+        self.shard.stats().refused.add(taken.refused);
+        let write = self.stream.write_all(out);
+        let Ok((Ok(()), _)) = timeout(shared.config.stream.send_timeout, write).await else {
+            return Flushed::End(End::Closed);
+        };
+        if taken.closes { Flushed::End(End::Refused) } else { Flushed::Some }
     }
 
     /// Waits for bytes, answers or the deadline, whichever comes first.

@@ -75,6 +75,8 @@ pub(crate) struct Fanout {
     random: fastrand::Rng,
     /// Subscribers cut for being too slow.
     pub(crate) evicted: u64,
+    /// Subscribers whose topic had no room, since this was last taken.
+    pub(crate) refused: u64,
     pub(crate) fault: Fault,
 }
 
@@ -117,6 +119,7 @@ impl Fanout {
             swept: 0,
             random: fastrand::Rng::with_seed(seed),
             evicted: 0,
+            refused: 0,
             fault: Fault::None,
         }
     }
@@ -213,6 +216,7 @@ impl Fanout {
             ToFanout::Refused { key } => {
                 let retry = retry_field(self.retry_ms());
                 if let Some(subscriber) = self.subscribers.get_mut(key) {
+                    self.refused += 1;
                     subscriber.refused(&retry);
                     subscriber.wake();
                 }

@@ -69,6 +69,8 @@ struct HomeTopic {
     members: SmallVec<[ShardId; 4]>,
     history: History,
     used: u64,
+    /// Whether it has an entry in `by_use`.
+    queued: bool,
 }
 
 impl Home {
@@ -300,9 +302,14 @@ impl Home {
         self.touch(key);
         let home_topic = &mut self.topics[key as usize];
         home_topic.members.retain(|member| *member != from);
-        if home_topic.members.is_empty() && self.limits.history_events_max == 0 {
+        if !home_topic.members.is_empty() {
+            return;
+        }
+        if self.limits.history_events_max == 0 {
             self.names.remove(topic);
             self.topics.remove(key as usize);
+        } else if !std::mem::replace(&mut home_topic.queued, true) {
+            self.by_use.push(Reverse((home_topic.used, key)));
         }
     }
 
@@ -334,9 +341,13 @@ impl Home {
         let used = self.use_clock;
         let history = History::new(self.forgotten);
         // Below `topics_max`, which is far below 2^32.
-        let key =
-            self.topics.insert(HomeTopic { topic: topic.clone(), members: SmallVec::new(), history, used })
-                as u32;
+        let key = self.topics.insert(HomeTopic {
+            topic: topic.clone(),
+            members: SmallVec::new(),
+            history,
+            used,
+            queued: self.limits.history_events_max > 0,
+        }) as u32;
         self.names.insert(topic, key);
         if self.limits.history_events_max > 0 {
             self.by_use.push(Reverse((used, key)));
@@ -344,23 +355,32 @@ impl Home {
         Some(key)
     }
 
-    /// Forgets the topic that was used longest ago and has no subscriber; false when none was found.
+    /// Forgets a topic without subscribers: the one used longest ago, or, when too many dates are out of
+    /// date, the oldest of those looked at. False when all topics have subscribers.
     ///
     /// Uses are not sorted as they happen, which would cost every publish: an entry that turns out to be out
-    /// of date goes back with the true date.
+    /// of date goes back with the true date, and one whose topic has subscribers when the last of them
+    /// leaves.
     fn evict(&mut self) -> bool {
-        for _ in 0..EVICTION_TRIES {
-            let Some(Reverse((used, key))) = self.by_use.pop() else { return false };
-            let home_topic = &self.topics[key as usize];
+        let mut seen: SmallVec<[(u64, u32); EVICTION_TRIES]> = SmallVec::new();
+        while seen.len() < EVICTION_TRIES
+            && let Some(Reverse((used, key))) = self.by_use.pop()
+        {
+            let home_topic = &mut self.topics[key as usize];
             if !home_topic.members.is_empty() {
-                self.touch(key);
-            } else if home_topic.used == used {
-                self.forget(key);
-                return true;
+                home_topic.queued = false;
+                continue;
             }
-            self.by_use.push(Reverse((self.topics[key as usize].used, key)));
+            seen.push((home_topic.used, key));
+            if home_topic.used == used {
+                break;
+            }
         }
-        false
+        let oldest = seen.iter().copied().min();
+        self.by_use.extend(seen.into_iter().filter(|entry| Some(*entry) != oldest).map(Reverse));
+        let Some((_, key)) = oldest else { return false };
+        self.forget(key);
+        true
     }
 
     fn forget(&mut self, key: u32) {

@@ -146,6 +146,9 @@ impl Shard {
             }
             Message::Fanout(message) => self.fanout.borrow_mut().handle(message),
             Message::Answer(ticket, result) => {
+                if let Ok(published) = &result {
+                    self.stats().published.add(published.events.into());
+                }
                 if let Some(pipeline) = self.pipelines.borrow_mut().get_mut(ticket.connection) {
                     pipeline.answer(ticket.request, result);
                 }
@@ -209,6 +212,7 @@ impl Shard {
             self.keep_to_memory();
             self.stats().topics.set(self.home.borrow().topics() as u64);
             self.stats().evicted.set(self.fanout.borrow().evicted);
+            self.stats().refused.add(std::mem::take(&mut self.fanout.borrow_mut().refused));
         }
     }
 

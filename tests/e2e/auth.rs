@@ -253,7 +253,7 @@ fn a_token_that_is_not_good_is_401_and_the_line_says_why() {
         assert_eq!(refused.field("Connection"), None, "the connection goes on");
         check_unauthorized(&server.request("GET", "/stats", &[&bearer(&token)], ""), about);
     }
-    client.is_open();
+    client.assert_open();
     let stats = server.request("GET", "/stats", &[&bearer(&token(PUBLISHER, "badtoken1"))], "").body;
     let stats: Value = serde_json::from_str(&stats).unwrap();
     assert_eq!((&stats["published"], &stats["clients"]), (&json!(0), &json!(0)));
@@ -322,11 +322,11 @@ fn what_is_refused_for_its_token_does_not_fill_memory_with_its_body() {
     let mut client = Client::new(&server);
     let head = "POST /publish/early0001 HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n";
     check_unauthorized(&client.ask(format!("{head}Expect: 100-continue\r\n\r\n")), "no token");
-    client.is_closed();
+    client.assert_closed();
     let mut client = Client::new(&server);
     client.send(format!("{head}\r\n") + &"x".repeat(1_000_000));
     check_unauthorized(&client.answer(), "no token");
-    client.is_open();
+    client.assert_open();
 }
 
 #[test]

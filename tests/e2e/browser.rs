@@ -21,7 +21,7 @@ const PAGE: &str = include_str!("pages/subscriber.html");
 #[test]
 fn an_event_source_gets_names_data_and_ids_as_they_were_published() {
     let server = Server::start(&[]);
-    let browser = Browser::open(&serve_page("").url);
+    let browser = Browser::open(&serve_page(""));
     browser.run(&format!("subscribe({:?})", server.url("/subscribe/browser01")));
     browser.until("opened == 1");
 
@@ -60,7 +60,7 @@ fn an_event_source_gets_names_data_and_ids_as_they_were_published() {
 fn no_event_is_lost_or_doubled_when_connections_are_cut() {
     let seed = fastrand::u64(..);
     let server = Server::start(&[]);
-    let browser = Browser::open(&serve_page("").url);
+    let browser = Browser::open(&serve_page(""));
     let mut random = fastrand::Rng::with_seed(seed);
     let mut is_first = true;
     let cutter = Cutter::start(server.address, move || {
@@ -95,7 +95,7 @@ fn no_event_is_lost_or_doubled_when_connections_are_cut() {
 fn a_browser_comes_back_to_a_server_that_was_restarted_and_learns_of_the_gap() {
     let flags = ["--retry-min", "10ms", "--retry-max", "20ms"];
     let server = Server::start(&flags);
-    let browser = Browser::open(&serve_page("").url);
+    let browser = Browser::open(&serve_page(""));
     let cutter = Cutter::start(server.address, || None);
     browser.run(&format!("subscribe({:?})", cutter.url("/subscribe/restart01")));
     browser.until("opened == 1");
@@ -123,7 +123,7 @@ fn a_browser_comes_back_to_a_server_that_was_restarted_and_learns_of_the_gap() {
 fn a_browser_that_found_no_room_comes_back_until_there_is_some() {
     let server = Server::start(&["--subscribers-max", "1", "--retry-min", "10ms", "--retry-max", "20ms"]);
     let taken = Stream::open(&server, "/subscribe/crowded01");
-    let browser = Browser::open(&serve_page("").url);
+    let browser = Browser::open(&serve_page(""));
     browser.run(&format!("subscribe({:?})", server.url("/subscribe/crowded01")));
     eventually("the browser was refused several times", || {
         (server.stats()["refused"].as_u64().unwrap() >= 5).then_some(())
@@ -139,7 +139,7 @@ fn a_browser_that_found_no_room_comes_back_until_there_is_some() {
 #[test]
 fn a_token_that_expires_is_announced_and_then_refused_for_good() {
     let server = Server::start_with(&[], &[("ESPER_SUBSCRIBER_SECRET", SECRET)]);
-    let browser = Browser::open(&serve_page("").url);
+    let browser = Browser::open(&serve_page(""));
     let path = format!("/subscribe/expiring1?token={}", token("expiring1", Duration::from_secs(4)));
     browser.run(&format!("subscribe({:?})", server.url(&path)));
     browser.until("opened == 1");
@@ -157,10 +157,10 @@ fn a_cookie_is_taken_from_a_page_of_a_listed_origin_alone() {
     let cookie = format!("esper_token={}; Path=/; HttpOnly", token("cookies01", Duration::from_secs(600)));
     // Cookies know no ports, so the pages and the server share it.
     let (listed, other) = (serve_page(&cookie), serve_page(&cookie));
-    let server = Server::start_with(&["--cors-origin", &listed.url], &[("ESPER_SUBSCRIBER_SECRET", SECRET)]);
+    let server = Server::start_with(&["--cors-origin", &listed], &[("ESPER_SUBSCRIBER_SECRET", SECRET)]);
     let url = server.url("/subscribe/cookies01");
 
-    let browser = Browser::open(&listed.url);
+    let browser = Browser::open(&listed);
     browser.run(&format!("subscribe({url:?}, {{ withCredentials: true }})"));
     browser.until("opened == 1");
     server.post("/publish/cookies01", "data: for members");
@@ -174,7 +174,7 @@ fn a_cookie_is_taken_from_a_page_of_a_listed_origin_alone() {
     assert_eq!(told, json!([status, "text/plain; charset=utf-8", answer]));
     drop(browser);
 
-    let browser = Browser::open(&other.url);
+    let browser = Browser::open(&other);
     browser.run(&format!("subscribe({url:?}, {{ withCredentials: true }})"));
     browser.until("source.readyState == EventSource.CLOSED");
     assert_eq!(browser.run("return [seen, opened]"), json!([[], 0]));
@@ -183,7 +183,7 @@ fn a_cookie_is_taken_from_a_page_of_a_listed_origin_alone() {
 #[test]
 fn a_page_publishes_by_fetch_and_can_read_every_answer() {
     let server = Server::start_with(&[], &[("ESPER_PUBLISHER_SECRET", SECRET)]);
-    let browser = Browser::open(&serve_page("").url);
+    let browser = Browser::open(&serve_page(""));
     browser.run(&format!("subscribe({:?})", server.url("/subscribe/fetching1")));
     browser.until("opened == 1");
 
@@ -223,7 +223,7 @@ fn a_page_publishes_by_fetch_and_can_read_every_answer() {
 #[test]
 fn the_readme_s_page_script_prints_what_it_says() {
     let server = Server::start(&[]);
-    let browser = Browser::open(&serve_page("").url);
+    let browser = Browser::open(&serve_page(""));
     let script = readme::block("browser").replace("127.0.0.1:3000", &server.address.to_string());
     let printed = "window.printed = []; console.log = (...words) => printed.push(words);";
     browser.run(&format!("{printed} {script} window.source = source; seen.length"));
@@ -243,14 +243,8 @@ fn token(topic: &str, lifetime: Duration) -> String {
     jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
 }
 
-/// A web server of the tests' own.
-struct Site {
-    /// Its origin, which any path may follow.
-    url: String,
-}
-
-/// Serves the page at any path, with this cookie unless it is empty.
-fn serve_page(cookie: &str) -> Site {
+/// Serves the page from an origin of its own, with this cookie unless it is empty; returns the origin.
+fn serve_page(cookie: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
     let cookie = if cookie.is_empty() { String::new() } else { format!("Set-Cookie: {cookie}\r\n") };
@@ -270,5 +264,5 @@ fn serve_page(cookie: &str) -> Site {
             });
         }
     });
-    Site { url: format!("http://{address}") }
+    format!("http://{address}")
 }

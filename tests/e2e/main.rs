@@ -1,4 +1,10 @@
 //! The real binary over real sockets, on free ports.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what it expects by unwrapping it"
+)]
 
 mod harness;
 

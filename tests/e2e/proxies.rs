@@ -1,1 +1,342 @@
+//! The real nginx and HAProxy in front, with the configurations of deploy/.
 
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Answer, Event, PATIENCE, Server, Stream, TempDir, eventually, exchange, signal};
+
+const NGINX: &str = include_str!("../../deploy/nginx.conf");
+const NGINX_INSTANCES: &str = include_str!("../../deploy/nginx-instances.conf");
+const HAPROXY: &str = include_str!("../../deploy/haproxy.cfg");
+const HAPROXY_INSTANCES: &str = include_str!("../../deploy/haproxy-instances.cfg");
+
+/// The least that somebody would write.
+const NGINX_MINIMAL: &str = "
+    user www-data;
+    pid /run/nginx.pid;
+    error_log /var/log/nginx/error.log;
+    events {}
+    http {
+        access_log /var/log/nginx/access.log;
+        server {
+            listen 80;
+            location / {
+                proxy_pass http://127.0.0.1:3000;
+            }
+        }
+    }
+";
+
+#[test]
+fn nginx_with_nothing_but_proxy_pass_hands_each_event_on_at_once() {
+    let server = Server::start(&["--heartbeat", "200ms"]);
+    hands_each_event_on_at_once(&nginx(NGINX_MINIMAL, [server.address; 2]), server);
+}
+
+#[test]
+fn nginx_with_http_1_1_to_its_upstream_hands_each_event_on_at_once() {
+    let pass = "proxy_pass http://127.0.0.1:3000;";
+    let config = replace(NGINX_MINIMAL, pass, &format!("{pass} proxy_http_version 1.1;"));
+    let server = Server::start(&["--heartbeat", "200ms"]);
+    hands_each_event_on_at_once(&nginx(&config, [server.address; 2]), server);
+}
+
+#[test]
+fn deploy_nginx_conf_hands_each_event_on_at_once() {
+    let server = Server::start(&["--heartbeat", "200ms"]);
+    hands_each_event_on_at_once(&nginx(NGINX, [server.address; 2]), server);
+}
+
+#[test]
+fn deploy_haproxy_cfg_hands_each_event_on_at_once() {
+    let server = Server::start(&["--heartbeat", "200ms"]);
+    hands_each_event_on_at_once(&haproxy(HAPROXY, [server.address; 2]), server);
+}
+
+/// Each event is published only when the one before has come out: a proxy that holds back even a little waits for ever.
+fn hands_each_event_on_at_once(proxy: &Proxy, server: Server) {
+    let mut stream = proxy.subscribe("proxied01", "");
+    assert_eq!((stream.head.status, stream.head.field("Content-Type")), (200, Some("text/event-stream")));
+    assert_eq!(stream.head.field("Access-Control-Allow-Origin"), Some("*"));
+    let mut first_id = String::new();
+    for n in 0..5 {
+        let answer = proxy.publish("proxied01", &format!("event: e{n}\ndata: {n}"));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let event = stream.event();
+        assert_eq!((event.name, event.data), (format!("e{n}"), n.to_string()));
+        if n == 0 {
+            first_id = event.id;
+        }
+    }
+    // The comments of a quiet stream come through, else the proxy would take it for dead.
+    let mut quiet = proxy.subscribe("proxied02", "");
+    while !quiet.read_some().expect("a heartbeat").starts_with(':') {}
+
+    // More than any buffer of theirs, either way.
+    let long = "0123456789".repeat(50_000);
+    assert_eq!(proxy.publish("proxied01", &format!("data: {long}")).status, 200);
+    assert_eq!(stream.event().data, long);
+
+    let mut resumed = proxy.subscribe("proxied01", &format!("Last-Event-ID: {first_id}\r\n"));
+    assert_eq!(resumed.event().data, "1");
+
+    // Refusals come through as they are.
+    let refused = proxy.publish("proxied01", "event: no data");
+    assert_eq!((refused.status, refused.field("Access-Control-Allow-Origin")), (400, Some("*")));
+
+    assert!(server.stop().success());
+    let farewell = last_event(&mut stream);
+    assert!(farewell.retry.is_some(), "{farewell:?}");
+    assert!(stream.is_complete || stream.head.field("Transfer-Encoding").is_none(), "an orderly end");
+}
+
+/// Nothing is sent that could fail, so the proxy has to look for it.
+#[test]
+fn a_client_that_leaves_frees_its_place_at_once() {
+    type Start = fn(&str, [SocketAddr; 2]) -> Proxy;
+    for (start, config) in [
+        (nginx as Start, NGINX),
+        (nginx, NGINX_INSTANCES),
+        (nginx, NGINX_MINIMAL),
+        (haproxy, HAPROXY),
+        (haproxy, HAPROXY_INSTANCES),
+    ] {
+        let server = Server::start(&["--heartbeat", "0s"]);
+        let proxy = start(config, [server.address; 2]);
+        let stream = proxy.subscribe("leaving01", "");
+        assert_eq!(server.stats()["clients"], 1);
+        drop(stream);
+        eventually("its place is free", || (server.stats()["clients"] == 0).then_some(()));
+    }
+}
+
+/// `EventSource` gives up for ever on a 502, 503 or 504, but comes back after a connection that closes.
+#[test]
+fn a_stream_that_no_instance_can_serve_is_closed_without_an_answer() {
+    type Start = fn(&str, [SocketAddr; 2]) -> Proxy;
+    for (start, config, timeout, down) in [
+        (nginx as Start, NGINX, "proxy_read_timeout 60s", 502),
+        (nginx, NGINX_INSTANCES, "proxy_read_timeout 60s", 502),
+        (haproxy, HAPROXY, "timeout server 60s", 503),
+        (haproxy, HAPROXY_INSTANCES, "timeout server 60s", 503),
+    ] {
+        let subscribe = |proxy: &Proxy| exchange(proxy.address, "GET", "/subscribe/downdown1", &[], "");
+        // One that is not there.
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let proxy = start(config, [nobody; 2]);
+        assert_eq!(subscribe(&proxy), "");
+        assert_eq!(proxy.publish("downdown1", "data: x").status, down);
+
+        // One that ends while the request is on its way.
+        let ending = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = start(config, [ending.local_addr().unwrap(); 2]);
+        thread::spawn(move || ending.incoming().for_each(drop));
+        assert_eq!(subscribe(&proxy), "");
+
+        // One that is stuck: the kernel takes its connections, and nothing answers.
+        let stuck = TcpListener::bind("127.0.0.1:0").unwrap();
+        let hasty = replace(config, timeout, &timeout.replace("60s", "200ms"));
+        let proxy = start(&hasty, [stuck.local_addr().unwrap(); 2]);
+        assert_eq!(subscribe(&proxy), "");
+    }
+}
+
+#[test]
+fn haproxy_sends_nothing_new_to_a_server_that_drains() {
+    let server = Server::start(&["--drain-delay", "1h"]);
+    let proxy = haproxy(HAPROXY, [server.address; 2]);
+    let mut stream = proxy.subscribe("draining1", "");
+    assert_eq!(proxy.publish("draining1", "data: before").status, 200);
+    server.terminate();
+    eventually("the check has noticed", || {
+        (proxy.publish("draining1", "data: meanwhile").status == 503).then_some(())
+    });
+    assert_eq!(exchange(proxy.address, "GET", "/subscribe/draining1", &[], ""), "");
+    // What is there is let be, and the server itself still serves.
+    assert_eq!(server.post("/publish/draining1", "data: last").status, 200);
+    assert_eq!(stream.event().data, "before");
+    while stream.event().data != "last" {}
+}
+
+#[test]
+fn the_access_log_of_nginx_holds_no_token() {
+    for config in [NGINX, NGINX_INSTANCES] {
+        let server = Server::start(&[]);
+        let proxy = nginx(config, [server.address; 2]);
+        let answer = exchange(proxy.address, "POST", "/publish/logging01?token=secret", &[], "data: x");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let log = eventually("the request is logged", || {
+            let log = fs::read_to_string(proxy.dir.0.join("access.log")).ok()?;
+            log.ends_with('\n').then_some(log)
+        });
+        assert!(log.contains("POST /publish/logging01 200") && !log.contains("secret"), "{log}");
+    }
+}
+
+#[test]
+fn nginx_sends_a_topic_to_one_instance_whatever_the_route() {
+    let servers = [Server::start(&[]), Server::start(&[])];
+    let proxy = nginx(NGINX_INSTANCES, [servers[0].address, servers[1].address]);
+    topics_are_spread_and_meet(&proxy, &servers);
+
+    // However it is spelt. nginx cannot lower-case, so capitals are refused, however they are spelt.
+    let mut stream = proxy.subscribe("%73pelling", "");
+    assert_eq!(proxy.publish("spellin%67", "data: x").status, 200);
+    assert_eq!(stream.event().data, "x");
+    for topic in ["Spelling", "spellinG", "%53pelling"] {
+        let answer = proxy.publish(topic, "data: x");
+        assert_eq!((answer.status, answer.field("Access-Control-Allow-Origin")), (400, Some("*")), "{topic}");
+        assert!(answer.body.contains("write it in lower case"), "{answer:?}");
+    }
+}
+
+#[test]
+fn haproxy_sends_a_topic_to_one_instance_whatever_the_route() {
+    let servers = [Server::start(&[]), Server::start(&[])];
+    let proxy = haproxy(HAPROXY_INSTANCES, [servers[0].address, servers[1].address]);
+    topics_are_spread_and_meet(&proxy, &servers);
+
+    for (subscribed, published) in
+        [("%73pelling", "spelling"), ("Spelling", "spelling"), ("%53pelling", "sPELLing")]
+    {
+        let mut stream = proxy.subscribe(subscribed, "");
+        assert_eq!(proxy.publish(published, &format!("data: {published}")).status, 200);
+        assert_eq!(stream.event().data, published);
+    }
+}
+
+fn topics_are_spread_and_meet(proxy: &Proxy, servers: &[Server; 2]) {
+    for n in 0..40 {
+        let topic = format!("sharded{n}");
+        let mut stream = proxy.subscribe(&topic, "");
+        assert_eq!(stream.head.status, 200, "{:?}", stream.head);
+        assert_eq!(proxy.publish(&topic, &format!("data: {n}")).status, 200);
+        assert_eq!(stream.event().data, n.to_string());
+    }
+    for server in servers {
+        assert!(server.stats()["published"].as_u64().unwrap() > 0, "each has topics");
+    }
+    // These are each instance's own.
+    for path in ["/stats", "/healthz"] {
+        assert_eq!(Answer::parse(&exchange(proxy.address, "GET", path, &[], "")).status, 404, "{path}");
+    }
+}
+
+/// A proxy on a free port; ended when dropped.
+struct Proxy {
+    child: Child,
+    address: SocketAddr,
+    dir: TempDir,
+}
+
+impl Proxy {
+    /// Writes a configuration for a free port, and runs what `command` makes of its path, until it listens.
+    fn start(config: impl Fn(&TempDir, SocketAddr) -> String, command: impl Fn(&str) -> Command) -> Proxy {
+        // Between the look for a free port and the proxy somebody else may take it.
+        for _ in 0..5 {
+            let dir = TempDir::new();
+            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let path = dir.0.join("proxy.conf");
+            fs::write(&path, config(&dir, address)).unwrap();
+            let errors = File::create(dir.0.join("stderr")).unwrap();
+            let mut command = command(path.to_str().unwrap());
+            let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn();
+            let mut proxy = Proxy { child: child.expect("the proxy is installed"), address, dir };
+            if proxy.listens() {
+                return proxy;
+            }
+            let errors = fs::read_to_string(proxy.dir.0.join("stderr")).unwrap();
+            assert!(errors.contains("in use") || errors.contains("cannot bind"), "{errors}");
+        }
+        panic!("no port was free for long enough");
+    }
+
+    fn listens(&mut self) -> bool {
+        eventually("the proxy listens", || match self.child.try_wait().unwrap() {
+            Some(_) => Some(false),
+            None => TcpStream::connect(self.address).ok().map(|_| true),
+        })
+    }
+
+    fn subscribe(&self, topic: &str, fields: &str) -> Stream {
+        let address = self.address;
+        Stream::send(address, &format!("GET /subscribe/{topic} HTTP/1.1\r\nHost: {address}\r\n{fields}\r\n"))
+    }
+
+    fn publish(&self, topic: &str, body: &str) -> Answer {
+        Answer::parse(&exchange(self.address, "POST", &format!("/publish/{topic}"), &[], body))
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let start = Instant::now();
+        // Killed, nginx would leave its workers behind.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            signal(self.child.id(), "TERM");
+        }
+        while matches!(self.child.try_wait(), Ok(None)) && start.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn nginx(config: &str, servers: [SocketAddr; 2]) -> Proxy {
+    let config = replace(&with_servers(config, servers), "user www-data;", "daemon off;");
+    Proxy::start(
+        |dir, address| {
+            let dir = dir.0.to_str().unwrap();
+            let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+                .map(|name| format!("{name}_temp_path {dir}/{name};"))
+                .concat();
+            let config = replace(&config, "listen 80;", &format!("listen {address};"));
+            let config = replace(&config, "http {", &format!("http {{ {temporary}"));
+            replace(&replace(&config, "/var/log/nginx/", &format!("{dir}/")), "/run/", &format!("{dir}/"))
+        },
+        |path| {
+            let mut command = Command::new("nginx");
+            command.args(["-c", path, "-e", "stderr"]);
+            command
+        },
+    )
+}
+
+fn haproxy(config: &str, servers: [SocketAddr; 2]) -> Proxy {
+    let config = with_servers(config, servers);
+    Proxy::start(
+        |_, address| replace(&config, "bind :80\n", &format!("bind {address}\n")),
+        |path| {
+            let mut command = Command::new("haproxy");
+            command.args(["-db", "-f", path]);
+            command
+        },
+    )
+}
+
+/// With these servers in place of those on the ports from 3000 or, for several, 3001.
+fn with_servers(config: &str, servers: [SocketAddr; 2]) -> String {
+    if config.contains("127.0.0.1:3000") {
+        return replace(config, "127.0.0.1:3000", &servers[0].to_string());
+    }
+    let config = replace(config, "127.0.0.1:3001", &servers[0].to_string());
+    replace(&config, "127.0.0.1:3002", &servers[1].to_string())
+}
+
+/// Replaces what must be there, so that no change of a configuration leaves a test with another one than it thinks.
+fn replace(config: &str, from: &str, to: &str) -> String {
+    assert!(config.contains(from), "no {from:?} in {config}");
+    config.replace(from, to)
+}
+
+fn last_event(stream: &mut Stream) -> Event {
+    let mut last = Event::default();
+    while let Some(event) = stream.next_event() {
+        last = event;
+    }
+    last
+}

@@ -88,13 +88,13 @@ impl Client {
     }
 
     #[track_caller]
-    pub(crate) fn is_open(&mut self) {
+    pub(crate) fn assert_open(&mut self) {
         let health = self.ask("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n");
         assert_eq!((health.status, &*health.body), (200, "ok\n"));
     }
 
     #[track_caller]
-    pub(crate) fn is_closed(&mut self) {
+    pub(crate) fn assert_closed(&mut self) {
         let mut rest = Vec::new();
         self.reader.read_to_end(&mut rest).unwrap();
         assert_eq!(String::from_utf8_lossy(&rest), "", "nothing follows, and the connection is closed");
@@ -135,18 +135,18 @@ fn a_connection_serves_one_request_after_another() {
         assert_eq!(published(&answer), json!({"id": format!("id-{n}"), "events": 1}));
         assert_eq!(answer.field("Content-Type"), Some("application/json"));
         assert_eq!(answer.field("Connection"), None);
-        client.is_open();
+        client.assert_open();
         // Some clients send a line end behind a body.
         client.send("\r\n");
     }
     assert_eq!(data_until(&mut stream, "19").len(), 20);
     let bye = client.ask("GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
     assert_eq!((bye.status, bye.field("Connection")), (200, Some("close")));
-    client.is_closed();
+    client.assert_closed();
 }
 
 #[test]
-fn a_thousand_pipelined_publishes_are_answered_in_order() {
+fn thousands_of_pipelined_publishes_are_answered_in_order() {
     // With room for one message between shards each publish waits for the one before it, and none is lost.
     for flags in [&[][..], &["--mailbox-messages", "1"], &["--unanswered-max", "3"]] {
         let server = Server::start(flags);
@@ -154,22 +154,22 @@ fn a_thousand_pipelined_publishes_are_answered_in_order() {
         let mut client = Client::new(&server);
         let mut sender = client.sender();
         let sending = thread::spawn(move || {
-            let requests: String = (0..1000)
+            let requests: String = (0..3000)
                 .map(|n| publish("/publish/pipeline1", "", &format!("id: {n}\ndata: {n}")))
                 .collect();
             sender.write_all(requests.as_bytes()).unwrap();
         });
-        for n in 0..1000 {
+        for n in 0..3000 {
             let answer = client.answer();
             assert_eq!((answer.status, n, flags), (200, n, flags), "{}", answer.body);
             assert_eq!(published(&answer), json!({"id": n.to_string(), "events": 1}));
         }
         sending.join().unwrap();
-        let expected: Vec<_> = (0..1000).map(|n| n.to_string()).collect();
+        let expected: Vec<_> = (0..3000).map(|n| n.to_string()).collect();
         for stream in &mut streams {
-            assert_eq!(data_until(stream, "999"), expected, "{flags:?}");
+            assert_eq!(data_until(stream, "2999"), expected, "{flags:?}");
         }
-        client.is_open();
+        client.assert_open();
     }
 }
 
@@ -200,7 +200,7 @@ fn answers_of_every_kind_keep_the_order_of_their_requests() {
         assert_eq!(client.answer().body, "ok\n");
     }
     client.end();
-    client.is_closed();
+    client.assert_closed();
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn a_client_that_waits_for_100_continue_gets_it_before_it_sends_the_body() {
         assert_eq!(published(&client.answer())["events"], 1);
         assert_eq!(stream.event().data, "ok");
     }
-    client.is_open();
+    client.assert_open();
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn a_client_that_waits_for_100_continue_is_refused_before_it_sends_the_body() {
         ));
         let answer = client.answer();
         assert_eq!((answer.status, answer.field("Connection")), (status, Some("close")), "{target}");
-        client.is_closed();
+        client.assert_closed();
     }
     assert_eq!(server.stats()["published"], 0);
 }
@@ -315,7 +315,7 @@ fn http_1_0_publishes_and_its_connection_closes_unless_it_asks() {
     let mut client = Client::new(&server);
     let answer = client.ask("POST /publish/http10001 HTTP/1.0\r\nContent-Length: 9\r\n\r\ndata: one");
     assert_eq!((published(&answer)["events"].clone(), answer.field("Connection")), (json!(1), Some("close")));
-    client.is_closed();
+    client.assert_closed();
     assert_eq!(stream.event().data, "one");
 
     let mut kept = Client::new(&server);
@@ -366,14 +366,14 @@ fn head_gets_the_head_of_get_and_no_body() {
         let (head_fields, got_fields): (Vec<_>, Vec<_>) = (fields_of(&head), fields_of(&got));
         assert_eq!(head_fields, got_fields, "{target}");
         assert!(head.field("Content-Length").unwrap().parse::<usize>().unwrap() > 0, "{target}");
-        client.is_open();
+        client.assert_open();
     }
     client.send("HEAD /subscribe/headroute HTTP/1.1\r\nHost: h\r\n\r\n");
     let head = client.head();
     let stream = Stream::open(&server, "/subscribe/headroute");
     let (head_fields, got_fields): (Vec<_>, Vec<_>) = (fields_of(&head), fields_of(&stream.head));
     assert_eq!((head.status, head_fields), (200, got_fields));
-    client.is_open();
+    client.assert_open();
 }
 
 #[test]
@@ -479,7 +479,7 @@ fn a_preflight_allows_what_a_publisher_in_a_browser_sends() {
         assert!(answer.field("Access-Control-Max-Age").is_some());
         assert_eq!((answer.field("Content-Length"), answer.field("Transfer-Encoding")), (None, None));
     }
-    client.is_open();
+    client.assert_open();
 }
 
 #[test]
@@ -495,7 +495,7 @@ fn a_target_in_absolute_form_is_the_same_as_its_path() {
         assert_eq!(stream.event().data, "x");
     }
     assert_eq!(client.ask("GET http://broker.example HTTP/1.1\r\nHost: h\r\n\r\n").status, 404);
-    client.is_open();
+    client.assert_open();
 }
 
 #[test]
@@ -664,7 +664,7 @@ fn without_history_subscribers_get_exactly_the_publishers_lines() {
 fn a_subscriber_resumes_after_the_event_it_names() {
     let server = Server::start(&[]);
     let publish = |n: usize| {
-        let own = if n % 3 == 0 { format!("\nid: own {n}") } else { String::new() };
+        let own = if n.is_multiple_of(3) { format!("\nid: own {n}") } else { String::new() };
         id_of(&server.post("/publish/resume001", &format!("data: {n}{own}")))
     };
     let ids: Vec<_> = (0..10).map(publish).collect();

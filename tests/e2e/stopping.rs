@@ -33,7 +33,7 @@ fn farewell(events: &mut Vec<Event>) -> u64 {
 /// A subscriber with more coming than the kernel holds for it, which reads none of it.
 fn stalled(server: &Server) -> TcpStream {
     let mut connection = server.connect();
-    socket2::SockRef::from(&connection).set_recv_buffer_size(8 << 10).unwrap();
+    socket2::SockRef::from(&connection).set_recv_buffer_size(128 << 10).unwrap();
     write!(connection, "GET /subscribe/{TOPIC} HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
     connection.read_exact(&mut [0; 15]).unwrap();
     for _ in 0..3 {
@@ -182,6 +182,24 @@ fn after_the_delay_the_drain_goes_on_by_itself() {
     let mut stream = subscribe(&server);
     assert_eq!(server.stop().code(), Some(0));
     assert_eq!(to_the_end(&mut stream).len(), 1);
+}
+
+#[test]
+fn a_subscriber_that_is_behind_when_streams_are_closed_still_gets_all_it_has_coming() {
+    let mut server = Server::start(&["--drain-time", "1m"]);
+    let mut behind = stalled(&server);
+    let mut other = subscribe(&server);
+    server.terminate();
+    // The other's end says that streams are being closed.
+    farewell(&mut to_the_end(&mut other));
+    assert!(server.is_running());
+    let mut rest = String::new();
+    behind.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest.matches("data: xxx").count(), 3);
+    assert_eq!(rest.matches('x').count(), 3 * 700_000);
+    let (_, farewell) = rest.rsplit_once("\nretry:").expect("a farewell");
+    assert!(farewell.ends_with("\n\n\r\n0\r\n\r\n"), "{farewell:?}");
+    assert_eq!(server.wait().code(), Some(0));
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Chromium, told what to do through chromedriver (the WebDriver standard, of which four commands are enough).
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::channel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use serde_json::{Value, json};
 
@@ -18,9 +20,7 @@ pub(super) struct Browser {
     address: SocketAddr,
     /// The session's path, once there is one.
     session: String,
-    /// Chromium itself.
-    pid: Option<u32>,
-    _home: TempDir,
+    home: TempDir,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -31,7 +31,7 @@ impl Browser {
         let home = TempDir::new();
         let path = home.0.to_str().unwrap().to_owned();
         let mut driver = Command::new(program("ESPER_TEST_CHROMEDRIVER", "chromedriver"))
-            .args(["--port=0", "--silent"])
+            .arg("--port=0")
             // Whatever they write, they write there.
             .envs(["HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"].map(|name| (name, &path)))
             .stdin(Stdio::null())
@@ -39,12 +39,9 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .expect("chromedriver starts: install it, or name it in ESPER_TEST_CHROMEDRIVER");
-        let mut stdout = BufReader::new(driver.stdout.take().unwrap());
-        let address = SocketAddr::from(([127, 0, 0, 1], read_port(&mut stdout)));
-        // It must not stop at a full pipe.
-        std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
-        let mut browser =
-            Browser { driver, address, session: String::new(), pid: None, _home: home, _turn: turn };
+        let port = port(driver.stdout.take().unwrap());
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut browser = Browser { driver, address, session: String::new(), home, _turn: turn };
 
         let arguments = [
             "--headless",
@@ -70,7 +67,6 @@ impl Browser {
         let session =
             browser.command("POST", "/session", &json!({ "capabilities": { "alwaysMatch": wanted } }));
         let session = session.unwrap_or_else(|error| panic!("no browser: {error}"));
-        browser.pid = session["capabilities"]["goog:processID"].as_u64().map(|pid| pid as u32);
         browser.session = format!("/session/{}", session["sessionId"].as_str().unwrap());
         let path = format!("{}/url", browser.session);
         browser.command("POST", &path, &json!({ "url": url })).expect("the page loads");
@@ -97,20 +93,7 @@ impl Browser {
 
     /// One command and its value, or the error as the driver words it.
     fn command(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
-        let mut connection = TcpStream::connect(self.address).map_err(|error| error.to_string())?;
-        // A command takes up to the script's own time limit.
-        connection.set_read_timeout(Some(2 * PATIENCE)).map_err(|error| error.to_string())?;
-        let (address, body) = (self.address, body.to_string());
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}",
-            body.len()
-        );
-        let mut answer = String::new();
-        connection
-            .write_all(format!("{head}\r\n\r\n{body}").as_bytes())
-            .and_then(|()| connection.read_to_string(&mut answer))
-            .map_err(|error| error.to_string())?;
-        let answer = Answer::parse(&answer);
+        let answer = self.exchange(method, path, &body.to_string()).map_err(|error| error.to_string())?;
         let mut json: Value = serde_json::from_str(&answer.body).map_err(|error| error.to_string())?;
         if answer.status == 200 {
             Ok(json["value"].take())
@@ -118,13 +101,35 @@ impl Browser {
             Err(json["value"]["message"].to_string())
         }
     }
+
+    fn exchange(&self, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+        let mut connection = TcpStream::connect(self.address)?;
+        // A command takes up to the script's own time limit.
+        connection.set_read_timeout(Some(2 * PATIENCE))?;
+        let (address, length) = (self.address, body.len());
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n");
+        connection.write_all(format!("{head}{body}").as_bytes())?;
+        let mut reader = BufReader::new(connection);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head)? > 0 {}
+        let mut answer = Answer::parse(&head);
+        // It keeps connections open whatever it is asked for.
+        let length = answer.field("Content-Length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        reader.take(length).read_to_string(&mut answer.body)?;
+        Ok(answer)
+    }
 }
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        let is_gone = self.session.is_empty() || self.command("DELETE", &self.session, &json!({})).is_ok();
-        if let (false, Some(pid)) = (is_gone, self.pid) {
-            signal(pid, "KILL");
+        if !self.session.is_empty() {
+            let _ = self.command("DELETE", &self.session, &json!({}));
+        }
+        // Its lock names the process, HOST-PID, for as long as it runs.
+        if let Ok(lock) = std::fs::read_link(self.home.0.join("profile/SingletonLock"))
+            && let Some((_, pid)) = lock.to_string_lossy().rsplit_once('-')
+        {
+            signal(pid.parse().expect("a process id"), "KILL");
         }
         let _ = self.driver.kill();
         let _ = self.driver.wait();
@@ -142,11 +147,15 @@ fn program(variable: &str, default: &str) -> String {
     })
 }
 
-fn read_port(stdout: &mut impl BufRead) -> u16 {
-    let lines = stdout.lines().map_while(Result::ok);
-    let mut ports = lines.filter_map(|line| {
-        let (_, port) = line.split_once("started successfully on port ")?;
-        port.trim_end_matches('.').parse().ok()
+/// The port it says it listens on. The rest is read too, for it must not stop at a full pipe.
+fn port(stdout: ChildStdout) -> u16 {
+    let (said, saying) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if let Some((_, port)) = line.split_once("started successfully on port ") {
+                let _ = said.send(port.trim_end_matches('.').parse());
+            }
+        }
     });
-    ports.next().expect("chromedriver says its port")
+    saying.recv_timeout(PATIENCE).expect("chromedriver says its port").expect("a number")
 }

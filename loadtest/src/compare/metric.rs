@@ -1,0 +1,121 @@
+//! A figure of a report, and what medians and ratios say of several.
+
+use crate::report::Report;
+use crate::report_table::thousands;
+
+/// A figure that is shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Metric {
+    ServerCpu,
+    DeliveriesPerCpu,
+    P50,
+    P99,
+    P999,
+    Deliveries,
+    Publishes,
+    Memory,
+    Connects,
+}
+
+impl Metric {
+    /// Its name and unit.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Metric::ServerCpu => "CPU per delivery, us",
+            Metric::DeliveriesPerCpu => "deliveries per second of CPU",
+            Metric::P50 => "latency p50, ms",
+            Metric::P99 => "latency p99, ms",
+            Metric::P999 => "latency p99.9, ms",
+            Metric::Deliveries => "deliveries/s",
+            Metric::Publishes => "publishes/s",
+            Metric::Memory => "resident bytes per subscriber",
+            Metric::Connects => "connects/s",
+        }
+    }
+
+    /// The figure, if the run has it.
+    pub(crate) fn of(self, report: &Report) -> Option<f64> {
+        let server = report.server.as_ref();
+        match self {
+            Metric::ServerCpu => server.map(|server| server.cpu_us_per_delivery),
+            Metric::DeliveriesPerCpu => {
+                server.map(|server| server.cpu_us_per_delivery).filter(|us| *us > 0.0).map(|us| 1e6 / us)
+            }
+            Metric::P50 => Some(report.latency_us.p50 / 1e3),
+            Metric::P99 => Some(report.latency_us.p99 / 1e3),
+            Metric::P999 => Some(report.latency_us.p999 / 1e3),
+            Metric::Deliveries => Some(report.deliveries.per_second),
+            Metric::Publishes => Some(report.publishes.per_second),
+            Metric::Memory => server.map(|server| server.rss_bytes_per_subscriber),
+            Metric::Connects => Some(report.connect.per_second),
+        }
+    }
+
+    /// As people read it.
+    pub(crate) fn show(self, value: f64) -> String {
+        match value.abs() {
+            under if under < 0.1 => format!("{value:.3}"),
+            under if under < 10.0 => format!("{value:.2}"),
+            under if under < 100.0 => format!("{value:.1}"),
+            _ => thousands(value),
+        }
+    }
+}
+
+/// The middle of several values and how far they spread.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
+impl Spread {
+    /// `None` of no values.
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
+        let mut values: Vec<_> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let upper = *values.get(values.len() / 2)?;
+        let lower = *values.get((values.len() - 1) / 2)?;
+        Some(Spread { median: (lower + upper) / 2.0, min, max })
+    }
+}
+
+/// How many times `base` a value is; `None` where that says nothing.
+pub(crate) fn ratio(value: f64, base: f64) -> Option<f64> {
+    (value > 0.0 && base > 0.0).then(|| value / base)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_and_between_two_their_mean() {
+        assert_eq!(Spread::of([3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
+        assert_eq!(Spread::of([4.0, 1.0, 2.0, 100.0]).unwrap().median, 3.0);
+        assert_eq!(Spread::of([5.0]).unwrap().median, 5.0);
+        assert_eq!(Spread::of([]), None);
+    }
+
+    #[test]
+    fn one_outlier_does_not_move_the_median() {
+        assert_eq!(Spread::of([1.0, 1.0, 1.0, 1.0, 1e9]).unwrap().median, 1.0);
+    }
+
+    #[test]
+    fn a_ratio_to_nothing_is_none() {
+        assert_eq!(ratio(6.0, 3.0), Some(2.0));
+        assert_eq!((ratio(1.0, 0.0), ratio(0.0, 1.0), ratio(-5.0, 1.0)), (None, None, None));
+    }
+
+    #[test]
+    fn figures_keep_about_three_digits() {
+        let show = |value| Metric::P50.show(value);
+        assert_eq!(
+            [show(0.0301), show(3.456), show(34.56), show(20_123_456.0)],
+            ["0.030", "3.46", "34.6", "20,123,456"]
+        );
+    }
+}

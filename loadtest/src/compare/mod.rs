@@ -1,0 +1,150 @@
+//! Servers side by side: each case is put to each in turn, round after round, each time to a new process that has one CPU
+//! to itself, so that a slow hour of the machine or an aged process favours nobody.
+
+mod case;
+mod metric;
+mod peer;
+mod plot;
+mod results;
+mod tables;
+
+use crate::args::{CompareArgs, FloorArgs, PlotArgs, RunFlags, TablesArgs};
+use crate::compare::case::Case;
+use crate::compare::peer::Peer;
+use crate::compare::results::{Machine, Record, Results};
+use crate::plan::Plan;
+use crate::report::Report;
+use crate::run::{check_cpus, run};
+use std::path::Path;
+use std::time::Duration;
+
+const COMPARE_ROUNDS: usize = 5;
+const COMPARE_DURATION: Duration = Duration::from_secs(10);
+/// A plot has many points, and its medians need be less exact.
+const SWEEP_ROUNDS: usize = 3;
+const SWEEP_DURATION: Duration = Duration::from_secs(3);
+
+/// Measures the table of figures. False when the first peer made a mistake.
+pub(crate) fn compare(args: &CompareArgs) -> Result<bool, String> {
+    measure(args, case::of_compare(), COMPARE_ROUNDS, COMPARE_DURATION)
+}
+
+/// Measures the points of the plots. False when the first peer made a mistake.
+pub(crate) fn sweep(args: &CompareArgs) -> Result<bool, String> {
+    measure(args, case::of_sweep(), SWEEP_ROUNDS, SWEEP_DURATION)
+}
+
+/// Draws what was measured.
+pub(crate) fn plot(args: &PlotArgs) -> Result<bool, String> {
+    let all: Vec<_> = args.files.iter().map(|file| Results::read(file)).collect::<Result<_, _>>()?;
+    for file in plot::draw(&all, &args.into)? {
+        println!("{}", file.display());
+    }
+    Ok(true)
+}
+
+/// Prints what was measured.
+pub(crate) fn tables(args: &TablesArgs) -> Result<bool, String> {
+    print!("{}", tables::tables(&Results::read(&args.file)?));
+    Ok(true)
+}
+
+/// One run against the barest server, and whether to print it as JSON.
+pub(crate) fn floor(args: FloorArgs) -> Result<(Report, bool), String> {
+    check_cpus("--server-cpu", &[args.server_cpu])?;
+    let peers = peer::find(&["floor".to_owned()], &[], Path::new(""))?;
+    let floor = peers.first().ok_or("there is no floor")?;
+    let server = floor.start(Path::new(""), 1, args.server_cpu)?;
+    let flags = RunFlags { pid: Some(server.pid()), ..args.flags };
+    let plan = flags.plan(&server.url(), &[])?;
+    if plan.topics.len() > 1 || plan.subscribers.processes {
+        return Err("the floor has one topic and is read by one process; leave out --topics and --processes"
+            .to_owned());
+    }
+    Ok((run(&plan)?, plan.json))
+}
+
+fn measure(args: &CompareArgs, cases: Vec<Case>, rounds: usize, duration: Duration) -> Result<bool, String> {
+    let rounds = args.rounds.unwrap_or(rounds).max(1);
+    let duration = args.duration.unwrap_or(duration);
+    let cases = chosen(cases, &args.cases)?;
+    check_cpus("--server-cpu", &[args.server_cpu])?;
+    check_cpus("--load-cpus", &args.load_cpus.0)?;
+    let peers = peer::find(&args.peers, &args.peer_file, &args.esper)?;
+    let mut results = Results {
+        machine: Machine::here(),
+        peers: args.peers.clone(),
+        rounds,
+        seconds: duration.as_secs_f64(),
+        scale_down: args.scale_down,
+        records: Vec::new(),
+    };
+    for case in &cases {
+        for round in 0..if case.proof { 1 } else { rounds } {
+            for (number, peer) in peers.iter().enumerate() {
+                if !is_asked(case, peer, number) {
+                    continue;
+                }
+                let outcome = one(args, case, peer, duration);
+                tell(case, round, peer, &outcome);
+                let (report, error) = match outcome {
+                    Ok(report) => (Some(report), None),
+                    Err(why) => (None, Some(why)),
+                };
+                let (case, peer, at) = (case.name.clone(), peer.name.clone(), case.at);
+                results.records.push(Record { case, peer, round, at, report, error });
+            }
+            if let Some(out) = &args.out {
+                results.write(out)?;
+            }
+        }
+    }
+    if args.json {
+        println!("{}", serde_json::to_string(&results).map_err(|error| error.to_string())?);
+    } else {
+        print!("{}", tables::tables(&results));
+    }
+    Ok(results.first_passed())
+}
+
+fn is_asked(case: &Case, peer: &Peer, number: usize) -> bool {
+    let cannot = case.topics > 1 && peer.one_topic || case.workers > 1 && peer.one_worker;
+    !cannot && (number == 0 || !case.proof)
+}
+
+fn chosen(cases: Vec<Case>, names: &[String]) -> Result<Vec<Case>, String> {
+    let known: Vec<_> = cases.iter().map(|case| case.name.clone()).collect();
+    if let Some(wrong) = names.iter().find(|name| !known.contains(name)) {
+        return Err(format!("--cases: there is no {wrong}; known are {}", known.join(", ")));
+    }
+    Ok(cases.into_iter().filter(|case| names.is_empty() || names.contains(&case.name)).collect())
+}
+
+/// One run against a new process of the peer.
+fn one(args: &CompareArgs, case: &Case, peer: &Peer, duration: Duration) -> Result<Report, String> {
+    let server = peer.start(&args.esper, case.workers, args.server_cpu)?;
+    let mut flags = case.words(args.scale_down);
+    if case.timed {
+        flags.extend(["--duration".to_owned(), format!("{}ms", duration.as_millis())]);
+    }
+    let cpus: Vec<_> = args.load_cpus.0.iter().map(usize::to_string).collect();
+    flags.extend(["--cpus".to_owned(), cpus.join(","), "--pid".to_owned(), server.pid().to_string()]);
+    flags.extend(peer.flags());
+    run(&Plan::parse(&Plan::words_for(&server.url(), &flags))?)
+}
+
+/// A line for each run, for whoever waits or reads a log.
+fn tell(case: &Case, round: usize, peer: &Peer, outcome: &Result<Report, String>) {
+    let text = match outcome {
+        Ok(report) => {
+            let figures = case
+                .metrics
+                .iter()
+                .filter_map(|metric| Some(format!("{} {}", metric.title(), metric.show(metric.of(report)?))));
+            let result = if report.passed() { "passed" } else { "FAILED" };
+            figures.chain([result.to_owned()]).collect::<Vec<_>>().join(", ")
+        }
+        Err(why) => format!("could not be measured: {why}"),
+    };
+    eprintln!("{} {} {}: {text}", case.name, round + 1, peer.name);
+}

@@ -1,0 +1,9 @@
+//! Servers to be measured beside the others.
+
+#[cfg(feature = "axum")]
+mod by_hand;
+mod floor;
+
+#[cfg(feature = "axum")]
+pub(crate) use by_hand::serve as axum;
+pub(crate) use floor::serve as floor;
