@@ -33,6 +33,9 @@ pub(crate) fn subscribers_allowed(files: u64, shards: usize) -> usize {
     usize::try_from(files.saturating_sub(beside)).unwrap_or(usize::MAX)
 }
 
+/// The most seconds the kernel takes for the times of TCP keepalive.
+const TCP_TIMEOUT_MAX: Duration = Duration::from_secs(32_767);
+
 /// What accepted connections inherit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SocketOptions {
@@ -74,10 +77,13 @@ fn listener(address: SocketAddr, options: SocketOptions) -> io::Result<TcpListen
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
-    socket.set_tcp_user_timeout(Some(options.user_timeout))?;
+    let user_timeout = options.user_timeout.min(TCP_TIMEOUT_MAX);
+    socket.set_tcp_user_timeout(Some(user_timeout))?;
     if options.keepalive {
+        // In whole seconds, and 0 is none.
+        let seconds = |time: Duration| time.max(Duration::from_secs(1));
         let keepalive =
-            TcpKeepalive::new().with_time(options.user_timeout).with_interval(options.user_timeout / 3);
+            TcpKeepalive::new().with_time(seconds(user_timeout)).with_interval(seconds(user_timeout / 3));
         socket.set_tcp_keepalive(&keepalive)?;
     }
     socket.bind(&SockAddr::from(address))?;

@@ -82,11 +82,10 @@ impl Server {
         let shared = Arc::new(shared(config, subscribers_allowed)?);
         let config = &shared.config;
         let address = SocketAddr::new(config.bind, config.port);
+        let heartbeats = config.stream.heartbeat.map(|heartbeat| 2 * heartbeat).unwrap_or_default();
         let options = SocketOptions {
-            user_timeout: config
-                .stream
-                .heartbeat
-                .map_or(config.stream.send_timeout, |heartbeat| 2 * heartbeat),
+            // Not less than a send may take: a client that reads nothing for a while is not a dead one.
+            user_timeout: heartbeats.max(config.stream.send_timeout),
             keepalive: config.stream.heartbeat.is_none(),
         };
         let (address, listeners) = host::listen(address, shards, options, !config.takeover)

@@ -185,11 +185,13 @@ pub(crate) struct RunFlags {
     pub(crate) json: bool,
 }
 
+const PEERS: &str = if cfg!(feature = "axum") { "esper,nchan,axum,floor" } else { "esper,nchan,floor" };
+
 /// Flags of `compare` and `sweep`, as given.
 #[derive(Args, Debug)]
 pub(crate) struct CompareArgs {
     /// Servers, the first being the one the others are set against; names of --peer-file too
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "esper,nchan,axum,floor")]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = PEERS)]
     pub(crate) peers: Vec<String>,
     /// More servers, in the form of loadtest/peers.toml (repeatable)
     #[arg(long, value_name = "FILE")]

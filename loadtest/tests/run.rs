@@ -152,6 +152,41 @@ mod tests {
     }
 
     #[test]
+    fn readers_may_be_processes_and_see_the_same() {
+        let (code, report) = ten_events(Habit::Good, "--verify --processes 2 --topics 2");
+        assert_eq!((code, &report["deliveries"]["received"]), (0, &Value::from(15)), "{report}");
+        assert!(report["latency_us"]["p50"].as_f64().unwrap() < 1e6, "one clock for all: {report}");
+        let (code, report) = ten_events(Habit::Doubles, "--verify --processes 3");
+        assert_eq!((code, &report["deliveries"]["doubled"]), (1, &Value::from(1)), "{report}");
+        assert!(refused(Habit::RefusesSubscribers, "--processes 2").contains("503: too many subscribers"));
+    }
+
+    #[test]
+    fn those_who_come_and_go_are_counted_apart_and_the_others_get_everything() {
+        let flags = "--subscribers 10 --churning 5 --churn-rate 100 --rate 200 --events 200 --verify --json";
+        let output = loadtest(&start(Habit::Good), flags);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{report}");
+        assert_eq!(report["deliveries"]["received"], 1_000);
+        let churn = &report["churn"];
+        assert!(
+            churn["stays"].as_u64().unwrap() > 50 && churn["deliveries"].as_u64().unwrap() > 0,
+            "{churn}"
+        );
+    }
+
+    #[test]
+    fn a_stalled_subscriber_is_not_read_and_the_others_get_everything() {
+        let (code, report) = ten_events(Habit::Good, "--stalled 1 --verify");
+        assert_eq!((code, &report["deliveries"]["received"]), (0, &Value::from(20)), "{report}");
+        assert_eq!((&report["stalled"]["subscribers"], &report["stalled"]["cut"]), (&1.into(), &0.into()));
+        // The first subscriber, whom this server cuts, is the stalled one: that is the server's good right.
+        let (code, report) = ten_events(Habit::Cuts, "--stalled 1 --verify");
+        assert_eq!((code, &report["stalled"]["cut"]), (0, &Value::from(1)), "{report}");
+        assert_eq!(report["deliveries"]["cut"], 0);
+    }
+
+    #[test]
     fn the_server_s_process_is_measured() {
         let (_, report) = ten_events(Habit::Good, &format!("--pid {}", std::process::id()));
         assert!(report["server"]["rss_bytes"].as_u64().unwrap() > 0, "{report}");

@@ -95,7 +95,8 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
             let mut reading = pin!(stream.read(Vec::with_capacity(8)));
             let mut sending = None;
             poll_fn(|cx| {
-                if shard.drive(key, &stream, &mut sending, cx).is_ready() {
+                // Some of it may have come with the request.
+                if received > RECEIVED_BYTES_MAX || shard.drive(key, &stream, &mut sending, cx).is_ready() {
                     return Poll::Ready(());
                 }
                 while let Poll::Ready((result, _)) = reading.as_mut().poll(cx) {

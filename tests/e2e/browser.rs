@@ -55,7 +55,8 @@ fn an_event_source_gets_names_data_and_ids_as_they_were_published() {
     assert_eq!(browser.run("return [opened, source.readyState]"), json!([1, 1]));
 }
 
-/// 300 events, and a network that cuts the connection every few hundred bytes, within a line or a chunk as it happens.
+/// 300 events, and a network that cuts the connection every few hundred bytes, within a line or a chunk as it happens, and
+/// some before they carry anything.
 #[test]
 fn no_event_is_lost_or_doubled_when_connections_are_cut() {
     let seed = fastrand::u64(..);
@@ -64,9 +65,10 @@ fn no_event_is_lost_or_doubled_when_connections_are_cut() {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut is_first = true;
     let cutter = Cutter::start(server.address, move || {
-        // The first one lives until the page has an id to resume after. Some are cut within the head.
-        let cut = if std::mem::take(&mut is_first) { 3000 } else { random.usize(1..3000) };
-        Some(cut)
+        // The first one lives until the page has an id to resume after. None ends within the head, of some 200 bytes in one
+        // packet: Chromium takes the beginning of a head for all of it, and gives up when that has no Content-Type.
+        let is_refused = !std::mem::take(&mut is_first) && random.u8(..) < 50;
+        Some(if is_refused { 0 } else { random.usize(500..3000) })
     });
     browser.run(&format!("subscribe({:?})", cutter.url("/subscribe/cutting01")));
     browser.until("opened == 1");

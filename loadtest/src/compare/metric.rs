@@ -83,8 +83,15 @@ impl Spread {
 }
 
 /// How many times `base` a value is; `None` where that says nothing.
-pub(crate) fn ratio(value: f64, base: f64) -> Option<f64> {
+fn ratio(value: f64, base: f64) -> Option<f64> {
     (value > 0.0 && base > 0.0).then(|| value / base)
+}
+
+/// How many times `base` a value is, over rounds of both: the median of the rounds, each compared within itself, so that a
+/// machine which gets slower over the rounds does not tell.
+pub(crate) fn ratio_over(rounds: impl IntoIterator<Item = (f64, f64)>) -> Option<f64> {
+    let ratios = rounds.into_iter().filter_map(|(value, base)| ratio(value, base));
+    Spread::of(ratios).map(|spread| spread.median)
 }
 
 #[cfg(test)]
@@ -108,6 +115,14 @@ mod tests {
     fn a_ratio_to_nothing_is_none() {
         assert_eq!(ratio(6.0, 3.0), Some(2.0));
         assert_eq!((ratio(1.0, 0.0), ratio(0.0, 1.0), ratio(-5.0, 1.0)), (None, None, None));
+    }
+
+    #[test]
+    fn a_machine_that_slows_down_does_not_change_a_ratio() {
+        let rounds = [(10.0, 5.0), (20.0, 10.0), (80.0, 40.0)];
+        assert_eq!(ratio_over(rounds), Some(2.0));
+        assert_eq!(ratio_over(rounds.into_iter().chain([(7.0, 0.0)])), Some(2.0));
+        assert_eq!(ratio_over([]), None);
     }
 
     #[test]

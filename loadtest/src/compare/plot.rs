@@ -65,23 +65,24 @@ pub(crate) fn draw(all: &[Results], into: &Path) -> Result<Vec<PathBuf>, String>
         let ticks = [0.5, 0.9, 0.99, 0.999, 0.9999].map(nines).to_vec();
         one(&Picture { file, title, x, y, tick: percentile, ticks }, latency(all, case))?;
     }
-    for (axis, name, x, tick) in [
-        (Axis::Subscribers, "subscribers", "subscribers", plain as fn(f64) -> String),
-        (Axis::Size, "size", "bytes of data in an event", bytes),
-        (Axis::Shards, "shards", "shards (threads, worker processes)", plain),
+    for (axis, name, x, tick, fixed) in [
+        (Axis::Subscribers, "subscribers", "subscribers", plain as fn(f64) -> String, "128-byte events"),
+        (Axis::Size, "size", "bytes of data in an event", bytes, "1,000 subscribers"),
+        (Axis::Shards, "shards", "shards (threads, worker processes)", plain, "1,000 subscribers"),
     ] {
         for (pace, metric, what) in [
-            ("flood", Metric::Deliveries, "Deliveries a second, publishing as fast as is taken"),
-            ("rate", Metric::ServerCpu, "CPU per delivery at a steady rate, microseconds"),
-            ("flood", Metric::DeliveriesPerCpu, "Deliveries for each second of the server's CPU"),
+            ("flood", Metric::Deliveries, "Deliveries a second, published as fast as taken"),
+            ("rate", Metric::ServerCpu, "CPU per delivery at a steady rate"),
+            ("flood", Metric::DeliveriesPerCpu, "Deliveries in a second of the server's CPU"),
         ] {
+            let title = format!("{what}, {fixed}");
             let lines = over(all, axis, pace, metric);
             let mut ticks: Vec<_> =
                 lines.iter().flat_map(|line| line.points.iter().map(|(x, _)| *x)).collect();
             ticks.sort_by(f64::total_cmp);
             ticks.dedup();
             let file = format!("{name}-{}.svg", slug(metric));
-            one(&Picture { file: &file, title: what, x, y: metric.title(), tick, ticks }, lines)?;
+            one(&Picture { file: &file, title: &title, x, y: metric.title(), tick, ticks }, lines)?;
         }
     }
     if drawn.is_empty() {
@@ -201,10 +202,10 @@ impl Picture<'_> {
         let (y, y_ticks) = bounds(points().map(|(_, y)| *y), 1.3);
         let font = |size: u32| ("sans-serif", size).into_font().color(&BLACK);
         let mut chart = ChartBuilder::on(&chart_area)
-            .caption(self.title, font(19))
+            .caption(self.title, font(20))
             .margin(12)
-            .x_label_area_size(48)
-            .y_label_area_size(78)
+            .x_label_area_size(52)
+            .y_label_area_size(84)
             .build_cartesian_2d(
                 x.log_scale().with_key_points(self.ticks.clone()),
                 y.log_scale().with_key_points(y_ticks),
@@ -217,8 +218,8 @@ impl Picture<'_> {
             .y_desc(self.y)
             .x_label_formatter(&|value| (self.tick)(*value))
             .y_label_formatter(&|value| short(*value))
-            .axis_desc_style(font(15))
-            .label_style(font(14))
+            .axis_desc_style(font(17))
+            .label_style(font(16))
             .draw()?;
         for line in lines.iter().filter(|line| !line.points.is_empty()) {
             let colour = colour(line.number);
@@ -227,7 +228,7 @@ impl Picture<'_> {
                 area.draw(&mark(line.number, chart.backend_coord(point)))?;
             }
         }
-        let text_style = font(15).pos(Pos::new(HPos::Left, VPos::Center));
+        let text_style = font(17).pos(Pos::new(HPos::Left, VPos::Center));
         for (place, line) in lines.iter().filter(|line| !line.points.is_empty()).enumerate() {
             let y = 60 + 26 * place as i32;
             let stroke = colour(line.number).stroke_width(2);

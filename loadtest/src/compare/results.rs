@@ -1,7 +1,7 @@
 //! All that was measured, as it is written to a file and read back.
 
 use crate::compare::case::{Axis, Case};
-use crate::compare::metric::{Metric, Spread, ratio};
+use crate::compare::metric::{Metric, Spread, ratio_over};
 use crate::report::Report;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -73,8 +73,7 @@ impl Results {
         Spread::of(self.reports(case, peer).filter_map(|report| metric.of(report)))
     }
 
-    /// How many times the figure of `base` one peer's is: the median of the rounds, each compared within itself, so that
-    /// a machine which slows down over the rounds does not tell.
+    /// How many times the figure of `base` one peer's is.
     pub(crate) fn ratio(&self, case: &str, peer: &str, base: &str, metric: Metric) -> Option<f64> {
         let figure = |record: &Record| metric.of(record.report.as_ref()?);
         let of = |peer: &str, round: usize| {
@@ -83,8 +82,7 @@ impl Results {
                 .find(|record| record.case == case && record.peer == peer && record.round == round)
                 .and_then(figure)
         };
-        let ratios = (0..self.rounds).filter_map(|round| ratio(of(peer, round)?, of(base, round)?));
-        Spread::of(ratios).map(|spread| spread.median)
+        ratio_over((0..self.rounds).filter_map(|round| Some((of(peer, round)?, of(base, round)?))))
     }
 
     /// Whether the first peer was measured in every run and made no mistake.

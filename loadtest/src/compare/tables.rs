@@ -71,10 +71,12 @@ fn case_table(out: &mut String, results: &Results, case: &Case) {
             percent(peer, &|report| report.server.as_ref().map(|server| server.cpu_share))
         });
     }
+    // Where it says 100 %, the load generator is what was measured.
     row("… by the load generator", &|peer| {
-        percent(peer, &|Report { tool, .. }| {
+        let share = |Report { tool, .. }: &Report| {
             Some(if connecting { tool.connect_cpu_share } else { tool.cpu_share })
-        })
+        };
+        percent(peer, &share)
     });
     if !connecting {
         row("… by other programs", &|peer| percent(peer, &|report| report.others_cpus));

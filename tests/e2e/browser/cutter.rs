@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-/// After how many bytes of its answer a connection is cut; none for never.
+/// After how many bytes of its answer a connection is cut, 0 for before it; none for never.
 pub(super) type Cut = Option<usize>;
 
 /// A running proxy.

@@ -30,16 +30,7 @@ impl Browser {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let home = TempDir::new();
         let path = home.0.to_str().unwrap().to_owned();
-        let mut driver = Command::new(program("ESPER_TEST_CHROMEDRIVER", "chromedriver"))
-            .arg("--port=0")
-            // Whatever they write, they write there.
-            .envs(["HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"].map(|name| (name, &path)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("chromedriver starts: install it, or name it in ESPER_TEST_CHROMEDRIVER");
-        let port = port(driver.stdout.take().unwrap());
+        let (driver, port) = start_driver(&path);
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let mut browser = Browser { driver, address, session: String::new(), home, _turn: turn };
 
@@ -147,15 +138,37 @@ fn program(variable: &str, default: &str) -> String {
     })
 }
 
-/// The port it says it listens on. The rest is read too, for it must not stop at a full pipe.
-fn port(stdout: ChildStdout) -> u16 {
+/// Starts chromedriver on a free port; returns that too.
+fn start_driver(home: &str) -> (Child, u16) {
+    // It takes a free port of IPv6, then gives up if that is in use on IPv4: one start in twenty on a busy machine.
+    for _ in 0..10 {
+        let mut driver = Command::new(program("ESPER_TEST_CHROMEDRIVER", "chromedriver"))
+            .arg("--port=0")
+            // Whatever they write, they write there.
+            .envs(["HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"].map(|name| (name, home)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver starts: install it, or name it in ESPER_TEST_CHROMEDRIVER");
+        if let Some(port) = port(driver.stdout.take().unwrap()) {
+            return (driver, port);
+        }
+        let _ = driver.kill();
+        let _ = driver.wait();
+    }
+    panic!("chromedriver found no port");
+}
+
+/// The port it says it listens on; none when it ends. The rest is read too, for it must not stop at a full pipe.
+fn port(stdout: ChildStdout) -> Option<u16> {
     let (said, saying) = channel();
     thread::spawn(move || {
         for line in BufReader::new(stdout).lines().map_while(Result::ok) {
             if let Some((_, port)) = line.split_once("started successfully on port ") {
-                let _ = said.send(port.trim_end_matches('.').parse());
+                let _ = said.send(port.trim_end_matches('.').parse().expect("a port"));
             }
         }
     });
-    saying.recv_timeout(PATIENCE).expect("chromedriver says its port").expect("a number")
+    saying.recv_timeout(PATIENCE).ok()
 }
