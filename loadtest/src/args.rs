@@ -110,9 +110,9 @@ pub(crate) struct RunFlags {
     /// Local address to connect from, in turn (repeatable) [default: on loopback 127.0.0.2 and so on as needed]
     #[arg(long, value_name = "IP", help_heading = "Subscribers")]
     pub(crate) source_address: Vec<IpAddr>,
-    /// Connections one local address can hold: its ports, less some for others
-    #[arg(long, value_name = "N", default_value_t = 25_000, help_heading = "Subscribers")]
-    pub(crate) connections_per_address: usize,
+    /// Connections from one local address [default: 25000, on 127.0.0.0/8 where there are more addresses 5000]
+    #[arg(long, value_name = "N", help_heading = "Subscribers")]
+    pub(crate) connections_per_address: Option<usize>,
 
     /// Events a second in all; latency counts from when each was due [default: 100]
     #[arg(long, value_name = "R", conflicts_with = "flood", help_heading = "Publishing")]

@@ -8,6 +8,11 @@ use clap::Parser;
 use std::net::IpAddr;
 use std::time::Duration;
 
+/// An address has 28,232 ports by default (net.ipv4.ip_local_port_range); some are left for others.
+const CONNECTIONS_PER_ADDRESS: usize = 25_000;
+/// The kernel looks for a free port longer the more are taken: 15,000 connections from one address cost 102 us each,
+/// from three 16.
+const CONNECTIONS_PER_LOOPBACK: usize = 5_000;
 /// A flood lets subscribers be so many events behind on average, or [`BEHIND_BYTES_MAX`] of them if that is less.
 const BEHIND_EVENTS_MAX: u64 = 4_096;
 /// A quarter of what brokers commonly let one subscriber be behind before they cut it.
@@ -221,7 +226,7 @@ impl RunFlags {
         let churn_per_second = self.churn_rate.unwrap_or(churning as f64);
         at_least_one("--subscribers", count)?;
         at_least_one("--connect-batch", self.connect_batch)?;
-        at_least_one("--connections-per-address", self.connections_per_address)?;
+        at_least_one("--connections-per-address", self.connections_per_address.unwrap_or(1))?;
         at_least_one("--in-flight", self.in_flight)?;
         between("--topics", topics, 1, TOPICS_MAX)?;
         between("--publishers", self.publishers, 1, PUBLISHERS_MAX)?;
@@ -304,7 +309,10 @@ impl RunFlags {
     }
 
     fn sources(&self, target: &Target, count: usize) -> Result<Sources, String> {
-        let per_address = self.connections_per_address;
+        let many_addresses =
+            self.source_address.is_empty() && target.address.is_ipv4() && target.address.ip().is_loopback();
+        let default = if many_addresses { CONNECTIONS_PER_LOOPBACK } else { CONNECTIONS_PER_ADDRESS };
+        let per_address = self.connections_per_address.unwrap_or(default);
         let needed = count.div_ceil(per_address);
         let addresses = match (&self.source_address[..], target.address.ip()) {
             ([], _) if needed == 1 => vec![None],

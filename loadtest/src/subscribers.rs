@@ -237,9 +237,18 @@ impl<'a> Thread<'a> {
         let source = self.plan.subscribers.sources.of(self.index(number));
         let Some(member) = self.members.get_mut(number) else { return Ok(()) };
         let source = source.map(|ip| SocketAddr::new(ip, 0));
-        let socket = begin_connect(self.plan.target.address, source, member.role == Role::Stalled)?;
-        poll.add(&socket, number, Interest::Write).map_err(|error| format!("epoll: {error}"))?;
-        member.state = State::Connecting(socket);
+        let (socket, connected) =
+            begin_connect(self.plan.target.address, source, member.role == Role::Stalled)?;
+        let added = |interest| poll.add(&socket, number, interest).map_err(|error| format!("epoll: {error}"));
+        if connected {
+            // Saves two system calls and a turn of the poll.
+            ask(self.plan, member.topic, &socket)?;
+            added(Interest::Read)?;
+            member.state = State::Waiting(socket, Vec::new());
+        } else {
+            added(Interest::Write)?;
+            member.state = State::Connecting(socket);
+        }
         Ok(())
     }
 
@@ -250,10 +259,7 @@ impl<'a> Thread<'a> {
         let epoll_failed = |error| format!("epoll: {error}");
         member.state = match std::mem::replace(&mut member.state, State::Unopened) {
             State::Connecting(socket) => {
-                let name = self.plan.topics.get(topic as usize).map_or("", String::as_str);
-                let path = self.plan.subscribers.path.of(name);
-                let request = subscribe_request(&self.plan.target, &path, &self.plan.subscribers.headers);
-                send_request(&socket, self.plan.target.address, &request)?;
+                ask(self.plan, topic, &socket)?;
                 poll.modify(&socket, number, Interest::Read).map_err(epoll_failed)?;
                 State::Waiting(socket, Vec::new())
             }
@@ -299,6 +305,14 @@ impl Member {
     fn is_open(&self) -> bool {
         matches!(self.state, State::Streaming(..) | State::Stalled(_) | State::Cut(_))
     }
+}
+
+/// Asks for the stream of a topic.
+fn ask(plan: &Plan, topic: u32, socket: &TcpStream) -> Result<(), String> {
+    let name = plan.topics.get(topic as usize).map_or("", String::as_str);
+    let path = plan.subscribers.path.of(name);
+    let request = subscribe_request(&plan.target, &path, &plan.subscribers.headers);
+    send_request(socket, plan.target.address, &request)
 }
 
 /// Whether behind all that was sent to a subscriber that did not read there is an end.

@@ -181,7 +181,7 @@ mod tests {
         assert_eq!((code, &report["deliveries"]["received"]), (0, &Value::from(20)), "{report}");
         assert_eq!((&report["stalled"]["subscribers"], &report["stalled"]["cut"]), (&1.into(), &0.into()));
         // The first subscriber, whom this server cuts, is the stalled one: that is the server's good right.
-        let (code, report) = ten_events(Habit::Cuts, "--stalled 1 --verify");
+        let (code, report) = ten_events(Habit::Cuts, "--stalled 1 --connect-batch 1 --verify");
         assert_eq!((code, &report["stalled"]["cut"]), (0, &Value::from(1)), "{report}");
         assert_eq!(report["deliveries"]["cut"], 0);
     }

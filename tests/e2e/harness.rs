@@ -308,7 +308,10 @@ impl Stream {
 
     /// The next event, or none at the end of the stream.
     pub(crate) fn next_event(&mut self) -> Option<Event> {
+        let start = Instant::now();
         loop {
+            // Heartbeats alone would keep a read from ever giving up.
+            assert!(start.elapsed() < PATIENCE, "no event in {PATIENCE:?}");
             if let Some((lines, rest)) = self.text.split_once("\n\n") {
                 let event = parse_event(lines);
                 self.text = rest.to_owned();

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::harness::{Event, Publisher, Server, Stream, esper, eventually, signal};
+use crate::harness::{Event, Publisher, Server, Stream, eventually, signal};
 
 const TOPIC: &str = "stopping01";
 
@@ -247,9 +247,20 @@ fn an_idle_or_half_asked_connection_holds_a_drain_no_longer_than_the_drain_time(
     assert_eq!(server.stop().code(), Some(0));
 }
 
+/// A free port below those that the kernel gives out by itself, so that no other test is given it in the moment between a
+/// server and its successor.
+fn port_of_its_own() -> String {
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    eventually("a free port", || {
+        let port = 20_000 + std::process::id() % 1000 * 10 + TRIED.fetch_add(1, Ordering::Relaxed);
+        TcpListener::bind(("127.0.0.1", port as u16)).ok().map(|_| port.to_string())
+    })
+}
+
 #[test]
 fn after_a_kill_the_same_port_is_taken_at_once_and_old_ids_yield_a_gap() {
-    let mut server = Server::start(&[]);
+    let port = port_of_its_own();
+    let mut server = Server::start(&["--port", &port]);
     let mut stream = subscribe(&server);
     assert_eq!(server.post(&format!("/publish/{TOPIC}"), "data: before").status, 200);
     let old_id = stream.event().id;
@@ -258,7 +269,7 @@ fn after_a_kill_the_same_port_is_taken_at_once_and_old_ids_yield_a_gap() {
     assert_eq!(stream.next_event(), None);
     assert!(!stream.is_complete, "a reader can tell that it was cut");
 
-    let again = Server::spawn(esper(&["--port", &server.address.port().to_string()], &[]));
+    let again = Server::start(&["--port", &port]);
     assert_eq!(again.address, server.address);
     assert_eq!(again.post(&format!("/publish/{TOPIC}"), "data: kept").status, 200);
     let fields = [format!("Last-Event-ID: {old_id}")];
@@ -272,10 +283,10 @@ fn after_a_kill_the_same_port_is_taken_at_once_and_old_ids_yield_a_gap() {
 
 #[test]
 fn after_an_orderly_stop_the_same_port_is_taken_at_once() {
-    let server = Server::start(&[]);
-    let address = server.address;
+    let port = port_of_its_own();
+    let server = Server::start(&["--port", &port]);
     let _stream = subscribe(&server);
     assert_eq!(server.stop().code(), Some(0));
-    let again = Server::spawn(esper(&["--port", &address.port().to_string()], &[]));
+    let again = Server::start(&["--port", &port]);
     assert_eq!(again.get("/healthz").status, 200);
 }
