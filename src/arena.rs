@@ -48,7 +48,7 @@ impl<T> Arena<T> {
         Some(self.slots.remove(key.index as usize).1)
     }
 
-    /// One past the highest index in use may lie below this; no index lies at or above it.
+    /// No index in use lies at or above this.
     pub(crate) fn index_end(&self) -> u32 {
         self.slots.capacity() as u32
     }

@@ -16,6 +16,11 @@ const BACKLOG: i32 = 65_535;
 /// them.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 
+/// The longest the kernel takes for TCP_USER_TIMEOUT: `i32::MAX` milliseconds.
+const USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX as u64);
+/// And for the times of TCP keepalive, which are in whole seconds, 0 being none.
+const KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
+
 /// Raises the soft file limit to the hard one; returns how many files may be open.
 pub(crate) fn raise_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
@@ -32,9 +37,6 @@ pub(crate) fn subscribers_allowed(files: u64, shards: usize) -> usize {
     let beside = FILES_BESIDE + FILES_PER_SHARD * shards as u64;
     usize::try_from(files.saturating_sub(beside)).unwrap_or(usize::MAX)
 }
-
-/// The most seconds the kernel takes for the times of TCP keepalive.
-const TCP_TIMEOUT_MAX: Duration = Duration::from_secs(32_767);
 
 /// What accepted connections inherit.
 #[derive(Clone, Copy, Debug)]
@@ -77,13 +79,11 @@ fn listener(address: SocketAddr, options: SocketOptions) -> io::Result<TcpListen
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
-    let user_timeout = options.user_timeout.min(TCP_TIMEOUT_MAX);
-    socket.set_tcp_user_timeout(Some(user_timeout))?;
+    socket.set_tcp_user_timeout(Some(options.user_timeout.min(USER_TIMEOUT_MAX)))?;
     if options.keepalive {
-        // In whole seconds, and 0 is none.
-        let seconds = |time: Duration| time.max(Duration::from_secs(1));
-        let keepalive =
-            TcpKeepalive::new().with_time(seconds(user_timeout)).with_interval(seconds(user_timeout / 3));
+        let seconds = |time: Duration| time.clamp(Duration::from_secs(1), KEEPALIVE_MAX);
+        let (time, interval) = (seconds(options.user_timeout), seconds(options.user_timeout / 3));
+        let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval);
         socket.set_tcp_keepalive(&keepalive)?;
     }
     socket.bind(&SockAddr::from(address))?;

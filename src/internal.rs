@@ -1,5 +1,5 @@
-//! The stages of a publish's way, each callable alone, for the benches. No part of the library's face: it changes without
-//! notice.
+//! The stages of a publish's way, each callable alone, for the benches. No part of the library's face: it
+//! changes without notice.
 
 use std::sync::Arc;
 
@@ -11,8 +11,9 @@ use crate::budget::Budget;
 use crate::event::{EventLimits, Events};
 use crate::event_id::Epoch;
 use crate::http::{HttpLimits, RequestReader};
-use crate::shard::home::{Home, HomeLimits};
-use crate::shard::log::{Log, LogBytes};
+use crate::memory::Memory;
+use crate::shard::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
+use crate::shard::log::Log;
 use crate::shard::mailbox::{Mailbox, mailboxes};
 use crate::shard::message::{Control, Message, Post, Ticket, ToHome};
 use crate::shard::wire::Framing;
@@ -69,10 +70,11 @@ impl Ordering {
             history_bytes_max: 4 << 20,
             history_age_max_ms: 1 << 40,
             topics_max: 100,
+            page_frames_max: PAGE_FRAMES_MAX,
         };
         let topic = Topic::parse(b"abcdef123", &TopicHasher::new()).ok()?;
         let key = Arena::default().insert(());
-        let mut home = Home::new(Epoch::now(), limits);
+        let mut home = Home::new(Epoch::now(), limits, Memory::new(usize::MAX));
         let mut out = Vec::new();
         let join = ToHome::Join { topic: topic.clone(), from: 0, key, last_event_id: None };
         home.handle(join, 0, &mut out);
@@ -105,10 +107,11 @@ pub struct Blocks {
 impl Blocks {
     /// With so many subscribers, and this frame to gain.
     pub fn new(frame: Bytes, subscribers: usize) -> Self {
-        Blocks { log: Log::new(LogBytes::default()), frame, subscribers }
+        Blocks { log: Log::new(Memory::new(usize::MAX)), frame, subscribers }
     }
 
-    /// Joins `frames` frames into a block, sends it to each subscriber, and forgets it; returns the bytes sent.
+    /// Joins `frames` frames into a block, sends it to each subscriber, and forgets it; returns the bytes
+    /// sent.
     pub fn turn(&mut self, frames: usize) -> usize {
         let cursors: Vec<_> = (0..self.subscribers).map(|_| self.log.attach()).collect();
         (0..frames).for_each(|_| self.log.gain(self.frame.clone(), 1, 0, 0));

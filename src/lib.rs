@@ -35,7 +35,7 @@
 //! |---|---|
 //! | [`config`] | flags and variables become one checked [`config::Config`] |
 //! | `server`, `host` | starts and ends the shards; what the machine allows |
-//! | `shared`, `stats`, `budget`, `clock` | the little that all shards share |
+//! | `shared`, `stats`, `budget`, `memory`, `clock` | the little that all shards share |
 //! | `http`, `routes`, `auth` | a request's bytes, what it asks for, whether it may |
 //! | `topic`, `event`, `event_id` | names, what a publisher sent, ids |
 //! | `shard` | one core's part; its own page says more |
@@ -53,6 +53,7 @@ mod host;
 mod http;
 #[doc(hidden)]
 pub mod internal;
+mod memory;
 mod routes;
 mod server;
 mod shard;

@@ -1,10 +1,10 @@
 //! Starts the shards, and ends them in order.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::event_id::Epoch;
 use crate::host::{self, SocketOptions};
 use crate::http::Cors;
+use crate::memory::Memory;
 use crate::shard::mailbox::{Doors, Inside, mailboxes};
 use crate::shard::message::{Control, Message, ShardId};
 use crate::shard::{Shard, accept, stream};
@@ -85,7 +86,8 @@ impl Server {
         let heartbeats = config.stream.heartbeat.map(|heartbeat| 2 * heartbeat).unwrap_or_default();
         let options = SocketOptions {
             // Not less than a send may take: a client that reads nothing for a while is not a dead one.
-            user_timeout: heartbeats.max(config.stream.send_timeout),
+            // And somewhat more, so that it is our own clock that cuts it, and counts it.
+            user_timeout: heartbeats.max(config.stream.send_timeout * 5 / 4),
             keepalive: config.stream.heartbeat.is_none(),
         };
         let (address, listeners) = host::listen(address, shards, options, !config.takeover)
@@ -94,23 +96,25 @@ impl Server {
         let (doors, insides) = mailboxes(shards);
         let (ready, started) = channel();
         let (end, ended) = channel();
-        let mut threads = Vec::new();
+        let mut server = Server { address, shared: Arc::clone(&shared), doors, threads: Vec::new(), ended };
         for (id, (listener, inside)) in listeners.into_iter().zip(insides).enumerate() {
+            let listener_handle =
+                listener.try_clone().map_err(|error| StartError::Listen { address, error })?;
             let plan = ShardPlan {
                 id: id as ShardId,
                 cpu: config.cpus.pin.then(|| config.cpus.ids[id]),
                 completions: completions(files, shards),
                 shared: Arc::clone(&shared),
-                doors: Arc::clone(&doors),
+                doors: Arc::clone(&server.doors),
                 inside,
                 listener,
+                listener_handle,
             };
             let (ready, end) = (ready.clone(), end.clone());
             let thread = std::thread::Builder::new().name(format!("shard-{id}"));
             let run = move || drop(end.send(plan.run(&ready)));
-            threads.push(thread.spawn(run).map_err(StartError::Thread)?);
+            server.threads.push(thread.spawn(run).map_err(StartError::Thread)?);
         }
-        let server = Server { address, shared, doors, threads, ended };
         for _ in 0..shards {
             started
                 .recv()
@@ -140,12 +144,16 @@ impl Server {
     /// # Errors
     /// A shard's own error. The server is of no use any more.
     pub fn watch(&self, patience: Duration) -> Result<(), StartError> {
-        self.ended.recv_timeout(patience).unwrap_or(Ok(()))
+        match self.ended.recv_timeout(patience) {
+            Ok(end) => end,
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Err(RecvTimeoutError::Disconnected) => Err(StartError::Shard("all shards ended".to_owned())),
+        }
     }
 
     /// Ends in order: tells balancers, takes nothing new, answers what is under way, sends subscribers what
     /// they have coming and when to return, and closes; all within the drain time.
-    pub fn stop(self) {
+    pub fn stop(mut self) {
         let drain = self.shared.config.drain;
         let deadline = Instant::now() + drain.delay + drain.time_max;
         self.shared.draining.store(true, Ordering::Relaxed);
@@ -157,7 +165,7 @@ impl Server {
         self.tell(Control::CloseStreams);
         self.wait_for_none(|shard| &shard.clients, deadline);
         self.tell(Control::Stop);
-        for thread in self.threads {
+        for thread in std::mem::take(&mut self.threads) {
             let _ = thread.join();
         }
     }
@@ -175,6 +183,13 @@ impl Server {
     }
 }
 
+/// A server that is dropped ends at once, and one that failed to start leaves no shard behind.
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.tell(Control::Stop);
+    }
+}
+
 /// What a shard's thread is given.
 struct ShardPlan {
     id: ShardId,
@@ -183,7 +198,9 @@ struct ShardPlan {
     shared: Arc<Shared>,
     doors: Doors,
     inside: Inside,
-    listener: std::net::TcpListener,
+    listener: TcpListener,
+    /// The same listener once more, to end it.
+    listener_handle: TcpListener,
 }
 
 impl ShardPlan {
@@ -206,7 +223,8 @@ impl ShardPlan {
         };
         runtime.block_on(async {
             let shard = Shard::new(self.id, self.shared, self.inside, self.doors);
-            let accepting = tokio_uring::spawn(accept::run(shard.clone(), self.listener));
+            let accepting =
+                tokio_uring::spawn(accept::run(shard.clone(), self.listener, self.listener_handle));
             let sweeping = tokio_uring::spawn({
                 let shard = shard.clone();
                 async move { shard.sweep().await }
@@ -233,12 +251,14 @@ pub(crate) fn shared(config: Config, subscribers_allowed: usize) -> Result<Share
     let clock = Clock::start();
     let shards = config.cpus.ids.len();
     let mailbox = config.mailbox;
+    let memory = Memory::new(config.history.memory_bytes_max);
     Ok(Shared {
         access: Access::new(&config.auth, TopicHasher::new()),
         cors: Cors::parse(&config.cors_origins).map_err(StartError::Config)?,
         epoch: Epoch::now(),
         clock,
-        stats: Stats::new(clock, shards),
+        stats: Stats::new(clock, Arc::clone(&memory), shards),
+        memory,
         budget: Budget::new(mailbox.bytes_max, mailbox.messages_max),
         uploads: Budget::new(mailbox.bytes_max, usize::MAX),
         streams: Streams::new(config.subscribers_max.unwrap_or(subscribers_allowed)),
@@ -262,6 +282,7 @@ fn listen_help(error: &io::Error) -> String {
         }
         io::ErrorKind::AddrNotAvailable => "give an address of this machine with --bind",
         io::ErrorKind::PermissionDenied => "choose a --port from 1024, or grant CAP_NET_BIND_SERVICE",
+        _ if error.raw_os_error() == Some(24) => "raise the file limit (ulimit -n, LimitNOFILE=)",
         _ => "check --bind and --port",
     };
     format!("{error}; {mend}")
@@ -269,16 +290,18 @@ fn listen_help(error: &io::Error) -> String {
 
 fn ring_help(error: &io::Error) -> String {
     let mend = match error.raw_os_error() {
-        // EPERM and ENOSYS: what sysctl, seccomp profiles and old kernels answer.
+        // EPERM and ENOSYS: what sysctl, seccomp profiles and old kernels answer. EMFILE: no descriptor for
+        // it.
         Some(1) => {
             "allow it: sysctl -w kernel.io_uring_disabled=0, or in a container --security-opt seccomp=scripts/seccomp.json"
         }
         Some(38) => {
-            "it needs Linux 5.10 or later, and in a container --security-opt seccomp=scripts/seccomp.json"
+            "it needs Linux 5.11 or later, and in a container --security-opt seccomp=scripts/seccomp.json"
         }
+        Some(24) => "raise the file limit (ulimit -n, LimitNOFILE=)",
         // ENOMEM: before Linux 5.12 rings count as locked memory.
         Some(12) => "raise the locked memory limit (ulimit -l, LimitMEMLOCK=)",
-        _ => "it needs Linux 5.10 or later",
+        _ => "it needs Linux 5.11 or later",
     };
     format!("{error}; {mend}")
 }

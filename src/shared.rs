@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::config::{Auth, Config, SecretPair};
 use crate::event_id::Epoch;
 use crate::http::Cors;
+use crate::memory::Memory;
 use crate::stats::Stats;
 use crate::topic::TopicHasher;
 
@@ -23,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) stats: Stats,
     /// What may be under way between shards.
     pub(crate) budget: Arc<Budget>,
+    /// What events hold, wherever they are.
+    pub(crate) memory: Arc<Memory>,
     /// What bodies may hold while they arrive.
     pub(crate) uploads: Arc<Budget>,
     pub(crate) streams: Streams,

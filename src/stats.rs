@@ -1,12 +1,13 @@
 //! What the server counts. Each shard writes its own counters; whoever asks reads all of them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use crate::clock::Clock;
+use crate::memory::Memory;
 
 /// A minute in microseconds: what takes longer is recorded as this.
 const LATENCY_US_MAX: u64 = 60_000_000;
@@ -15,6 +16,7 @@ const LATENCY_US_MAX: u64 = 60_000_000;
 #[derive(Debug)]
 pub(crate) struct Stats {
     clock: Clock,
+    memory: Arc<Memory>,
     shards: Box<[ShardStats]>,
 }
 
@@ -64,14 +66,14 @@ pub(crate) struct ShardStats {
     pub(crate) refused: Counter,
     /// Bytes of history held.
     pub(crate) history_bytes: Counter,
-    /// Bytes of logs held.
-    pub(crate) log_bytes: Counter,
+    /// When the oldest of them was ordered, in milliseconds since the start; `u64::MAX` without any.
+    pub(crate) history_oldest_ms: Counter,
     latency_us: Mutex<Histogram<u64>>,
 }
 
 impl Stats {
-    pub(crate) fn new(clock: Clock, shards: usize) -> Self {
-        Stats { clock, shards: (0..shards).map(|_| ShardStats::new()).collect() }
+    pub(crate) fn new(clock: Clock, memory: Arc<Memory>, shards: usize) -> Self {
+        Stats { clock, memory, shards: (0..shards).map(|_| ShardStats::new()).collect() }
     }
 
     pub(crate) fn shard(&self, shard: usize) -> &ShardStats {
@@ -81,6 +83,11 @@ impl Stats {
     /// The sum of one counter over all shards.
     pub(crate) fn sum(&self, counter: impl Fn(&ShardStats) -> &Counter) -> u64 {
         self.shards.iter().map(|shard| counter(shard).value()).sum()
+    }
+
+    /// The least of one counter over all shards.
+    pub(crate) fn least(&self, counter: impl Fn(&ShardStats) -> &Counter) -> u64 {
+        self.shards.iter().map(|shard| counter(shard).value()).min().unwrap_or(u64::MAX)
     }
 
     /// All of it as `/stats` shows it.
@@ -100,7 +107,7 @@ impl Stats {
             "evicted": self.sum(|s| &s.evicted),
             "refused": self.sum(|s| &s.refused),
             "history_bytes": self.sum(|s| &s.history_bytes),
-            "log_bytes": self.sum(|s| &s.log_bytes),
+            "held_bytes": self.memory.bytes(),
             "uptime_s": self.clock.elapsed().as_secs(),
             "publish_to_send_us": percentiles(&latency),
             "shards": self.shards.iter().map(ShardStats::json).collect::<Vec<_>>(),
@@ -120,7 +127,7 @@ impl ShardStats {
             evicted: Counter::default(),
             refused: Counter::default(),
             history_bytes: Counter::default(),
-            log_bytes: Counter::default(),
+            history_oldest_ms: Counter::default(),
             latency_us: Mutex::new(new_histogram()),
         }
     }
@@ -141,7 +148,6 @@ impl ShardStats {
             "evicted": self.evicted.value(),
             "refused": self.refused.value(),
             "history_bytes": self.history_bytes.value(),
-            "log_bytes": self.log_bytes.value(),
             "publish_to_send_us": percentiles(&self.latency()),
         })
     }
@@ -174,7 +180,7 @@ mod tests {
 
     #[test]
     fn counters_and_latencies_of_all_shards_are_summed() {
-        let stats = Stats::new(Clock::start(), 2);
+        let stats = Stats::new(Clock::start(), Memory::new(0), 2);
         for (shard, us) in [(0, 100), (1, 300)] {
             stats.shard(shard).delivered.add(5);
             stats.shard(shard).record_latency_us(us);

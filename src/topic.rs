@@ -42,6 +42,12 @@ impl Topic {
         Ok(Topic { hash: hasher.0.hash_one(&*name), name })
     }
 
+    /// A topic with a hash of the test's choice: where its home is must follow from a seed.
+    #[cfg(test)]
+    pub(crate) fn hashed(name: &str, hash: u64) -> Topic {
+        Topic { hash, name: name.into() }
+    }
+
     /// The topic id, lower-cased.
     pub(crate) fn name(&self) -> &str {
         &self.name

@@ -1,10 +1,9 @@
 //! A shard's listener: connections in, one task each.
 
 use std::cell::Cell;
-use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener as StdListener};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio_uring::net::TcpListener;
@@ -15,38 +14,36 @@ use crate::shard::{Phase, Shard, connection};
 const ACCEPTS: usize = 8;
 /// How long accepting pauses when there is no descriptor left. An accept then fails at once, again and again.
 const PAUSE: Duration = Duration::from_millis(100);
+/// A server at its limit says so no more often than this.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Accepts connections until the shard stops serving.
-pub(crate) async fn run(shard: Rc<Shard>, listener: std::net::TcpListener) -> io::Result<()> {
-    // An accept cannot be taken back: dropped, it would take a connection and leak it. The second handle ends
-    // the listener under it instead.
-    let handle = listener.try_clone()?;
+///
+/// An accept cannot be taken back: dropped, it would take a connection and leak it. `handle`, a second one of
+/// the same listener, ends the listener under it instead.
+pub(crate) async fn run(shard: Rc<Shard>, listener: StdListener, handle: StdListener) {
     let listener = Rc::new(TcpListener::from_std(listener));
-    let is_paused = Rc::new(Cell::new(false));
+    let warned = Rc::new(Cell::new(None));
     for _ in 0..ACCEPTS {
-        tokio_uring::spawn(accept(Rc::clone(&shard), Rc::clone(&listener), Rc::clone(&is_paused)));
+        tokio_uring::spawn(accept(Rc::clone(&shard), Rc::clone(&listener), Rc::clone(&warned)));
     }
     shard.stops_serving().await;
     let _ = SockRef::from(&handle).shutdown(Shutdown::Both);
-    Ok(())
 }
 
-async fn accept(shard: Rc<Shard>, listener: Rc<TcpListener>, is_paused: Rc<Cell<bool>>) {
+async fn accept(shard: Rc<Shard>, listener: Rc<TcpListener>, warned: Rc<Cell<Option<Instant>>>) {
     while shard.phase() == Phase::Serving {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                if is_paused.replace(false) {
-                    tracing::info!(shard = shard.id, "accepting again");
-                }
-                tokio_uring::spawn(connection::run(Rc::clone(&shard), stream));
-            }
+            Ok((stream, _)) => drop(tokio_uring::spawn(connection::run(Rc::clone(&shard), stream))),
             Err(_) if shard.phase() > Phase::Serving => return,
             Err(error) => {
-                if !is_paused.replace(true) {
+                if warned.get().is_none_or(|at| at.elapsed() > WARNING_INTERVAL) {
+                    warned.set(Some(Instant::now()));
                     tracing::warn!(
                         shard = shard.id,
                         %error,
-                        "cannot accept; pausing. If descriptors ran out, raise the file limit (ulimit -n, LimitNOFILE=)"
+                        "cannot accept, and goes on when connections close; if descriptors ran out, \
+                         raise the file limit (ulimit -n, LimitNOFILE=)"
                     );
                 }
                 tokio::time::sleep(PAUSE).await;

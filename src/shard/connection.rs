@@ -28,15 +28,20 @@ use crate::topic::Topic;
 const READ_BYTES_MIN: usize = 2 << 10;
 /// A connection that fills its reads gets larger ones: 64 KiB hold some 300 pipelined publishes.
 const READ_BYTES_MAX: usize = 64 << 10;
-/// Bodies up to here are copied out of the read buffer: 30 ns for a usual one, and a larger one holds at most
-/// 16 times its size.
-const SMALL_BODY_BYTES: usize = READ_BYTES_MAX / 16;
-/// What a publish costs between shards beside its text.
-const PUBLISH_BYTES: usize = 256;
+/// Bodies up to here are copied out of the read buffer, 30 ns for a usual one; a larger one holds at most
+/// four times its size.
+const COPIED_BODY_BYTES: usize = READ_BYTES_MAX / 4;
+/// What of a body may arrive without being charged: 4 KiB of each of 20,000 connections are 80 MB, a whole
+/// read of each would be more than a gigabyte.
+const FREE_UPLOAD_BYTES: usize = 4 << 10;
+/// What each event costs between shards beside its text.
+const EVENT_BYTES: usize = 256;
 /// How often a publisher that is not read from asks for room again.
 const BLOCKED_RETRY: Duration = Duration::from_millis(5);
 /// An own id is sent back to us in a header of every reconnect.
 const ID_BYTES_MAX: usize = 128;
+/// An event's name.
+const NAME_BYTES_MAX: usize = 128;
 /// Events of one publish: each costs the history more than its bytes.
 const EVENTS_MAX: usize = 4096;
 /// Header fields of one request.
@@ -49,15 +54,21 @@ pub(crate) async fn run(shard: Rc<Shard>, stream: TcpStream) {
     let pipeline = Rc::new(Pipeline::default());
     let key = shard.add_pipeline(Rc::clone(&pipeline));
     let end = Connection::new(&shard, &stream, pipeline, key).serve().await;
-    shard.remove_pipeline(key);
-    match end {
+    let refused = match end {
         End::Subscribe(request, subscribe, received) => {
-            if let Some(stream) = stream::begin(&shard, stream, &request, subscribe, received).await {
-                linger(&stream).await;
-            }
+            stream::begin(&shard, stream, &request, subscribe, received).await
         }
-        End::Refused => linger(&stream).await,
-        End::Closed => drop(stream.shutdown(Shutdown::Both)),
+        End::Refused => Some(stream),
+        End::Closed => {
+            // Dropping it is not enough: a read under way would keep it open.
+            let _ = stream.shutdown(Shutdown::Both);
+            None
+        }
+    };
+    // What was asked is answered: a server that stops need not wait for this connection any more.
+    shard.remove_pipeline(key);
+    if let Some(stream) = refused {
+        linger(&stream).await;
     }
 }
 
@@ -88,6 +99,8 @@ struct Connection<'c> {
     /// Nothing more is parsed: a request said close, was refused, or the client sends no more.
     last_request_seen: bool,
     is_fresh: bool,
+    /// What is ready is sent before anything more is parsed.
+    must_flush: bool,
 }
 
 type Read<'c> = Pin<Box<dyn Future<Output = BufResult<usize, Slice<BytesMut>>> + 'c>>;
@@ -100,17 +113,18 @@ enum Stage {
         request: Request,
         publish: Publish,
         upload: Option<Charge>,
+        /// Since when it is not read from, because there is no room for what has arrived of it.
+        full: Option<Instant>,
     },
     /// A body that nobody wants; its answer is known.
-    Skip {
-        request: Request,
-        answer: Answer,
-    },
+    Skip { request: Request, answer: Answer },
     /// A publish that waits for room between shards.
     Blocked {
         request: Request,
         topic: Topic,
         events: Events,
+        /// What its body was charged with while it arrived: given back when it is posted or refused.
+        upload: Option<Charge>,
         since: Instant,
     },
     /// Becomes a stream when the answers before it are sent.
@@ -153,13 +167,15 @@ impl<'c> Connection<'c> {
             since: Instant::now(),
             last_request_seen: false,
             is_fresh: true,
+            must_flush: false,
         }
     }
 
     async fn serve(mut self) -> End {
         loop {
             // While a read is under way it holds the buffer.
-            while self.read.is_none() && self.step() {}
+            self.must_flush = false;
+            while self.read.is_none() && !self.must_flush && self.step() {}
             match self.flush().await {
                 Flushed::Nothing => {}
                 // The room this made may be all that a request in the buffer waits for.
@@ -172,8 +188,12 @@ impl<'c> Connection<'c> {
                     return End::Subscribe(request, subscribe, self.buffer.len());
                 }
                 let is_between = matches!(self.stage, Stage::Head) && self.unparsed_bytes() == 0;
-                if self.last_request_seen || (is_between && self.shard.phase() > Phase::Serving) {
+                if self.last_request_seen {
                     return End::Closed;
+                }
+                if is_between && self.shard.phase() > Phase::Serving {
+                    // A client that pipelines may be sending; a reset could overtake the answers it has.
+                    return End::Refused;
                 }
             }
             match self.wait().await {
@@ -198,7 +218,7 @@ impl<'c> Connection<'c> {
         }
         match std::mem::replace(&mut self.stage, Stage::Head) {
             Stage::Head => self.step_head(),
-            Stage::Body { request, publish, upload } => self.step_body(request, publish, upload),
+            Stage::Body { request, publish, upload, full } => self.step_body(request, publish, upload, full),
             Stage::Skip { request, answer } => match self.reader.skip_body(&mut self.buffer) {
                 Ok(true) => {
                     self.since = Instant::now();
@@ -208,7 +228,9 @@ impl<'c> Connection<'c> {
                 Ok(false) => self.stay(Stage::Skip { request, answer }),
                 Err(refusal) => self.refuse(request, refusal),
             },
-            Stage::Blocked { request, topic, events, since } => self.post(request, topic, events, since),
+            Stage::Blocked { request, topic, events, upload, since } => {
+                self.post(request, topic, events, upload, since)
+            }
             stage @ Stage::Subscribe(..) => self.stay(stage),
         }
     }
@@ -247,7 +269,7 @@ impl<'c> Connection<'c> {
                 if head.expect_continue {
                     self.pipeline.push(request.clone(), Answer::Continue);
                 }
-                self.stage = Stage::Body { request, publish, upload: None };
+                self.stage = Stage::Body { request, publish, upload: None, full: None };
                 return true;
             }
             Ok(Action::Subscribe(_)) if has_body => {
@@ -255,7 +277,12 @@ impl<'c> Connection<'c> {
             }
             Ok(Action::Subscribe(_)) if request.head_only => Answer::StreamHead,
             Ok(Action::Subscribe(subscribe)) => return self.stay(Stage::Subscribe(request, subscribe)),
-            Ok(Action::Stats) => Answer::Json(self.shard.shared.stats.json().to_string().into_bytes()),
+            Ok(Action::Stats) => {
+                // 16 us each: what is pipelined behind it waits until it is sent, and others have had their
+                // turn.
+                self.must_flush = true;
+                Answer::Json(self.shard.shared.stats.json().to_string().into_bytes())
+            }
             Ok(Action::Health) if self.shard.is_draining() => {
                 Answer::Refused(Refusal::new(Status::ServiceUnavailable, "draining"))
             }
@@ -274,26 +301,28 @@ impl<'c> Connection<'c> {
         true
     }
 
-    fn step_body(&mut self, request: Request, publish: Publish, mut upload: Option<Charge>) -> bool {
+    fn step_body(
+        &mut self,
+        request: Request,
+        publish: Publish,
+        mut upload: Option<Charge>,
+        full: Option<Instant>,
+    ) -> bool {
         match self.reader.body(&mut self.buffer) {
-            Ok(Some(body)) => self.publish(request, publish, body),
-            Ok(None) if self.charge_upload(&mut upload) => {
-                self.stay(Stage::Body { request, publish, upload })
-            }
+            Ok(Some(body)) => self.publish(request, publish, body, upload),
             Ok(None) => {
-                let reason =
-                    "too many large bodies are arriving at once; try again later, or raise --mailbox-bytes";
-                let refusal = Refusal::closing(Status::ServiceUnavailable, reason);
-                self.refuse(request, refusal.with(Extra::RetryAfter(1)))
+                let has_room = self.charge_upload(&mut upload);
+                let full = (!has_room).then(|| full.unwrap_or_else(Instant::now));
+                self.stay(Stage::Body { request, publish, upload, full })
             }
             Err(refusal) => self.refuse(request, refusal),
         }
     }
 
-    /// Charges what a body holds while it arrives, beyond what one read may bring anyway.
+    /// Charges what a body holds while it arrives; false when there is no room for it.
     fn charge_upload(&self, upload: &mut Option<Charge>) -> bool {
         let held = self.reader.body_bytes_held(&self.buffer);
-        if held <= READ_BYTES_MAX {
+        if held <= FREE_UPLOAD_BYTES {
             return true;
         }
         match upload {
@@ -305,18 +334,23 @@ impl<'c> Connection<'c> {
         }
     }
 
-    fn publish(&mut self, request: Request, publish: Publish, body: Bytes) -> bool {
+    fn publish(&mut self, request: Request, publish: Publish, body: Bytes, upload: Option<Charge>) -> bool {
         // What follows the body is the next head, whose time begins here.
         self.since = Instant::now();
         let limits = EventLimits {
             // Wrapping may prefix every line; text that grows past this is not worth its memory.
             text_bytes_max: 2 * self.shard.shared.config.http.body_bytes_max,
             id_bytes_max: ID_BYTES_MAX,
-            name_bytes_max: ID_BYTES_MAX,
+            name_bytes_max: NAME_BYTES_MAX,
             events_max: EVENTS_MAX,
         };
+        if body.len() > READ_BYTES_MAX {
+            // What is left of the buffer shares the large body's memory: a kept connection would hold it for
+            // as long as it is idle.
+            self.buffer = BytesMut::from(&self.buffer[..]);
+        }
         // A small body must not keep the read buffer it came in while it lies in a mailbox.
-        let body = if body.len() <= SMALL_BODY_BYTES { Bytes::copy_from_slice(&body) } else { body };
+        let body = if body.len() <= COPIED_BODY_BYTES { Bytes::copy_from_slice(&body) } else { body };
         let events = match publish.body {
             BodyForm::EventStream => Events::parse(body, &limits),
             BodyForm::Data { event, id, is_json } => {
@@ -325,7 +359,7 @@ impl<'c> Connection<'c> {
             }
         };
         match events {
-            Ok(events) => self.post(request, publish.topic, events, Instant::now()),
+            Ok(events) => self.post(request, publish.topic, events, upload, Instant::now()),
             Err(error) => {
                 self.push(request, Answer::Refused(Refusal::new(Status::BadRequest, error.to_string())));
                 true
@@ -334,10 +368,21 @@ impl<'c> Connection<'c> {
     }
 
     /// Posts a publish, complete at `since`, to its home shard, if there is room for it on the way.
-    fn post(&mut self, request: Request, topic: Topic, events: Events, since: Instant) -> bool {
+    fn post(
+        &mut self,
+        request: Request,
+        topic: Topic,
+        events: Events,
+        upload: Option<Charge>,
+        since: Instant,
+    ) -> bool {
         let shared = &self.shard.shared;
-        let Some(charge) = shared.budget.take(events.text_bytes() + PUBLISH_BYTES) else {
-            return self.stay(Stage::Blocked { request, topic, events, since });
+        let charge = match shared.memory.is_exhausted() {
+            false => shared.budget.take(events.text_bytes() + events.len() * EVENT_BYTES),
+            true => None,
+        };
+        let Some(charge) = charge else {
+            return self.stay(Stage::Blocked { request, topic, events, upload, since });
         };
         self.last_request_seen |= !request.keep_alive;
         let ticket =
@@ -388,10 +433,15 @@ impl<'c> Connection<'c> {
         let may_read = !self.last_request_seen
             && match self.stage {
                 Stage::Head => self.pipeline.len() < self.shard.shared.config.http.unanswered_max,
-                Stage::Body { .. } | Stage::Skip { .. } => true,
-                Stage::Blocked { .. } | Stage::Subscribe(..) => false,
+                Stage::Body { full: None, .. } | Stage::Skip { .. } => true,
+                Stage::Body { .. } | Stage::Blocked { .. } | Stage::Subscribe(..) => false,
             };
         if may_read && self.read.is_none() {
+            if self.buffer.is_empty() && self.pipeline.len() == 0 {
+                // Between requests a connection holds no more than it came with.
+                self.buffer = BytesMut::new();
+                self.read_bytes = READ_BYTES_MIN;
+            }
             self.buffer.reserve(self.read_bytes);
             let buffer = std::mem::take(&mut self.buffer);
             let end = buffer.len();
@@ -425,7 +475,7 @@ impl<'c> Connection<'c> {
     fn grow_reads(&mut self, result: &std::io::Result<usize>, is_first: bool) {
         if let Ok(bytes) = result {
             if *bytes >= self.read_bytes {
-                self.read_bytes = (2 * self.read_bytes).min(READ_BYTES_MAX);
+                self.read_bytes = READ_BYTES_MAX;
             }
             if is_first && matches!(self.stage, Stage::Head) {
                 self.since = Instant::now();
@@ -440,8 +490,8 @@ impl<'c> Connection<'c> {
             Stage::Head if self.pipeline.len() > 0 => return None,
             Stage::Head if self.unparsed_bytes() > 0 || self.is_fresh => http.head_timeout,
             Stage::Head => http.idle_timeout,
-            Stage::Body { .. } | Stage::Skip { .. } => http.body_timeout,
-            Stage::Blocked { .. } => return Some(Instant::now() + BLOCKED_RETRY),
+            Stage::Body { full: None, .. } | Stage::Skip { .. } => http.body_timeout,
+            Stage::Body { .. } | Stage::Blocked { .. } => return Some(Instant::now() + BLOCKED_RETRY),
             Stage::Subscribe(..) => return None,
         };
         Some(self.since + patience)
@@ -461,9 +511,16 @@ impl<'c> Connection<'c> {
                 self.push(request, refused("head"));
             }
             Stage::Head => return false,
-            Stage::Body { request, .. } | Stage::Skip { request, .. } => self.push(request, refused("body")),
+            Stage::Body { request, full: Some(since), .. } if since.elapsed() >= wait_max => {
+                let reason = "too many large bodies are arriving at once; publish again later, or raise --mailbox-bytes";
+                let refusal = Refusal::closing(Status::ServiceUnavailable, reason);
+                self.push(request, Answer::Refused(refusal.with(Extra::RetryAfter(1))));
+            }
+            Stage::Body { request, full: None, .. } | Stage::Skip { request, .. } => {
+                self.push(request, refused("body"));
+            }
             Stage::Blocked { request, since, .. } if since.elapsed() >= wait_max => {
-                let reason = "the server is overloaded; publish again later";
+                let reason = "no room on the way between CPUs; publish again later, or raise --mailbox-bytes or --mailbox-messages";
                 let refusal = Refusal::new(Status::ServiceUnavailable, reason).with(Extra::RetryAfter(1));
                 self.push(request, Answer::Refused(refusal));
             }

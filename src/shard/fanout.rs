@@ -4,13 +4,15 @@
 //! Like [`Home`](crate::shard::home::Home) it decides and says what to post; connections ask it what to send.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::Waker;
 
 use slab::Slab;
 
 use crate::arena::{Arena, Key};
 use crate::event_id::Epoch;
-use crate::shard::log::{Log, LogBytes};
+use crate::memory::Memory;
+use crate::shard::log::Log;
 use crate::shard::message::{Message, Post, ShardId, ToFanout, ToHome};
 use crate::shard::subscriber::{Next, Opening, Stage, Subscriber};
 use crate::shard::wire::{Framing, retry_field};
@@ -20,6 +22,8 @@ use crate::topic::{Topic, TopicMap};
 const TOPIC_SENDS_PER_TURN: usize = 64;
 /// A trim by force goes this much below the limit, so that it is not needed for every block.
 const TRIM_SLACK: usize = 8;
+/// The time for a send while too much memory is held.
+const SEND_TIMEOUT_OVER_MS: u64 = 1000;
 /// Emptied lists of idle subscribers kept for the next block, so that a turn allocates none.
 const SPARE_LISTS_MAX: usize = 64;
 
@@ -70,7 +74,7 @@ pub(crate) struct Fanout {
     /// Idle subscribers that have a block to read, by topic, so that topics take turns.
     ready: VecDeque<Vec<u32>>,
     spare: Vec<Vec<u32>>,
-    log_bytes: LogBytes,
+    memory: Arc<Memory>,
     swept: u32,
     random: fastrand::Rng,
     /// Subscribers cut for being too slow.
@@ -104,7 +108,13 @@ pub(crate) enum Fault {
 }
 
 impl Fanout {
-    pub(crate) fn new(shard: ShardId, shards: usize, limits: FanoutLimits, seed: u64) -> Self {
+    pub(crate) fn new(
+        shard: ShardId,
+        shards: usize,
+        limits: FanoutLimits,
+        memory: Arc<Memory>,
+        seed: u64,
+    ) -> Self {
         Fanout {
             shard,
             shards,
@@ -115,7 +125,7 @@ impl Fanout {
             gained: Vec::new(),
             ready: VecDeque::new(),
             spare: Vec::new(),
-            log_bytes: LogBytes::default(),
+            memory,
             swept: 0,
             random: fastrand::Rng::with_seed(seed),
             evicted: 0,
@@ -260,8 +270,13 @@ impl Fanout {
         !self.ready.is_empty()
     }
 
-    /// Looks after one part in `parts` of the subscribers: expired tokens, stuck sends, heartbeats.
+    /// Looks after one part in `parts` of the subscribers: expired tokens, stuck sends, heartbeats. While too
+    /// much memory is held, a send has less time: what a slow client was sent is held until it has taken it.
     pub(crate) fn sweep(&mut self, parts: u32, now_ms: u64, unix_s: u64) {
+        let send_timeout_ms = match self.memory.is_over() {
+            true => self.limits.send_timeout_ms.min(SEND_TIMEOUT_OVER_MS),
+            false => self.limits.send_timeout_ms,
+        };
         let end = self.subscribers.index_end();
         let part = self.swept % parts;
         self.swept = part + 1;
@@ -273,7 +288,7 @@ impl Fanout {
                 subscriber.end(EXPIRED, false);
                 subscriber.wake();
             }
-            if subscriber.is_stuck(now_ms, self.limits.send_timeout_ms) {
+            if subscriber.is_stuck(now_ms, send_timeout_ms) {
                 subscriber.close(&mut self.topics[subscriber.topic as usize].log);
                 subscriber.wake();
                 self.evicted += 1;
@@ -295,18 +310,10 @@ impl Fanout {
         }
     }
 
-    /// Halves the largest log, when all logs together hold too much.
-    pub(crate) fn trim_largest(&mut self) {
-        let largest = self.topics.iter().max_by_key(|(_, local)| local.log.bytes());
-        if let Some((topic, local)) = largest {
-            let bytes_max = local.log.bytes() / 2;
-            self.trim(topic as u32, bytes_max);
-        }
-    }
-
     /// Bytes of all logs.
+    #[cfg(test)]
     pub(crate) fn log_bytes(&self) -> usize {
-        self.log_bytes.get()
+        self.topics.iter().map(|(_, local)| local.log.bytes()).sum()
     }
 
     /// When a stream that is refused or closed now is told to come back, in milliseconds.
@@ -319,7 +326,7 @@ impl Fanout {
         local.gained = false;
         if local.log.seal() {
             let list = std::mem::replace(&mut local.idle, self.spare.pop().unwrap_or_default());
-            if !self.has(Fault::ForgottenWake) {
+            if !list.is_empty() && !self.has(Fault::ForgottenWake) {
                 self.ready.push_back(list);
             }
         }
@@ -356,7 +363,7 @@ impl Fanout {
         // At most one per subscriber, far below 2^32.
         let key = self.topics.insert(LocalTopic {
             topic: topic.clone(),
-            log: Log::new(self.log_bytes.clone()),
+            log: Log::new(Arc::clone(&self.memory)),
             subscribers: 0,
             idle: Vec::new(),
             gained: false,

@@ -109,10 +109,13 @@ impl History {
             self.own_ids.remove(id);
         }
         self.dropped_own_id = entry.own_id;
-        if self.entries.is_empty() {
-            // A topic that falls silent gives its room back.
-            self.entries = VecDeque::new();
-            self.own_ids = HashMap::new();
+        // Room follows what is kept, or a topic that once was full would hold 100 KiB for its last event.
+        // Down to a half, at a quarter: each event pays for one move.
+        if self.entries.len() < self.entries.capacity() / 4 {
+            self.entries.shrink_to(2 * self.entries.len());
+        }
+        if self.own_ids.len() < self.own_ids.capacity() / 4 {
+            self.own_ids.shrink_to(2 * self.own_ids.len());
         }
         cost
     }

@@ -15,6 +15,7 @@ use crate::arena::Key;
 use crate::budget::Charge;
 use crate::event::Events;
 use crate::event_id::{Epoch, EventId, Sequence};
+use crate::memory::Memory;
 use crate::shard::history::{GapReason, History};
 use crate::shard::message::{Gap, Message, Post, PublishError, Published, ShardId, ToFanout, ToHome};
 use crate::topic::{Topic, TopicMap};
@@ -22,8 +23,9 @@ use crate::topic::{Topic, TopicMap};
 /// A page of replay: large enough that a page costs a subscriber one round trip to home per 64 KiB, small
 /// enough that a slow one holds little.
 const PAGE_BYTES_MAX: usize = 64 << 10;
-/// And no more frames than one `writev` takes (1,024), less those around them.
-const PAGE_FRAMES_MAX: usize = 1000;
+/// And so many frames: a page's handles (32 bytes each here, 16 more in the kernel's list) are what a
+/// replaying subscriber holds of its own, 6 KiB at most, and 2,048 joins in one turn stay a few milliseconds.
+pub(crate) const PAGE_FRAMES_MAX: usize = 128;
 /// How many topics are looked at to find an idle one before a new topic is refused: bounds one publish's
 /// work.
 const EVICTION_TRIES: usize = 64;
@@ -37,12 +39,15 @@ pub(crate) struct HomeLimits {
     pub(crate) history_age_max_ms: u64,
     /// Topics known to this home.
     pub(crate) topics_max: usize,
+    /// Frames of one page of replay.
+    pub(crate) page_frames_max: usize,
 }
 
 /// The topics whose home one shard is.
 #[derive(Debug)]
 pub(crate) struct Home {
     limits: HomeLimits,
+    memory: Arc<Memory>,
     epoch: Epoch,
     sequence: Sequence,
     names: TopicMap<u32>,
@@ -74,9 +79,10 @@ struct HomeTopic {
 }
 
 impl Home {
-    pub(crate) fn new(epoch: Epoch, limits: HomeLimits) -> Self {
+    pub(crate) fn new(epoch: Epoch, limits: HomeLimits, memory: Arc<Memory>) -> Self {
         Home {
             limits,
+            memory,
             epoch,
             sequence: 0,
             names: TopicMap::default(),
@@ -113,6 +119,11 @@ impl Home {
     /// Bytes of history retained, all costs in.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// When the oldest event of all was ordered, in milliseconds of the server's clock.
+    pub(crate) fn oldest_at_ms(&mut self) -> Option<u64> {
+        self.oldest().map(|(_, at_ms)| at_ms)
     }
 
     /// Drops what is past its age.
@@ -201,7 +212,7 @@ impl Home {
             text.push(b'\n');
             ends.push(text.len());
         }
-        Frames { frames: Bytes::from(text), ends, last_id }
+        Frames { frames: self.memory.share(text), ends, last_id }
     }
 
     fn remember(
@@ -219,7 +230,7 @@ impl Home {
                 1 => frames.clone(),
                 // Of its own: a small event that outlives a large one of the same publish must not keep its
                 // memory.
-                _ => Bytes::copy_from_slice(&frames[start..end]),
+                _ => self.memory.share(frames[start..end].to_vec()),
             };
             let history = &mut self.topics[key as usize].history;
             self.bytes += history.append(sequence, frame, event.id, now_ms);
@@ -264,7 +275,7 @@ impl Home {
         };
         let history = &self.topics[topic_key as usize].history;
         let (after, reason) = history.resume(&last_id, self.epoch, self.sequence);
-        let gap = reason.map(|reason| Gap { from: Some(last_id), reason });
+        let gap = reason.map(|reason| Gap { from: Some(last_id), reason, id: None });
         self.page(topic, from, key, after, gap, out);
     }
 
@@ -283,16 +294,23 @@ impl Home {
             out.push(Post { to: from, message: Message::Fanout(ToFanout::Refused { key }) });
             return;
         };
-        let page = self.topics[topic_key as usize].history.page(after, PAGE_BYTES_MAX, PAGE_FRAMES_MAX);
+        let page =
+            self.topics[topic_key as usize].history.page(after, PAGE_BYTES_MAX, self.limits.page_frames_max);
         let joined = !page.more;
         if joined {
             self.admit(topic_key, from);
         }
         let epoch = self.epoch;
-        let missed =
-            || Gap { from: (after > 0).then(|| epoch.text(after).into()), reason: GapReason::Trimmed };
+        let missed = || Gap {
+            from: (after > 0).then(|| epoch.text(after).into()),
+            reason: GapReason::Trimmed,
+            id: None,
+        };
+        let is_empty = page.frames.is_empty();
         // An unknown id begins at 0 and says so already; what was dropped since the last page is news.
-        let gap = gap.or_else(|| page.gap.then(missed));
+        let gap = gap
+            .or_else(|| page.gap.then(missed))
+            .map(|gap| Gap { id: is_empty.then(|| epoch.text(self.sequence).into()), ..gap });
         let message = ToFanout::Page { key, gap, frames: page.frames, upto: page.upto, joined };
         out.push(Post { to: from, message: Message::Fanout(message) });
     }

@@ -5,14 +5,14 @@
 //! the cursors that point at it, as a replication backlog counts its readers: nothing walks over subscribers
 //! to find out what may go.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::event_id::Sequence;
+use crate::memory::Memory;
 use crate::shard::wire::{Buffers, CHUNK_END, Framing, write_chunk_head};
 
 /// Most blocks in one send: one `writev` of so many buffers costs little more than their bytes.
@@ -37,24 +37,14 @@ pub(crate) struct Span {
     pub(crate) at_us: u64,
 }
 
-/// Bytes that all logs of a shard hold together.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct LogBytes(Rc<Cell<usize>>);
-
-impl LogBytes {
-    pub(crate) fn get(&self) -> usize {
-        self.0.get()
-    }
-}
-
 /// Blocks `trimmed..tail` and the events of this turn.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Log {
     blocks: VecDeque<Block>,
     /// The place of the first retained block: `trimmed`.
     trimmed: u64,
     bytes: usize,
-    all_bytes: LogBytes,
+    memory: Arc<Memory>,
     /// Cursors at the tail: they have been sent everything.
     at_tail: u32,
     open: Open,
@@ -84,9 +74,9 @@ struct Open {
 }
 
 impl Log {
-    /// An empty log, counted in `all_bytes`.
-    pub(crate) fn new(all_bytes: LogBytes) -> Self {
-        Log { all_bytes, ..Log::default() }
+    /// An empty log, whose blocks are counted in `memory`.
+    pub(crate) fn new(memory: Arc<Memory>) -> Self {
+        Log { blocks: VecDeque::new(), trimmed: 0, bytes: 0, memory, at_tail: 0, open: Open::default() }
     }
 
     /// Adds `events` frames to the turn's block.
@@ -120,9 +110,15 @@ impl Log {
         }
         chunk.extend_from_slice(CHUNK_END);
         self.bytes += chunk.len();
-        self.all_bytes.0.set(self.all_bytes.0.get() + chunk.len());
         let Open { events, last, at_us, .. } = open;
-        self.blocks.push_back(Block { chunk: chunk.into(), head_bytes, readers, events, last, at_us });
+        self.blocks.push_back(Block {
+            chunk: self.memory.share(chunk),
+            head_bytes,
+            readers,
+            events,
+            last,
+            at_us,
+        });
         readers > 0
     }
 
@@ -229,7 +225,6 @@ impl Log {
         let Some(block) = self.blocks.pop_front() else { return 0 };
         self.trimmed += 1;
         self.bytes -= block.chunk.len();
-        self.all_bytes.0.set(self.all_bytes.0.get() - block.chunk.len());
         block.readers
     }
 }
@@ -249,6 +244,10 @@ impl Block {
 mod tests {
     use super::*;
 
+    fn new_log() -> Log {
+        Log::new(Memory::new(usize::MAX))
+    }
+
     fn gain(log: &mut Log, text: &'static str) {
         log.gain(Bytes::from_static(text.as_bytes()), 1, 0, 0);
     }
@@ -264,7 +263,7 @@ mod tests {
 
     #[test]
     fn what_a_turn_gains_is_one_chunk_and_one_buffer() {
-        let mut log = Log::default();
+        let mut log = new_log();
         let cursor = log.attach();
         gain(&mut log, "one ");
         gain(&mut log, "two");
@@ -276,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_block_is_kept_only_while_a_cursor_is_at_or_before_it() {
-        let mut log = Log::default();
+        let mut log = new_log();
         assert!(!block(&mut log, "for nobody"));
         assert_eq!(log.bytes(), 0);
         let (slow, fast) = (log.attach(), log.attach());
@@ -293,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_newcomer_gets_nothing_of_what_was_sealed_before() {
-        let mut log = Log::default();
+        let mut log = new_log();
         let old = log.attach();
         block(&mut log, "before");
         let new = log.attach();
@@ -304,7 +303,7 @@ mod tests {
 
     #[test]
     fn trimming_by_force_leaves_behind_only_cursors_before_what_remains() {
-        let mut log = Log::default();
+        let mut log = new_log();
         let slow = log.attach();
         block(&mut log, "aaaa");
         let late = log.attach();
@@ -323,13 +322,13 @@ mod tests {
 
     #[test]
     fn one_send_is_bounded_but_never_empty() {
-        let mut log = Log::default();
+        let mut log = new_log();
         let cursor = log.attach();
         for _ in 0..SEND_BLOCKS_MAX + 1 {
             block(&mut log, "x");
         }
         assert_eq!(log.read(cursor, Framing::Plain).unwrap().buffers.len(), SEND_BLOCKS_MAX);
-        let mut log = Log::default();
+        let mut log = new_log();
         let cursor = log.attach();
         for _ in 0..2 {
             log.gain(Bytes::from(vec![b'x'; SEND_BYTES_MAX + 1]), 1, 0, 0);
@@ -341,7 +340,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "outside")]
     fn a_cursor_outside_the_log_is_a_bug_that_stops_at_once() {
-        let mut log = Log::default();
+        let mut log = new_log();
         let cursor = log.attach();
         block(&mut log, "a");
         block(&mut log, "b");

@@ -38,6 +38,19 @@ pub(crate) enum Message {
     Control(Control),
 }
 
+impl Message {
+    /// About how long handling it takes, in units of 0.5 us: a publish of 4096 events takes 1 ms, not 0.5 us.
+    pub(crate) fn work(&self) -> usize {
+        match self {
+            Message::Home(ToHome::Publish { events, .. }) => events.len() + events.text_bytes() / 4096,
+            // A page of replay.
+            Message::Home(ToHome::More { .. } | ToHome::Join { last_event_id: Some(_), .. }) => 8,
+            Message::Fanout(ToFanout::Events { frames, .. }) => 1 + frames.len() / 4096,
+            _ => 1,
+        }
+    }
+}
+
 /// What a home shard is asked.
 #[derive(Debug)]
 pub(crate) enum ToHome {
@@ -68,6 +81,9 @@ pub(crate) struct Gap {
     /// The last id it has; none when it is not known.
     pub(crate) from: Option<Box<str>>,
     pub(crate) reason: GapReason,
+    /// Where to resume from now on, when no event follows whose id would say so: or the same gap would be
+    /// told at every reconnect.
+    pub(crate) id: Option<Box<str>>,
 }
 
 /// Where the answer to a publish belongs.

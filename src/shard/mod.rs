@@ -39,7 +39,7 @@ use crate::arena::{Arena, Key};
 use crate::clock::{Date, unix_s};
 use crate::config::SlowPolicy;
 use crate::shard::fanout::{Fanout, FanoutLimits};
-use crate::shard::home::{Home, HomeLimits};
+use crate::shard::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
 use crate::shard::mailbox::{Doors, Inside, Mailbox};
 use crate::shard::message::{Control, Message, Post, ShardId};
 use crate::shard::pipeline::Pipeline;
@@ -47,8 +47,9 @@ use crate::shard::stream::Newcomer;
 use crate::shared::Shared;
 use crate::stats::ShardStats;
 
-/// Messages handled in one turn: about 1 ms of work, so that sends and reads are never held up for longer.
-const MESSAGES_PER_TURN: usize = 2048;
+/// Work of one turn, in [`Message::work`]: about 1 ms of it, so that sends and reads are never held up for
+/// longer.
+const WORK_PER_TURN: usize = 2048;
 /// Sends started in one turn: about 1 ms of the kernel's work at 4 us each.
 const SENDS_PER_TURN: usize = 256;
 /// The sweep goes round once in a second at most, in so many parts that none is felt.
@@ -86,8 +87,9 @@ pub(crate) enum Phase {
 
 impl Shard {
     pub(crate) fn new(id: ShardId, shared: Arc<Shared>, inside: Inside, doors: Doors) -> Rc<Self> {
-        let home = Home::new(shared.epoch, home_limits(&shared));
-        let fanout = Fanout::new(id, shared.shards, fanout_limits(&shared), fastrand::u64(..));
+        let home = Home::new(shared.epoch, home_limits(&shared), Arc::clone(&shared.memory));
+        let memory = Arc::clone(&shared.memory);
+        let fanout = Fanout::new(id, shared.shards, fanout_limits(&shared), memory, fastrand::u64(..));
         Rc::new(Shard {
             id,
             home: RefCell::new(home),
@@ -124,8 +126,10 @@ impl Shard {
     /// Drains the mailbox, makes blocks of what topics gained, and starts their sends. Returns whether more
     /// is waiting.
     fn turn(&self) -> bool {
-        for _ in 0..MESSAGES_PER_TURN {
+        let mut work = 0;
+        while work < WORK_PER_TURN {
             let Some(message) = self.mailbox.take() else { break };
+            work += message.work();
             self.handle(message);
         }
         let more_sends = {
@@ -174,26 +178,25 @@ impl Shard {
         }
     }
 
-    /// Keeps histories and logs of all shards together under their limit: histories give way first, and a log
-    /// only when the logs alone are past it, because that costs a subscriber its connection.
+    /// Keeps what the whole server holds under its limit: histories give way first, oldest events first. What
+    /// slow clients hold is the sweep's business, because it costs them their connection.
     fn keep_to_memory(&self) {
-        let memory_bytes_max = self.shared.config.history.memory_bytes_max as u64;
-        let (mut home, mut fanout) = (self.home.borrow_mut(), self.fanout.borrow_mut());
-        let stats = self.stats();
+        let (memory, stats) = (&self.shared.memory, self.stats());
+        let mut home = self.home.borrow_mut();
         stats.history_bytes.set(home.bytes() as u64);
-        stats.log_bytes.set(fanout.log_bytes() as u64);
-        let logs = self.shared.stats.sum(|shard| &shard.log_bytes);
-        let histories = self.shared.stats.sum(|shard| &shard.history_bytes);
-        if histories > 0 && logs + histories > memory_bytes_max {
-            // Each home gives its share: were it the whole excess, all would give it at once.
-            let excess = logs + histories - memory_bytes_max;
-            let share = u128::from(excess) * home.bytes() as u128 / u128::from(histories);
-            home.release(share as usize + 1);
-            stats.history_bytes.set(home.bytes() as u64);
+        let histories = self.shared.stats.sum(|shard| &shard.history_bytes) as usize;
+        // A history is accounted for with more than its bytes, and held bytes are not only histories'.
+        let excess = memory.bytes().max(histories).saturating_sub(memory.bytes_max());
+        let oldest_ms = home.oldest_at_ms().unwrap_or(u64::MAX);
+        stats.history_oldest_ms.set(oldest_ms);
+        if excess == 0 || histories == 0 {
+            return;
         }
-        if logs > memory_bytes_max {
-            fanout.trim_largest();
-            stats.log_bytes.set(fanout.log_bytes() as u64);
+        // The home with the oldest event gives it all; others help when it does not come round to it.
+        let is_oldest = oldest_ms <= self.shared.stats.least(|shard| &shard.history_oldest_ms);
+        if is_oldest || excess > memory.bytes_max() / 8 {
+            home.release(excess);
+            stats.history_bytes.set(home.bytes() as u64);
         }
     }
 
@@ -267,6 +270,7 @@ fn home_limits(shared: &Shared) -> HomeLimits {
         history_age_max_ms: millis(history.age_max),
         // Topics spread evenly over homes by a keyed hash, so each may have its share.
         topics_max: shared.config.topics_max.div_ceil(shared.shards),
+        page_frames_max: PAGE_FRAMES_MAX,
     }
 }
 

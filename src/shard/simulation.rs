@@ -20,12 +20,13 @@ use crate::arena::Key;
 use crate::budget::Budget;
 use crate::event::{EventLimits, Events};
 use crate::event_id::Epoch;
+use crate::memory::Memory;
 use crate::shard::fanout::{Fanout, FanoutLimits, Fault, Subscription};
 use crate::shard::home::{Home, HomeLimits};
 use crate::shard::message::{Message, Post, ShardId, Ticket, ToFanout, ToHome};
 use crate::shard::subscriber::{Next, Opening};
 use crate::shard::wire::Framing;
-use crate::topic::{Topic, TopicHasher};
+use crate::topic::Topic;
 use client::{Client, Flag, HEAD, Model, REFUSAL, Stream};
 
 /// A bug put in on purpose, to see that it is found.
@@ -68,6 +69,7 @@ impl World {
             history_bytes_max: random.choice([2_000, 1 << 20]).unwrap(),
             history_age_max_ms: random.choice([300, 1 << 40]).unwrap(),
             topics_max: if may_forget { 1 } else { 100 },
+            page_frames_max: random.choice([1, 3, 1000]).unwrap(),
         };
         let fanout_limits = FanoutLimits {
             lag_bytes_max: random.choice([200, 2_000, 1 << 20]).unwrap(),
@@ -78,12 +80,11 @@ impl World {
             retry_min_ms: 1,
             retry_max_ms: 9,
         };
-        let hasher = TopicHasher::new();
-        let topics: Vec<_> = (0..topics_count)
-            .map(|n| Topic::parse(format!("topicnumber{n}").as_bytes(), &hasher).unwrap())
-            .collect();
+        let memory = Memory::new(usize::MAX);
+        let topics: Vec<_> =
+            (0..topics_count).map(|n| Topic::hashed(&format!("topicnumber{n}"), random.u64(..))).collect();
         let fanout = |shard: usize| {
-            let mut fanout = Fanout::new(shard as ShardId, shards, fanout_limits, seed);
+            let mut fanout = Fanout::new(shard as ShardId, shards, fanout_limits, Arc::clone(&memory), seed);
             if let Canary::Fanout(fault) = canary {
                 fanout.fault = fault;
             }
@@ -91,7 +92,7 @@ impl World {
         };
         World {
             now_ms: 0,
-            homes: (0..shards).map(|_| Home::new(epoch, home_limits)).collect(),
+            homes: (0..shards).map(|_| Home::new(epoch, home_limits, Arc::clone(&memory))).collect(),
             fanouts: (0..shards).map(fanout).collect(),
             channels: (0..shards).map(|_| (0..shards).map(|_| VecDeque::new()).collect()).collect(),
             model: Model { ordered: vec![Vec::new(); topics.len()], place: HashMap::new() },
@@ -207,13 +208,11 @@ impl World {
     }
 
     fn trim(&mut self, shard: usize) {
-        match self.random.u8(0..3) {
-            0 => self.homes[shard].expire(self.now_ms),
-            1 => {
-                let bytes = self.random.usize(0..2_000);
-                self.homes[shard].release(bytes);
-            }
-            _ => self.fanouts[shard].trim_largest(),
+        if self.random.bool() {
+            self.homes[shard].expire(self.now_ms);
+        } else {
+            let bytes = self.random.usize(0..2_000);
+            self.homes[shard].release(bytes);
         }
     }
 
@@ -314,6 +313,8 @@ impl World {
             assert_eq!(fanout.log_bytes(), 0, "a log keeps what everybody was sent");
             fanout.close_streams();
         }
+        // Whoever was refused in the middle of a replay was told already.
+        self.clients.iter_mut().for_each(|client| client.farewell = false);
         let open: Vec<_> = self.clients.iter().map(|client| client.stream.is_some()).collect();
         self.come_to_rest(false);
         for (client, was_open) in self.clients.iter().zip(open) {

@@ -51,6 +51,7 @@ pub(crate) async fn begin(
     let Subscribe { topic, last_event_id, expires_s } = subscribe;
     let subscription = Subscription { topic, framing, last_event_id, expires_s, opening };
     let key = shard.with_fanout(|fanout, now_ms, out| fanout.subscribe(subscription, now_ms, out));
+    shard.stats().clients.add(1);
     shard.newcomers.borrow_mut().push(Newcomer { stream, key, received, open });
     shard.newcomer.notify_one();
     None
@@ -88,7 +89,6 @@ pub(crate) async fn run_all(shard: &Shard) {
 /// `async fn`, which would hold its arguments twice, and a send is boxed, which costs 1 % of one.
 fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
     let Newcomer { stream, key, mut received, open } = newcomer;
-    shard.stats().clients.add(1);
     async move {
         {
             // The smallest buffer: it lies idle for the whole life of the connection.

@@ -217,7 +217,8 @@ impl Subscriber {
         }
     }
 
-    /// Home has no room for its topic: it is sent the refusal, or `text` in the middle of a replay, and closed.
+    /// Home has no room for its topic: it is sent the refusal, or `text` in the middle of a replay, and
+    /// closed.
     pub(crate) fn refused(&mut self, text: &str) {
         match std::mem::replace(&mut self.stage, Stage::Replaying) {
             Stage::Joining(opening) => {
@@ -311,7 +312,8 @@ impl Subscriber {
     fn skip_to_tail(&mut self, log: &mut Log, epoch: Option<Epoch>) {
         self.stage = Stage::Live(log.attach());
         let from = epoch.map(|epoch| epoch.text(self.sent).into());
-        let gap = Gap { from, reason: GapReason::Slow };
+        // No id: coming back, it may still get from the history what it was too slow for.
+        let gap = Gap { from, reason: GapReason::Slow, id: None };
         self.framing.frame([gap_event(&gap)], &mut self.pending.get_or_insert_default().buffers);
     }
 

@@ -76,7 +76,8 @@ impl Framing {
 /// Tells a subscriber that events are missing here: `event: gap` and the reason in JSON.
 pub(crate) fn gap_event(gap: &Gap) -> Bytes {
     let data = serde_json::json!({ "from": gap.from.as_deref(), "reason": gap.reason.name() });
-    Bytes::from(format!("event:gap\ndata:{data}\n\n"))
+    let id = gap.id.as_ref().map_or(String::new(), |id| format!("id:{id}\n"));
+    Bytes::from(format!("event:gap\ndata:{data}\n{id}\n"))
 }
 
 /// Tells EventSource when to come back (WHATWG HTML, section 9.2.6, `retry`).
@@ -109,7 +110,9 @@ mod tests {
 
     #[test]
     fn an_id_with_quotes_cannot_break_the_gap_event() {
-        let gap = Gap { from: Some("a\"b".into()), reason: GapReason::Unknown };
+        let gap = Gap { from: Some("a\"b".into()), reason: GapReason::Unknown, id: None };
         assert_eq!(gap_event(&gap), "event:gap\ndata:{\"from\":\"a\\\"b\",\"reason\":\"unknown\"}\n\n");
+        let gap = Gap { id: Some("7-1".into()), ..gap };
+        assert!(gap_event(&gap).ends_with(b"}\nid:7-1\n\n"));
     }
 }

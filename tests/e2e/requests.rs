@@ -780,8 +780,20 @@ fn a_subscriber_that_reconnects_again_and_again_misses_nothing_and_sees_nothing_
 
 /// A gap's data.
 fn gap(event: &Event) -> Value {
-    assert_eq!((&*event.name, &*event.id), ("gap", ""), "{event:?}");
+    assert_eq!(event.name, "gap", "{event:?}");
     serde_json::from_str(&event.data).unwrap()
+}
+
+#[test]
+fn a_gap_behind_which_nothing_is_kept_is_told_once() {
+    let server = Server::start(&["--heartbeat", "200ms"]);
+    let mut stream = Stream::open_with(&server, "/subscribe/gaponce01", &["Last-Event-ID: never"]);
+    let told = stream.event();
+    assert_eq!(gap(&told), json!({"from": "never", "reason": "unknown"}));
+    let field = format!("Last-Event-ID: {}", told.id);
+    let mut stream = Stream::open_with(&server, "/subscribe/gaponce01", &[&field]);
+    server.post("/publish/gaponce01", "data: 1");
+    assert_eq!(stream.event().data, "1");
 }
 
 #[test]

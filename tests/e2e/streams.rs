@@ -574,7 +574,7 @@ fn history_age_bounds_what_is_replayed() {
     publish(&server, TOPIC, "data: old");
     eventually("they are dropped", || (server.stats()["history_bytes"] == 0).then_some(()));
     let mut stream = resume(&server, TOPIC, &first);
-    assert_eq!(stream.event().lines, trimmed_gap(&first));
+    assert!(stream.event().lines.starts_with(&trimmed_gap(&first)));
     publish(&server, TOPIC, "data: new");
     assert_eq!(stream.event().data, "new");
 }
@@ -603,7 +603,7 @@ fn history_memory_bounds_what_all_topics_replay_together() {
     });
     // The oldest are gone, the newest is not.
     let mut stream = resume(&server, &topic(0), &first);
-    assert_eq!(stream.event().lines, trimmed_gap(&first));
+    assert!(stream.event().lines.starts_with(&trimmed_gap(&first)));
     publish(&server, &topic(0), "data: new");
     assert_eq!(stream.event().data, "new");
     let mut stream = Stream::open(&server, &format!("/subscribe/{}?lastEventId=0", topic(19)));

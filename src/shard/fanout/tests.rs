@@ -19,6 +19,9 @@ const LIMITS: FanoutLimits = FanoutLimits {
     retry_max_ms: 20,
 };
 
+/// More than any test holds, but for the one about it.
+const MEMORY_BYTES: usize = 100_000;
+
 /// Counts wake-ups.
 #[derive(Default)]
 struct Bell(AtomicUsize);
@@ -41,7 +44,7 @@ struct Tester {
 impl Tester {
     fn new(limits: FanoutLimits) -> Self {
         Tester {
-            fanout: Fanout::new(0, 1, limits, 0),
+            fanout: Fanout::new(0, 1, limits, Memory::new(MEMORY_BYTES), 0),
             hasher: TopicHasher::new(),
             bell: Arc::default(),
             out: Vec::new(),
@@ -306,17 +309,18 @@ fn a_block_larger_than_the_lag_reaches_those_who_keep_up() {
 }
 
 #[test]
-fn logs_that_hold_too_much_together_are_halved_largest_first() {
-    let mut tester = Tester::new(FanoutLimits { lag_bytes_max: 1 << 20, ..LIMITS });
-    let (small, large) = (tester.idle(1, u64::MAX), tester.idle(2, u64::MAX));
-    for _ in 0..10 {
-        tester.gain(1, "x");
-        tester.gain(2, &"x".repeat(100));
-        tester.fanout.seal_all();
-    }
-    tester.fanout.trim_largest();
-    assert_eq!(tester.send(large), "CLOSE");
-    assert_eq!(tester.send(small), "x".repeat(10));
+fn while_too_much_is_held_a_send_has_less_time() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.idle(1, u64::MAX);
+    tester.gain(1, &"x".repeat(MEMORY_BYTES + 1));
+    tester.fanout.seal_all();
+    assert_eq!(tester.send(key).len(), MEMORY_BYTES + 1);
+    tester.now_ms = SEND_TIMEOUT_OVER_MS;
+    tester.sweep(0);
+    assert_eq!(tester.send(key), "");
+    tester.now_ms = SEND_TIMEOUT_OVER_MS + 1;
+    tester.sweep(0);
+    assert_eq!(tester.send(key), "CLOSE");
 }
 
 #[test]

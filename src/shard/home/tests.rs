@@ -5,8 +5,13 @@ use crate::event::EventLimits;
 use crate::shard::message::Ticket;
 use crate::topic::TopicHasher;
 
-const LIMITS: HomeLimits =
-    HomeLimits { history_events_max: 3, history_bytes_max: 1 << 20, history_age_max_ms: 1000, topics_max: 2 };
+const LIMITS: HomeLimits = HomeLimits {
+    history_events_max: 3,
+    history_bytes_max: 1 << 20,
+    history_age_max_ms: 1000,
+    topics_max: 2,
+    page_frames_max: 1000,
+};
 
 type Answer = Result<Published, PublishError>;
 
@@ -20,7 +25,12 @@ struct Tester {
 impl Tester {
     fn new(limits: HomeLimits) -> Self {
         let key = Arena::default().insert(());
-        Tester { home: Home::new(Epoch::at(9), limits), hasher: TopicHasher::new(), key, now_ms: 0 }
+        Tester {
+            home: Home::new(Epoch::at(9), limits, Memory::new(usize::MAX)),
+            hasher: TopicHasher::new(),
+            key,
+            now_ms: 0,
+        }
     }
 
     fn topic(&self, n: usize) -> Topic {

@@ -117,6 +117,12 @@ impl Client {
         if event.starts_with("event:gap\n") {
             self.gap_told = true;
             self.gaps += 1;
+            if let Some(id) = id(event) {
+                // It stands for all that was lost: resuming after it, nothing before it is expected any more.
+                self.last_id = Some(id);
+                self.first_min = self.expected.take().unwrap_or(self.first_min);
+                self.first_max = Some(model.ordered[self.topic].len());
+            }
             return;
         }
         let place = model.place[&number(event)];
@@ -158,6 +164,10 @@ impl Client {
             ),
         }
     }
+}
+
+fn id(event: &str) -> Option<String> {
+    event.lines().filter_map(|line| line.strip_prefix("id:")).next_back().map(str::to_owned)
 }
 
 fn number(event: &str) -> u64 {

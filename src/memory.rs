@@ -1,0 +1,84 @@
+//! The bytes of events that are held anywhere: in histories, in logs, and in sends that a client is slow to
+//! take.
+//!
+//! They are counted where they live. A frame that its history dropped may still be under way to a stalled
+//! client, and what is under way is held all the same.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+
+/// Bytes held by the whole server, and how many may be.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    bytes_max: usize,
+    bytes: AtomicUsize,
+}
+
+impl Memory {
+    pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
+        Arc::new(Memory { bytes_max, bytes: AtomicUsize::new(0) })
+    }
+
+    /// Shares `bytes`, counted until the last handle to them is gone.
+    pub(crate) fn share(self: &Arc<Self>, bytes: Vec<u8>) -> Bytes {
+        // Relaxed: a count orders nothing.
+        self.bytes.fetch_add(bytes.capacity(), Ordering::Relaxed);
+        Bytes::from_owner(Held { bytes, memory: Arc::clone(self) })
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Past the limit: whatever can give way does.
+    pub(crate) fn is_over(&self) -> bool {
+        self.bytes() > self.bytes_max
+    }
+
+    /// Past twice the limit, which is where nothing is added any more: publishers wait.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.bytes() / 2 > self.bytes_max
+    }
+}
+
+/// Counted bytes.
+struct Held {
+    bytes: Vec<u8>,
+    memory: Arc<Memory>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.memory.bytes.fetch_sub(self.bytes.capacity(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_held_until_the_last_handle_is_gone() {
+        let memory = Memory::new(3);
+        let bytes = memory.share(vec![1, 2, 3, 4]);
+        let part = bytes.slice(1..2);
+        drop(bytes);
+        assert!(memory.is_over() && !memory.is_exhausted());
+        let more = memory.share(vec![0; 4]);
+        assert!(memory.is_exhausted());
+        drop((part, more));
+        assert_eq!(memory.bytes(), 0);
+    }
+}
