@@ -395,6 +395,9 @@ impl<'c> Connection<'c> {
     }
 
     fn push(&mut self, request: Request, answer: Answer) {
+        if let Answer::Refused(refusal) = &answer {
+            tracing::debug!(shard = self.shard.id, %refusal, "refused");
+        }
         let closes = matches!(&answer, Answer::Refused(refusal) if refusal.close);
         self.last_request_seen |= closes || !request.keep_alive;
         self.pipeline.push(request, answer);

@@ -2,7 +2,7 @@
 //!
 //! Unbounded in form and never full: a shard that waited for another's mailbox could wait for itself. What
 //! may lie in all of them together is bounded by the [`Budget`](crate::budget::Budget), taken before a
-//! publish is posted.
+//! publish is posted; beside publishes there is at most one question of each subscriber, or its answer.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

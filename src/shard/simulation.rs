@@ -65,7 +65,7 @@ impl World {
         let epoch = Epoch::at(1_000_000 + seed);
         let may_forget = random.u8(0..5) == 0;
         let home_limits = HomeLimits {
-            history_events_max: random.choice([5, 40, 1000]).unwrap(),
+            history_events_max: random.choice([0, 5, 40, 1000]).unwrap(),
             history_bytes_max: random.choice([2_000, 1 << 20]).unwrap(),
             history_age_max_ms: random.choice([300, 1 << 40]).unwrap(),
             topics_max: if may_forget { 1 } else { 100 },
@@ -73,7 +73,7 @@ impl World {
         };
         let fanout_limits = FanoutLimits {
             lag_bytes_max: random.choice([200, 2_000, 1 << 20]).unwrap(),
-            epoch: Some(epoch),
+            epoch: (home_limits.history_events_max > 0).then_some(epoch),
             skip_slow: random.bool(),
             heartbeat_ms: 100,
             send_timeout_ms: 1_000,
@@ -95,7 +95,11 @@ impl World {
             homes: (0..shards).map(|_| Home::new(epoch, home_limits, Arc::clone(&memory))).collect(),
             fanouts: (0..shards).map(fanout).collect(),
             channels: (0..shards).map(|_| (0..shards).map(|_| VecDeque::new()).collect()).collect(),
-            model: Model { ordered: vec![Vec::new(); topics.len()], place: HashMap::new() },
+            model: Model {
+                ordered: vec![Vec::new(); topics.len()],
+                place: HashMap::new(),
+                with_ids: home_limits.history_events_max > 0,
+            },
             clients: (0..random.usize(1..=12))
                 .map(|_| Client { topic: random.usize(0..topics.len()), ..Client::default() })
                 .collect(),

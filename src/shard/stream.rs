@@ -43,12 +43,14 @@ pub(crate) async fn begin(
     let opening = shard.opening(request, framing);
     let open = Streams::open(&shard.shared).filter(|_| shard.phase() == Phase::Serving);
     let Some(open) = open else {
+        tracing::debug!(shard = shard.id, topic = subscribe.topic.name(), "stream refused");
         shard.stats().refused.add(1);
         let write = stream.write_all(opening.refusal);
         let _ = timeout(shard.shared.config.stream.send_timeout, write).await;
         return Some(stream);
     };
     let Subscribe { topic, last_event_id, expires_s } = subscribe;
+    tracing::debug!(shard = shard.id, topic = topic.name(), ?last_event_id, "stream opens");
     let subscription = Subscription { topic, framing, last_event_id, expires_s, opening };
     let key = shard.with_fanout(|fanout, now_ms, out| fanout.subscribe(subscription, now_ms, out));
     shard.stats().clients.add(1);
@@ -113,6 +115,7 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
         }
         // What is still under way in the kernel ends with this, and frees its buffers and the descriptor.
         let _ = stream.shutdown(Shutdown::Both);
+        tracing::debug!(shard = shard.id, clients = shard.stats().clients.value(), "stream ends");
         shard.with_fanout(|fanout, _, out| fanout.leave(key, out));
         shard.stats().clients.subtract(1);
         drop(open);
