@@ -23,7 +23,7 @@
 //! - **Too slow is a place as well.** A log keeps a block only while a cursor is at or before it, and is
 //!   trimmed at a limit. A subscriber it is trimmed past is cut, or skipped forward and told so.
 //! - **Decide without I/O.** Requests, events, tokens, homes, logs and cursors take bytes and the time, and
-//!   return what to do. Only `server`, `host` and five files of `shard` know threads, sockets or the runtime.
+//!   return what to do. Only `server`, `host` and six files of `shard` know threads, sockets or the runtime.
 //!   So a seeded simulation can run several shards in one thread against a naive model.
 //! - **Memory is bounded at the door.** No shard waits for another's mailbox. A publish takes room from one
 //!   budget before it is posted, and gives it back when the last shard has taken it in; without room its

@@ -2,15 +2,13 @@
 
 use std::future::poll_fn;
 use std::net::Shutdown;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_uring::BufResult;
-use tokio_uring::buf::{BoundedBuf, Slice};
 use tokio_uring::net::TcpStream;
 
 use crate::arena::Key;
@@ -19,15 +17,12 @@ use crate::clock::unix_s;
 use crate::event::{EventLimits, Events};
 use crate::http::{BodyLength, Extra, Head, HttpLimits, Method, Refusal, RequestReader, Status, Version};
 use crate::routes::{self, Action, BodyForm, Publish, Subscribe};
+use crate::shard::input::{Input, READ_BYTES_MAX};
 use crate::shard::message::{Message, Post, Ticket, ToHome};
 use crate::shard::pipeline::{Answer, Encoding, Pipeline, Request};
 use crate::shard::{Phase, Shard, stream};
 use crate::topic::Topic;
 
-/// The first read of a connection: a browser's request fits, and 15,000 of them at once take 30 MB.
-const READ_BYTES_MIN: usize = 2 << 10;
-/// A connection that fills its reads gets larger ones: 64 KiB hold some 300 pipelined publishes.
-const READ_BYTES_MAX: usize = 64 << 10;
 /// Bodies up to here are copied out of the read buffer, 30 ns for a usual one; a larger one holds at most
 /// four times its size.
 const COPIED_BODY_BYTES: usize = READ_BYTES_MAX / 4;
@@ -48,6 +43,7 @@ const EVENTS_MAX: usize = 4096;
 const HEADERS_MAX: usize = 100;
 /// How long a connection that was refused is read from, so that the refusal is not lost to a reset.
 const LINGER: Duration = Duration::from_secs(1);
+const LINGER_READ_BYTES: usize = 2 << 10;
 
 /// Serves a connection until it closes or becomes a stream.
 pub(crate) async fn run(shard: Rc<Shard>, stream: TcpStream) {
@@ -87,12 +83,7 @@ struct Connection<'c> {
     pipeline: Rc<Pipeline>,
     key: Key,
     reader: RequestReader,
-    buffer: BytesMut,
-    /// Never dropped while under way: what it reads would be lost.
-    read: Option<Read<'c>>,
-    /// Bytes in the buffer when it was lent to the read.
-    lent_bytes: usize,
-    read_bytes: usize,
+    input: Input<'c>,
     stage: Stage,
     /// When the stage began.
     since: Instant,
@@ -102,8 +93,6 @@ struct Connection<'c> {
     /// What is ready is sent before anything more is parsed.
     must_flush: bool,
 }
-
-type Read<'c> = Pin<Box<dyn Future<Output = BufResult<usize, Slice<BytesMut>>> + 'c>>;
 
 /// What the connection is in the middle of.
 enum Stage {
@@ -159,10 +148,7 @@ impl<'c> Connection<'c> {
             pipeline,
             key,
             reader: RequestReader::new(limits),
-            buffer: BytesMut::new(),
-            read: None,
-            lent_bytes: 0,
-            read_bytes: READ_BYTES_MIN,
+            input: Input::new(stream),
             stage: Stage::Head,
             since: Instant::now(),
             last_request_seen: false,
@@ -175,7 +161,7 @@ impl<'c> Connection<'c> {
         loop {
             // While a read is under way it holds the buffer.
             self.must_flush = false;
-            while self.read.is_none() && !self.must_flush && self.step() {}
+            while !self.input.is_reading() && !self.must_flush && self.step() {}
             match self.flush().await {
                 Flushed::Nothing => {}
                 // The room this made may be all that a request in the buffer waits for.
@@ -185,9 +171,9 @@ impl<'c> Connection<'c> {
             if self.pipeline.len() == 0 {
                 if let Stage::Subscribe(..) = self.stage {
                     let Stage::Subscribe(request, subscribe) = self.stage else { return End::Closed };
-                    return End::Subscribe(request, subscribe, self.buffer.len());
+                    return End::Subscribe(request, subscribe, self.input.bytes());
                 }
-                let is_between = matches!(self.stage, Stage::Head) && self.unparsed_bytes() == 0;
+                let is_between = matches!(self.stage, Stage::Head) && self.input.bytes() == 0;
                 if self.last_request_seen {
                     return End::Closed;
                 }
@@ -197,7 +183,12 @@ impl<'c> Connection<'c> {
                 }
             }
             match self.wait().await {
-                Woken::Read(Ok(bytes)) if bytes > 0 => {}
+                Woken::Read(Ok(bytes)) if bytes > 0 => {
+                    if self.input.bytes() == bytes && matches!(self.stage, Stage::Head) {
+                        // The first bytes of a head.
+                        self.since = Instant::now();
+                    }
+                }
                 // The client sends no more; what it asked is still answered, but for what it broke off.
                 Woken::Read(Ok(_)) => {
                     self.stage = Stage::Head;
@@ -219,7 +210,7 @@ impl<'c> Connection<'c> {
         match std::mem::replace(&mut self.stage, Stage::Head) {
             Stage::Head => self.step_head(),
             Stage::Body { request, publish, upload, full } => self.step_body(request, publish, upload, full),
-            Stage::Skip { request, answer } => match self.reader.skip_body(&mut self.buffer) {
+            Stage::Skip { request, answer } => match self.reader.skip_body(&mut self.input.buffer) {
                 Ok(true) => {
                     self.since = Instant::now();
                     self.push(request, answer);
@@ -239,7 +230,7 @@ impl<'c> Connection<'c> {
         if self.pipeline.len() >= self.shard.shared.config.http.unanswered_max {
             return false;
         }
-        let head = match self.reader.head(&mut self.buffer) {
+        let head = match self.reader.head(&mut self.input.buffer) {
             Ok(Some(head)) => head,
             Ok(None) => return false,
             Err(refusal) => {
@@ -308,7 +299,7 @@ impl<'c> Connection<'c> {
         mut upload: Option<Charge>,
         full: Option<Instant>,
     ) -> bool {
-        match self.reader.body(&mut self.buffer) {
+        match self.reader.body(&mut self.input.buffer) {
             Ok(Some(body)) => self.publish(request, publish, body, upload),
             Ok(None) => {
                 let has_room = self.charge_upload(&mut upload);
@@ -321,7 +312,7 @@ impl<'c> Connection<'c> {
 
     /// Charges what a body holds while it arrives; false when there is no room for it.
     fn charge_upload(&self, upload: &mut Option<Charge>) -> bool {
-        let held = self.reader.body_bytes_held(&self.buffer);
+        let held = self.reader.body_bytes_held(&self.input.buffer);
         if held <= FREE_UPLOAD_BYTES {
             return true;
         }
@@ -345,9 +336,7 @@ impl<'c> Connection<'c> {
             events_max: EVENTS_MAX,
         };
         if body.len() > READ_BYTES_MAX {
-            // What is left of the buffer shares the large body's memory: a kept connection would hold it for
-            // as long as it is idle.
-            self.buffer = BytesMut::from(&self.buffer[..]);
+            self.input.detach();
         }
         // A small body must not keep the read buffer it came in while it lies in a mailbox.
         let body = if body.len() <= COPIED_BODY_BYTES { Bytes::copy_from_slice(&body) } else { body };
@@ -439,29 +428,17 @@ impl<'c> Connection<'c> {
                 Stage::Body { full: None, .. } | Stage::Skip { .. } => true,
                 Stage::Body { .. } | Stage::Blocked { .. } | Stage::Subscribe(..) => false,
             };
-        if may_read && self.read.is_none() {
-            if self.buffer.is_empty() && self.pipeline.len() == 0 {
-                // Between requests a connection holds no more than it came with.
-                self.buffer = BytesMut::new();
-                self.read_bytes = READ_BYTES_MIN;
+        if may_read && !self.input.is_reading() {
+            if self.pipeline.len() == 0 {
+                self.input.rest();
             }
-            self.buffer.reserve(self.read_bytes);
-            let buffer = std::mem::take(&mut self.buffer);
-            let end = buffer.len();
-            self.lent_bytes = end;
-            self.read = Some(Box::pin(self.stream.read(buffer.slice(end..))));
+            self.input.start();
         }
         let phase = self.shard.phase();
         let mut deadline = pin!(self.deadline().map(sleep_until));
         poll_fn(|cx| {
             self.pipeline.remember_waker(cx.waker());
-            if let Some(read) = &mut self.read
-                && let Poll::Ready((result, slice)) = read.as_mut().poll(cx)
-            {
-                self.read = None;
-                let is_first = slice.begin() == 0;
-                self.buffer = slice.into_inner();
-                self.grow_reads(&result, is_first);
+            if let Poll::Ready(result) = self.input.poll(cx) {
                 return Poll::Ready(Woken::Read(result));
             }
             if self.pipeline.is_ready() || self.shard.phase() != phase {
@@ -475,23 +452,12 @@ impl<'c> Connection<'c> {
         .await
     }
 
-    fn grow_reads(&mut self, result: &std::io::Result<usize>, is_first: bool) {
-        if let Ok(bytes) = result {
-            if *bytes >= self.read_bytes {
-                self.read_bytes = READ_BYTES_MAX;
-            }
-            if is_first && matches!(self.stage, Stage::Head) {
-                self.since = Instant::now();
-            }
-        }
-    }
-
     /// When patience ends with what the connection is in the middle of.
     fn deadline(&self) -> Option<Instant> {
         let http = &self.shard.shared.config.http;
         let patience = match self.stage {
             Stage::Head if self.pipeline.len() > 0 => return None,
-            Stage::Head if self.unparsed_bytes() > 0 || self.is_fresh => http.head_timeout,
+            Stage::Head if self.input.bytes() > 0 || self.is_fresh => http.head_timeout,
             Stage::Head => http.idle_timeout,
             Stage::Body { full: None, .. } | Stage::Skip { .. } => http.body_timeout,
             Stage::Body { .. } | Stage::Blocked { .. } => return Some(Instant::now() + BLOCKED_RETRY),
@@ -508,7 +474,7 @@ impl<'c> Connection<'c> {
         };
         let wait_max = self.shard.shared.config.mailbox.wait_max;
         match std::mem::replace(&mut self.stage, Stage::Head) {
-            Stage::Head if self.unparsed_bytes() > 0 => {
+            Stage::Head if self.input.bytes() > 0 => {
                 let request =
                     Request { version: Version::Http11, keep_alive: false, head_only: false, origin: None };
                 self.push(request, refused("head"));
@@ -531,11 +497,6 @@ impl<'c> Connection<'c> {
         }
         true
     }
-
-    /// Bytes that arrived and belong to no complete request.
-    fn unparsed_bytes(&self) -> usize {
-        if self.read.is_some() { self.lent_bytes } else { self.buffer.len() }
-    }
 }
 
 /// For JSON a final line end means nothing, and `curl -d @file` often sends one.
@@ -554,7 +515,7 @@ fn without_final_line_end(mut body: Bytes) -> Bytes {
 async fn linger(stream: &TcpStream) {
     let _ = stream.shutdown(Shutdown::Write);
     let drain = async {
-        let mut buffer = Vec::with_capacity(READ_BYTES_MIN);
+        let mut buffer = Vec::with_capacity(LINGER_READ_BYTES);
         let mut result = Ok(1);
         while matches!(result, Ok(bytes) if bytes > 0) {
             (result, buffer) = stream.read(buffer).await;

@@ -5,11 +5,11 @@
 //! | [`message`], [`mailbox`] | what shards say to one another, and the only door between them |
 //! | [`home`], [`history`] | the one writer of each topic: ids, frames, replay |
 //! | [`fanout`], [`subscriber`], [`log`], [`wire`] | who is sent what next, and in which bytes |
-//! | [`connection`], [`pipeline`] | requests and their answers, in order |
+//! | [`connection`], [`input`], [`pipeline`] | requests, their bytes, and their answers, in order |
 //! | [`stream`] | a subscriber's socket |
 //! | [`accept`] | the listener |
 //!
-//! Only this file, `mailbox`, `connection`, `stream` and `accept` know the runtime; the rest decides without
+//! Only this file, `mailbox`, `connection`, `input`, `stream` and `accept` know the runtime; the rest decides without
 //! I/O.
 
 pub(crate) mod accept;
@@ -17,6 +17,7 @@ mod connection;
 pub(crate) mod fanout;
 pub(crate) mod history;
 pub(crate) mod home;
+mod input;
 pub(crate) mod log;
 pub(crate) mod mailbox;
 pub(crate) mod message;
