@@ -422,7 +422,9 @@ impl<'c> Connection<'c> {
 
     /// Waits for bytes, answers or the deadline, whichever comes first.
     async fn wait(&mut self) -> Woken {
+        // What must be flushed first has requests behind it in the buffer, which a read would take away.
         let may_read = !self.last_request_seen
+            && !self.must_flush
             && match self.stage {
                 Stage::Head => self.pipeline.len() < self.shard.shared.config.http.unanswered_max,
                 Stage::Body { full: None, .. } | Stage::Skip { .. } => true,
