@@ -206,7 +206,7 @@ pub(crate) enum EventError {
     NoEvent,
     /// A block with a field but no data, which no EventSource would dispatch.
     #[error(
-        "event {event} has no data: line; add one (`data:` alone will do), or remove the blank line before its data"
+        "event {event} has no data: line; write `data: ` before its text, or add ?wrap to the URL to publish the body as it is"
     )]
     NoData {
         /// Which event.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use esper::config::{Config, LogFormat};
+use esper::config::{Config, LogFormat, SecretPair};
 use esper::{Server, StartError};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     };
     start_log(&config);
     end_on_panic();
-    warn_if_open(&config);
+    warn(&config);
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -35,8 +35,13 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> Result<(), StartError> {
     let stop = stop_signal().map_err(StartError::Signal)?;
+    let [subscribing, publishing] =
+        [&config.auth.subscriber, &config.auth.publisher].map(|secret| match secret {
+            Some(_) if config.auth.enabled => "with a token",
+            _ => "by anybody",
+        });
     let server = Server::start(config)?;
-    tracing::info!(address = %server.address(), "listening on http://{}", server.address());
+    tracing::info!(address = %server.address(), subscribing, publishing, "listening on http://{}", server.address());
     while !stop.load(Ordering::Relaxed) {
         server.watch(SIGNAL_LATENCY)?;
     }
@@ -78,8 +83,20 @@ fn end_on_panic() {
     }));
 }
 
-fn warn_if_open(config: &Config) {
-    if config.auth.enabled && config.auth.publisher.is_none() && !config.bind.is_loopback() {
+/// Warns of what is dangerous or looks like a mistake.
+fn warn(config: &Config) {
+    for name in Config::unknown_variables() {
+        tracing::warn!("{name} is no variable of esper's and does nothing; --help names those there are");
+    }
+    let auth = &config.auth;
+    for (role, secret) in [("SUBSCRIBER", &auth.subscriber), ("PUBLISHER", &auth.publisher)] {
+        if secret.as_ref().is_some_and(SecretPair::is_short) {
+            tracing::warn!(
+                "ESPER_{role}_SECRET is shorter than 32 bytes and may be guessed; make one with: openssl rand -hex 32"
+            );
+        }
+    }
+    if auth.enabled && auth.publisher.is_none() && !config.bind.is_loopback() {
         tracing::warn!("****************************************************************");
         tracing::warn!("ANYBODY WHO REACHES {} CAN PUBLISH TO EVERY TOPIC", config.bind);
         tracing::warn!("set ESPER_PUBLISHER_SECRET, or say that it is meant with --no-auth");

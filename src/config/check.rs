@@ -23,6 +23,14 @@ impl Config {
         Self::parse(std::env::args_os(), &|name| std::env::var_os(name))
     }
 
+    /// Variables in the environment that begin as ours do and are none: typing errors, most likely, which
+    /// nobody reads.
+    pub fn unknown_variables() -> Vec<String> {
+        let names: Vec<String> =
+            std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+        layers::unknown(names.iter().map(String::as_str)).into_iter().map(str::to_owned).collect()
+    }
+
     /// The configuration of these arguments, of which the first is the program's name, and these variables.
     /// Reads nothing else but which CPUs this process may use.
     ///

@@ -81,6 +81,28 @@ pub(super) fn read(
     Ok((flags, names))
 }
 
+/// Of these names, those that look like variables of ours and are none: a typing error, most likely.
+pub(super) fn unknown<'n>(names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
+    const SECRETS: [&str; 4] = [
+        "ESPER_SUBSCRIBER_SECRET",
+        "ESPER_SUBSCRIBER_SECRET_PREVIOUS",
+        "ESPER_PUBLISHER_SECRET",
+        "ESPER_PUBLISHER_SECRET_PREVIOUS",
+    ];
+    let command = command();
+    let known: Vec<String> = command.get_arguments().filter_map(|arg| arg.get_long()).map(variable).collect();
+    names
+        .filter(|name| name.starts_with("ESPER_") && !SECRETS.contains(name))
+        // The first is the tests' own, the others are what Kubernetes sets for a service named esper, and
+        // images.
+        .filter(|name| {
+            let others = ["ESPER_TEST_", "ESPER_SERVICE_", "ESPER_PORT_", "ESPER_VERSION"];
+            !others.iter().any(|other| name.starts_with(other))
+        })
+        .filter(|name| !known.iter().any(|known| known == name))
+        .collect()
+}
+
 /// A variable's text, or the refusal of what is not UTF-8.
 pub(super) fn unicode(name: &str, value: OsString) -> Result<String, ConfigError> {
     value.into_string().map_err(|_| ConfigError::Usage(format!("{name}: not UTF-8; write it in UTF-8")))
@@ -222,6 +244,18 @@ mod tests {
             assert_eq!(flags.auth.no_auth, on, "{value}");
         }
         assert!(read_line("--no-auth", &[("ESPER_NO_AUTH", "false")]).unwrap().0.auth.no_auth);
+    }
+
+    #[test]
+    fn a_mistyped_variable_is_found_and_one_of_others_is_not() {
+        let names = [
+            "ESPER_HISTROY_AGE",
+            "ESPER_HISTORY_AGE",
+            "ESPER_PUBLISHER_SECRET",
+            "ESPER_PORT_3000_TCP",
+            "HOME",
+        ];
+        assert_eq!(unknown(names.into_iter()), ["ESPER_HISTROY_AGE"]);
     }
 
     #[test]

@@ -19,6 +19,14 @@ impl Secret {
     }
 }
 
+impl SecretPair {
+    /// Whether one of them is shorter than the 32 bytes that HS256 asks for (RFC 7518, section 3.2).
+    pub fn is_short(&self) -> bool {
+        let secrets = [Some(&self.current), self.previous.as_ref()];
+        secrets.into_iter().flatten().any(|secret| secret.expose().len() < 32)
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
