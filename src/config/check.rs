@@ -217,7 +217,7 @@ mod tests {
     fn the_defaults_are_allowed_when_they_are_written_out() {
         let written = "--bind 127.0.0.1 --port 3000 --cookie-name esper_token --history-events 1000 \
             --history-bytes 4MiB --history-age 10m --history-memory 256MiB --topics-max 100000 \
-            --heartbeat 15s --slow-lag 4MiB --slow-policy cut --send-timeout 30s --refuse-streams retry \
+            --heartbeat 15s --slow-lag 4MiB --slow-policy cut --send-timeout 20s --refuse-streams retry \
             --retry-min 1s --retry-max 5s --head-max 16KiB --body-max 1MiB --head-timeout 10s \
             --body-timeout 30s --idle-timeout 60s --unanswered-max 512 --cors-origin * --mailbox-bytes 64MiB \
             --mailbox-messages 65536 --mailbox-wait 1s --drain-delay 0s --drain-time 10s --log-format text \

@@ -197,7 +197,8 @@ impl Stream {
         heartbeat: Some(Duration::from_secs(15)),
         lag_bytes_max: 4 * MIB,
         slow_policy: SlowPolicy::Cut,
-        send_timeout: Duration::from_secs(30),
+        // A quarter more of it is less than two heartbeats, so that a dead peer is noticed within those.
+        send_timeout: Duration::from_secs(20),
         refuse: RefuseStreams::Retry,
         retry_min: Duration::from_secs(1),
         retry_max: Duration::from_secs(5),

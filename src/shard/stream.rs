@@ -101,6 +101,10 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
                 if received > RECEIVED_BYTES_MAX || shard.drive(key, &stream, &mut sending, cx).is_ready() {
                     return Poll::Ready(());
                 }
+                if sending.is_some() {
+                    // Asked again when it is sent: every look at the read is a cache miss or two.
+                    return Poll::Pending;
+                }
                 while let Poll::Ready((result, _)) = reading.as_mut().poll(cx) {
                     let bytes = result.unwrap_or(0);
                     received += bytes;
