@@ -211,10 +211,7 @@ impl ShardPlan {
         {
             tracing::warn!(shard = self.id, cpu = id, "cannot pin the shard to its CPU; it may move");
         }
-        let mut ring = tokio_uring::uring_builder();
-        ring.setup_cqsize(self.completions);
-        let mut builder = tokio_uring::builder();
-        let runtime = match tokio_uring::Runtime::new(builder.entries(SUBMISSIONS).uring_builder(&ring)) {
+        let runtime = match runtime(self.completions) {
             Ok(runtime) => runtime,
             Err(error) => {
                 let _ = ready.send(Err(StartError::Ring(error)));
@@ -244,6 +241,22 @@ impl ShardPlan {
             accepting.abort();
             failed.map_or(Ok(()), |error| Err(StartError::Shard(error.to_string())))
         })
+    }
+}
+
+/// A ring and its runtime, on the thread that is to use them.
+fn runtime(completions: u32) -> io::Result<tokio_uring::Runtime> {
+    let mut ring = tokio_uring::uring_builder();
+    ring.setup_cqsize(completions);
+    let without = ring.clone();
+    // Work that the kernel finishes meanwhile waits for our next call instead of interrupting us: half of the
+    // kernel's time for a connection that subscribes. Linux has it from 5.19 on.
+    ring.setup_coop_taskrun();
+    let start =
+        |ring| tokio_uring::Runtime::new(tokio_uring::builder().entries(SUBMISSIONS).uring_builder(ring));
+    match start(&ring) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => start(&without),
+        started => started,
     }
 }
 
