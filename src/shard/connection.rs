@@ -169,8 +169,7 @@ impl<'c> Connection<'c> {
                 Flushed::End(end) => return end,
             }
             if self.pipeline.len() == 0 {
-                if let Stage::Subscribe(..) = self.stage {
-                    let Stage::Subscribe(request, subscribe) = self.stage else { return End::Closed };
+                if let Stage::Subscribe(request, subscribe) = self.stage {
                     return End::Subscribe(request, subscribe, self.input.bytes());
                 }
                 let is_between = matches!(self.stage, Stage::Head) && self.input.bytes() == 0;
