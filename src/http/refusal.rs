@@ -41,6 +41,11 @@ impl Refusal {
         Self { close: true, ..Self::new(status, reason) }
     }
 
+    /// 503 for a limit that is reached for now: worth another try in a second.
+    pub(crate) fn unavailable(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Status::ServiceUnavailable, reason).with(Extra::RetryAfter(1))
+    }
+
     /// The same with a header field more.
     pub(crate) fn with(self, extra: Extra) -> Self {
         Self { extra: Some(extra), ..self }

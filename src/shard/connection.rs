@@ -15,7 +15,7 @@ use crate::arena::Key;
 use crate::budget::Charge;
 use crate::clock::unix_s;
 use crate::event::{EventLimits, Events};
-use crate::http::{BodyLength, Extra, Head, HttpLimits, Method, Refusal, RequestReader, Status, Version};
+use crate::http::{BodyLength, Head, HttpLimits, Method, Refusal, RequestReader, Status};
 use crate::routes::{self, Action, BodyForm, Publish, Subscribe};
 use crate::shard::input::{Input, READ_BYTES_MAX};
 use crate::shard::message::{Message, Post, Ticket, ToHome};
@@ -234,9 +234,7 @@ impl<'c> Connection<'c> {
             Ok(None) => return false,
             Err(refusal) => {
                 let origin = self.reader.refused_origin();
-                let request =
-                    Request { version: Version::Http11, keep_alive: false, head_only: false, origin };
-                return self.refuse(request, refusal);
+                return self.refuse(Request::unread(origin), refusal);
             }
         };
         self.is_fresh = false;
@@ -476,23 +474,20 @@ impl<'c> Connection<'c> {
         let wait_max = self.shard.shared.config.mailbox.wait_max;
         match std::mem::replace(&mut self.stage, Stage::Head) {
             Stage::Head if self.input.bytes() > 0 => {
-                let request =
-                    Request { version: Version::Http11, keep_alive: false, head_only: false, origin: None };
-                self.push(request, refused("head"));
+                self.push(Request::unread(None), refused("head"));
             }
             Stage::Head => return false,
             Stage::Body { request, full: Some(since), .. } if since.elapsed() >= wait_max => {
                 let reason = "too many large bodies are arriving at once; publish again later, or raise --mailbox-bytes";
-                let refusal = Refusal::closing(Status::ServiceUnavailable, reason);
-                self.push(request, Answer::Refused(refusal.with(Extra::RetryAfter(1))));
+                let refusal = Refusal { close: true, ..Refusal::unavailable(reason) };
+                self.push(request, Answer::Refused(refusal));
             }
             Stage::Body { request, full: None, .. } | Stage::Skip { request, .. } => {
                 self.push(request, refused("body"));
             }
             Stage::Blocked { request, since, .. } if since.elapsed() >= wait_max => {
                 let reason = "no room on the way between CPUs; publish again later, or raise --mailbox-bytes or --mailbox-messages";
-                let refusal = Refusal::new(Status::ServiceUnavailable, reason).with(Extra::RetryAfter(1));
-                self.push(request, Answer::Refused(refusal));
+                self.push(request, Answer::Refused(Refusal::unavailable(reason)));
             }
             stage => self.stage = stage,
         }

@@ -24,7 +24,7 @@ use crate::topic::{Topic, TopicMap};
 /// enough that a slow one holds little.
 const PAGE_BYTES_MAX: usize = 64 << 10;
 /// And so many frames: a page's handles (32 bytes each here, 16 more in the kernel's list) are what a
-/// replaying subscriber holds of its own, 6 KiB at most, and 2,048 joins in one turn stay a few milliseconds.
+/// replaying subscriber holds of its own, 6 KiB at most, and the pages of one turn stay about a millisecond.
 pub(crate) const PAGE_FRAMES_MAX: usize = 128;
 /// How many topics are looked at to find an idle one before a new topic is refused: bounds one publish's
 /// work.

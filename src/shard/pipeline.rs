@@ -8,7 +8,7 @@ use std::task::Waker;
 use bytes::Bytes;
 
 use crate::event_id::{Epoch, EventId};
-use crate::http::{self, Context, Cors, Extra, Refusal, Status, Version};
+use crate::http::{self, Context, Cors, Refusal, Status, Version};
 use crate::shard::message::{PublishError, Published};
 
 /// What of a request its answer depends on.
@@ -142,8 +142,7 @@ impl Answer {
                 http::encode(Status::Ok, JSON, &body, &cx, out);
             }
             Answer::Published(Err(error)) => {
-                let refusal = Refusal::new(Status::ServiceUnavailable, error.to_string());
-                refusal.with(Extra::RetryAfter(1)).encode(&cx, out);
+                Refusal::unavailable(error.to_string()).encode(&cx, out);
             }
             Answer::Json(body) => http::encode(Status::Ok, JSON, body, &cx, out),
             Answer::Text(text) => {
@@ -170,6 +169,11 @@ impl Answer {
 const JSON: &str = "application/json";
 
 impl Request {
+    /// One whose head could not be read: all that is known of it is who sent it, if that.
+    pub(crate) fn unread(origin: Option<Bytes>) -> Self {
+        Request { version: Version::Http11, keep_alive: false, head_only: false, origin }
+    }
+
     pub(crate) fn context<'a>(&'a self, encoding: Encoding<'a>) -> Context<'a> {
         Context {
             version: self.version,

@@ -15,7 +15,7 @@ use tokio_uring::{BufResult, InFlightOneshot, WriteData, WriteTransform};
 
 use crate::arena::Key;
 use crate::config::RefuseStreams;
-use crate::http::{self, Extra, Refusal, Status, Version};
+use crate::http::{self, Refusal, Version};
 use crate::routes::Subscribe;
 use crate::shard::fanout::Subscription;
 use crate::shard::pipeline::{Encoding, Request};
@@ -198,7 +198,7 @@ impl Shard {
             }
             RefuseStreams::Unavailable => {
                 let reason = "no room for a further stream; try again later, or raise --subscribers-max or --topics-max";
-                let refusal = Refusal::closing(Status::ServiceUnavailable, reason).with(Extra::RetryAfter(1));
+                let refusal = Refusal { close: true, ..Refusal::unavailable(reason) };
                 let mut out = Vec::with_capacity(256);
                 refusal.encode(&request.context(encoding), &mut out);
                 out

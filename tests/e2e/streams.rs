@@ -183,20 +183,23 @@ fn what_is_published_after_a_subscriber_saw_200_reaches_it() {
     }
 }
 
+/// So little that a subscriber that stops reading soon counts as slow, and nothing else ends its stream.
+const STALLING: [&str; 10] = [
+    "--slow-lag",
+    "1MiB",
+    "--body-max",
+    "128KiB",
+    "--history-memory",
+    "4MiB",
+    "--send-timeout",
+    "1h",
+    "--heartbeat",
+    "1h",
+];
+
 #[test]
 fn a_subscriber_that_stops_reading_is_cut_and_delays_no_other() {
-    let server = Server::start(&[
-        "--slow-lag",
-        "1MiB",
-        "--body-max",
-        "128KiB",
-        "--history-memory",
-        "4MiB",
-        "--send-timeout",
-        "1h",
-        "--heartbeat",
-        "1h",
-    ]);
+    let server = Server::start(&STALLING);
     let mut others: Vec<Stream> = (0..4).map(|_| subscribe(&server)).collect();
     let mut stalled = subscribe_and_stall(&server);
     let mut publisher = Publisher::new(&server);
@@ -225,20 +228,7 @@ fn a_subscriber_that_stops_reading_is_cut_and_delays_no_other() {
 
 #[test]
 fn under_skip_a_subscriber_that_stops_reading_is_told_of_the_gap_and_goes_on() {
-    let server = Server::start(&[
-        "--slow-policy",
-        "skip",
-        "--slow-lag",
-        "1MiB",
-        "--body-max",
-        "128KiB",
-        "--history-memory",
-        "4MiB",
-        "--send-timeout",
-        "1h",
-        "--heartbeat",
-        "1h",
-    ]);
+    let server = Server::start(&[&["--slow-policy", "skip"], &STALLING[..]].concat());
     let mut other = subscribe(&server);
     let mut stalled = subscribe_and_stall(&server);
     let mut publisher = Publisher::new(&server);
