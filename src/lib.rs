@@ -19,11 +19,12 @@
 //! - **A subscriber is a cursor, not a queue.** What a topic gained in one turn of a shard is one block of
 //!   its *log*; a subscriber is a place in that log, and one send covers everything from there to the tail.
 //!   Under load turns grow longer and blocks larger by themselves, and the cost of a delivery falls from a
-//!   system call to a copy of memory.
+//!   system call to a copy of memory. A send that finds room in the socket is done by the turn itself; one that
+//!   must wait, like every accept and read, is the ring's.
 //! - **Too slow is a place as well.** A log keeps a block only while a cursor is at or before it, and is
 //!   trimmed at a limit. A subscriber it is trimmed past is cut, or skipped forward and told so.
 //! - **Decide without I/O.** Requests, events, tokens, homes, logs and cursors take bytes and the time, and
-//!   return what to do. Only `server`, `host` and six files of `shard` know threads, sockets or the runtime.
+//!   return what to do. Only `server`, `host` and seven files of `shard` know threads, sockets or the runtime.
 //!   So a seeded simulation can run several shards in one thread against a naive model.
 //! - **Memory is bounded at the door.** No shard waits for another's mailbox. A publish takes room from one
 //!   budget before it is posted, and gives it back when the last shard has taken it in; without room its

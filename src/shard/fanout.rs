@@ -14,7 +14,7 @@ use crate::event_id::Epoch;
 use crate::memory::Memory;
 use crate::shard::log::Log;
 use crate::shard::message::{Message, Post, ShardId, ToFanout, ToHome};
-use crate::shard::subscriber::{Next, Opening, Stage, Subscriber};
+use crate::shard::subscriber::{Next, Opening, Outgoing, Stage, Subscriber};
 use crate::shard::wire::{Framing, retry_field};
 use crate::topic::{Topic, TopicMap};
 
@@ -241,21 +241,22 @@ impl Fanout {
         }
     }
 
-    /// Wakes up to `sends_max` idle subscribers that have a block to read, topics taking turns. Returns
-    /// whether more are waiting.
-    pub(crate) fn start_sends(&mut self, sends_max: usize) -> bool {
+    /// Sends to up to `sends_max` idle subscribers that have a block to read, topics taking turns. `send` is
+    /// given a subscriber's index and bytes, and leaves of them what it could not send at once: that is for
+    /// the subscriber's connection, which is woken. Returns whether more subscribers are waiting.
+    pub(crate) fn start_sends(
+        &mut self,
+        sends_max: usize,
+        now_ms: u64,
+        mut send: impl FnMut(u32, &mut Outgoing),
+    ) -> bool {
         let mut started = 0;
         while started < sends_max
             && let Some(mut list) = self.ready.pop_front()
         {
             let keep = list.len() - list.len().min(TOPIC_SENDS_PER_TURN).min(sends_max - started);
             started += list.len() - keep;
-            for index in list.drain(keep..) {
-                // One that left meanwhile may have a successor here, which is woken for nothing.
-                if let Some(subscriber) = self.subscribers.at_mut(index) {
-                    subscriber.wake();
-                }
-            }
+            list.drain(keep..).for_each(|index| self.start_send(index, now_ms, &mut send));
             if !list.is_empty() {
                 self.ready.push_back(list);
             } else if self.spare.len() < SPARE_LISTS_MAX {
@@ -268,6 +269,27 @@ impl Fanout {
     /// Whether subscribers wait for [`Fanout::start_sends`].
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
+    }
+
+    fn start_send(&mut self, index: u32, now_ms: u64, send: &mut impl FnMut(u32, &mut Outgoing)) {
+        let Some(subscriber) = self.subscribers.at_mut(index) else { return };
+        // One that left meanwhile may have a successor here, which is woken for nothing.
+        if !subscriber.is_idle() {
+            return subscriber.wake();
+        }
+        let local = &mut self.topics[subscriber.topic as usize];
+        while let Next::Send(mut outgoing) = subscriber.next(&mut local.log, self.limits.epoch, now_ms) {
+            send(index, &mut outgoing);
+            if !outgoing.buffers.is_empty() {
+                subscriber.keep_unsent(outgoing);
+                return subscriber.wake();
+            }
+            subscriber.sent(&mut local.log, now_ms);
+        }
+        match subscriber.is_idle() {
+            true => local.list_idle(index, &mut subscriber.idle_at),
+            false => subscriber.wake(),
+        }
     }
 
     /// Looks after one part in `parts` of the subscribers: expired tokens, stuck sends, heartbeats. While too

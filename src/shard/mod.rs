@@ -6,10 +6,10 @@
 //! | [`home`], [`history`] | the one writer of each topic: ids, frames, replay |
 //! | [`fanout`], [`subscriber`], [`log`], [`wire`] | who is sent what next, and in which bytes |
 //! | [`connection`], [`input`], [`pipeline`] | requests, their bytes, and their answers, in order |
-//! | [`stream`] | a subscriber's socket |
+//! | [`stream`], [`sockets`] | a subscriber's socket, and sends to it that need not wait |
 //! | [`accept`] | the listener |
 //!
-//! Only this file, `mailbox`, `connection`, `input`, `stream` and `accept` know the runtime; the rest decides without
+//! Only this file, `mailbox`, `connection`, `input`, `stream`, `sockets` and `accept` know the runtime; the rest decides without
 //! I/O.
 
 pub(crate) mod accept;
@@ -24,6 +24,7 @@ pub(crate) mod message;
 mod pipeline;
 #[cfg(test)]
 mod simulation;
+mod sockets;
 pub(crate) mod stream;
 pub(crate) mod subscriber;
 pub(crate) mod wire;
@@ -44,7 +45,9 @@ use crate::shard::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
 use crate::shard::mailbox::{Doors, Inside, Mailbox};
 use crate::shard::message::{Control, Message, Post, ShardId};
 use crate::shard::pipeline::Pipeline;
+use crate::shard::sockets::Sockets;
 use crate::shard::stream::Newcomer;
+use crate::shard::subscriber::Outgoing;
 use crate::shared::Shared;
 use crate::stats::ShardStats;
 
@@ -63,6 +66,7 @@ pub(crate) struct Shard {
     home: RefCell<Home>,
     fanout: RefCell<Fanout>,
     mailbox: Mailbox,
+    sockets: Sockets,
     /// Connections with requests under way, by the key in their tickets.
     pipelines: RefCell<Arena<Rc<Pipeline>>>,
     /// Posts on their way from a decision to the mailboxes; kept so that a turn allocates nothing.
@@ -96,6 +100,7 @@ impl Shard {
             home: RefCell::new(home),
             fanout: RefCell::new(fanout),
             mailbox: Mailbox::new(id, inside, doors),
+            sockets: Sockets::default(),
             pipelines: RefCell::new(Arena::default()),
             outbox: RefCell::new(Vec::new()),
             date: RefCell::new(Date::new()),
@@ -136,7 +141,10 @@ impl Shard {
         let more_sends = {
             let mut fanout = self.fanout.borrow_mut();
             fanout.seal_all();
-            fanout.start_sends(SENDS_PER_TURN)
+            fanout.start_sends(SENDS_PER_TURN, self.shared.clock.now_ms(), |index, outgoing| {
+                let bytes = self.sockets.send(index, outgoing);
+                self.account(bytes, outgoing);
+            })
         };
         self.keep_to_memory();
         more_sends || !self.mailbox.is_empty()
@@ -217,6 +225,21 @@ impl Shard {
             self.stats().topics.set(self.home.borrow().topics() as u64);
             self.stats().evicted.set(self.fanout.borrow().evicted);
             self.stats().refused.add(std::mem::take(&mut self.fanout.borrow_mut().refused));
+        }
+    }
+
+    /// Counts `bytes` of a stream that the kernel took, and when nothing is left of `outgoing` what it stood for.
+    fn account(&self, bytes: usize, outgoing: &Outgoing) {
+        let stats = self.stats();
+        stats.bytes.add(bytes as u64);
+        if !outgoing.buffers.is_empty() {
+            return;
+        }
+        if outgoing.events > 0 {
+            stats.delivered.add(u64::from(outgoing.events));
+        }
+        if outgoing.at_us > 0 {
+            stats.record_latency_us(self.shared.clock.now_us().saturating_sub(outgoing.at_us));
         }
     }
 

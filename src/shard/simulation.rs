@@ -208,7 +208,30 @@ impl World {
     fn end_turn(&mut self, shard: usize) {
         self.fanouts[shard].seal_all();
         let sends_max = self.random.usize(1..10);
-        self.fanouts[shard].start_sends(sends_max);
+        self.start_sends(shard, sends_max);
+    }
+
+    /// The kernel takes all, some or nothing of what a turn sends by itself.
+    fn start_sends(&mut self, shard: usize, sends_max: usize) -> bool {
+        let World { fanouts, clients, random, .. } = self;
+        fanouts[shard].start_sends(sends_max, self.now_ms, |index, outgoing| {
+            let streams = clients.iter_mut().filter_map(|client| client.stream.as_mut());
+            let mut here = streams.filter(|stream| stream.shard == shard && stream.key.index == index);
+            let Some(stream) = here.next() else { panic!("sent to nobody") };
+            assert!(stream.flying.is_none(), "two sends at a time");
+            let bytes = outgoing.buffers.concat();
+            let taken = match random.u8(0..4) {
+                _ if stream.stalled => 0,
+                0 => 0,
+                1 => random.usize(0..=bytes.len()),
+                _ => bytes.len(),
+            };
+            stream.received.extend(&bytes[..taken]);
+            outgoing.buffers.clear();
+            if taken < bytes.len() {
+                outgoing.buffers.push(bytes[taken..].to_vec().into());
+            }
+        })
     }
 
     fn trim(&mut self, shard: usize) {
@@ -336,7 +359,7 @@ impl World {
             }
             for shard in 0..self.homes.len() {
                 self.fanouts[shard].seal_all();
-                busy |= self.fanouts[shard].start_sends(usize::MAX);
+                busy |= self.start_sends(shard, usize::MAX);
             }
             for client in 0..self.clients.len() {
                 if let Some(stream) = &mut self.clients[client].stream {

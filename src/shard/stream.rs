@@ -91,6 +91,7 @@ pub(crate) async fn run_all(shard: &Shard) {
 /// `async fn`, which would hold its arguments twice, and a send is boxed, which costs 1 % of one.
 fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
     let Newcomer { stream, key, mut received, open } = newcomer;
+    shard.sockets.enter(key.index, &stream);
     async move {
         {
             // The smallest buffer: it lies idle for the whole life of the connection.
@@ -120,6 +121,7 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
         // What is still under way in the kernel ends with this, and frees its buffers and the descriptor.
         let _ = stream.shutdown(Shutdown::Both);
         tracing::debug!(shard = shard.id, clients = shard.stats().clients.value(), "stream ends");
+        shard.sockets.leave(key.index);
         shard.with_fanout(|fanout, _, out| fanout.leave(key, out));
         shard.stats().clients.subtract(1);
         drop(open);
@@ -129,9 +131,8 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
 /// A send under way.
 struct Sending<'s> {
     operation: Operation<'s>,
-    bytes: usize,
-    events: u32,
-    at_us: u64,
+    /// What it stands for; the bytes are lent to the operation.
+    outgoing: Outgoing,
 }
 
 enum Operation<'s> {
@@ -154,11 +155,13 @@ impl Shard {
                 match send.operation.poll(cx) {
                     Poll::Ready((Ok(bytes), mut rest)) if bytes > 0 => {
                         skip(&mut rest, bytes);
-                        if !rest.is_empty() {
+                        send.outgoing.buffers = rest;
+                        self.account(bytes, &send.outgoing);
+                        if !send.outgoing.buffers.is_empty() {
+                            let rest = std::mem::take(&mut send.outgoing.buffers);
                             send.operation = Operation::start(stream, rest);
                             continue;
                         }
-                        self.account(send);
                         *sending = None;
                         self.with_fanout(|fanout, now_ms, out| fanout.sent(key, now_ms, out));
                     }
@@ -206,24 +209,12 @@ impl Shard {
         };
         Opening { head: head.into(), refusal: refusal.into() }
     }
-
-    fn account(&self, send: &Sending<'_>) {
-        let stats = self.stats();
-        stats.bytes.add(send.bytes as u64);
-        if send.events > 0 {
-            stats.delivered.add(u64::from(send.events));
-        }
-        if send.at_us > 0 {
-            stats.record_latency_us(self.shared.clock.now_us().saturating_sub(send.at_us));
-        }
-    }
 }
 
 impl<'s> Sending<'s> {
-    fn start(stream: &'s TcpStream, outgoing: Outgoing) -> Self {
-        let Outgoing { buffers, events, at_us } = outgoing;
-        let bytes = buffers.iter().map(Bytes::len).sum();
-        Sending { operation: Operation::start(stream, buffers), bytes, events, at_us }
+    fn start(stream: &'s TcpStream, mut outgoing: Outgoing) -> Self {
+        let buffers = std::mem::take(&mut outgoing.buffers);
+        Sending { operation: Operation::start(stream, buffers), outgoing }
     }
 }
 
