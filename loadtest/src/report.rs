@@ -95,6 +95,8 @@ pub(crate) struct Server {
     pub(crate) cpu_us_per_delivery: f64,
     /// Of one CPU, from the first publish to the last delivery.
     pub(crate) cpu_share: f64,
+    /// From before the first connect until a moment after the last subscriber had its 200.
+    pub(crate) cpu_us_per_connect: f64,
     pub(crate) rss_bytes: u64,
     /// Grown between before the first connect and after the last, with nothing published.
     pub(crate) rss_bytes_per_subscriber: f64,
@@ -207,6 +209,7 @@ impl Report {
                 cpu_seconds: end.cpu_s - connected.cpu_s,
                 cpu_us_per_delivery: ratio((end.cpu_s - connected.cpu_s) * 1e6, deliveries),
                 cpu_share: ratio(end.cpu_s - connected.cpu_s, seconds),
+                cpu_us_per_connect: ratio((connected.cpu_s - before.cpu_s) * 1e6, subscribers as f64),
                 rss_bytes: end.rss_bytes,
                 rss_bytes_per_subscriber: (connected.rss_bytes as f64 - before.rss_bytes as f64)
                     / subscribers as f64,

@@ -54,6 +54,7 @@ impl Display for Report {
                 "server CPU",
                 format!("{:.3} us/delivery, {share:.0} % of a CPU", server.cpu_us_per_delivery),
             )?;
+            row("", format!("{:.1} us/connect", server.cpu_us_per_connect))?;
             row("server RSS", format!("{} bytes/subscriber", thousands(server.rss_bytes_per_subscriber)))?;
         }
         if let Some(churn) = &self.churn {

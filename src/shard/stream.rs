@@ -179,7 +179,15 @@ impl Shard {
                 self.mailbox.ring();
             }
             match next {
-                Next::Send(outgoing) => *sending = Some(Box::new(Sending::start(stream, outgoing))),
+                Next::Send(mut outgoing) => {
+                    let bytes = self.sockets.send(key.index, &mut outgoing);
+                    self.account(bytes, &outgoing);
+                    if outgoing.buffers.is_empty() {
+                        self.with_fanout(|fanout, now_ms, out| fanout.sent(key, now_ms, out));
+                    } else {
+                        *sending = Some(Box::new(Sending::start(stream, outgoing)));
+                    }
+                }
                 Next::Wait => return Poll::Pending,
                 Next::Close => return Poll::Ready(()),
             }

@@ -30,6 +30,8 @@ pub(crate) enum Axis {
     Subscribers,
     /// Bytes of data in each event.
     Size,
+    /// Number of topics, among 10,000 subscribers.
+    Topics,
     /// Threads or worker processes of the server.
     Shards,
 }
@@ -39,10 +41,12 @@ const FLOOD: &[Metric] = &[Metric::Deliveries, Metric::ServerCpu];
 const FLOOD_FEW: &[Metric] = &[Metric::Publishes, Metric::Deliveries, Metric::ServerCpu];
 const SHARDS: &[Metric] = &[Metric::Deliveries, Metric::DeliveriesPerCpu];
 const TOPICS: &[Metric] = &[Metric::Publishes, Metric::ServerCpu, Metric::P99];
-const IDLE: &[Metric] = &[Metric::Memory, Metric::Connects];
+const IDLE: &[Metric] = &[Metric::Memory, Metric::Connects, Metric::ConnectCpu];
 /// Paced runs of the sweep make so many deliveries a second, which every server can.
 const SWEEP_DELIVERIES: f64 = 100_000.0;
 const SWEEP_RATE_MAX: f64 = 1_000.0;
+/// And fewer over topics: of 10,000 topics each delivery is a publish of its own.
+const SWEEP_TOPICS_DELIVERIES: usize = 20_000;
 
 /// The table of figures.
 pub(crate) fn of_compare() -> Vec<Case> {
@@ -137,6 +141,12 @@ pub(crate) fn of_sweep() -> Vec<Case> {
         // Of the largest, 100 a second to 1,000 subscribers would be more than a loopback carries.
         let rate = if size > 10_000 { 10 } else { 100 };
         cases.push(of("paced", format!("--rate {rate}"), PACED));
+    }
+    for topics in [1, 100, 10_000] {
+        let rate = SWEEP_TOPICS_DELIVERIES * topics / 10_000;
+        let flags = format!("--rate {rate} --random-topics");
+        let name = format!("topics-{topics}-paced");
+        cases.push(Case { topics, ..point(Axis::Topics, topics, name, flags, 10_000, PACED) });
     }
     cases
 }

@@ -15,6 +15,7 @@ pub(crate) enum Metric {
     Publishes,
     Memory,
     Connects,
+    ConnectCpu,
 }
 
 impl Metric {
@@ -30,6 +31,7 @@ impl Metric {
             Metric::Publishes => "publishes/s",
             Metric::Memory => "resident bytes per subscriber",
             Metric::Connects => "connects/s",
+            Metric::ConnectCpu => "CPU per connect, us",
         }
     }
 
@@ -48,6 +50,7 @@ impl Metric {
             Metric::Publishes => Some(report.publishes.per_second),
             Metric::Memory => server.map(|server| server.rss_bytes_per_subscriber),
             Metric::Connects => Some(report.connect.per_second),
+            Metric::ConnectCpu => server.map(|server| server.cpu_us_per_connect),
         }
     }
 

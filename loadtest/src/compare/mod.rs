@@ -19,10 +19,10 @@ use std::path::Path;
 use std::time::Duration;
 
 const COMPARE_ROUNDS: usize = 5;
-const COMPARE_DURATION: Duration = Duration::from_secs(10);
+const COMPARE_DURATION: Duration = Duration::from_secs(6);
 /// A plot has many points, and its medians need be less exact.
 const SWEEP_ROUNDS: usize = 3;
-const SWEEP_DURATION: Duration = Duration::from_secs(3);
+const SWEEP_DURATION: Duration = Duration::from_secs(2);
 
 /// Measures the table of figures. False when the first peer made a mistake.
 pub(crate) fn compare(args: &CompareArgs) -> Result<bool, String> {

@@ -68,6 +68,7 @@ pub(crate) fn draw(all: &[Results], into: &Path) -> Result<Vec<PathBuf>, String>
     for (axis, name, x, tick, fixed) in [
         (Axis::Subscribers, "subscribers", "subscribers", plain as fn(f64) -> String, "128-byte events"),
         (Axis::Size, "size", "bytes of data in an event", bytes, "1,000 subscribers"),
+        (Axis::Topics, "topics", "topics", plain, "10,000 subscribers"),
         (Axis::Shards, "shards", "shards (threads, worker processes)", plain, "1,000 subscribers"),
     ] {
         for (pace, metric, what) in [
