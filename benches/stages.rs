@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use esper::internal::{Blocks, Mailboxes, Ordering, Requests, Tokens, parse_events};
+use esper::internal::{Blocks, Ordering, OwnMailbox, PingPong, Reading, Requests, Tokens, parse_events};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 
 /// An event of 128 bytes of data, as the load generator sends it.
@@ -51,6 +51,11 @@ fn ordering(c: &mut Criterion) {
         let Some(mut home) = Ordering::new(event(), history) else { continue };
         group.bench_function(name, |b| b.iter(|| black_box(home.publish())));
     }
+    if let Some(mut home) = Ordering::new(event(), 0) {
+        group.bench_function("serialise one of 128 bytes, parsed already", |b| {
+            b.iter(|| black_box(home.serialise()))
+        });
+    }
     group.finish();
 }
 
@@ -64,6 +69,11 @@ fn blocks(c: &mut Criterion) {
         let mut blocks = Blocks::new(event(), subscribers);
         group.throughput(Throughput::Elements((frames * subscribers) as u64));
         group.bench_function(name, |b| b.iter(|| black_box(blocks.turn(frames))));
+    }
+    for (name, frames) in [("read a block of one frame", 1), ("read a block of 64 frames", 64)] {
+        let reading = Reading::new(&event(), frames);
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(name, |b| b.iter(|| black_box(reading.read())));
     }
     group.finish();
 }
@@ -84,11 +94,15 @@ fn tokens(c: &mut Criterion) {
 }
 
 fn mailbox(c: &mut Criterion) {
-    let mailboxes = Mailboxes::default();
+    let own = OwnMailbox::default();
     let mut group = c.benchmark_group("mailbox hop");
     group.throughput(Throughput::Elements(1));
-    group.bench_function("to itself", |b| b.iter(|| black_box(mailboxes.hop(0))));
-    group.bench_function("to another shard, thread apart", |b| b.iter(|| black_box(mailboxes.hop(1))));
+    group.bench_function("to itself", |b| b.iter(|| black_box(own.hop())));
+    // A shard that is busy takes the message at its next turn and pays less: this is what it costs at the most.
+    if let Ok(pair) = PingPong::new() {
+        group.throughput(Throughput::Elements(2));
+        group.bench_function("to another thread that sleeps, and back", |b| b.iter(|| pair.round()));
+    }
     group.finish();
 }
 

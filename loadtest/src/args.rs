@@ -92,7 +92,7 @@ pub(crate) struct RunFlags {
     /// Subscribers, of all, that come and go; the others must get everything [default: 0]
     #[arg(long, value_name = "N", help_heading = "Subscribers")]
     pub(crate) churning: Option<usize>,
-    /// How many of them leave and come again each second, in all [default: as many as there are]
+    /// How many of them leave and come again each second, in all [default: half of them, so that each stays two seconds]
     #[arg(long, value_name = "R", help_heading = "Subscribers")]
     pub(crate) churn_rate: Option<f64>,
     /// Subscribers, of all, that stop reading after the response's head; the server may cut them [default: 0]

@@ -18,6 +18,7 @@ pub(crate) struct Backlog {
     forgiven: u64,
     seen: u64,
     moved_ns: u64,
+    stood_still_ns: Vec<(u64, u64)>,
 }
 
 impl Backlog {
@@ -25,7 +26,13 @@ impl Backlog {
     pub(crate) fn new(by_topic: Vec<u64>, events_max: u64) -> Backlog {
         let one_event_each = by_topic.iter().sum::<u64>() / by_topic.len().max(1) as u64;
         let outstanding_max = events_max.saturating_mul(one_event_each.max(1));
-        Backlog { by_topic, outstanding_max, owed: 0, forgiven: 0, seen: 0, moved_ns: 0 }
+        let stood_still_ns = Vec::new();
+        Backlog { by_topic, outstanding_max, owed: 0, forgiven: 0, seen: 0, moved_ns: 0, stood_still_ns }
+    }
+
+    /// From when to when it was waited for what was lost: time in which the server was asked for nothing.
+    pub(crate) fn stood_still_ns(&mut self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.stood_still_ns)
     }
 
     /// One more event of this topic is on its way.
@@ -44,6 +51,7 @@ impl Backlog {
             self.moved_ns = now_ns;
         } else if now_ns.saturating_sub(self.moved_ns) > LOST_AFTER_NS {
             self.forgiven = self.owed.saturating_sub(delivered);
+            self.stood_still_ns.push((self.moved_ns, now_ns));
             self.moved_ns = now_ns;
             return false;
         }
@@ -84,5 +92,13 @@ mod tests {
         assert!(!backlog.full(0, &[], 2 + LOST_AFTER_NS));
         (0..6).for_each(|number| backlog.issued(number % 2));
         assert!(backlog.full(0, &[], 3 + LOST_AFTER_NS), "what is published then is waited for again");
+        assert_eq!(backlog.stood_still_ns(), [(0, 2 + LOST_AFTER_NS)]);
+    }
+
+    #[test]
+    fn waiting_for_slow_subscribers_is_no_standing_still() {
+        let mut backlog = full_after(6);
+        assert!(backlog.full(1, &[], LOST_AFTER_NS) && backlog.full(2, &[], 2 * LOST_AFTER_NS));
+        assert_eq!(backlog.stood_still_ns(), []);
     }
 }

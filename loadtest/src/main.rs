@@ -2,7 +2,7 @@
 //! what was lost, doubled, reordered or late.
 //!
 //! ```text
-//! args -> plan -> run -> subscribers (threads, or processes by remote: connect -> stream -> count | verify -> sequence)
+//! args -> plan -> run -> subscribers (threads, or processes by remote: connect -> stream -> count | verify -> sequence, stay)
 //!                   \                                                          -> tally \
 //!                    \-> publisher   (thread: schedule, backlog, stamp)                  -> report
 //!
@@ -35,10 +35,13 @@ mod schedule;
 mod sequence;
 mod serve;
 mod shared;
+mod sources;
 mod stamp;
+mod stay;
 mod stream;
 mod subscribers;
 mod tally;
+mod template;
 mod verify;
 
 use args::{Cli, Command};

@@ -3,16 +3,15 @@
 use crate::args::{Cli, Command, RunFlags};
 use crate::http::{Headers, Target};
 use crate::scenario::Preset;
+use crate::sources::Sources;
 use crate::stamp::{EVENTS_MAX, PUBLISHERS_MAX, Payload, STAMP_BYTES, TOPICS_MAX};
+use crate::template::{BodyTemplate, PathTemplate};
 use clap::Parser;
-use std::net::IpAddr;
 use std::time::Duration;
 
-/// An address has 28,232 ports by default (net.ipv4.ip_local_port_range); some are left for others.
-const CONNECTIONS_PER_ADDRESS: usize = 25_000;
-/// The kernel looks for a free port longer the more are taken: 15,000 connections from one address cost 102 us each,
-/// from three 16.
-const CONNECTIONS_PER_LOOPBACK: usize = 5_000;
+/// What is due in the first of these seconds must come before the subscriber leaves; what is due in the last one may be on
+/// its way still.
+const STAY_S: f64 = 2.0;
 /// A flood lets subscribers be so many events behind on average, or [`BEHIND_BYTES_MAX`] of them if that is less.
 const BEHIND_EVENTS_MAX: u64 = 4_096;
 /// A quarter of what brokers commonly let one subscriber be behind before they cut it.
@@ -119,68 +118,22 @@ pub(crate) enum Pace {
     Flood { until: FloodEnd },
 }
 
+impl Pace {
+    /// How long it takes, where that is known.
+    pub(crate) fn time(&self) -> Option<Duration> {
+        match *self {
+            Pace::Rate { per_second, events } => Duration::try_from_secs_f64(events as f64 / per_second).ok(),
+            Pace::Flood { until: FloodEnd::After(time) } => Some(time),
+            Pace::Flood { until: FloodEnd::Events(_) } => None,
+        }
+    }
+}
+
 /// When a flood is enough.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum FloodEnd {
     After(Duration),
     Events(u64),
-}
-
-/// Local addresses to connect from.
-#[derive(Clone, Debug)]
-pub(crate) struct Sources {
-    /// In turn, `per_address` connections each; `None` leaves the choice to the kernel.
-    addresses: Vec<Option<IpAddr>>,
-    per_address: usize,
-}
-
-impl Sources {
-    /// Where subscriber number `index` connects from.
-    pub(crate) fn of(&self, index: usize) -> Option<IpAddr> {
-        self.addresses.get(index / self.per_address).copied().flatten()
-    }
-}
-
-/// A path with the topic's name in it.
-#[derive(Clone, Debug)]
-pub(crate) struct PathTemplate(String);
-
-impl PathTemplate {
-    pub(crate) fn parse(flag: &str, text: &str) -> Result<PathTemplate, String> {
-        if !text.starts_with('/') || text.contains([' ', '\r', '\n', '#']) {
-            return Err(format!("{flag} {text:?} is no path; write it as /subscribe/{{topic}}"));
-        }
-        Ok(PathTemplate(text.to_owned()))
-    }
-
-    /// The path of `topic`.
-    pub(crate) fn of(&self, topic: &str) -> String {
-        self.0.replace("{topic}", topic)
-    }
-}
-
-/// What stands before and after the payload in the body of a publish.
-#[derive(Clone, Debug)]
-pub(crate) struct BodyTemplate {
-    before: String,
-    after: String,
-}
-
-impl BodyTemplate {
-    fn parse(text: &str) -> Result<BodyTemplate, String> {
-        let text = text.replace("\\n", "\n");
-        match text.split("{data}").collect::<Vec<_>>()[..] {
-            [before, after] => Ok(BodyTemplate { before: before.to_owned(), after: after.to_owned() }),
-            _ => {
-                Err(r"--publish-body must hold {data} exactly once; write it as 'data:{data}\n\n'".to_owned())
-            }
-        }
-    }
-
-    /// Both parts for `topic`.
-    pub(crate) fn of(&self, topic: &str) -> (String, String) {
-        (self.before.replace("{topic}", topic), self.after.replace("{topic}", topic))
-    }
 }
 
 impl Plan {
@@ -223,7 +176,7 @@ impl RunFlags {
         let size = self.size.unwrap_or(preset.size);
         let stalled = self.stalled.unwrap_or(preset.stalled);
         let churning = self.churning.unwrap_or(preset.churning);
-        let churn_per_second = self.churn_rate.unwrap_or(churning as f64);
+        let churn_per_second = self.churn_rate.unwrap_or(churning as f64 / STAY_S);
         at_least_one("--subscribers", count)?;
         at_least_one("--connect-batch", self.connect_batch)?;
         at_least_one("--connections-per-address", self.connections_per_address.unwrap_or(1))?;
@@ -248,7 +201,7 @@ impl RunFlags {
         }
         let pace = self.pace(&preset)?;
         let target = Target::resolve(url)?;
-        let sources = self.sources(&target, count)?;
+        let sources = Sources::of_flags(&self.source_address, self.connections_per_address, &target, count)?;
         let subscriber_headers = self.headers(self.subscribe_token.as_ref())?;
         let publisher_headers = self.headers(self.publish_token.as_ref())?;
         let topic_start = self.topic_start();
@@ -306,35 +259,6 @@ impl RunFlags {
         }
         let events = events.unwrap_or((rate * self.duration.as_secs_f64()).ceil() as u64);
         Ok(Pace::Rate { per_second: rate, events: events.clamp(1, EVENTS_MAX - 1) })
-    }
-
-    fn sources(&self, target: &Target, count: usize) -> Result<Sources, String> {
-        let many_addresses =
-            self.source_address.is_empty() && target.address.is_ipv4() && target.address.ip().is_loopback();
-        let default = if many_addresses { CONNECTIONS_PER_LOOPBACK } else { CONNECTIONS_PER_ADDRESS };
-        let per_address = self.connections_per_address.unwrap_or(default);
-        let needed = count.div_ceil(per_address);
-        let addresses = match (&self.source_address[..], target.address.ip()) {
-            ([], _) if needed == 1 => vec![None],
-            ([], IpAddr::V4(server)) if server.is_loopback() && needed <= 65_000 => {
-                let others = (2..).map(|host: u32| Some(IpAddr::from((0x7f00_0000 | host).to_be_bytes())));
-                [None].into_iter().chain(others).take(needed).collect()
-            }
-            (given, _) => given.iter().copied().map(Some).collect(),
-        };
-        if addresses.len() < needed {
-            return Err(format!(
-                "--subscribers {count} need {needed} local addresses of {per_address} connections each and there are {}; \
-                 give more with --source-address",
-                addresses.len().max(1)
-            ));
-        }
-        if addresses.iter().flatten().any(|source| source.is_ipv4() != target.address.is_ipv4()) {
-            return Err("--source-address must be of the server's kind, IPv4 or IPv6".to_owned());
-        }
-        // Given more addresses than needed, use all of them alike.
-        let per_address = count.div_ceil(addresses.len());
-        Ok(Sources { addresses, per_address })
     }
 
     fn headers(&self, own_token: Option<&String>) -> Result<Headers, String> {
@@ -447,27 +371,10 @@ mod tests {
     }
 
     #[test]
-    fn one_loopback_address_is_never_asked_for_more_than_it_holds() {
-        let sources = plan("--subscribers 250 --connections-per-address 100").unwrap().subscribers.sources;
-        let from: Vec<_> = (0..250).map(|index| sources.of(index)).collect();
-        assert_eq!((from[0], from[83]), (None, None));
-        assert_eq!((from[84], from[249]), (Some([127, 0, 0, 2].into()), Some([127, 0, 0, 3].into())));
-        for address in [None, from[84], from[249]] {
-            assert!(from.iter().filter(|of| **of == address).count() <= 100);
-        }
-    }
-
-    #[test]
     fn each_side_sends_its_own_token_and_the_common_one_otherwise() {
         let plan = plan("--token both --publish-token mine").unwrap();
         assert!(format!("{:?}", plan.publishing.headers).contains("Bearer mine"));
         assert!(format!("{:?}", plan.subscribers.headers).contains("Bearer both"));
-    }
-
-    #[test]
-    fn a_body_may_name_its_topic() {
-        let plan = plan(r"--publish-body topic={topic}&data={data}\n").unwrap();
-        assert_eq!(plan.publishing.body.of("abc"), ("topic=abc&data=".to_owned(), "\n".to_owned()));
     }
 
     #[test]

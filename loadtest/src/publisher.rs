@@ -58,6 +58,8 @@ pub(crate) struct Outcome {
     pub(crate) publishing_ns: u64,
     /// CPU time of the publishing thread.
     pub(crate) cpu_ns: u64,
+    /// From when to when a flood stood still for events that did not come.
+    pub(crate) stood_still_ns: Vec<(u64, u64)>,
 }
 
 impl Outcome {
@@ -74,6 +76,12 @@ impl Outcome {
     /// Refused publishes of every status.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.values().sum()
+    }
+
+    /// Seconds from the first publish to `end_ns` in which a flood stood still for events that did not come.
+    pub(crate) fn stood_still_s(&self, end_ns: u64) -> f64 {
+        let until = |(from, to): &(u64, u64)| to.min(&end_ns).saturating_sub(*from);
+        self.stood_still_ns.iter().map(until).sum::<u64>() as f64 / 1e9
     }
 }
 
@@ -155,6 +163,7 @@ impl<'a> Publisher<'a> {
         let mut buffer = vec![0; 64 * 1024];
         let cpu_ns = thread_cpu_ns();
         let start_ns = shared.clock.now_ns();
+        shared.begin_publishing(start_ns);
         self.outcome.start_ns = start_ns;
         self.moved_ns = start_ns;
         while !shared.stopped() {
@@ -183,6 +192,7 @@ impl<'a> Publisher<'a> {
             connection.give_up(&mut self.outcome);
         }
         self.outcome.unsent = schedule.unissued();
+        self.outcome.stood_still_ns = self.backlog.stood_still_ns();
         self.outcome.publishing_ns = shared.clock.now_ns().saturating_sub(start_ns);
         self.outcome.cpu_ns = thread_cpu_ns().saturating_sub(cpu_ns);
         self.outcome

@@ -1,6 +1,6 @@
 //! A reader in a process of its own, for more subscribers than one process may open files for.
 //!
-//! The two talk in lines: a job, then `publish` and `stop` one way; `connected <n>`, `delivered <n>`, `opened`,
+//! The two talk in lines: a job, then `publish <start>` and `stop` one way; `connected <n>`, `delivered <n>`, `opened`,
 //! `failed <why>` and at last `tally <json>` the other.
 
 use crate::child::Child;
@@ -12,7 +12,7 @@ use crate::tally::Tally;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Write, stdin, stdout};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 /// How often the reader tells how far it is.
@@ -75,9 +75,9 @@ fn talk(job: &Job, shared: &Shared, opened: &Sender<Result<(), String>>) -> Resu
             "tally" => return serde_json::from_str(value).map_err(|error| failed(&error)),
             _ => {}
         }
-        if shared.publishing() && !told_publishing {
+        if let Some(start_ns) = shared.published_from_ns().filter(|_| !told_publishing) {
             told_publishing = true;
-            writeln!(to, "publish").map_err(|error| failed(&error))?;
+            writeln!(to, "publish {start_ns}").map_err(|error| failed(&error))?;
         }
         if shared.stopped() && !told_to_stop {
             told_to_stop = true;
@@ -113,9 +113,12 @@ pub(crate) fn read() -> Result<(), String> {
                 Ok(Err(why)) => say(&format!("failed {why}")),
                 Err(_) => {}
             }
-            match lines.recv_timeout(TELL).as_deref() {
-                Ok("publish") => shared.begin_publishing(),
-                Ok("stop") | Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => shared.stop(),
+            let line = lines.recv_timeout(TELL);
+            match line.as_deref().map(|line| line.split_once(' ').unwrap_or((line, ""))) {
+                Ok(("publish", start)) => {
+                    start.parse().into_iter().for_each(|at| shared.begin_publishing(at))
+                }
+                Ok(("stop", _)) | Err(RecvTimeoutError::Disconnected) => shared.stop(),
                 _ => {}
             }
         }

@@ -51,7 +51,12 @@ pub(crate) struct Connect {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Publishes {
     pub(crate) acknowledged: u64,
+    /// Without the time a flood stood still for lost events.
     pub(crate) per_second: f64,
+    /// A flood that waits for events which do not come stands still for a quarter of a second before it takes them for
+    /// lost: so long in all. The server was asked for nothing meanwhile, so neither rate counts it.
+    #[serde(default)]
+    pub(crate) waited_for_lost_s: f64,
     pub(crate) refused: u64,
     pub(crate) refused_by_status: BTreeMap<u16, u64>,
     pub(crate) unanswered: u64,
@@ -63,6 +68,7 @@ pub(crate) struct Publishes {
 pub(crate) struct Deliveries {
     pub(crate) expected: u64,
     pub(crate) received: u64,
+    /// Without the time a flood stood still for lost events.
     pub(crate) per_second: f64,
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
@@ -149,6 +155,7 @@ impl Report {
         let Measured { connect_seconds, outcome, tally, server, machine_s } = measured;
         let verdict = tally.verdict(&outcome.topics, plan.verify);
         let seconds_to = |end_ns: u64| end_ns.saturating_sub(outcome.start_ns) as f64 / 1e9;
+        let moving_to = |end_ns: u64| seconds_to(end_ns) - outcome.stood_still_s(end_ns);
         let seconds = seconds_to(tally.last_delivery_ns.max(outcome.last_answer_ns));
         let deliveries = tally.all_deliveries() as f64;
         let tool = tool(plan, &tally, &outcome, connect_seconds, seconds);
@@ -174,7 +181,8 @@ impl Report {
             },
             publishes: Publishes {
                 acknowledged: outcome.acknowledged(),
-                per_second: ratio(outcome.acknowledged() as f64, seconds_to(outcome.last_answer_ns)),
+                per_second: ratio(outcome.acknowledged() as f64, moving_to(outcome.last_answer_ns)),
+                waited_for_lost_s: outcome.stood_still_s(u64::MAX),
                 refused: outcome.refused(),
                 refused_by_status: outcome.refused.clone(),
                 unanswered: outcome.unanswered(),
@@ -184,7 +192,7 @@ impl Report {
             deliveries: Deliveries {
                 expected: verdict.expected,
                 received: tally.deliveries,
-                per_second: ratio(deliveries, seconds_to(tally.last_delivery_ns)),
+                per_second: ratio(deliveries, moving_to(tally.last_delivery_ns)),
                 lost: verdict.lost,
                 doubled: verdict.doubled,
                 reordered: only_verified(tally.reordered),
@@ -236,12 +244,18 @@ fn passed(verdict: &Verdict, tally: &Tally, outcome: &Outcome) -> bool {
         + tally.gaps
         + tally.corrupt
         + tally.reordered
-        + tally.churn.missed
+        + missed_by_churning(tally, outcome)
         + tally.churn.cut
         + tally.churn.failed
         + outcome.unanswered()
         + outcome.unsent;
     faults == 0 && tally.trouble.is_none()
+}
+
+/// What those who come and go missed. A refused publish was due all the same and came to nobody, so beside one nothing is
+/// said.
+fn missed_by_churning(tally: &Tally, outcome: &Outcome) -> u64 {
+    if outcome.refused() > 0 { 0 } else { tally.churn.missed }
 }
 
 fn tool(plan: &Plan, tally: &Tally, outcome: &Outcome, connect_seconds: f64, seconds: f64) -> Tool {
@@ -283,6 +297,9 @@ fn notes(plan: &Plan, outcome: &Outcome, tally: &Tally, tool: &Tool, others: Opt
     notes.extend(outcome.trouble.clone());
     notes.extend(tally.cut_reason.as_ref().map(|why| format!("first cut: {why}")));
     notes.extend(tally.trouble.clone());
+    if tally.churn.missed > 0 && outcome.refused() > 0 {
+        notes.push("what those who come and go missed may have been refused publishes".to_owned());
+    }
     if tool.saturated {
         notes.push(
             "the load generator used all of its CPU: the server may do more than it was asked to".to_owned(),
@@ -332,5 +349,17 @@ mod tests {
             assert!(!passed(&verdict(), &faulty, &outcome()));
         }
         assert!(!passed(&verdict(), &Tally::default(), &Outcome { unsent: 1, ..outcome() }));
+    }
+
+    #[test]
+    fn standing_still_for_lost_events_counts_as_far_as_it_lies_before_the_end() {
+        let second = 1_000_000_000;
+        let stood_still_ns = vec![(second, 3 * second), (5 * second, 6 * second)];
+        let outcome = Outcome { stood_still_ns, ..Outcome::default() };
+        let until = |end_ns| outcome.stood_still_s(end_ns);
+        assert_eq!(
+            [until(second), until(2 * second), until(4 * second), until(u64::MAX)],
+            [0.0, 1.0, 2.0, 3.0]
+        );
     }
 }

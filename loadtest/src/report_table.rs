@@ -22,6 +22,10 @@ impl Display for Report {
         if self.rate_per_second.is_some() {
             row("written late, ms max", ms(publishes.late_us_max))?;
         }
+        if publishes.waited_for_lost_s > 0.0 {
+            let seconds = publishes.waited_for_lost_s;
+            row("stood still", format!("{seconds:.2} s for lost events, which no rate counts"))?;
+        }
         let expected = thousands(deliveries.expected as f64);
         row("deliveries", format!("{} of {expected}", thousands(deliveries.received as f64)))?;
         row("deliveries/s", thousands(deliveries.per_second))?;
@@ -64,8 +68,11 @@ impl Display for Report {
                 thousands(churn.deliveries as f64)
             );
             row("come and go", text)?;
-            let missed = if self.verified { churn.missed.to_string() } else { "unchecked events".to_owned() };
-            row("", format!("{} refused, {} cut, {missed} missed within a stay", churn.failed, churn.cut))?;
+            let missed = match self.verified {
+                true => format!("{} missed of {} due in a stay", churn.missed, thousands(churn.due as f64)),
+                false => "missed events not checked".to_owned(),
+            };
+            row("", format!("{} not let in, {} cut, {missed}", churn.failed, churn.cut))?;
         }
         if let Some(stalled) = &self.stalled {
             row("stalled", format!("{} subscribers, {} of them cut", stalled.subscribers, stalled.cut))?;

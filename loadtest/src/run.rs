@@ -2,7 +2,7 @@
 
 use crate::plan::Plan;
 use crate::process::{Usage, machine_busy_s, make_room};
-use crate::progress::bar;
+use crate::progress::{bar, publishing_bar};
 use crate::publisher::{Outcome, Publisher};
 use crate::remote::listen_elsewhere;
 use crate::report::{Measured, Report, ServerUsage};
@@ -40,7 +40,6 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, String> {
 
         let machine_begin_s = machine_busy_s();
         let publisher_cpu = cpu(plan, plan.subscribers.readers);
-        shared.begin_publishing();
         let publishing = scope.spawn(move || {
             pin(publisher_cpu);
             publisher.publish(shared)
@@ -127,11 +126,16 @@ fn watch_publishing(
     shared: &Shared,
     publishing: ScopedJoinHandle<'_, Outcome>,
 ) -> Result<Outcome, String> {
-    let bar = bar("publishing to", None);
+    let time = plan.publishing.pace.time();
+    let bar = publishing_bar(time);
     bar.set_prefix(plan.subscribers.count.to_string());
+    let began = Instant::now();
     while !publishing.is_finished() {
         std::thread::sleep(LOOK);
-        bar.set_position(shared.delivered());
+        bar.set_position(match time {
+            Some(time) => began.elapsed().min(time).as_millis() as u64,
+            None => shared.delivered(),
+        });
     }
     bar.finish_and_clear();
     publishing.join().map_err(|_| "the publishing thread failed".to_owned())

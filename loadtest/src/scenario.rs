@@ -14,7 +14,7 @@ pub(crate) enum Scenario {
     Many,
     /// 10,000 topics of one subscriber each, publishes to random ones as fast as they are taken
     Topics,
-    /// 1,000 subscribers of which 200 come and go, 200 times a second in all
+    /// 1,000 subscribers of which 400 come and go, 200 times a second in all
     Churn,
     /// 100 subscribers of which 10 stop reading: do the others notice?
     Slow,
@@ -61,7 +61,7 @@ impl Preset {
             Some(Scenario::Topics) => {
                 Preset { subscribers: 10_000, topics: 10_000, random_topics: true, rate: None, ..plain }
             }
-            Some(Scenario::Churn) => Preset { churning: 200, ..plain },
+            Some(Scenario::Churn) => Preset { churning: 400, ..plain },
             // 2 MB/s to each reader: one that stalls is megabytes behind within seconds.
             Some(Scenario::Slow) => {
                 Preset { subscribers: 100, stalled: 10, rate: Some(2_000.0), size: 1_024, ..plain }

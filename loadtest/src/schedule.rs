@@ -9,6 +9,12 @@ pub(crate) struct Schedule {
     issued: u64,
 }
 
+/// When event `number` of a steady rate is due. From the number each time, not by adding up: a rounded interval would
+/// drift.
+pub(crate) fn due_ns(number: u64, per_second: f64) -> u64 {
+    (number as f64 * 1e9 / per_second) as u64
+}
+
 /// What to do about the next publish.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Next {
@@ -31,8 +37,7 @@ impl Schedule {
         match self.pace {
             Pace::Rate { events, .. } if self.issued >= events => Next::Over,
             Pace::Rate { per_second, .. } => {
-                // From the number each time, not by adding up: a rounded interval would drift.
-                let due_ns = (self.issued as f64 * 1e9 / per_second) as u64;
+                let due_ns = due_ns(self.issued, per_second);
                 if due_ns <= now_ns { Next::Due(due_ns) } else { Next::At(due_ns) }
             }
             Pace::Flood { until: FloodEnd::Events(events) } if self.issued >= events => Next::Over,

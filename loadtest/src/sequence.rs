@@ -46,7 +46,7 @@ impl Series {
         if self.fill(number) { Arrival::Reordered } else { Arrival::Doubled }
     }
 
-    /// Numbers that have not come between the first and the last that came.
+    /// Numbers that have not come between the first and the last that came: what is missing at the least.
     pub(crate) fn missing_since_first(&self) -> u64 {
         // What came before a subscriber was there leaves a hole that starts at 0.
         let holes = self.holes.iter().flat_map(|holes| holes.iter()).filter(|hole| hole.start > 0);

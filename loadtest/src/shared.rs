@@ -49,11 +49,14 @@ pub(crate) struct Shared {
     /// The one clock.
     pub(crate) clock: Clock,
     stop: AtomicBool,
-    publishing: AtomicBool,
+    /// When publishing began, or [`NOT_YET`].
+    published_from_ns: AtomicU64,
     /// One of each for each reader. Padded, so that none writes to another's cache line on each read.
     connected: Vec<Padded<AtomicUsize>>,
     delivered: Vec<Padded<AtomicU64>>,
 }
+
+const NOT_YET: u64 = u64::MAX;
 
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -65,7 +68,7 @@ impl Shared {
         Shared {
             clock,
             stop: AtomicBool::new(false),
-            publishing: AtomicBool::new(false),
+            published_from_ns: AtomicU64::new(NOT_YET),
             connected: (0..readers).map(|_| Padded::default()).collect(),
             delivered: (0..readers).map(|_| Padded::default()).collect(),
         }
@@ -81,14 +84,14 @@ impl Shared {
         self.stop.load(Ordering::Acquire)
     }
 
-    /// All are connected, and so subscribers that come and go may begin to.
-    pub(crate) fn begin_publishing(&self) {
-        self.publishing.store(true, Ordering::Release);
+    /// The first publish is due at this time. All are connected, and so subscribers that come and go may begin to.
+    pub(crate) fn begin_publishing(&self, start_ns: u64) {
+        self.published_from_ns.store(start_ns, Ordering::Release);
     }
 
-    /// Whether publishing has begun.
-    pub(crate) fn publishing(&self) -> bool {
-        self.publishing.load(Ordering::Acquire)
+    /// When the first publish was due; `None` before publishing has begun.
+    pub(crate) fn published_from_ns(&self) -> Option<u64> {
+        Some(self.published_from_ns.load(Ordering::Acquire)).filter(|start_ns| *start_ns != NOT_YET)
     }
 
     /// How many subscribers of a reader had their 200 so far.

@@ -4,6 +4,7 @@ use crate::count::{Counted, Counter, EventLine};
 use crate::http::{Body, HEAD_BYTES_MAX, ResponseHead};
 use crate::plan::{Plan, Role};
 use crate::sequence::{Arrival, Series};
+use crate::stay::{Course, Missed, Stay};
 use crate::tally::Tally;
 use crate::verify::{Found, Verifier};
 
@@ -18,7 +19,15 @@ pub(crate) struct Stream {
 enum Scan {
     Count(Counter),
     /// Boxed: three times the size of the other.
-    Verify(Box<(Verifier, Vec<Series>)>),
+    Verify(Box<Verified>),
+}
+
+struct Verified {
+    verifier: Verifier,
+    /// By publisher.
+    series: Vec<Series>,
+    /// Of those that come and go.
+    stay: Option<Stay>,
 }
 
 /// What a reader keeps beside its subscribers, apart so that a subscriber and this can be borrowed together.
@@ -29,12 +38,16 @@ pub(crate) struct Reader<'a> {
 }
 
 impl Stream {
-    /// Events left out between the first and the last that came. Only known when verifying.
-    pub(crate) fn missed_within(&self) -> u64 {
-        match &self.scan {
-            Scan::Count(_) => 0,
-            Scan::Verify(state) => state.1.iter().map(Series::missing_since_first).sum(),
-        }
+    /// What a subscriber that comes and goes did not get until it left. Only known when verifying, and without a course
+    /// only what is missing between the first and the last that came.
+    pub(crate) fn missed(&self, course: Option<&Course>, topic: u32, left_ns: u64) -> Missed {
+        let Scan::Verify(state) = &self.scan else { return Missed::default() };
+        let within: u64 = state.series.iter().map(Series::missing_since_first).sum();
+        let missed = match (&state.stay, course) {
+            (Some(stay), Some(course)) => stay.missed(course, topic, left_ns),
+            _ => Missed { events: 0, of: self.received + within },
+        };
+        Missed { events: missed.events.max(within), of: missed.of.max(within) }
     }
 }
 
@@ -75,7 +88,8 @@ impl<'a> Reader<'a> {
         }
         let scan = if self.plan.verify {
             let series = (0..self.plan.publishing.connections).map(|_| Series::default()).collect();
-            Scan::Verify(Box::new((Verifier::default(), series)))
+            let stay = (role == Role::Churning).then(|| Stay::new(now_ns));
+            Scan::Verify(Box::new(Verified { verifier: Verifier::default(), series, stay }))
         } else {
             Scan::Count(Counter::new())
         };
@@ -104,7 +118,7 @@ impl<'a> Reader<'a> {
             match &mut stream.scan {
                 Scan::Count(counter) => counter.feed(piece, &self.event_line, &mut counted),
                 Scan::Verify(state) => {
-                    let (verifier, series) = &mut **state;
+                    let Verified { verifier, series, stay } = &mut **state;
                     verifier.feed(piece, &self.plan.payload, |found| match found {
                         Found::Gap => tally.gaps += 1,
                         Found::Corrupt => tally.corrupt += 1,
@@ -115,14 +129,16 @@ impl<'a> Reader<'a> {
                                 return;
                             };
                             tally.delivered(role, 1, now_ns);
-                            tally.latency(now_ns, stamp.due_ns);
-                            match series.arrive(stamp.sequence) {
-                                Arrival::InOrder => stream.received += 1,
-                                Arrival::Reordered => {
-                                    stream.received += 1;
-                                    tally.reordered += 1;
-                                }
-                                Arrival::Doubled => tally.doubled += 1,
+                            tally.latencies(now_ns, (stamp.due_ns, stamp.due_ns), 1);
+                            let arrival = series.arrive(stamp.sequence);
+                            tally.reordered += u64::from(arrival == Arrival::Reordered);
+                            if arrival == Arrival::Doubled {
+                                tally.doubled += 1;
+                                return;
+                            }
+                            stream.received += 1;
+                            if let Some(stay) = stay {
+                                stay.came(stamp.due_ns);
                             }
                         }
                     });
@@ -132,8 +148,9 @@ impl<'a> Reader<'a> {
         if counted.events > 0 {
             stream.received += counted.events;
             tally.delivered(role, counted.events, now_ns);
-            for due_ns in [counted.first_due_ns, counted.last_due_ns].into_iter().flatten() {
-                tally.latency(now_ns, due_ns);
+            if let Some(first_due_ns) = counted.first_due_ns {
+                let last_due_ns = counted.last_due_ns.unwrap_or(first_due_ns);
+                tally.latencies(now_ns, (first_due_ns, last_due_ns), counted.events);
             }
         }
         tally.gaps += counted.gaps;

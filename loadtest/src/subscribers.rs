@@ -6,6 +6,7 @@ use crate::http::subscribe_request;
 use crate::plan::{Plan, Role};
 use crate::poll::{Interest, Poll};
 use crate::shared::{Shared, thread_cpu_ns};
+use crate::stay::{Course, ON_ITS_WAY_NS};
 use crate::stream::{Reader, Stream};
 use crate::tally::{Received, Tally};
 use std::net::{SocketAddr, TcpStream};
@@ -64,6 +65,8 @@ struct Thread<'a> {
 struct Member {
     topic: u32,
     role: Role,
+    /// When it last set out to connect.
+    set_out_ns: u64,
     state: State,
 }
 
@@ -76,7 +79,8 @@ enum State {
     Streaming(TcpStream, Stream),
     /// Open and not read.
     Stalled(TcpStream),
-    Cut(Stream),
+    /// The server ended the stream, at this time.
+    Cut(Stream, u64),
 }
 
 impl<'a> Thread<'a> {
@@ -85,6 +89,7 @@ impl<'a> Thread<'a> {
         let member = |index: usize| Member {
             topic: (index % topics) as u32,
             role: plan.subscribers.role(index),
+            set_out_ns: 0,
             state: State::Unopened,
         };
         let members = (share.first..plan.subscribers.count).step_by(share.step).map(member).collect();
@@ -157,9 +162,7 @@ impl<'a> Thread<'a> {
 
     /// Lets those leave and come again whose turn it is; tells when the next one's is.
     fn come_and_go(&mut self, churn: &mut Churn, poll: &Poll) -> Option<Duration> {
-        if !self.shared.publishing() {
-            return None;
-        }
+        self.shared.published_from_ns()?;
         loop {
             let number = match churn.turn(self.shared.clock.now_ns()) {
                 Turn::Now(number) => number,
@@ -177,23 +180,33 @@ impl<'a> Thread<'a> {
         }
     }
 
-    /// Closes the connection of a subscriber that comes and goes. False when it is still on its way in.
+    /// Closes the connection of a subscriber that comes and goes. False when it is still on its way in, as long as it may
+    /// be.
     fn leave(&mut self, number: usize) -> bool {
+        let course = self.course();
+        let now_ns = self.shared.clock.now_ns();
+        let timeout = self.plan.subscribers.connect_timeout;
         let Some(member) = self.members.get_mut(number) else { return false };
-        let tally = &mut self.reader.tally;
+        let churn = &mut self.reader.tally.churn;
         match std::mem::replace(&mut member.state, State::Unopened) {
             State::Streaming(socket, stream) => {
-                tally.churn.stayed(stream.missed_within());
-                if tally.churn.stays.is_multiple_of(2) {
+                churn.stayed(stream.missed(course.as_ref(), member.topic, now_ns));
+                if churn.stays.is_multiple_of(2) {
                     // Every other one leaves by a reset, as a browser's may; it also leaves no port behind in TIME_WAIT.
                     let _ = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));
                 }
             }
-            State::Cut(stream) => {
-                tally.churn.stayed(stream.missed_within());
-                tally.churn.cut += 1;
+            State::Cut(stream, cut_ns) => {
+                churn.stayed(stream.missed(course.as_ref(), member.topic, cut_ns));
+                churn.cut += 1;
             }
             State::Unopened => {}
+            _ if u128::from(now_ns.saturating_sub(member.set_out_ns)) > timeout.as_nanos() => {
+                churn.failed += 1;
+                let why = format!("no 200 within {timeout:?}");
+                let why = self.name(number, &why);
+                self.reader.tally.trouble.get_or_insert(why);
+            }
             coming => {
                 member.state = coming;
                 return false;
@@ -202,21 +215,36 @@ impl<'a> Thread<'a> {
         true
     }
 
+    /// What those who come and go are promised, once publishing has begun.
+    fn course(&self) -> Option<Course> {
+        Course::of(self.plan, self.shared.published_from_ns()?)
+    }
+
     fn finish(mut self) -> Tally {
+        let course = self.course();
+        let now_ns = self.shared.clock.now_ns();
         let mut tally = std::mem::take(&mut self.reader.tally);
         for member in self.members {
-            let (stream, cut) = match member.state {
+            let (stream, cut_ns) = match member.state {
                 State::Stalled(socket) => {
                     tally.stalled += 1;
                     tally.stalled_cut += u64::from(was_cut(&socket, &mut self.buffer));
                     continue;
                 }
-                State::Streaming(_, stream) => (stream, false),
-                State::Cut(stream) => (stream, true),
+                State::Streaming(_, stream) => (stream, None),
+                State::Cut(stream, cut_ns) => (stream, Some(cut_ns)),
+                State::Connecting(_) | State::Waiting(..) if member.role == Role::Churning => {
+                    // Who set out a moment ago is on its way rightly.
+                    let late = now_ns.saturating_sub(member.set_out_ns) > ON_ITS_WAY_NS;
+                    tally.churn.failed += u64::from(late);
+                    continue;
+                }
                 _ => continue,
             };
+            let cut = cut_ns.is_some();
             if member.role == Role::Churning {
-                tally.churn.stayed(stream.missed_within());
+                let left_ns = cut_ns.unwrap_or(now_ns);
+                tally.churn.stayed(stream.missed(course.as_ref(), member.topic, left_ns));
                 tally.churn.cut += u64::from(cut);
                 continue;
             }
@@ -237,6 +265,7 @@ impl<'a> Thread<'a> {
         let source = self.plan.subscribers.sources.of(self.index(number));
         let Some(member) = self.members.get_mut(number) else { return Ok(()) };
         let source = source.map(|ip| SocketAddr::new(ip, 0));
+        member.set_out_ns = self.shared.clock.now_ns();
         let (socket, connected) =
             begin_connect(self.plan.target.address, source, member.role == Role::Stalled)?;
         let added = |interest| poll.add(&socket, number, interest).map_err(|error| format!("epoll: {error}"));
@@ -291,7 +320,7 @@ impl<'a> Thread<'a> {
                     Ok(()) => State::Streaming(socket, stream),
                     Err(why) => {
                         self.reader.tally.cut_reason.get_or_insert(why);
-                        State::Cut(stream)
+                        State::Cut(stream, self.shared.clock.now_ns())
                     }
                 }
             }
@@ -303,7 +332,7 @@ impl<'a> Thread<'a> {
 
 impl Member {
     fn is_open(&self) -> bool {
-        matches!(self.state, State::Streaming(..) | State::Stalled(_) | State::Cut(_))
+        matches!(self.state, State::Streaming(..) | State::Stalled(_) | State::Cut(..))
     }
 }
 

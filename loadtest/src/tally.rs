@@ -2,11 +2,14 @@
 
 use crate::plan::Role;
 use crate::publisher::Published;
+use crate::stay::Missed;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 /// Latencies are kept from a microsecond to an hour, with three digits.
 const LATENCY_NS: (u64, u64) = (1_000, 3_600_000_000_000);
+/// Records made of one read. A flood's read holds a thousand events: one record each would cost more than counting them.
+const LATENCY_POINTS_MAX: u64 = 16;
 
 /// What one reader, or all together, saw.
 #[derive(Debug, Deserialize, Serialize)]
@@ -53,7 +56,10 @@ pub(crate) struct Churned {
     pub(crate) failed: u64,
     /// Events that came to them.
     pub(crate) deliveries: u64,
-    /// Events left out between the first and the last of a stay. Only told when verifying.
+    /// Events that were due while they were there, in the stays that were long enough to tell. Only told when verifying.
+    #[serde(default)]
+    pub(crate) due: u64,
+    /// Those of them that did not come. Only told when verifying.
     pub(crate) missed: u64,
     /// Stays that the server ended.
     pub(crate) cut: u64,
@@ -61,15 +67,17 @@ pub(crate) struct Churned {
 
 impl Churned {
     /// One of them has left.
-    pub(crate) fn stayed(&mut self, missed: u64) {
+    pub(crate) fn stayed(&mut self, missed: Missed) {
         self.stays += 1;
-        self.missed += missed;
+        self.due += missed.of;
+        self.missed += missed.events;
     }
 
     fn add(&mut self, other: Churned) {
         self.stays += other.stays;
         self.failed += other.failed;
         self.deliveries += other.deliveries;
+        self.due += other.due;
         self.missed += other.missed;
         self.cut += other.cut;
     }
@@ -142,10 +150,20 @@ impl Tally {
         self.deliveries + self.churn.deliveries
     }
 
-    /// Records how long after it was due an event was read.
-    pub(crate) fn latency(&mut self, now_ns: u64, due_ns: u64) {
-        if let Some(histogram) = &mut self.latency_ns {
-            histogram.saturating_record(now_ns.saturating_sub(due_ns));
+    /// Records how long after they were due the `events` of one read were read, given when the first and the last of
+    /// them was due: the others are taken to lie on a line between, as they were published.
+    ///
+    /// Each event counts once. Were it each read, the many reads of few events while all goes well would hide the few
+    /// reads of many events that follow a stall.
+    pub(crate) fn latencies(&mut self, now_ns: u64, (first_due_ns, last_due_ns): (u64, u64), events: u64) {
+        let Some(histogram) = &mut self.latency_ns else { return };
+        let points = events.min(LATENCY_POINTS_MAX);
+        let (from, to) = (first_due_ns.min(last_due_ns), first_due_ns.max(last_due_ns));
+        for point in 0..points {
+            let due_ns =
+                from + ((to - from) as u128 * u128::from(point) / u128::from(points.max(2) - 1)) as u64;
+            let count = events * (point + 1) / points - events * point / points;
+            histogram.saturating_record_n(now_ns.saturating_sub(due_ns), count);
         }
     }
 
@@ -260,13 +278,39 @@ mod tests {
     }
 
     #[test]
+    fn each_event_of_a_read_is_a_sample_on_the_line_from_the_first_due_to_the_last() {
+        for events in [1, 2, 15, 16, 17, 50, 1_000] {
+            let mut tally = Tally::default();
+            tally.latencies(2_000_000, (1_000_000, 1_990_000), events);
+            assert_eq!(tally.latency_samples(), events);
+            assert_eq!(tally.latency_us(1.0).round(), 1_000.0, "{events}: the first waited longest");
+            let least = tally.latency_us(0.0);
+            assert_eq!(least.round(), if events == 1 { 1_000.0 } else { 10.0 }, "{events}");
+        }
+        let mut tally = Tally::default();
+        tally.latencies(2_000_000, (1_990_000, 1_000_000), 50);
+        let middle = tally.latency_us(0.5);
+        assert!((450.0..570.0).contains(&middle), "{middle}");
+    }
+
+    #[test]
+    fn a_stall_shows_in_the_percentiles_by_the_events_it_held_up() {
+        let mut tally = Tally::default();
+        // 950 events read one by one within 10 us, and 50 that came in one read after half a second.
+        (0..950).for_each(|_| tally.latencies(1_000_000_000, (999_990_000, 999_990_000), 1));
+        tally.latencies(1_000_000_000, (500_000_000, 990_000_000), 50);
+        let p99 = tally.latency_us(0.99);
+        assert!(p99 > 300_000.0, "{p99}");
+    }
+
+    #[test]
     fn threads_add_up() {
         let mut all = tally(1, false);
-        all.latency(5_000, 1_000);
+        all.latencies(5_000, (1_000, 1_000), 1);
         let mut other = tally(2, true);
         other.delivered(Role::Steady, 3, 77);
         other.delivered(Role::Churning, 5, 70);
-        other.latency(9_000, 1_000);
+        other.latencies(9_000, (1_000, 1_000), 1);
         all.add(other);
         assert_eq!((all.deliveries, all.last_delivery_ns, all.subscribers.len()), (3, 77, 2));
         assert_eq!(all.churn.deliveries, 5);
@@ -277,8 +321,8 @@ mod tests {
     fn what_another_process_saw_is_told_whole() {
         let mut there = tally(2, true);
         there.delivered(Role::Steady, 3, 77);
-        there.latency(9_000_000, 1_000);
-        there.churn.stayed(4);
+        there.latencies(9_000_000, (1_000, 1_000), 1);
+        there.churn.stayed(Missed { events: 4, of: 9 });
         let text = serde_json::to_string(&there).unwrap();
         let here: Tally = serde_json::from_str(&text).unwrap();
         assert_eq!((here.deliveries, here.subscribers.len(), here.churn), (3, 1, there.churn));

@@ -89,11 +89,23 @@ mod tests {
         assert_eq!(turns("shards-2"), ["stub 0", "stub 1"], "the floor has one worker");
         let churn = &results["records"].as_array().unwrap().last().unwrap()["report"]["churn"];
         assert!(churn["stays"].as_u64().unwrap() > 0 && churn["failed"] == 0, "{churn}");
+        assert!(text(&output.stderr).contains("case 6 of 6, about"), "{}", text(&output.stderr));
 
         let tables = text(&output.stdout);
-        for row in
-            ["|  | stub | floor |", "| CPU per delivery, us |", "| … against stub | 1.00 |", "0 / 0 / 0 / 0"]
-        {
+        for row in [
+            "| row | must | measured | reached |",
+            "| flood | deliveries/s: at least 10,000,000 |",
+            "| paced | CPU per delivery, us: at most 1.15 times floor's |",
+            "| paced | CPU per delivery, us: at most 0.6 times nchan's | – | not measured |",
+            "0 / 0 / 0 / 0 / 0 in 9 runs, 1 of which read every event | yes |",
+            "|  | stub | floor |",
+            "| CPU per delivery, us |",
+            "| … against stub | 1.00 |",
+            "| CPU in use while connecting: server / load generator |",
+            "| latest publish, ms behind its time |",
+            "0 / 0 / 0 / 0",
+            "The proofs (`verify-…`) check every event.",
+        ] {
             assert!(tables.contains(row), "{row}: {tables}");
         }
         let again = loadtest(&["tables", &out]).output().unwrap();

@@ -146,6 +146,21 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_does_not_count_the_time_it_stands_still_for_lost_events() {
+        let flags = "--subscribers 3 --flood --events 2000 --behind-max 1 --drain 1s --json";
+        let report = |habit: Habit| -> Value {
+            serde_json::from_slice(&loadtest(&start(habit), flags).stdout).unwrap()
+        };
+        let (good, loses) = (report(Habit::Good), report(Habit::LosesForAll));
+        assert_eq!(
+            (&good["publishes"]["waited_for_lost_s"], &good["deliveries"]["lost"]),
+            (&0.0.into(), &0.into())
+        );
+        let waited_s = loses["publishes"]["waited_for_lost_s"].as_f64().unwrap();
+        assert!(waited_s >= 0.25 && loses["deliveries"]["lost"] == 3, "{loses}");
+    }
+
+    #[test]
     fn subscribers_come_from_as_many_addresses_as_they_need() {
         let (code, report) = ten_events(Habit::Good, "--verify --connections-per-address 1");
         assert_eq!(code, 0, "{report}");
@@ -173,6 +188,47 @@ mod tests {
             churn["stays"].as_u64().unwrap() > 50 && churn["deliveries"].as_u64().unwrap() > 0,
             "{churn}"
         );
+    }
+
+    #[test]
+    fn those_who_come_and_go_must_get_all_that_is_published_after_their_200() {
+        // Each stays for longer than a second, and what is due more than a second before it leaves must have come.
+        let flags =
+            "--subscribers 10 --churning 5 --churn-rate 4 --rate 100 --events 300 --drain 1s --verify --json";
+        let churn = |habit: Habit, flags: &str| {
+            let output = loadtest(&start(habit), flags);
+            let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let count = |name: &str| report["churn"][name].as_u64().unwrap();
+            assert_eq!(report["deliveries"]["lost"], 0, "the others get everything: {report}");
+            (output.status.code().unwrap(), count("due"), count("missed"), count("failed"))
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (code, due, missed, failed) = churn(Habit::Good, flags);
+                assert!((code, missed, failed) == (0, 0, 0) && due > 100, "{code} {due} {missed} {failed}");
+            });
+            scope.spawn(|| {
+                let flags = format!("{flags} --topics 5 --processes 2");
+                let (code, due, missed, failed) = churn(Habit::Good, &flags);
+                assert!((code, missed, failed) == (0, 0, 0) && due > 20, "{code} {due} {missed} {failed}");
+            });
+            scope.spawn(|| {
+                let (code, due, missed, failed) = churn(Habit::ForgetsLatecomers, flags);
+                assert!((code, failed) == (1, 0) && missed > due / 2, "{code} {due} {missed} {failed}");
+            });
+            scope.spawn(|| {
+                let (code, due, missed, failed) = churn(Habit::JoinsLatecomersLate, flags);
+                assert!(
+                    (code, failed) == (1, 0) && (5..15).contains(&missed),
+                    "{code} {due} {missed} {failed}"
+                );
+            });
+            scope.spawn(|| {
+                let flags = format!("{flags} --connect-timeout 500ms");
+                let (code, _, missed, failed) = churn(Habit::LeavesLatecomersWaiting, &flags);
+                assert!(code == 1 && missed == 0 && failed >= 5, "{code} {missed} {failed}");
+            });
+        });
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! What is measured: each case is the flags of a run, and what of its report is shown.
 
 use crate::compare::metric::Metric;
+use crate::compare::must::{Beside, Bound, Must};
+use crate::scenario::{Preset, Scenario};
+use clap::ValueEnum;
 
 /// One question, put to every peer in turn.
 #[derive(Clone, Debug)]
@@ -8,9 +11,11 @@ pub(crate) struct Case {
     pub(crate) name: String,
     /// What is shown above its table.
     pub(crate) title: String,
-    /// Flags of the run; the numbers of subscribers and topics stand apart, so that they can be scaled down.
+    /// Flags of the run; numbers of connections and topics stand apart, so that they can be scaled down.
     pub(crate) flags: String,
     pub(crate) subscribers: usize,
+    pub(crate) churning: usize,
+    pub(crate) stalled: usize,
     pub(crate) topics: usize,
     pub(crate) workers: usize,
     /// Whether `--duration` says how long it publishes.
@@ -18,6 +23,8 @@ pub(crate) struct Case {
     /// Whether the first peer alone is asked, once.
     pub(crate) proof: bool,
     pub(crate) metrics: &'static [Metric],
+    /// What the first peer has to reach.
+    pub(crate) musts: &'static [Must],
     /// Where it stands in a plot.
     pub(crate) at: Option<(Axis, f64)>,
 }
@@ -37,9 +44,8 @@ pub(crate) enum Axis {
 }
 
 const PACED: &[Metric] = &[Metric::ServerCpu, Metric::P50, Metric::P99, Metric::P999];
-const FLOOD: &[Metric] = &[Metric::Deliveries, Metric::ServerCpu];
+const FLOOD: &[Metric] = &[Metric::Deliveries, Metric::ServerCpu, Metric::DeliveriesPerCpu];
 const FLOOD_FEW: &[Metric] = &[Metric::Publishes, Metric::Deliveries, Metric::ServerCpu];
-const SHARDS: &[Metric] = &[Metric::Deliveries, Metric::DeliveriesPerCpu];
 const TOPICS: &[Metric] = &[Metric::Publishes, Metric::ServerCpu, Metric::P99];
 const IDLE: &[Metric] = &[Metric::Memory, Metric::Connects, Metric::ConnectCpu];
 /// Paced runs of the sweep make so many deliveries a second, which every server can.
@@ -48,79 +54,78 @@ const SWEEP_RATE_MAX: f64 = 1_000.0;
 /// And fewer over topics: of 10,000 topics each delivery is a publish of its own.
 const SWEEP_TOPICS_DELIVERIES: usize = 20_000;
 
+const PACED_MUSTS: &[Must] = &[
+    Must::times(Metric::ServerCpu, "nchan", Bound::AtMost(0.6)),
+    Must::times(Metric::ServerCpu, "floor", Bound::AtMost(1.15)),
+    Must::times(Metric::P99, "nchan", Bound::AtMost(0.6)),
+];
+const MANY_MUSTS: &[Must] = &[
+    Must::times(Metric::ServerCpu, "nchan", Bound::AtMost(0.65)),
+    Must::times(Metric::P99, "nchan", Bound::AtMost(0.6)),
+];
+const FLOOD_MUSTS: &[Must] = &[
+    Must::figure(Metric::Deliveries, Bound::AtLeast(10e6)),
+    Must::times(Metric::Deliveries, "nchan", Bound::AtLeast(30.0)),
+];
+const SHARDS_MUSTS: &[Must] =
+    &[Must { beside: Beside::Case("flood"), ..Must::figure(Metric::DeliveriesPerCpu, Bound::AtLeast(0.85)) }];
+const FLOOD_FEW_MUSTS: &[Must] = &[Must::figure(Metric::Publishes, Bound::AtLeast(150_000.0))];
+const TOPICS_MUSTS: &[Must] = &[Must::times(Metric::Publishes, "nchan", Bound::AtLeast(2.0))];
+const IDLE_MUSTS: &[Must] = &[
+    Must { wish: " (600 is the wish)", ..Must::figure(Metric::Memory, Bound::AtMost(1_024.0)) },
+    Must { also: Some(Metric::ConnectCpu), ..Must::times(Metric::Connects, "nchan", Bound::Above(1.0)) },
+];
+
 /// The table of figures.
 pub(crate) fn of_compare() -> Vec<Case> {
-    let case = |name: &str, title: &str, flags: &str, subscribers: usize, metrics| Case {
-        name: name.to_owned(),
-        title: title.to_owned(),
-        flags: flags.to_owned(),
-        subscribers,
-        topics: 1,
-        workers: 1,
-        timed: true,
-        proof: false,
+    let case = |name: &str, title: &str, scenario: Scenario, metrics, musts| Case {
         metrics,
-        at: None,
+        musts,
+        ..Case::of(name, title, scenario, "")
     };
-    let proof = |name: &str, flags: &str, subscribers: usize| Case {
-        proof: true,
-        ..case(&format!("verify-{name}"), name, &format!("{flags} --verify"), subscribers, &[])
+    let proof = |scenario: Scenario| {
+        let name = name(scenario);
+        Case { proof: true, ..Case::of(&format!("verify-{name}"), &name, scenario, "--verify") }
     };
+    let shards = "Flood: 1,000 subscribers, two shards sharing the CPUs with the load";
+    let topics =
+        "Topics: 10,000 topics of one subscriber, publishes to random ones as fast as they are taken";
+    let few = |case: Case| Case { subscribers: 10, ..case };
+    let two_shards = |case: Case| Case { workers: 2, ..case };
+    let named =
+        |name: &str, case: Case| Case { name: format!("verify-{name}"), title: name.to_owned(), ..case };
+    let at_shards = |shards: f64, case: Case| Case { at: Some((Axis::Shards, shards)), ..case };
     vec![
-        case("paced", "Paced: 1,000 subscribers, 100 events/s", "--rate 100", 1_000, PACED),
-        case("many", "Many: 10,000 subscribers, 10 events/s", "--rate 10", 10_000, PACED),
-        Case {
-            at: Some((Axis::Shards, 1.0)),
-            ..case("flood", "Flood: 1,000 subscribers", "--flood", 1_000, FLOOD)
-        },
-        Case {
-            workers: 2,
-            at: Some((Axis::Shards, 2.0)),
-            ..case(
-                "shards-2",
-                "Flood: 1,000 subscribers, two shards sharing the CPUs with the load",
-                "--flood",
-                1_000,
-                SHARDS,
-            )
-        },
-        case("flood-10", "Flood: 10 subscribers", "--flood", 10, FLOOD_FEW),
-        Case {
-            topics: 10_000,
-            ..case(
-                "topics",
-                "Topics: 10,000 topics of one subscriber, publishes to random ones as fast as they are taken",
-                "--flood --random-topics",
-                10_000,
-                TOPICS,
-            )
-        },
-        Case {
-            timed: false,
-            ..case("idle", "Idle: 15,000 subscribers", "--events 1 --rate 1 --settle 1s", 15_000, IDLE)
-        },
-        proof("paced", "--rate 100", 1_000),
-        proof("many", "--rate 10", 10_000),
-        proof("flood", "--flood", 1_000),
-        Case { topics: 10_000, ..proof("topics", "--flood --random-topics", 10_000) },
-        proof("churn", "--rate 100 --churning 200", 1_000),
-        proof("slow", "--rate 2000 --size 1024 --stalled 10", 100),
+        case("paced", "Paced: 1,000 subscribers, 100 events/s", Scenario::Paced, PACED, PACED_MUSTS),
+        case("many", "Many: 10,000 subscribers, 10 events/s", Scenario::Many, PACED, MANY_MUSTS),
+        at_shards(1.0, case("flood", "Flood: 1,000 subscribers", Scenario::Flood, FLOOD, FLOOD_MUSTS)),
+        at_shards(2.0, two_shards(case("shards-2", shards, Scenario::Flood, FLOOD, SHARDS_MUSTS))),
+        few(case("flood-10", "Flood: 10 subscribers", Scenario::Flood, FLOOD_FEW, FLOOD_FEW_MUSTS)),
+        case("topics", topics, Scenario::Topics, TOPICS, TOPICS_MUSTS),
+        case("idle", "Idle: 15,000 subscribers", Scenario::Idle, IDLE, IDLE_MUSTS),
+        proof(Scenario::Paced),
+        proof(Scenario::Many),
+        proof(Scenario::Flood),
+        named("shards-2", two_shards(proof(Scenario::Flood))),
+        named("flood-10", few(proof(Scenario::Flood))),
+        proof(Scenario::Topics),
+        proof(Scenario::Idle),
+        proof(Scenario::Churn),
+        proof(Scenario::Slow),
     ]
+}
+
+fn name(scenario: Scenario) -> String {
+    scenario.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
 }
 
 /// The points of the plots.
 pub(crate) fn of_sweep() -> Vec<Case> {
     let point = |axis: Axis, at: usize, name: String, flags: String, subscribers: usize, metrics| Case {
-        title: name.clone(),
-        name,
-        flags,
         subscribers,
-        topics: 1,
-        workers: 1,
-        timed: true,
-        proof: false,
         metrics,
         at: Some((axis, at as f64)),
+        ..Case::of(&name, &name, Scenario::Paced, &flags)
     };
     let mut cases = Vec::new();
     for subscribers in [10, 100, 1_000, 4_000, 15_000] {
@@ -152,20 +157,38 @@ pub(crate) fn of_sweep() -> Vec<Case> {
 }
 
 impl Case {
-    /// The flags of a run against a peer; every number of connections divided by `scale_down`.
-    pub(crate) fn words(&self, scale_down: usize) -> Vec<String> {
-        let scaled = |number: usize| (number / scale_down.max(1)).max(1).to_string();
-        let mut words: Vec<_> = self.flags.split_whitespace().map(str::to_owned).collect();
-        for flag in ["--churning", "--stalled"] {
-            if let Some(at) = words.iter().position(|word| word == flag)
-                && let Some(value) = words.get_mut(at + 1)
-            {
-                *value = scaled(value.parse().unwrap_or(1));
-            }
+    /// A run of a scenario with more flags.
+    fn of(name: &str, title: &str, scenario: Scenario, flags: &str) -> Case {
+        let preset = Preset::of(Some(scenario));
+        Case {
+            name: name.to_owned(),
+            title: title.to_owned(),
+            flags: format!("--scenario {} {flags}", self::name(scenario)),
+            subscribers: preset.subscribers,
+            churning: preset.churning,
+            stalled: preset.stalled,
+            topics: preset.topics,
+            workers: 1,
+            timed: preset.events.is_none(),
+            proof: false,
+            metrics: &[],
+            musts: &[],
+            at: None,
         }
-        let subscribers = (self.subscribers / scale_down.max(1)).max(4);
-        words.extend(["--subscribers".to_owned(), subscribers.to_string()]);
-        words.extend(["--topics".to_owned(), scaled(self.topics)]);
+    }
+
+    /// The flags of a run against a peer; every number of connections and topics divided by `scale_down`.
+    pub(crate) fn words(&self, scale_down: usize) -> Vec<String> {
+        let scaled = |number: usize| (number / scale_down.max(1)).max(number.min(1));
+        let mut words: Vec<_> = self.flags.split_whitespace().map(str::to_owned).collect();
+        for (flag, number) in [
+            ("--subscribers", scaled(self.subscribers).max(4)),
+            ("--churning", scaled(self.churning)),
+            ("--stalled", scaled(self.stalled)),
+            ("--topics", scaled(self.topics)),
+        ] {
+            words.extend([flag.to_owned(), number.to_string()]);
+        }
         words
     }
 }
@@ -186,6 +209,37 @@ mod tests {
                 let words = Plan::words_for("http://127.0.0.1:3000", &case.words(scale_down));
                 Plan::parse(&words).unwrap_or_else(|why| panic!("{} / {scale_down}: {why}", case.name));
             }
+        }
+    }
+
+    #[test]
+    fn what_must_be_reached_is_measured() {
+        let cases = of_compare();
+        for case in &cases {
+            for must in case.musts {
+                let known = |name: &str| cases.iter().find(|case| case.name == name).unwrap();
+                let beside = match must.beside {
+                    Beside::Case(name) => known(name),
+                    _ => case,
+                };
+                let shown =
+                    |metric: &Metric| case.metrics.contains(metric) && beside.metrics.contains(metric);
+                assert!(shown(&must.metric) && must.also.iter().all(shown), "{}: {}", case.name, must.text());
+            }
+        }
+    }
+
+    #[test]
+    fn every_case_with_figures_has_a_proof() {
+        let cases = of_compare();
+        for case in cases.iter().filter(|case| !case.proof) {
+            let name = format!("verify-{}", case.name);
+            let proof = cases.iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no {name}"));
+            assert_eq!(
+                (proof.subscribers, proof.topics, proof.workers, proof.timed),
+                (case.subscribers, case.topics, case.workers, case.timed),
+                "{name}"
+            );
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod case;
 mod metric;
+mod must;
 mod peer;
 mod plot;
 mod results;
@@ -16,13 +17,15 @@ use crate::plan::Plan;
 use crate::report::Report;
 use crate::run::{check_cpus, run};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const COMPARE_ROUNDS: usize = 5;
 const COMPARE_DURATION: Duration = Duration::from_secs(6);
 /// A plot has many points, and its medians need be less exact.
 const SWEEP_ROUNDS: usize = 3;
 const SWEEP_DURATION: Duration = Duration::from_secs(2);
+/// What a run takes beside publishing: to start the server, to connect, to wait for the last.
+const RUN_BESIDE: Duration = Duration::from_secs(2);
 
 /// Measures the table of figures. False when the first peer made a mistake.
 pub(crate) fn compare(args: &CompareArgs) -> Result<bool, String> {
@@ -79,7 +82,14 @@ fn measure(args: &CompareArgs, cases: Vec<Case>, rounds: usize, duration: Durati
         scale_down: args.scale_down,
         records: Vec::new(),
     };
-    for case in &cases {
+    let runs = |case: &Case| {
+        let asked = peers.iter().enumerate().filter(|(number, peer)| is_asked(case, peer, *number)).count();
+        asked * if case.proof { 1 } else { rounds }
+    };
+    let (began, all) = (Instant::now(), cases.iter().map(runs).sum());
+    for (number, case) in cases.iter().enumerate() {
+        let left = left(began.elapsed(), results.records.len(), all, duration);
+        eprintln!("case {} of {}, about {} min left: {}", number + 1, cases.len(), left, case.title);
         for round in 0..if case.proof { 1 } else { rounds } {
             for (number, peer) in peers.iter().enumerate() {
                 if !is_asked(case, peer, number) {
@@ -110,6 +120,12 @@ fn measure(args: &CompareArgs, cases: Vec<Case>, rounds: usize, duration: Durati
 fn is_asked(case: &Case, peer: &Peer, number: usize) -> bool {
     let cannot = case.topics > 1 && peer.one_topic || case.workers > 1 && peer.one_worker;
     !cannot && (number == 0 || !case.proof)
+}
+
+/// Minutes that the rest will take, going by what is done; at first by what a run takes beside its `duration`.
+fn left(passed: Duration, done: usize, all: usize, duration: Duration) -> u64 {
+    let each = if done == 0 { duration + RUN_BESIDE } else { passed / done as u32 };
+    (each.as_secs_f64() * all.saturating_sub(done) as f64 / 60.0).ceil() as u64
 }
 
 fn chosen(cases: Vec<Case>, names: &[String]) -> Result<Vec<Case>, String> {
@@ -147,4 +163,17 @@ fn tell(case: &Case, round: usize, peer: &Peer, outcome: &Result<Report, String>
         Err(why) => format!("could not be measured: {why}"),
     };
     eprintln!("{} {} {}: {text}", case.name, round + 1, peer.name);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_told_from_the_runs_that_are_done() {
+        let second = Duration::from_secs(1);
+        assert_eq!(left(Duration::ZERO, 0, 100, 4 * second), 10);
+        assert_eq!(left(300 * second, 50, 100, 4 * second), 5);
+        assert_eq!(left(300 * second, 100, 100, 4 * second), 0);
+    }
 }

@@ -6,6 +6,9 @@ use crate::report::Report;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+/// Marks figures of a peer that made a mistake: what it did not deliver cost it nothing.
+pub(crate) const FAILED: &str = "†";
+
 /// What `compare` or `sweep` measured.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Results {
@@ -73,22 +76,35 @@ impl Results {
         Spread::of(self.reports(case, peer).filter_map(|report| metric.of(report)))
     }
 
-    /// How many times the figure of `base` one peer's is.
-    pub(crate) fn ratio(&self, case: &str, peer: &str, base: &str, metric: Metric) -> Option<f64> {
+    /// How many times another figure one is; each is that of a case and a peer.
+    pub(crate) fn ratio(&self, one: (&str, &str), base: (&str, &str), metric: Metric) -> Option<f64> {
         let figure = |record: &Record| metric.of(record.report.as_ref()?);
-        let of = |peer: &str, round: usize| {
+        let of = |(case, peer): (&str, &str), round: usize| {
             let mut records = self.records.iter();
             records
                 .find(|record| record.case == case && record.peer == peer && record.round == round)
                 .and_then(figure)
         };
-        ratio_over((0..self.rounds).filter_map(|round| Some((of(peer, round)?, of(base, round)?))))
+        ratio_over((0..self.rounds).filter_map(|round| Some((of(one, round)?, of(base, round)?))))
+    }
+
+    /// [`FAILED`] behind a figure of a peer of which a round failed in this case, otherwise nothing.
+    pub(crate) fn mark(&self, case: &str, peer: &str) -> &'static str {
+        let mut rounds = self.records.iter().filter(|record| record.case == case && record.peer == peer);
+        if rounds.all(Record::passed) { "" } else { FAILED }
     }
 
     /// Whether the first peer was measured in every run and made no mistake.
     pub(crate) fn first_passed(&self) -> bool {
         let mut own = self.records.iter().filter(|record| Some(&record.peer) == self.peers.first());
-        own.all(|record| record.report.as_ref().is_some_and(Report::passed))
+        own.all(Record::passed)
+    }
+}
+
+impl Record {
+    /// Whether it was measured and made no mistake.
+    pub(crate) fn passed(&self) -> bool {
+        self.report.as_ref().is_some_and(Report::passed)
     }
 }
 
@@ -106,5 +122,33 @@ impl Machine {
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             date: now.split('T').next().unwrap_or("").to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_failed_is_marked_in_that_case_alone() {
+        let failed = |case: &str, peer: &str| Record {
+            case: case.to_owned(),
+            peer: peer.to_owned(),
+            round: 0,
+            at: None,
+            report: None,
+            error: Some("no luck".to_owned()),
+        };
+        let results = Results {
+            machine: Machine::here(),
+            peers: vec!["a".to_owned(), "b".to_owned()],
+            rounds: 1,
+            seconds: 1.0,
+            scale_down: 1,
+            records: vec![failed("flood", "b")],
+        };
+        let mark = |case: &str, peer: &str| results.mark(case, peer);
+        assert_eq!([mark("flood", "b"), mark("flood", "a"), mark("paced", "b")], [FAILED, "", ""]);
+        assert!(results.first_passed());
     }
 }

@@ -20,6 +20,8 @@ pub(crate) enum Habit {
     ClosesEachAnswer,
     /// Leaves out the third event.
     Loses,
+    /// Leaves out the third event, for everybody.
+    LosesForAll,
     /// Leaves out the last of ten events.
     LosesLast,
     /// Sends the third event twice.
@@ -54,11 +56,19 @@ pub(crate) enum Habit {
     WebPage,
     /// Subscribers: no answer.
     Silent,
+    /// Who comes after the first publish gets a 200 and nothing else.
+    ForgetsLatecomers,
+    /// Who comes after the first publish misses the next one.
+    JoinsLatecomersLate,
+    /// Who comes after the first publish gets no answer.
+    LeavesLatecomersWaiting,
 }
 
 struct State {
     habit: Habit,
     subscribers: Vec<(String, TcpStream)>,
+    /// Nothing is sent to them, or not yet.
+    latecomers: Vec<(String, TcpStream)>,
     published: usize,
     /// An event to be sent after the next.
     held: Option<Vec<u8>>,
@@ -68,7 +78,7 @@ struct State {
 pub(crate) fn start(habit: Habit) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let state = State { habit, subscribers: Vec::new(), published: 0, held: None };
+    let state = State { habit, subscribers: Vec::new(), latecomers: Vec::new(), published: 0, held: None };
     let state = Arc::new(Mutex::new(state));
     std::thread::spawn(move || {
         for socket in listener.incoming() {
@@ -133,10 +143,12 @@ fn answer(mut socket: &TcpStream, status: &str, body: &str) {
 
 fn subscribe(mut socket: TcpStream, topic: String, state: &Mutex<State>) {
     let mut state = state.lock().unwrap();
+    let late = state.published > 0;
     let head = match state.habit {
         Habit::RefusesSubscribers => return answer(&socket, "503 Busy", "too many subscribers\n"),
         Habit::WebPage => return answer(&socket, "200 OK", "<html>"),
         Habit::Silent => "",
+        Habit::LeavesLatecomersWaiting if late => "",
         Habit::Unframed => "HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n",
         _ => "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
     };
@@ -144,7 +156,12 @@ fn subscribe(mut socket: TcpStream, topic: String, state: &Mutex<State>) {
     if state.habit == Habit::Talkative {
         send(&socket, Habit::Talkative, b"retry: 5000\r\n\r\nevent: hello\r\ndata: you\r\n\r\n");
     }
-    state.subscribers.push((topic, socket));
+    match state.habit {
+        Habit::ForgetsLatecomers | Habit::JoinsLatecomersLate if late => {
+            state.latecomers.push((topic, socket))
+        }
+        _ => state.subscribers.push((topic, socket)),
+    }
 }
 
 enum Answer {
@@ -169,7 +186,7 @@ fn publish(topic: &str, event: &[u8], state: &Mutex<State>) -> Answer {
     let mut cut = false;
     for (index, (of, socket)) in state.subscribers.iter().enumerate() {
         let misrouted = state.habit == Habit::Misroutes && index == 0 && number == 3;
-        if of != topic && !misrouted {
+        if of != topic && !misrouted || state.habit == Habit::LosesForAll && number == 3 {
             continue;
         }
         if index > 0 {
@@ -196,6 +213,9 @@ fn publish(topic: &str, event: &[u8], state: &Mutex<State>) -> Answer {
             send(socket, state.habit, &event);
         }
         cut = number == 3 && matches!(state.habit, Habit::Cuts | Habit::Ends);
+    }
+    if state.habit == Habit::JoinsLatecomersLate {
+        state.subscribers.append(&mut state.latecomers);
     }
     if cut {
         let (_, socket) = &state.subscribers[0];
