@@ -33,6 +33,11 @@ impl<T> Arena<T> {
         Key { index, generation }
     }
 
+    pub(crate) fn get(&self, key: Key) -> Option<&T> {
+        let (generation, value) = self.slots.get(key.index as usize)?;
+        (*generation == key.generation).then_some(value)
+    }
+
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let (generation, value) = self.slots.get_mut(key.index as usize)?;
         (*generation == key.generation).then_some(value)

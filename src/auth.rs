@@ -6,9 +6,10 @@ use std::fmt;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, TokenData, Validation, decode, decode_header};
 use serde_json::{Map, Value};
+use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::topic::Topic;
+use crate::topic::{TOPICS_PER_STREAM_MAX, Topic};
 
 /// Longest token that is looked at. A token of ours is under 200 bytes; one with an identity provider's
 /// claims may be a few kilobytes.
@@ -66,12 +67,7 @@ impl Keys {
         if whole_seconds(&data.claims, "nbf")?.is_some_and(|from_s| now_s < from_s) {
             return Err(AuthError::NotYet);
         }
-        let sub = match data.claims.get("sub") {
-            None => None,
-            Some(Value::String(sub)) => Some(sub.clone()),
-            Some(_) => return Err(AuthError::Subject),
-        };
-        Ok(Grant { sub, expires_s })
+        Ok(Grant { subs: subjects(&data.claims)?, expires_s })
     }
 
     fn decode(&self, token: &str, key: &DecodingKey) -> Result<TokenData<Map<String, Value>>, AuthError> {
@@ -95,17 +91,24 @@ impl fmt::Debug for Keys {
 /// What a verified token allows, until it expires.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Grant {
-    sub: Option<String>,
+    subs: SmallVec<[String; 1]>,
     /// Unix seconds. At this moment the token is no longer good.
     pub(crate) expires_s: u64,
 }
 
 impl Grant {
-    /// Whether the token is for this topic: its `sub` is the topic's id, in any case. One without `sub` is
-    /// for none.
+    /// Whether the token is for this topic: its `sub`, or one of its `topics`, is `*`, the topic's id in any
+    /// case, or the topic's path or one above it in the very case. One without both is for none. Everything
+    /// needs `*`.
     pub(crate) fn covers(&self, topic: &Topic) -> bool {
-        // ASCII case alone: the Kelvin sign lower-cases to `k` and is not one.
-        self.sub.as_deref().is_some_and(|sub| sub.eq_ignore_ascii_case(topic.name()))
+        let is_path = topic.parent().is_some();
+        self.subs.iter().any(|sub| {
+            sub == "*"
+                || topic.lineage().filter(|covered| !covered.is_everything()).any(|covered| {
+                    // ASCII case alone: the Kelvin sign lower-cases to `k` and is not one.
+                    if is_path { sub == covered.name() } else { sub.eq_ignore_ascii_case(covered.name()) }
+                })
+        })
     }
 }
 
@@ -171,8 +174,16 @@ pub(crate) enum AuthError {
         claim: &'static str,
     },
     /// `sub` is not a string.
-    #[error("sub of the token is not a string: set it to the topic id")]
+    #[error("sub of the token is not a string: set it to the topic")]
     Subject,
+    /// `topics` is something else than an array of strings.
+    #[error("topics of the token is not an array of strings: list the topics in it, or leave it out")]
+    Topics,
+    /// `topics` is too long an array.
+    #[error(
+        "topics of the token has more than {TOPICS_PER_STREAM_MAX} entries: list fewer, or set it to [\"*\"]"
+    )]
+    TooManyTopics,
     /// At or after `exp`.
     #[error("expired token: get a new one")]
     Expired,
@@ -189,6 +200,29 @@ fn has_unknown_header(token: &str) -> bool {
 /// A time claim. RFC 7519 would let it have a fraction; it is in whole seconds here.
 fn whole_seconds(claims: &Map<String, Value>, claim: &'static str) -> Result<Option<u64>, AuthError> {
     claims.get(claim).map(|value| value.as_u64().ok_or(AuthError::Time { claim })).transpose()
+}
+
+/// What a token is for: its `sub` and each of its `topics`.
+fn subjects(claims: &Map<String, Value>) -> Result<SmallVec<[String; 1]>, AuthError> {
+    let mut subs = SmallVec::new();
+    match claims.get("sub") {
+        None => {}
+        Some(Value::String(sub)) => subs.push(sub.clone()),
+        Some(_) => return Err(AuthError::Subject),
+    }
+    match claims.get("topics") {
+        None => {}
+        Some(Value::Array(topics)) if topics.len() > TOPICS_PER_STREAM_MAX => {
+            return Err(AuthError::TooManyTopics);
+        }
+        Some(Value::Array(topics)) => {
+            for topic in topics {
+                subs.push(topic.as_str().ok_or(AuthError::Topics)?.to_owned());
+            }
+        }
+        Some(_) => return Err(AuthError::Topics),
+    }
+    Ok(subs)
 }
 
 /// The credentials of the `Bearer` scheme (RFC 6750 2.1).
@@ -216,6 +250,7 @@ mod tests {
     use crate::topic::TopicHasher;
     use jsonwebtoken::{EncodingKey, Header, encode};
     use serde_json::json;
+    use smallvec::smallvec;
 
     const SECRET: &[u8] = b"sesame-of-forty-thieves-in-a-cave";
     const NOW_S: u64 = 1_700_000_000;
@@ -264,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_good_token_is_taken() {
-        let grant = Ok(Grant { sub: Some("abcdef123".into()), expires_s: NOW_S + 60 });
+        let grant = Ok(Grant { subs: smallvec!["abcdef123".into()], expires_s: NOW_S + 60 });
         assert_eq!(verify(&signed(&good())), grant);
         assert_eq!(verify(&signed_text(HEADER, &good().to_string())), grant);
         // A token as PyJWT makes it, with claims of no concern here.
@@ -284,7 +319,10 @@ mod tests {
                      eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.\
                      dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
         let keys = Keys::new(&key, None);
-        assert_eq!(keys.verify(token, 1_300_819_379), Ok(Grant { sub: None, expires_s: 1_300_819_380 }));
+        assert_eq!(
+            keys.verify(token, 1_300_819_379),
+            Ok(Grant { subs: smallvec![], expires_s: 1_300_819_380 })
+        );
         assert_eq!(keys.verify(token, 1_300_819_380), Err(AuthError::Expired));
     }
 
@@ -409,7 +447,9 @@ mod tests {
             (Some(json!("abcdefk12")), false),
             (Some(json!("abcdef\u{212a}123")), false),
             (Some(json!(" abcdefk123")), false),
-            (Some(json!("*")), false),
+            (Some(json!("*")), true),
+            (Some(json!("**")), false),
+            (Some(json!("abcdefk*")), false),
             (Some(json!("")), false),
             (None, false),
         ] {
@@ -428,6 +468,62 @@ mod tests {
             let claims = json!({"exp": NOW_S + 60, "sub": sub});
             assert!(verify(&signed(&claims)).is_err(), "{claims}");
         }
+    }
+
+    fn grant(claims: Value) -> Result<Grant, AuthError> {
+        let mut claims = claims;
+        claims["exp"] = json!(NOW_S + 60);
+        verify(&signed(&claims))
+    }
+
+    #[test]
+    fn a_token_covers_the_paths_below_what_it_names_by_segments_and_in_the_very_case() {
+        let hasher = TopicHasher::new();
+        let path = |path: &str| {
+            let segments: Vec<_> = path.split('/').map(|segment| Cow::Borrowed(segment.as_bytes())).collect();
+            Topic::parse_path(&segments, &hasher).unwrap()
+        };
+        for (sub, topic, covered) in [
+            ("pets", "pets", true),
+            ("pets", "pets/dogs", true),
+            ("pets", "pets/dogs/Corgi", true),
+            ("pets/dogs", "pets/dogs/Corgi", true),
+            ("pets/dogs", "pets", false),
+            ("pets/dogs", "pets/cats", false),
+            ("pets/dogs", "dogs", false),
+            ("pets", "petshop", false),
+            ("pet", "pets", false),
+            ("Pets", "pets", false),
+            ("pets", "Pets/dogs", false),
+            ("pets/", "pets/dogs", false),
+            ("/pets", "pets", false),
+            ("pets/*", "pets/dogs", false),
+            ("", "pets", false),
+            ("*", "pets/dogs", true),
+        ] {
+            assert_eq!(grant(json!({"sub": sub})).unwrap().covers(&path(topic)), covered, "{sub} {topic}");
+        }
+        for (sub, covered) in [("*", true), ("", false), ("/", false), ("pets", false)] {
+            assert_eq!(grant(json!({"sub": sub})).unwrap().covers(&Topic::everything(&hasher)), covered);
+        }
+    }
+
+    #[test]
+    fn a_token_covers_each_of_its_topics_and_its_sub() {
+        let listed = grant(json!({"sub": "abcdef123", "topics": ["abcdef124", "ABCDEF125"]})).unwrap();
+        for (name, covered) in
+            [("abcdef123", true), ("abcdef124", true), ("abcdef125", true), ("abcdef126", false)]
+        {
+            assert_eq!(listed.covers(&topic(name)), covered, "{name}");
+        }
+        assert!(grant(json!({"topics": ["*"]})).unwrap().covers(&topic("abcdef123")));
+        assert!(!grant(json!({"topics": []})).unwrap().covers(&topic("abcdef123")));
+        for bad in [json!("abcdef123"), json!({"a": 1}), json!(7), json!(null), json!(["abcdef123", 7])] {
+            assert_eq!(grant(json!({"sub": "abcdef123", "topics": bad})), Err(AuthError::Topics));
+        }
+        let topics = |count: usize| grant(json!({"topics": vec!["abcdef123"; count]}));
+        assert!(topics(64).is_ok());
+        assert_eq!(topics(65), Err(AuthError::TooManyTopics));
     }
 
     #[test]

@@ -45,7 +45,6 @@ impl Budget {
     }
 
     /// Messages under way now.
-    #[cfg(test)]
     pub(crate) fn messages(&self) -> usize {
         self.messages.load(Ordering::Relaxed)
     }

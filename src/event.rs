@@ -47,6 +47,21 @@ pub(crate) struct EventLimits {
     pub(crate) events_max: usize,
 }
 
+impl EventLimits {
+    /// Those of a server whose bodies may hold so many bytes.
+    pub(crate) fn of(body_bytes_max: usize) -> Self {
+        EventLimits {
+            // Wrapping may prefix every line; text that grows past this is not worth its memory.
+            text_bytes_max: 2 * body_bytes_max,
+            // It is sent back to us in a header of every reconnect.
+            id_bytes_max: 128,
+            name_bytes_max: 128,
+            // Each costs the history more than its bytes.
+            events_max: 4096,
+        }
+    }
+}
+
 impl Events {
     /// Checks event-stream text: one or more events parted by blank lines.
     ///

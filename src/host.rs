@@ -21,9 +21,12 @@ const USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX as u64);
 /// And for the times of TCP keepalive, which are in whole seconds, 0 being none.
 const KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
 
-/// Raises the soft file limit to the hard one; returns how many files may be open.
-pub(crate) fn raise_file_limit() -> u64 {
+/// How many files may be open, once the soft limit is raised to the hard one if that is asked for.
+pub(crate) fn file_limit(raise: bool) -> u64 {
     let limit = getrlimit(Resource::Nofile);
+    if !raise {
+        return limit.current.unwrap_or(u64::MAX);
+    }
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,

@@ -2,8 +2,11 @@
 //! changes without notice.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering as Atomic};
+use std::thread::JoinHandle;
 
 use bytes::{Bytes, BytesMut};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::arena::{Arena, Key};
 use crate::auth::Keys;
@@ -13,9 +16,10 @@ use crate::event_id::Epoch;
 use crate::http::{HttpLimits, RequestReader};
 use crate::memory::Memory;
 use crate::shard::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
-use crate::shard::log::Log;
+use crate::shard::log::{Cursor, Log};
 use crate::shard::mailbox::{Mailbox, mailboxes};
-use crate::shard::message::{Control, Message, Post, Ticket, ToHome};
+use crate::shard::message::{Control, Message, Post, ReplyTo, Ticket, ToHome};
+use crate::shard::selection::Selection;
 use crate::shard::wire::Framing;
 use crate::topic::{Topic, TopicHasher};
 
@@ -59,6 +63,8 @@ pub struct Ordering {
     body: Bytes,
     budget: Arc<Budget>,
     key: Key,
+    /// The publish of this body, parsed.
+    events: Option<Events>,
     out: Vec<Post>,
 }
 
@@ -74,24 +80,33 @@ impl Ordering {
         };
         let topic = Topic::parse(b"abcdef123", &TopicHasher::new()).ok()?;
         let key = Arena::default().insert(());
-        let mut home = Home::new(Epoch::now(), limits, Memory::new(usize::MAX));
+        let mut home = Home::new(0, Epoch::now(), limits, Memory::new(usize::MAX));
         let mut out = Vec::new();
-        let join = ToHome::Join { topic: topic.clone(), from: 0, key, last_event_id: None };
+        let selection = Selection::single(topic.clone(), 1);
+        let join = ToHome::Join { selection, from: 0, key, last_event_id: None };
         home.handle(join, 0, &mut out);
         out.clear();
-        Some(Ordering { home, topic, body, budget: Budget::new(1 << 30, 1 << 20), key, out })
+        let events = Events::parse(body.clone(), &EVENT_LIMITS).ok();
+        Some(Ordering { home, topic, body, budget: Budget::new(1 << 30, 1 << 20), key, events, out })
     }
 
     /// Parses, orders, serialises, remembers and addresses one publish; returns how many messages it posts.
     pub fn publish(&mut self) -> usize {
+        self.order(Events::parse(self.body.clone(), &EVENT_LIMITS).ok())
+    }
+
+    /// The same but for parsing. Without history this is little more than serialising: the frame is allocated,
+    /// and the event's lines, its `id:` line and the blank line are written into it.
+    pub fn serialise(&mut self) -> usize {
+        self.order(self.events.clone())
+    }
+
+    fn order(&mut self, events: Option<Events>) -> usize {
         self.out.clear();
-        let (Ok(events), Some(charge)) =
-            (Events::parse(self.body.clone(), &EVENT_LIMITS), self.budget.take(self.body.len()))
-        else {
-            return 0;
-        };
+        let (Some(events), Some(charge)) = (events, self.budget.take(self.body.len())) else { return 0 };
         let ticket = Ticket { shard: 0, connection: self.key, request: 0 };
-        let publish = ToHome::Publish { topic: self.topic.clone(), events, ticket, at_us: 0, charge };
+        let reply = ReplyTo::Connection(ticket);
+        let publish = ToHome::Publish { topic: self.topic.clone(), events, reply, at_us: 0, charge };
         self.home.handle(publish, 0, &mut self.out);
         self.out.len()
     }
@@ -128,6 +143,29 @@ impl Blocks {
     }
 }
 
+/// A block and the cursor of a subscriber that has it to read.
+pub struct Reading {
+    log: Log,
+    cursor: Cursor,
+}
+
+impl Reading {
+    /// Of `frames` frames.
+    pub fn new(frame: &Bytes, frames: usize) -> Self {
+        let mut log = Log::new(Memory::new(usize::MAX));
+        let cursor = log.attach();
+        (0..frames).for_each(|_| log.gain(frame.clone(), 1, 0, 0));
+        log.seal();
+        Reading { log, cursor }
+    }
+
+    /// Reads it, as often as one likes; returns its bytes.
+    pub fn read(&self) -> usize {
+        let span = self.log.read(self.cursor, Framing::Chunked);
+        span.map_or(0, |span| span.buffers.iter().map(Bytes::len).sum())
+    }
+}
+
 /// Verifies tokens of one secret.
 pub struct Tokens(Keys);
 
@@ -143,25 +181,75 @@ impl Tokens {
     }
 }
 
-/// Two shards' mailboxes.
-pub struct Mailboxes {
-    boxes: Vec<Mailbox>,
+/// A shard's mailbox, for what it tells itself.
+pub struct OwnMailbox(Mailbox);
+
+impl Default for OwnMailbox {
+    fn default() -> Self {
+        let (doors, mut insides) = mailboxes(1);
+        OwnMailbox(Mailbox::new(0, insides.remove(0), doors))
+    }
 }
 
-impl Default for Mailboxes {
-    fn default() -> Self {
-        let (doors, insides) = mailboxes(2);
-        let boxes = insides.into_iter().enumerate();
-        Mailboxes {
-            boxes: boxes.map(|(id, inside)| Mailbox::new(id as u16, inside, doors.clone())).collect(),
+impl OwnMailbox {
+    /// Posts a message and takes it out.
+    pub fn hop(&self) -> bool {
+        self.0.post(ball(0));
+        self.0.take().is_some()
+    }
+}
+
+/// Two shards' mailboxes, each on a thread of its own that sleeps until there is a message.
+pub struct PingPong {
+    here: Mailbox,
+    runtime: Runtime,
+    over: Arc<AtomicBool>,
+    there: Option<JoinHandle<()>>,
+}
+
+impl PingPong {
+    /// The calling thread is one of the two.
+    ///
+    /// # Errors
+    /// When there is no runtime to sleep in.
+    pub fn new() -> std::io::Result<Self> {
+        let (doors, mut insides) = mailboxes(2);
+        let there = insides.remove(1);
+        let here = Mailbox::new(0, insides.remove(0), Arc::clone(&doors));
+        let over = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&over);
+        let runtime = || Builder::new_current_thread().build();
+        let its_runtime = runtime()?;
+        let there = std::thread::spawn(move || {
+            let there = Mailbox::new(1, there, doors);
+            while !ends.load(Atomic::Relaxed) {
+                its_runtime.block_on(there.wait());
+                while there.take().is_some() {
+                    there.post(ball(0));
+                }
+            }
+        });
+        Ok(PingPong { here, runtime: runtime()?, over, there: Some(there) })
+    }
+
+    /// Sends a message to the other thread and waits for the one it sends back: two hops, each with the waking
+    /// of a thread.
+    pub fn round(&self) {
+        self.here.post(ball(1));
+        while self.here.take().is_none() {
+            self.runtime.block_on(self.here.wait());
         }
     }
 }
 
-impl Mailboxes {
-    /// Posts a message from the first shard to `to` and takes it out there.
-    pub fn hop(&self, to: u16) -> bool {
-        self.boxes[0].post(Post { to, message: Message::Control(Control::StopAccepting) });
-        self.boxes.get(usize::from(to)).is_some_and(|inside| inside.take().is_some())
+impl Drop for PingPong {
+    fn drop(&mut self) {
+        self.over.store(true, Atomic::Relaxed);
+        self.here.post(ball(1));
+        let _ = self.there.take().map(JoinHandle::join);
     }
+}
+
+fn ball(to: u16) -> Post {
+    Post { to, message: Message::Control(Control::StopAccepting) }
 }

@@ -1,4 +1,24 @@
-//! esper: a standalone Server-Sent Events broker for Linux, one io_uring runtime per core.
+//! esper: a Server-Sent Events broker for Linux, one io_uring runtime per core. It is a program of its own,
+//! and a library for programs that want one inside: both do the same.
+//!
+//! ```
+//! use esper::{Event, Server};
+//!
+//! // Browsers subscribe with: new EventSource(`http://${address}/subscribe/pets`)
+//! let server = Server::builder().port(0).namespaces(true).start()?;
+//! println!("listening on http://{}", server.address());
+//!
+//! // From any thread, and without waiting for a subscriber:
+//! let publisher = server.publisher();
+//! publisher.publish("pets/dogs", Event::data("Corgi").name("new-dog"))?;
+//!
+//! server.stop();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`Server::builder`] sets what most programs want, a [`Config`](config::Config) everything there is;
+//! [`Publisher`] publishes an [`Event`] or event-stream text; [`Server::stats`] counts. Two examples show it
+//! in a browser: `cargo run --release --example clock`, and `petstore`.
 //!
 //! # The ideas
 //!
@@ -24,8 +44,8 @@
 //! - **Too slow is a place as well.** A log keeps a block only while a cursor is at or before it, and is
 //!   trimmed at a limit. A subscriber it is trimmed past is cut, or skipped forward and told so.
 //! - **Decide without I/O.** Requests, events, tokens, homes, logs and cursors take bytes and the time, and
-//!   return what to do. Only `server`, `host` and seven files of `shard` know threads, sockets or the runtime.
-//!   So a seeded simulation can run several shards in one thread against a naive model.
+//!   return what to do. Only `server`, `admin`, `host` and seven files of `shard` know threads, sockets or
+//!   the runtime. So a seeded simulation can run several shards in one thread against a naive model.
 //! - **Memory is bounded at the door.** No shard waits for another's mailbox. A publish takes room from one
 //!   budget before it is posted, and gives it back when the last shard has taken it in; without room its
 //!   publisher is not read from.
@@ -35,17 +55,21 @@
 //! | | |
 //! |---|---|
 //! | [`config`] | flags and variables become one checked [`config::Config`] |
-//! | `server`, `host` | starts and ends the shards; what the machine allows |
-//! | `shared`, `stats`, `budget`, `memory`, `clock` | the little that all shards share |
+//! | `server`, `builder`, `host` | starts and ends the shards; what the machine allows |
+//! | `publisher` | publishing from within the program |
+//! | `shared`, `stats`, `metrics`, `budget`, `memory`, `clock` | the little that all shards share |
 //! | `http`, `routes`, `auth` | a request's bytes, what it asks for, whether it may |
 //! | `topic`, `event`, `event_id` | names, what a publisher sent, ids |
+//! | `admin`, `metrics` | what the admin page and Prometheus are told |
 //! | `shard` | one core's part; its own page says more |
 
 #![forbid(unsafe_code)]
 
+mod admin;
 mod arena;
 mod auth;
 mod budget;
+mod builder;
 mod clock;
 pub mod config;
 mod event;
@@ -55,6 +79,8 @@ mod http;
 #[doc(hidden)]
 pub mod internal;
 mod memory;
+mod metrics;
+mod publisher;
 mod routes;
 mod server;
 mod shard;
@@ -62,4 +88,6 @@ mod shared;
 mod stats;
 mod topic;
 
+pub use builder::ServerBuilder;
+pub use publisher::{Event, PublishError, Published, Publisher, Receipt};
 pub use server::{Server, StartError};

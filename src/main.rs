@@ -2,14 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use esper::Server;
 use esper::config::{Config, LogFormat, SecretPair};
-use esper::{Server, StartError};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -33,8 +34,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config) -> Result<(), StartError> {
-    let stop = stop_signal().map_err(StartError::Signal)?;
+fn run(config: Config) -> Result<(), Box<dyn Error>> {
+    let stop = stop_signal().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let [subscribing, publishing] =
         [&config.auth.subscriber, &config.auth.publisher].map(|secret| match secret {
             Some(_) if config.auth.enabled => "with a token",

@@ -4,25 +4,28 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use futures_util::future::{Either, select};
 use thiserror::Error;
 
+use crate::admin::{self, Desk};
 use crate::budget::Budget;
+use crate::builder::ServerBuilder;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Drain};
 use crate::event_id::Epoch;
 use crate::host::{self, SocketOptions};
 use crate::http::Cors;
 use crate::memory::Memory;
+use crate::publisher::Publisher;
 use crate::shard::mailbox::{Doors, Inside, mailboxes};
 use crate::shard::message::{Control, Message, ShardId};
 use crate::shard::{Shard, accept, stream};
 use crate::shared::{Access, Shared, Streams};
-use crate::stats::{Counter, ShardStats, Stats};
+use crate::stats::Stats;
 use crate::topic::TopicHasher;
 
 /// Operations queued before the kernel is told: large enough that a turn's sends go in one call, small enough
@@ -32,13 +35,50 @@ const SUBMISSIONS: u32 = 256;
 const COMPLETIONS_MAX: u64 = 65_536;
 /// How often an ending server looks whether everybody is gone.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// How a server ends that is dropped: long enough for clients that read to be told, and no longer.
+const DROPPED: Drain = Drain { delay: Duration::ZERO, time_max: Duration::from_millis(100) };
+/// Rounds of a ring that ends: in the first, accepting ends and shuts the listener down, which completes the
+/// accepts under way in the next. A third for what these begin.
+const LAST_ROUNDS: usize = 3;
 
-/// A running broker.
+/// A running broker: threads of its own, which listen on an address of its own.
+///
+/// Several run in one process, with nothing in common but the process's limits. A server pins no thread to a
+/// CPU and raises no limit unless its [`Config`] asks for it; it never installs a signal handler, a panic
+/// hook or a log, and what it has to say goes to [`tracing`](https://docs.rs/tracing). It starts a thread for
+/// each shard and one for the admin page, and none is left when it was stopped or dropped.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use std::net::TcpStream;
+/// use esper::{Event, Server};
+///
+/// let server = Server::builder().port(0).namespaces(true).history_events(0).start()?;
+///
+/// let mut subscriber = TcpStream::connect(server.address())?;
+/// subscriber.write_all(b"GET /subscribe/pets HTTP/1.0\r\n\r\n")?;
+/// // Whatever is published after the 200 has come reaches this subscriber.
+/// let mut text = [0; 12];
+/// subscriber.read_exact(&mut text)?;
+/// assert_eq!(&text, b"HTTP/1.1 200");
+///
+/// server.publisher().publish("pets/dogs", Event::data("Corgi").name("new-dog"))?.wait()?;
+/// assert_eq!(server.stats()["clients"], 1);
+/// // Sends the subscriber what it has coming, and closes.
+/// server.stop();
+///
+/// let mut rest = String::new();
+/// subscriber.read_to_string(&mut rest)?;
+/// assert!(rest.contains("event:new-dog\ndata:Corgi\n\n"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
     doors: Doors,
+    publisher: Publisher,
+    /// None once it has ended.
     threads: Vec<JoinHandle<()>>,
     ended: Receiver<Result<(), StartError>>,
 }
@@ -60,25 +100,31 @@ pub enum StartError {
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}; raise the process limit (ulimit -u, TasksMax=)")]
     Thread(io::Error),
-    /// A value that was not checked before.
+    /// A value of the configuration is out of range, or does not go with another; its field is named.
     #[error("{0}")]
     Config(String),
-    /// Signals cannot be listened for.
-    #[error("cannot listen for signals: {0}")]
-    Signal(io::Error),
-    /// A shard's task failed.
+    /// A shard's task failed, which is a bug.
     #[error("a shard failed: {0}")]
     Shard(String),
 }
 
 impl Server {
-    /// Starts a broker. It serves when this returns.
+    /// Builds a server step by step, for the settings most programs want.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
+    /// Starts a server. It serves when this returns.
+    ///
+    /// Every subscriber takes an open file, and without [`Config::raise_file_limit`] a process often may have
+    /// 1024.
     ///
     /// # Errors
     /// [`StartError`] names the cause and its mend.
     pub fn start(config: Config) -> Result<Server, StartError> {
+        config.check().map_err(StartError::Config)?;
         let shards = config.cpus.ids.len();
-        let files = host::raise_file_limit();
+        let files = host::file_limit(config.raise_file_limit);
         let subscribers_allowed = host::subscribers_allowed(files, shards);
         let shared = Arc::new(shared(config, subscribers_allowed)?);
         let config = &shared.config;
@@ -94,9 +140,11 @@ impl Server {
             .map_err(|error| StartError::Listen { address, error })?;
 
         let (doors, insides) = mailboxes(shards);
-        let (ready, started) = channel();
-        let (end, ended) = channel();
-        let mut server = Server { address, shared: Arc::clone(&shared), doors, threads: Vec::new(), ended };
+        let publisher = Publisher::new(Arc::clone(&shared), Arc::clone(&doors));
+        let (ready, started) = unbounded();
+        let (end, ended) = unbounded();
+        let mut server =
+            Server { address, shared: Arc::clone(&shared), doors, publisher, threads: Vec::new(), ended };
         for (id, (listener, inside)) in listeners.into_iter().zip(insides).enumerate() {
             let listener_handle =
                 listener.try_clone().map_err(|error| StartError::Listen { address, error })?;
@@ -111,7 +159,7 @@ impl Server {
                 listener_handle,
             };
             let (ready, end) = (ready.clone(), end.clone());
-            let thread = std::thread::Builder::new().name(format!("shard-{id}"));
+            let thread = std::thread::Builder::new().name(format!("esper-{id}"));
             let run = move || drop(end.send(plan.run(&ready)));
             server.threads.push(thread.spawn(run).map_err(StartError::Thread)?);
         }
@@ -119,6 +167,12 @@ impl Server {
             started
                 .recv()
                 .unwrap_or_else(|_| Err(StartError::Shard("it ended before it began".to_owned())))?;
+        }
+        if shared.config.admin {
+            let doors = Arc::clone(&server.doors);
+            let thread = std::thread::Builder::new().name("esper-admin".to_owned());
+            let run = move || admin::run(&shared, &doors);
+            server.threads.push(thread.spawn(run).map_err(StartError::Thread)?);
         }
         tracing::info!(
             files,
@@ -129,20 +183,37 @@ impl Server {
         Ok(server)
     }
 
-    /// Where it listens.
+    /// Where it listens, with the port that was taken for port 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it counts, as `/stats` shows it.
+    /// Publishes to this server, from any thread, for as long as it runs.
+    pub fn publisher(&self) -> Publisher {
+        self.publisher.clone()
+    }
+
+    /// What it counts, since it started, as an object of JSON; `/stats` shows the same.
+    ///
+    /// | field | |
+    /// |---|---|
+    /// | `clients`, `connections` | open streams, and connections that are none |
+    /// | `topics` | topics with subscribers or history |
+    /// | `published`, `delivered` | events ordered, and events sent, once for each subscriber |
+    /// | `bytes` | bytes of streams sent |
+    /// | `evicted`, `refused` | streams cut for being too slow; requests and streams refused |
+    /// | `history_bytes`, `held_bytes` | bytes kept for replay; bytes of events held in all |
+    /// | `uptime_s` | seconds since it started |
+    /// | `publish_to_send_us` | `p50`, `p99`, `p999`, `max` in microseconds, and `count`, from a publish to the kernel's taking its events for a subscriber |
+    /// | `shards` | the same of each shard |
     pub fn stats(&self) -> serde_json::Value {
         self.shared.stats.json()
     }
 
-    /// Waits up to `patience` for a shard to fail; `Ok` when none did.
+    /// Waits up to `patience` for a shard to fail, `Duration::MAX` for ever; `Ok` when none did.
     ///
     /// # Errors
-    /// A shard's own error. The server is of no use any more.
+    /// A shard's own error. The server is of no use any more: drop it, and start another.
     pub fn watch(&self, patience: Duration) -> Result<(), StartError> {
         match self.ended.recv_timeout(patience) {
             Ok(end) => end,
@@ -152,20 +223,35 @@ impl Server {
     }
 
     /// Ends in order: tells balancers, takes nothing new, answers what is under way, sends subscribers what
-    /// they have coming and when to return, and closes; all within the drain time.
+    /// they have coming and when to return, and closes; all within [`Config::drain`]. Blocks until then,
+    /// which is at once where nobody is connected.
+    ///
+    /// A server that is dropped does the same, but gives its clients no more than a tenth of a second.
     pub fn stop(mut self) {
-        let drain = self.shared.config.drain;
+        self.end(self.shared.config.drain);
+    }
+
+    fn end(&mut self, drain: Drain) {
+        if self.threads.is_empty() {
+            return;
+        }
         let deadline = Instant::now() + drain.delay + drain.time_max;
         self.shared.draining.store(true, Ordering::Relaxed);
         std::thread::sleep(drain.delay);
+        self.publisher.close();
         self.tell(Control::StopAccepting);
-        // Publishers get half of the time at most, so that some is left for subscribers.
+        // Publishers get half of the time at most, so that some is left for subscribers. What is under way
+        // between shards is on its way to those.
         let halfway = Instant::now() + drain.time_max / 2;
-        self.wait_for_none(|shard| &shard.connections, halfway);
+        let Shared { stats, budget, .. } = &*self.shared;
+        wait_until(halfway, || stats.sum(|shard| &shard.connections) == 0 && budget.messages() == 0);
         self.tell(Control::CloseStreams);
-        self.wait_for_none(|shard| &shard.clients, deadline);
+        wait_until(deadline, || stats.sum(|shard| &shard.clients) == 0);
         self.tell(Control::Stop);
-        for thread in std::mem::take(&mut self.threads) {
+        if self.shared.config.admin {
+            self.shared.admin.close();
+        }
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
@@ -175,18 +261,18 @@ impl Server {
             door.post(Message::Control(control));
         }
     }
+}
 
-    fn wait_for_none(&self, counter: impl Fn(&ShardStats) -> &Counter, deadline: Instant) {
-        while self.shared.stats.sum(&counter) > 0 && Instant::now() < deadline {
-            std::thread::sleep(LOOK_INTERVAL);
-        }
+/// One that failed to start leaves no thread behind either.
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end(DROPPED);
     }
 }
 
-/// A server that is dropped ends at once, and one that failed to start leaves no shard behind.
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.tell(Control::Stop);
+fn wait_until(deadline: Instant, is_done: impl Fn() -> bool) {
+    while !is_done() && Instant::now() < deadline {
+        std::thread::sleep(LOOK_INTERVAL);
     }
 }
 
@@ -238,6 +324,10 @@ impl ShardPlan {
                 Either::Right((Either::Left((sweeps, _)), turns)) => sweeps.err().or(turns.await.err()),
                 Either::Right((Either::Right((streams, _)), _)) => streams.err(),
             };
+            // An accept that the runtime's end takes by surprise leaks its connection.
+            for _ in 0..LAST_ROUNDS {
+                let _ = tokio_uring::no_op().await;
+            }
             accepting.abort();
             failed.map_or(Ok(()), |error| Err(StartError::Shard(error.to_string())))
         })
@@ -266,7 +356,8 @@ pub(crate) fn shared(config: Config, subscribers_allowed: usize) -> Result<Share
     let mailbox = config.mailbox;
     let memory = Memory::new(config.history.memory_bytes_max);
     Ok(Shared {
-        access: Access::new(&config.auth, TopicHasher::new()),
+        access: Access::new(&config, TopicHasher::new()),
+        admin: Desk::default(),
         cors: Cors::parse(&config.cors_origins).map_err(StartError::Config)?,
         epoch: Epoch::now(),
         clock,

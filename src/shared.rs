@@ -1,17 +1,25 @@
 //! What all shards share: what was configured, and what is counted. Nothing in it is ever waited for.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use smallvec::SmallVec;
+
+use crate::admin::Desk;
 use crate::auth::Keys;
-use crate::budget::Budget;
+use crate::budget::{Budget, Charge};
 use crate::clock::Clock;
-use crate::config::{Auth, Config, SecretPair};
+use crate::config::{Config, IpNet, SecretPair};
+use crate::event::Events;
 use crate::event_id::Epoch;
 use crate::http::Cors;
 use crate::memory::Memory;
 use crate::stats::Stats;
-use crate::topic::TopicHasher;
+use crate::topic::{Topic, TopicError, TopicHasher};
+
+/// What each event costs between shards beside its text.
+const EVENT_BYTES: usize = 256;
 
 /// What all shards share.
 #[derive(Debug)]
@@ -29,6 +37,8 @@ pub(crate) struct Shared {
     /// What bodies may hold while they arrive.
     pub(crate) uploads: Arc<Budget>,
     pub(crate) streams: Streams,
+    /// The way to the thread that puts together what the admin page shows.
+    pub(crate) admin: Desk,
     /// The server is about to stop: balancers are told to look elsewhere.
     pub(crate) draining: AtomicBool,
     pub(crate) shards: usize,
@@ -39,14 +49,47 @@ pub(crate) struct Shared {
 pub(crate) struct Access {
     /// Keys that a subscriber's token must be signed with; none when anybody may subscribe.
     pub(crate) subscriber: Option<Keys>,
-    /// The same for publishing, and for `/stats`.
+    /// The same for publishing, and for what shows the broker from inside.
     pub(crate) publisher: Option<Keys>,
     pub(crate) cookie_name: String,
     pub(crate) hasher: TopicHasher,
+    /// Topics are paths.
+    pub(crate) namespaces: bool,
+    /// There is an admin page.
+    pub(crate) admin: bool,
+    /// What feeds it; no request can name it.
+    pub(crate) admin_topic: Topic,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub(crate) trusted_proxies: Vec<IpNet>,
+}
+
+impl Shared {
+    /// Takes room for these events on their way between shards; nothing when there is none.
+    pub(crate) fn room(&self, events: &Events) -> Option<Charge> {
+        if self.memory.is_exhausted() {
+            return None;
+        }
+        self.budget.take(events.text_bytes() + events.len() * EVENT_BYTES)
+    }
 }
 
 impl Access {
-    pub(crate) fn new(auth: &Auth, hasher: TopicHasher) -> Self {
+    /// The topic of this name, which is one id or, with namespaces, segments parted by `/`; nothing in it is
+    /// percent-encoded.
+    ///
+    /// # Errors
+    /// [`TopicError`] names what is wrong with it.
+    pub(crate) fn topic(&self, name: &str) -> Result<Topic, TopicError> {
+        if !self.namespaces {
+            return Topic::parse(name.as_bytes(), &self.hasher);
+        }
+        let segments: SmallVec<[Cow<'_, [u8]>; 8]> =
+            name.split('/').map(|segment| Cow::Borrowed(segment.as_bytes())).collect();
+        Topic::parse_path(&segments, &self.hasher)
+    }
+
+    pub(crate) fn new(config: &Config, hasher: TopicHasher) -> Self {
+        let auth = &config.auth;
         let keys = |pair: &Option<SecretPair>| {
             let pair = pair.as_ref().filter(|_| auth.enabled)?;
             Some(Keys::new(pair.current.expose(), pair.previous.as_ref().map(|secret| secret.expose())))
@@ -55,7 +98,11 @@ impl Access {
             subscriber: keys(&auth.subscriber),
             publisher: keys(&auth.publisher),
             cookie_name: auth.cookie_name.clone(),
+            admin_topic: Topic::internal("admin events", &hasher),
             hasher,
+            namespaces: config.namespaces,
+            admin: config.admin,
+            trusted_proxies: config.trusted_proxies.clone(),
         }
     }
 }
@@ -65,18 +112,26 @@ impl Access {
 pub(crate) struct Streams {
     max: usize,
     open: AtomicUsize,
+    /// Those of them that feed an admin page.
+    watching: AtomicUsize,
 }
 
 impl Streams {
     pub(crate) fn new(max: usize) -> Self {
-        Streams { max, open: AtomicUsize::new(0) }
+        Streams { max, open: AtomicUsize::new(0), watching: AtomicUsize::new(0) }
     }
 
     /// Counts one more stream, or nothing when the limit is reached.
-    pub(crate) fn open(shared: &Arc<Shared>) -> Option<OpenStream> {
-        let stream = OpenStream(Arc::clone(shared));
+    pub(crate) fn open(shared: &Arc<Shared>, watches: bool) -> Option<OpenStream> {
+        let stream = OpenStream { shared: Arc::clone(shared), watches };
+        shared.streams.watching.fetch_add(watches.into(), Ordering::Relaxed);
         let before = shared.streams.open.fetch_add(1, Ordering::Relaxed);
         (before < shared.streams.max).then_some(stream)
+    }
+
+    /// How many feed an admin page.
+    pub(crate) fn watching(&self) -> usize {
+        self.watching.load(Ordering::Relaxed)
     }
 
     /// How many may be open.
@@ -87,10 +142,14 @@ impl Streams {
 
 /// One stream, counted until this is dropped.
 #[derive(Debug)]
-pub(crate) struct OpenStream(Arc<Shared>);
+pub(crate) struct OpenStream {
+    shared: Arc<Shared>,
+    watches: bool,
+}
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        self.0.streams.open.fetch_sub(1, Ordering::Relaxed);
+        self.shared.streams.open.fetch_sub(1, Ordering::Relaxed);
+        self.shared.streams.watching.fetch_sub(self.watches.into(), Ordering::Relaxed);
     }
 }

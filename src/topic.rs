@@ -1,27 +1,43 @@
 //! Topics: the checked name of where a publish goes, and its place among the shards.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
+use std::iter;
 use std::sync::Arc;
 
 use thiserror::Error;
+
+/// Most topics of one stream, and most that one token lists.
+pub(crate) const TOPICS_PER_STREAM_MAX: usize = 64;
 
 /// Fewest characters of a topic id.
 const NAME_BYTES_MIN: usize = 8;
 /// Most characters of a topic id.
 const NAME_BYTES_MAX: usize = 64;
+/// Most segments of a topic that is a path.
+const SEGMENTS_MAX: usize = 8;
+/// Most characters of one segment.
+const SEGMENT_BYTES_MAX: usize = 64;
 
-/// Where a publish goes: a lower-cased name and its keyed 64-bit hash.
+/// Where a publish goes: a name and its keyed 64-bit hash.
 ///
-/// The hash is computed once, at the door, and travels with the name: neither a map of a shard nor the choice
-/// of the home shard hashes again. Cheap to clone. Two topics are equal only if they were hashed by the same
-/// [`TopicHasher`].
-#[derive(Clone, Eq, PartialEq)]
+/// Without namespaces the name is one id, lower-cased. With them it is a path, whose parents, down to
+/// everything, receive what it receives.
+///
+/// The hashes are computed once, at the door, and travel with the names: neither a map of a shard nor the
+/// choice of the home shard hashes again. Cheap to clone. Two topics are equal only if they were hashed by
+/// the same [`TopicHasher`].
+#[derive(Clone)]
 pub(crate) struct Topic {
-    // First, so that two different topics are told apart by one compare of integers.
     hash: u64,
+    /// Of the first segment, so that a whole tree has one home.
+    home_bits: u32,
     name: Arc<str>,
+    // One of its own in each topic that is parsed, and not one for all: its count of holders would be a cache
+    // line that every shard writes at every publish.
+    parent: Option<Arc<Topic>>,
 }
 
 impl Topic {
@@ -39,18 +55,78 @@ impl Topic {
         }
         let mut name: Arc<str> = Arc::from(text);
         Arc::make_mut(&mut name).make_ascii_lowercase();
-        Ok(Topic { hash: hasher.0.hash_one(&*name), name })
+        let hash = hasher.0.hash_one(&*name);
+        Ok(Topic { hash, home_bits: home_bits(hash), name, parent: None })
+    }
+
+    /// Checks the percent-decoded segments of a path: 1 to 8 of them, each 1 to 64 of `[A-Za-z0-9._~-]`
+    /// (the unreserved characters of RFC 3986 section 2.3), none of them `.` or `..`. Case matters.
+    ///
+    /// # Errors
+    /// [`TopicError`] names what is wrong with the path.
+    pub(crate) fn parse_path(segments: &[Cow<'_, [u8]>], hasher: &TopicHasher) -> Result<Topic, TopicError> {
+        if !(1..=SEGMENTS_MAX).contains(&segments.len()) {
+            return Err(TopicError::Segments { count: segments.len() });
+        }
+        let mut path = String::with_capacity(segments.iter().map(|segment| segment.len() + 1).sum());
+        for segment in segments {
+            if !path.is_empty() {
+                path.push('/');
+            }
+            path.push_str(check_segment(segment)?);
+        }
+        Ok(Topic::of_path(&path, |name| hasher.0.hash_one(name)))
+    }
+
+    /// The parent of all paths: whoever subscribes to it receives what is published anywhere.
+    pub(crate) fn everything(hasher: &TopicHasher) -> Topic {
+        Topic::root(hasher.0.hash_one(""))
+    }
+
+    /// One of the server's own. Its name has a space, which no topic of a request has, and nothing covers it.
+    pub(crate) fn internal(name: &'static str, hasher: &TopicHasher) -> Topic {
+        debug_assert!(name.contains(' '));
+        let hash = hasher.0.hash_one(name);
+        Topic { hash, home_bits: home_bits(hash), name: name.into(), parent: None }
     }
 
     /// A topic with a hash of the test's choice: where its home is must follow from a seed.
     #[cfg(test)]
     pub(crate) fn hashed(name: &str, hash: u64) -> Topic {
-        Topic { hash, name: name.into() }
+        Topic { hash, home_bits: home_bits(hash), name: name.into(), parent: None }
     }
 
-    /// The topic id, lower-cased.
+    /// A path with hashes of the test's choice; the empty path is everything.
+    #[cfg(test)]
+    pub(crate) fn hashed_path(name: &str, hash_of: &dyn Fn(&str) -> u64) -> Topic {
+        if name.is_empty() { Topic::root(hash_of(name)) } else { Topic::of_path(name, hash_of) }
+    }
+
+    /// The topic id, lower-cased; or the path as it was sent, its segments joined by `/`, and nothing for
+    /// everything.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it is the parent of all paths.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.name.is_empty()
+    }
+
+    /// The path without its last segment, everything at the end; none for an id and for everything.
+    pub(crate) fn parent(&self) -> Option<&Topic> {
+        self.parent.as_deref()
+    }
+
+    /// The topic, its parent, and so on: all those whose subscribers receive what is published here. 1 to 9.
+    pub(crate) fn lineage(&self) -> impl Iterator<Item = &Topic> {
+        iter::successors(Some(self), |topic| topic.parent())
+    }
+
+    /// Whether the other one is this topic or lies below it. By segments: `pets` covers `pets/dogs` and not
+    /// `petshop`. Everything covers ids too.
+    pub(crate) fn covers(&self, other: &Topic) -> bool {
+        self.is_everything() || other.lineage().any(|topic| topic == self)
     }
 
     /// The keyed hash of the name.
@@ -59,15 +135,62 @@ impl Topic {
         self.hash
     }
 
-    /// Index of the shard that orders this topic's events, in `0..shards` (0 when there are no shards).
+    /// Index of the shard that orders the events of this topic, and of all that share its first segment, in
+    /// `0..shards` (0 when there are no shards). Everything has a part at every home; this one means nothing.
     pub(crate) fn home(&self, shards: usize) -> usize {
-        // The bits 24 to 55 choose the shard, scaled without a division. A hash map takes its bucket from the
-        // lowest bits and its tags from the highest seven: were those used here, all topics of one home would
-        // share them and crowd into the same buckets.
-        let bits = u64::from((self.hash >> 24) as u32);
-        ((bits * shards as u64) >> 32) as usize
+        ((u64::from(self.home_bits) * shards as u64) >> 32) as usize
+    }
+
+    fn root(hash: u64) -> Topic {
+        Topic { hash, home_bits: 0, name: "".into(), parent: None }
+    }
+
+    /// The topic of a path that has been checked, with all its parents.
+    fn of_path(path: &str, hash_of: impl Fn(&str) -> u64) -> Topic {
+        let mut topic = Topic::root(hash_of(""));
+        let mut home = None;
+        for end in memchr::memchr_iter(b'/', path.as_bytes()).chain([path.len()]) {
+            let name = &path[..end];
+            let hash = hash_of(name);
+            let home_bits = *home.get_or_insert(home_bits(hash));
+            topic = Topic { hash, home_bits, name: name.into(), parent: Some(Arc::new(topic)) };
+        }
+        topic
     }
 }
+
+/// The bits 24 to 55, which choose the shard, scaled without a division. A hash map takes its bucket from the
+/// lowest bits and its tags from the highest seven: were those used here, all topics of one home would share
+/// them and crowd into the same buckets.
+fn home_bits(hash: u64) -> u32 {
+    (hash >> 24) as u32
+}
+
+fn check_segment(segment: &[u8]) -> Result<&str, TopicError> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte);
+    let text = str::from_utf8(segment).map_err(|_| TopicError::SegmentCharacter)?;
+    if !text.bytes().all(is_allowed) {
+        return Err(TopicError::SegmentCharacter);
+    }
+    if !(1..=SEGMENT_BYTES_MAX).contains(&text.len()) {
+        return Err(TopicError::SegmentLength { length: text.len() });
+    }
+    // A proxy would resolve them, and so guard another path than the one meant here.
+    if matches!(text, "." | "..") {
+        return Err(TopicError::Dots);
+    }
+    Ok(text)
+}
+
+impl PartialEq for Topic {
+    fn eq(&self, other: &Topic) -> bool {
+        // The hash first: two different topics are told apart by one compare of integers. Equal names have
+        // equal parents.
+        self.hash == other.hash && self.name == other.name
+    }
+}
+
+impl Eq for Topic {}
 
 impl Hash for Topic {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -117,7 +240,7 @@ impl Hasher for PassThrough {
     }
 }
 
-/// Why a topic id is refused. `Display` is the one line for the person who sent it.
+/// Why a topic is refused. `Display` is the one line for the person who sent it.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub(crate) enum TopicError {
     /// Too short, too long or empty; `length` is in characters.
@@ -133,14 +256,47 @@ pub(crate) enum TopicError {
         "bad topic id: a character is not allowed; use {NAME_BYTES_MIN} to {NAME_BYTES_MAX} ASCII letters and digits"
     )]
     Character,
+    /// A path of no segment or of too many.
+    #[error("bad topic: {count} segments; use 1 to {SEGMENTS_MAX}, parted by '/'")]
+    Segments {
+        /// Segments in the path that was sent.
+        count: usize,
+    },
+    /// An empty segment, or one too long; `length` is in characters.
+    #[error(
+        "bad topic: a segment of {length} characters; use 1 to {SEGMENT_BYTES_MAX}, and no '/' at the end"
+    )]
+    SegmentLength {
+        /// Characters in the segment that was sent.
+        length: usize,
+    },
+    /// A character that no segment may have, an encoded slash among them.
+    #[error(
+        "bad topic: a character is not allowed; use ASCII letters, digits, '.', '_', '~' and '-' in a segment"
+    )]
+    SegmentCharacter,
+    /// A segment that is `.` or `..`.
+    #[error("bad topic: a segment is '.' or '..'; use another name")]
+    Dots,
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn topic(name: &str, hasher: &TopicHasher) -> Topic {
         Topic::parse(name.as_bytes(), hasher).unwrap()
+    }
+
+    fn parse_path(path: &str, hasher: &TopicHasher) -> Result<Topic, TopicError> {
+        let segments: Vec<_> = path.split('/').map(|segment| Cow::Borrowed(segment.as_bytes())).collect();
+        Topic::parse_path(&segments, hasher)
+    }
+
+    fn path(path: &str, hasher: &TopicHasher) -> Topic {
+        if path.is_empty() { Topic::everything(hasher) } else { parse_path(path, hasher).unwrap() }
     }
 
     #[test]
@@ -166,6 +322,113 @@ mod tests {
             let line = error.to_string();
             assert!(line.contains("8 to 64 ASCII letters and digits"), "{line}");
             assert!(!line.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_refused_is_told_its_rule() {
+        let hasher = TopicHasher::new();
+        for (path, error, rule) in [
+            ("a/b/c/d/e/f/g/h/i", TopicError::Segments { count: 9 }, "1 to 8"),
+            ("", TopicError::SegmentLength { length: 0 }, "1 to 64"),
+            ("pets/", TopicError::SegmentLength { length: 0 }, "no '/' at the end"),
+            ("pets//dogs", TopicError::SegmentLength { length: 0 }, "1 to 64"),
+            (&"a".repeat(65), TopicError::SegmentLength { length: 65 }, "1 to 64"),
+            ("pets/*", TopicError::SegmentCharacter, "letters, digits, '.'"),
+            ("hünde", TopicError::SegmentCharacter, "letters, digits, '.'"),
+            ("pets/./dogs", TopicError::Dots, "another name"),
+            ("pets/..", TopicError::Dots, "another name"),
+        ] {
+            assert_eq!(parse_path(path, &hasher), Err(error), "{path}");
+            let line = error.to_string();
+            assert!(line.contains(rule) && !line.contains('\n'), "{line}");
+        }
+        assert_eq!(Topic::parse_path(&[], &hasher), Err(TopicError::Segments { count: 0 }));
+        // A slash that was encoded is a character of its segment, and none that is allowed.
+        let slash = [Cow::Borrowed(&b"pets/dogs"[..])];
+        assert_eq!(Topic::parse_path(&slash, &hasher), Err(TopicError::SegmentCharacter));
+        assert_eq!(Topic::parse_path(&[Cow::Borrowed(b"a\xff")], &hasher), Err(TopicError::SegmentCharacter));
+    }
+
+    #[test]
+    fn a_path_has_each_shorter_one_and_everything_as_parents() {
+        let hasher = TopicHasher::new();
+        let corgi = path("pets/dogs/Corgi", &hasher);
+        let names: Vec<&str> = corgi.lineage().map(Topic::name).collect();
+        assert_eq!(names, ["pets/dogs/Corgi", "pets/dogs", "pets", ""]);
+        for parent in corgi.lineage() {
+            assert_eq!(*parent, path(parent.name(), &hasher));
+            assert_eq!(parent.hash(), path(parent.name(), &hasher).hash());
+        }
+        assert!(corgi.lineage().last().unwrap().is_everything());
+        assert!(Topic::everything(&hasher).parent().is_none());
+        assert!(topic("abcdef123", &hasher).parent().is_none());
+    }
+
+    #[test]
+    fn case_matters_in_a_path() {
+        let hasher = TopicHasher::new();
+        assert_ne!(path("Pets", &hasher), path("pets", &hasher));
+        assert!(!path("Pets", &hasher).covers(&path("pets/dogs", &hasher)));
+    }
+
+    #[test]
+    fn a_whole_tree_has_one_home() {
+        let hasher = TopicHasher::new();
+        for n in 0..100 {
+            let home = path(&format!("tree{n}"), &hasher).home(61);
+            for below in ["a", "b", "a/b", "a/b/c/d/e/f/g"] {
+                assert_eq!(path(&format!("tree{n}/{below}"), &hasher).home(61), home);
+            }
+        }
+    }
+
+    #[test]
+    fn everything_covers_an_id_and_an_id_only_itself() {
+        let hasher = TopicHasher::new();
+        let (one, other) = (topic("abcdef123", &hasher), topic("abcdef124", &hasher));
+        assert!(Topic::everything(&hasher).covers(&one) && one.covers(&one));
+        assert!(!one.covers(&other) && !one.covers(&Topic::everything(&hasher)));
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_is_taken_exactly_when_it_keeps_the_rule(
+            segments in prop::collection::vec(
+                prop_oneof![
+                    8 => "[A-Za-z0-9._~-]{1,3}".prop_map(String::into_bytes),
+                    2 => "[a.~]{62,67}".prop_map(String::into_bytes),
+                    1 => "[./%a]{0,2}".prop_map(String::into_bytes),
+                    1 => prop::collection::vec(any::<u8>(), 0..3),
+                ],
+                0..10,
+            ),
+        ) {
+            let allowed = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
+            let is_good = |segment: &Vec<u8>| {
+                segment.iter().all(|byte| allowed.as_bytes().contains(byte))
+                    && (1..=64).contains(&segment.len())
+                    && segment != b"."
+                    && segment != b".."
+            };
+            let good = (1..=8).contains(&segments.len()) && segments.iter().all(is_good);
+            let given: Vec<Cow<'_, [u8]>> = segments.iter().map(|segment| segment.into()).collect();
+            let parsed = Topic::parse_path(&given, &TopicHasher::new());
+            prop_assert_eq!(parsed.is_ok(), good, "{:?}", parsed);
+            if let Ok(topic) = parsed {
+                prop_assert_eq!(topic.name().as_bytes(), segments.join(&b'/'));
+            }
+        }
+
+        #[test]
+        fn a_topic_covers_itself_and_what_begins_with_it_and_a_slash(
+            one in prop::collection::vec("a|b|ab|a[.]b", 0..5),
+            other in prop::collection::vec("a|b|ab|a[.]b", 0..5),
+        ) {
+            let hasher = TopicHasher::new();
+            let (one, other) = (one.join("/"), other.join("/"));
+            let covers = one.is_empty() || one == other || other.starts_with(&format!("{one}/"));
+            prop_assert_eq!(path(&one, &hasher).covers(&path(&other, &hasher)), covers);
         }
     }
 

@@ -57,23 +57,28 @@ impl Config {
 
 /// Everything has been checked; here it only gets its place.
 fn checked(flags: Flags, auth: Auth, cpus: Cpus) -> Config {
-    let Flags { listening, auth: _, history, streams, http, mailbox, drain, logging } = flags;
+    let Flags { listening, auth: auth_flags, topics, history, streams, http, mailbox, drain, logging } =
+        flags;
     Config {
         bind: listening.bind,
         port: listening.port,
         cpus,
+        raise_file_limit: true,
         takeover: listening.takeover,
         log_format: logging.log_format,
         log_level: logging.log_level,
         auth,
         cors_origins: http.cors_origin,
+        admin: !auth_flags.no_admin,
+        trusted_proxies: http.trusted_proxy,
+        namespaces: topics.namespaces,
+        topics_max: topics.topics_max,
         history: History {
             events_max: history.history_events,
             bytes_max: history.history_bytes.0,
             age_max: history.history_age.0,
             memory_bytes_max: history.history_memory.0,
         },
-        topics_max: history.topics_max,
         subscribers_max: streams.subscribers_max,
         stream: Stream {
             heartbeat: Some(streams.heartbeat.0).filter(|every| !every.is_zero()),
@@ -133,7 +138,7 @@ fn secrets(name: &str, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Option<
 
 /// Limits that hold by themselves, then those that hold together.
 fn check(flags: &Flags, names: &Names) -> Result<(), String> {
-    let Flags { listening, auth: _, history, streams, http, mailbox, drain, logging: _ } = flags;
+    let Flags { listening, auth: _, topics: _, history, streams, http, mailbox, drain, logging: _ } = flags;
 
     if listening.threads.is_some() && listening.cores.is_some() {
         let (threads, cores) = (names.of("threads"), names.of("cores"));
@@ -208,9 +213,15 @@ mod tests {
         Config::parse(["esper"].into_iter().chain(line.split_whitespace()), &env)
     }
 
+    /// What the binary does without flags and variables: the process is its own.
+    fn unflagged() -> Config {
+        let cpus = Cpus { ids: cpus::usable().unwrap(), pin: true };
+        Config { cpus, raise_file_limit: true, ..Config::default() }
+    }
+
     #[test]
-    fn without_flags_and_variables_it_is_the_default() {
-        assert_eq!(parse("", &[]), Ok(Config::default()));
+    fn without_flags_and_variables_it_is_the_default_on_every_cpu() {
+        assert_eq!(parse("", &[]), Ok(unflagged()));
     }
 
     #[test]
@@ -222,7 +233,7 @@ mod tests {
             --body-timeout 30s --idle-timeout 60s --unanswered-max 512 --cors-origin * --mailbox-bytes 64MiB \
             --mailbox-messages 65536 --mailbox-wait 1s --drain-delay 0s --drain-time 10s --log-format text \
             --log-level info";
-        assert_eq!(parse(written, &[]), Ok(Config::default()));
+        assert_eq!(parse(written, &[]), Ok(unflagged()));
     }
 
     /// A flag, a value that is not its default, and what it changes.
@@ -237,6 +248,8 @@ mod tests {
         ("takeover", "true", |c| c.takeover = true),
         ("no-auth", "true", |c| c.auth.enabled = false),
         ("cookie-name", "t", |c| c.auth.cookie_name = "t".into()),
+        ("no-admin", "true", |c| c.admin = false),
+        ("namespaces", "true", |c| c.namespaces = true),
         ("history-events", "0", |c| c.history.events_max = 0),
         ("history-bytes", "1KiB", |c| c.history.bytes_max = 1024),
         ("history-age", "1h", |c| c.history.age_max = Duration::from_secs(3600)),
@@ -257,6 +270,7 @@ mod tests {
         ("idle-timeout", "1ms", |c| c.http.idle_timeout = Duration::from_millis(1)),
         ("unanswered-max", "1", |c| c.http.unanswered_max = 1),
         ("cors-origin", "https://a.example", |c| c.cors_origins = vec!["https://a.example".into()]),
+        ("trusted-proxy", "10.0.0.1", |c| c.trusted_proxies = vec!["10.0.0.1/32".parse().unwrap()]),
         ("mailbox-bytes", "2MiB", |c| c.mailbox.bytes_max = 2 << 20),
         ("mailbox-messages", "1", |c| c.mailbox.messages_max = 1),
         ("mailbox-wait", "0s", |c| c.mailbox.wait_max = Duration::ZERO),
@@ -274,7 +288,7 @@ mod tests {
         assert_eq!(ROWS.iter().map(|row| row.0.to_owned()).collect::<HashSet<_>>(), flags);
 
         for (flag, value, change) in ROWS {
-            let mut expected = Config::default();
+            let mut expected = unflagged();
             change(&mut expected);
             let switch = *value == "true";
             let line = if switch { format!("--{flag}") } else { format!("--{flag} {value}") };

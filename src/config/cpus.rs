@@ -10,16 +10,18 @@ use super::values::{number, positive};
 /// Which CPUs get a shard.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cpus {
-    /// The kernel's CPU numbers, one shard each, in the order of the shards; never empty, no two alike.
+    /// The kernel's CPU numbers, one shard each, in the order of the shards; never empty, no two alike. Only
+    /// how many they are matters without `pin`.
     pub ids: Vec<usize>,
     /// Whether each shard's thread stays on its CPU.
     pub pin: bool,
 }
 
 impl Default for Cpus {
-    /// Every CPU this process may use; where the kernel does not tell, one shard that is not pinned.
+    /// One shard that is not pinned: a program with other work to do says itself how many of its CPUs it
+    /// gives away. The binary, which has none, takes them all.
     fn default() -> Self {
-        usable().map_or(Self { ids: vec![0], pin: false }, |ids| Self { ids, pin: true })
+        Self { ids: vec![0], pin: false }
     }
 }
 
@@ -222,17 +224,17 @@ mod tests {
     }
 
     #[test]
-    fn the_default_is_every_cpu_of_the_affinity_mask() {
+    fn usable_is_every_cpu_of_the_affinity_mask() {
         // A thread of its own, so that the mask of the test's thread stays.
         let (all, narrowed) = std::thread::spawn(|| {
             let all = usable().unwrap();
             let last = *all.last().unwrap();
             assert!(core_affinity::set_for_current(core_affinity::CoreId { id: last }));
-            (all, Cpus::default())
+            (all, usable().unwrap())
         })
         .join()
         .unwrap();
-        assert_eq!(narrowed, Cpus { ids: all[all.len() - 1..].to_vec(), pin: true });
-        assert_eq!(Cpus::default(), Cpus { ids: all, pin: true });
+        assert_eq!(narrowed, all[all.len() - 1..]);
+        assert_eq!(usable().unwrap(), all);
     }
 }

@@ -4,9 +4,10 @@
 use std::net::IpAddr;
 
 use clap::{Args, Parser};
+use ipnet::IpNet;
 
 use super::cpus::Wanted;
-use super::values::{Size, Time, address, cookie_name, count, port, positive, trimmed};
+use super::values::{Size, Time, address, cookie_name, count, network, port, positive, trimmed};
 use super::{
     Auth, Config, Drain, History, Http, LogFormat, LogLevel, Mailbox, RefuseStreams, SlowPolicy, Stream,
 };
@@ -34,6 +35,8 @@ pub(super) struct Flags {
     pub(super) listening: ListeningFlags,
     #[command(flatten)]
     pub(super) auth: AuthFlags,
+    #[command(flatten)]
+    pub(super) topics: TopicFlags,
     #[command(flatten)]
     pub(super) history: HistoryFlags,
     #[command(flatten)]
@@ -86,6 +89,22 @@ pub(super) struct AuthFlags {
     /// Cookie in which a subscriber may send its token
     #[arg(long, value_name = "NAME", value_parser = cookie_name, default_value = Auth::COOKIE_NAME)]
     pub(super) cookie_name: String,
+
+    /// Serve no admin page: everything below /admin is answered 403
+    #[arg(long)]
+    pub(super) no_admin: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Topics")]
+pub(super) struct TopicFlags {
+    /// Topics are paths such as pets/dogs, and a subscriber to pets receives what is published below it
+    #[arg(long)]
+    pub(super) namespaces: bool,
+
+    /// Topics at once; the longest idle makes room for a new one
+    #[arg(long, value_name = "N", value_parser = positive, default_value_t = Config::TOPICS_MAX)]
+    pub(super) topics_max: usize,
 }
 
 #[derive(Debug, Args)]
@@ -106,10 +125,6 @@ pub(super) struct HistoryFlags {
     /// Bytes of all that is kept for replay and for subscribers that are behind, together
     #[arg(long, value_name = "SIZE", default_value_t = Size(History::DEFAULT.memory_bytes_max))]
     pub(super) history_memory: Size,
-
-    /// Topics at once; the longest idle makes room for a new one
-    #[arg(long, value_name = "N", value_parser = positive, default_value_t = Config::TOPICS_MAX)]
-    pub(super) topics_max: usize,
 }
 
 #[derive(Debug, Args)]
@@ -179,6 +194,10 @@ pub(super) struct HttpFlags {
     #[arg(long, help = CORS_ORIGIN_HELP, value_name = "ORIGIN", default_value = Config::CORS_ORIGIN)]
     #[arg(value_delimiter = ',', value_parser = trimmed)]
     pub(super) cors_origin: Vec<String>,
+
+    /// Proxy whose X-Forwarded-For says where a client is, or a network of such; repeat it, or part by commas
+    #[arg(long, value_name = "IP|CIDR", value_delimiter = ',', value_parser = network)]
+    pub(super) trusted_proxy: Vec<IpNet>,
 }
 
 #[derive(Debug, Args)]

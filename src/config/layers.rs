@@ -226,6 +226,18 @@ mod tests {
     }
 
     #[test]
+    fn trusted_proxies_are_repeated_or_parted_by_commas() {
+        for line in ["--trusted-proxy 10.0.0.0/8 --trusted-proxy ::1", "--trusted-proxy=10.0.0.0/8,::1"] {
+            let (flags, _) = read_line(line, &[]).unwrap();
+            let networks: Vec<String> =
+                flags.http.trusted_proxy.iter().map(|network| network.to_string()).collect();
+            assert_eq!(networks, ["10.0.0.0/8", "::1/128"], "{line}");
+        }
+        let refused = read_line("", &[("ESPER_TRUSTED_PROXY", "10.0.0.0/8, lb")]).unwrap_err();
+        assert!(refused.starts_with("ESPER_TRUSTED_PROXY= lb: not an address or a network; "), "{refused}");
+    }
+
+    #[test]
     fn either_flag_for_cpus_stands_over_both_variables() {
         let variables = [("ESPER_THREADS", "7"), ("ESPER_CORES", "0-6")];
         for line in ["-t 1", "--threads 1", "--cores 1"] {

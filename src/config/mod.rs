@@ -9,6 +9,7 @@ mod cpus;
 mod error;
 mod flags;
 mod layers;
+mod limits;
 mod secret;
 mod values;
 
@@ -17,12 +18,29 @@ use std::time::Duration;
 
 pub use cpus::Cpus;
 pub use error::ConfigError;
+pub use ipnet::IpNet;
+pub(crate) use limits::SHARDS_MAX;
 pub use secret::{Secret, SecretPair};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// Everything a server is told before it starts. `Config::default()` is what no flag and no variable gives.
+/// Everything a server is told before it starts.
+///
+/// `Config::default()` is what the binary does without flags and variables, but for what concerns the whole
+/// process, which belongs to the program around the server: there is one shard, no thread is pinned and no
+/// limit is raised.
+///
+/// ```
+/// use esper::Server;
+/// use esper::config::Config;
+///
+/// let mut config = Config { port: 0, namespaces: true, ..Config::default() };
+/// config.history.events_max = 100;
+/// let server = Server::start(config)?;
+/// # server.stop();
+/// # Ok::<(), esper::StartError>(())
+/// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Config {
     /// The address to listen on.
@@ -31,6 +49,8 @@ pub struct Config {
     pub port: u16,
     /// Which CPUs get a shard.
     pub cpus: Cpus,
+    /// Raise the process's limit on open files as far as it may be: every connection takes one.
+    pub raise_file_limit: bool,
     /// Listen although another process already listens on the port.
     pub takeover: bool,
     /// How log lines are written.
@@ -41,10 +61,16 @@ pub struct Config {
     pub auth: Auth,
     /// Origins which browsers may call from; never empty, and already accepted by the CORS parser.
     pub cors_origins: Vec<String>,
-    /// What is kept for replay.
-    pub history: History,
+    /// The admin page is served; without it everything below `/admin` is answered 403.
+    pub admin: bool,
+    /// Peers whose `X-Forwarded-For` says where a connection comes from.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Topics are paths, and a subscriber to one receives what is published below it.
+    pub namespaces: bool,
     /// Topics that exist at once, in the whole process.
     pub topics_max: usize,
+    /// What is kept for replay.
+    pub history: History,
     /// Open streams in the whole process; `None` is what the limit on open files allows.
     pub subscribers_max: Option<usize>,
     /// How streams are kept alive, and what happens to slow ones.
@@ -63,13 +89,17 @@ impl Default for Config {
             bind: Self::BIND,
             port: Self::PORT,
             cpus: Cpus::default(),
+            raise_file_limit: false,
             takeover: false,
             log_format: Self::LOG_FORMAT,
             log_level: Self::LOG_LEVEL,
             auth: Auth::default(),
             cors_origins: vec![Self::CORS_ORIGIN.to_owned()],
-            history: History::DEFAULT,
+            admin: true,
+            trusted_proxies: Vec::new(),
+            namespaces: false,
             topics_max: Self::TOPICS_MAX,
+            history: History::DEFAULT,
             subscribers_max: None,
             stream: Stream::DEFAULT,
             http: Http::DEFAULT,

@@ -8,13 +8,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use ipnet::IpNet;
 
 /// Bytes, written `64KiB`, `1MiB` or `4194304`. At most 1 PiB, so that sums of sizes cannot overflow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd)]
 pub(super) struct Size(pub(super) usize);
 
 impl Size {
-    const MAX: u64 = bytesize::PIB;
+    pub(super) const MAX: u64 = bytesize::PIB;
 }
 
 impl FromStr for Size {
@@ -51,7 +52,7 @@ pub(super) struct Time(pub(super) Duration);
 
 impl Time {
     pub(super) const ZERO: Self = Self(Duration::ZERO);
-    const MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    pub(super) const MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 }
 
 impl FromStr for Time {
@@ -82,7 +83,7 @@ impl fmt::Display for Time {
 }
 
 /// The largest count: far past any use, and small enough for a 32-bit counter.
-const COUNT_MAX: usize = 1_000_000_000;
+pub(super) const COUNT_MAX: usize = 1_000_000_000;
 
 /// A whole number in digits alone: `parse` by itself would take `+5` too.
 pub(super) fn number<N: FromStr>(text: &str) -> Option<N> {
@@ -125,6 +126,17 @@ pub(super) fn address(text: &str) -> Result<IpAddr, String> {
             "not an address; write 127.0.0.1 or ::1 for this machine alone, 0.0.0.0 or :: for all".to_owned()
         }
     })
+}
+
+/// A network in CIDR notation, or one address as a network of its own.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let network = text.parse::<IpNet>().ok();
+    // An IPv4 peer of an IPv6 listener is compared as IPv4.
+    let network = network.or_else(|| Some(text.parse::<IpAddr>().ok()?.to_canonical().into()));
+    network
+        .map(|network| network.trunc())
+        .ok_or_else(|| "not an address or a network; write 10.0.0.1, 10.0.0.0/8 or fd00::/8".to_owned())
 }
 
 /// A cookie's name: a token (RFC 6265, 4.1.1, by RFC 9110, 5.6.2).
@@ -200,6 +212,21 @@ mod tests {
     }
 
     #[test]
+    fn a_network_is_one_address_or_all_that_share_a_prefix() {
+        for (text, network) in [
+            ("10.0.0.1", "10.0.0.1/32"),
+            ("10.0.0.1/32", "10.0.0.1/32"),
+            (" 10.1.2.3/8", "10.0.0.0/8"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("::1", "::1/128"),
+            ("fd00::1/8", "fd00::/8"),
+            ("::ffff:10.0.0.1", "10.0.0.1/32"),
+        ] {
+            assert_eq!(super::network(text).unwrap().to_string(), network, "{text}");
+        }
+    }
+
+    #[test]
     fn wrong_values_are_refused_with_what_is_right() {
         fn reason<T>(read: Result<T, String>) -> String {
             read.err().unwrap_or_default()
@@ -230,6 +257,11 @@ mod tests {
             (reason(address("localhost")), "write 127.0.0.1 or ::1"),
             (reason(address("[::1]")), "write 127.0.0.1 or ::1"),
             (reason(address("127.0.0.1:80")), "the port with --port"),
+            (reason(network("")), "write 10.0.0.1"),
+            (reason(network("10.0.0.0/33")), "write 10.0.0.1"),
+            (reason(network("10.0.0")), "write 10.0.0.1"),
+            (reason(network("proxy.example")), "write 10.0.0.1"),
+            (reason(network("10.0.0.1:80")), "write 10.0.0.1"),
             (reason(cookie_name("")), "such as esper_token"),
             (reason(cookie_name("a b")), "such as esper_token"),
             (reason(cookie_name("a=b")), "such as esper_token"),

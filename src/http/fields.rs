@@ -1,10 +1,12 @@
 //! The header fields of a request that mean something here, checked together (RFC 9112 sections 3.2, 6 and
 //! 9.3).
 
+use smallvec::SmallVec;
+
 use super::head::{body_too_large, is_authority, malformed};
 use super::{BodyLength, HttpLimits, Refusal, Status, Version};
 
-/// The header fields that mean something here, each at most once.
+/// The header fields that mean something here. What decides about a request is there at most once.
 #[derive(Default)]
 pub(super) struct Fields<'h> {
     host: Option<&'h [u8]>,
@@ -19,6 +21,9 @@ pub(super) struct Fields<'h> {
     pub(super) authorization: Option<&'h [u8]>,
     pub(super) cookie: Option<&'h [u8]>,
     pub(super) last_event_id: Option<&'h [u8]>,
+    pub(super) user_agent: Option<&'h [u8]>,
+    // Each proxy may add a field of its own or lengthen the one there is.
+    pub(super) forwarded_for: SmallVec<[&'h [u8]; 1]>,
 }
 
 impl<'h> Fields<'h> {
@@ -26,7 +31,7 @@ impl<'h> Fields<'h> {
     pub(super) fn gather(headers: &[httparse::Header<'h>]) -> Result<Self, Refusal> {
         let mut fields = Self::default();
         for header in headers {
-            // The comparison looks at the lengths first, so a field that means nothing costs ten of those.
+            // The comparison looks at the lengths first, so a field that means nothing costs twelve of those.
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
             let slot = if is("host") {
                 &mut fields.host
@@ -48,6 +53,13 @@ impl<'h> Fields<'h> {
                 // A list may lawfully come in two fields; it is then not `chunked` alone.
                 fields.coding_twice |= fields.coding.is_some();
                 &mut fields.coding
+            } else if is("user-agent") {
+                // It is only shown, so a second one is no reason to refuse.
+                fields.user_agent.get_or_insert(header.value);
+                continue;
+            } else if is("x-forwarded-for") {
+                fields.forwarded_for.push(header.value);
+                continue;
             } else if is("connection") {
                 fields.read_connection(header.value);
                 continue;
@@ -263,6 +275,23 @@ mod tests {
         for name in ["Origin", "Authorization", "Content-Type", "Cookie", "Last-Event-ID", "Expect"] {
             bad(with(&format!("{name}: 100-continue\r\n{name}: 100-continue\r\n")), "was sent twice");
         }
+    }
+
+    #[test]
+    fn every_proxy_may_add_its_own_forwarded_for() {
+        let forwarded = |lines: &str| with(lines).unwrap().forwarded_for;
+        assert_eq!(forwarded(""), None);
+        assert_eq!(forwarded("X-Forwarded-For: 1.1.1.1, 2.2.2.2\r\n").unwrap(), "1.1.1.1, 2.2.2.2");
+        assert_eq!(
+            forwarded("X-Forwarded-For: 1.1.1.1, 2.2.2.2\r\nX: y\r\nx-forwarded-for: 3.3.3.3\r\n").unwrap(),
+            "1.1.1.1, 2.2.2.2,3.3.3.3"
+        );
+    }
+
+    #[test]
+    fn the_first_of_several_user_agents_is_shown() {
+        let head = with("User-Agent: a\r\nUser-Agent: b\r\n").unwrap();
+        assert_eq!(head.user_agent.unwrap(), "a");
     }
 
     #[test]

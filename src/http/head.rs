@@ -72,6 +72,10 @@ pub(crate) struct Head {
     pub(crate) cookie: Option<Bytes>,
     /// `Last-Event-ID`
     pub(crate) last_event_id: Option<Bytes>,
+    /// `User-Agent`, the first where it was sent several times
+    pub(crate) user_agent: Option<Bytes>,
+    /// `X-Forwarded-For`, joined by commas where it was sent several times
+    pub(crate) forwarded_for: Option<Bytes>,
 }
 
 /// Room for header fields on the stack, which the limit in use is clamped to: 8 KiB, never initialised.
@@ -121,6 +125,12 @@ impl Head {
             authorization: share(fields.authorization),
             cookie: share(fields.cookie),
             last_event_id: share(fields.last_event_id),
+            user_agent: share(fields.user_agent),
+            forwarded_for: match &fields.forwarded_for[..] {
+                [] => None,
+                [one] => share(Some(one)),
+                several => Some(several.join(&b',').into()),
+            },
         })
     }
 
@@ -238,7 +248,7 @@ fn names_another_version(head: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const LIMITS: HttpLimits = HttpLimits { head_bytes_max: 16_384, body_bytes_max: 1000, headers_max: 10 };
+    const LIMITS: HttpLimits = HttpLimits { head_bytes_max: 16_384, body_bytes_max: 1000, headers_max: 12 };
 
     fn parse(head: &str) -> Result<Head, Refusal> {
         Head::parse(&Bytes::copy_from_slice(head.as_bytes()), &LIMITS)
@@ -270,7 +280,8 @@ mod tests {
         let head = parse(
             "POST /publish/a%20b?token=t&wrap HTTP/1.1\r\nHost: h:3000\r\ncontent-LENGTH: 12\r\n\
              Content-Type:application/json\r\nAuthorization: Bearer x \t\r\nCookie: a=b; c=d\r\n\
-             Origin: https://o.example\r\nLast-Event-ID:\r\nX-Other: y\r\nExpect: 100-Continue\r\n\r\n",
+             Origin: https://o.example\r\nLast-Event-ID:\r\nUser-Agent: u/1\r\n\
+             X-Forwarded-For: 10.0.0.1\r\nX-Other: y\r\nExpect: 100-Continue\r\n\r\n",
         )
         .unwrap();
         assert_eq!((head.method, head.version), (Method::Post, Version::Http11));
@@ -282,6 +293,8 @@ mod tests {
         assert_eq!(head.cookie.as_deref(), Some(&b"a=b; c=d"[..]));
         assert_eq!(head.origin.as_deref(), Some(&b"https://o.example"[..]));
         assert_eq!(head.last_event_id.as_deref(), Some(&b""[..]));
+        assert_eq!(head.user_agent.as_deref(), Some(&b"u/1"[..]));
+        assert_eq!(head.forwarded_for.as_deref(), Some(&b"10.0.0.1"[..]));
     }
 
     #[test]

@@ -32,6 +32,22 @@ pub(crate) fn encode(status: Status, content_type: &str, body: &[u8], cx: &Conte
     }
 }
 
+/// A page that needs nothing but itself and talks to nobody but this server, and is shown in no frame.
+pub(crate) fn encode_page(page: &str, cx: &Context<'_>, out: &mut Vec<u8>) {
+    start_head(Status::Ok, cx, out);
+    out.extend_from_slice(
+        b"Content-Type: text/html; charset=utf-8\r\nCache-Control: no-store\r\n\
+          Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+          connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n\
+          X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n",
+    );
+    number_field("Content-Length", page.len() as u64, out);
+    end_head(cx, out);
+    if !cx.head_only {
+        out.extend_from_slice(page.as_bytes());
+    }
+}
+
 /// The answer to OPTIONS, a CORS preflight or not. `allow_methods` is parted by `, `.
 pub(crate) fn encode_preflight(allow_methods: &str, cx: &Context<'_>, out: &mut Vec<u8>) {
     start_head(Status::NoContent, cx, out);

@@ -27,12 +27,20 @@ pub(crate) fn decode(text: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
 /// The value of the first pair of this name, decoded as forms are (`+` is a space); empty when it has no `=`.
 /// 400 for bad percent-encoding in the value or in a name before it, and for a value that is not UTF-8.
 pub(crate) fn query_value<'a>(query: &'a [u8], name: &str) -> Result<Option<Cow<'a, str>>, Refusal> {
-    for (raw_name, raw_value) in pairs(query) {
-        if *form_decode(raw_name)? == *name.as_bytes() {
-            return into_utf8(form_decode(raw_value)?).map(Some);
-        }
-    }
-    Ok(None)
+    query_values(query, name).next().transpose()
+}
+
+/// The values of all pairs of this name, in their order, each as [`query_value`] says. A name that cannot be
+/// decoded is a 400 in its place.
+pub(crate) fn query_values<'a>(
+    query: &'a [u8],
+    name: &str,
+) -> impl Iterator<Item = Result<Cow<'a, str>, Refusal>> {
+    pairs(query).filter_map(move |(raw_name, raw_value)| match form_decode(raw_name) {
+        Ok(decoded) if *decoded == *name.as_bytes() => Some(form_decode(raw_value).and_then(into_utf8)),
+        Ok(_) => None,
+        Err(refusal) => Some(Err(refusal)),
+    })
 }
 
 /// Whether the query has a pair of this name, with a value or without. What cannot be decoded is not it.
@@ -117,6 +125,21 @@ mod tests {
         assert_eq!(value(query, "a"), Ok(Some("b=c".into())));
         assert_eq!(value(query, "tok"), Ok(None));
         assert_eq!(value("", "token"), Ok(None));
+    }
+
+    #[test]
+    fn a_name_that_is_there_several_times_has_all_its_values_in_order() {
+        let values = |query: &str| {
+            query_values(query.as_bytes(), "topic")
+                .map(|value| value.map(Cow::into_owned).map_err(|refusal| refusal.status))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let all = ["a", "b/c", "", "a"].map(str::to_owned).to_vec();
+        assert_eq!(values("topic=a&x=1&topic=b%2Fc&t%6fpic&topic=a"), Ok(all));
+        assert_eq!(values("topics=a&x=topic"), Ok(Vec::new()));
+        for bad in ["topic=a&topic=%zz", "topic=%ff", "topic=a&%zz=1"] {
+            assert_eq!(values(bad), Err(Status::BadRequest), "{bad}");
+        }
     }
 
     #[test]

@@ -34,7 +34,9 @@ pub(crate) async fn run(shard: Rc<Shard>, listener: StdListener, handle: StdList
 async fn accept(shard: Rc<Shard>, listener: Rc<TcpListener>, warned: Rc<Cell<Option<Instant>>>) {
     while shard.phase() == Phase::Serving {
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio_uring::spawn(connection::run(Rc::clone(&shard), stream))),
+            Ok((stream, peer)) => {
+                drop(tokio_uring::spawn(connection::run(Rc::clone(&shard), stream, peer.ip())));
+            }
             Err(_) if shard.phase() > Phase::Serving => return,
             Err(error) => {
                 if warned.get().is_none_or(|at| at.elapsed() > WARNING_INTERVAL) {

@@ -1,7 +1,7 @@
 //! A connection that speaks HTTP: requests in, answers out, until it closes or becomes a stream.
 
 use std::future::poll_fn;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -11,15 +11,18 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_uring::net::TcpStream;
 
+use crate::admin;
 use crate::arena::Key;
 use crate::budget::Charge;
 use crate::clock::unix_s;
 use crate::event::{EventLimits, Events};
 use crate::http::{BodyLength, Head, HttpLimits, Method, Refusal, RequestReader, Status};
-use crate::routes::{self, Action, BodyForm, Publish, Subscribe};
+use crate::metrics;
+use crate::routes::{self, Action, AdminAction, BodyForm, Publish, Subscribe};
 use crate::shard::input::{Input, READ_BYTES_MAX};
-use crate::shard::message::{Message, Post, Ticket, ToHome};
+use crate::shard::message::{Message, Post, ReplyTo, Ticket, ToHome};
 use crate::shard::pipeline::{Answer, Encoding, Pipeline, Request};
+use crate::shard::visitors::Visitor;
 use crate::shard::{Phase, Shard, stream};
 use crate::topic::Topic;
 
@@ -29,16 +32,8 @@ const COPIED_BODY_BYTES: usize = READ_BYTES_MAX / 4;
 /// What of a body may arrive without being charged: 4 KiB of each of 20,000 connections are 80 MB, a whole
 /// read of each would be more than a gigabyte.
 const FREE_UPLOAD_BYTES: usize = 4 << 10;
-/// What each event costs between shards beside its text.
-const EVENT_BYTES: usize = 256;
 /// How often a publisher that is not read from asks for room again.
 const BLOCKED_RETRY: Duration = Duration::from_millis(5);
-/// An own id is sent back to us in a header of every reconnect.
-const ID_BYTES_MAX: usize = 128;
-/// An event's name.
-const NAME_BYTES_MAX: usize = 128;
-/// Events of one publish: each costs the history more than its bytes.
-const EVENTS_MAX: usize = 4096;
 /// Header fields of one request.
 const HEADERS_MAX: usize = 100;
 /// How long a connection that was refused is read from, so that the refusal is not lost to a reset.
@@ -46,14 +41,12 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_READ_BYTES: usize = 2 << 10;
 
 /// Serves a connection until it closes or becomes a stream.
-pub(crate) async fn run(shard: Rc<Shard>, stream: TcpStream) {
+pub(crate) async fn run(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr) {
     let pipeline = Rc::new(Pipeline::default());
     let key = shard.add_pipeline(Rc::clone(&pipeline));
-    let end = Connection::new(&shard, &stream, pipeline, key).serve().await;
+    let end = Connection::new(&shard, &stream, peer, pipeline, key).serve().await;
     let refused = match end {
-        End::Subscribe(request, subscribe, received) => {
-            stream::begin(&shard, stream, &request, subscribe, received).await
-        }
+        End::Subscribe(newcomer, received) => stream::begin(&shard, stream, *newcomer, received).await,
         End::Refused => Some(stream),
         End::Closed => {
             // Dropping it is not enough: a read under way would keep it open.
@@ -74,12 +67,13 @@ enum End {
     /// The client may still be sending what nobody will read.
     Refused,
     /// It becomes a stream; so many bytes came behind the request.
-    Subscribe(Request, Subscribe, usize),
+    Subscribe(Box<Opening>, usize),
 }
 
 struct Connection<'c> {
     shard: &'c Shard,
     stream: &'c TcpStream,
+    peer: IpAddr,
     pipeline: Rc<Pipeline>,
     key: Key,
     reader: RequestReader,
@@ -117,7 +111,15 @@ enum Stage {
         since: Instant,
     },
     /// Becomes a stream when the answers before it are sent.
-    Subscribe(Request, Subscribe),
+    Subscribe(Box<Opening>),
+}
+
+/// A stream that was asked for.
+pub(super) struct Opening {
+    pub(super) request: Request,
+    pub(super) subscribe: Subscribe,
+    /// None where nobody may ask.
+    pub(super) visitor: Option<Visitor>,
 }
 
 /// What became of the answers that were ready.
@@ -135,7 +137,7 @@ enum Woken {
 }
 
 impl<'c> Connection<'c> {
-    fn new(shard: &'c Shard, stream: &'c TcpStream, pipeline: Rc<Pipeline>, key: Key) -> Self {
+    fn new(shard: &'c Shard, stream: &'c TcpStream, peer: IpAddr, pipeline: Rc<Pipeline>, key: Key) -> Self {
         let http = &shard.shared.config.http;
         let limits = HttpLimits {
             head_bytes_max: http.head_bytes_max,
@@ -145,6 +147,7 @@ impl<'c> Connection<'c> {
         Connection {
             shard,
             stream,
+            peer,
             pipeline,
             key,
             reader: RequestReader::new(limits),
@@ -169,8 +172,8 @@ impl<'c> Connection<'c> {
                 Flushed::End(end) => return end,
             }
             if self.pipeline.len() == 0 {
-                if let Stage::Subscribe(request, subscribe) = self.stage {
-                    return End::Subscribe(request, subscribe, self.input.bytes());
+                if let Stage::Subscribe(opening) = self.stage {
+                    return End::Subscribe(opening, self.input.bytes());
                 }
                 let is_between = matches!(self.stage, Stage::Head) && self.input.bytes() == 0;
                 if self.last_request_seen {
@@ -243,6 +246,7 @@ impl<'c> Connection<'c> {
             keep_alive: head.keep_alive && self.shard.phase() == Phase::Serving,
             head_only: head.method == Method::Head,
             origin: head.origin.clone(),
+            is_shared: true,
         };
         let action = routes::route(&head, &self.shard.shared.access, unix_s());
         self.enter(request, &head, action)
@@ -260,16 +264,31 @@ impl<'c> Connection<'c> {
                 self.stage = Stage::Body { request, publish, upload: None, full: None };
                 return true;
             }
-            Ok(Action::Subscribe(_)) if has_body => {
+            Ok(Action::Subscribe(subscribe)) if !has_body => return self.subscribe(request, head, subscribe),
+            Ok(Action::Admin(AdminAction::Events { expires_s })) if !has_body => {
+                let topics = [self.shard.shared.access.admin_topic.clone()].into();
+                let subscribe = Subscribe { topics, last_event_id: None, expires_s };
+                return self.subscribe(Request { is_shared: false, ..request }, head, subscribe);
+            }
+            Ok(Action::Subscribe(_) | Action::Admin(AdminAction::Events { .. })) => {
                 Answer::Refused(Refusal::new(Status::BadRequest, "a subscription has no body; send none"))
             }
-            Ok(Action::Subscribe(_)) if request.head_only => Answer::StreamHead,
-            Ok(Action::Subscribe(subscribe)) => return self.stay(Stage::Subscribe(request, subscribe)),
+            Ok(Action::Admin(AdminAction::Status { topic, max })) if !has_body => {
+                return self.ask_admin(Request { is_shared: false, ..request }, topic, max);
+            }
+            Ok(Action::Admin(AdminAction::Status { .. })) => {
+                Answer::Refused(Refusal::new(Status::BadRequest, "this request has no body; send none"))
+            }
+            Ok(Action::Admin(AdminAction::Page)) => Answer::Page(routes::ADMIN_PAGE),
             Ok(Action::Stats) => {
                 // 16 us each: what is pipelined behind it waits until it is sent, and others have had their
                 // turn.
                 self.must_flush = true;
                 Answer::Json(self.shard.shared.stats.json().to_string().into_bytes())
+            }
+            Ok(Action::Metrics) => {
+                self.must_flush = true;
+                Answer::Metrics(metrics::text(&self.shard.shared))
             }
             Ok(Action::Health) if self.shard.is_draining() => {
                 Answer::Refused(Refusal::new(Status::ServiceUnavailable, "draining"))
@@ -285,6 +304,32 @@ impl<'c> Connection<'c> {
             self.push(Request { keep_alive: false, ..request }, answer);
         } else {
             self.stage = Stage::Skip { request, answer };
+        }
+        true
+    }
+
+    /// Takes up a stream; for HEAD its head alone.
+    fn subscribe(&mut self, request: Request, head: &Head, subscribe: Subscribe) -> bool {
+        if request.head_only {
+            self.push(request, Answer::StreamHead);
+            return true;
+        }
+        let access = &self.shard.shared.access;
+        let visitor = access.admin.then(|| {
+            let address = routes::client_address(self.peer, head, access);
+            Visitor::new(address, head.user_agent.as_deref().unwrap_or_default(), unix_s())
+        });
+        self.stay(Stage::Subscribe(Box::new(Opening { request, subscribe, visitor })))
+    }
+
+    /// Has the admin thread answer a request.
+    fn ask_admin(&mut self, request: Request, topic: Option<String>, streams_max: usize) -> bool {
+        self.last_request_seen |= !request.keep_alive;
+        let number = self.pipeline.expect(request);
+        let ticket = Ticket { shard: self.shard.id, connection: self.key, request: number };
+        if !self.shard.shared.admin.leave(admin::Request::Status { topic, streams_max, ticket }) {
+            let refusal = Refusal::unavailable("too many ask for the status at once; ask again later");
+            self.pipeline.answer(number, Answer::Refused(refusal));
         }
         true
     }
@@ -325,13 +370,7 @@ impl<'c> Connection<'c> {
     fn publish(&mut self, request: Request, publish: Publish, body: Bytes, upload: Option<Charge>) -> bool {
         // What follows the body is the next head, whose time begins here.
         self.since = Instant::now();
-        let limits = EventLimits {
-            // Wrapping may prefix every line; text that grows past this is not worth its memory.
-            text_bytes_max: 2 * self.shard.shared.config.http.body_bytes_max,
-            id_bytes_max: ID_BYTES_MAX,
-            name_bytes_max: NAME_BYTES_MAX,
-            events_max: EVENTS_MAX,
-        };
+        let limits = EventLimits::of(self.shard.shared.config.http.body_bytes_max);
         if body.len() > READ_BYTES_MAX {
             self.input.detach();
         }
@@ -363,11 +402,7 @@ impl<'c> Connection<'c> {
         since: Instant,
     ) -> bool {
         let shared = &self.shard.shared;
-        let charge = match shared.memory.is_exhausted() {
-            false => shared.budget.take(events.text_bytes() + events.len() * EVENT_BYTES),
-            true => None,
-        };
-        let Some(charge) = charge else {
+        let Some(charge) = shared.room(&events) else {
             return self.stay(Stage::Blocked { request, topic, events, upload, since });
         };
         self.last_request_seen |= !request.keep_alive;
@@ -375,7 +410,8 @@ impl<'c> Connection<'c> {
             Ticket { shard: self.shard.id, connection: self.key, request: self.pipeline.expect(request) };
         let to = topic.home(shared.shards) as u16;
         let at_us = shared.clock.now_us();
-        let message = Message::Home(ToHome::Publish { topic, events, ticket, at_us, charge });
+        let reply = ReplyTo::Connection(ticket);
+        let message = Message::Home(ToHome::Publish { topic, events, reply, at_us, charge });
         self.shard.mailbox.post(Post { to, message });
         true
     }

@@ -1,4 +1,4 @@
-//! The subscribers of one shard and the logs of their topics: what they gain, who is sent to, who is too
+//! The subscribers of one shard and the logs of what they take: what these gain, who is sent to, who is too
 //! slow.
 //!
 //! Like [`Home`](crate::shard::home::Home) it decides and says what to post; connections ask it what to send.
@@ -8,18 +8,23 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use slab::Slab;
+use smallvec::SmallVec;
 
 use crate::arena::{Arena, Key};
-use crate::event_id::Epoch;
+use crate::event_id::{Epoch, Sequence};
 use crate::memory::Memory;
 use crate::shard::log::Log;
 use crate::shard::message::{Message, Post, ShardId, ToFanout, ToHome};
-use crate::shard::subscriber::{Next, Opening, Outgoing, Stage, Subscriber};
+use crate::shard::positions;
+use crate::shard::selection::{Selection, SelectionMap};
+use crate::shard::subscriber::{Next, Opening, Outgoing, Reached, Stage, Subscriber};
 use crate::shard::wire::{Framing, retry_field};
 use crate::topic::{Topic, TopicMap};
 
-/// Sends started for one topic before the next has its turn.
-const TOPIC_SENDS_PER_TURN: usize = 64;
+/// Work of sends for one channel before the next has its turn.
+const CHANNEL_WORK_PER_TURN: usize = 64;
+/// A send of so many bytes takes about as long again as one of few: 3 us.
+const SEND_BYTES_OF_WORK: usize = 16 << 10;
 /// A trim by force goes this much below the limit, so that it is not needed for every block.
 const TRIM_SLACK: usize = 8;
 /// The time for a send while too much memory is held.
@@ -33,7 +38,7 @@ const EXPIRED: &str = "event:expired\ndata:token expired\n\n";
 /// How subscribers are treated.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FanoutLimits {
-    /// Bytes a subscriber may be behind: the size of a topic's log on one shard.
+    /// Bytes a subscriber may be behind: the size of a log on one shard.
     pub(crate) lag_bytes_max: usize,
     /// What ids begin with; none when there are no ids.
     pub(crate) epoch: Option<Epoch>,
@@ -52,7 +57,7 @@ pub(crate) struct FanoutLimits {
 /// What a subscriber asks for.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    pub(crate) topic: Topic,
+    pub(crate) selection: Selection,
     pub(crate) framing: Framing,
     pub(crate) last_event_id: Option<Box<str>>,
     /// Unix seconds; `u64::MAX` for never.
@@ -60,18 +65,29 @@ pub(crate) struct Subscription {
     pub(crate) opening: Opening,
 }
 
+/// What is told of a subscriber.
+#[derive(Debug)]
+pub(crate) struct Progress<'a> {
+    pub(crate) topics: &'a [Topic],
+    /// Events sent.
+    pub(crate) delivered: u64,
+    /// Bytes it has not been sent.
+    pub(crate) lag_bytes: usize,
+}
+
 /// The subscribers of a shard.
 #[derive(Debug)]
 pub(crate) struct Fanout {
     shard: ShardId,
-    shards: usize,
     limits: FanoutLimits,
-    names: TopicMap<u32>,
-    topics: Slab<LocalTopic>,
+    selections: SelectionMap<u32>,
+    /// The channels that a topic's events are for.
+    by_topic: TopicMap<SmallVec<[u32; 2]>>,
+    channels: Slab<Channel>,
     subscribers: Arena<Subscriber>,
-    /// Topics that gained something this turn.
+    /// Channels that gained something this turn.
     gained: Vec<u32>,
-    /// Idle subscribers that have a block to read, by topic, so that topics take turns.
+    /// Idle subscribers that have a block to read, by channel, so that channels take turns.
     ready: VecDeque<Vec<u32>>,
     spare: Vec<Vec<u32>>,
     memory: Arc<Memory>,
@@ -84,9 +100,10 @@ pub(crate) struct Fanout {
     pub(crate) fault: Fault,
 }
 
+/// The log of a selection, and who reads it.
 #[derive(Debug)]
-struct LocalTopic {
-    topic: Topic,
+struct Channel {
+    selection: Selection,
     log: Log,
     subscribers: u32,
     /// Those with nothing to send, woken by the next block.
@@ -108,19 +125,13 @@ pub(crate) enum Fault {
 }
 
 impl Fanout {
-    pub(crate) fn new(
-        shard: ShardId,
-        shards: usize,
-        limits: FanoutLimits,
-        memory: Arc<Memory>,
-        seed: u64,
-    ) -> Self {
+    pub(crate) fn new(shard: ShardId, limits: FanoutLimits, memory: Arc<Memory>, seed: u64) -> Self {
         Fanout {
             shard,
-            shards,
             limits,
-            names: TopicMap::default(),
-            topics: Slab::new(),
+            selections: SelectionMap::default(),
+            by_topic: TopicMap::default(),
+            channels: Slab::new(),
             subscribers: Arena::default(),
             gained: Vec::new(),
             ready: VecDeque::new(),
@@ -134,37 +145,38 @@ impl Fanout {
         }
     }
 
-    /// Takes a subscriber in and asks the topic's home for it to join. Its response begins when home has
+    /// Takes a subscriber in and asks the home of its topics for it to join. Its response begins when home has
     /// answered.
     pub(crate) fn subscribe(&mut self, subscription: Subscription, now_ms: u64, out: &mut Vec<Post>) -> Key {
-        let Subscription { topic, framing, last_event_id, expires_s, opening } = subscription;
-        let local = match self.names.get(&topic) {
-            Some(&local) => local,
-            None => self.insert_topic(topic.clone()),
+        let Subscription { selection, framing, last_event_id, expires_s, opening } = subscription;
+        let channel = match self.selections.get(&selection) {
+            Some(&channel) => channel,
+            None => self.insert_channel(selection.clone()),
         };
-        self.topics[local as usize].subscribers += 1;
-        let key = self.subscribers.insert(Subscriber::new(local, framing, expires_s, opening, now_ms));
-        self.post_home(topic, |topic, from| ToHome::Join { topic, from, key, last_event_id }, out);
+        self.channels[channel as usize].subscribers += 1;
+        let key = self.subscribers.insert(Subscriber::new(channel, framing, expires_s, opening, now_ms));
+        let (to, from) = (selection.home(), self.shard);
+        out.push(home(to, ToHome::Join { selection, from, key, last_event_id }));
         key
     }
 
     /// What the connection of a subscriber does now. It is woken by `waker` whenever it should ask again.
     pub(crate) fn next(&mut self, key: Key, waker: &Waker, now_ms: u64) -> Next {
-        let Some(topic) = self.subscribers.get_mut(key).map(|subscriber| {
+        let Some(channel) = self.subscribers.get_mut(key).map(|subscriber| {
             subscriber.remember_waker(waker);
-            subscriber.skips_now().then_some(subscriber.topic)
+            subscriber.skips_now().then_some(subscriber.channel)
         }) else {
             return Next::Close;
         };
-        if let Some(topic) = topic {
+        if let Some(channel) = channel {
             // It goes on at the tail: what this turn gained so far lies before its gap, not after it.
-            self.seal(topic);
+            self.seal(channel);
         }
         let Some(subscriber) = self.subscribers.get_mut(key) else { return Next::Close };
-        let local = &mut self.topics[subscriber.topic as usize];
-        let next = subscriber.next(&mut local.log, self.limits.epoch, now_ms);
+        let channel = &mut self.channels[subscriber.channel as usize];
+        let next = subscriber.next(&mut channel.log, self.limits.epoch, now_ms);
         if matches!(next, Next::Wait) && subscriber.is_idle() {
-            local.list_idle(key.index, &mut subscriber.idle_at);
+            channel.list_idle(key.index, &mut subscriber.idle_at);
         }
         next
     }
@@ -172,55 +184,98 @@ impl Fanout {
     /// All bytes that [`Fanout::next`] gave for this subscriber went out.
     pub(crate) fn sent(&mut self, key: Key, now_ms: u64, out: &mut Vec<Post>) {
         let Some(subscriber) = self.subscribers.get_mut(key) else { return };
-        let local = &mut self.topics[subscriber.topic as usize];
-        if let Some(after) = subscriber.sent(&mut local.log, now_ms) {
-            let topic = local.topic.clone();
-            self.post_home(topic, |topic, from| ToHome::More { topic, from, key, after }, out);
+        let channel = &mut self.channels[subscriber.channel as usize];
+        if let Some((after, told)) = subscriber.sent(&mut channel.log, now_ms) {
+            let (selection, from) = (channel.selection.clone(), self.shard);
+            out.push(home(selection.home(), ToHome::More { selection, from, key, after, told }));
         }
+    }
+
+    /// How far a subscriber has come.
+    pub(crate) fn progress(&self, key: Key) -> Option<Progress<'_>> {
+        let subscriber = self.subscribers.get(key)?;
+        let Channel { selection, log, .. } = self.channels.get(subscriber.channel as usize)?;
+        Some(Progress {
+            topics: selection.topics(),
+            delivered: subscriber.delivered,
+            lag_bytes: subscriber.lag_bytes(log),
+        })
+    }
+
+    /// What ids begin with; none when there are no ids.
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
+        self.limits.epoch
+    }
+
+    /// Whether a heartbeat may be due that long after the last send: they are spread over a quarter of the interval.
+    pub(crate) fn is_long_ago(&self, sent_ms: u64, now_ms: u64) -> bool {
+        now_ms.saturating_sub(sent_ms) >= self.limits.heartbeat_ms * 3 / 4
+    }
+
+    /// The newest event a subscriber was sent, or the place where home let it in.
+    pub(crate) fn place(&mut self, key: Key) -> Sequence {
+        self.subscribers.get_mut(key).map_or(0, |subscriber| subscriber.sent)
+    }
+
+    /// Whether a subscriber gets nothing more: it was cut.
+    pub(crate) fn is_closed(&mut self, key: Key) -> bool {
+        self.subscribers.get_mut(key).is_none_or(|subscriber| matches!(subscriber.stage, Stage::Closed))
     }
 
     /// The connection of a subscriber is gone.
     pub(crate) fn leave(&mut self, key: Key, out: &mut Vec<Post>) {
         let Some(mut subscriber) = self.subscribers.remove(key) else { return };
-        let local = &mut self.topics[subscriber.topic as usize];
-        subscriber.close(&mut local.log);
-        if let Some(moved) = local.unlist_idle(key.index, subscriber.idle_at)
+        let channel = &mut self.channels[subscriber.channel as usize];
+        subscriber.close(&mut channel.log);
+        if let Some(moved) = channel.unlist_idle(key.index, subscriber.idle_at)
             && let Some(other) = self.subscribers.at_mut(moved)
         {
             other.idle_at = subscriber.idle_at;
         }
-        local.subscribers -= 1;
-        if local.subscribers == 0 {
-            let LocalTopic { topic, .. } = self.topics.remove(subscriber.topic as usize);
-            self.names.remove(&topic);
-            self.post_home(topic, |topic, from| ToHome::Leave { topic, from }, out);
+        channel.subscribers -= 1;
+        if channel.subscribers == 0 {
+            self.remove_channel(subscriber.channel, out);
         }
     }
 
     /// Takes what a home shard says.
     pub(crate) fn handle(&mut self, message: ToFanout) {
         match message {
-            ToFanout::Events { topic, frames, count, last, at_us, charge: _given_back_now } => {
-                // A home hears late that the last subscriber left: until then its events come to nobody.
-                let Some(&key) = self.names.get(&topic) else { return };
-                let local = &mut self.topics[key as usize];
-                local.log.gain(frames, count, last, at_us);
-                if !std::mem::replace(&mut local.gained, true) {
-                    self.gained.push(key);
+            ToFanout::Events { home, topics, frames, count, last, at_us, charge: _given_back_now } => {
+                for topic in &topics {
+                    // A home hears late that the last subscriber left: until then its events come to nobody.
+                    let Some(channels) = self.by_topic.get(topic) else { continue };
+                    for &key in channels {
+                        let channel = &mut self.channels[key as usize];
+                        // Everything is a topic of every home.
+                        if channel.selection.home() != home {
+                            continue;
+                        }
+                        let frames = match self.limits.epoch {
+                            Some(epoch) if channel.selection.is_part() => {
+                                positions::with_our_ids(&frames, epoch, last + 1 - u64::from(count))
+                            }
+                            _ => frames.clone(),
+                        };
+                        channel.log.gain(frames, count, last, at_us);
+                        if !std::mem::replace(&mut channel.gained, true) {
+                            self.gained.push(key);
+                        }
+                    }
                 }
             }
-            ToFanout::Page { key, gap, frames, upto, joined } => {
-                let Some(topic) = self.subscribers.get_mut(key).map(|subscriber| subscriber.topic) else {
+            ToFanout::Page { key, gap, frames, upto, told, joined } => {
+                let Some(channel) = self.subscribers.get_mut(key).map(|subscriber| subscriber.channel) else {
                     return;
                 };
                 if joined && !self.has(Fault::JoinWithoutSeal) {
                     // The seam: what the open block holds was ordered before the page, and the page ends with
                     // it.
-                    self.seal(topic);
+                    self.seal(channel);
                 }
                 let Some(subscriber) = self.subscribers.get_mut(key) else { return };
-                let log = &mut self.topics[topic as usize].log;
-                subscriber.page(log, gap.as_ref(), frames, upto, joined);
+                let log = &mut self.channels[channel as usize].log;
+                subscriber.page(log, gap.as_ref(), frames, Reached { upto, told, joined });
                 subscriber.wake();
             }
             ToFanout::Refused { key } => {
@@ -234,29 +289,33 @@ impl Fanout {
         }
     }
 
-    /// Ends the turn: what each topic gained becomes one block.
+    /// Ends the turn: what each channel gained becomes one block.
     pub(crate) fn seal_all(&mut self) {
-        while let Some(topic) = self.gained.pop() {
-            self.seal(topic);
+        while let Some(channel) = self.gained.pop() {
+            self.seal(channel);
         }
     }
 
-    /// Sends to up to `sends_max` idle subscribers that have a block to read, topics taking turns. `send` is
-    /// given a subscriber's index and bytes, and leaves of them what it could not send at once: that is for
-    /// the subscriber's connection, which is woken. Returns whether more subscribers are waiting.
-    pub(crate) fn start_sends(
+    /// Sends to idle subscribers that have a block to read, channels taking turns, until that was `work_max` of work: one
+    /// for each and one for each 16 KiB. `send` is given a subscriber's index and bytes, takes off what it sent at once,
+    /// and returns how much that was; the rest is for the subscriber's connection, which is woken. Returns whether more
+    /// subscribers are waiting.
+    pub(crate) fn send_ready(
         &mut self,
-        sends_max: usize,
+        work_max: usize,
         now_ms: u64,
-        mut send: impl FnMut(u32, &mut Outgoing),
+        mut send: impl FnMut(u32, &mut Outgoing) -> usize,
     ) -> bool {
-        let mut started = 0;
-        while started < sends_max
+        let mut work = 0;
+        while work < work_max
             && let Some(mut list) = self.ready.pop_front()
         {
-            let keep = list.len() - list.len().min(TOPIC_SENDS_PER_TURN).min(sends_max - started);
-            started += list.len() - keep;
-            list.drain(keep..).for_each(|index| self.start_send(index, now_ms, &mut send));
+            let turn_end = work + CHANNEL_WORK_PER_TURN;
+            while work < turn_end.min(work_max)
+                && let Some(index) = list.pop()
+            {
+                work += 1 + self.send_to(index, now_ms, &mut send) / SEND_BYTES_OF_WORK;
+            }
             if !list.is_empty() {
                 self.ready.push_back(list);
             } else if self.spare.len() < SPARE_LISTS_MAX {
@@ -266,30 +325,41 @@ impl Fanout {
         self.has_ready()
     }
 
-    /// Whether subscribers wait for [`Fanout::start_sends`].
+    /// Whether subscribers wait for [`Fanout::send_ready`].
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    fn start_send(&mut self, index: u32, now_ms: u64, send: &mut impl FnMut(u32, &mut Outgoing)) {
-        let Some(subscriber) = self.subscribers.at_mut(index) else { return };
-        // One that left meanwhile may have a successor here, which is woken for nothing.
+    /// Sends one subscriber what it has coming; returns the bytes sent at once.
+    fn send_to(
+        &mut self,
+        index: u32,
+        now_ms: u64,
+        send: &mut impl FnMut(u32, &mut Outgoing) -> usize,
+    ) -> usize {
+        let mut sent = 0;
+        // One that left meanwhile may have a successor here, which is sent what it has coming, or woken for nothing.
+        let Some(subscriber) = self.subscribers.at_mut(index) else { return sent };
         if !subscriber.is_idle() {
-            return subscriber.wake();
+            subscriber.wake();
+            return sent;
         }
-        let local = &mut self.topics[subscriber.topic as usize];
-        while let Next::Send(mut outgoing) = subscriber.next(&mut local.log, self.limits.epoch, now_ms) {
-            send(index, &mut outgoing);
+        let channel = &mut self.channels[subscriber.channel as usize];
+        while let Next::Send(mut outgoing) = subscriber.next(&mut channel.log, self.limits.epoch, now_ms) {
+            sent += send(index, &mut outgoing);
             if !outgoing.buffers.is_empty() {
                 subscriber.keep_unsent(outgoing);
-                return subscriber.wake();
+                subscriber.wake();
+                return sent;
             }
-            subscriber.sent(&mut local.log, now_ms);
+            let more = subscriber.sent(&mut channel.log, now_ms);
+            debug_assert!(more.is_none(), "only a subscriber that replays asks for more");
         }
         match subscriber.is_idle() {
-            true => local.list_idle(index, &mut subscriber.idle_at),
+            true => channel.list_idle(index, &mut subscriber.idle_at),
             false => subscriber.wake(),
         }
+        sent
     }
 
     /// Looks after one part in `parts` of the subscribers: expired tokens, stuck sends, heartbeats. While too
@@ -311,7 +381,7 @@ impl Fanout {
                 subscriber.wake();
             }
             if subscriber.is_stuck(now_ms, send_timeout_ms) {
-                subscriber.close(&mut self.topics[subscriber.topic as usize].log);
+                subscriber.close(&mut self.channels[subscriber.channel as usize].log);
                 subscriber.wake();
                 self.evicted += 1;
             } else if self.limits.heartbeat_ms > 0
@@ -335,7 +405,7 @@ impl Fanout {
     /// Bytes of all logs.
     #[cfg(test)]
     pub(crate) fn log_bytes(&self) -> usize {
-        self.topics.iter().map(|(_, local)| local.log.bytes()).sum()
+        self.channels.iter().map(|(_, channel)| channel.log.bytes()).sum()
     }
 
     /// When a stream that is refused or closed now is told to come back, in milliseconds.
@@ -343,32 +413,32 @@ impl Fanout {
         self.limits.retry_ms(&mut self.random)
     }
 
-    fn seal(&mut self, topic: u32) {
-        let Some(local) = self.topics.get_mut(topic as usize) else { return };
-        local.gained = false;
-        if local.log.seal() {
-            let list = std::mem::replace(&mut local.idle, self.spare.pop().unwrap_or_default());
+    fn seal(&mut self, key: u32) {
+        let Some(channel) = self.channels.get_mut(key as usize) else { return };
+        channel.gained = false;
+        if channel.log.seal() {
+            let list = std::mem::replace(&mut channel.idle, self.spare.pop().unwrap_or_default());
             if !list.is_empty() && !self.has(Fault::ForgottenWake) {
                 self.ready.push_back(list);
             }
         }
-        let LocalTopic { log, .. } = &self.topics[topic as usize];
+        let Channel { log, .. } = &self.channels[key as usize];
         let lag_bytes_max = self.limits.lag_bytes_max;
         if log.bytes() > lag_bytes_max {
-            self.trim(topic, lag_bytes_max - lag_bytes_max / TRIM_SLACK);
+            self.trim(key, lag_bytes_max - lag_bytes_max / TRIM_SLACK);
         }
     }
 
     /// Trims a log by force. Whoever is behind it is closed or skipped forward.
-    fn trim(&mut self, topic: u32, bytes_max: usize) {
+    fn trim(&mut self, channel: u32, bytes_max: usize) {
         let untold = self.has(Fault::TrimUntold);
-        let log = &mut self.topics[topic as usize].log;
+        let log = &mut self.channels[channel as usize].log;
         if !log.trim_to(bytes_max) {
             return;
         }
         // A walk over all, but each one found pays for it by being found only once.
         for (_, subscriber) in self.subscribers.iter_mut() {
-            if subscriber.topic == topic && subscriber.is_overtaken(log) {
+            if subscriber.channel == channel && subscriber.is_overtaken(log) {
                 if untold {
                     subscriber.stage = Stage::Live(log.attach());
                     continue;
@@ -381,22 +451,38 @@ impl Fanout {
         log.trim();
     }
 
-    fn insert_topic(&mut self, topic: Topic) -> u32 {
-        // At most one per subscriber, far below 2^32.
-        let key = self.topics.insert(LocalTopic {
-            topic: topic.clone(),
+    fn insert_channel(&mut self, selection: Selection) -> u32 {
+        // At most one per subscriber and home, far below 2^32.
+        let key = self.channels.insert(Channel {
+            selection: selection.clone(),
             log: Log::new(Arc::clone(&self.memory)),
             subscribers: 0,
             idle: Vec::new(),
             gained: false,
         }) as u32;
-        self.names.insert(topic, key);
+        for topic in selection.topics() {
+            self.by_topic.entry(topic.clone()).or_default().push(key);
+        }
+        self.selections.insert(selection, key);
         key
     }
 
-    fn post_home(&self, topic: Topic, ask: impl FnOnce(Topic, ShardId) -> ToHome, out: &mut Vec<Post>) {
-        let to = topic.home(self.shards) as ShardId;
-        out.push(Post { to, message: Message::Home(ask(topic, self.shard)) });
+    /// Forgets a channel that nobody reads, and tells home of each topic that no other channel has.
+    fn remove_channel(&mut self, key: u32, out: &mut Vec<Post>) {
+        let Channel { selection, .. } = self.channels.remove(key as usize);
+        self.selections.remove(&selection);
+        for topic in selection.topics() {
+            let Some(channels) = self.by_topic.get_mut(topic) else { continue };
+            channels.retain(|channel| *channel != key);
+            let at_home = |key: &u32| self.channels[*key as usize].selection.home() == selection.home();
+            if !channels.iter().any(at_home) {
+                let (topic, from) = (topic.clone(), self.shard);
+                out.push(home(selection.home(), ToHome::Leave { topic, from }));
+            }
+            if channels.is_empty() {
+                self.by_topic.remove(topic);
+            }
+        }
     }
 
     fn has(&self, fault: Fault) -> bool {
@@ -404,7 +490,11 @@ impl Fanout {
     }
 }
 
-impl LocalTopic {
+fn home(to: ShardId, message: ToHome) -> Post {
+    Post { to, message: Message::Home(message) }
+}
+
+impl Channel {
     /// Lists a subscriber among the idle, unless it is there. `place` may be out of date: the list is taken
     /// away whole when a block comes, and nobody visits its members to tell them.
     fn list_idle(&mut self, index: u32, place: &mut u32) {

@@ -40,8 +40,6 @@ pub(crate) struct Page {
     pub(crate) upto: Sequence,
     /// Whether more is retained behind it.
     pub(crate) more: bool,
-    /// Whether events between where it was asked to begin and its first were dropped.
-    pub(crate) gap: bool,
 }
 
 /// The retained events of one topic, oldest first.
@@ -141,7 +139,7 @@ impl History {
     /// one.
     pub(crate) fn page(&self, after: Sequence, bytes_max: usize, frames_max: usize) -> Page {
         let start = self.entries.partition_point(|entry| entry.sequence <= after);
-        let mut page = Page { upto: after, gap: after < self.dropped, ..Page::default() };
+        let mut page = Page { upto: after, ..Page::default() };
         let mut bytes = 0;
         for entry in self.entries.range(start..) {
             bytes += entry.frame.len();
@@ -154,6 +152,31 @@ impl History {
             page.upto = entry.sequence;
         }
         page
+    }
+
+    /// The frame of this event, if it is retained.
+    pub(crate) fn frame(&self, sequence: Sequence) -> Option<&Bytes> {
+        self.entry(sequence).map(|entry| &entry.frame)
+    }
+
+    /// The publisher's own id of this event, if it is retained and has one.
+    pub(crate) fn own_id(&self, sequence: Sequence) -> Option<&str> {
+        self.entry(sequence)?.own_id.as_deref()
+    }
+
+    /// Everything up to here is no longer retained.
+    pub(crate) fn dropped(&self) -> Sequence {
+        self.dropped
+    }
+
+    /// The publisher's own id of the last event that was dropped.
+    pub(crate) fn dropped_own_id(&self) -> Option<&str> {
+        self.dropped_own_id.as_deref()
+    }
+
+    fn entry(&self, sequence: Sequence) -> Option<&Entry> {
+        let at = self.entries.binary_search_by_key(&sequence, |entry| entry.sequence).ok()?;
+        self.entries.get(at)
     }
 
     pub(crate) fn first(&self) -> Option<Sequence> {
@@ -258,14 +281,5 @@ mod tests {
         assert_eq!((frames(&page).as_str(), page.upto, page.more), ("2\n3\n", 3, false));
         let page = history.page(0, 1000, 2);
         assert_eq!((page.frames.len(), page.more), (2, true));
-    }
-
-    #[test]
-    fn a_page_asked_for_after_a_trim_says_that_something_is_missing() {
-        let mut history = history(&[(1, None), (2, None), (3, None)]);
-        history.drop_first();
-        history.drop_first();
-        assert!(history.page(1, 1000, 10).gap);
-        assert!(!history.page(2, 1000, 10).gap);
     }
 }

@@ -2,6 +2,11 @@
 //! history.
 //!
 //! A home decides and says what to post; it sees no socket, no clock and no channel.
+//!
+//! With namespaces its topics form a tree, with everything at the root. An event is kept once, by its own topic, and
+//! the order of ages is the order of the whole home: a subscriber to a parent replays from that.
+
+mod replay;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -11,21 +16,16 @@ use bytes::Bytes;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use crate::arena::Key;
 use crate::budget::Charge;
 use crate::event::Events;
 use crate::event_id::{Epoch, EventId, Sequence};
 use crate::memory::Memory;
-use crate::shard::history::{GapReason, History};
-use crate::shard::message::{Gap, Message, Post, PublishError, Published, ShardId, ToFanout, ToHome};
+use crate::shard::history::History;
+use crate::shard::message::{Message, Post, PublishError, Published, ReplyTo, ShardId, ToFanout, ToHome};
 use crate::topic::{Topic, TopicMap};
 
-/// A page of replay: large enough that a page costs a subscriber one round trip to home per 64 KiB, small
-/// enough that a slow one holds little.
-const PAGE_BYTES_MAX: usize = 64 << 10;
-/// And so many frames: a page's handles (32 bytes each here, 16 more in the kernel's list) are what a
-/// replaying subscriber holds of its own, 6 KiB at most, and the pages of one turn stay about a millisecond.
-pub(crate) const PAGE_FRAMES_MAX: usize = 128;
+pub(crate) use replay::PAGE_FRAMES_MAX;
+
 /// How many topics are looked at to find an idle one before a new topic is refused: bounds one publish's
 /// work.
 const EVICTION_TRIES: usize = 64;
@@ -46,15 +46,16 @@ pub(crate) struct HomeLimits {
 /// The topics whose home one shard is.
 #[derive(Debug)]
 pub(crate) struct Home {
+    shard: ShardId,
     limits: HomeLimits,
     memory: Arc<Memory>,
     epoch: Epoch,
     sequence: Sequence,
     names: TopicMap<u32>,
     topics: Slab<HomeTopic>,
-    /// All retained events of all topics, oldest first, as (topic, sequence). An entry whose event was
-    /// dropped by its topic's own limit is stale; they are swept out when they outnumber the rest.
-    by_age: VecDeque<(u32, Sequence)>,
+    /// All retained events of all topics, oldest first. An entry whose event was dropped by its topic's own limit is
+    /// stale; they are swept out when they outnumber the rest.
+    by_age: VecDeque<Aged>,
     /// One entry per topic, the least recently used first; `used` may be older than the topic's, see
     /// [`Home::evict`].
     by_use: BinaryHeap<Reverse<(u64, u32)>>,
@@ -67,9 +68,26 @@ pub(crate) struct Home {
     bytes: usize,
 }
 
+/// A retained event's place in the order of ages, which is the order of the whole home.
+#[derive(Debug)]
+struct Aged {
+    topic: u32,
+    /// Whether it has a publisher's own id.
+    own_id: bool,
+    sequence: Sequence,
+}
+
 #[derive(Debug)]
 struct HomeTopic {
     topic: Topic,
+    /// The topic above it; it stays for as long as this one.
+    parent: Option<u32>,
+    /// Topics right below it.
+    children: u32,
+    /// The newest event of those below it that is no longer retained.
+    lost_below: Sequence,
+    /// The topic whose event that was, if it was not forgotten since.
+    lost_by: u32,
     /// Shards with subscribers. Few: a linear look-up beats a set.
     members: SmallVec<[ShardId; 4]>,
     history: History,
@@ -79,8 +97,9 @@ struct HomeTopic {
 }
 
 impl Home {
-    pub(crate) fn new(epoch: Epoch, limits: HomeLimits, memory: Arc<Memory>) -> Self {
+    pub(crate) fn new(shard: ShardId, epoch: Epoch, limits: HomeLimits, memory: Arc<Memory>) -> Self {
         Home {
+            shard,
             limits,
             memory,
             epoch,
@@ -96,17 +115,31 @@ impl Home {
         }
     }
 
-    /// Does what a shard asks and adds what is to be posted to `out`.
-    pub(crate) fn handle(&mut self, message: ToHome, now_ms: u64, out: &mut Vec<Post>) {
+    /// Does what a shard asks and adds what is to be posted to `out`; returns how many events it ordered.
+    pub(crate) fn handle(&mut self, message: ToHome, now_ms: u64, out: &mut Vec<Post>) -> u64 {
+        let before = self.sequence;
+        self.take(message, now_ms, out);
+        self.sequence - before
+    }
+
+    fn take(&mut self, message: ToHome, now_ms: u64, out: &mut Vec<Post>) {
         match message {
-            ToHome::Publish { topic, events, ticket, at_us, charge } => {
+            ToHome::Publish { topic, events, reply, at_us, charge } => {
                 let result = self.publish(topic, &events, now_ms, at_us, charge, out);
-                out.push(Post { to: ticket.shard, message: Message::Answer(ticket, result) });
+                match reply {
+                    ReplyTo::Connection(ticket) => {
+                        out.push(Post { to: ticket.shard, message: Message::Answer(ticket, result) });
+                    }
+                    // Who does not wait for it need not be told.
+                    ReplyTo::Caller(caller) => drop(caller.send(result)),
+                }
             }
-            ToHome::Join { topic, from, key, last_event_id } => {
-                self.join(topic, from, key, last_event_id, out)
+            ToHome::Join { selection, from, key, last_event_id } => {
+                self.join(selection, from, key, last_event_id, out);
             }
-            ToHome::More { topic, from, key, after } => self.page(topic, from, key, after, None, out),
+            ToHome::More { selection, from, key, after, told } => {
+                self.more(selection, from, key, after, told, out);
+            }
             ToHome::Leave { topic, from } => self.leave(&topic, from),
         }
     }
@@ -158,9 +191,9 @@ impl Home {
         let history_on = self.limits.history_events_max > 0;
         let key = match self.names.get(&topic) {
             Some(&key) => Some(key),
-            None if history_on => Some(self.insert(topic.clone()).ok_or(PublishError::TopicsFull)?),
-            // Nobody listens and nothing is kept: the event is ordered and gone.
-            None => None,
+            None if history_on => Some(self.find_or_insert(&topic).ok_or(PublishError::TopicsFull)?),
+            // Nothing is kept: it goes to those above, or is ordered and gone.
+            None => self.nearest_above(&topic),
         };
 
         let first = self.sequence + 1;
@@ -173,9 +206,10 @@ impl Home {
             self.remember(key, events, first, &frames, &ends, now_ms);
         }
         let charge = Arc::new(charge);
-        for &to in &self.topics[key as usize].members {
+        for (to, topics) in self.listeners(key) {
             let message = ToFanout::Events {
-                topic: topic.clone(),
+                home: self.shard,
+                topics,
                 frames: frames.clone(),
                 count: published.events,
                 last: self.sequence,
@@ -185,6 +219,31 @@ impl Home {
             out.push(Post { to, message: Message::Fanout(message) });
         }
         Ok(published)
+    }
+
+    /// The shards with subscribers of this topic or of one above it, and of which.
+    fn listeners(&self, key: u32) -> SmallVec<[(ShardId, SmallVec<[Topic; 1]>); 4]> {
+        let mut listeners = SmallVec::<[(ShardId, SmallVec<[Topic; 1]>); 4]>::new();
+        for key in self.with_parents(key) {
+            let HomeTopic { topic, members, .. } = &self.topics[key as usize];
+            for member in members {
+                match listeners.iter_mut().find(|(shard, _)| shard == member) {
+                    Some((_, topics)) => topics.push(topic.clone()),
+                    None => listeners.push((*member, [topic.clone()].into())),
+                }
+            }
+        }
+        listeners
+    }
+
+    /// A topic and those above it, upwards.
+    fn with_parents(&self, key: u32) -> impl Iterator<Item = u32> {
+        std::iter::successors(Some(key), |key| self.topics[*key as usize].parent)
+    }
+
+    /// The nearest topic above this one that is known.
+    fn nearest_above(&self, topic: &Topic) -> Option<u32> {
+        topic.lineage().skip(1).find_map(|above| self.names.get(above).copied())
     }
 
     /// Gives each event its place and writes all frames, one behind the other, into one allocation.
@@ -205,9 +264,7 @@ impl Home {
             };
             if with_ids && event.id.is_none() {
                 // Last of the event's lines: an empty `id:` of the publisher's before it is overruled.
-                text.extend_from_slice(b"id:");
-                self.epoch.write(self.sequence, &mut text);
-                text.push(b'\n');
+                self.epoch.write_line(self.sequence, &mut text);
             }
             text.push(b'\n');
             ends.push(text.len());
@@ -235,7 +292,7 @@ impl Home {
             let history = &mut self.topics[key as usize].history;
             self.bytes += history.append(sequence, frame, event.id, now_ms);
             self.events += 1;
-            self.by_age.push_back((key, sequence));
+            self.by_age.push_back(Aged { topic: key, own_id: event.id.is_some(), sequence });
             start = end;
         }
         let HomeLimits { history_events_max, history_bytes_max, .. } = self.limits;
@@ -249,93 +306,27 @@ impl Home {
         // Twice as long as it needs to be: sweeping it now costs each event of the past a constant.
         if self.by_age.len() > 2 * self.events + 64 {
             let topics = &self.topics;
-            self.by_age.retain(|(key, sequence)| is_retained(topics, *key, *sequence));
+            self.by_age.retain(|aged| is_retained(topics, aged));
         }
-    }
-
-    fn join(
-        &mut self,
-        topic: Topic,
-        from: ShardId,
-        key: Key,
-        last_id: Option<Box<str>>,
-        out: &mut Vec<Post>,
-    ) {
-        let Some(topic_key) = self.find_or_insert(&topic) else {
-            out.push(Post { to: from, message: Message::Fanout(ToFanout::Refused { key }) });
-            return;
-        };
-        // Without history no id means anything, and the stream holds the publisher's lines alone.
-        let Some(last_id) = last_id.filter(|_| self.limits.history_events_max > 0) else {
-            self.admit(topic_key, from);
-            let page =
-                ToFanout::Page { key, gap: None, frames: Vec::new(), upto: self.sequence, joined: true };
-            out.push(Post { to: from, message: Message::Fanout(page) });
-            return;
-        };
-        let history = &self.topics[topic_key as usize].history;
-        let (after, reason) = history.resume(&last_id, self.epoch, self.sequence);
-        let gap = reason.map(|reason| Gap { from: Some(last_id), reason, id: None });
-        self.page(topic, from, key, after, gap, out);
-    }
-
-    /// Posts the page after `after`. The last one admits the shard, so that its place in the channel is the
-    /// seam between replay and live events.
-    fn page(
-        &mut self,
-        topic: Topic,
-        from: ShardId,
-        key: Key,
-        after: Sequence,
-        gap: Option<Gap>,
-        out: &mut Vec<Post>,
-    ) {
-        let Some(topic_key) = self.find_or_insert(&topic) else {
-            out.push(Post { to: from, message: Message::Fanout(ToFanout::Refused { key }) });
-            return;
-        };
-        let page =
-            self.topics[topic_key as usize].history.page(after, PAGE_BYTES_MAX, self.limits.page_frames_max);
-        let joined = !page.more;
-        if joined {
-            self.admit(topic_key, from);
-        }
-        let epoch = self.epoch;
-        let missed = || Gap {
-            from: (after > 0).then(|| epoch.text(after).into()),
-            reason: GapReason::Trimmed,
-            id: None,
-        };
-        let is_empty = page.frames.is_empty();
-        // An unknown id begins at 0 and says so already; what was dropped since the last page is news.
-        let gap = gap
-            .or_else(|| page.gap.then(missed))
-            .map(|gap| Gap { id: is_empty.then(|| epoch.text(self.sequence).into()), ..gap });
-        let message = ToFanout::Page { key, gap, frames: page.frames, upto: page.upto, joined };
-        out.push(Post { to: from, message: Message::Fanout(message) });
     }
 
     fn leave(&mut self, topic: &Topic, from: ShardId) {
         let Some(&key) = self.names.get(topic) else { return };
         self.touch(key);
+        self.topics[key as usize].members.retain(|member| *member != from);
+        self.unneeded(key);
+    }
+
+    /// Sees to a topic that may have lost its last subscriber or its last child: it may be forgotten now.
+    fn unneeded(&mut self, key: u32) {
         let home_topic = &mut self.topics[key as usize];
-        home_topic.members.retain(|member| *member != from);
-        if !home_topic.members.is_empty() {
+        if home_topic.is_needed() {
             return;
         }
         if self.limits.history_events_max == 0 {
-            self.names.remove(topic);
-            self.topics.remove(key as usize);
+            self.forget(key);
         } else if !std::mem::replace(&mut home_topic.queued, true) {
             self.by_use.push(Reverse((home_topic.used, key)));
-        }
-    }
-
-    fn admit(&mut self, key: u32, from: ShardId) {
-        self.touch(key);
-        let members = &mut self.topics[key as usize].members;
-        if !members.contains(&from) {
-            members.push(from);
         }
     }
 
@@ -344,14 +335,29 @@ impl Home {
         self.topics[key as usize].used = self.use_clock;
     }
 
+    /// The topic's place, and those above it with it.
     fn find_or_insert(&mut self, topic: &Topic) -> Option<u32> {
-        match self.names.get(topic) {
-            Some(&key) => Some(key),
-            None => self.insert(topic.clone()),
+        if let Some(&key) = self.names.get(topic) {
+            return Some(key);
         }
+        let parent = match topic.parent() {
+            // As deep as a path may be, which is eight segments.
+            Some(parent) => Some(self.find_or_insert(parent)?),
+            None => None,
+        };
+        if let Some(parent) = parent {
+            // Counted first, so that it does not make room for its own child.
+            self.topics[parent as usize].children += 1;
+        }
+        let key = self.insert(topic.clone(), parent);
+        if let (None, Some(parent)) = (key, parent) {
+            self.topics[parent as usize].children -= 1;
+            self.unneeded(parent);
+        }
+        key
     }
 
-    fn insert(&mut self, topic: Topic) -> Option<u32> {
+    fn insert(&mut self, topic: Topic, parent: Option<u32>) -> Option<u32> {
         if self.topics.len() >= self.limits.topics_max && !self.evict() {
             return None;
         }
@@ -361,6 +367,10 @@ impl Home {
         // Below `topics_max`, which is far below 2^32.
         let key = self.topics.insert(HomeTopic {
             topic: topic.clone(),
+            parent,
+            children: 0,
+            lost_below: 0,
+            lost_by: u32::MAX,
             members: SmallVec::new(),
             history,
             used,
@@ -373,7 +383,7 @@ impl Home {
         Some(key)
     }
 
-    /// Forgets a topic without subscribers: the one used longest ago, or, when too many dates are out of
+    /// Forgets a topic that has no subscribers and none below it: the one used longest ago, or, when too many dates are out of
     /// date, the oldest of those looked at. False when all topics have subscribers.
     ///
     /// Uses are not sorted as they happen, which would cost every publish: an entry that turns out to be out
@@ -385,7 +395,7 @@ impl Home {
             && let Some(Reverse((used, key))) = self.by_use.pop()
         {
             let home_topic = &mut self.topics[key as usize];
-            if !home_topic.members.is_empty() {
+            if home_topic.is_needed() {
                 home_topic.queued = false;
                 continue;
             }
@@ -402,29 +412,59 @@ impl Home {
     }
 
     fn forget(&mut self, key: u32) {
-        let home_topic = self.topics.remove(key as usize);
-        self.names.remove(&home_topic.topic);
-        self.bytes -= home_topic.history.bytes();
-        self.events -= home_topic.history.len();
-        self.forgotten = self.forgotten.max(home_topic.history.last().unwrap_or(0));
+        let HomeTopic { topic, history, lost_below, parent, .. } = self.topics.remove(key as usize);
+        self.names.remove(&topic);
+        self.bytes -= history.bytes();
+        self.events -= history.len();
+        let lost = history.last().unwrap_or(0).max(lost_below);
+        self.forgotten = self.forgotten.max(lost);
+        if let Some(parent) = parent {
+            self.lost_below(parent, lost, u32::MAX);
+            self.topics[parent as usize].children -= 1;
+            self.unneeded(parent);
+        }
+    }
+
+    /// Remembers that an event below this topic is no longer retained.
+    fn lost_below(&mut self, key: u32, sequence: Sequence, by: u32) {
+        let mut next = Some(key);
+        while let Some(key) = next {
+            let home_topic = &mut self.topics[key as usize];
+            if sequence > home_topic.lost_below {
+                (home_topic.lost_below, home_topic.lost_by) = (sequence, by);
+            }
+            next = home_topic.parent;
+        }
     }
 
     /// The topic that holds the oldest retained event of all, and when that was ordered.
     fn oldest(&mut self) -> Option<(u32, u64)> {
         loop {
-            let &(key, sequence) = self.by_age.front()?;
-            if is_retained(&self.topics, key, sequence)
-                && let Some(at_ms) = self.topics[key as usize].history.first_at_ms()
+            let aged = self.by_age.front()?;
+            if is_retained(&self.topics, aged)
+                && let Some(at_ms) = self.topics[aged.topic as usize].history.first_at_ms()
             {
-                return Some((key, at_ms));
+                return Some((aged.topic, at_ms));
             }
             self.by_age.pop_front();
         }
     }
 
     fn drop_first(&mut self, key: u32) {
-        self.bytes -= self.topics[key as usize].history.drop_first();
+        let HomeTopic { history, parent, .. } = &mut self.topics[key as usize];
+        self.bytes -= history.drop_first();
         self.events -= 1;
+        if let Some(parent) = *parent {
+            let dropped = history.dropped();
+            self.lost_below(parent, dropped, key);
+        }
+    }
+}
+
+impl HomeTopic {
+    /// Whether somebody listens, or to one below it.
+    fn is_needed(&self) -> bool {
+        !self.members.is_empty() || self.children > 0
     }
 }
 
@@ -438,8 +478,9 @@ struct Frames {
 
 /// Sequences are never used twice, so a topic that holds nothing older than this event holds it, and a key
 /// that went to another topic does not.
-fn is_retained(topics: &Slab<HomeTopic>, key: u32, sequence: Sequence) -> bool {
-    topics.get(key as usize).and_then(|topic| topic.history.first()).is_some_and(|first| first <= sequence)
+fn is_retained(topics: &Slab<HomeTopic>, aged: &Aged) -> bool {
+    let first = topics.get(aged.topic as usize).and_then(|topic| topic.history.first());
+    first.is_some_and(|first| first <= aged.sequence)
 }
 
 #[cfg(test)]

@@ -186,6 +186,12 @@ impl Log {
         left_behind
     }
 
+    /// Bytes from the cursor on.
+    pub(crate) fn bytes_from(&self, cursor: Cursor) -> usize {
+        let start = cursor.0.saturating_sub(self.trimmed) as usize;
+        self.blocks.iter().skip(start).map(|block| block.chunk.len()).sum()
+    }
+
     /// Bytes of the blocks kept.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

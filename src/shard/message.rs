@@ -7,12 +7,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
 
 use crate::arena::Key;
 use crate::budget::Charge;
 use crate::event::Events;
 use crate::event_id::{EventId, Sequence};
 use crate::shard::history::GapReason;
+use crate::shard::selection::Selection;
+use crate::shard::visitors::Survey;
 use crate::topic::Topic;
 
 /// A shard's number, from 0.
@@ -34,6 +38,10 @@ pub(crate) enum Message {
     Fanout(ToFanout),
     /// From a home shard to the connection whose publish it ordered.
     Answer(Ticket, Result<Published, PublishError>),
+    /// The answer to a request that was looked up elsewhere.
+    Json(Ticket, Vec<u8>),
+    /// Which streams are open?
+    Survey(Survey),
     /// From the server to every shard.
     Control(Control),
 }
@@ -43,8 +51,16 @@ impl Message {
     pub(crate) fn work(&self) -> usize {
         match self {
             Message::Home(ToHome::Publish { events, .. }) => events.len() + events.text_bytes() / 4096,
-            // A page of replay.
-            Message::Home(ToHome::More { .. } | ToHome::Join { last_event_id: Some(_), .. }) => 8,
+            // A page of replay; one of several topics is looked for among the events of all.
+            Message::Home(
+                ToHome::More { selection, .. } | ToHome::Join { last_event_id: Some(_), selection, .. },
+            ) => {
+                if selection.is_part() || selection.topics()[0].parent().is_some() {
+                    64
+                } else {
+                    8
+                }
+            }
             Message::Fanout(ToFanout::Events { frames, .. }) => 1 + frames.len() / 4096,
             _ => 1,
         }
@@ -55,11 +71,12 @@ impl Message {
 #[derive(Debug)]
 pub(crate) enum ToHome {
     /// Order these events.
-    Publish { topic: Topic, events: Events, ticket: Ticket, at_us: u64, charge: Charge },
-    /// A subscriber wants the topic from now on, or from after `last_event_id`.
-    Join { topic: Topic, from: ShardId, key: Key, last_event_id: Option<Box<str>> },
-    /// A subscriber that is replaying has been sent everything up to `after`.
-    More { topic: Topic, from: ShardId, key: Key, after: Sequence },
+    Publish { topic: Topic, events: Events, reply: ReplyTo, at_us: u64, charge: Charge },
+    /// A subscriber wants these topics from now on, or from after `last_event_id`.
+    Join { selection: Selection, from: ShardId, key: Key, last_event_id: Option<Box<str>> },
+    /// A subscriber that is replaying has been sent everything up to `after`, and was told if anything up to `told` is
+    /// missing.
+    More { selection: Selection, from: ShardId, key: Key, after: Sequence, told: Sequence },
     /// The shard has no subscriber of the topic any more.
     Leave { topic: Topic, from: ShardId },
 }
@@ -67,10 +84,18 @@ pub(crate) enum ToHome {
 /// What a home shard tells one with subscribers.
 #[derive(Debug)]
 pub(crate) enum ToFanout {
-    /// The topic gained these frames, which follow one another in `frames`.
-    Events { topic: Topic, frames: Bytes, count: u32, last: Sequence, at_us: u64, charge: Arc<Charge> },
-    /// A part of the past for one subscriber.
-    Page { key: Key, gap: Option<Gap>, frames: Vec<Bytes>, upto: Sequence, joined: bool },
+    /// These topics, each covered by the next, gained these frames, which follow one another in `frames`.
+    Events {
+        home: ShardId,
+        topics: SmallVec<[Topic; 1]>,
+        frames: Bytes,
+        count: u32,
+        last: Sequence,
+        at_us: u64,
+        charge: Arc<Charge>,
+    },
+    /// A part of the past for one subscriber. With it, it is told if anything up to `told` is missing.
+    Page { key: Key, gap: Option<Gap>, frames: Vec<Bytes>, upto: Sequence, told: Sequence, joined: bool },
     /// The subscriber cannot join: the home shard has room for no further topic.
     Refused { key: Key },
 }
@@ -84,6 +109,15 @@ pub(crate) struct Gap {
     /// Where to resume from now on, when no event follows whose id would say so: or the same gap would be
     /// told at every reconnect.
     pub(crate) id: Option<Box<str>>,
+}
+
+/// Who is told how a publish went.
+#[derive(Debug)]
+pub(crate) enum ReplyTo {
+    /// A connection, by a message to its shard.
+    Connection(Ticket),
+    /// A caller within this process.
+    Caller(oneshot::Sender<Result<Published, PublishError>>),
 }
 
 /// Where the answer to a publish belongs.

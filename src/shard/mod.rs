@@ -5,6 +5,7 @@
 //! | [`message`], [`mailbox`] | what shards say to one another, and the only door between them |
 //! | [`home`], [`history`] | the one writer of each topic: ids, frames, replay |
 //! | [`fanout`], [`subscriber`], [`log`], [`wire`] | who is sent what next, and in which bytes |
+//! | [`selection`], [`several`], [`positions`] | what a stream takes of a home, and streams over several |
 //! | [`connection`], [`input`], [`pipeline`] | requests, their bytes, and their answers, in order |
 //! | [`stream`], [`sockets`] | a subscriber's socket, and sends to it that need not wait |
 //! | [`accept`] | the listener |
@@ -22,11 +23,15 @@ pub(crate) mod log;
 pub(crate) mod mailbox;
 pub(crate) mod message;
 mod pipeline;
+mod positions;
+pub(crate) mod selection;
+mod several;
 #[cfg(test)]
 mod simulation;
 mod sockets;
 pub(crate) mod stream;
 pub(crate) mod subscriber;
+pub(crate) mod visitors;
 pub(crate) mod wire;
 
 use std::cell::{Cell, RefCell};
@@ -43,19 +48,20 @@ use crate::config::SlowPolicy;
 use crate::shard::fanout::{Fanout, FanoutLimits};
 use crate::shard::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
 use crate::shard::mailbox::{Doors, Inside, Mailbox};
-use crate::shard::message::{Control, Message, Post, ShardId};
-use crate::shard::pipeline::Pipeline;
+use crate::shard::message::{Control, Message, Post, ShardId, Ticket};
+use crate::shard::pipeline::{Answer, Pipeline};
 use crate::shard::sockets::Sockets;
 use crate::shard::stream::Newcomer;
 use crate::shard::subscriber::Outgoing;
+use crate::shard::visitors::{Visitors, Walk};
 use crate::shared::Shared;
 use crate::stats::ShardStats;
 
 /// Work of one turn, in [`Message::work`]: about 1 ms of it, so that sends and reads are never held up for
 /// longer.
 const WORK_PER_TURN: usize = 2048;
-/// Sends started in one turn: about 1 ms of the kernel's work at 4 us each.
-const SENDS_PER_TURN: usize = 256;
+/// Work of one turn's sends, in units of [`Fanout::send_ready`]: about 1 ms of the kernel's time at 4 us each.
+const SEND_WORK_PER_TURN: usize = 256;
 /// The sweep goes round once in a second at most, in so many parts that none is felt.
 const SWEEP_PARTS: u32 = 16;
 
@@ -67,6 +73,9 @@ pub(crate) struct Shard {
     fanout: RefCell<Fanout>,
     mailbox: Mailbox,
     sockets: Sockets,
+    visitors: RefCell<Visitors>,
+    /// Surveys under way; the last one goes on.
+    walks: RefCell<Vec<Walk>>,
     /// Connections with requests under way, by the key in their tickets.
     pipelines: RefCell<Arena<Rc<Pipeline>>>,
     /// Posts on their way from a decision to the mailboxes; kept so that a turn allocates nothing.
@@ -92,15 +101,17 @@ pub(crate) enum Phase {
 
 impl Shard {
     pub(crate) fn new(id: ShardId, shared: Arc<Shared>, inside: Inside, doors: Doors) -> Rc<Self> {
-        let home = Home::new(shared.epoch, home_limits(&shared), Arc::clone(&shared.memory));
+        let home = Home::new(id, shared.epoch, home_limits(&shared), Arc::clone(&shared.memory));
         let memory = Arc::clone(&shared.memory);
-        let fanout = Fanout::new(id, shared.shards, fanout_limits(&shared), memory, fastrand::u64(..));
+        let fanout = Fanout::new(id, fanout_limits(&shared), memory, fastrand::u64(..));
         Rc::new(Shard {
             id,
             home: RefCell::new(home),
             fanout: RefCell::new(fanout),
             mailbox: Mailbox::new(id, inside, doors),
             sockets: Sockets::default(),
+            visitors: RefCell::default(),
+            walks: RefCell::default(),
             pipelines: RefCell::new(Arena::default()),
             outbox: RefCell::new(Vec::new()),
             date: RefCell::new(Date::new()),
@@ -121,7 +132,7 @@ impl Shard {
             }
             if more {
                 // Nothing reaches the kernel before the thread parks or the submission queue is full, and a
-                // busy shard does not park: this lets the sends just started go out before the next turn.
+                // busy shard does not park: this lets sends and reads through the ring, and connections, have theirs.
                 let _ = tokio_uring::no_op().await;
             } else {
                 self.mailbox.wait().await;
@@ -141,33 +152,48 @@ impl Shard {
         let more_sends = {
             let mut fanout = self.fanout.borrow_mut();
             fanout.seal_all();
-            fanout.start_sends(SENDS_PER_TURN, self.shared.clock.now_ms(), |index, outgoing| {
+            fanout.send_ready(SEND_WORK_PER_TURN, self.shared.clock.now_ms(), |index, outgoing| {
                 let bytes = self.sockets.send(index, outgoing);
                 self.account(bytes, outgoing);
+                bytes
             })
         };
         self.keep_to_memory();
-        more_sends || !self.mailbox.is_empty()
+        self.walk() || more_sends || !self.mailbox.is_empty()
     }
 
     fn handle(&self, message: Message) {
         match message {
             Message::Home(message) => {
                 let mut outbox = self.outbox.borrow_mut();
-                self.home.borrow_mut().handle(message, self.shared.clock.now_ms(), &mut outbox);
+                let ordered = self.home.borrow_mut().handle(message, self.shared.clock.now_ms(), &mut outbox);
+                self.stats().published.add(ordered);
                 outbox.drain(..).for_each(|post| self.mailbox.post(post));
             }
             Message::Fanout(message) => self.fanout.borrow_mut().handle(message),
-            Message::Answer(ticket, result) => {
-                if let Ok(published) = &result {
-                    self.stats().published.add(published.events.into());
-                }
-                if let Some(pipeline) = self.pipelines.borrow_mut().get_mut(ticket.connection) {
-                    pipeline.answer(ticket.request, result);
-                }
-            }
+            Message::Answer(ticket, result) => self.answer(ticket, Answer::Published(result)),
+            Message::Json(ticket, body) => self.answer(ticket, Answer::Json(body)),
+            Message::Survey(survey) => self.walks.borrow_mut().push(Walk::new(survey)),
             Message::Control(control) => self.control(control),
         }
+    }
+
+    fn answer(&self, ticket: Ticket, answer: Answer) {
+        if let Some(pipeline) = self.pipelines.borrow_mut().get_mut(ticket.connection) {
+            pipeline.answer(ticket.request, answer);
+        }
+    }
+
+    /// Goes on with a survey, if one is under way; returns whether one still is.
+    fn walk(&self) -> bool {
+        let mut walks = self.walks.borrow_mut();
+        let ended = walks
+            .last_mut()
+            .is_some_and(|walk| walk.step(self.id, &self.visitors.borrow(), &self.fanout.borrow()));
+        if ended {
+            walks.pop();
+        }
+        !walks.is_empty()
     }
 
     fn control(&self, control: Control) {

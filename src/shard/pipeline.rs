@@ -18,6 +18,8 @@ pub(crate) struct Request {
     pub(crate) keep_alive: bool,
     pub(crate) head_only: bool,
     pub(crate) origin: Option<Bytes>,
+    /// Whether pages of other origins may read the answer, as far as CORS is set so.
+    pub(crate) is_shared: bool,
 }
 
 /// What encodes an answer beside its request.
@@ -33,6 +35,10 @@ pub(crate) struct Encoding<'a> {
 pub(crate) enum Answer {
     Published(Result<Published, PublishError>),
     Json(Vec<u8>),
+    /// For a scraper.
+    Metrics(String),
+    /// The admin page.
+    Page(&'static str),
     Text(&'static str),
     Refused(Refusal),
     Methods(&'static str),
@@ -67,12 +73,12 @@ impl Pipeline {
         self.0.borrow_mut().due.push_back((request, Some(answer)));
     }
 
-    /// The home shard answered a publish.
-    pub(crate) fn answer(&self, number: u64, result: Result<Published, PublishError>) {
+    /// A request that was expected is answered.
+    pub(crate) fn answer(&self, number: u64, answer: Answer) {
         let mut inner = self.0.borrow_mut();
         let place = number.wrapping_sub(inner.taken) as usize;
-        if let Some((_, answer)) = inner.due.get_mut(place) {
-            *answer = Some(Answer::Published(result));
+        if let Some((_, due)) = inner.due.get_mut(place) {
+            *due = Some(answer);
         }
         // Only the first in line lets anything be sent.
         if place == 0
@@ -145,6 +151,10 @@ impl Answer {
                 Refusal::unavailable(error.to_string()).encode(&cx, out);
             }
             Answer::Json(body) => http::encode(Status::Ok, JSON, body, &cx, out),
+            Answer::Metrics(text) => {
+                http::encode(Status::Ok, crate::metrics::CONTENT_TYPE, text.as_bytes(), &cx, out)
+            }
+            Answer::Page(page) => http::encode_page(page, &cx, out),
             Answer::Text(text) => {
                 http::encode(Status::Ok, "text/plain; charset=utf-8", text.as_bytes(), &cx, out)
             }
@@ -171,7 +181,7 @@ const JSON: &str = "application/json";
 impl Request {
     /// One whose head could not be read: all that is known of it is who sent it, if that.
     pub(crate) fn unread(origin: Option<Bytes>) -> Self {
-        Request { version: Version::Http11, keep_alive: false, head_only: false, origin }
+        Request { version: Version::Http11, keep_alive: false, head_only: false, origin, is_shared: true }
     }
 
     pub(crate) fn context<'a>(&'a self, encoding: Encoding<'a>) -> Context<'a> {
@@ -180,7 +190,7 @@ impl Request {
             keep_alive: self.keep_alive,
             head_only: self.head_only,
             date: encoding.date,
-            cors: encoding.cors.lines(self.origin.as_deref()),
+            cors: if self.is_shared { encoding.cors.lines(self.origin.as_deref()) } else { b"" },
         }
     }
 }
@@ -207,11 +217,17 @@ mod tests {
     use super::*;
 
     fn request() -> Request {
-        Request { version: Version::Http11, keep_alive: true, head_only: false, origin: None }
+        Request {
+            version: Version::Http11,
+            keep_alive: true,
+            head_only: false,
+            origin: None,
+            is_shared: true,
+        }
     }
 
-    fn published(id: &str) -> Result<Published, PublishError> {
-        Ok(Published { last_id: EventId::Own(id.into()), events: 1 })
+    fn published(id: &str) -> Answer {
+        Answer::Published(Ok(Published { last_id: EventId::Own(id.into()), events: 1 }))
     }
 
     fn take(pipeline: &Pipeline) -> String {

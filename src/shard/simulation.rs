@@ -2,9 +2,9 @@
 //!
 //! The shipped [`Home`] and [`Fanout`] run here as they are; only what lies around them is played: messages
 //! are delayed at random (but stay in order between two shards), sends go out in pieces or not at all,
-//! clients come, stall, vanish and resume, histories and logs are trimmed. The model is a list per topic of
-//! what its home ordered. Each client says what it sees, and must see every event once, in order, or be told
-//! of the gap.
+//! clients come, stall, vanish and resume, histories and logs are trimmed. The model is a list per home of
+//! what it ordered. Each client says what it sees, and must see every event of its topics once, each home's in order, or
+//! be told of the gap. Topics are ids or paths; a client takes one, several, or everything.
 //!
 //! `ESPER_SIM_SEED=<n>` replays one seed; `ESPER_SIM_SEEDS=<n>` runs more of them.
 
@@ -21,9 +21,10 @@ use crate::budget::Budget;
 use crate::event::{EventLimits, Events};
 use crate::event_id::Epoch;
 use crate::memory::Memory;
-use crate::shard::fanout::{Fanout, FanoutLimits, Fault, Subscription};
+use crate::shard::fanout::{Fanout, FanoutLimits, Fault};
 use crate::shard::home::{Home, HomeLimits};
-use crate::shard::message::{Message, Post, ShardId, Ticket, ToFanout, ToHome};
+use crate::shard::message::{Message, Post, ReplyTo, ShardId, Ticket, ToFanout, ToHome};
+use crate::shard::several::{Feed, Request};
 use crate::shard::subscriber::{Next, Opening};
 use crate::shard::wire::Framing;
 use crate::topic::Topic;
@@ -39,6 +40,9 @@ enum Canary {
     /// A client sees its 200 before home has answered the Join.
     EarlyHead,
 }
+
+/// The paths that clients and publishers choose from.
+const PATHS: [&str; 8] = ["a", "a/b", "a/b/c", "a/d", "ab", "e/f", "e", "g/h/i"];
 
 struct World {
     random: fastrand::Rng,
@@ -61,9 +65,9 @@ impl World {
     fn new(seed: u64, canary: Canary) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let shards = random.usize(1..=4);
-        let topics_count = random.usize(1..=6);
+        let has_paths = random.bool();
         let epoch = Epoch::at(1_000_000 + seed);
-        let may_forget = random.u8(0..5) == 0;
+        let may_forget = !has_paths && random.u8(0..5) == 0;
         let home_limits = HomeLimits {
             history_events_max: random.choice([0, 5, 40, 1000]).unwrap(),
             history_bytes_max: random.choice([2_000, 1 << 20]).unwrap(),
@@ -81,10 +85,21 @@ impl World {
             retry_max_ms: 9,
         };
         let memory = Memory::new(usize::MAX);
-        let topics: Vec<_> =
-            (0..topics_count).map(|n| Topic::hashed(&format!("topicnumber{n}"), random.u64(..))).collect();
+        let topics: Vec<_> = if has_paths {
+            // One hash for each name, whatever path it is a part of.
+            let hash_of = |name: &str| {
+                let name = name
+                    .bytes()
+                    .fold(seed, |all, byte| (all ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+                fastrand::Rng::with_seed(name).u64(..)
+            };
+            PATHS.iter().chain([&""]).map(|path| Topic::hashed_path(path, &hash_of)).collect()
+        } else {
+            let count = random.usize(1..=6);
+            (0..count).map(|n| Topic::hashed(&format!("topicnumber{n}"), random.u64(..))).collect()
+        };
         let fanout = |shard: usize| {
-            let mut fanout = Fanout::new(shard as ShardId, shards, fanout_limits, Arc::clone(&memory), seed);
+            let mut fanout = Fanout::new(shard as ShardId, fanout_limits, Arc::clone(&memory), seed);
             if let Canary::Fanout(fault) = canary {
                 fanout.fault = fault;
             }
@@ -92,16 +107,18 @@ impl World {
         };
         World {
             now_ms: 0,
-            homes: (0..shards).map(|_| Home::new(epoch, home_limits, Arc::clone(&memory))).collect(),
+            homes: (0..shards)
+                .map(|shard| Home::new(shard as ShardId, epoch, home_limits, Arc::clone(&memory)))
+                .collect(),
             fanouts: (0..shards).map(fanout).collect(),
             channels: (0..shards).map(|_| (0..shards).map(|_| VecDeque::new()).collect()).collect(),
             model: Model {
-                ordered: vec![Vec::new(); topics.len()],
+                ordered: vec![Vec::new(); shards],
                 place: HashMap::new(),
-                with_ids: home_limits.history_events_max > 0,
+                epoch: (home_limits.history_events_max > 0).then_some(epoch),
             },
             clients: (0..random.usize(1..=12))
-                .map(|_| Client { topic: random.usize(0..topics.len()), ..Client::default() })
+                .map(|_| Client::new(choose(&topics, &mut random), shards))
                 .collect(),
             topics,
             random,
@@ -136,13 +153,14 @@ impl World {
             95 => self.vanish(client),
             96 => self.stall(client),
             97 => self.now_ms += self.random.u64(0..100),
-            98 => self.fanouts[shard].sweep(2, self.now_ms, 0),
+            98 => self.fanouts[shard].sweep(2, self.now_ms, self.now_ms / 1000),
             _ => self.trim(shard),
         }
     }
 
     fn publish(&mut self, shard: usize) {
-        let topic = self.random.usize(0..self.topics.len());
+        let published = self.topics.iter().filter(|topic| !topic.is_everything()).count();
+        let topic = self.random.usize(0..published);
         let mut body = String::new();
         for _ in 0..self.random.usize(1..=3) {
             self.published += 1;
@@ -155,7 +173,11 @@ impl World {
         let message = ToHome::Publish {
             topic: self.topics[topic].clone(),
             events: Events::parse(Bytes::from(body), &limits).unwrap(),
-            ticket: Ticket { shard: shard as ShardId, connection: no_connection(), request: 0 },
+            reply: ReplyTo::Connection(Ticket {
+                shard: shard as ShardId,
+                connection: no_connection(),
+                request: 0,
+            }),
             at_us: 0,
             charge: self.budget.take(1).unwrap(),
         };
@@ -181,11 +203,16 @@ impl World {
         let mut out = Vec::new();
         match message {
             Message::Home(message) => {
-                if let ToHome::Publish { topic, events, .. } = &message {
-                    let topic = self.topics.iter().position(|known| known == topic).unwrap();
-                    self.model.order(topic, events);
+                let published = match &message {
+                    ToHome::Publish { topic, events, .. } => Some((topic.clone(), events.clone())),
+                    _ => None,
+                };
+                // One that finds no room for its topic orders nothing.
+                if self.homes[shard].handle(message, self.now_ms, &mut out) > 0
+                    && let Some((topic, events)) = published
+                {
+                    self.model.order(shard, &topic, &events);
                 }
-                self.homes[shard].handle(message, self.now_ms, &mut out);
             }
             Message::Fanout(message) => {
                 let joined = matches!(message, ToFanout::Page { joined: true, .. });
@@ -194,7 +221,7 @@ impl World {
                     self.end_turn(shard);
                 }
             }
-            Message::Answer(..) | Message::Control(_) => {}
+            Message::Answer(..) | Message::Json(..) | Message::Survey(_) | Message::Control(_) => {}
         }
         self.post(shard, out);
     }
@@ -208,16 +235,22 @@ impl World {
     fn end_turn(&mut self, shard: usize) {
         self.fanouts[shard].seal_all();
         let sends_max = self.random.usize(1..10);
-        self.start_sends(shard, sends_max);
+        self.send_ready(shard, sends_max);
     }
 
     /// The kernel takes all, some or nothing of what a turn sends by itself.
-    fn start_sends(&mut self, shard: usize, sends_max: usize) -> bool {
+    fn send_ready(&mut self, shard: usize, sends_max: usize) -> bool {
         let World { fanouts, clients, random, .. } = self;
-        fanouts[shard].start_sends(sends_max, self.now_ms, |index, outgoing| {
+        fanouts[shard].send_ready(sends_max, self.now_ms, |index, outgoing| {
             let streams = clients.iter_mut().filter_map(|client| client.stream.as_mut());
-            let mut here = streams.filter(|stream| stream.shard == shard && stream.key.index == index);
+            let mut here = streams.filter(|stream| {
+                stream.shard == shard && stream.feed.subscribers().iter().any(|key| key.index == index)
+            });
             let Some(stream) = here.next() else { panic!("sent to nobody") };
+            if stream.feed.single().is_none() {
+                // What it is sent is written by its connection alone.
+                return 0;
+            }
             assert!(stream.flying.is_none(), "two sends at a time");
             let bytes = outgoing.buffers.concat();
             let taken = match random.u8(0..4) {
@@ -231,6 +264,7 @@ impl World {
             if taken < bytes.len() {
                 outgoing.buffers.push(bytes[taken..].to_vec().into());
             }
+            taken
         })
     }
 
@@ -250,26 +284,26 @@ impl World {
         if state.stream.is_some() {
             return;
         }
-        let ordered = self.model.ordered[state.topic].len();
-        // What an earlier connection was told does not excuse this one.
-        (state.gap_told, state.farewell) = (false, false);
+        state.connects(&self.model);
         if state.last_id.is_none() {
-            (state.expected, state.first_min) = (None, ordered);
-            state.first_max = (self.canary == Canary::EarlyHead).then_some(ordered);
+            state.first_max =
+                (self.canary == Canary::EarlyHead).then(|| self.model.ordered.iter().map(Vec::len).collect());
         }
-        let subscription = Subscription {
-            topic: self.topics[state.topic].clone(),
+        let expires_s = if self.random.u8(0..10) == 0 { self.now_ms / 1000 + 1 } else { u64::MAX };
+        let request = Request {
+            topics: state.topics.clone().into(),
             framing,
             last_event_id: state.last_id.as_deref().map(Into::into),
-            expires_s: u64::MAX,
+            expires_s,
             opening: Opening { head: HEAD.into(), refusal: REFUSAL.into() },
         };
         let mut out = Vec::new();
-        let key = self.fanouts[shard].subscribe(subscription, self.now_ms, &mut out);
+        let shards = self.homes.len();
+        let feed = Feed::subscribe(request, shards, &mut self.fanouts[shard], self.now_ms, &mut out);
         let woken = Flag::raised();
         state.stream = Some(Stream {
             shard,
-            key,
+            feed,
             framing,
             woken,
             flying: None,
@@ -289,7 +323,7 @@ impl World {
         let mut closed = false;
         let fanout = &mut self.fanouts[stream.shard];
         if busy {
-            closed = ask(fanout, &mut stream, self.now_ms);
+            closed = ask(fanout, &mut stream, self.now_ms, &mut out);
         }
         if let Some(flying) = &mut stream.flying
             && !stream.stalled
@@ -300,14 +334,14 @@ impl World {
             stream.received.extend(flying.drain(..taken));
             if flying.is_empty() {
                 stream.flying = None;
-                fanout.sent(stream.key, self.now_ms, &mut out);
-                closed = ask(fanout, &mut stream, self.now_ms);
+                stream.feed.sent(fanout, self.now_ms, &mut out);
+                closed = ask(fanout, &mut stream, self.now_ms, &mut out);
             }
         }
         self.clients[client].read(&mut stream, &self.model, self.may_forget);
         let shard = stream.shard;
         if closed {
-            self.fanouts[shard].leave(stream.key, &mut out);
+            stream.feed.leave(&mut self.fanouts[shard], &mut out);
         } else {
             self.clients[client].stream = Some(stream);
         }
@@ -318,7 +352,7 @@ impl World {
     fn vanish(&mut self, client: usize) {
         if let Some(stream) = self.clients[client].stream.take() {
             let mut out = Vec::new();
-            self.fanouts[stream.shard].leave(stream.key, &mut out);
+            stream.feed.leave(&mut self.fanouts[stream.shard], &mut out);
             self.post(stream.shard, out);
         }
     }
@@ -359,7 +393,7 @@ impl World {
             }
             for shard in 0..self.homes.len() {
                 self.fanouts[shard].seal_all();
-                busy |= self.start_sends(shard, usize::MAX);
+                busy |= self.send_ready(shard, usize::MAX);
             }
             for client in 0..self.clients.len() {
                 if let Some(stream) = &mut self.clients[client].stream {
@@ -377,9 +411,9 @@ impl World {
 }
 
 /// Asks what to send next; true when the connection is to be closed.
-fn ask(fanout: &mut Fanout, stream: &mut Stream, now_ms: u64) -> bool {
+fn ask(fanout: &mut Fanout, stream: &mut Stream, now_ms: u64, out: &mut Vec<Post>) -> bool {
     let waker = Waker::from(Arc::clone(&stream.woken));
-    match fanout.next(stream.key, &waker, now_ms) {
+    match stream.feed.next(fanout, &waker, now_ms, out) {
         Next::Send(outgoing) => {
             assert!(stream.flying.is_none(), "two sends at a time");
             stream.flying = Some(outgoing.buffers.concat().into());
@@ -388,6 +422,18 @@ fn ask(fanout: &mut Fanout, stream: &mut Stream, now_ms: u64) -> bool {
         Next::Wait => false,
         Next::Close => true,
     }
+}
+
+/// What a client takes: mostly one topic, sometimes several of which none covers another.
+fn choose(topics: &[Topic], random: &mut fastrand::Rng) -> Vec<Topic> {
+    let mut chosen: Vec<Topic> = Vec::new();
+    for _ in 0..random.choice([1, 1, 2, 4]).unwrap() {
+        let topic = random.choice(topics).unwrap();
+        if !chosen.iter().any(|known| known.covers(topic) || topic.covers(known)) {
+            chosen.push(topic.clone());
+        }
+    }
+    chosen
 }
 
 fn no_connection() -> Key {

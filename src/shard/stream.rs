@@ -6,21 +6,21 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::timeout;
 use tokio_uring::net::TcpStream;
 use tokio_uring::{BufResult, InFlightOneshot, WriteData, WriteTransform};
 
-use crate::arena::Key;
 use crate::config::RefuseStreams;
 use crate::http::{self, Refusal, Version};
 use crate::routes::Subscribe;
-use crate::shard::fanout::Subscription;
+use crate::shard::connection;
 use crate::shard::pipeline::{Encoding, Request};
+use crate::shard::several::{self, Feed};
 use crate::shard::subscriber::{Next, Opening, Outgoing};
-use crate::shard::wire::{Buffers, Framing, retry_field};
+use crate::shard::wire::{Buffers, Framing, retry_field, skip};
 use crate::shard::{Phase, Shard};
 use crate::shared::{OpenStream, Streams};
 
@@ -29,32 +29,38 @@ use crate::shared::{OpenStream, Streams};
 const RECEIVED_BYTES_MAX: usize = 1024;
 
 /// Turns a connection into a stream. Gives the socket back when the stream was refused.
-pub(crate) async fn begin(
+pub(super) async fn begin(
     shard: &Rc<Shard>,
     stream: TcpStream,
-    request: &Request,
-    subscribe: Subscribe,
+    opening: connection::Opening,
     received: usize,
 ) -> Option<TcpStream> {
+    let connection::Opening { request, subscribe, visitor } = opening;
     let framing = match request.version {
         Version::Http10 => Framing::Plain,
         Version::Http11 => Framing::Chunked,
     };
-    let opening = shard.opening(request, framing);
-    let open = Streams::open(&shard.shared).filter(|_| shard.phase() == Phase::Serving);
+    let opening = shard.opening(&request, framing);
+    let watches = subscribe.topics[..] == [shard.shared.access.admin_topic.clone()];
+    let open = Streams::open(&shard.shared, watches).filter(|_| shard.phase() == Phase::Serving);
     let Some(open) = open else {
-        tracing::debug!(shard = shard.id, topic = subscribe.topic.name(), "stream refused");
+        tracing::debug!(shard = shard.id, topics = ?subscribe.topics, "stream refused");
         shard.stats().refused.add(1);
         let write = stream.write_all(opening.refusal);
         let _ = timeout(shard.shared.config.stream.send_timeout, write).await;
         return Some(stream);
     };
-    let Subscribe { topic, last_event_id, expires_s } = subscribe;
-    tracing::debug!(shard = shard.id, topic = topic.name(), ?last_event_id, "stream opens");
-    let subscription = Subscription { topic, framing, last_event_id, expires_s, opening };
-    let key = shard.with_fanout(|fanout, now_ms, out| fanout.subscribe(subscription, now_ms, out));
+    let Subscribe { topics, last_event_id, expires_s } = subscribe;
+    tracing::debug!(shard = shard.id, ?topics, ?last_event_id, "stream opens");
+    let request = several::Request { topics, framing, last_event_id, expires_s, opening };
+    let shards = shard.shared.shards;
+    let feed = shard.with_fanout(|fanout, now_ms, out| Feed::subscribe(request, shards, fanout, now_ms, out));
+    // The page is no subscriber, and its topic has no path.
+    if let Some(visitor) = visitor.filter(|_| !watches) {
+        shard.visitors.borrow_mut().enter(feed.subscribers(), visitor);
+    }
     shard.stats().clients.add(1);
-    shard.newcomers.borrow_mut().push(Newcomer { stream, key, received, open });
+    shard.newcomers.borrow_mut().push(Newcomer { stream, feed, received, open });
     shard.newcomer.notify_one();
     None
 }
@@ -62,7 +68,7 @@ pub(crate) async fn begin(
 /// A subscriber whose socket is handed over.
 pub(crate) struct Newcomer {
     stream: TcpStream,
-    key: Key,
+    feed: Feed,
     /// Bytes that came behind its request.
     received: usize,
     open: OpenStream,
@@ -90,8 +96,10 @@ pub(crate) async fn run_all(shard: &Shard) {
 /// The future is what an idle subscriber costs, so it is kept small, and a test bounds it: a block and not an
 /// `async fn`, which would hold its arguments twice, and a send is boxed, which costs 1 % of one.
 fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
-    let Newcomer { stream, key, mut received, open } = newcomer;
-    shard.sockets.enter(key.index, &stream);
+    let Newcomer { stream, mut feed, mut received, open } = newcomer;
+    if let Some(key) = feed.single() {
+        shard.sockets.enter(key.index, &stream);
+    }
     async move {
         {
             // The smallest buffer: it lies idle for the whole life of the connection.
@@ -99,7 +107,9 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
             let mut sending = None;
             poll_fn(|cx| {
                 // Some of it may have come with the request.
-                if received > RECEIVED_BYTES_MAX || shard.drive(key, &stream, &mut sending, cx).is_ready() {
+                if received > RECEIVED_BYTES_MAX
+                    || shard.drive(&mut feed, &stream, &mut sending, cx).is_ready()
+                {
                     return Poll::Ready(());
                 }
                 if sending.is_some() {
@@ -121,8 +131,13 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
         // What is still under way in the kernel ends with this, and frees its buffers and the descriptor.
         let _ = stream.shutdown(Shutdown::Both);
         tracing::debug!(shard = shard.id, clients = shard.stats().clients.value(), "stream ends");
-        shard.sockets.leave(key.index);
-        shard.with_fanout(|fanout, _, out| fanout.leave(key, out));
+        if let Some(key) = feed.single() {
+            shard.sockets.leave(key.index);
+        }
+        if let Some(first) = feed.first() {
+            shard.visitors.borrow_mut().leave(first);
+        }
+        shard.with_fanout(|fanout, _, out| feed.leave(fanout, out));
         shard.stats().clients.subtract(1);
         drop(open);
     }
@@ -145,7 +160,7 @@ impl Shard {
     /// Sends what there is to send until it must wait; ready when the connection is to be closed.
     fn drive<'s>(
         &self,
-        key: Key,
+        feed: &mut Feed,
         stream: &'s TcpStream,
         sending: &mut Option<Box<Sending<'s>>>,
         cx: &mut Context<'_>,
@@ -163,27 +178,28 @@ impl Shard {
                             continue;
                         }
                         *sending = None;
-                        self.with_fanout(|fanout, now_ms, out| fanout.sent(key, now_ms, out));
+                        self.with_fanout(|fanout, now_ms, out| feed.sent(fanout, now_ms, out));
                     }
                     Poll::Ready(_) => return Poll::Ready(()),
                     // Asked all the same: it may have been cut.
                     Poll::Pending => {}
                 }
             }
-            let (next, has_ready) = {
-                let mut fanout = self.fanout.borrow_mut();
-                (fanout.next(key, cx.waker(), self.shared.clock.now_ms()), fanout.has_ready())
-            };
+            let (next, has_ready) = self.with_fanout(|fanout, now_ms, out| {
+                (feed.next(fanout, cx.waker(), now_ms, out), fanout.has_ready())
+            });
             if has_ready {
                 // Skipping forward seals a block, and whoever waits for that is woken by a turn.
                 self.mailbox.ring();
             }
             match next {
                 Next::Send(mut outgoing) => {
-                    let bytes = self.sockets.send(key.index, &mut outgoing);
-                    self.account(bytes, &outgoing);
+                    if let Some(key) = feed.single().filter(|_| !outgoing.is_rest) {
+                        let bytes = self.sockets.send(key.index, &mut outgoing);
+                        self.account(bytes, &outgoing);
+                    }
                     if outgoing.buffers.is_empty() {
-                        self.with_fanout(|fanout, now_ms, out| fanout.sent(key, now_ms, out));
+                        self.with_fanout(|fanout, now_ms, out| feed.sent(fanout, now_ms, out));
                     } else {
                         *sending = Some(Box::new(Sending::start(stream, outgoing)));
                     }
@@ -246,20 +262,6 @@ impl<'s> Operation<'s> {
     }
 }
 
-/// Takes `bytes` off the front.
-fn skip(buffers: &mut Buffers, mut bytes: usize) {
-    let whole = buffers.iter().take_while(|buffer| {
-        let fits = buffer.len() <= bytes;
-        bytes -= if fits { buffer.len() } else { 0 };
-        fits
-    });
-    let whole = whole.count();
-    buffers.drain(..whole);
-    if let Some(first) = buffers.first_mut() {
-        first.advance(bytes);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -277,20 +279,11 @@ mod tests {
         let shard = Shard::new(0, Arc::clone(&shared), insides.pop().unwrap(), doors);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let open = Streams::open(&shared).unwrap();
+        let open = Streams::open(&shared, false).unwrap();
         let key = Arena::default().insert(());
-        let future = run(&shard, Newcomer { stream: TcpStream::from_std(socket), key, received: 0, open });
+        let feed = Feed::Single(key);
+        let future = run(&shard, Newcomer { stream: TcpStream::from_std(socket), feed, received: 0, open });
         // Beside it an idle subscriber costs its place in the slab, one operation and its place in the set.
         assert!(size_of_val(&future) <= 272, "{}", size_of_val(&future));
-    }
-
-    #[test]
-    fn what_the_kernel_took_comes_off_the_front() {
-        let buffers = || Buffers::from_iter(["abc", "de", "f"].map(Bytes::from));
-        for (bytes, rest) in [(0, "abcdef"), (2, "cdef"), (3, "def"), (4, "ef"), (5, "f"), (6, "")] {
-            let mut buffers = buffers();
-            skip(&mut buffers, bytes);
-            assert_eq!(buffers.concat(), rest.as_bytes());
-        }
     }
 }

@@ -30,13 +30,28 @@ pub(crate) struct Outgoing {
     /// When the oldest of those was published, in microseconds of the server's clock; 0 when that was long
     /// ago.
     pub(crate) at_us: u64,
+    /// Whether nothing follows it, and why.
+    pub(crate) ends: Option<Ends>,
+    /// What the kernel had no room for a moment ago.
+    pub(crate) is_rest: bool,
+}
+
+/// How a stream ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Ends {
+    /// There was no room for its topics; nothing of it was sent before.
+    Refused,
+    /// In the middle.
+    Now,
+    /// After everything that was coming.
+    Flushed,
 }
 
 /// A subscriber's place in its topic.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
-    /// Its topic's place on this shard.
-    pub(crate) topic: u32,
+    /// Where on this shard what it takes is kept.
+    pub(crate) channel: u32,
     pub(crate) framing: Framing,
     pub(crate) stage: Stage,
     flight: Flight,
@@ -50,6 +65,8 @@ pub(crate) struct Subscriber {
     begun: bool,
     /// The newest event that was sent, or the place a replay has come to.
     pub(crate) sent: Sequence,
+    /// Events among all that was sent.
+    pub(crate) delivered: u64,
     /// When the last send began or ended, in milliseconds of the server's clock.
     pub(crate) touched_ms: u64,
     /// When its token expires, in Unix seconds; `u64::MAX` without a token.
@@ -66,8 +83,8 @@ pub(crate) struct Subscriber {
 pub(crate) enum Stage {
     /// Home has not answered its Join; no byte was sent. Holds what begins its response.
     Joining(Box<Opening>),
-    /// Home holds further pages for it.
-    Replaying,
+    /// Home holds further pages for it; it was told if anything up to here is missing.
+    Replaying(Sequence),
     /// It follows the log.
     Live(Cursor),
     /// The log was trimmed past it, and the policy is to skip it forward.
@@ -76,8 +93,19 @@ pub(crate) enum Stage {
     Closed,
 }
 
+/// How far a page of replay goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reached {
+    /// It holds what is retained up to here.
+    pub(crate) upto: Sequence,
+    /// It tells if anything up to here is missing.
+    pub(crate) told: Sequence,
+    /// Nothing follows but what is live.
+    pub(crate) joined: bool,
+}
+
 /// What a subscriber's response begins with.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Opening {
     /// The 200's head.
     pub(crate) head: Bytes,
@@ -109,14 +137,13 @@ struct Pending {
 #[derive(Debug)]
 struct Ending {
     farewell: Bytes,
-    /// Whether the log is sent first.
-    flush: bool,
+    ends: Ends,
 }
 
 impl Subscriber {
-    pub(crate) fn new(topic: u32, framing: Framing, expires_s: u64, opening: Opening, now_ms: u64) -> Self {
+    pub(crate) fn new(channel: u32, framing: Framing, expires_s: u64, opening: Opening, now_ms: u64) -> Self {
         Subscriber {
-            topic,
+            channel,
             framing,
             stage: Stage::Joining(Box::new(opening)),
             flight: Flight::None,
@@ -125,6 +152,7 @@ impl Subscriber {
             ending: None,
             begun: false,
             sent: 0,
+            delivered: 0,
             touched_ms: now_ms,
             expires_s,
             idle_at: u32::MAX,
@@ -147,11 +175,11 @@ impl Subscriber {
         if matches!(self.stage, Stage::Skipped) {
             self.skip_to_tail(log, epoch);
         }
-        let ends_now = self.ending.as_ref().is_some_and(|ending| !ending.flush);
+        let ends_now = self.ending.as_ref().is_some_and(|ending| ending.ends != Ends::Flushed);
         if !ends_now && let Some(pending) = self.pending.take() {
             self.begun = true;
             let Pending { buffers, events } = *pending;
-            let outgoing = Outgoing { buffers: buffers.into(), events, at_us: 0 };
+            let outgoing = Outgoing { buffers: buffers.into(), events, ..Outgoing::default() };
             return self.send(Flight::Pending, outgoing, now_ms);
         }
         let span = match self.stage {
@@ -164,13 +192,18 @@ impl Subscriber {
             (Some(Span { buffers, to, events, last, at_us }), ending) => {
                 self.ending = ending;
                 self.sent = last;
-                self.send(Flight::Blocks(to), Outgoing { buffers, events, at_us }, now_ms)
+                self.send(
+                    Flight::Blocks(to),
+                    Outgoing { buffers, events, at_us, ..Outgoing::default() },
+                    now_ms,
+                )
             }
             (None, Some(ending)) => {
                 let pending = self.pending.take().filter(|_| !self.begun);
                 let head = pending.and_then(|pending| pending.buffers.into_iter().next());
                 let buffers = head.into_iter().chain([ending.farewell]).collect();
-                self.send(Flight::Farewell, Outgoing { buffers, ..Outgoing::default() }, now_ms)
+                let ends = Some(ending.ends);
+                self.send(Flight::Farewell, Outgoing { buffers, ends, ..Outgoing::default() }, now_ms)
             }
             (None, None) if self.heartbeat_due && self.is_idle() => {
                 self.send(Flight::Heartbeat, self.framing.heartbeat().into(), now_ms)
@@ -182,12 +215,12 @@ impl Subscriber {
     /// Keeps what of the last [`Outgoing`] could not be sent at once: it is what to send next, before
     /// anything else.
     pub(crate) fn keep_unsent(&mut self, unsent: Outgoing) {
-        self.unsent = Some(Box::new(unsent));
+        self.unsent = Some(Box::new(Outgoing { is_rest: true, ..unsent }));
     }
 
     /// All bytes of the last [`Outgoing`] went out. Returns where home is to go on, if it holds further
-    /// pages.
-    pub(crate) fn sent(&mut self, log: &mut Log, now_ms: u64) -> Option<Sequence> {
+    /// pages, and up to where it was told of what is missing.
+    pub(crate) fn sent(&mut self, log: &mut Log, now_ms: u64) -> Option<(Sequence, Sequence)> {
         self.touched_ms = now_ms;
         match std::mem::take(&mut self.flight) {
             Flight::Blocks(to) => {
@@ -196,8 +229,10 @@ impl Subscriber {
                     *cursor = to;
                 }
             }
-            Flight::Pending if matches!(self.stage, Stage::Replaying) && self.ending.is_none() => {
-                return Some(self.sent);
+            Flight::Pending if self.ending.is_none() => {
+                if let Stage::Replaying(told) = self.stage {
+                    return Some((self.sent, told));
+                }
             }
             Flight::Farewell => self.close(log),
             Flight::None | Flight::Pending | Flight::Heartbeat => {}
@@ -206,18 +241,12 @@ impl Subscriber {
     }
 
     /// Takes a page of replay; the last one makes it live from the log's tail on.
-    pub(crate) fn page(
-        &mut self,
-        log: &mut Log,
-        gap: Option<&Gap>,
-        frames: Vec<Bytes>,
-        upto: Sequence,
-        joined: bool,
-    ) {
+    pub(crate) fn page(&mut self, log: &mut Log, gap: Option<&Gap>, frames: Vec<Bytes>, reached: Reached) {
+        let Reached { upto, told, joined } = reached;
         if matches!(self.stage, Stage::Closed) {
             return;
         }
-        let stage = if joined { Stage::Live(log.attach()) } else { Stage::Replaying };
+        let stage = if joined { Stage::Live(log.attach()) } else { Stage::Replaying(told) };
         if let Stage::Joining(opening) = std::mem::replace(&mut self.stage, stage) {
             self.pending.get_or_insert_default().buffers.push(opening.head);
         }
@@ -226,15 +255,18 @@ impl Subscriber {
             let pending = self.pending.get_or_insert_default();
             pending.events += frames.len() as u32;
             self.framing.frame(gap.map(gap_event).into_iter().chain(frames), &mut pending.buffers);
+        } else if !joined {
+            // A send of nothing, whose end asks home for the next page.
+            self.pending.get_or_insert_default();
         }
     }
 
     /// Home has no room for its topic: it is sent the refusal, or `text` in the middle of a replay, and
     /// closed.
     pub(crate) fn refused(&mut self, text: &str) {
-        match std::mem::replace(&mut self.stage, Stage::Replaying) {
+        match std::mem::replace(&mut self.stage, Stage::Replaying(0)) {
             Stage::Joining(opening) => {
-                self.ending = Some(Box::new(Ending { farewell: opening.refusal, flush: false }));
+                self.ending = Some(Box::new(Ending { farewell: opening.refusal, ends: Ends::Refused }));
             }
             stage => {
                 self.stage = stage;
@@ -245,9 +277,15 @@ impl Subscriber {
 
     /// Ends the stream with `text`; after everything in the log if `flush`.
     pub(crate) fn end(&mut self, text: &str, flush: bool) {
-        // The first reason stands: a stream that expires while it drains says that it expired.
-        if self.ending.is_none() || !flush {
-            self.ending = Some(Box::new(Ending { farewell: self.framing.farewell(text), flush }));
+        // A stream that expires while it drains says that it expired. One that is refused never began.
+        let is_over = match self.ending.as_ref().map(|ending| ending.ends) {
+            None => false,
+            Some(Ends::Refused) => true,
+            Some(Ends::Now | Ends::Flushed) => flush,
+        };
+        if !is_over {
+            let ends = if flush { Ends::Flushed } else { Ends::Now };
+            self.ending = Some(Box::new(Ending { farewell: self.framing.farewell(text), ends }));
         }
     }
 
@@ -260,6 +298,14 @@ impl Subscriber {
     pub(crate) fn close(&mut self, log: &mut Log) {
         if let Stage::Live(cursor) = std::mem::replace(&mut self.stage, Stage::Closed) {
             log.detach(cursor);
+        }
+    }
+
+    /// Bytes of the log it has not been sent.
+    pub(crate) fn lag_bytes(&self, log: &Log) -> usize {
+        match self.stage {
+            Stage::Live(cursor) => log.bytes_from(cursor),
+            _ => 0,
         }
     }
 
@@ -332,6 +378,7 @@ impl Subscriber {
     fn send(&mut self, flight: Flight, outgoing: Outgoing, now_ms: u64) -> Next {
         self.flight = flight;
         self.touched_ms = now_ms;
+        self.delivered += u64::from(outgoing.events);
         self.heartbeat_due = false;
         Next::Send(outgoing)
     }

@@ -1,6 +1,6 @@
 //! How events are framed on a connection: one HTTP chunk per block, or the bare bytes up to the close.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
 use crate::shard::message::Gap;
@@ -73,6 +73,20 @@ impl Framing {
     }
 }
 
+/// Takes `bytes` off the front.
+pub(crate) fn skip(buffers: &mut Buffers, mut bytes: usize) {
+    let whole = buffers.iter().take_while(|buffer| {
+        let fits = buffer.len() <= bytes;
+        bytes -= if fits { buffer.len() } else { 0 };
+        fits
+    });
+    let whole = whole.count();
+    buffers.drain(..whole);
+    if let Some(first) = buffers.first_mut() {
+        first.advance(bytes);
+    }
+}
+
 /// Tells a subscriber that events are missing here: `event: gap` and the reason in JSON.
 pub(crate) fn gap_event(gap: &Gap) -> Bytes {
     let data = serde_json::json!({ "from": gap.from.as_deref(), "reason": gap.reason.name() });
@@ -114,5 +128,15 @@ mod tests {
         assert_eq!(gap_event(&gap), "event:gap\ndata:{\"from\":\"a\\\"b\",\"reason\":\"unknown\"}\n\n");
         let gap = Gap { id: Some("7-1".into()), ..gap };
         assert!(gap_event(&gap).ends_with(b"}\nid:7-1\n\n"));
+    }
+
+    #[test]
+    fn what_the_kernel_took_comes_off_the_front() {
+        let buffers = || Buffers::from_iter(["abc", "de", "f"].map(Bytes::from));
+        for (bytes, rest) in [(0, "abcdef"), (2, "cdef"), (3, "def"), (4, "ef"), (5, "f"), (6, "")] {
+            let mut buffers = buffers();
+            skip(&mut buffers, bytes);
+            assert_eq!(buffers.concat(), rest.as_bytes());
+        }
     }
 }

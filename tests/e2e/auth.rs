@@ -7,16 +7,16 @@ use crate::harness::{Answer, Server, Stream, esper, eventually};
 use crate::refusals::check_refusal;
 use crate::requests::{Client, publish};
 
-const SUBSCRIBER: &str = "subscribers-secret-73c1";
-const PUBLISHER: &str = "publishers-secret-9e02";
-const BOTH: &[(&str, &str)] =
+pub(crate) const SUBSCRIBER: &str = "subscribers-secret-73c1";
+pub(crate) const PUBLISHER: &str = "publishers-secret-9e02";
+pub(crate) const BOTH: &[(&str, &str)] =
     &[("ESPER_SUBSCRIBER_SECRET", SUBSCRIBER), ("ESPER_PUBLISHER_SECRET", PUBLISHER)];
 
-fn now_s() -> u64 {
+pub(crate) fn now_s() -> u64 {
     std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs()
 }
 
-fn sign(secret: &str, algorithm: Algorithm, claims: &Value) -> String {
+pub(crate) fn sign(secret: &str, algorithm: Algorithm, claims: &Value) -> String {
     encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
 }
 
@@ -25,7 +25,7 @@ fn token(secret: &str, topic: &str) -> String {
     sign(secret, Algorithm::HS256, &json!({"sub": topic, "exp": now_s() + 600}))
 }
 
-fn bearer(token: &str) -> String {
+pub(crate) fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}")
 }
 
@@ -47,7 +47,7 @@ fn open_doors(server: &Server) -> [u16; 3] {
 }
 
 #[track_caller]
-fn check_unauthorized(answer: &Answer, about: &str) {
+pub(crate) fn check_unauthorized(answer: &Answer, about: &str) {
     check_refusal(answer, 401, about);
     assert_eq!(answer.field("WWW-Authenticate"), Some("Bearer"));
 }
@@ -160,8 +160,9 @@ fn a_token_for_another_topic_is_403_and_case_makes_no_difference() {
         json!({"sub": "mytopic01x", "exp": exp}),
         json!({"sub": "mytopic0", "exp": exp}),
         json!({"sub": " mytopic01", "exp": exp}),
-        json!({"sub": "*", "exp": exp}),
+        json!({"sub": "**", "exp": exp}),
         json!({"sub": "", "exp": exp}),
+        json!({"topics": ["another01", "another02"], "exp": exp}),
         json!({"exp": exp}),
     ] {
         let about = "this token is for another topic";
@@ -171,8 +172,12 @@ fn a_token_for_another_topic_is_403_and_case_makes_no_difference() {
         // The counts are of no topic: any token of the publishers' will do.
         assert_eq!(server.request("GET", "/stats", &[&publisher], "").status, 200);
     }
-    for (topic, sub) in [("MyTopic01", "mytopic01"), ("mytopic01", "MYTOPIC01"), ("%6Dytopic01", "mytopic01")]
-    {
+    for (topic, sub) in [
+        ("MyTopic01", "mytopic01"),
+        ("mytopic01", "MYTOPIC01"),
+        ("%6Dytopic01", "mytopic01"),
+        ("mytopic01", "*"),
+    ] {
         let claims = json!({"sub": sub, "exp": exp, "aud": "somebody", "extra": [1, 2]});
         assert_eq!(
             subscribe(&server, topic, &[&by(SUBSCRIBER, claims.clone())]).status,

@@ -1,7 +1,7 @@
 //! A real browser: its EventSource and its fetch, on a page of another origin.
 
 mod cutter;
-mod driver;
+pub(crate) mod driver;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};

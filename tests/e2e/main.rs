@@ -8,12 +8,16 @@
 
 mod harness;
 
+mod admin;
 mod auth;
 mod browser;
+mod metrics;
+mod namespaces;
 mod proxies;
 mod readme;
 mod refusals;
 mod requests;
+mod several;
 mod starting;
 mod stopping;
 mod streams;

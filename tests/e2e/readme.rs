@@ -131,7 +131,9 @@ fn the_readme_names_flags_that_are_there_with_their_defaults() {
 fn every_file_that_the_documents_link_to_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut links = 0;
-    for document in ["README.md", "PERFORMANCE.md", "docs/deploy.md", "docs/flags.md", "docs/http.md"] {
+    for document in
+        ["README.md", "PERFORMANCE.md", "docs/deploy.md", "docs/flags.md", "docs/http.md", "docs/metrics.md"]
+    {
         let text = std::fs::read_to_string(root.join(document)).unwrap();
         let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
         for (target, _) in targets.filter(|(target, _)| !target.starts_with("http")) {

@@ -16,14 +16,14 @@ fn subscribe(server: &Server) -> Stream {
 }
 
 /// All events up to the orderly end of the body.
-fn to_the_end(stream: &mut Stream) -> Vec<Event> {
+pub(crate) fn to_the_end(stream: &mut Stream) -> Vec<Event> {
     let events = std::iter::from_fn(|| stream.next_event()).collect();
     assert!(stream.is_complete, "the body ends in order: {events:?}");
     events
 }
 
 /// Takes the farewell off the end: a `retry:` and nothing else.
-fn farewell(events: &mut Vec<Event>) -> u64 {
+pub(crate) fn farewell(events: &mut Vec<Event>) -> u64 {
     let last = events.pop().expect("a farewell");
     let retry = last.retry.expect("a retry");
     assert_eq!(last.lines, format!("retry:{retry}"));

@@ -12,7 +12,7 @@ use crate::harness::{PATIENCE, Publisher, Server, Stream, connect, eventually};
 const TOPIC: &str = "streams01";
 
 /// The id in a publish's answer.
-fn publish(server: &Server, topic: &str, body: &str) -> String {
+pub(crate) fn publish(server: &Server, topic: &str, body: &str) -> String {
     let answer = server.post(&format!("/publish/{topic}"), body);
     assert_eq!(answer.status, 200, "{answer:?}");
     let json: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
@@ -23,12 +23,16 @@ fn subscribe(server: &Server) -> Stream {
     Stream::open(server, &format!("/subscribe/{TOPIC}"))
 }
 
+fn subscribe_and_stall(server: &Server) -> TcpStream {
+    stall(server, &format!("/subscribe/{TOPIC}"))
+}
+
 /// Subscribes, reads the head and nothing behind it. The window is small, but not so small that the kernel sends by its
 /// timers alone when reading goes on.
-fn subscribe_and_stall(server: &Server) -> TcpStream {
+pub(crate) fn stall(server: &Server, target: &str) -> TcpStream {
     let mut connection = server.connect();
     socket2::SockRef::from(&connection).set_recv_buffer_size(128 << 10).unwrap();
-    write!(connection, "GET /subscribe/{TOPIC} HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    write!(connection, "GET {target} HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -40,7 +44,7 @@ fn subscribe_and_stall(server: &Server) -> TcpStream {
 }
 
 /// Reads into `bytes` until `text` has come.
-fn read_until(connection: &mut TcpStream, bytes: &mut Vec<u8>, text: &str) -> io::Result<()> {
+pub(crate) fn read_until(connection: &mut TcpStream, bytes: &mut Vec<u8>, text: &str) -> io::Result<()> {
     let mut buffer = [0; 64 << 10];
     loop {
         let read = connection.read(&mut buffer)?;
@@ -57,7 +61,7 @@ fn read_until(connection: &mut TcpStream, bytes: &mut Vec<u8>, text: &str) -> io
 }
 
 /// Everything between the chunks' sizes, up to the connection's end. The last chunk may be cut short.
-fn dechunk(mut bytes: &[u8]) -> String {
+pub(crate) fn dechunk(mut bytes: &[u8]) -> String {
     let mut text = Vec::new();
     while let Some(at) = bytes.windows(2).position(|pair| pair == b"\r\n") {
         let size = usize::from_str_radix(std::str::from_utf8(&bytes[..at]).unwrap(), 16).unwrap();
@@ -69,7 +73,7 @@ fn dechunk(mut bytes: &[u8]) -> String {
 }
 
 /// An event of about `bytes` that says its number.
-fn numbered(number: usize, bytes: usize) -> String {
+pub(crate) fn numbered(number: usize, bytes: usize) -> String {
     format!("data: {number} {}", "x".repeat(bytes))
 }
 
@@ -184,7 +188,7 @@ fn what_is_published_after_a_subscriber_saw_200_reaches_it() {
 }
 
 /// So little that a subscriber that stops reading soon counts as slow, and nothing else ends its stream.
-const STALLING: [&str; 10] = [
+pub(crate) const STALLING: [&str; 10] = [
     "--slow-lag",
     "1MiB",
     "--body-max",

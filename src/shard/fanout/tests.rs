@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::budget::Budget;
+use crate::shard::selection::Selection;
 use crate::topic::TopicHasher;
 
 const LIMITS: FanoutLimits = FanoutLimits {
@@ -43,7 +44,7 @@ struct Tester {
 impl Tester {
     fn new(limits: FanoutLimits) -> Self {
         Tester {
-            fanout: Fanout::new(0, 1, limits, Memory::new(MEMORY_BYTES), 0),
+            fanout: Fanout::new(0, limits, Memory::new(MEMORY_BYTES), 0),
             hasher: TopicHasher::new(),
             bell: Arc::default(),
             out: Vec::new(),
@@ -58,7 +59,7 @@ impl Tester {
 
     fn subscribe(&mut self, topic: usize, expires_s: u64) -> Key {
         let subscription = Subscription {
-            topic: self.topic(topic),
+            selection: Selection::single(self.topic(topic), 1),
             framing: Framing::Plain,
             last_event_id: None,
             expires_s,
@@ -79,13 +80,14 @@ impl Tester {
 
     fn page(&mut self, key: Key, frames: &[&'static str], joined: bool) {
         let frames = frames.iter().map(|frame| Bytes::from_static(frame.as_bytes())).collect();
-        self.fanout.handle(ToFanout::Page { key, gap: None, frames, upto: 7, joined });
+        self.fanout.handle(ToFanout::Page { key, gap: None, frames, upto: 7, told: 0, joined });
     }
 
     fn gain(&mut self, topic: usize, frame: &str) {
         self.sequence += 1;
         let message = ToFanout::Events {
-            topic: self.topic(topic),
+            home: 0,
+            topics: [self.topic(topic)].into(),
             frames: Bytes::copy_from_slice(frame.as_bytes()),
             count: 1,
             last: self.sequence,
@@ -113,8 +115,8 @@ impl Tester {
     }
 
     /// Nothing is taken at once, so everybody whose turn it is is woken.
-    fn start_sends(&mut self, sends_max: usize) -> bool {
-        self.fanout.start_sends(sends_max, self.now_ms, |_, _| {})
+    fn send_ready(&mut self, work_max: usize) -> bool {
+        self.fanout.send_ready(work_max, self.now_ms, |_, _| 0)
     }
 
     fn sweep(&mut self, unix_s: u64) {
@@ -157,7 +159,7 @@ fn a_page_is_asked_for_when_the_last_one_is_sent() {
 #[test]
 fn topics_take_turns_in_starting_their_sends() {
     let mut tester = Tester::new(LIMITS);
-    for _ in 0..3 * TOPIC_SENDS_PER_TURN {
+    for _ in 0..3 * CHANNEL_WORK_PER_TURN {
         tester.idle(1, u64::MAX);
     }
     let other = tester.idle(2, u64::MAX);
@@ -166,11 +168,11 @@ fn topics_take_turns_in_starting_their_sends() {
     tester.fanout.seal_all();
     tester.wakes();
     // The large topic was sealed first, and yet the small one comes right after its first share.
-    assert!(tester.start_sends(TOPIC_SENDS_PER_TURN + 1));
-    assert_eq!(tester.wakes(), TOPIC_SENDS_PER_TURN + 1);
+    assert!(tester.send_ready(CHANNEL_WORK_PER_TURN + 1));
+    assert_eq!(tester.wakes(), CHANNEL_WORK_PER_TURN + 1);
     assert_eq!(tester.send(other), "small\n\n");
-    assert!(!tester.start_sends(usize::MAX));
-    assert_eq!(tester.wakes(), 2 * TOPIC_SENDS_PER_TURN);
+    assert!(!tester.send_ready(usize::MAX));
+    assert_eq!(tester.wakes(), 2 * CHANNEL_WORK_PER_TURN);
 }
 
 #[test]
@@ -183,7 +185,7 @@ fn an_idle_subscriber_is_woken_once_a_block_however_often_it_asks() {
     tester.gain(1, "event\n\n");
     tester.fanout.seal_all();
     tester.wakes();
-    tester.start_sends(usize::MAX);
+    tester.send_ready(usize::MAX);
     assert_eq!(tester.wakes(), 1);
 }
 
@@ -196,7 +198,7 @@ fn who_leaves_takes_only_itself_off_the_list_of_the_idle() {
     tester.gain(1, "event\n\n");
     tester.fanout.seal_all();
     tester.wakes();
-    tester.start_sends(usize::MAX);
+    tester.send_ready(usize::MAX);
     assert_eq!(tester.wakes(), 2);
     for key in &keys[1..3] {
         assert_eq!(tester.send(*key), "event\n\n");
@@ -374,5 +376,27 @@ fn a_late_answer_finds_nobody_in_the_place_of_one_that_left() {
 #[test]
 fn an_idle_subscriber_is_small() {
     // It is held 15,000 times and more.
-    assert!(size_of::<Subscriber>() <= 112, "{}", size_of::<Subscriber>());
+    assert!(size_of::<Subscriber>() <= 120, "{}", size_of::<Subscriber>());
+}
+
+#[test]
+fn what_ends_a_stream_waits_for_the_rest_of_what_was_begun() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.idle(1, 100);
+    tester.gain(1, "event\n\n");
+    tester.fanout.seal_all();
+    let bell = |fanout: &mut Fanout, now_ms| {
+        fanout.send_ready(9, now_ms, |_, outgoing| {
+            bytes::Buf::advance(&mut outgoing.buffers[0], 3);
+            3
+        })
+    };
+    assert!(!bell(&mut tester.fanout, 0));
+    tester.sweep(100);
+    assert_eq!(tester.send(key), "nt\n\n");
+    assert_eq!(tester.send(key), "", "one send at a time");
+    tester.sent(key);
+    assert_eq!(tester.send(key), EXPIRED);
+    tester.sent(key);
+    assert_eq!(tester.send(key), "CLOSE");
 }

@@ -1,8 +1,11 @@
 use super::*;
 use crate::arena::Arena;
+use crate::arena::Key;
 use crate::budget::Budget;
 use crate::event::EventLimits;
-use crate::shard::message::Ticket;
+use crate::shard::history::GapReason;
+use crate::shard::message::{Gap, Ticket};
+use crate::shard::selection::Selection;
 use crate::topic::TopicHasher;
 
 const LIMITS: HomeLimits = HomeLimits {
@@ -26,7 +29,7 @@ impl Tester {
     fn new(limits: HomeLimits) -> Self {
         let key = Arena::default().insert(());
         Tester {
-            home: Home::new(Epoch::at(9), limits, Memory::new(usize::MAX)),
+            home: Home::new(0, Epoch::at(9), limits, Memory::new(usize::MAX)),
             hasher: TopicHasher::new(),
             key,
             now_ms: 0,
@@ -45,11 +48,16 @@ impl Tester {
 
     /// Publishes; returns the frames each member is sent, and the answer.
     fn publish(&mut self, topic: usize, body: &'static str) -> (Vec<String>, Answer) {
+        let topic = self.topic(topic);
+        self.publish_to(topic, body)
+    }
+
+    fn publish_to(&mut self, topic: Topic, body: &'static str) -> (Vec<String>, Answer) {
         let limits = EventLimits { text_bytes_max: 1000, id_bytes_max: 9, name_bytes_max: 9, events_max: 9 };
         let message = ToHome::Publish {
-            topic: self.topic(topic),
+            topic,
             events: Events::parse(Bytes::from_static(body.as_bytes()), &limits).unwrap(),
-            ticket: Ticket { shard: 0, connection: self.key, request: 0 },
+            reply: ReplyTo::Connection(Ticket { shard: 0, connection: self.key, request: 0 }),
             at_us: 0,
             charge: Budget::new(9, 9).take(1).unwrap(),
         };
@@ -73,9 +81,9 @@ impl Tester {
         from: ShardId,
         last_event_id: Option<&str>,
     ) -> Option<(String, Option<Gap>)> {
-        let topic = self.topic(topic);
+        let selection = Selection::single(self.topic(topic), 1);
         let last_event_id = last_event_id.map(Into::into);
-        match &self.ask(ToHome::Join { topic, from, key: self.key, last_event_id })[..] {
+        match &self.ask(ToHome::Join { selection, from, key: self.key, last_event_id })[..] {
             [Message::Fanout(ToFanout::Page { frames, gap, joined: true, .. })] => {
                 Some((String::from_utf8(frames.concat()).unwrap(), gap.clone()))
             }
@@ -169,4 +177,44 @@ fn the_order_of_ages_does_not_grow_with_what_is_gone() {
     }
     assert!(tester.home.by_age.len() <= 2 * tester.home.events + 65, "{}", tester.home.by_age.len());
     assert_eq!(tester.home.events, 4);
+}
+
+#[test]
+fn a_page_asked_for_after_a_trim_says_once_that_something_is_missing() {
+    let mut tester = Tester::new(HomeLimits { page_frames_max: 1, ..LIMITS });
+    for body in ["data:1", "data:2", "data:3"] {
+        let _ = tester.publish(1, body);
+    }
+    let selection = Selection::single(tester.topic(1), 1);
+    let more =
+        |after, told| ToHome::More { selection: selection.clone(), from: 0, key: tester.key, after, told };
+    let (unseen, seen, told) = (more(1, 0), more(2, 0), more(1, 2));
+    tester.home.drop_first(0);
+    tester.home.drop_first(0);
+    let mut gap = |ask| match &tester.ask(ask)[..] {
+        [Message::Fanout(ToFanout::Page { gap, told: 2, .. })] => gap.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(gap(unseen).unwrap().reason, GapReason::Trimmed);
+    assert_eq!((gap(seen), gap(told)), (None, None));
+}
+
+fn paths(tester: &mut Tester, path: &str) -> Topic {
+    let segments: Vec<_> = path.split('/').map(|segment| segment.as_bytes().into()).collect();
+    Topic::parse_path(&segments, &tester.hasher).unwrap()
+}
+
+#[test]
+fn a_topic_is_kept_with_those_above_it_and_these_with_it() {
+    let mut tester = Tester::new(HomeLimits { topics_max: 4, ..LIMITS });
+    let publish = |tester: &mut Tester, path: &str| {
+        let topic = paths(tester, path);
+        tester.publish_to(topic, "data:a").1
+    };
+    assert!(publish(&mut tester, "a/b/c").is_ok());
+    assert_eq!(tester.home.topics(), 4, "everything, a, a/b and a/b/c");
+    assert!(publish(&mut tester, "d/e").is_ok(), "the others give way from the leaves up");
+    let above_d = paths(&mut tester, "d");
+    assert!(tester.home.names.contains_key(&above_d));
+    assert_eq!(publish(&mut tester, "f/g/h/i"), Err(PublishError::TopicsFull), "no room for those above it");
 }

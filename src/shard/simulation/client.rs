@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 
-use crate::arena::Key;
 use crate::event::Events;
+use crate::event_id::Epoch;
+use crate::shard::several::Feed;
 use crate::shard::wire::Framing;
+use crate::topic::Topic;
 
 pub(super) const HEAD: &str = "HEAD\n";
 pub(super) const REFUSAL: &str = "GONE\n";
@@ -32,28 +34,31 @@ impl Wake for Flag {
     }
 }
 
-/// What each home ordered: payloads per topic, and where each payload stands.
-#[derive(Default)]
+/// What each home ordered: payloads with their topics, and where each payload stands. The event at place `n` is number
+/// `n + 1` in the home's sequence.
 pub(super) struct Model {
-    pub(super) ordered: Vec<Vec<u64>>,
-    pub(super) place: HashMap<u64, usize>,
-    /// Whether events have ids: not without history.
-    pub(super) with_ids: bool,
+    pub(super) ordered: Vec<Vec<(u64, Topic)>>,
+    pub(super) place: HashMap<u64, (usize, usize)>,
+    /// What ids begin with; none without history.
+    pub(super) epoch: Option<Epoch>,
 }
 
-/// One client and what it has seen of its topic.
+/// One client and what it has seen of its topics. Lists are by home.
 #[derive(Default)]
 pub(super) struct Client {
-    pub(super) topic: usize,
+    pub(super) topics: Vec<Topic>,
     pub(super) stream: Option<Stream>,
     pub(super) last_id: Option<String>,
-    /// The place in the model of the next event it must see; unknown before its first event.
-    pub(super) expected: Option<usize>,
+    /// From which place on it has yet to see what is for it; unknown before it saw anything.
+    pub(super) expected: Vec<Option<usize>>,
     /// A fresh client's first event lies in this range: not before it subscribed, not after it saw its 200.
-    pub(super) first_min: usize,
-    pub(super) first_max: Option<usize>,
-    pub(super) gap_told: bool,
-    /// It was told when to come back.
+    pub(super) first_min: Vec<usize>,
+    pub(super) first_max: Option<Vec<usize>>,
+    /// It was told of a gap, and has seen nothing of the home since.
+    pub(super) gap_told: Vec<bool>,
+    /// Before this place it may miss any: what several topics keep has holes, of which one gap tells.
+    pub(super) holes_end: Vec<usize>,
+    /// It was told when to come back, or that its token expired.
     pub(super) farewell: bool,
     pub(super) events: usize,
     pub(super) gaps: usize,
@@ -62,7 +67,7 @@ pub(super) struct Client {
 /// A client's connection.
 pub(super) struct Stream {
     pub(super) shard: usize,
-    pub(super) key: Key,
+    pub(super) feed: Feed,
     pub(super) framing: Framing,
     pub(super) woken: Arc<Flag>,
     /// What it is being sent.
@@ -73,16 +78,50 @@ pub(super) struct Stream {
 }
 
 impl Model {
-    pub(super) fn order(&mut self, topic: usize, events: &Events) {
+    pub(super) fn order(&mut self, home: usize, topic: &Topic, events: &Events) {
         for event in events.iter() {
             let payload = number(str::from_utf8(event.lines).unwrap());
-            self.place.insert(payload, self.ordered[topic].len());
-            self.ordered[topic].push(payload);
+            self.place.insert(payload, (home, self.ordered[home].len()));
+            self.ordered[home].push((payload, topic.clone()));
         }
+    }
+
+    /// The place of the first event from `from` on that is for these topics; the end if there is none.
+    fn next(&self, topics: &[Topic], home: usize, from: usize) -> usize {
+        let rest = self.ordered[home].iter().skip(from);
+        from + rest.take_while(|(_, topic)| !covers(topics, topic)).count()
+    }
+
+    fn lengths(&self) -> Vec<usize> {
+        self.ordered.iter().map(Vec::len).collect()
     }
 }
 
+fn covers(topics: &[Topic], topic: &Topic) -> bool {
+    topics.iter().any(|own| own.covers(topic))
+}
+
 impl Client {
+    pub(super) fn new(topics: Vec<Topic>, homes: usize) -> Self {
+        Client {
+            topics,
+            expected: vec![None; homes],
+            gap_told: vec![false; homes],
+            holes_end: vec![0; homes],
+            ..Client::default()
+        }
+    }
+
+    /// Forgets what an earlier connection was told, which does not excuse this one.
+    pub(super) fn connects(&mut self, model: &Model) {
+        (self.gap_told, self.farewell) = (vec![false; model.ordered.len()], false);
+        self.holes_end.fill(0);
+        if self.last_id.is_none() {
+            self.expected = vec![None; model.ordered.len()];
+            self.first_min = model.lengths();
+        }
+    }
+
     /// Parses what arrived and checks every event against the model.
     pub(super) fn read(&mut self, stream: &mut Stream, model: &Model, may_forget: bool) {
         if !stream.begun {
@@ -96,74 +135,109 @@ impl Client {
             assert!(stream.received.starts_with(HEAD.as_bytes()), "the head comes first");
             stream.received.drain(..HEAD.len());
             stream.begun = true;
-            self.first_max.get_or_insert(model.ordered[self.topic].len());
+            self.first_max.get_or_insert(model.lengths());
         }
         let text = match stream.framing {
             Framing::Plain => take_text(&mut stream.received),
             Framing::Chunked => take_chunks(&mut stream.received),
         };
+        let is_single = stream.feed.single().is_some();
         for event in text.split_terminator("\n\n") {
-            self.see(event, model, may_forget);
+            self.see(event, model, may_forget, is_single);
         }
     }
 
-    fn see(&mut self, event: &str, model: &Model, may_forget: bool) {
+    fn see(&mut self, event: &str, model: &Model, may_forget: bool, is_single: bool) {
         assert!(!self.farewell, "something after the farewell");
         if event == ":" {
             return;
         }
-        if event.starts_with("retry:") {
+        if event.starts_with("retry:") || event.starts_with("event:expired\n") {
             self.farewell = true;
             return;
         }
         if event.starts_with("event:gap\n") {
-            self.gap_told = true;
             self.gaps += 1;
+            self.gap_told.fill(true);
+            if self.topics.len() > 1
+                || self.topics.iter().any(|topic| topic.is_everything() || topic.parent().is_some())
+            {
+                self.holes_end = model.lengths();
+                if event.contains("\"unknown\"") {
+                    // A publisher's own id of which nothing is kept any more: all that the others keep comes again.
+                    self.expected.fill(None);
+                    self.first_min.fill(0);
+                }
+            }
             if let Some(id) = id(event) {
-                // It stands for all that was lost: resuming after it, nothing before it is expected any more.
-                self.last_id = Some(id);
-                self.first_min = self.expected.take().unwrap_or(self.first_min);
-                self.first_max = Some(model.ordered[self.topic].len());
+                self.see_gap(id, model, is_single);
             }
             return;
         }
-        let place = model.place[&number(event)];
-        match self.expected {
+        let (home, place) = model.place[&number(event)];
+        let next = |from| model.next(&self.topics, home, from);
+        assert!(next(place) == place, "an event of another topic");
+        match self.expected[home] {
             None => {
-                assert!(place >= self.first_min, "an event from before it came");
+                assert!(place >= self.first_min[home], "an event from before it came");
                 // Its first events may be what a skip or an early loss of its connection left.
+                let first_max = self.first_max.as_ref().map_or(0, |first_max| first_max[home]);
                 assert!(
-                    self.gap_told || place <= self.first_max.unwrap_or(usize::MAX),
-                    "the first event after its 200 is missing: {place} came, {:?} expected",
-                    self.first_max
+                    self.gap_told[home] || place <= next(first_max),
+                    "the first event after its 200 is missing: {place} came, {first_max} expected",
                 );
             }
-            Some(expected) if self.gap_told => {
+            Some(expected) if self.gap_told[home] => {
                 assert!(place >= expected, "doubled after a gap: {place} came, {expected} expected");
-                assert!(place > expected || may_forget, "told of a gap where nothing is missing");
+                assert!(
+                    place > next(expected) || may_forget || !is_single || place < self.holes_end[home],
+                    "told of a gap where nothing is missing"
+                );
             }
-            Some(expected) => assert_eq!(place, expected, "lost, doubled or out of order"),
+            Some(expected) if place < self.holes_end[home] => {
+                assert!(place >= expected, "doubled after a gap: {place} came, {expected} expected");
+            }
+            Some(expected) => assert_eq!(place, next(expected), "lost, doubled or out of order"),
         }
-        self.gap_told = false;
-        self.expected = Some(place + 1);
+        self.gap_told[home] = false;
+        self.expected[home] = Some(place + 1);
         self.events += 1;
         // Without history a publisher's own id comes through, but nobody can resume after it.
-        self.last_id = id(event).filter(|_| model.with_ids);
-        assert!(self.last_id.is_some() || !model.with_ids, "an event without an id");
+        self.last_id = id(event).filter(|_| model.epoch.is_some());
+        assert!(self.last_id.is_some() || model.epoch.is_none(), "an event without an id");
+        if !is_single && let (Some(epoch), Some(id)) = (model.epoch, &self.last_id) {
+            assert_eq!(epoch.place_at(id, home as u16), Some(place as u64 + 1), "{id} is not its place");
+            for other in 0..model.ordered.len() {
+                // Where home let it in is where it goes on from when it comes back.
+                let named = epoch.place_at(id, other as u16).map(|place| place as usize);
+                self.expected[other] = self.expected[other].or(named);
+            }
+        }
+    }
+
+    /// A gap's id stands for all that was lost: resuming after it, nothing before it is expected any more.
+    fn see_gap(&mut self, id: String, model: &Model, is_single: bool) {
+        let lengths = model.lengths();
+        let first_max = self.first_max.get_or_insert_with(|| lengths.clone());
+        for home in 0..lengths.len() {
+            // Of several homes, which one it is about is not said.
+            if is_single || self.expected[home].is_some() {
+                self.first_min[home] = self.expected[home].take().unwrap_or(self.first_min[home]);
+                first_max[home] = lengths[home];
+            }
+        }
+        self.last_id = Some(id);
     }
 
     pub(super) fn check_complete(&self, model: &Model) {
-        let ordered = model.ordered[self.topic].len();
         let Some(stream) = &self.stream else { return };
         assert!(stream.begun, "no answer to its Join");
-        match self.expected {
+        for (home, ordered) in model.lengths().into_iter().enumerate() {
+            let first_max = self.first_max.as_ref().map(|first_max| first_max[home]);
+            let from = self.expected[home].or(first_max).unwrap_or(ordered);
+            let next = model.next(&self.topics, home, from);
             // A gap told last may stand for everything that was left.
-            Some(expected) => assert!(expected == ordered || self.gap_told, "{expected} of {ordered} seen"),
-            None => assert!(
-                self.gap_told || self.first_max.is_none_or(|first_max| first_max >= ordered),
-                "nothing seen of {ordered}, 200 at {:?}",
-                self.first_max
-            ),
+            assert!(next == ordered || self.gap_told[home], "{next} of {ordered} seen at home {home}");
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::harness::{Answer, PATIENCE, TempDir, signal};
 static TURN: Mutex<()> = Mutex::new(());
 
 /// A browser showing a page. It ends with this value, and so do the driver and every file of theirs.
-pub(super) struct Browser {
+pub(crate) struct Browser {
     driver: Child,
     address: SocketAddr,
     /// The session's path, once there is one.
@@ -26,7 +26,7 @@ pub(super) struct Browser {
 
 impl Browser {
     /// Starts a browser and loads a page.
-    pub(super) fn open(url: &str) -> Browser {
+    pub(crate) fn open(url: &str) -> Browser {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let home = TempDir::new();
         let path = home.0.to_str().unwrap().to_owned();
@@ -65,16 +65,23 @@ impl Browser {
     }
 
     /// Runs the body of a function in the page and waits for what it returns, promises too.
-    pub(super) fn run(&self, script: &str) -> Value {
+    pub(crate) fn run(&self, script: &str) -> Value {
         self.try_run(script).unwrap_or_else(|error| panic!("{script}: {error}"))
     }
 
     /// Waits until an expression is true in the page.
-    pub(super) fn until(&self, condition: &str) {
+    pub(crate) fn until(&self, condition: &str) {
         if let Err(error) = self.try_run(&format!("return until(() => {condition})")) {
             let seen = self.try_run("return [seen, opened, source && source.readyState]");
             panic!("not in {PATIENCE:?}: {condition}: {error}; seen, opened, state: {seen:?}");
         }
+    }
+
+    /// One command of the DevTools protocol and what it returns.
+    pub(crate) fn devtools(&self, command: &str, parameters: &Value) -> Value {
+        let path = format!("{}/goog/cdp/execute", self.session);
+        let body = json!({ "cmd": command, "params": parameters });
+        self.command("POST", &path, &body).unwrap_or_else(|error| panic!("{command}: {error}"))
     }
 
     fn try_run(&self, script: &str) -> Result<Value, String> {

@@ -1,0 +1,187 @@
+//! What the admin page is fed with: asked of all shards, and put together on a thread of its own, so that no shard writes
+//! a list of ten thousand connections.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use serde_json::{Value, json};
+use smallvec::smallvec;
+
+use crate::clock::unix_s;
+use crate::shard::mailbox::Doors;
+use crate::shard::message::{Message, ShardId, Ticket, ToFanout};
+use crate::shard::visitors::{Found, StreamStatus, Survey};
+use crate::shared::Shared;
+
+/// How often a page is told.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Connections that a page is told of: 40 KB a second.
+const PAGE_STREAMS_MAX: usize = 200;
+/// Requests that wait to be answered; more are refused.
+const REQUESTS_MAX: usize = 16;
+/// A shard that is busy for longer is left out.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the thread is asked.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// How the broker is, for one request.
+    Status {
+        /// List only connections on topics whose names contain this.
+        topic: Option<String>,
+        /// Connections to list at most.
+        streams_max: usize,
+        ticket: Ticket,
+    },
+    Stop,
+}
+
+/// Where requests for the thread are left.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    sender: Sender<Request>,
+    receiver: Receiver<Request>,
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        let (sender, receiver) = bounded(REQUESTS_MAX);
+        Desk { sender, receiver }
+    }
+}
+
+impl Desk {
+    /// Leaves a request; false when too many wait.
+    pub(crate) fn leave(&self, request: Request) -> bool {
+        self.sender.try_send(request).is_ok()
+    }
+
+    /// Ends the thread.
+    pub(crate) fn close(&self) {
+        // Full, it makes room soon: the thread takes one after the other.
+        let _ = self.sender.send(Request::Stop);
+    }
+}
+
+/// Answers until the desk is closed.
+pub(crate) fn run(shared: &Shared, doors: &Doors) {
+    let admin = Admin { shared, doors, node: node(), started_s: unix_s() };
+    let mut due = Instant::now() + INTERVAL;
+    loop {
+        match shared.admin.receiver.recv_deadline(due) {
+            Ok(Request::Status { topic, streams_max, ticket }) => {
+                let body = admin.status(topic.as_deref(), streams_max).to_string().into_bytes();
+                if let Some(door) = doors.get(usize::from(ticket.shard)) {
+                    door.post(Message::Json(ticket, body));
+                }
+            }
+            Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                due = Instant::now() + INTERVAL;
+                if shared.streams.watching() > 0 {
+                    admin.tell();
+                }
+            }
+        }
+    }
+}
+
+struct Admin<'a> {
+    shared: &'a Shared,
+    doors: &'a Doors,
+    node: String,
+    started_s: u64,
+}
+
+impl Admin<'_> {
+    /// Tells all pages that are open.
+    fn tell(&self) {
+        let status = self.status(None, PAGE_STREAMS_MAX);
+        let text = format!("event:status\ndata:{status}\n\n");
+        let Some(charge) = self.shared.budget.take(text.len()) else { return };
+        let frames = self.shared.memory.share(text.into_bytes());
+        let charge = Arc::new(charge);
+        let topic = &self.shared.access.admin_topic;
+        for door in self.doors.iter() {
+            // Past the homes: it needs no order and no history.
+            door.post(Message::Fanout(ToFanout::Events {
+                home: topic.home(self.shared.shards) as ShardId,
+                topics: smallvec![topic.clone()],
+                frames: Bytes::clone(&frames),
+                // Not what publishers published, so not counted as delivered.
+                count: 0,
+                last: 0,
+                at_us: 0,
+                charge: Arc::clone(&charge),
+            }));
+        }
+    }
+
+    /// How the broker is, with the oldest of its connections.
+    fn status(&self, topic: Option<&str>, streams_max: usize) -> Value {
+        let Found { mut streams, total } = self.survey(topic, streams_max);
+        streams.sort_by_key(|stream| stream.visitor.since_s);
+        streams.truncate(streams_max);
+        let stats = self.shared.stats.json();
+        json!({
+            "node": self.node,
+            "status": if self.shared.draining.load(Ordering::Relaxed) { "draining" } else { "OK" },
+            "version": env!("CARGO_PKG_VERSION"),
+            "reported_at": unix_s(),
+            "startup_time": self.started_s,
+            "msgs_broadcast": stats["published"],
+            "namespaces": self.shared.access.namespaces,
+            "stats": stats,
+            "connections_total": total,
+            "connections_cut": total > streams.len(),
+            "connections": streams.iter().map(connection).collect::<Vec<_>>(),
+        })
+    }
+
+    fn survey(&self, topic: Option<&str>, streams_max: usize) -> Found {
+        let (found, results) = bounded(self.doors.len());
+        let survey = Survey { topic: topic.map(Into::into), streams_max, found };
+        for door in self.doors.iter() {
+            door.post(Message::Survey(survey.clone()));
+        }
+        drop(survey);
+        let deadline = Instant::now() + PATIENCE;
+        let mut all = Found::default();
+        for _ in 0..self.doors.len() {
+            let Ok(found) = results.recv_deadline(deadline) else { break };
+            all.total += found.total;
+            all.streams.extend(found.streams);
+        }
+        all
+    }
+}
+
+fn connection(stream: &StreamStatus) -> Value {
+    let names: Vec<_> = stream.topics.iter().map(|topic| format!("/{}", topic.name())).collect();
+    let path = match &stream.topics[..] {
+        [topic] => format!("/subscribe/{}", topic.name()),
+        topics => {
+            let pairs: Vec<_> = topics.iter().map(|topic| format!("topic={}", topic.name())).collect();
+            format!("/subscribe?{}", pairs.join("&"))
+        }
+    };
+    json!({
+        "request_path": path,
+        "namespace": names.join(" "),
+        "created_at": stream.visitor.since_s,
+        "client_ip": stream.visitor.address,
+        "user_agent": &*stream.visitor.user_agent,
+        "msgs_sent": stream.delivered,
+        "lag_bytes": stream.lag_bytes,
+        "shard": stream.shard,
+    })
+}
+
+fn node() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_default()
+}

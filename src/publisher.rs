@@ -1,0 +1,276 @@
+//! Publishing from within the program that runs the broker: what a connection does, without the connection.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::event::{EventError, EventLimits, Events};
+use crate::event_id::{Epoch, EventId};
+use crate::shard::mailbox::Doors;
+use crate::shard::message::{self, Message, ReplyTo, ToHome};
+use crate::shared::Shared;
+use crate::topic::{Topic, TopicError};
+
+/// Publishes to a [`Server`](crate::Server) from any thread. Cheap to clone.
+///
+/// A publish is checked, posted to the one shard that orders its topic's events, and that is all the caller
+/// waits for: no publish waits for a subscriber, however slow. Events that one thread publishes to one topic
+/// reach each of its subscribers in that order; so do those of all topics that share a first segment.
+///
+/// A topic is named as in the path of a publish over HTTP, without percent-encoding: 8 to 64 ASCII letters
+/// and digits in any case; or with [namespaces](crate::config::Config::namespaces) a path of 1 to 8 segments,
+/// joined by `/`, of 1 to 64 of `A-Z a-z 0-9 . _ ~ -` each. A `/` in front of it makes no difference.
+///
+/// ```
+/// use esper::{Event, Server};
+///
+/// let server = Server::builder().port(0).namespaces(true).start()?;
+/// let publisher = server.publisher();
+/// let other = publisher.clone();
+/// std::thread::spawn(move || other.publish("pets/cats", Event::data("Persian").name("new-cat")));
+///
+/// // Posted; dropping the receipt is fine.
+/// publisher.publish("pets/dogs", Event::data("Corgi").name("new-dog"))?;
+/// // Posted and ordered: this waits for the shard, not for subscribers.
+/// let published = publisher.publish_text("pets/dogs", "data: one\n\ndata: two\n")?.wait()?;
+/// assert_eq!(published.events, 2);
+/// # server.stop();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Publisher(Arc<Inlet>);
+
+/// What all clones of a publisher hold.
+struct Inlet {
+    shared: Arc<Shared>,
+    doors: Doors,
+    is_closed: AtomicBool,
+}
+
+impl Publisher {
+    pub(crate) fn new(shared: Arc<Shared>, doors: Doors) -> Self {
+        Publisher(Arc::new(Inlet { shared, doors, is_closed: false.into() }))
+    }
+
+    /// Publishes one event. Returns as soon as it is posted, before it is ordered; the [`Receipt`] tells when
+    /// it is.
+    ///
+    /// # Errors
+    /// Nothing was published: see [`PublishError`]. [`PublishError::Full`] passes by itself, and whoever
+    /// means to try again keeps a clone of the event.
+    pub fn publish(&self, topic: &str, event: Event) -> Result<Receipt, PublishError> {
+        let topic = self.open(topic)?;
+        let Event { data, name, id } = event;
+        let events = Events::wrap(Bytes::from(data), name.as_deref(), id.as_deref(), &self.limits())?;
+        self.post(topic, events)
+    }
+
+    /// Publishes event-stream text, as subscribers are to get it (WHATWG HTML, 9.2.5): one or more events
+    /// parted by blank lines, each with a `data` field, comments and unknown fields included. They are
+    /// ordered as one, with nothing between them. Returns as [`Publisher::publish`] does.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`]; [`PublishError::Event`] tells which of the events is wrong, counted from 1,
+    /// and none of them was published.
+    pub fn publish_text(&self, topic: &str, text: impl Into<String>) -> Result<Receipt, PublishError> {
+        let topic = self.open(topic)?;
+        let events = Events::parse(Bytes::from(text.into()), &self.limits())?;
+        self.post(topic, events)
+    }
+
+    /// Takes no further publish.
+    pub(crate) fn close(&self) {
+        // Relaxed: a publish at the same moment may go either way, and its receipt says which.
+        self.0.is_closed.store(true, Ordering::Relaxed);
+    }
+
+    /// The topic, if the server still takes publishes.
+    fn open(&self, name: &str) -> Result<Topic, PublishError> {
+        if self.0.is_closed.load(Ordering::Relaxed) {
+            return Err(PublishError::Stopped);
+        }
+        Ok(self.0.shared.access.topic(name.strip_prefix('/').unwrap_or(name))?)
+    }
+
+    fn limits(&self) -> EventLimits {
+        EventLimits::of(self.0.shared.config.http.body_bytes_max)
+    }
+
+    fn post(&self, topic: Topic, events: Events) -> Result<Receipt, PublishError> {
+        let shared = &self.0.shared;
+        let charge = shared.room(&events).ok_or(PublishError::Full)?;
+        let door = self.0.doors.get(topic.home(shared.shards)).ok_or(PublishError::Stopped)?;
+        let (reply, answer) = oneshot::channel();
+        let reply = ReplyTo::Caller(reply);
+        let at_us = shared.clock.now_us();
+        door.post(Message::Home(ToHome::Publish { topic, events, reply, at_us, charge }));
+        Ok(Receipt { answer, epoch: shared.epoch })
+    }
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher").finish_non_exhaustive()
+    }
+}
+
+/// One event, to be published.
+///
+/// ```
+/// use esper::{Event, Server};
+///
+/// let server = Server::builder().port(0).namespaces(true).start()?;
+/// // On the wire: `event:new-dog`, `id:dog-7`, `data:Corgi`, `data:six weeks old` and a blank line.
+/// let event = Event::data("Corgi\nsix weeks old").name("new-dog").id("dog-7");
+/// let published = server.publisher().publish("pets", event)?.wait()?;
+/// assert_eq!(published.id, "dog-7");
+/// # server.stop();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Event {
+    data: String,
+    name: Option<String>,
+    id: Option<String>,
+}
+
+impl Event {
+    /// An event with this data, any text but the empty one and without NUL. `EventSource` dispatches it as it
+    /// is, but for CR and CRLF, which become LF. All of an event's lines together may be twice
+    /// [`body_bytes_max`](crate::config::Http::body_bytes_max) long, 2 MiB by default.
+    pub fn data(data: impl Into<String>) -> Event {
+        Event { data: data.into(), name: None, id: None }
+    }
+
+    /// Gives it a name, for `EventSource.addEventListener`; without one, or with the empty one, it goes to
+    /// `onmessage`. One line of at most 128 bytes.
+    pub fn name(mut self, name: impl Into<String>) -> Event {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Gives it an id of the publisher's own, which is kept and found again when a subscriber resumes after
+    /// it; without one, or with the empty one, the server adds its own. One line of at most 128 bytes.
+    pub fn id(mut self, id: impl Into<String>) -> Event {
+        self.id = Some(id.into());
+        self
+    }
+}
+
+/// A publish that was posted, and is being ordered.
+///
+/// It may be waited for in three ways: not at all, by [`Receipt::wait`], or as a future, on any runtime. To
+/// drop it takes nothing back.
+#[derive(Debug)]
+pub struct Receipt {
+    answer: oneshot::Receiver<Result<message::Published, message::PublishError>>,
+    epoch: Epoch,
+}
+
+impl Receipt {
+    /// Blocks until the events have their place: microseconds, or some milliseconds on a busy server. No
+    /// subscriber is waited for.
+    ///
+    /// # Errors
+    /// [`PublishError::TopicsFull`], or [`PublishError::Stopped`] when the server ended before it came to it;
+    /// nothing was published.
+    ///
+    /// # Panics
+    /// In an async task of tokio's, which it would block: there the receipt is a future, to be awaited.
+    pub fn wait(self) -> Result<Published, PublishError> {
+        read(self.answer.blocking_recv(), self.epoch)
+    }
+}
+
+impl Future for Receipt {
+    type Output = Result<Published, PublishError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let epoch = self.epoch;
+        Pin::new(&mut self.answer).poll(cx).map(|answer| read(answer, epoch))
+    }
+}
+
+/// Events that have their place: every subscriber of the topic gets them, in the same order.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Published {
+    /// The id of the last of them, the publisher's own or the server's.
+    pub id: String,
+    /// How many there were.
+    pub events: usize,
+}
+
+/// Why nothing was published. `Display` is one line that says what was wrong and what to do.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// This is no name of a topic.
+    #[error("{0}")]
+    Topic(String),
+    /// An event is not as it must be: its data, its name, its id, or how much there is of it.
+    #[error("{0}")]
+    Event(String),
+    /// The broker holds as much as it may, on the way between its threads or for slow subscribers. It passes.
+    #[error(
+        "no room in the broker; publish again later, or raise mailbox.bytes_max, mailbox.messages_max \
+         or history.memory_bytes_max"
+    )]
+    Full,
+    /// All topics that there may be have subscribers, and this would be one more.
+    #[error("all topics the broker has room for have subscribers; publish again later, or raise topics_max")]
+    TopicsFull,
+    /// The server has been stopped.
+    #[error("the server has stopped; start another to publish to")]
+    Stopped,
+}
+
+impl From<TopicError> for PublishError {
+    fn from(error: TopicError) -> Self {
+        PublishError::Topic(error.to_string())
+    }
+}
+
+impl From<EventError> for PublishError {
+    fn from(error: EventError) -> Self {
+        // There is no body here, and no URL.
+        PublishError::Event(match error {
+            EventError::Empty => "empty: give the event some data".to_owned(),
+            EventError::NoEvent => "no event in the text: write at least one line `data: ...`".to_owned(),
+            EventError::NoData { event } => {
+                format!("event {event} has no data: line; write `data: ` before its text, or use Event::data")
+            }
+            EventError::Nul { offset } => {
+                format!("NUL at byte {offset} of the text: remove it, or publish binary data as base64")
+            }
+            error => error.to_string(),
+        })
+    }
+}
+
+impl From<message::PublishError> for PublishError {
+    fn from(error: message::PublishError) -> Self {
+        match error {
+            message::PublishError::TopicsFull => PublishError::TopicsFull,
+        }
+    }
+}
+
+/// What a home shard answered; nothing when it ended first.
+fn read(
+    answer: Result<Result<message::Published, message::PublishError>, oneshot::error::RecvError>,
+    epoch: Epoch,
+) -> Result<Published, PublishError> {
+    let message::Published { last_id, events } = answer.map_err(|_| PublishError::Stopped)??;
+    let id = match last_id {
+        EventId::Own(id) => id.into(),
+        EventId::Sequence(sequence) => epoch.text(sequence),
+    };
+    Ok(Published { id, events: events as usize })
+}

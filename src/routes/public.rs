@@ -1,0 +1,143 @@
+//! Subscribing and publishing: which topics, and whether the token is for them.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+use super::{Action, verify};
+use crate::auth::Grant;
+use crate::event::known_id;
+use crate::http::{Head, Refusal, Status, target};
+use crate::shared::Access;
+use crate::topic::{TOPICS_PER_STREAM_MAX, Topic, TopicError};
+
+/// `GET /subscribe/{topic}` or `GET /subscribe?topic={topic}&topic={topic}`.
+#[derive(Debug)]
+pub(crate) struct Subscribe {
+    /// 1 to 64 topics, of which none covers another, in the order they were asked for.
+    pub(crate) topics: Topics,
+    pub(crate) last_event_id: Option<Box<str>>,
+    /// Unix seconds; `u64::MAX` without a token.
+    pub(crate) expires_s: u64,
+}
+
+/// The topics of one stream; nearly always it is one.
+pub(crate) type Topics = SmallVec<[Topic; 1]>;
+
+/// `POST /publish/{topic}`.
+#[derive(Debug)]
+pub(crate) struct Publish {
+    pub(crate) topic: Topic,
+    pub(crate) body: BodyForm,
+}
+
+/// How a publish's body is read.
+#[derive(Debug)]
+pub(crate) enum BodyForm {
+    /// Event-stream text, the seed's way: one or more events.
+    EventStream,
+    /// The whole body is the data of one event.
+    Data { event: Option<String>, id: Option<String>, is_json: bool },
+}
+
+/// A subscription to these topics.
+pub(super) fn subscribe(head: &Head, topics: Topics, access: &Access, now_s: u64) -> Result<Action, Refusal> {
+    let mut expires_s = u64::MAX;
+    if let Some(keys) = &access.subscriber {
+        // A cookie would let any page that the user visits publish in the user's name; reading is guarded by
+        // CORS.
+        let grant = verify(head, keys, Some(&access.cookie_name), now_s)?;
+        topics.iter().try_for_each(|topic| check_covered(&grant, topic))?;
+        expires_s = grant.expires_s;
+    }
+    let last_event_id = match &head.last_event_id {
+        Some(id) => Some(String::from_utf8_lossy(id)),
+        None => target::query_value(&head.query, "lastEventId")?,
+    };
+    let last_event_id = last_event_id.as_deref().and_then(known_id).map(Box::from);
+    Ok(Action::Subscribe(Subscribe { topics, last_event_id, expires_s }))
+}
+
+/// A publish to the topic at this path.
+pub(super) fn publish(head: &Head, path: &[&[u8]], access: &Access, now_s: u64) -> Result<Action, Refusal> {
+    if access.namespaces && matches!(path, [b""]) {
+        // Where the same path is everything to a subscriber.
+        return Err(Refusal::new(Status::BadRequest, "no topic: publish to one, as POST /publish/{topic}"));
+    }
+    let topic = parse_path(path, access)?;
+    if let Some(keys) = &access.publisher {
+        let grant = verify(head, keys, None, now_s)?;
+        check_covered(&grant, &topic)?;
+    }
+    let is_json = head.content_type.as_deref().is_some_and(is_json);
+    let body = if is_json || target::query_has(&head.query, "wrap") {
+        let value = |name| Ok(target::query_value(&head.query, name)?.map(Cow::into_owned));
+        BodyForm::Data { event: value("event")?, id: value("id")?, is_json }
+    } else {
+        BodyForm::EventStream
+    };
+    Ok(Action::Publish(Publish { topic, body }))
+}
+
+/// The one topic that a subscription's path names. 400 when the query names some too: one of the two was
+/// meant otherwise.
+pub(super) fn topic_in_path(head: &Head, path: &[&[u8]], access: &Access) -> Result<Topic, Refusal> {
+    if target::query_has(&head.query, "topic") {
+        let reason = "topics in the path and in the query: name them all as /subscribe?topic=...&topic=...";
+        return Err(Refusal::new(Status::BadRequest, reason));
+    }
+    parse_path(path, access)
+}
+
+/// The topics of a query, without those that are there twice or below another.
+pub(super) fn topics_in_query(query: &[u8], access: &Access) -> Result<Topics, Refusal> {
+    let mut topics = Topics::new();
+    for (index, value) in target::query_values(query, "topic").enumerate() {
+        if index == TOPICS_PER_STREAM_MAX {
+            let reason = format!(
+                "too many topics: ask for at most {TOPICS_PER_STREAM_MAX} on one connection, \
+                 and for the others on another"
+            );
+            return Err(Refusal::new(Status::BadRequest, reason));
+        }
+        let topic = access.topic(&value?).map_err(refuse_topic)?;
+        if !topics.iter().any(|other| other.covers(&topic)) {
+            topics.retain(|other| !topic.covers(other));
+            topics.push(topic);
+        }
+    }
+    Ok(topics)
+}
+
+fn parse_path(path: &[&[u8]], access: &Access) -> Result<Topic, Refusal> {
+    if access.namespaces {
+        let segments: SmallVec<[Cow<'_, [u8]>; 8]> =
+            path.iter().map(|segment| target::decode(segment)).collect::<Result<_, _>>()?;
+        Topic::parse_path(&segments, &access.hasher).map_err(refuse_topic)
+    } else {
+        let segment = target::decode(path.first().copied().unwrap_or_default())?;
+        Topic::parse(&segment, &access.hasher).map_err(refuse_topic)
+    }
+}
+
+fn refuse_topic(error: TopicError) -> Refusal {
+    Refusal::new(Status::BadRequest, error.to_string())
+}
+
+fn check_covered(grant: &Grant, topic: &Topic) -> Result<(), Refusal> {
+    if grant.covers(topic) {
+        return Ok(());
+    }
+    let reason = if topic.is_everything() {
+        "this token is for another topic: to subscribe to everything its sub must be '*'".to_owned()
+    } else {
+        format!("this token is for another topic: its sub or topics must cover {}", topic.name())
+    };
+    Err(Refusal::new(Status::Forbidden, reason))
+}
+
+/// `application/json`, whatever its parameters.
+fn is_json(content_type: &[u8]) -> bool {
+    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
+}

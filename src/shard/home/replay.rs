@@ -1,0 +1,241 @@
+//! Who comes and wants the past: where a subscriber resumes, and the pages it gets until it is live.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::Home;
+use crate::arena::Key;
+use crate::event_id::Sequence;
+use crate::shard::history::{GapReason, Page};
+use crate::shard::message::{Gap, Message, Post, ShardId, ToFanout};
+use crate::shard::selection::Selection;
+
+/// A page of replay: large enough that a page costs a subscriber one round trip to home per 64 KiB, small
+/// enough that a slow one holds little.
+const PAGE_BYTES_MAX: usize = 64 << 10;
+/// And so many frames: a page's handles (32 bytes each here, 16 more in the kernel's list) are what a
+/// replaying subscriber holds of its own, 6 KiB at most, and the pages of one turn stay about a millisecond.
+pub(crate) const PAGE_FRAMES_MAX: usize = 128;
+/// Events that are looked at for one page of several topics, whether these have them or not: about 50 us.
+const PAGE_LOOKS_MAX: usize = 4096;
+/// Events with a publisher's own id that are looked at, the newest first, to find one of several topics: about 1 ms.
+const OWN_ID_LOOKS_MAX: usize = 16_384;
+
+/// The places of a selection's topics.
+type Keys = SmallVec<[u32; 4]>;
+
+impl Home {
+    pub(super) fn join(
+        &mut self,
+        selection: Selection,
+        from: ShardId,
+        key: Key,
+        last_id: Option<Box<str>>,
+        out: &mut Vec<Post>,
+    ) {
+        let Some(topics) = self.find_or_insert_all(&selection) else {
+            return out.push(refused(from, key));
+        };
+        // Without history no id means anything, and the stream holds the publisher's lines alone.
+        let Some(last_id) = last_id.filter(|_| self.limits.history_events_max > 0) else {
+            self.admit(&topics, from);
+            let (frames, upto) = (Vec::new(), self.sequence);
+            let page = ToFanout::Page { key, gap: None, frames, upto, told: 0, joined: true };
+            return out.push(Post { to: from, message: Message::Fanout(page) });
+        };
+        let (after, reason) = self.resume(&selection, &topics, &last_id);
+        let gap = reason.map(|reason| Gap { from: Some(last_id), reason, id: None });
+        self.page(&selection, &topics, from, key, after, gap, out);
+    }
+
+    /// Posts what follows `after`.
+    pub(super) fn more(
+        &mut self,
+        selection: Selection,
+        from: ShardId,
+        key: Key,
+        after: Sequence,
+        told: Sequence,
+        out: &mut Vec<Post>,
+    ) {
+        let Some(topics) = self.find_or_insert_all(&selection) else {
+            return out.push(refused(from, key));
+        };
+        let lost = self.lost(&topics);
+        // What was dropped since the last page is news. What several topics lost may lie anywhere before, and was told.
+        let gap = (after < lost && told < lost).then(|| Gap {
+            from: (after > 0).then(|| self.epoch.text(after).into()),
+            reason: GapReason::Trimmed,
+            id: None,
+        });
+        self.page(&selection, &topics, from, key, after, gap, out);
+    }
+
+    /// Posts the page after `after`. The last one admits the shard, so that its place in the channel is the
+    /// seam between replay and live events.
+    #[expect(clippy::too_many_arguments, reason = "what was asked, and what was found out about it")]
+    fn page(
+        &mut self,
+        selection: &Selection,
+        topics: &Keys,
+        from: ShardId,
+        key: Key,
+        after: Sequence,
+        gap: Option<Gap>,
+        out: &mut Vec<Post>,
+    ) {
+        let page = match self.only(topics) {
+            Some(only) if !selection.is_part() => {
+                self.topics[only as usize].history.page(after, PAGE_BYTES_MAX, self.limits.page_frames_max)
+            }
+            _ => self.page_of_several(selection, topics, after),
+        };
+        let joined = !page.more;
+        if joined {
+            self.admit(topics, from);
+        }
+        let Page { frames, upto, .. } = page;
+        let id = (frames.is_empty() && joined).then(|| self.epoch.text(self.sequence).into());
+        let gap = gap.map(|gap| Gap { id, ..gap });
+        let told = self.lost(topics);
+        let message = ToFanout::Page { key, gap, frames, upto, told, joined };
+        out.push(Post { to: from, message: Message::Fanout(message) });
+    }
+
+    /// From where a subscriber with this last id goes on, and whether it must first be told of a gap.
+    fn resume(&self, selection: &Selection, topics: &Keys, id: &str) -> (Sequence, Option<GapReason>) {
+        if let Some(only) = self.only(topics)
+            && !selection.is_part()
+        {
+            return self.topics[only as usize].history.resume(id, self.epoch, self.sequence);
+        }
+        let place = match selection.is_part() {
+            // Any other id says nothing of the other homes.
+            true => self.epoch.place_at(id, self.shard),
+            false => {
+                let own = || self.latest_use(topics, id).or_else(|| self.lost_use(topics, id));
+                self.epoch.sequence(id).or_else(own)
+            }
+        };
+        match place.filter(|place| *place <= self.sequence) {
+            Some(place) if place < self.lost(topics) => (place, Some(GapReason::Trimmed)),
+            Some(place) => (place, None),
+            None => (0, Some(GapReason::Unknown)),
+        }
+    }
+
+    /// What the home holds of these topics and all below them after `after`, in its order.
+    fn page_of_several(&self, selection: &Selection, topics: &Keys, after: Sequence) -> Page {
+        let start = self.by_age.partition_point(|aged| aged.sequence <= after);
+        let mut page = Page { upto: after, ..Page::default() };
+        let mut bytes = 0;
+        for (looks, aged) in self.by_age.range(start..).enumerate() {
+            if looks == PAGE_LOOKS_MAX {
+                page.more = true;
+                break;
+            }
+            let Some(frame) = self.frame_of(topics, aged.topic, aged.sequence) else {
+                page.upto = aged.sequence;
+                continue;
+            };
+            bytes += frame.len();
+            let full = bytes > PAGE_BYTES_MAX || page.frames.len() == self.limits.page_frames_max;
+            if full && !page.frames.is_empty() {
+                page.more = true;
+                break;
+            }
+            page.frames.push(match selection.is_part() && aged.own_id {
+                true => self.with_our_id(frame, aged.sequence),
+                false => frame.clone(),
+            });
+            page.upto = aged.sequence;
+        }
+        page
+    }
+
+    /// The frame of this event, if its topic is one of these or below one of them, and has it still.
+    fn frame_of(&self, topics: &Keys, topic: u32, sequence: Sequence) -> Option<&Bytes> {
+        let frame = self.topics.get(topic as usize)?.history.frame(sequence)?;
+        self.with_parents(topic).any(|above| topics.contains(&above)).then_some(frame)
+    }
+
+    /// A frame whose last line says the event's place, whatever id its publisher gave it.
+    fn with_our_id(&self, frame: &Bytes, sequence: Sequence) -> Bytes {
+        let mut text = Vec::with_capacity(frame.len() + 32);
+        text.extend_from_slice(frame.strip_suffix(b"\n").unwrap_or(frame));
+        self.epoch.write_line(sequence, &mut text);
+        text.push(b'\n');
+        text.into()
+    }
+
+    /// The newest event of these topics and those below that has this publisher's own id.
+    fn latest_use(&self, topics: &Keys, id: &str) -> Option<Sequence> {
+        let named = self.by_age.iter().rev().filter(|aged| aged.own_id).take(OWN_ID_LOOKS_MAX);
+        let mut found = named.filter(|aged| {
+            self.frame_of(topics, aged.topic, aged.sequence).is_some()
+                && self.topics[aged.topic as usize].history.own_id(aged.sequence) == Some(id)
+        });
+        found.next().map(|aged| aged.sequence)
+    }
+
+    /// The newest event that is no longer retained, if this is the publisher's own id of it: a tree gone quiet is
+    /// resumed after it without a gap.
+    fn lost_use(&self, topics: &Keys, id: &str) -> Option<Sequence> {
+        let lost = self.lost(topics);
+        let below = topics.iter().map(|key| self.topics[*key as usize].lost_by);
+        let mut histories = topics
+            .iter()
+            .copied()
+            .chain(below)
+            .filter_map(|key| Some(&self.topics.get(key as usize)?.history));
+        histories
+            .any(|history| history.dropped() == lost && history.dropped_own_id() == Some(id))
+            .then_some(lost)
+    }
+
+    /// The newest event of these topics and those below that is no longer retained.
+    fn lost(&self, topics: &Keys) -> Sequence {
+        let lost = |key: &u32| {
+            let topic = &self.topics[*key as usize];
+            topic.lost_below.max(topic.history.dropped())
+        };
+        topics.iter().map(lost).max().unwrap_or(0)
+    }
+
+    /// The topic whose history is all there is to look at.
+    fn only(&self, topics: &Keys) -> Option<u32> {
+        match topics[..] {
+            [only] => {
+                let topic = &self.topics[only as usize];
+                // Those below that are forgotten may have lost what it did not.
+                (topic.children == 0 && topic.lost_below <= topic.history.dropped()).then_some(only)
+            }
+            _ => None,
+        }
+    }
+
+    fn find_or_insert_all(&mut self, selection: &Selection) -> Option<Keys> {
+        let mut keys = Keys::new();
+        for topic in selection.topics() {
+            let key = self.find_or_insert(topic)?;
+            // One found first may make room for one inserted later: listed, it is looked for again.
+            keys.push(key);
+        }
+        let known = |(topic, key): (_, &u32)| self.names.get(topic) == Some(key);
+        selection.topics().iter().zip(&keys).all(known).then_some(keys)
+    }
+
+    fn admit(&mut self, topics: &Keys, from: ShardId) {
+        for &key in topics {
+            self.touch(key);
+            let members = &mut self.topics[key as usize].members;
+            if !members.contains(&from) {
+                members.push(from);
+            }
+        }
+    }
+}
+
+fn refused(to: ShardId, key: Key) -> Post {
+    Post { to, message: Message::Fanout(ToFanout::Refused { key }) }
+}

@@ -1,0 +1,113 @@
+//! What a stream takes of one home: topics that a home orders together, so that their events have one order.
+//!
+//! A shard has one log per selection, whoever asked for it: a thousand pages on the same two topics share every block.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::Arc;
+
+use crate::shard::message::ShardId;
+use crate::topic::{PassThrough, Topic};
+
+/// Topics of one home, none of which covers another, in the order of their names.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Selection {
+    home: ShardId,
+    kind: Kind,
+    topics: Arc<[Topic]>,
+}
+
+/// Whether the stream takes anything beside.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    /// One topic with all below it: the whole stream.
+    Single,
+    /// A part of a stream of several topics, or of all.
+    Part,
+}
+
+impl Selection {
+    /// The only part of a stream on one topic.
+    pub(crate) fn single(topic: Topic, shards: usize) -> Self {
+        Selection { home: topic.home(shards) as ShardId, kind: Kind::Single, topics: [topic].into() }
+    }
+
+    /// The parts of a stream on `topics`, by home. None of the topics covers another.
+    pub(crate) fn parts(topics: &[Topic], shards: usize) -> Vec<Self> {
+        if topics.iter().any(Topic::is_everything) {
+            let topics: Arc<[Topic]> = topics.into();
+            let part =
+                |home| Selection { home: home as ShardId, kind: Kind::Part, topics: Arc::clone(&topics) };
+            return (0..shards).map(part).collect();
+        }
+        let mut topics = topics.to_vec();
+        topics.sort_by(|a, b| a.home(shards).cmp(&b.home(shards)).then_with(|| a.name().cmp(b.name())));
+        topics
+            .chunk_by(|a, b| a.home(shards) == b.home(shards))
+            .map(|topics| Selection {
+                home: topics[0].home(shards) as ShardId,
+                kind: Kind::Part,
+                topics: topics.into(),
+            })
+            .collect()
+    }
+
+    /// The shard that orders its events.
+    pub(crate) fn home(&self) -> ShardId {
+        self.home
+    }
+
+    pub(crate) fn topics(&self) -> &[Topic] {
+        &self.topics
+    }
+
+    /// Whether it is a part of a stream of several, whose events need ids that name the place at each home.
+    pub(crate) fn is_part(&self) -> bool {
+        self.kind == Kind::Part
+    }
+}
+
+impl Hash for Selection {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Of keyed hashes, so nobody can choose selections that collide.
+        let hash = self.topics.iter().fold(u64::from(self.home), |all, topic| {
+            let mut own = PassThrough::default();
+            Hash::hash(topic, &mut own);
+            all.rotate_left(7) ^ own.finish()
+        });
+        state.write_u64(hash);
+    }
+}
+
+/// A map by selection.
+pub(crate) type SelectionMap<V> = HashMap<Selection, V, BuildHasherDefault<PassThrough>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topic::TopicHasher;
+
+    #[test]
+    fn topics_are_parted_by_home_and_their_order_does_not_matter() {
+        let hasher = TopicHasher::new();
+        let topics: Vec<_> =
+            (0..20).map(|n| Topic::parse(format!("topicnumber{n}").as_bytes(), &hasher).unwrap()).collect();
+        let backwards: Vec<_> = topics.iter().rev().cloned().collect();
+        let parts = Selection::parts(&topics, 3);
+        assert_eq!(parts, Selection::parts(&backwards, 3));
+        assert_eq!(parts.iter().map(|part| part.topics().len()).sum::<usize>(), 20);
+        for part in &parts {
+            assert!(
+                part.is_part() && part.topics().iter().all(|topic| topic.home(3) == usize::from(part.home()))
+            );
+        }
+        assert_ne!(Selection::single(topics[0].clone(), 1), Selection::parts(&topics[..1], 1)[0]);
+    }
+
+    #[test]
+    fn everything_has_a_part_at_each_home() {
+        let parts = Selection::parts(&[Topic::everything(&TopicHasher::new())], 3);
+        assert_eq!(parts.iter().map(Selection::home).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_ne!(parts[0], parts[1]);
+    }
+}

@@ -1,0 +1,313 @@
+//! A stream on several topics, or on all: one subscriber for each home it takes something of, and what joins them.
+//!
+//! The parts are subscribers like any other, with logs, cursors and replay of their own. They are sent in turns, a block
+//! at a time, with ids that name the place of all of them.
+
+use std::task::Waker;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::arena::Key;
+use crate::shard::fanout::{Fanout, Subscription};
+use crate::shard::message::Post;
+use crate::shard::positions::Places;
+use crate::shard::selection::Selection;
+use crate::shard::subscriber::{Ends, Next, Opening, Outgoing};
+use crate::shard::wire::Framing;
+use crate::topic::Topic;
+
+/// Where a stream's bytes come from.
+#[derive(Debug)]
+pub(crate) enum Feed {
+    /// One topic, with all below it.
+    Single(Key),
+    Several(Box<Several>),
+}
+
+impl Feed {
+    /// Takes in who asks for these topics, of `shards` homes.
+    pub(crate) fn subscribe(
+        request: Request,
+        shards: usize,
+        fanout: &mut Fanout,
+        now_ms: u64,
+        out: &mut Vec<Post>,
+    ) -> Self {
+        let Request { topics, framing, last_event_id, expires_s, opening } = request;
+        match &topics[..] {
+            [topic] if !topic.is_everything() => {
+                let selection = Selection::single(topic.clone(), shards);
+                let subscription = Subscription { selection, framing, last_event_id, expires_s, opening };
+                Feed::Single(fanout.subscribe(subscription, now_ms, out))
+            }
+            topics => {
+                let parts = Selection::parts(topics, shards);
+                let request = Request { topics: SmallVec::new(), framing, last_event_id, expires_s, opening };
+                Feed::Several(Box::new(Several::subscribe(parts, request, fanout, now_ms, out)))
+            }
+        }
+    }
+
+    /// What its connection does now. It is woken by `waker` whenever it should ask again.
+    pub(crate) fn next(
+        &mut self,
+        fanout: &mut Fanout,
+        waker: &Waker,
+        now_ms: u64,
+        out: &mut Vec<Post>,
+    ) -> Next {
+        match self {
+            Feed::Single(key) => fanout.next(*key, waker, now_ms),
+            Feed::Several(several) => several.next(fanout, waker, now_ms, out),
+        }
+    }
+
+    /// All bytes that [`Feed::next`] gave went out.
+    pub(crate) fn sent(&mut self, fanout: &mut Fanout, now_ms: u64, out: &mut Vec<Post>) {
+        match self {
+            Feed::Single(key) => fanout.sent(*key, now_ms, out),
+            Feed::Several(several) => several.sent(fanout, now_ms, out),
+        }
+    }
+
+    /// Its connection is gone.
+    pub(crate) fn leave(&self, fanout: &mut Fanout, out: &mut Vec<Post>) {
+        match self {
+            Feed::Single(key) => fanout.leave(*key, out),
+            Feed::Several(several) => several.parts.iter().for_each(|part| fanout.leave(part.key, out)),
+        }
+    }
+
+    /// All its subscribers.
+    pub(crate) fn subscribers(&self) -> Box<[Key]> {
+        match self {
+            Feed::Single(key) => [*key].into(),
+            Feed::Several(several) => several.parts.iter().map(|part| part.key).collect(),
+        }
+    }
+
+    /// The first of its subscribers.
+    pub(crate) fn first(&self) -> Option<Key> {
+        match self {
+            Feed::Single(key) => Some(*key),
+            Feed::Several(several) => several.parts.first().map(|part| part.key),
+        }
+    }
+
+    /// The subscriber that the whole stream is.
+    pub(crate) fn single(&self) -> Option<Key> {
+        match self {
+            Feed::Single(key) => Some(*key),
+            Feed::Several(_) => None,
+        }
+    }
+}
+
+/// What a stream asks for.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// None of which covers another.
+    pub(crate) topics: SmallVec<[Topic; 1]>,
+    pub(crate) framing: Framing,
+    pub(crate) last_event_id: Option<Box<str>>,
+    /// Unix seconds; `u64::MAX` for never.
+    pub(crate) expires_s: u64,
+    pub(crate) opening: Opening,
+}
+
+/// A stream made of parts.
+#[derive(Debug)]
+pub(crate) struct Several {
+    parts: Vec<Part>,
+    places: Places,
+    framing: Framing,
+    /// What its response begins with, until that was sent.
+    opening: Option<Opening>,
+    /// Whether nothing is known of a last id, so that each part begins where its home let it in.
+    is_fresh: bool,
+    /// The part whose turn it is.
+    turn: usize,
+    flight: Flight,
+    /// When it was last sent something, in milliseconds of the server's clock.
+    sent_ms: u64,
+}
+
+#[derive(Debug)]
+struct Part {
+    key: Key,
+    stage: Stage,
+}
+
+/// How far a part has come.
+#[derive(Debug)]
+enum Stage {
+    /// Home has not answered.
+    Joining,
+    /// It has something to send, which waits for its turn.
+    Ready(Outgoing),
+    Open,
+    /// It has sent all it will.
+    Ended,
+}
+
+#[derive(Debug)]
+enum Flight {
+    None,
+    Head,
+    /// Of this part.
+    Part(usize),
+    Farewell,
+    /// Nothing follows.
+    Landed,
+}
+
+impl Several {
+    /// Takes all parts in. The response begins when each home has answered.
+    fn subscribe(
+        selections: Vec<Selection>,
+        request: Request,
+        fanout: &mut Fanout,
+        now_ms: u64,
+        out: &mut Vec<Post>,
+    ) -> Self {
+        let Request { framing, last_event_id, expires_s, opening, .. } = request;
+        let homes = selections.iter().map(Selection::home);
+        let places = Places::new(fanout.epoch(), homes, last_event_id.as_deref());
+        let mut parts = Vec::with_capacity(selections.len());
+        for selection in selections {
+            let subscription = Subscription {
+                selection,
+                framing: Framing::Plain,
+                last_event_id: last_event_id.clone(),
+                // The first one's end is the end of all.
+                expires_s: if parts.is_empty() { expires_s } else { u64::MAX },
+                opening: Opening::default(),
+            };
+            parts.push(Part { key: fanout.subscribe(subscription, now_ms, out), stage: Stage::Joining });
+        }
+        let (opening, is_fresh) = (Some(opening), last_event_id.is_none());
+        Several { parts, places, framing, opening, is_fresh, turn: 0, flight: Flight::None, sent_ms: now_ms }
+    }
+
+    fn next(&mut self, fanout: &mut Fanout, waker: &Waker, now_ms: u64, out: &mut Vec<Post>) -> Next {
+        match self.flight {
+            Flight::None => {}
+            Flight::Landed => return Next::Close,
+            // Asked all the same: a part may have been cut.
+            Flight::Head | Flight::Part(_) | Flight::Farewell => {
+                let cut = self.parts.iter().any(|part| !part.has_ended() && fanout.is_closed(part.key));
+                return if cut { Next::Close } else { Next::Wait };
+            }
+        }
+        if self.opening.is_some() {
+            return self.open(fanout, waker, now_ms);
+        }
+        let (count, first) = (self.parts.len(), self.turn);
+        for number in (first..first + count).map(|n| n % count) {
+            match self.part(number, fanout, waker, now_ms, out) {
+                Next::Wait => {}
+                next => {
+                    self.turn = (number + 1) % count;
+                    return next;
+                }
+            }
+        }
+        Next::Wait
+    }
+
+    /// Begins the response once all parts have joined.
+    fn open(&mut self, fanout: &mut Fanout, waker: &Waker, now_ms: u64) -> Next {
+        for part in &mut self.parts {
+            if !matches!(part.stage, Stage::Joining) {
+                continue;
+            }
+            match fanout.next(part.key, waker, now_ms) {
+                Next::Wait => {}
+                Next::Close => return Next::Close,
+                Next::Send(outgoing) if outgoing.ends == Some(Ends::Refused) => {
+                    self.flight = Flight::Farewell;
+                    let refusal = self.opening.take().unwrap_or_default().refusal;
+                    return Next::Send(refusal.into());
+                }
+                Next::Send(outgoing) => part.stage = Stage::Ready(outgoing),
+            }
+        }
+        if self.parts.iter().any(|part| matches!(part.stage, Stage::Joining)) {
+            return Next::Wait;
+        }
+        if self.is_fresh {
+            for (number, part) in self.parts.iter().enumerate() {
+                self.places.set(number, fanout.place(part.key));
+            }
+        }
+        self.flight = Flight::Head;
+        Next::Send(self.opening.take().unwrap_or_default().head.into())
+    }
+
+    /// What part number `number` has to send.
+    fn part(
+        &mut self,
+        number: usize,
+        fanout: &mut Fanout,
+        waker: &Waker,
+        now_ms: u64,
+        out: &mut Vec<Post>,
+    ) -> Next {
+        loop {
+            let part = &mut self.parts[number];
+            let outgoing = match std::mem::replace(&mut part.stage, Stage::Open) {
+                Stage::Ended => {
+                    part.stage = Stage::Ended;
+                    return Next::Wait;
+                }
+                Stage::Ready(outgoing) => outgoing,
+                Stage::Joining | Stage::Open => match fanout.next(part.key, waker, now_ms) {
+                    Next::Send(outgoing) => outgoing,
+                    next => return next,
+                },
+            };
+            let text = outgoing.buffers.concat();
+            if let Some(ends) = outgoing.ends {
+                part.stage = Stage::Ended;
+                fanout.sent(part.key, now_ms, out);
+                // What all have coming is sent before the last word.
+                if ends == Ends::Flushed && !self.parts.iter().all(Part::has_ended) {
+                    return Next::Wait;
+                }
+                self.flight = Flight::Farewell;
+                return Next::Send(self.framing.farewell(&String::from_utf8_lossy(&text)).into());
+            }
+            let is_heartbeat = outgoing.events == 0 && Framing::Plain.heartbeat() == text;
+            if text.is_empty() || (is_heartbeat && !fanout.is_long_ago(self.sent_ms, now_ms)) {
+                // It had only joined, or is quiet while others are not.
+                fanout.sent(part.key, now_ms, out);
+                continue;
+            }
+            let mut body = Vec::with_capacity(text.len() + 256);
+            self.places.write(number, &text, &mut body);
+            let mut framed = Vec::with_capacity(3);
+            self.framing.frame([Bytes::from(body)], &mut framed);
+            self.flight = Flight::Part(number);
+            return Next::Send(Outgoing { buffers: framed.into(), ..outgoing });
+        }
+    }
+
+    fn sent(&mut self, fanout: &mut Fanout, now_ms: u64, out: &mut Vec<Post>) {
+        self.sent_ms = now_ms;
+        self.flight = match self.flight {
+            Flight::Farewell | Flight::Landed => Flight::Landed,
+            Flight::Part(number) => {
+                fanout.sent(self.parts[number].key, now_ms, out);
+                Flight::None
+            }
+            Flight::None | Flight::Head => Flight::None,
+        };
+    }
+}
+
+impl Part {
+    fn has_ended(&self) -> bool {
+        matches!(self.stage, Stage::Ended)
+    }
+}

@@ -1,0 +1,227 @@
+//! Who is connected: what the admin page shows of each stream, and how it is gathered without holding the shard up.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+
+use crate::arena::Key;
+use crate::shard::fanout::Fanout;
+use crate::shard::message::ShardId;
+use crate::topic::Topic;
+
+/// Streams looked at in one turn: about 30 us.
+const LOOKS_PER_TURN: usize = 256;
+/// Of a user agent no more is kept.
+const AGENT_BYTES_MAX: usize = 256;
+/// Different user agents kept once for all streams that have them. Browsers send a few hundred.
+const AGENTS_MAX: usize = 1024;
+
+/// Who opens a stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Visitor {
+    /// Its own address, behind proxies that are trusted too.
+    pub(crate) address: IpAddr,
+    pub(crate) user_agent: Arc<str>,
+    /// Unix seconds.
+    pub(crate) since_s: u64,
+}
+
+/// The streams of a shard, by the index of their first subscriber.
+#[derive(Debug, Default)]
+pub(crate) struct Visitors {
+    entries: Vec<Option<Box<Entry>>>,
+    agents: HashSet<Arc<str>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    visitor: Visitor,
+    /// Its subscribers: one, or one at each home.
+    subscribers: Box<[Key]>,
+}
+
+/// What is asked of each shard: its oldest streams.
+#[derive(Clone, Debug)]
+pub(crate) struct Survey {
+    /// Only those with a topic whose name contains this.
+    pub(crate) topic: Option<Arc<str>>,
+    /// How many at most.
+    pub(crate) streams_max: usize,
+    /// Where the answer goes.
+    pub(crate) found: Sender<Found>,
+}
+
+/// What a shard answers.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) streams: Vec<StreamStatus>,
+    /// How many there are, listed or not.
+    pub(crate) total: usize,
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(crate) struct StreamStatus {
+    pub(crate) shard: ShardId,
+    pub(crate) visitor: Visitor,
+    pub(crate) topics: Vec<Topic>,
+    /// Events sent.
+    pub(crate) delivered: u64,
+    /// Bytes that wait for it.
+    pub(crate) lag_bytes: u64,
+}
+
+/// A survey under way on one shard.
+#[derive(Debug)]
+pub(crate) struct Walk {
+    survey: Survey,
+    next: usize,
+    /// The oldest so far, the youngest of them on top.
+    oldest: BinaryHeap<(u64, Reverse<usize>)>,
+    total: usize,
+}
+
+impl Visitors {
+    /// Notes a stream made of these subscribers.
+    pub(crate) fn enter(&mut self, subscribers: Box<[Key]>, mut visitor: Visitor) {
+        let Some(first) = subscribers.first() else { return };
+        let index = first.index as usize;
+        visitor.user_agent = self.shared(&visitor.user_agent);
+        if self.entries.len() <= index {
+            self.entries.resize_with(index + 1, || None);
+        }
+        self.entries[index] = Some(Box::new(Entry { visitor, subscribers }));
+    }
+
+    /// Forgets the stream with this first subscriber.
+    pub(crate) fn leave(&mut self, first: Key) {
+        if let Some(entry) = self.entries.get_mut(first.index as usize) {
+            *entry = None;
+        }
+    }
+
+    /// The same user agent, held once.
+    fn shared(&mut self, agent: &str) -> Arc<str> {
+        if let Some(known) = self.agents.get(agent) {
+            return Arc::clone(known);
+        }
+        if self.agents.len() >= AGENTS_MAX {
+            self.agents.retain(|agent| Arc::strong_count(agent) > 1);
+        }
+        let agent: Arc<str> = agent.into();
+        if self.agents.len() < AGENTS_MAX {
+            self.agents.insert(Arc::clone(&agent));
+        }
+        agent
+    }
+}
+
+impl Visitor {
+    /// With as much of the user agent as is kept.
+    pub(crate) fn new(address: IpAddr, user_agent: &[u8], since_s: u64) -> Self {
+        let agent = user_agent.get(..AGENT_BYTES_MAX).unwrap_or(user_agent);
+        Visitor { address, user_agent: String::from_utf8_lossy(agent).into(), since_s }
+    }
+}
+
+impl Walk {
+    pub(crate) fn new(survey: Survey) -> Self {
+        Walk { survey, next: 0, oldest: BinaryHeap::new(), total: 0 }
+    }
+
+    /// Goes on by one turn's looks; true when it has answered.
+    pub(crate) fn step(&mut self, shard: ShardId, visitors: &Visitors, fanout: &Fanout) -> bool {
+        let end = (self.next + LOOKS_PER_TURN).min(visitors.entries.len());
+        for index in self.next..end {
+            let Some(entry) = &visitors.entries[index] else { continue };
+            if !self.is_wanted(entry, fanout) {
+                continue;
+            }
+            self.total += 1;
+            let age = (entry.visitor.since_s, Reverse(index));
+            if self.oldest.len() < self.survey.streams_max {
+                self.oldest.push(age);
+            } else if self.oldest.peek().is_some_and(|youngest| age.0 < youngest.0) {
+                self.oldest.pop();
+                self.oldest.push(age);
+            }
+        }
+        self.next = end;
+        if end < visitors.entries.len() {
+            return false;
+        }
+        let oldest = std::mem::take(&mut self.oldest).into_sorted_vec();
+        let listed = oldest.into_iter().filter_map(|(_, Reverse(index))| visitors.entries[index].as_deref());
+        let streams = listed.map(|entry| entry.status(shard, fanout)).collect();
+        // Who asked may have given up.
+        let _ = self.survey.found.send(Found { streams, total: self.total });
+        true
+    }
+
+    fn is_wanted(&self, entry: &Entry, fanout: &Fanout) -> bool {
+        let Some(part) = &self.survey.topic else { return true };
+        let mut topics = entry.subscribers.iter().filter_map(|key| fanout.progress(*key));
+        topics.any(|progress| progress.topics.iter().any(|topic| topic.name().contains(&**part)))
+    }
+}
+
+impl Entry {
+    fn status(&self, shard: ShardId, fanout: &Fanout) -> StreamStatus {
+        let mut status = StreamStatus {
+            shard,
+            visitor: self.visitor.clone(),
+            topics: Vec::new(),
+            delivered: 0,
+            lag_bytes: 0,
+        };
+        for progress in self.subscribers.iter().filter_map(|key| fanout.progress(*key)) {
+            status.delivered += progress.delivered;
+            status.lag_bytes += progress.lag_bytes as u64;
+            // Everything has a part at each home, and is one topic.
+            let new = progress.topics.iter().filter(|topic| !status.topics.contains(topic));
+            let new: Vec<_> = new.cloned().collect();
+            status.topics.extend(new);
+        }
+        status
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::arena::Arena;
+
+    fn visitor(agent: &str) -> Visitor {
+        Visitor::new(Ipv4Addr::LOCALHOST.into(), agent.as_bytes(), 7)
+    }
+
+    #[test]
+    fn a_user_agent_is_held_once_and_not_after_the_last_that_has_it() {
+        let mut visitors = Visitors::default();
+        let mut keys = Arena::default();
+        let (first, second) = (keys.insert(()), keys.insert(()));
+        visitors.enter([first].into(), visitor("a browser"));
+        visitors.enter([second].into(), visitor("a browser"));
+        let agent =
+            |key: Key| Arc::clone(&visitors.entries[key.index as usize].as_ref().unwrap().visitor.user_agent);
+        assert!(Arc::ptr_eq(&agent(first), &agent(second)));
+        visitors.leave(first);
+        visitors.leave(second);
+        for n in 0..2 * AGENTS_MAX {
+            let key = keys.insert(());
+            visitors.enter([key].into(), visitor(&format!("agent {n}")));
+            visitors.leave(key);
+        }
+        assert!(visitors.agents.len() <= AGENTS_MAX && !visitors.agents.contains("a browser"));
+    }
+
+    #[test]
+    fn of_a_user_agent_so_much_is_kept() {
+        assert_eq!(visitor(&"x".repeat(5000)).user_agent.len(), AGENT_BYTES_MAX);
+    }
+}

@@ -1,0 +1,534 @@
+//! The admin page in a real browser, and what feeds it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::{Value, json};
+
+use crate::browser::driver::Browser;
+use crate::harness::{PATIENCE, Server, Stream, eventually};
+use crate::refusals::check_refusal;
+
+const SUBSCRIBER: (&str, &str) = ("ESPER_SUBSCRIBER_SECRET", "subscribers-secret-5d20");
+const PUBLISHER: (&str, &str) = ("ESPER_PUBLISHER_SECRET", "publishers-secret-b8e7");
+
+#[test]
+fn subscribers_appear_on_the_page_oldest_first_and_go() {
+    let server = Server::start(&["--namespaces"]);
+    let browser = open_page(&server);
+    let mut dogs = Stream::open_with(&server, "/subscribe/pets/dogs", &["User-Agent: first/1"]);
+    until(&browser, "rows().length == 1");
+    // Ages are whole seconds.
+    thread::sleep(Duration::from_millis(1100));
+    let both = Stream::open_with(&server, "/subscribe?topic=time&topic=pets", &["User-Agent: second/2"]);
+    until(&browser, "rows().length == 2");
+    let columns = [0, 1, 2, 4, 5];
+    let expected = json!([
+        ["pets/dogs", "127.0.0.1", "first/1", "0", "0 B"],
+        ["pets, time", "127.0.0.1", "second/2", "0", "0 B"],
+    ]);
+    assert_eq!(browser.run(&format!("return rows({columns:?})")), expected);
+
+    server.post("/publish/pets/dogs", "data: 1\n\ndata: 2");
+    server.post("/publish/time", "data: now");
+    assert_eq!(dogs.event().data, "1");
+    until(&browser, "rows([4]).join() == '2,3'");
+    until(&browser, "shown('tile-published') == '3' && shown('tile-delivered') == '5'");
+    assert_eq!(browser.run("return $('chart-subscribers').querySelector('b').textContent"), "2");
+
+    fill_in(&browser, "filter", "/pets/d");
+    assert_eq!(browser.run("return rows([0])"), json!([["pets/dogs"]]), "only the first one's contains it");
+    assert_eq!(shown(&browser, "connections-note"), "1 of 2 match.");
+    fill_in(&browser, "filter", "");
+    drop(dogs);
+    until(&browser, "rows([0]).join() == 'pets, time'");
+    drop(both);
+    until(&browser, "rows().length == 0");
+}
+
+#[test]
+fn what_is_published_from_the_page_arrives_there_and_elsewhere() {
+    let server = Server::start(&["--namespaces"]);
+    let browser = open_page(&server);
+    assert_eq!(browser.run("return $('topic').value"), "pets/dogs", "something to begin with");
+    let mut elsewhere = Stream::open(&server, "/subscribe/pets");
+    press(&browser, "listen");
+    until(&browser, "shown('listening') == 'subscribed to pets/dogs'");
+
+    fill_in(&browser, "name", "new-dog");
+    fill_in(&browser, "data", " a Corgi\n\n\u{1f415}");
+    press(&browser, "publish");
+    until(&browser, "tried().length == 1");
+    let event = elsewhere.event();
+    assert_eq!((&*event.name, &*event.data), ("new-dog", " a Corgi\n\n\u{1f415}"));
+    assert_eq!(browser.run("return tried()[0]"), json!([event.name, event.id, event.data]));
+    assert_eq!(shown(&browser, "published"), format!("published with the id {}", event.id));
+
+    // A publisher's own event, without a name, of a topic below.
+    server.post("/publish/pets/dogs/small", "id: \u{e9}\ndata: Terrier");
+    until(&browser, "tried().length == 2");
+    assert_eq!(browser.run("return tried()[1]"), json!(["message", "\u{e9}", "Terrier"]));
+
+    press(&browser, "listen");
+    until(&browser, "shown('listening') == 'not subscribed'");
+    until(&browser, "rows([0]).join() == 'pets'");
+    fill_in(&browser, "topic", "pets/two words");
+    press(&browser, "publish");
+    until(&browser, "shown('published').startsWith('refused: ')");
+    press(&browser, "listen");
+    until(&browser, "shown('listening').startsWith('stopped: ')");
+    assert_eq!(browser.run("return tried().length"), 2);
+}
+
+#[test]
+fn a_wrong_token_is_refused_and_a_right_one_lets_in_and_stays_in_the_tab() {
+    let server = Server::start_with(&[], &[PUBLISHER, SUBSCRIBER]);
+    let browser = Browser::open(&server.url("/admin/"));
+    prepare(&browser);
+    until(&browser, "is_shown('door')");
+    assert_eq!(
+        browser.run("return [is_shown('main'), state(), shown('refusal')]"),
+        json!([false, "stopped", ""])
+    );
+    let wrong = token(SUBSCRIBER, "abcdef123", Duration::from_secs(600));
+    for (text, refusal) in [
+        ("two words", "no token has such characters in it"),
+        ("garbage", "malformed token"),
+        (&wrong, "wrong signature"),
+        (&token(PUBLISHER, "abcdef123", Duration::ZERO), "expired token"),
+    ] {
+        fill_in(&browser, "token", text);
+        press(&browser, "door");
+        until(&browser, &format!("shown('refusal').startsWith({refusal:?})"));
+        assert_eq!(browser.run("return [is_shown('main'), state()]"), json!([false, "stopped"]), "{refusal}");
+    }
+
+    let right = token(PUBLISHER, "abcdef123", Duration::from_secs(600));
+    fill_in(&browser, "token", &right);
+    press(&browser, "door");
+    until(&browser, "state() == 'live' && !is_shown('door') && is_shown('main')");
+    let kept = "return [Object.values(sessionStorage), localStorage.length, document.cookie]";
+    assert_eq!(browser.run(kept), json!([[right], 0, ""]));
+    assert_eq!(browser.run("return $('token').value"), "");
+    let addresses =
+        "performance.getEntriesByType('resource').map((entry) => entry.name).join() + location.href";
+    let seen = browser.run(&format!("return document.documentElement.outerHTML + {addresses}")).to_string();
+    assert!(!seen.contains(&right), "neither shown nor in an address");
+
+    // It lets publish, where it is for the topic; subscribing needs its own.
+    press(&browser, "listen");
+    until(&browser, "shown('listening').startsWith('stopped: no token')");
+    fill_in(&browser, "reader", &token(SUBSCRIBER, "abcdef123", Duration::from_secs(600)));
+    press(&browser, "listen");
+    until(&browser, "shown('listening') == 'subscribed to abcdef123'");
+    press(&browser, "publish");
+    until(&browser, "tried().length == 1");
+    fill_in(&browser, "topic", "another01");
+    press(&browser, "publish");
+    until(&browser, "shown('published').startsWith('refused: this token is for another topic')");
+
+    browser.run("location.reload()");
+    prepare_again(&browser);
+    until(&browser, "state() == 'live'");
+    press(&browser, "forget");
+    prepare_again(&browser);
+    until(&browser, "is_shown('door')");
+    assert_eq!(browser.run(kept), json!([[""], 0, ""]));
+}
+
+#[test]
+fn a_token_that_expires_is_asked_for_again() {
+    let server = Server::start_with(&[], &[PUBLISHER]);
+    let browser = Browser::open(&server.url("/admin/"));
+    prepare(&browser);
+    until(&browser, "is_shown('door')");
+    fill_in(&browser, "token", &token(PUBLISHER, "abcdef123", Duration::from_secs(4)));
+    press(&browser, "door");
+    until(&browser, "state() == 'live'");
+    until(&browser, "is_shown('door') && shown('refusal').startsWith('expired token')");
+}
+
+#[test]
+fn html_from_anywhere_is_shown_as_text() {
+    let html = "<script>taken = 1</script><img src=x onerror='taken = 2'><b>&amp;";
+    let server = Server::start(&[]);
+    let browser = open_page(&server);
+    let _stream = Stream::open_with(&server, "/subscribe/abcdef123", &[&format!("User-Agent: {html}")]);
+    until(&browser, "rows().length == 1");
+    assert_eq!(browser.run("return rows([0, 2])"), json!([["abcdef123", html]]));
+
+    press(&browser, "listen");
+    until(&browser, "shown('listening') == 'subscribed to abcdef123'");
+    server.post("/publish/abcdef123", &format!("event: {html}\nid: {html}\ndata: {html}"));
+    until(&browser, "tried().length == 1");
+    assert_eq!(browser.run("return tried()"), json!([[html, html, html]]));
+    // No topic has such a name, so it comes back in words alone.
+    press(&browser, "listen");
+    fill_in(&browser, "topic", html);
+    press(&browser, "listen");
+    press(&browser, "publish");
+    until(
+        &browser,
+        "shown('published').startsWith('refused: ') && shown('listening').startsWith('stopped: ')",
+    );
+    fill_in(&browser, "filter", html);
+
+    let intruders = "document.querySelectorAll('main :is(script, img, td b, pre b)').length";
+    assert_eq!(browser.run(&format!("return [{intruders}, typeof taken]")), json!([0, "undefined"]));
+    // Even if one got in, it could not run from elsewhere nor tell anybody else.
+    let policy = server.get("/admin/");
+    let policy = policy.field("Content-Security-Policy").unwrap();
+    for part in ["default-src 'none'", "connect-src 'self'", "img-src data:"] {
+        assert!(policy.contains(part), "{policy}");
+    }
+}
+
+/// A text with every line end, cut in two at every place.
+#[test]
+fn the_page_takes_an_event_stream_apart_wherever_its_pieces_end() {
+    let server = Server::start(&[]);
+    let browser = open_page(&server);
+    let text = "data: a\n\n: comment\r\ndata:  b\rdata\r\nid:1\r\n\r\nevent:x\rdata:c:d\r\rid: 2\nid: \0\n\nid\ndata: e\n\n\
+                event: none\n\ndata: f\nid: 3\n";
+    let text = json!(text);
+    let parsed = browser.run(&format!(
+        "const text = {text}, seen = new Set();
+         for (let at = 0; at <= text.length; at++) {{
+             const events = [], parse = eventParser('0', (event) => events.push(event));
+             parse(text.slice(0, at));
+             const id = parse(text.slice(at));
+             seen.add(JSON.stringify([events.map(({{ type, data, id }}) => [type, data, id]), id]));
+         }}
+         return [...seen].map((each) => JSON.parse(each))"
+    ));
+    // Neither the last one nor its id, for its blank line has not come.
+    let events =
+        json!([["message", "a", "0"], ["message", " b\n", "1"], ["x", "c:d", "1"], ["message", "e", ""]]);
+    assert_eq!(parsed, json!([[events, ""]]));
+}
+
+#[test]
+fn the_page_survives_a_restart_of_the_server() {
+    let server = Server::start(&[]);
+    let port = server.address.port().to_string();
+    let browser = open_page(&server);
+    press(&browser, "listen");
+    until(&browser, "shown('listening') == 'subscribed to abcdef123'");
+    for n in 1..=2 {
+        press(&browser, "publish");
+        until(&browser, &format!("tried().length == {n} && shown('tile-published') == '{n}'"));
+    }
+
+    assert!(server.stop().success());
+    until(
+        &browser,
+        "state() == 'reconnecting' && is_shown('why') && shown('listening').startsWith('reconnecting')",
+    );
+    let server = Server::start(&["--port", &port]);
+    until(&browser, "state() == 'live' && !is_shown('why') && shown('tile-published') == '0'");
+    // The stream that is tried comes back after its last event, of which the new server knows nothing.
+    until(&browser, "tried().length == 3");
+    press(&browser, "publish");
+    until(&browser, "tried().length == 4 && shown('tile-published') == '1'");
+    let types = browser.run("return tried().map(([type]) => type)");
+    assert_eq!(types, json!(["message", "message", "gap", "message"]));
+    until(&browser, "rows([0]).join() == 'abcdef123'");
+    drop(server);
+}
+
+#[test]
+fn the_page_can_be_paused_and_goes_on() {
+    let server = Server::start(&[]);
+    let browser = open_page(&server);
+    browser.run("$('pause').click()");
+    assert_eq!(browser.run("return [state(), shown('pause')]"), json!(["stopped", "Go on"]));
+    let _stream = Stream::open(&server, "/subscribe/abcdef123");
+    eventually("the server sees nobody but the stream", || (server.stats()["clients"] == 1).then_some(()));
+    assert_eq!(browser.run("return [state(), rows().length]"), json!(["stopped", 0]));
+    browser.run("$('pause').click()");
+    until(&browser, "state() == 'live' && rows().length == 1");
+}
+
+#[test]
+fn a_list_that_is_too_long_is_cut_and_the_filter_finds_what_was_cut_off() {
+    let server = Server::start(&["--namespaces"]);
+    let browser = open_page(&server);
+    let _old: Vec<_> = (0..205).map(|n| Stream::open(&server, &format!("/subscribe/old/{n}"))).collect();
+    until(&browser, "shown('connections-note') == 'These are the oldest 200 of 205; filter to see others.'");
+    thread::sleep(Duration::from_millis(1100));
+    let young = Stream::open_with(&server, "/subscribe/Young", &["User-Agent: newcomer/1"]);
+    until(&browser, "shown('connections-note') == 'These are the oldest 200 of 206; filter to see others.'");
+    assert_eq!(browser.run("return rows().length"), 200);
+
+    fill_in(&browser, "filter", "oun");
+    until(&browser, "rows([0, 2]).join() == 'Young,newcomer/1'");
+    until(&browser, "shown('connections-note') == '1 of 206 match.'");
+    // It is asked again and again.
+    drop(young);
+    until(&browser, "shown('connections-note') == '0 of 205 match.'");
+    fill_in(&browser, "filter", "old/");
+    until(&browser, "shown('connections-note') == 'These are the oldest 200 that match; there are more.'");
+}
+
+/// Its screenshots are for a person to look at, in `target/tmp`.
+#[test]
+fn the_page_is_usable_in_light_in_dark_and_on_a_phone() {
+    let server = Server::start(&["--namespaces", "--cores", "2"]);
+    let agents = [
+        "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0",
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 18_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) \
+         Version/18.6 Mobile/15E148 Safari/604.1",
+        "curl/8.14.1",
+    ];
+    let topics =
+        ["/pets/dogs", "/pets", "?topic=time&topic=pets/cats", "/", "/a-long-name/without.any_spaces~in-it"];
+    let _streams: Vec<_> = (0..40)
+        .map(|n| {
+            let agent = format!("User-Agent: {}", agents[n % agents.len()]);
+            Stream::open_with(&server, &format!("/subscribe{}", topics[n % topics.len()]), &[&agent])
+        })
+        .collect();
+    let browser = open_page(&server);
+    press(&browser, "listen");
+    until(&browser, "shown('listening').startsWith('subscribed')");
+    fill_in(&browser, "name", "new-dog");
+    press(&browser, "publish");
+    // Some seconds of traffic for the charts.
+    for n in 0..200 {
+        server.post(["/publish/pets/cats", "/publish/time"][n % 2], &"data: x\n\n".repeat(1 + n % 13));
+        thread::sleep(Duration::from_millis(40));
+    }
+    until(&browser, "rows().length == 41 && tried().length > 0");
+
+    let background = "return getComputedStyle(document.documentElement).backgroundColor";
+    let mut backgrounds = Vec::new();
+    for (name, scheme, width, height) in
+        [("light", "light", 1200, 2000), ("dark", "dark", 1200, 2000), ("phone", "light", 360, 3000)]
+    {
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        browser.devtools("Emulation.setEmulatedMedia", &json!({ "features": features }));
+        let screen =
+            json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500 });
+        browser.devtools("Emulation.setDeviceMetricsOverride", &screen);
+        save_screenshot(&browser, &format!("admin-{name}.png"));
+        assert_eq!(
+            browser.run("return document.scrollingElement.scrollWidth"),
+            width,
+            "{name}: nothing sticks out"
+        );
+        backgrounds.push(browser.run(background));
+    }
+    assert!(backgrounds[0] != backgrounds[1] && backgrounds[0] == backgrounds[2], "{backgrounds:?}");
+
+    // What a screen reader says of each thing that can be used, and nothing comes from elsewhere.
+    let names = "[...document.querySelectorAll('button, input, textarea, svg[role], [tabindex]')].map((e) =>
+        (e.labels?.[0] ?? document.getElementById(e.getAttribute('aria-labelledby')) ?? e).textContent.trim()
+        || e.getAttribute('aria-label'))";
+    let names = browser.run(&format!("return {names}"));
+    assert!(
+        names.as_array().unwrap().iter().all(|name| name.as_str().is_some_and(|name| !name.is_empty())),
+        "{names}"
+    );
+    let elsewhere =
+        "performance.getEntriesByType('resource').filter((e) => !e.name.startsWith(location.origin))";
+    assert_eq!(browser.run(&format!("return {elsewhere}.map((e) => e.name)")), json!([]));
+}
+
+#[test]
+fn the_status_has_every_connection_and_never_a_token() {
+    let server = Server::start_with(&["--namespaces"], &[PUBLISHER, SUBSCRIBER]);
+    let [reader, insider] =
+        [SUBSCRIBER, PUBLISHER].map(|secret| token(secret, "pets", Duration::from_secs(600)));
+    let before = now_s();
+    let path = format!("/subscribe/pets/dogs?token={reader}");
+    let mut dogs = Stream::open_with(&server, &path, &["User-Agent: one/1", "X-Forwarded-For: 203.0.113.7"]);
+    let path = format!("/subscribe?topic=pets/cats&token={reader}&topic=pets/birds");
+    let _both = Stream::open_with(&server, &path, &[]);
+    let publish =
+        server.request("POST", &format!("/publish/pets/dogs?token={insider}"), &[], "data: 1\n\ndata: 2");
+    assert_eq!(publish.status, 200);
+    assert_eq!(dogs.event().data, "1");
+
+    let bearer = format!("Authorization: Bearer {insider}");
+    let ask = |query: &str| {
+        let answer = server.request("GET", &format!("/admin/status.json{query}"), &[&bearer], "");
+        assert_eq!(
+            (answer.status, answer.field("Content-Type")),
+            (200, Some("application/json")),
+            "{answer:?}"
+        );
+        for token in [&reader, &insider] {
+            assert!(token.split('.').all(|part| !answer.body.contains(part)), "{answer:?}");
+        }
+        serde_json::from_str::<Value>(&answer.body).unwrap()
+    };
+    let status = eventually("both events were sent", || {
+        let status = ask("");
+        (status["connections"][0]["msgs_sent"] == 2 || status["connections"][1]["msgs_sent"] == 2)
+            .then_some(status)
+    });
+    assert_eq!(status["status"], "OK");
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(status["msgs_broadcast"], 2);
+    assert_eq!(status["namespaces"], true);
+    assert_eq!(status["stats"]["published"], 2);
+    assert!(!status["node"].as_str().unwrap().is_empty());
+    let seconds = |value: &Value| value.as_u64().unwrap();
+    let (started, reported) = (seconds(&status["startup_time"]), seconds(&status["reported_at"]));
+    assert!(started <= before && before <= reported && reported <= now_s(), "{status}");
+    assert_eq!((&status["connections_total"], &status["connections_cut"]), (&json!(2), &json!(false)));
+
+    let dogs = &ask("?topic=dogs");
+    assert_eq!((&dogs["connections_total"], &dogs["connections"].as_array().unwrap().len()), (&json!(1), &1));
+    let dogs = &dogs["connections"][0];
+    assert!((before..=reported).contains(&seconds(&dogs["created_at"])), "{dogs}");
+    for (field, value) in [
+        ("request_path", json!("/subscribe/pets/dogs")),
+        ("namespace", json!("/pets/dogs")),
+        // Anybody may write that header, and no proxy is trusted here.
+        ("client_ip", json!("127.0.0.1")),
+        ("user_agent", json!("one/1")),
+        ("msgs_sent", json!(2)),
+        ("lag_bytes", json!(0)),
+    ] {
+        assert_eq!(dogs[field], value, "{field}");
+    }
+    let both = &ask("?topic=birds")["connections"][0];
+    let (path, topics) = both["request_path"].as_str().unwrap().split_once('?').unwrap();
+    let topics: BTreeSet<_> = topics.split('&').collect();
+    assert_eq!((path, topics), ("/subscribe", ["topic=pets/birds", "topic=pets/cats"].into()));
+    assert_eq!(both["user_agent"], "");
+    assert_eq!(ask("?topic=nobody")["connections"], json!([]));
+
+    let cut = ask("?max=1");
+    assert_eq!(cut["connections"].as_array().unwrap().len(), 1);
+    assert_eq!((&cut["connections_total"], &cut["connections_cut"]), (&json!(2), &json!(true)));
+    let refused = server.request("GET", "/admin/status.json?max=10001", &[&bearer], "");
+    check_refusal(&refused, 400, "bad max: write a whole number from 0 to 10000");
+}
+
+#[test]
+fn a_clients_address_is_taken_from_a_proxy_that_is_trusted() {
+    let server = Server::start(&["--trusted-proxy", "127.0.0.0/8,10.0.0.0/8"]);
+    let client_ip = |forwarded: &str| {
+        let stream = Stream::open_with(&server, "/subscribe/abcdef123", &[forwarded]);
+        let address = eventually("it is listed", || {
+            let status: Value = serde_json::from_str(&server.get("/admin/status.json").body).unwrap();
+            (status["connections_total"] == 1).then(|| status["connections"][0]["client_ip"].clone())
+        });
+        drop(stream);
+        eventually("it is gone", || (server.stats()["clients"] == 0).then_some(()));
+        address
+    };
+    for (forwarded, address) in [
+        ("X-Forwarded-For: 203.0.113.7", "203.0.113.7"),
+        // What the client itself wrote stands before what the proxies add.
+        ("X-Forwarded-For: 198.51.100.1, 203.0.113.7, 10.1.2.3", "203.0.113.7"),
+        ("X-Forwarded-For: [2001:db8::7]:4711", "2001:db8::7"),
+        ("X-Forwarded-For: unknown", "127.0.0.1"),
+        ("X-Other: 203.0.113.7", "127.0.0.1"),
+    ] {
+        assert_eq!(client_ip(forwarded), address, "{forwarded}");
+    }
+}
+
+#[test]
+fn the_page_is_for_everybody_and_what_it_shows_for_publishers() {
+    let server = Server::start_with(&[], &[PUBLISHER, SUBSCRIBER]);
+    let page = server.get("/admin/");
+    assert_eq!((page.status, page.field("Content-Type")), (200, Some("text/html; charset=utf-8")));
+    let reader = token(SUBSCRIBER, "abcdef123", Duration::from_secs(600));
+    for path in ["/admin/events", "/admin/status.json"] {
+        check_refusal(&server.get(path), 401, "no token");
+        let bearer = format!("Authorization: Bearer {reader}");
+        check_refusal(&server.request("GET", path, &[&bearer], ""), 401, "wrong signature");
+        check_refusal(&server.post(path, "x"), 405, "use GET");
+    }
+    check_refusal(&server.get("/admin/nothing"), 404, "no such path");
+}
+
+#[test]
+fn without_the_admin_page_all_of_it_is_403() {
+    let server = Server::start(&["--no-admin"]);
+    for path in ["/admin", "/admin/", "/admin/events", "/admin/status.json", "/admin/nothing"] {
+        check_refusal(&server.get(path), 403, "the admin page is off (--no-admin)");
+    }
+    assert_eq!(server.get("/stats").status, 200);
+}
+
+/// The page, as soon as it shows something.
+fn open_page(server: &Server) -> Browser {
+    let browser = Browser::open(&server.url("/admin/"));
+    prepare(&browser);
+    until(&browser, "state() == 'live'");
+    browser
+}
+
+/// After the page was loaded again.
+fn prepare_again(browser: &Browser) {
+    until(browser, "!window.is_prepared && document.readyState == 'complete'");
+    prepare(browser);
+}
+
+/// What the tests ask the page.
+fn prepare(browser: &Browser) {
+    browser.run(
+        "window.is_prepared = true;
+         window.state = () => $('state').textContent;
+         window.shown = (id) => $(id)?.textContent;
+         window.is_shown = (id) => $(id).checkVisibility();
+         window.rows = (columns = [0]) => [...$('connections').tBodies[0].rows].map((row) =>
+             columns.map((column) => row.cells[column].textContent));
+         window.tried = () => [...$('tried').children].map((item) =>
+             ['b', 'code', 'pre'].map((tag, n) => n < 1 ? item.querySelector(tag).textContent.trim()
+                 : item.querySelector(tag).textContent));",
+    );
+}
+
+/// Waits until an expression is true in the page.
+fn until(browser: &Browser, condition: &str) {
+    let start = Instant::now();
+    while browser.run(&format!("return Boolean({condition})")) != true {
+        if start.elapsed() > PATIENCE {
+            let text = browser.run("return document.body.innerText");
+            panic!("not in {PATIENCE:?}: {condition}; the page: {}", text.as_str().unwrap_or_default());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn shown(browser: &Browser, id: &str) -> String {
+    browser.run(&format!("return shown({id:?})")).as_str().unwrap().to_owned()
+}
+
+/// As somebody who types.
+fn fill_in(browser: &Browser, id: &str, text: &str) {
+    let text = json!(text);
+    browser.run(&format!("$({id:?}).value = {text}; $({id:?}).dispatchEvent(new Event('input'))"));
+}
+
+/// Presses a form's button, or a button.
+fn press(browser: &Browser, id: &str) {
+    browser.run(&format!("($({id:?}).querySelector('button') ?? $({id:?})).click()"));
+}
+
+fn save_screenshot(browser: &Browser, name: &str) {
+    let image = browser.devtools("Page.captureScreenshot", &json!({ "format": "png" }));
+    let image = BASE64_STANDARD.decode(image["data"].as_str().unwrap()).unwrap();
+    std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name), image).unwrap();
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// A token for the topic, good for so long.
+fn token((_, secret): (&str, &str), topic: &str, lifetime: Duration) -> String {
+    let claims = json!({ "sub": topic, "exp": now_s() + lifetime.as_secs() });
+    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+}
