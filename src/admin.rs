@@ -2,7 +2,7 @@
 //! a list of ten thousand connections.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -22,6 +22,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const PAGE_STREAMS_MAX: usize = 200;
 /// Requests that wait to be answered; more are refused.
 const REQUESTS_MAX: usize = 16;
+/// How often it looks whether it is to end, while it waits for a shard.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// A shard that is busy for longer is left out.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -36,7 +38,8 @@ pub(crate) enum Request {
         streams_max: usize,
         ticket: Ticket,
     },
-    Stop,
+    /// Look whether the desk is closed.
+    Wake,
 }
 
 /// Where requests for the thread are left.
@@ -44,12 +47,13 @@ pub(crate) enum Request {
 pub(crate) struct Desk {
     sender: Sender<Request>,
     receiver: Receiver<Request>,
+    is_closed: AtomicBool,
 }
 
 impl Default for Desk {
     fn default() -> Self {
         let (sender, receiver) = bounded(REQUESTS_MAX);
-        Desk { sender, receiver }
+        Desk { sender, receiver, is_closed: false.into() }
     }
 }
 
@@ -61,8 +65,9 @@ impl Desk {
 
     /// Ends the thread.
     pub(crate) fn close(&self) {
-        // Full, it makes room soon: the thread takes one after the other.
-        let _ = self.sender.send(Request::Stop);
+        self.is_closed.store(true, Ordering::Relaxed);
+        // Wakes it, unless it has enough to wake it.
+        let _ = self.sender.try_send(Request::Wake);
     }
 }
 
@@ -70,7 +75,14 @@ impl Desk {
 pub(crate) fn run(shared: &Shared, doors: &Doors) {
     let admin = Admin { shared, doors, node: node(), started_s: unix_s() };
     let mut due = Instant::now() + INTERVAL;
-    loop {
+    while !shared.admin.is_closed.load(Ordering::Relaxed) {
+        // First: a steady stream of requests would keep the pages waiting.
+        if Instant::now() >= due {
+            due = Instant::now() + INTERVAL;
+            if shared.streams.watching() > 0 {
+                admin.tell();
+            }
+        }
         match shared.admin.receiver.recv_deadline(due) {
             Ok(Request::Status { topic, streams_max, ticket }) => {
                 let body = admin.status(topic.as_deref(), streams_max).to_string().into_bytes();
@@ -78,13 +90,8 @@ pub(crate) fn run(shared: &Shared, doors: &Doors) {
                     door.post(Message::Json(ticket, body));
                 }
             }
-            Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {
-                due = Instant::now() + INTERVAL;
-                if shared.streams.watching() > 0 {
-                    admin.tell();
-                }
-            }
+            Ok(Request::Wake) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
@@ -122,7 +129,7 @@ impl Admin<'_> {
 
     /// How the broker is, with the oldest of its connections.
     fn status(&self, topic: Option<&str>, streams_max: usize) -> Value {
-        let Found { mut streams, total } = self.survey(topic, streams_max);
+        let (Found { mut streams, total }, is_complete) = self.survey(topic, streams_max);
         streams.sort_by_key(|stream| stream.visitor.since_s);
         streams.truncate(streams_max);
         let stats = self.shared.stats.json();
@@ -136,12 +143,13 @@ impl Admin<'_> {
             "namespaces": self.shared.access.namespaces,
             "stats": stats,
             "connections_total": total,
-            "connections_cut": total > streams.len(),
+            "connections_cut": total > streams.len() || !is_complete,
             "connections": streams.iter().map(connection).collect::<Vec<_>>(),
         })
     }
 
-    fn survey(&self, topic: Option<&str>, streams_max: usize) -> Found {
+    /// What all shards answer, and whether all did.
+    fn survey(&self, topic: Option<&str>, streams_max: usize) -> (Found, bool) {
         let (found, results) = bounded(self.doors.len());
         let survey = Survey { topic: topic.map(Into::into), streams_max, found };
         for door in self.doors.iter() {
@@ -149,13 +157,19 @@ impl Admin<'_> {
         }
         drop(survey);
         let deadline = Instant::now() + PATIENCE;
-        let mut all = Found::default();
-        for _ in 0..self.doors.len() {
-            let Ok(found) = results.recv_deadline(deadline) else { break };
-            all.total += found.total;
-            all.streams.extend(found.streams);
+        let (mut all, mut answers) = (Found::default(), 0);
+        while answers < self.doors.len() && !self.shared.admin.is_closed.load(Ordering::Relaxed) {
+            match results.recv_deadline(deadline.min(Instant::now() + LOOK_INTERVAL)) {
+                Ok(found) => {
+                    answers += 1;
+                    all.total += found.total;
+                    all.streams.extend(found.streams);
+                }
+                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
+                Err(_) => break,
+            }
         }
-        all
+        (all, answers == self.doors.len())
     }
 }
 

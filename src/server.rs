@@ -40,6 +40,8 @@ const DROPPED: Drain = Drain { delay: Duration::ZERO, time_max: Duration::from_m
 /// Rounds of a ring that ends: in the first, accepting ends and shuts the listener down, which completes the
 /// accepts under way in the next. A third for what these begin.
 const LAST_ROUNDS: usize = 3;
+/// And no more than so many, about 10 ms: a connection that waits for an answer has nothing under way, and waits on.
+const LAST_ROUNDS_MAX: usize = 1000;
 
 /// A running broker: threads of its own, which listen on an address of its own.
 ///
@@ -316,7 +318,10 @@ impl ShardPlan {
                 let shard = shard.clone();
                 async move { stream::run_all(&shard).await }
             });
-            let turning = tokio_uring::spawn(async move { shard.run().await });
+            let turning = tokio_uring::spawn({
+                let shard = shard.clone();
+                async move { shard.run().await }
+            });
             let _ = ready.send(Ok(()));
             // A task that panics takes nothing with it by itself: its end is looked at here.
             let failed = match select(turning, select(sweeping, streaming)).await {
@@ -324,9 +329,13 @@ impl ShardPlan {
                 Either::Right((Either::Left((sweeps, _)), turns)) => sweeps.err().or(turns.await.err()),
                 Either::Right((Either::Right((streams, _)), _)) => streams.err(),
             };
-            // An accept that the runtime's end takes by surprise leaks its connection.
-            for _ in 0..LAST_ROUNDS {
+            // The runtime's end frees what operations still under way read into and send from, while the kernel may
+            // use it: so none may be under way. And an accept that it takes by surprise leaks its connection.
+            for round in 0.. {
                 let _ = tokio_uring::no_op().await;
+                if round >= LAST_ROUNDS && (!shard.sockets.shut_all() || round > LAST_ROUNDS_MAX) {
+                    break;
+                }
             }
             accepting.abort();
             failed.map_or(Ok(()), |error| Err(StartError::Shard(error.to_string())))

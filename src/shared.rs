@@ -107,6 +107,9 @@ impl Access {
     }
 }
 
+/// Admin pages beyond the limit of streams: an operator looks when the server is full.
+const WATCHING_MAX: usize = 4;
+
 /// Streams open on all shards together, and how many may be.
 #[derive(Debug)]
 pub(crate) struct Streams {
@@ -126,7 +129,8 @@ impl Streams {
         let stream = OpenStream { shared: Arc::clone(shared), watches };
         shared.streams.watching.fetch_add(watches.into(), Ordering::Relaxed);
         let before = shared.streams.open.fetch_add(1, Ordering::Relaxed);
-        (before < shared.streams.max).then_some(stream)
+        let max = shared.streams.max + if watches { WATCHING_MAX } else { 0 };
+        (before < max).then_some(stream)
     }
 
     /// How many feed an admin page.

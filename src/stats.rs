@@ -56,7 +56,7 @@ pub(crate) struct ShardStats {
     pub(crate) topics: Counter,
     /// Open connections that are not streams.
     pub(crate) connections: Counter,
-    /// Events of publishes that were answered here.
+    /// Events ordered here.
     pub(crate) published: Counter,
     /// Events sent, once for each subscriber.
     pub(crate) delivered: Counter,

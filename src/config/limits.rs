@@ -58,6 +58,11 @@ impl Config {
         let memory = |other| at_least("history.memory_bytes_max", history.memory_bytes_max, other);
         memory(("stream.lag_bytes_max", stream.lag_bytes_max))?;
         memory(("history.bytes_max", history.bytes_max))?;
+        if self.namespaces {
+            // The id of a stream of everything names the place at each home, and comes back in a header.
+            let ids = ("what ids of streams over all shards take", 2 * KIB + 24 * cpus.ids.len());
+            at_least("http.head_bytes_max", http.head_bytes_max, ids)?;
+        }
         at_least("stream.retry_max", stream.retry_max, ("stream.retry_min", stream.retry_min))
     }
 }

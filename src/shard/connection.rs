@@ -1,5 +1,7 @@
 //! A connection that speaks HTTP: requests in, answers out, until it closes or becomes a stream.
 
+mod publishing;
+
 use std::future::poll_fn;
 use std::net::{IpAddr, Shutdown};
 use std::pin::pin;
@@ -7,7 +9,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_uring::net::TcpStream;
 
@@ -15,23 +16,17 @@ use crate::admin;
 use crate::arena::Key;
 use crate::budget::Charge;
 use crate::clock::unix_s;
-use crate::event::{EventLimits, Events};
+use crate::event::Events;
 use crate::http::{BodyLength, Head, HttpLimits, Method, Refusal, RequestReader, Status};
 use crate::metrics;
-use crate::routes::{self, Action, AdminAction, BodyForm, Publish, Subscribe};
-use crate::shard::input::{Input, READ_BYTES_MAX};
-use crate::shard::message::{Message, Post, ReplyTo, Ticket, ToHome};
+use crate::routes::{self, Action, AdminAction, Publish, Subscribe};
+use crate::shard::input::Input;
+use crate::shard::message::Ticket;
 use crate::shard::pipeline::{Answer, Encoding, Pipeline, Request};
 use crate::shard::visitors::Visitor;
 use crate::shard::{Phase, Shard, stream};
 use crate::topic::Topic;
 
-/// Bodies up to here are copied out of the read buffer, 30 ns for a usual one; a larger one holds at most
-/// four times its size.
-const COPIED_BODY_BYTES: usize = READ_BYTES_MAX / 4;
-/// What of a body may arrive without being charged: 4 KiB of each of 20,000 connections are 80 MB, a whole
-/// read of each would be more than a gigabyte.
-const FREE_UPLOAD_BYTES: usize = 4 << 10;
 /// How often a publisher that is not read from asks for room again.
 const BLOCKED_RETRY: Duration = Duration::from_millis(5);
 /// Header fields of one request.
@@ -44,6 +39,7 @@ const LINGER_READ_BYTES: usize = 2 << 10;
 pub(crate) async fn run(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr) {
     let pipeline = Rc::new(Pipeline::default());
     let key = shard.add_pipeline(Rc::clone(&pipeline));
+    shard.sockets.opens(&stream);
     let end = Connection::new(&shard, &stream, peer, pipeline, key).serve().await;
     let refused = match end {
         End::Subscribe(newcomer, received) => stream::begin(&shard, stream, *newcomer, received).await,
@@ -51,6 +47,7 @@ pub(crate) async fn run(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr) {
         End::Closed => {
             // Dropping it is not enough: a read under way would keep it open.
             let _ = stream.shutdown(Shutdown::Both);
+            shard.sockets.closes(&stream);
             None
         }
     };
@@ -58,6 +55,7 @@ pub(crate) async fn run(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr) {
     shard.remove_pipeline(key);
     if let Some(stream) = refused {
         linger(&stream).await;
+        shard.sockets.closes(&stream);
     }
 }
 
@@ -334,88 +332,6 @@ impl<'c> Connection<'c> {
         true
     }
 
-    fn step_body(
-        &mut self,
-        request: Request,
-        publish: Publish,
-        mut upload: Option<Charge>,
-        full: Option<Instant>,
-    ) -> bool {
-        match self.reader.body(&mut self.input.buffer) {
-            Ok(Some(body)) => self.publish(request, publish, body, upload),
-            Ok(None) => {
-                let has_room = self.charge_upload(&mut upload);
-                let full = (!has_room).then(|| full.unwrap_or_else(Instant::now));
-                self.stay(Stage::Body { request, publish, upload, full })
-            }
-            Err(refusal) => self.refuse(request, refusal),
-        }
-    }
-
-    /// Charges what a body holds while it arrives; false when there is no room for it.
-    fn charge_upload(&self, upload: &mut Option<Charge>) -> bool {
-        let held = self.reader.body_bytes_held(&self.input.buffer);
-        if held <= FREE_UPLOAD_BYTES {
-            return true;
-        }
-        match upload {
-            Some(charge) => charge.bytes() >= held || charge.grow(held - charge.bytes()),
-            None => {
-                *upload = self.shard.shared.uploads.take(held);
-                upload.is_some()
-            }
-        }
-    }
-
-    fn publish(&mut self, request: Request, publish: Publish, body: Bytes, upload: Option<Charge>) -> bool {
-        // What follows the body is the next head, whose time begins here.
-        self.since = Instant::now();
-        let limits = EventLimits::of(self.shard.shared.config.http.body_bytes_max);
-        if body.len() > READ_BYTES_MAX {
-            self.input.detach();
-        }
-        // A small body must not keep the read buffer it came in while it lies in a mailbox.
-        let body = if body.len() <= COPIED_BODY_BYTES { Bytes::copy_from_slice(&body) } else { body };
-        let events = match publish.body {
-            BodyForm::EventStream => Events::parse(body, &limits),
-            BodyForm::Data { event, id, is_json } => {
-                let body = if is_json { without_final_line_end(body) } else { body };
-                Events::wrap(body, event.as_deref(), id.as_deref(), &limits)
-            }
-        };
-        match events {
-            Ok(events) => self.post(request, publish.topic, events, upload, Instant::now()),
-            Err(error) => {
-                self.push(request, Answer::Refused(Refusal::new(Status::BadRequest, error.to_string())));
-                true
-            }
-        }
-    }
-
-    /// Posts a publish, complete at `since`, to its home shard, if there is room for it on the way.
-    fn post(
-        &mut self,
-        request: Request,
-        topic: Topic,
-        events: Events,
-        upload: Option<Charge>,
-        since: Instant,
-    ) -> bool {
-        let shared = &self.shard.shared;
-        let Some(charge) = shared.room(&events) else {
-            return self.stay(Stage::Blocked { request, topic, events, upload, since });
-        };
-        self.last_request_seen |= !request.keep_alive;
-        let ticket =
-            Ticket { shard: self.shard.id, connection: self.key, request: self.pipeline.expect(request) };
-        let to = topic.home(shared.shards) as u16;
-        let at_us = shared.clock.now_us();
-        let reply = ReplyTo::Connection(ticket);
-        let message = Message::Home(ToHome::Publish { topic, events, reply, at_us, charge });
-        self.shard.mailbox.post(Post { to, message });
-        true
-    }
-
     fn push(&mut self, request: Request, answer: Answer) {
         if let Answer::Refused(refusal) = &answer {
             tracing::debug!(shard = self.shard.id, %refusal, "refused");
@@ -529,17 +445,6 @@ impl<'c> Connection<'c> {
         }
         true
     }
-}
-
-/// For JSON a final line end means nothing, and `curl -d @file` often sends one.
-fn without_final_line_end(mut body: Bytes) -> Bytes {
-    if body.ends_with(b"\n") {
-        body.truncate(body.len() - 1);
-        if body.ends_with(b"\r") {
-            body.truncate(body.len() - 1);
-        }
-    }
-    body
 }
 
 /// Closes in two steps: closing at once would reset the connection while the client still sends, and the

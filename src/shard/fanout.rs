@@ -3,23 +3,24 @@
 //!
 //! Like [`Home`](crate::shard::home::Home) it decides and says what to post; connections ask it what to send.
 
+mod channels;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
-use slab::Slab;
-use smallvec::SmallVec;
+use bytes::Bytes;
 
 use crate::arena::{Arena, Key};
 use crate::event_id::{Epoch, Sequence};
 use crate::memory::Memory;
-use crate::shard::log::Log;
+use crate::shard::fanout::channels::{Channel, Channels};
 use crate::shard::message::{Message, Post, ShardId, ToFanout, ToHome};
 use crate::shard::positions;
-use crate::shard::selection::{Selection, SelectionMap};
+use crate::shard::selection::Selection;
 use crate::shard::subscriber::{Next, Opening, Outgoing, Reached, Stage, Subscriber};
 use crate::shard::wire::{Framing, retry_field};
-use crate::topic::{Topic, TopicMap};
+use crate::topic::Topic;
 
 /// Work of sends for one channel before the next has its turn.
 const CHANNEL_WORK_PER_TURN: usize = 64;
@@ -80,10 +81,7 @@ pub(crate) struct Progress<'a> {
 pub(crate) struct Fanout {
     shard: ShardId,
     limits: FanoutLimits,
-    selections: SelectionMap<u32>,
-    /// The channels that a topic's events are for.
-    by_topic: TopicMap<SmallVec<[u32; 2]>>,
-    channels: Slab<Channel>,
+    channels: Channels,
     subscribers: Arena<Subscriber>,
     /// Channels that gained something this turn.
     gained: Vec<u32>,
@@ -100,15 +98,14 @@ pub(crate) struct Fanout {
     pub(crate) fault: Fault,
 }
 
-/// The log of a selection, and who reads it.
-#[derive(Debug)]
-struct Channel {
-    selection: Selection,
-    log: Log,
-    subscribers: u32,
-    /// Those with nothing to send, woken by the next block.
-    idle: Vec<u32>,
-    gained: bool,
+/// What became of a Join.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Joined {
+    NotYet,
+    Yes,
+    /// There was no room for the topics.
+    Refused,
+    Closed,
 }
 
 /// A bug put in on purpose, to see that the simulation finds it. None is ever put in outside of tests.
@@ -122,6 +119,10 @@ pub(crate) enum Fault {
     TrimUntold,
     /// A topic's new block wakes nobody.
     ForgottenWake,
+    /// A stream of several gets publishers' own ids as they are.
+    OwnIdLeftLast,
+    /// Home is told that a topic is left which another channel still takes.
+    LeaveWithOtherChannel,
 }
 
 impl Fanout {
@@ -129,9 +130,7 @@ impl Fanout {
         Fanout {
             shard,
             limits,
-            selections: SelectionMap::default(),
-            by_topic: TopicMap::default(),
-            channels: Slab::new(),
+            channels: Channels::default(),
             subscribers: Arena::default(),
             gained: Vec::new(),
             ready: VecDeque::new(),
@@ -149,11 +148,8 @@ impl Fanout {
     /// answered.
     pub(crate) fn subscribe(&mut self, subscription: Subscription, now_ms: u64, out: &mut Vec<Post>) -> Key {
         let Subscription { selection, framing, last_event_id, expires_s, opening } = subscription;
-        let channel = match self.selections.get(&selection) {
-            Some(&channel) => channel,
-            None => self.insert_channel(selection.clone()),
-        };
-        self.channels[channel as usize].subscribers += 1;
+        let channel = self.channels.find_or_insert(&selection, &self.memory);
+        self.channels[channel].subscribers += 1;
         let key = self.subscribers.insert(Subscriber::new(channel, framing, expires_s, opening, now_ms));
         let (to, from) = (selection.home(), self.shard);
         out.push(home(to, ToHome::Join { selection, from, key, last_event_id }));
@@ -173,7 +169,7 @@ impl Fanout {
             self.seal(channel);
         }
         let Some(subscriber) = self.subscribers.get_mut(key) else { return Next::Close };
-        let channel = &mut self.channels[subscriber.channel as usize];
+        let channel = &mut self.channels[subscriber.channel];
         let next = subscriber.next(&mut channel.log, self.limits.epoch, now_ms);
         if matches!(next, Next::Wait) && subscriber.is_idle() {
             channel.list_idle(key.index, &mut subscriber.idle_at);
@@ -184,7 +180,7 @@ impl Fanout {
     /// All bytes that [`Fanout::next`] gave for this subscriber went out.
     pub(crate) fn sent(&mut self, key: Key, now_ms: u64, out: &mut Vec<Post>) {
         let Some(subscriber) = self.subscribers.get_mut(key) else { return };
-        let channel = &mut self.channels[subscriber.channel as usize];
+        let channel = &mut self.channels[subscriber.channel];
         if let Some((after, told)) = subscriber.sent(&mut channel.log, now_ms) {
             let (selection, from) = (channel.selection.clone(), self.shard);
             out.push(home(selection.home(), ToHome::More { selection, from, key, after, told }));
@@ -194,7 +190,7 @@ impl Fanout {
     /// How far a subscriber has come.
     pub(crate) fn progress(&self, key: Key) -> Option<Progress<'_>> {
         let subscriber = self.subscribers.get(key)?;
-        let Channel { selection, log, .. } = self.channels.get(subscriber.channel as usize)?;
+        let Channel { selection, log, .. } = self.channels.get(subscriber.channel)?;
         Some(Progress {
             topics: selection.topics(),
             delivered: subscriber.delivered,
@@ -212,6 +208,29 @@ impl Fanout {
         now_ms.saturating_sub(sent_ms) >= self.limits.heartbeat_ms * 3 / 4
     }
 
+    /// Counts bytes that are made for one subscriber.
+    pub(crate) fn share(&self, bytes: Vec<u8>) -> Bytes {
+        self.memory.share(bytes)
+    }
+
+    /// What home has answered a subscriber's Join, which is told by `waker` when it does.
+    pub(crate) fn joined(&mut self, key: Key, waker: &Waker) -> Joined {
+        let Some(subscriber) = self.subscribers.get_mut(key) else { return Joined::Closed };
+        subscriber.remember_waker(waker);
+        match &subscriber.stage {
+            Stage::Joining(_) => Joined::NotYet,
+            Stage::Closed => Joined::Closed,
+            _ if subscriber.is_refused() => Joined::Refused,
+            _ => Joined::Yes,
+        }
+    }
+
+    /// What a subscriber takes.
+    pub(crate) fn topics(&self, key: Key) -> &[Topic] {
+        let channel = self.subscribers.get(key).and_then(|subscriber| self.channels.get(subscriber.channel));
+        channel.map_or(&[], |channel| channel.selection.topics())
+    }
+
     /// The newest event a subscriber was sent, or the place where home let it in.
     pub(crate) fn place(&mut self, key: Key) -> Sequence {
         self.subscribers.get_mut(key).map_or(0, |subscriber| subscriber.sent)
@@ -225,7 +244,7 @@ impl Fanout {
     /// The connection of a subscriber is gone.
     pub(crate) fn leave(&mut self, key: Key, out: &mut Vec<Post>) {
         let Some(mut subscriber) = self.subscribers.remove(key) else { return };
-        let channel = &mut self.channels[subscriber.channel as usize];
+        let channel = &mut self.channels[subscriber.channel];
         subscriber.close(&mut channel.log);
         if let Some(moved) = channel.unlist_idle(key.index, subscriber.idle_at)
             && let Some(other) = self.subscribers.at_mut(moved)
@@ -234,47 +253,54 @@ impl Fanout {
         }
         channel.subscribers -= 1;
         if channel.subscribers == 0 {
-            self.remove_channel(subscriber.channel, out);
+            let (selection, mut left) = self.channels.remove(subscriber.channel);
+            if self.has(Fault::LeaveWithOtherChannel) {
+                left = selection.topics().to_vec();
+            }
+            let (to, from) = (selection.home(), self.shard);
+            out.extend(left.into_iter().map(|topic| home(to, ToHome::Leave { topic, from })));
         }
     }
 
-    /// Takes what a home shard says.
-    pub(crate) fn handle(&mut self, message: ToFanout) {
+    /// Takes what a home shard says. Returns what work that was beside [`Message::work`], in its units: each log that
+    /// gains something costs.
+    pub(crate) fn handle(&mut self, message: ToFanout) -> usize {
+        let mut work = 0;
         match message {
             ToFanout::Events { home, topics, frames, count, last, at_us, charge: _given_back_now } => {
+                // The same for all that need it.
+                let mut with_our_ids = None;
+                let leaves_ids = self.has(Fault::OwnIdLeftLast);
+                // A home hears late that the last subscriber left: until then its events come to nobody.
                 for topic in &topics {
-                    // A home hears late that the last subscriber left: until then its events come to nobody.
-                    let Some(channels) = self.by_topic.get(topic) else { continue };
-                    for &key in channels {
-                        let channel = &mut self.channels[key as usize];
-                        // Everything is a topic of every home.
-                        if channel.selection.home() != home {
-                            continue;
-                        }
+                    self.channels.taking(topic, home, |key, channel| {
                         let frames = match self.limits.epoch {
-                            Some(epoch) if channel.selection.is_part() => {
-                                positions::with_our_ids(&frames, epoch, last + 1 - u64::from(count))
-                            }
+                            Some(epoch) if channel.selection.is_part() && !leaves_ids => with_our_ids
+                                .get_or_insert_with(|| {
+                                    positions::with_our_ids(&frames, epoch, last + 1 - u64::from(count))
+                                })
+                                .clone(),
                             _ => frames.clone(),
                         };
+                        work += 1 + frames.len() / 4096;
                         channel.log.gain(frames, count, last, at_us);
                         if !std::mem::replace(&mut channel.gained, true) {
                             self.gained.push(key);
                         }
-                    }
+                    });
                 }
             }
             ToFanout::Page { key, gap, frames, upto, told, joined } => {
                 let Some(channel) = self.subscribers.get_mut(key).map(|subscriber| subscriber.channel) else {
-                    return;
+                    return work;
                 };
                 if joined && !self.has(Fault::JoinWithoutSeal) {
                     // The seam: what the open block holds was ordered before the page, and the page ends with
                     // it.
                     self.seal(channel);
                 }
-                let Some(subscriber) = self.subscribers.get_mut(key) else { return };
-                let log = &mut self.channels[channel as usize].log;
+                let Some(subscriber) = self.subscribers.get_mut(key) else { return work };
+                let log = &mut self.channels[channel].log;
                 subscriber.page(log, gap.as_ref(), frames, Reached { upto, told, joined });
                 subscriber.wake();
             }
@@ -287,6 +313,7 @@ impl Fanout {
                 }
             }
         }
+        work
     }
 
     /// Ends the turn: what each channel gained becomes one block.
@@ -344,7 +371,12 @@ impl Fanout {
             subscriber.wake();
             return sent;
         }
-        let channel = &mut self.channels[subscriber.channel as usize];
+        let channel = &mut self.channels[subscriber.channel];
+        if channel.selection.is_part() {
+            // The parts of a stream are sent in turns, by its connection: the time of a send begins there.
+            subscriber.wake();
+            return sent;
+        }
         while let Next::Send(mut outgoing) = subscriber.next(&mut channel.log, self.limits.epoch, now_ms) {
             sent += send(index, &mut outgoing);
             if !outgoing.buffers.is_empty() {
@@ -381,7 +413,7 @@ impl Fanout {
                 subscriber.wake();
             }
             if subscriber.is_stuck(now_ms, send_timeout_ms) {
-                subscriber.close(&mut self.channels[subscriber.channel as usize].log);
+                subscriber.close(&mut self.channels[subscriber.channel].log);
                 subscriber.wake();
                 self.evicted += 1;
             } else if self.limits.heartbeat_ms > 0
@@ -405,7 +437,7 @@ impl Fanout {
     /// Bytes of all logs.
     #[cfg(test)]
     pub(crate) fn log_bytes(&self) -> usize {
-        self.channels.iter().map(|(_, channel)| channel.log.bytes()).sum()
+        self.channels.log_bytes()
     }
 
     /// When a stream that is refused or closed now is told to come back, in milliseconds.
@@ -414,7 +446,7 @@ impl Fanout {
     }
 
     fn seal(&mut self, key: u32) {
-        let Some(channel) = self.channels.get_mut(key as usize) else { return };
+        let Some(channel) = self.channels.get_mut(key) else { return };
         channel.gained = false;
         if channel.log.seal() {
             let list = std::mem::replace(&mut channel.idle, self.spare.pop().unwrap_or_default());
@@ -422,7 +454,7 @@ impl Fanout {
                 self.ready.push_back(list);
             }
         }
-        let Channel { log, .. } = &self.channels[key as usize];
+        let Channel { log, .. } = &self.channels[key];
         let lag_bytes_max = self.limits.lag_bytes_max;
         if log.bytes() > lag_bytes_max {
             self.trim(key, lag_bytes_max - lag_bytes_max / TRIM_SLACK);
@@ -432,7 +464,7 @@ impl Fanout {
     /// Trims a log by force. Whoever is behind it is closed or skipped forward.
     fn trim(&mut self, channel: u32, bytes_max: usize) {
         let untold = self.has(Fault::TrimUntold);
-        let log = &mut self.channels[channel as usize].log;
+        let log = &mut self.channels[channel].log;
         if !log.trim_to(bytes_max) {
             return;
         }
@@ -451,40 +483,6 @@ impl Fanout {
         log.trim();
     }
 
-    fn insert_channel(&mut self, selection: Selection) -> u32 {
-        // At most one per subscriber and home, far below 2^32.
-        let key = self.channels.insert(Channel {
-            selection: selection.clone(),
-            log: Log::new(Arc::clone(&self.memory)),
-            subscribers: 0,
-            idle: Vec::new(),
-            gained: false,
-        }) as u32;
-        for topic in selection.topics() {
-            self.by_topic.entry(topic.clone()).or_default().push(key);
-        }
-        self.selections.insert(selection, key);
-        key
-    }
-
-    /// Forgets a channel that nobody reads, and tells home of each topic that no other channel has.
-    fn remove_channel(&mut self, key: u32, out: &mut Vec<Post>) {
-        let Channel { selection, .. } = self.channels.remove(key as usize);
-        self.selections.remove(&selection);
-        for topic in selection.topics() {
-            let Some(channels) = self.by_topic.get_mut(topic) else { continue };
-            channels.retain(|channel| *channel != key);
-            let at_home = |key: &u32| self.channels[*key as usize].selection.home() == selection.home();
-            if !channels.iter().any(at_home) {
-                let (topic, from) = (topic.clone(), self.shard);
-                out.push(home(selection.home(), ToHome::Leave { topic, from }));
-            }
-            if channels.is_empty() {
-                self.by_topic.remove(topic);
-            }
-        }
-    }
-
     fn has(&self, fault: Fault) -> bool {
         cfg!(test) && self.fault == fault
     }
@@ -492,26 +490,6 @@ impl Fanout {
 
 fn home(to: ShardId, message: ToHome) -> Post {
     Post { to, message: Message::Home(message) }
-}
-
-impl Channel {
-    /// Lists a subscriber among the idle, unless it is there. `place` may be out of date: the list is taken
-    /// away whole when a block comes, and nobody visits its members to tell them.
-    fn list_idle(&mut self, index: u32, place: &mut u32) {
-        if self.idle.get(*place as usize) != Some(&index) {
-            *place = self.idle.len() as u32;
-            self.idle.push(index);
-        }
-    }
-
-    /// Takes a subscriber off the list; returns who has its place now.
-    fn unlist_idle(&mut self, index: u32, place: u32) -> Option<u32> {
-        if self.idle.get(place as usize) != Some(&index) {
-            return None;
-        }
-        self.idle.swap_remove(place as usize);
-        self.idle.get(place as usize).copied()
-    }
 }
 
 impl FanoutLimits {

@@ -56,6 +56,8 @@ pub(crate) struct Home {
     /// All retained events of all topics, oldest first. An entry whose event was dropped by its topic's own limit is
     /// stale; they are swept out when they outnumber the rest.
     by_age: VecDeque<Aged>,
+    /// Those of them with a publisher's own id, stale ones among them as well.
+    own_by_age: VecDeque<Aged>,
     /// One entry per topic, the least recently used first; `used` may be older than the topic's, see
     /// [`Home::evict`].
     by_use: BinaryHeap<Reverse<(u64, u32)>>,
@@ -69,7 +71,7 @@ pub(crate) struct Home {
 }
 
 /// A retained event's place in the order of ages, which is the order of the whole home.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Aged {
     topic: u32,
     /// Whether it has a publisher's own id.
@@ -84,6 +86,8 @@ struct HomeTopic {
     parent: Option<u32>,
     /// Topics right below it.
     children: u32,
+    /// What its history counts as lost from the beginning: it may never have had it.
+    floor: Sequence,
     /// The newest event of those below it that is no longer retained.
     lost_below: Sequence,
     /// The topic whose event that was, if it was not forgotten since.
@@ -107,6 +111,7 @@ impl Home {
             names: TopicMap::default(),
             topics: Slab::new(),
             by_age: VecDeque::new(),
+            own_by_age: VecDeque::new(),
             by_use: BinaryHeap::new(),
             use_clock: 0,
             forgotten: 0,
@@ -292,7 +297,11 @@ impl Home {
             let history = &mut self.topics[key as usize].history;
             self.bytes += history.append(sequence, frame, event.id, now_ms);
             self.events += 1;
-            self.by_age.push_back(Aged { topic: key, own_id: event.id.is_some(), sequence });
+            let aged = Aged { topic: key, own_id: event.id.is_some(), sequence };
+            if aged.own_id {
+                self.own_by_age.push_back(aged);
+            }
+            self.by_age.push_back(aged);
             start = end;
         }
         let HomeLimits { history_events_max, history_bytes_max, .. } = self.limits;
@@ -304,9 +313,10 @@ impl Home {
             self.drop_first(key);
         }
         // Twice as long as it needs to be: sweeping it now costs each event of the past a constant.
-        if self.by_age.len() > 2 * self.events + 64 {
-            let topics = &self.topics;
-            self.by_age.retain(|aged| is_retained(topics, aged));
+        for ages in [&mut self.by_age, &mut self.own_by_age] {
+            if ages.len() > 2 * self.events + 64 {
+                ages.retain(|aged| is_retained(&self.topics, aged));
+            }
         }
     }
 
@@ -369,6 +379,7 @@ impl Home {
             topic: topic.clone(),
             parent,
             children: 0,
+            floor: self.forgotten,
             lost_below: 0,
             lost_by: u32::MAX,
             members: SmallVec::new(),
@@ -412,11 +423,11 @@ impl Home {
     }
 
     fn forget(&mut self, key: u32) {
-        let HomeTopic { topic, history, lost_below, parent, .. } = self.topics.remove(key as usize);
+        let HomeTopic { topic, history, floor, lost_below, parent, .. } = self.topics.remove(key as usize);
         self.names.remove(&topic);
         self.bytes -= history.bytes();
         self.events -= history.len();
-        let lost = history.last().unwrap_or(0).max(lost_below);
+        let lost = history.last().filter(|last| *last > floor).unwrap_or(0).max(lost_below);
         self.forgotten = self.forgotten.max(lost);
         if let Some(parent) = parent {
             self.lost_below(parent, lost, u32::MAX);

@@ -44,6 +44,8 @@ pub(crate) struct Log {
     /// The place of the first retained block: `trimmed`.
     trimmed: u64,
     bytes: usize,
+    /// Bytes of all blocks there ever were.
+    written: u64,
     memory: Arc<Memory>,
     /// Cursors at the tail: they have been sent everything.
     at_tail: u32,
@@ -54,6 +56,8 @@ pub(crate) struct Log {
 #[derive(Debug)]
 struct Block {
     chunk: Bytes,
+    /// Bytes of the blocks before it.
+    start: u64,
     /// Length of the chunk's size line, which a connection without chunks is not sent.
     head_bytes: u8,
     /// Cursors that point here.
@@ -76,7 +80,15 @@ struct Open {
 impl Log {
     /// An empty log, whose blocks are counted in `memory`.
     pub(crate) fn new(memory: Arc<Memory>) -> Self {
-        Log { blocks: VecDeque::new(), trimmed: 0, bytes: 0, memory, at_tail: 0, open: Open::default() }
+        Log {
+            blocks: VecDeque::new(),
+            trimmed: 0,
+            bytes: 0,
+            written: 0,
+            memory,
+            at_tail: 0,
+            open: Open::default(),
+        }
     }
 
     /// Adds `events` frames to the turn's block.
@@ -109,10 +121,13 @@ impl Log {
             chunk.extend_from_slice(frames);
         }
         chunk.extend_from_slice(CHUNK_END);
+        let start = self.written;
         self.bytes += chunk.len();
+        self.written += chunk.len() as u64;
         let Open { events, last, at_us, .. } = open;
         self.blocks.push_back(Block {
             chunk: self.memory.share(chunk),
+            start,
             head_bytes,
             readers,
             events,
@@ -188,8 +203,8 @@ impl Log {
 
     /// Bytes from the cursor on.
     pub(crate) fn bytes_from(&self, cursor: Cursor) -> usize {
-        let start = cursor.0.saturating_sub(self.trimmed) as usize;
-        self.blocks.iter().skip(start).map(|block| block.chunk.len()).sum()
+        let first = self.blocks.get(cursor.0.saturating_sub(self.trimmed) as usize);
+        first.map_or(0, |block| (self.written - block.start) as usize)
     }
 
     /// Bytes of the blocks kept.

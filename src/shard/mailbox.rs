@@ -2,7 +2,8 @@
 //!
 //! Unbounded in form and never full: a shard that waited for another's mailbox could wait for itself. What
 //! may lie in all of them together is bounded by the [`Budget`](crate::budget::Budget), taken before a
-//! publish is posted; beside publishes there is at most one question of each subscriber, or its answer.
+//! publish is posted; beside publishes there is at most one question of each subscriber, or its answer, and what
+//! the admin page asks for.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

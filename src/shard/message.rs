@@ -54,13 +54,10 @@ impl Message {
             // A page of replay; one of several topics is looked for among the events of all.
             Message::Home(
                 ToHome::More { selection, .. } | ToHome::Join { last_event_id: Some(_), selection, .. },
-            ) => {
-                if selection.is_part() || selection.topics()[0].parent().is_some() {
-                    64
-                } else {
-                    8
-                }
-            }
+            ) => match selection.is_part() || selection.topics()[0].parent().is_some() {
+                true => 256,
+                false => 8,
+            },
             Message::Fanout(ToFanout::Events { frames, .. }) => 1 + frames.len() / 4096,
             _ => 1,
         }

@@ -6,6 +6,7 @@
 //! | [`home`], [`history`] | the one writer of each topic: ids, frames, replay |
 //! | [`fanout`], [`subscriber`], [`log`], [`wire`] | who is sent what next, and in which bytes |
 //! | [`selection`], [`several`], [`positions`] | what a stream takes of a home, and streams over several |
+//! | [`visitors`] | who is connected, for the admin page |
 //! | [`connection`], [`input`], [`pipeline`] | requests, their bytes, and their answers, in order |
 //! | [`stream`], [`sockets`] | a subscriber's socket, and sends to it that need not wait |
 //! | [`accept`] | the listener |
@@ -72,7 +73,7 @@ pub(crate) struct Shard {
     home: RefCell<Home>,
     fanout: RefCell<Fanout>,
     mailbox: Mailbox,
-    sockets: Sockets,
+    pub(crate) sockets: Sockets,
     visitors: RefCell<Visitors>,
     /// Surveys under way; the last one goes on.
     walks: RefCell<Vec<Walk>>,
@@ -147,7 +148,7 @@ impl Shard {
         while work < WORK_PER_TURN {
             let Some(message) = self.mailbox.take() else { break };
             work += message.work();
-            self.handle(message);
+            work += self.handle(message);
         }
         let more_sends = {
             let mut fanout = self.fanout.borrow_mut();
@@ -162,7 +163,8 @@ impl Shard {
         self.walk() || more_sends || !self.mailbox.is_empty()
     }
 
-    fn handle(&self, message: Message) {
+    /// Returns what work it was beside [`Message::work`].
+    fn handle(&self, message: Message) -> usize {
         match message {
             Message::Home(message) => {
                 let mut outbox = self.outbox.borrow_mut();
@@ -170,12 +172,13 @@ impl Shard {
                 self.stats().published.add(ordered);
                 outbox.drain(..).for_each(|post| self.mailbox.post(post));
             }
-            Message::Fanout(message) => self.fanout.borrow_mut().handle(message),
+            Message::Fanout(message) => return self.fanout.borrow_mut().handle(message),
             Message::Answer(ticket, result) => self.answer(ticket, Answer::Published(result)),
             Message::Json(ticket, body) => self.answer(ticket, Answer::Json(body)),
             Message::Survey(survey) => self.walks.borrow_mut().push(Walk::new(survey)),
             Message::Control(control) => self.control(control),
         }
+        0
     }
 
     fn answer(&self, ticket: Ticket, answer: Answer) {

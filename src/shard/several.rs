@@ -5,15 +5,15 @@
 
 use std::task::Waker;
 
-use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::arena::Key;
-use crate::shard::fanout::{Fanout, Subscription};
+use crate::shard::fanout::{Fanout, Joined, Subscription};
 use crate::shard::message::Post;
 use crate::shard::positions::Places;
 use crate::shard::selection::Selection;
 use crate::shard::subscriber::{Ends, Next, Opening, Outgoing};
+use crate::shard::visitors::Subscribers;
 use crate::shard::wire::Framing;
 use crate::topic::Topic;
 
@@ -80,7 +80,7 @@ impl Feed {
     }
 
     /// All its subscribers.
-    pub(crate) fn subscribers(&self) -> Box<[Key]> {
+    pub(crate) fn subscribers(&self) -> Subscribers {
         match self {
             Feed::Single(key) => [*key].into(),
             Feed::Several(several) => several.parts.iter().map(|part| part.key).collect(),
@@ -133,22 +133,11 @@ pub(crate) struct Several {
     sent_ms: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Part {
     key: Key,
-    stage: Stage,
-}
-
-/// How far a part has come.
-#[derive(Debug)]
-enum Stage {
-    /// Home has not answered.
-    Joining,
-    /// It has something to send, which waits for its turn.
-    Ready(Outgoing),
-    Open,
     /// It has sent all it will.
-    Ended,
+    has_ended: bool,
 }
 
 #[derive(Debug)]
@@ -184,7 +173,7 @@ impl Several {
                 expires_s: if parts.is_empty() { expires_s } else { u64::MAX },
                 opening: Opening::default(),
             };
-            parts.push(Part { key: fanout.subscribe(subscription, now_ms, out), stage: Stage::Joining });
+            parts.push(Part { key: fanout.subscribe(subscription, now_ms, out), has_ended: false });
         }
         let (opening, is_fresh) = (Some(opening), last_event_id.is_none());
         Several { parts, places, framing, opening, is_fresh, turn: 0, flight: Flight::None, sent_ms: now_ms }
@@ -196,12 +185,12 @@ impl Several {
             Flight::Landed => return Next::Close,
             // Asked all the same: a part may have been cut.
             Flight::Head | Flight::Part(_) | Flight::Farewell => {
-                let cut = self.parts.iter().any(|part| !part.has_ended() && fanout.is_closed(part.key));
+                let cut = self.parts.iter().any(|part| !part.has_ended && fanout.is_closed(part.key));
                 return if cut { Next::Close } else { Next::Wait };
             }
         }
         if self.opening.is_some() {
-            return self.open(fanout, waker, now_ms);
+            return self.open(fanout, waker);
         }
         let (count, first) = (self.parts.len(), self.turn);
         for number in (first..first + count).map(|n| n % count) {
@@ -217,23 +206,21 @@ impl Several {
     }
 
     /// Begins the response once all parts have joined.
-    fn open(&mut self, fanout: &mut Fanout, waker: &Waker, now_ms: u64) -> Next {
-        for part in &mut self.parts {
-            if !matches!(part.stage, Stage::Joining) {
-                continue;
-            }
-            match fanout.next(part.key, waker, now_ms) {
-                Next::Wait => {}
-                Next::Close => return Next::Close,
-                Next::Send(outgoing) if outgoing.ends == Some(Ends::Refused) => {
+    fn open(&mut self, fanout: &mut Fanout, waker: &Waker) -> Next {
+        let mut all_joined = true;
+        for part in &self.parts {
+            match fanout.joined(part.key, waker) {
+                Joined::Yes => {}
+                Joined::NotYet => all_joined = false,
+                Joined::Closed => return Next::Close,
+                Joined::Refused => {
                     self.flight = Flight::Farewell;
                     let refusal = self.opening.take().unwrap_or_default().refusal;
                     return Next::Send(refusal.into());
                 }
-                Next::Send(outgoing) => part.stage = Stage::Ready(outgoing),
             }
         }
-        if self.parts.iter().any(|part| matches!(part.stage, Stage::Joining)) {
+        if !all_joined {
             return Next::Wait;
         }
         if self.is_fresh {
@@ -254,40 +241,39 @@ impl Several {
         now_ms: u64,
         out: &mut Vec<Post>,
     ) -> Next {
+        let Part { key, has_ended } = self.parts[number];
+        if has_ended {
+            return Next::Wait;
+        }
         loop {
-            let part = &mut self.parts[number];
-            let outgoing = match std::mem::replace(&mut part.stage, Stage::Open) {
-                Stage::Ended => {
-                    part.stage = Stage::Ended;
-                    return Next::Wait;
-                }
-                Stage::Ready(outgoing) => outgoing,
-                Stage::Joining | Stage::Open => match fanout.next(part.key, waker, now_ms) {
-                    Next::Send(outgoing) => outgoing,
-                    next => return next,
-                },
+            let outgoing = match fanout.next(key, waker, now_ms) {
+                Next::Send(outgoing) => outgoing,
+                next => return next,
             };
             let text = outgoing.buffers.concat();
             if let Some(ends) = outgoing.ends {
-                part.stage = Stage::Ended;
-                fanout.sent(part.key, now_ms, out);
+                let others_ended =
+                    self.parts.iter().enumerate().all(|(other, part)| other == number || part.has_ended);
                 // What all have coming is sent before the last word.
-                if ends == Ends::Flushed && !self.parts.iter().all(Part::has_ended) {
+                if ends == Ends::Flushed && !others_ended {
+                    self.parts[number].has_ended = true;
+                    fanout.sent(key, now_ms, out);
                     return Next::Wait;
                 }
+                // Until it is sent this part is sending, and the sweep cuts a client that does not take it.
                 self.flight = Flight::Farewell;
                 return Next::Send(self.framing.farewell(&String::from_utf8_lossy(&text)).into());
             }
             let is_heartbeat = outgoing.events == 0 && Framing::Plain.heartbeat() == text;
             if text.is_empty() || (is_heartbeat && !fanout.is_long_ago(self.sent_ms, now_ms)) {
                 // It had only joined, or is quiet while others are not.
-                fanout.sent(part.key, now_ms, out);
+                fanout.sent(key, now_ms, out);
                 continue;
             }
             let mut body = Vec::with_capacity(text.len() + 256);
             self.places.write(number, &text, &mut body);
             let mut framed = Vec::with_capacity(3);
-            self.framing.frame([Bytes::from(body)], &mut framed);
+            self.framing.frame([fanout.share(body)], &mut framed);
             self.flight = Flight::Part(number);
             return Next::Send(Outgoing { buffers: framed.into(), ..outgoing });
         }
@@ -303,11 +289,5 @@ impl Several {
             }
             Flight::None | Flight::Head => Flight::None,
         };
-    }
-}
-
-impl Part {
-    fn has_ended(&self) -> bool {
-        matches!(self.stage, Stage::Ended)
     }
 }

@@ -67,12 +67,17 @@ impl World {
         let shards = random.usize(1..=4);
         let has_paths = random.bool();
         let epoch = Epoch::at(1_000_000 + seed);
-        let may_forget = !has_paths && random.u8(0..5) == 0;
+        let may_forget = random.u8(0..5) == 0;
         let home_limits = HomeLimits {
             history_events_max: random.choice([0, 5, 40, 1000]).unwrap(),
             history_bytes_max: random.choice([2_000, 1 << 20]).unwrap(),
             history_age_max_ms: random.choice([300, 1 << 40]).unwrap(),
-            topics_max: if may_forget { 1 } else { 100 },
+            topics_max: match (may_forget, has_paths) {
+                (false, _) => 100,
+                (true, false) => 1,
+                // With those above them: some have room, and not all.
+                (true, true) => random.usize(6..=12),
+            },
             page_frames_max: random.choice([1, 3, 1000]).unwrap(),
         };
         let fanout_limits = FanoutLimits {
@@ -478,6 +483,8 @@ fn the_simulation_finds_each_bug_that_is_put_in() {
         Canary::Fanout(Fault::TrimUntold),
         Canary::Fanout(Fault::JoinWithoutSeal),
         Canary::Fanout(Fault::ForgottenWake),
+        Canary::Fanout(Fault::OwnIdLeftLast),
+        Canary::Fanout(Fault::LeaveWithOtherChannel),
         Canary::EarlyHead,
     ] {
         let found = (0..400).find(|seed| run(*seed, canary).is_err());

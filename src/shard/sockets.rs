@@ -5,28 +5,54 @@
 //! connection's to send.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, RawFd};
 
-use nix::sys::socket::{MsgFlags, send, sendmsg};
+use nix::sys::socket::{MsgFlags, Shutdown, send, sendmsg, shutdown};
 use smallvec::SmallVec;
 use tokio_uring::net::TcpStream;
 
 use crate::shard::subscriber::Outgoing;
 use crate::shard::wire::skip;
 
-/// The sockets of a shard's subscribers, by the subscriber's index: 4 bytes each, side by side.
+/// The sockets of a shard.
 #[derive(Debug, Default)]
-pub(super) struct Sockets(RefCell<Vec<RawFd>>);
+pub(crate) struct Sockets {
+    /// All that are open.
+    open: RefCell<HashSet<RawFd>>,
+    /// Those of subscribers, by the subscriber's index: 4 bytes each, side by side.
+    by_subscriber: RefCell<Vec<RawFd>>,
+}
 
 /// No descriptor: the subscriber has none yet, or no longer, or is one of several on its socket.
 const NONE: RawFd = -1;
 
 impl Sockets {
+    /// Notes a connection's socket, until [`Sockets::closes`].
+    pub(super) fn opens(&self, stream: &TcpStream) {
+        self.open.borrow_mut().insert(stream.as_raw_fd());
+    }
+
+    /// The socket is about to be closed: its number will be another's.
+    pub(super) fn closes(&self, stream: &TcpStream) {
+        self.open.borrow_mut().remove(&stream.as_raw_fd());
+    }
+
+    /// Ends what is under way on every socket, so that their tasks end. Returns whether any is open.
+    pub(crate) fn shut_all(&self) -> bool {
+        let open = self.open.borrow();
+        for socket in open.iter() {
+            // One whose peer is gone is as good.
+            let _ = shutdown(*socket, Shutdown::Both);
+        }
+        !open.is_empty()
+    }
+
     /// Lends the subscriber's socket, until [`Sockets::leave`]: which must come before it is closed, because
     /// its number is then another's.
     pub(super) fn enter(&self, index: u32, stream: &TcpStream) {
-        let mut sockets = self.0.borrow_mut();
+        let mut sockets = self.by_subscriber.borrow_mut();
         let index = index as usize;
         if sockets.len() <= index {
             sockets.resize(index + 1, NONE);
@@ -35,14 +61,14 @@ impl Sockets {
     }
 
     pub(super) fn leave(&self, index: u32) {
-        if let Some(socket) = self.0.borrow_mut().get_mut(index as usize) {
+        if let Some(socket) = self.by_subscriber.borrow_mut().get_mut(index as usize) {
             *socket = NONE;
         }
     }
 
     /// Sends what the kernel has room for, and takes that off the front of `outgoing`; returns how many bytes that was.
     pub(super) fn send(&self, index: u32, outgoing: &mut Outgoing) -> usize {
-        let socket = self.0.borrow().get(index as usize).copied().unwrap_or(NONE);
+        let socket = self.by_subscriber.borrow().get(index as usize).copied().unwrap_or(NONE);
         if socket == NONE {
             return 0;
         }

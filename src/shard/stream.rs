@@ -130,6 +130,7 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
         }
         // What is still under way in the kernel ends with this, and frees its buffers and the descriptor.
         let _ = stream.shutdown(Shutdown::Both);
+        shard.sockets.closes(&stream);
         tracing::debug!(shard = shard.id, clients = shard.stats().clients.value(), "stream ends");
         if let Some(key) = feed.single() {
             shard.sockets.leave(key.index);

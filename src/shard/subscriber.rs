@@ -309,6 +309,11 @@ impl Subscriber {
         }
     }
 
+    /// Whether there was no room for its topics.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.ending.as_ref().is_some_and(|ending| ending.ends == Ends::Refused)
+    }
+
     /// Whether it only waits for its topic.
     pub(crate) fn is_idle(&self) -> bool {
         matches!(self.stage, Stage::Live(_)) && !self.is_sending()

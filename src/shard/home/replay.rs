@@ -16,12 +16,12 @@ const PAGE_BYTES_MAX: usize = 64 << 10;
 /// And so many frames: a page's handles (32 bytes each here, 16 more in the kernel's list) are what a
 /// replaying subscriber holds of its own, 6 KiB at most, and the pages of one turn stay about a millisecond.
 pub(crate) const PAGE_FRAMES_MAX: usize = 128;
-/// Events that are looked at for one page of several topics, whether these have them or not: about 50 us.
+/// Events that are looked at for one page of several topics, whether these have them or not: some 100 us.
 const PAGE_LOOKS_MAX: usize = 4096;
 /// Events with a publisher's own id that are looked at, the newest first, to find one of several topics: about 1 ms.
 const OWN_ID_LOOKS_MAX: usize = 16_384;
 
-/// The places of a selection's topics.
+/// The places of a selection's topics, in order.
 type Keys = SmallVec<[u32; 4]>;
 
 impl Home {
@@ -114,7 +114,7 @@ impl Home {
             true => self.epoch.place_at(id, self.shard),
             false => {
                 let own = || self.latest_use(topics, id).or_else(|| self.lost_use(topics, id));
-                self.epoch.sequence(id).or_else(own)
+                own().or_else(|| self.epoch.sequence(id))
             }
         };
         match place.filter(|place| *place <= self.sequence) {
@@ -156,7 +156,7 @@ impl Home {
     /// The frame of this event, if its topic is one of these or below one of them, and has it still.
     fn frame_of(&self, topics: &Keys, topic: u32, sequence: Sequence) -> Option<&Bytes> {
         let frame = self.topics.get(topic as usize)?.history.frame(sequence)?;
-        self.with_parents(topic).any(|above| topics.contains(&above)).then_some(frame)
+        self.with_parents(topic).any(|above| topics.binary_search(&above).is_ok()).then_some(frame)
     }
 
     /// A frame whose last line says the event's place, whatever id its publisher gave it.
@@ -165,12 +165,12 @@ impl Home {
         text.extend_from_slice(frame.strip_suffix(b"\n").unwrap_or(frame));
         self.epoch.write_line(sequence, &mut text);
         text.push(b'\n');
-        text.into()
+        self.memory.share(text)
     }
 
     /// The newest event of these topics and those below that has this publisher's own id.
     fn latest_use(&self, topics: &Keys, id: &str) -> Option<Sequence> {
-        let named = self.by_age.iter().rev().filter(|aged| aged.own_id).take(OWN_ID_LOOKS_MAX);
+        let named = self.own_by_age.iter().rev().take(OWN_ID_LOOKS_MAX);
         let mut found = named.filter(|aged| {
             self.frame_of(topics, aged.topic, aged.sequence).is_some()
                 && self.topics[aged.topic as usize].history.own_id(aged.sequence) == Some(id)
@@ -218,11 +218,14 @@ impl Home {
         let mut keys = Keys::new();
         for topic in selection.topics() {
             let key = self.find_or_insert(topic)?;
-            // One found first may make room for one inserted later: listed, it is looked for again.
+            // Or it would be the first to make room for the next.
+            self.touch(key);
             keys.push(key);
         }
         let known = |(topic, key): (_, &u32)| self.names.get(topic) == Some(key);
-        selection.topics().iter().zip(&keys).all(known).then_some(keys)
+        let all_known = selection.topics().iter().zip(&keys).all(known);
+        keys.sort_unstable();
+        all_known.then_some(keys)
     }
 
     fn admit(&mut self, topics: &Keys, from: ShardId) {

@@ -1,0 +1,342 @@
+use super::*;
+use crate::topic::TopicHasher;
+use jsonwebtoken::{EncodingKey, Header, encode};
+use serde_json::json;
+use smallvec::smallvec;
+
+const SECRET: &[u8] = b"sesame-of-forty-thieves-in-a-cave";
+const NOW_S: u64 = 1_700_000_000;
+
+fn signed_by(secret: &[u8], header: &Header, claims: &Value) -> String {
+    encode(header, claims, &EncodingKey::from_secret(secret)).unwrap()
+}
+
+fn signed(claims: &Value) -> String {
+    signed_by(SECRET, &Header::default(), claims)
+}
+
+fn good() -> Value {
+    json!({"exp": NOW_S + 60, "sub": "abcdef123"})
+}
+
+fn verify(token: &str) -> Result<Grant, AuthError> {
+    Keys::new(SECRET, None).verify(token, NOW_S)
+}
+
+fn topic(name: &str) -> Topic {
+    Topic::parse(name.as_bytes(), &TopicHasher::new()).unwrap()
+}
+
+/// base64url without padding.
+fn base64(bytes: &[u8]) -> String {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let bits = three.iter().fold(0_usize, |bits, byte| bits << 8 | usize::from(*byte))
+            << (8 * (3 - three.len()));
+        (0..=three.len()).for_each(|n| text.push(char::from(alphabet[bits >> (18 - 6 * n) & 63])));
+    }
+    text
+}
+
+/// A token with any header and payload, rightly signed with HS256.
+fn signed_text(header: &str, payload: &str) -> String {
+    let message = format!("{}.{}", base64(header.as_bytes()), base64(payload.as_bytes()));
+    let key = EncodingKey::from_secret(SECRET);
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256).unwrap();
+    format!("{message}.{signature}")
+}
+
+const HEADER: &str = r#"{"typ":"JWT","alg":"HS256"}"#;
+
+#[test]
+fn a_good_token_is_taken() {
+    let grant = Ok(Grant { subs: smallvec!["abcdef123".into()], expires_s: NOW_S + 60 });
+    assert_eq!(verify(&signed(&good())), grant);
+    assert_eq!(verify(&signed_text(HEADER, &good().to_string())), grant);
+    // A token as PyJWT makes it, with claims of no concern here.
+    let more =
+        json!({"exp": NOW_S + 60, "sub": "abcdef123", "aud": ["x"], "iss": "y", "iat": 1, "n": {"a": []}});
+    assert_eq!(verify(&signed(&more)), grant);
+}
+
+#[test]
+fn a_known_token_of_another_maker_is_taken() {
+    // Appendix A.1 of RFC 7515 has its times in whole seconds, and line ends in its JSON.
+    let key = [
+        3, 35, 53, 75, 43, 15, 165, 188, 131, 126, 6, 101, 119, 123, 166, 143, 90, 179, 40, 230, 240, 84,
+        201, 40, 169, 15, 132, 178, 210, 80, 46, 191, 211, 251, 90, 146, 210, 6, 71, 239, 150, 138, 180, 195,
+        119, 98, 61, 34, 61, 46, 33, 114, 5, 46, 79, 8, 192, 205, 154, 245, 103, 208, 128, 163,
+    ];
+    let token = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.\
+                 eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.\
+                 dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+    let keys = Keys::new(&key, None);
+    assert_eq!(keys.verify(token, 1_300_819_379), Ok(Grant { subs: smallvec![], expires_s: 1_300_819_380 }));
+    assert_eq!(keys.verify(token, 1_300_819_380), Err(AuthError::Expired));
+}
+
+#[test]
+fn a_forged_token_is_refused() {
+    let token = signed(&good());
+    let parts: Vec<&str> = token.split('.').collect();
+    let (header, payload, signature) = (parts[0], parts[1], parts[2]);
+    let other = base64(json!({"exp": NOW_S + 9999, "sub": "abcdef123"}).to_string().as_bytes());
+    let with_header = |header: &str| format!("{}.{payload}.{signature}", base64(header.as_bytes()));
+    let signed_with = |algorithm| signed_by(SECRET, &Header::new(algorithm), &good());
+    let mut flipped = signature.to_owned();
+    flipped.replace_range(..1, if signature.starts_with('A') { "B" } else { "A" });
+    for (token, error) in [
+        (signed_by(b"another secret", &Header::default(), &good()), AuthError::Signature),
+        (signed_by(b"", &Header::default(), &good()), AuthError::Signature),
+        (format!("{header}.{other}.{signature}"), AuthError::Signature),
+        (format!("{header}.{payload}.{flipped}"), AuthError::Signature),
+        (format!("{header}.{payload}."), AuthError::Signature),
+        (format!("{header}.{payload}.{}", &signature[..20]), AuthError::Signature),
+        (with_header(r#"{"alg":"HS256"}"#), AuthError::Signature),
+        (with_header(r#"{"alg":"none"}"#), AuthError::Algorithm),
+        (format!("{}.{payload}.", base64(br#"{"alg":"none"}"#)), AuthError::Algorithm),
+        (with_header(r#"{"alg":"None"}"#), AuthError::Algorithm),
+        (with_header(r#"{"alg":"hs256"}"#), AuthError::Algorithm),
+        (with_header(r#"{"alg":"RS256"}"#), AuthError::Algorithm),
+        (with_header(r#"{"alg":"ES256"}"#), AuthError::Algorithm),
+        (with_header(r#"{"alg":5}"#), AuthError::Malformed),
+        (with_header(r#"{"typ":"JWT"}"#), AuthError::Algorithm),
+        (with_header("[]"), AuthError::Algorithm),
+        (with_header("alg: HS256"), AuthError::Malformed),
+        (signed_text(r#"{"alg":"none"}"#, &good().to_string()), AuthError::Algorithm),
+        (signed_with(Algorithm::HS384), AuthError::Algorithm),
+        (signed_with(Algorithm::HS512), AuthError::Algorithm),
+        (signed_text(r#"{"alg":"HS256","crit":["exp"]}"#, &good().to_string()), AuthError::Critical),
+        (signed_text(r#"{"alg":"HS256","crit":[]}"#, &good().to_string()), AuthError::Critical),
+    ] {
+        assert_eq!(verify(&token), Err(error), "{token}");
+    }
+}
+
+#[test]
+fn what_is_no_token_is_refused() {
+    let token = signed(&good());
+    for bad in [
+        String::new(),
+        ".".into(),
+        "..".into(),
+        "...".into(),
+        "abc".into(),
+        "a.b".into(),
+        "é.é.é".into(),
+        token.replacen('.', "..", 1),
+        token.replacen('.', "", 1),
+        format!("{token}."),
+        format!(".{token}"),
+        format!("{token}.x"),
+        format!("{token}="),
+        format!("{token} "),
+        format!(" {token}"),
+        format!("{token}+/"),
+        signed_text(HEADER, ""),
+        signed_text(HEADER, "[]"),
+        signed_text(HEADER, &format!("[{},null,\"abcdef123\"]", NOW_S + 60)),
+        signed_text(HEADER, "7"),
+        signed_text(HEADER, "{\"exp\":"),
+        signed_text(HEADER, &format!("{{\"exp\":1,\"exp\":{}}}", NOW_S + 60)),
+    ] {
+        assert_eq!(verify(&bad), Err(AuthError::Malformed), "{bad}");
+    }
+}
+
+#[test]
+fn a_token_past_8_kib_is_refused_unread() {
+    let padded = |bytes: usize| {
+        signed_by(SECRET, &Header::default(), &json!({"exp": NOW_S + 60, "pad": "x".repeat(bytes)}))
+    };
+    assert!(verify(&padded(6000)).is_ok());
+    assert_eq!(verify(&padded(6800)), Err(AuthError::TooLong));
+    assert_eq!(verify(&"x".repeat(TOKEN_BYTES_MAX)), Err(AuthError::Malformed));
+    assert_eq!(verify(&"x".repeat(TOKEN_BYTES_MAX + 1)), Err(AuthError::TooLong));
+}
+
+#[test]
+fn times_are_kept_to_the_second() {
+    let exp = AuthError::Time { claim: "exp" };
+    let nbf = AuthError::Time { claim: "nbf" };
+    for (claims, expected) in [
+        (json!({}), Err(AuthError::NoExpiry)),
+        (json!({"sub": "abcdef123"}), Err(AuthError::NoExpiry)),
+        (json!({"exp": null}), Err(exp)),
+        (json!({"exp": (NOW_S + 60).to_string()}), Err(exp)),
+        (json!({"exp": -1}), Err(exp)),
+        (json!({"exp": (NOW_S + 60) as f64}), Err(exp)),
+        (json!({"exp": 1e300}), Err(exp)),
+        (json!({"exp": true}), Err(exp)),
+        (json!({"exp": 0}), Err(AuthError::Expired)),
+        (json!({"exp": NOW_S - 1}), Err(AuthError::Expired)),
+        (json!({"exp": NOW_S}), Err(AuthError::Expired)),
+        (json!({"exp": NOW_S + 1}), Ok(NOW_S + 1)),
+        (json!({"exp": u64::MAX}), Ok(u64::MAX)),
+        (json!({"exp": NOW_S + 60, "nbf": NOW_S}), Ok(NOW_S + 60)),
+        (json!({"exp": NOW_S + 60, "nbf": NOW_S + 1}), Err(AuthError::NotYet)),
+        (json!({"exp": NOW_S + 60, "nbf": 1.5}), Err(nbf)),
+        (json!({"exp": NOW_S + 60, "nbf": "0"}), Err(nbf)),
+        (json!({"exp": NOW_S + 60, "nbf": null}), Err(nbf)),
+        (json!({"exp": NOW_S + 60, "nbf": -1}), Err(nbf)),
+    ] {
+        assert_eq!(verify(&signed(&claims)).map(|grant| grant.expires_s), expected, "{claims}");
+    }
+    // Written as a number past u64, which JSON readers make a float.
+    let beyond = signed_text(HEADER, r#"{"exp":18446744073709551616}"#);
+    assert_eq!(verify(&beyond), Err(exp));
+}
+
+#[test]
+fn a_token_covers_the_topic_it_names_and_no_other() {
+    for (sub, covered) in [
+        (Some(json!("abcdefk123")), true),
+        (Some(json!("ABCdefK123")), true),
+        (Some(json!("abcdefk1234")), false),
+        (Some(json!("abcdefk12")), false),
+        (Some(json!("abcdef\u{212a}123")), false),
+        (Some(json!(" abcdefk123")), false),
+        (Some(json!("*")), true),
+        (Some(json!("**")), false),
+        (Some(json!("abcdefk*")), false),
+        (Some(json!("")), false),
+        (None, false),
+    ] {
+        let mut claims = json!({"exp": NOW_S + 60});
+        if let Some(sub) = &sub {
+            claims["sub"] = sub.clone();
+        }
+        assert_eq!(verify(&signed(&claims)).unwrap().covers(&topic("AbcdefK123")), covered, "{sub:?}");
+    }
+    for sub in [json!(12_345_678), json!(null), json!(true)] {
+        let claims = json!({"exp": NOW_S + 60, "sub": sub});
+        assert_eq!(verify(&signed(&claims)), Err(AuthError::Subject), "{claims}");
+    }
+    // The library itself stumbles over these.
+    for sub in [json!(["abcdefk123"]), json!({"abcdefk123": 1})] {
+        let claims = json!({"exp": NOW_S + 60, "sub": sub});
+        assert!(verify(&signed(&claims)).is_err(), "{claims}");
+    }
+}
+
+fn grant(claims: Value) -> Result<Grant, AuthError> {
+    let mut claims = claims;
+    claims["exp"] = json!(NOW_S + 60);
+    verify(&signed(&claims))
+}
+
+#[test]
+fn a_token_covers_the_paths_below_what_it_names_by_segments_and_in_the_very_case() {
+    let hasher = TopicHasher::new();
+    let path = |path: &str| {
+        let segments: Vec<_> = path.split('/').map(|segment| Cow::Borrowed(segment.as_bytes())).collect();
+        Topic::parse_path(&segments, &hasher).unwrap()
+    };
+    for (sub, topic, covered) in [
+        ("pets", "pets", true),
+        ("pets", "pets/dogs", true),
+        ("pets", "pets/dogs/Corgi", true),
+        ("pets/dogs", "pets/dogs/Corgi", true),
+        ("pets/dogs", "pets", false),
+        ("pets/dogs", "pets/cats", false),
+        ("pets/dogs", "dogs", false),
+        ("pets", "petshop", false),
+        ("pet", "pets", false),
+        ("Pets", "pets", false),
+        ("pets", "Pets/dogs", false),
+        ("pets/", "pets/dogs", false),
+        ("/pets", "pets", false),
+        ("pets/*", "pets/dogs", false),
+        ("", "pets", false),
+        ("*", "pets/dogs", true),
+    ] {
+        assert_eq!(grant(json!({"sub": sub})).unwrap().covers(&path(topic)), covered, "{sub} {topic}");
+    }
+    for (sub, covered) in [("*", true), ("", false), ("/", false), ("pets", false)] {
+        assert_eq!(grant(json!({"sub": sub})).unwrap().covers(&Topic::everything(&hasher)), covered);
+    }
+}
+
+#[test]
+fn a_token_covers_each_of_its_topics_and_its_sub() {
+    let listed = grant(json!({"sub": "abcdef123", "topics": ["abcdef124", "ABCDEF125"]})).unwrap();
+    for (name, covered) in
+        [("abcdef123", true), ("abcdef124", true), ("abcdef125", true), ("abcdef126", false)]
+    {
+        assert_eq!(listed.covers(&topic(name)), covered, "{name}");
+    }
+    assert!(grant(json!({"topics": ["*"]})).unwrap().covers(&topic("abcdef123")));
+    assert!(!grant(json!({"topics": []})).unwrap().covers(&topic("abcdef123")));
+    for bad in [json!("abcdef123"), json!({"a": 1}), json!(7), json!(null), json!(["abcdef123", 7])] {
+        assert_eq!(grant(json!({"sub": "abcdef123", "topics": bad})), Err(AuthError::Topics));
+    }
+    let topics = |count: usize| grant(json!({"topics": vec!["abcdef123"; count]}));
+    assert!(topics(64).is_ok());
+    assert_eq!(topics(65), Err(AuthError::TooManyTopics));
+}
+
+#[test]
+fn while_secrets_rotate_both_are_taken_and_no_third() {
+    let keys = Keys::new(b"new", Some(SECRET));
+    let by = |secret| keys.verify(&signed_by(secret, &Header::default(), &good()), NOW_S).map(|_| ());
+    assert_eq!(by(b"new"), Ok(()));
+    assert_eq!(by(SECRET), Ok(()));
+    assert_eq!(by(b"third"), Err(AuthError::Signature));
+    let old = signed(&json!({"exp": NOW_S}));
+    assert_eq!(keys.verify(&old, NOW_S), Err(AuthError::Expired));
+    assert_eq!(Keys::new(b"new", None).verify(&signed(&good()), NOW_S), Err(AuthError::Signature));
+}
+
+#[test]
+fn the_token_is_found_in_the_query_then_the_header_then_the_cookie() {
+    let found = |query: Option<&'static str>, header: Option<&'static str>, cookie: Option<&'static str>| {
+        let cookie = cookie.map(|cookie| (cookie.as_bytes(), "esper_token"));
+        token(query.map(Cow::Borrowed), header.map(str::as_bytes), cookie).map(Cow::into_owned)
+    };
+    let (header, cookie) = (Some("Bearer h"), Some("esper_token=c"));
+    for (query, header, cookie, expected) in [
+        (Some("q"), header, cookie, "q"),
+        (None, header, cookie, "h"),
+        (Some(""), header, cookie, "h"),
+        (None, None, cookie, "c"),
+        (None, Some("Basic dTpw"), cookie, "c"),
+        (None, Some("Bearer "), cookie, "c"),
+        (None, Some("bEARER   h "), None, "h"),
+        (None, None, Some("a=b; esper_token=c; esper_token=d"), "c"),
+        (None, None, Some("a=esper_token=x;esper_token=\"c\""), "c"),
+        (None, None, Some("xesper_token=x; esper_tokens=y; esper_token=; esper_token=c==;"), "c=="),
+    ] {
+        assert_eq!(found(query, header, cookie), Ok(expected.into()), "{query:?} {header:?} {cookie:?}");
+    }
+    for (header, cookie) in [
+        (None, None),
+        (Some(""), Some("")),
+        (Some("Bearer"), Some("esper_token")),
+        (Some("Bearerh"), Some("Esper_Token=c")),
+        (Some("Bearer\th"), Some("esper_token = c")),
+        (Some("Basic h"), Some("=;=")),
+    ] {
+        assert_eq!(found(None, header, cookie), Err(AuthError::Missing), "{header:?} {cookie:?}");
+    }
+    assert_eq!(token(None, Some(b"Bearer \xff"), None), Err(AuthError::Malformed));
+    assert_eq!(token(None, None, Some((b"t=\xff", "t"))), Err(AuthError::Malformed));
+}
+
+#[test]
+fn no_print_shows_a_secret_or_a_token() {
+    let keys = Keys::new(SECRET, Some(b"previous"));
+    assert_eq!(format!("{keys:?}"), "Keys { .. }");
+    assert!(!format!("{keys:#?}").contains("115"), "the secret's bytes");
+    let token = signed_by(b"wrong", &Header::default(), &good());
+    for error in [
+        keys.verify(&token, NOW_S).unwrap_err(),
+        keys.verify(&signed(&good()), NOW_S + 60).unwrap_err(),
+        keys.verify(&token[1..], NOW_S).unwrap_err(),
+        keys.verify(&token.replace('.', "!"), NOW_S).unwrap_err(),
+    ] {
+        let print = format!("{error} {error:?}");
+        assert!(!print.contains('\n'));
+        assert!(!token.split('.').any(|part| print.contains(&part[1..6])), "{print}");
+    }
+}

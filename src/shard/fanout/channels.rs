@@ -1,0 +1,134 @@
+//! The logs of a shard, by what they take of a home.
+
+use std::ops::{Index, IndexMut};
+use std::sync::Arc;
+
+use slab::Slab;
+use smallvec::SmallVec;
+
+use crate::memory::Memory;
+use crate::shard::log::Log;
+use crate::shard::message::ShardId;
+use crate::shard::selection::{Selection, SelectionMap};
+use crate::topic::{Topic, TopicMap};
+
+/// Every channel of a shard, by a number that it keeps.
+#[derive(Debug, Default)]
+pub(super) struct Channels {
+    slots: Slab<Channel>,
+    by_selection: SelectionMap<u32>,
+    /// The channels that a topic's events are for.
+    by_topic: TopicMap<SmallVec<[u32; 2]>>,
+}
+
+/// The log of a selection, and who reads it.
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) selection: Selection,
+    pub(super) log: Log,
+    pub(super) subscribers: u32,
+    /// Those with nothing to send, sent to when the next block is sealed.
+    pub(super) idle: Vec<u32>,
+    /// Whether it gained something this turn.
+    pub(super) gained: bool,
+}
+
+impl Channels {
+    /// The selection's channel.
+    pub(super) fn find_or_insert(&mut self, selection: &Selection, memory: &Arc<Memory>) -> u32 {
+        if let Some(&key) = self.by_selection.get(selection) {
+            return key;
+        }
+        // At most one per subscriber and home, far below 2^32.
+        let key = self.slots.insert(Channel {
+            selection: selection.clone(),
+            log: Log::new(Arc::clone(memory)),
+            subscribers: 0,
+            idle: Vec::new(),
+            gained: false,
+        }) as u32;
+        for topic in selection.topics() {
+            self.by_topic.entry(topic.clone()).or_default().push(key);
+        }
+        self.by_selection.insert(selection.clone(), key);
+        key
+    }
+
+    /// Forgets a channel; returns what it took, and the topics of its home that no other channel takes.
+    pub(super) fn remove(&mut self, key: u32) -> (Selection, Vec<Topic>) {
+        let Channel { selection, .. } = self.slots.remove(key as usize);
+        self.by_selection.remove(&selection);
+        let mut left = Vec::new();
+        for topic in selection.topics() {
+            let Some(channels) = self.by_topic.get_mut(topic) else { continue };
+            channels.retain(|channel| *channel != key);
+            // Everything is a topic of every home.
+            let is_at_home = |key: &u32| self.slots[*key as usize].selection.home() == selection.home();
+            if !channels.iter().any(is_at_home) {
+                left.push(topic.clone());
+            }
+            if channels.is_empty() {
+                self.by_topic.remove(topic);
+            }
+        }
+        (selection, left)
+    }
+
+    /// Runs `each` for every channel that takes this topic of this home.
+    pub(super) fn taking(&mut self, topic: &Topic, home: ShardId, mut each: impl FnMut(u32, &mut Channel)) {
+        for &key in self.by_topic.get(topic).into_iter().flatten() {
+            let channel = &mut self.slots[key as usize];
+            if channel.selection.home() == home {
+                each(key, channel);
+            }
+        }
+    }
+
+    pub(super) fn get(&self, key: u32) -> Option<&Channel> {
+        self.slots.get(key as usize)
+    }
+
+    pub(super) fn get_mut(&mut self, key: u32) -> Option<&mut Channel> {
+        self.slots.get_mut(key as usize)
+    }
+
+    /// Bytes of all logs.
+    #[cfg(test)]
+    pub(super) fn log_bytes(&self) -> usize {
+        self.slots.iter().map(|(_, channel)| channel.log.bytes()).sum()
+    }
+}
+
+impl Index<u32> for Channels {
+    type Output = Channel;
+
+    fn index(&self, key: u32) -> &Channel {
+        &self.slots[key as usize]
+    }
+}
+
+impl IndexMut<u32> for Channels {
+    fn index_mut(&mut self, key: u32) -> &mut Channel {
+        &mut self.slots[key as usize]
+    }
+}
+
+impl Channel {
+    /// Lists a subscriber among the idle, unless it is there. `place` may be out of date: the list is taken
+    /// away whole when a block comes, and nobody visits its members to tell them.
+    pub(super) fn list_idle(&mut self, index: u32, place: &mut u32) {
+        if self.idle.get(*place as usize) != Some(&index) {
+            *place = self.idle.len() as u32;
+            self.idle.push(index);
+        }
+    }
+
+    /// Takes a subscriber off the list; returns who has its place now.
+    pub(super) fn unlist_idle(&mut self, index: u32, place: u32) -> Option<u32> {
+        if self.idle.get(place as usize) != Some(&index) {
+            return None;
+        }
+        self.idle.swap_remove(place as usize);
+        self.idle.get(place as usize).copied()
+    }
+}
