@@ -1,6 +1,7 @@
 //! The real nginx and HAProxy in front, with the configurations of deploy/.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -141,6 +142,89 @@ fn a_stream_that_no_instance_can_serve_is_closed_without_an_answer() {
         let hasty = replace(config, timeout, &timeout.replace("60s", "200ms"));
         let proxy = start(&hasty, [stuck.local_addr().unwrap(); 2]);
         assert_eq!(subscribe(&proxy), "");
+    }
+}
+
+#[test]
+fn what_shows_the_broker_from_inside_is_not_for_the_public() {
+    let server = Server::start(&[]);
+    for proxy in [nginx(NGINX, [server.address; 2]), haproxy(HAPROXY, [server.address; 2])] {
+        for path in ["/admin", "/admin/", "/admin/status.json", "/%61dmin/events", "/metrics", "/stat%73"] {
+            let answer = Answer::parse(&exchange(proxy.address, "GET", path, &[], ""));
+            assert_eq!(answer.status, 404, "{path}");
+        }
+        assert_eq!(Answer::parse(&exchange(proxy.address, "GET", "/healthz", &[], "")).status, 200);
+    }
+}
+
+#[test]
+fn each_configuration_says_where_a_client_is_behind_what_it_says_itself() {
+    type Start = fn(&str, [SocketAddr; 2]) -> Proxy;
+    for (start, config) in
+        [(nginx as Start, NGINX), (nginx, NGINX_INSTANCES), (haproxy, HAPROXY), (haproxy, HAPROXY_INSTANCES)]
+    {
+        let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = start(config, [upstream.local_addr().unwrap(); 2]);
+        let client = TcpStream::connect(proxy.address).unwrap();
+        let fields = "Host: x\r\nX-Forwarded-For: 192.0.2.1\r\n";
+        write!(&client, "GET /subscribe/forwarded1 HTTP/1.1\r\n{fields}\r\n").unwrap();
+        upstream.set_nonblocking(true).unwrap();
+        let head = eventually("the request comes through", || {
+            let (connection, _) = upstream.accept().ok()?;
+            connection.set_read_timeout(Some(PATIENCE)).unwrap();
+            let lines = BufReader::new(&connection).lines().map_while(Result::ok);
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            // HAProxy looks whether somebody is there.
+            write!(&connection, "HTTP/1.0 200 OK\r\n\r\n").unwrap();
+            head.first()?.contains("forwarded1").then_some(head)
+        });
+        let lines = head.iter().map(|line| line.to_ascii_lowercase());
+        let values = lines.filter_map(|line| Some(line.strip_prefix("x-forwarded-for: ")?.to_owned()));
+        let forwarded = values.collect::<Vec<_>>().join(", ");
+        assert_eq!(forwarded, "192.0.2.1, 127.0.0.1");
+    }
+}
+
+#[test]
+fn several_topics_come_through_one_proxy_and_are_refused_where_they_belong_to_several_instances() {
+    type Start = fn(&str, [SocketAddr; 2]) -> Proxy;
+    for (start, one, several) in
+        [(nginx as Start, NGINX, NGINX_INSTANCES), (haproxy, HAPROXY, HAPROXY_INSTANCES)]
+    {
+        let server = Server::start(&[]);
+        let proxy = start(one, [server.address; 2]);
+        let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", proxy.address);
+        for path in ["/subscribe?topic=several1&topic=several2", "/subscribe/?topic=several1&topic=several2"]
+        {
+            let mut stream = Stream::send(proxy.address, &get(path));
+            for topic in ["several1", "several2"] {
+                assert_eq!(proxy.publish(topic, &format!("data: {topic}")).status, 200);
+                assert_eq!(stream.event().data, topic);
+            }
+        }
+        let proxy = start(several, [server.address; 2]);
+        for path in ["/subscribe?topic=several1", "/subscribe/?topic=several1", "/subscribe", "/subscribe/"] {
+            let answer = Answer::parse(&exchange(proxy.address, "GET", path, &[], ""));
+            assert_eq!(
+                (answer.status, answer.field("Access-Control-Allow-Origin")),
+                (400, Some("*")),
+                "{path}"
+            );
+            assert!(answer.body.contains("open a stream for each"), "{answer:?}");
+        }
+    }
+}
+
+#[test]
+fn a_tree_of_topics_belongs_to_one_instance() {
+    let servers = [Server::start(&["--namespaces"]), Server::start(&["--namespaces"])];
+    let addresses = [servers[0].address, servers[1].address];
+    for proxy in [nginx(NGINX_INSTANCES, addresses), haproxy(HAPROXY_INSTANCES, addresses)] {
+        for n in 0..10 {
+            let mut parent = proxy.subscribe(&format!("tree{n}"), "");
+            assert_eq!(proxy.publish(&format!("tree{n}/below/it"), &format!("data: {n}")).status, 200);
+            assert_eq!(parent.event().data, n.to_string());
+        }
     }
 }
 

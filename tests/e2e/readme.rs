@@ -1,6 +1,6 @@
 //! What the documents say: the README's commands are run as they stand there, and files around the code are held to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -56,6 +56,35 @@ fn the_walk_through_prints_what_the_readme_shows() {
 }
 
 #[test]
+fn with_namespaces_a_parent_and_a_stream_of_several_topics_get_what_the_readme_publishes() {
+    let server = Server::start(&["--namespaces"]);
+    let address = server.address.to_string();
+    let here = |name: &str| block(name).replace("127.0.0.1:3000", &address);
+
+    let streams = [Background::start(&here("subscribe-namespace")), Background::start(&here("several"))];
+    eventually("both are subscribed", || (server.stats()["clients"] == 2).then_some(()));
+    assert_eq!(without_ms(&bash(&here("publish-namespace"), &[])), r#"{"id":"RUN-1","events":1}"#);
+    let [parent, several] = streams.map(|stream| {
+        let got = eventually("curl prints the event", || {
+            Some(stream.printed()).filter(|printed| printed.ends_with("\n\n"))
+        });
+        without_ms(&got)
+    });
+    assert_eq!(parent, "event:new-dog\ndata:Corgi\nid:RUN-1\n\n");
+    // A position: which CPUs are in it depends on where the topics are.
+    let position = several.strip_prefix("event:new-dog\ndata:Corgi\nid:RUN-").expect("a position");
+    assert!(position.contains(".1"), "{several}");
+}
+
+/// That example is compiled and run, as a doctest.
+#[test]
+fn the_readme_embeds_as_the_page_of_the_crate_does() {
+    let lines = include_str!("../../src/lib.rs").lines().map_while(|line| line.strip_prefix("//!"));
+    let page: String = lines.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect();
+    assert!(page.contains(&format!("```\n{}", block("embed"))), "{page}");
+}
+
+#[test]
 fn a_token_made_in_a_shell_publishes_and_subscribes() {
     let script = format!(
         "{}\nprintf '%s %s' \"$ESPER_SUBSCRIBER_SECRET\" \"$ESPER_PUBLISHER_SECRET\"",
@@ -78,6 +107,11 @@ fn a_token_made_in_a_shell_publishes_and_subscribes() {
     assert_eq!((head.status, head.field("Content-Type")), (200, Some("text/event-stream")));
     // One made for the one side is none for the other.
     assert_eq!(server.post(&path.replace("subscribe", "publish"), "data: x").status, 401);
+
+    let token = bash(&format!("{}\n{}", block("token"), block("admin-token")), &variables);
+    let with_token = |path: &str| format!("{path}?token={}", token.trim());
+    assert_eq!(server.get(&with_token("/admin/status.json")).status, 200);
+    assert_eq!(server.post(&with_token("/publish/abcdef123"), "data: x").status, 403);
 }
 
 /// Name, value's name and default of every flag, as `--help` and docs/flags.md have them.
@@ -131,9 +165,15 @@ fn the_readme_names_flags_that_are_there_with_their_defaults() {
 fn every_file_that_the_documents_link_to_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut links = 0;
-    for document in
-        ["README.md", "PERFORMANCE.md", "docs/deploy.md", "docs/flags.md", "docs/http.md", "docs/metrics.md"]
-    {
+    for document in [
+        "README.md",
+        "PERFORMANCE.md",
+        "docs/deploy.md",
+        "docs/flags.md",
+        "docs/http.md",
+        "docs/metrics.md",
+        "docs/sseserver.md",
+    ] {
         let text = std::fs::read_to_string(root.join(document)).unwrap();
         let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
         for (target, _) in targets.filter(|(target, _)| !target.starts_with("http")) {
@@ -143,6 +183,29 @@ fn every_file_that_the_documents_link_to_is_there() {
         }
     }
     assert!(links > 10, "{links} links");
+}
+
+#[test]
+fn docs_http_md_has_the_lines_that_a_bad_topic_is_refused_with() {
+    let (plain, spaces) = (Server::start(&[]), Server::start(&["--namespaces"]));
+    let long = "x".repeat(65);
+    let many: String = (0..65).map(|n| format!("&topic=t{n}")).collect();
+    let sent: BTreeSet<String> = [
+        plain.get("/subscribe/short"),
+        plain.get("/subscribe/two%20words"),
+        spaces.get("/subscribe/1/2/3/4/5/6/7/8/9"),
+        spaces.get(&format!("/subscribe/{long}")),
+        spaces.get("/subscribe/two%20words"),
+        spaces.get("/subscribe/pets/.."),
+        spaces.post("/publish/", "data: x"),
+        spaces.get("/subscribe/pets?topic=time"),
+        spaces.get(&format!("/subscribe?{many}")),
+    ]
+    .into_iter()
+    .map(|answer| format!("| {} | `{}` |", answer.status, answer.body.trim_end()))
+    .collect();
+    let lines = include_str!("../../docs/http.md").lines().filter(|line| line.starts_with("| 400 | `"));
+    assert_eq!(sent, lines.map(str::to_owned).collect());
 }
 
 /// Docker refuses a profile that is no JSON only when somebody starts a container.
