@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde_json::{Value, json};
 use smallvec::smallvec;
 
+use crate::budget::Budget;
 use crate::clock::unix_s;
 use crate::shard::mailbox::Doors;
 use crate::shard::message::{Message, ShardId, Ticket, ToFanout};
@@ -22,8 +23,12 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const PAGE_STREAMS_MAX: usize = 200;
 /// Requests that wait to be answered; more are refused.
 const REQUESTS_MAX: usize = 16;
+/// Bytes of answers under way: a few of the longest.
+const ANSWERS_BYTES_MAX: usize = 32 << 20;
 /// How often it looks whether it is to end, while it waits for a shard.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// What a list may take for each stream in it, at 300 bytes for a usual one: those with many long names are left out.
+const BYTES_PER_STREAM: usize = 600;
 /// A shard that is busy for longer is left out.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -48,12 +53,19 @@ pub(crate) struct Desk {
     sender: Sender<Request>,
     receiver: Receiver<Request>,
     is_closed: AtomicBool,
+    /// What answers may hold that are not sent yet.
+    answers: Arc<Budget>,
 }
 
 impl Default for Desk {
     fn default() -> Self {
         let (sender, receiver) = bounded(REQUESTS_MAX);
-        Desk { sender, receiver, is_closed: false.into() }
+        Desk {
+            sender,
+            receiver,
+            is_closed: false.into(),
+            answers: Budget::new(ANSWERS_BYTES_MAX, usize::MAX),
+        }
     }
 }
 
@@ -86,8 +98,10 @@ pub(crate) fn run(shared: &Shared, doors: &Doors) {
         match shared.admin.receiver.recv_deadline(due) {
             Ok(Request::Status { topic, streams_max, ticket }) => {
                 let body = admin.status(topic.as_deref(), streams_max).to_string().into_bytes();
+                // Until its client has taken it: it would else be held for each that asks and does not read.
+                let answer = shared.admin.answers.take(body.len()).map(|charge| (body, charge));
                 if let Some(door) = doors.get(usize::from(ticket.shard)) {
-                    door.post(Message::Json(ticket, body));
+                    door.post(Message::Json(ticket, answer));
                 }
             }
             Ok(Request::Wake) | Err(RecvTimeoutError::Timeout) => {}
@@ -132,6 +146,15 @@ impl Admin<'_> {
         let (Found { mut streams, total }, is_complete) = self.survey(topic, streams_max);
         streams.sort_by_key(|stream| stream.visitor.since_s);
         streams.truncate(streams_max);
+        let mut room = BYTES_PER_STREAM * streams_max.max(PAGE_STREAMS_MAX);
+        streams.retain(|stream| {
+            // Its names are there twice, and may be 8 KB.
+            let names = stream.topics.iter().map(|topic| 2 * topic.name().len() + 16).sum::<usize>();
+            let bytes = 256 + names;
+            let fits = bytes <= room;
+            room = room.saturating_sub(bytes);
+            fits
+        });
         let stats = self.shared.stats.json();
         json!({
             "node": self.node,

@@ -122,7 +122,7 @@ pub struct Blocks {
 impl Blocks {
     /// With so many subscribers, and this frame to gain.
     pub fn new(frame: Bytes, subscribers: usize) -> Self {
-        Blocks { log: Log::new(Memory::new(usize::MAX)), frame, subscribers }
+        Blocks { log: Log::new(Memory::new(usize::MAX), false), frame, subscribers }
     }
 
     /// Joins `frames` frames into a block, sends it to each subscriber, and forgets it; returns the bytes
@@ -152,7 +152,7 @@ pub struct Reading {
 impl Reading {
     /// Of `frames` frames.
     pub fn new(frame: &Bytes, frames: usize) -> Self {
-        let mut log = Log::new(Memory::new(usize::MAX));
+        let mut log = Log::new(Memory::new(usize::MAX), false);
         let cursor = log.attach();
         (0..frames).for_each(|_| log.gain(frame.clone(), 1, 0, 0));
         log.seal();

@@ -36,6 +36,11 @@ impl Memory {
         self.bytes_max
     }
 
+    /// Past three quarters of the limit.
+    pub(crate) fn is_filling(&self) -> bool {
+        self.bytes() / 3 > self.bytes_max / 4
+    }
+
     /// Past the limit: whatever can give way does.
     pub(crate) fn is_over(&self) -> bool {
         self.bytes() > self.bytes_max

@@ -9,7 +9,7 @@ use super::{BodyLength, HttpLimits, Refusal, Status, Version};
 /// The header fields that mean something here. What decides about a request is there at most once.
 #[derive(Default)]
 pub(super) struct Fields<'h> {
-    host: Option<&'h [u8]>,
+    pub(super) host: Option<&'h [u8]>,
     length: Option<&'h [u8]>,
     coding: Option<&'h [u8]>,
     coding_twice: bool,

@@ -74,6 +74,8 @@ pub(crate) struct Head {
     pub(crate) last_event_id: Option<Bytes>,
     /// `User-Agent`, the first where it was sent several times
     pub(crate) user_agent: Option<Bytes>,
+    /// `Host`
+    pub(crate) host: Option<Bytes>,
     /// `X-Forwarded-For`, joined by commas where it was sent several times
     pub(crate) forwarded_for: Option<Bytes>,
 }
@@ -126,6 +128,7 @@ impl Head {
             cookie: share(fields.cookie),
             last_event_id: share(fields.last_event_id),
             user_agent: share(fields.user_agent),
+            host: share(fields.host),
             forwarded_for: match &fields.forwarded_for[..] {
                 [] => None,
                 [one] => share(Some(one)),

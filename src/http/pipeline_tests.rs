@@ -178,6 +178,7 @@ fn sent() -> impl Strategy<Value = Sent> {
                 cookie: cookie.0,
                 last_event_id: last_event_id.0,
                 user_agent: agent.0,
+                host: Some(Bytes::from_static(b"h:1")),
                 forwarded_for: forwarded.0,
             },
             body,

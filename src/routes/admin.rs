@@ -1,5 +1,7 @@
 //! The admin page and what feeds it.
 
+use std::net::IpAddr;
+
 use super::{Action, READ, allow, not_found, verify_insider};
 use crate::http::{Head, Refusal, Status, target};
 use crate::shared::Access;
@@ -40,14 +42,39 @@ pub(super) fn route(head: &Head, path: &[&[u8]], access: &Access, now_s: u64) ->
     match path {
         [] | [b""] => allow(head, &READ, || action(AdminAction::Page)),
         [b"status.json"] => allow(head, &READ, || {
+            check_name(head, access)?;
             verify_insider(head, access, now_s)?;
             action(status(&head.query)?)
         }),
         [b"events"] => allow(head, &READ, || {
+            check_name(head, access)?;
             action(AdminAction::Events { expires_s: verify_insider(head, access, now_s)? })
         }),
         _ => Err(not_found()),
     }
+}
+
+/// Without a secret, the name a page was loaded under is all that tells this server's own from one whose name was
+/// pointed at this address since: that page would be of one origin with the data, and read it.
+fn check_name(head: &Head, access: &Access) -> Result<(), Refusal> {
+    if access.publisher.is_some() || head.host.as_deref().is_none_or(is_fixed_name) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Status::Forbidden,
+        "without a secret the admin page is for an address or localhost; set ESPER_PUBLISHER_SECRET to use a name",
+    ))
+}
+
+/// An address or `localhost`, with or without a port: nobody can point these elsewhere.
+fn is_fixed_name(host: &[u8]) -> bool {
+    let Ok(host) = str::from_utf8(host) else { return false };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
 }
 
 fn status(query: &[u8]) -> Result<AdminAction, Refusal> {
@@ -66,4 +93,21 @@ fn status(query: &[u8]) -> Result<AdminAction, Refusal> {
 fn count(text: &str) -> Option<usize> {
     let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())??;
     (number <= CONNECTIONS_MAX).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_nobody_can_point_elsewhere_are_fixed() {
+        for host in ["localhost", "LOCALHOST:3000", "127.0.0.1", "10.0.0.1:80", "[::1]", "[::1]:3000"] {
+            assert!(is_fixed_name(host.as_bytes()), "{host}");
+        }
+        for host in
+            ["evil.example", "evil.example:3000", "localhost.evil.example", "", "127.0.0.1.evil.example"]
+        {
+            assert!(!is_fixed_name(host.as_bytes()), "{host}");
+        }
+    }
 }

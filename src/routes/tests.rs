@@ -36,6 +36,7 @@ fn head(method: Method, target: &str) -> Head {
         cookie: None,
         last_event_id: None,
         user_agent: None,
+        host: None,
         forwarded_for: None,
     }
 }

@@ -295,6 +295,9 @@ impl<'c> Connection<'c> {
             Ok(Action::Methods(methods)) => Answer::Methods(methods),
             Err(refusal) => Answer::Refused(refusal),
         };
+        // Scrapers are no browsers: no page needs it, and any page could ask for it from within a network.
+        let is_shared = !matches!(answer, Answer::Metrics(_) | Answer::Page(_));
+        let request = Request { is_shared, ..request };
         if !has_body {
             self.push(request, answer);
         } else if head.expect_continue {

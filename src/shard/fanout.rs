@@ -4,6 +4,7 @@
 //! Like [`Home`](crate::shard::home::Home) it decides and says what to post; connections ask it what to send.
 
 mod channels;
+mod limits;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,12 +23,16 @@ use crate::shard::subscriber::{Next, Opening, Outgoing, Reached, Stage, Subscrib
 use crate::shard::wire::{Framing, retry_field};
 use crate::topic::Topic;
 
+pub(crate) use limits::FanoutLimits;
+
 /// Work of sends for one channel before the next has its turn.
 const CHANNEL_WORK_PER_TURN: usize = 64;
 /// A send of so many bytes takes about as long again as one of few: 3 us.
 const SEND_BYTES_OF_WORK: usize = 16 << 10;
 /// A trim by force goes this much below the limit, so that it is not needed for every block.
 const TRIM_SLACK: usize = 8;
+/// The part of the lag that a stream of several may have while memory fills.
+const PART_SHARE: usize = 16;
 /// The time for a send while too much memory is held.
 const SEND_TIMEOUT_OVER_MS: u64 = 1000;
 /// Emptied lists of idle subscribers kept for the next block, so that a turn allocates none.
@@ -35,25 +40,6 @@ const SPARE_LISTS_MAX: usize = 64;
 
 /// What a stream says before it ends because its token did; EventSource dispatches an event only with data.
 const EXPIRED: &str = "event:expired\ndata:token expired\n\n";
-
-/// How subscribers are treated.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FanoutLimits {
-    /// Bytes a subscriber may be behind: the size of a log on one shard.
-    pub(crate) lag_bytes_max: usize,
-    /// What ids begin with; none when there are no ids.
-    pub(crate) epoch: Option<Epoch>,
-    /// Skips a slow subscriber forward instead of closing it.
-    pub(crate) skip_slow: bool,
-    /// A comment after so long without anything else; 0 for none.
-    pub(crate) heartbeat_ms: u64,
-    /// A send that takes longer ends the connection.
-    pub(crate) send_timeout_ms: u64,
-    /// When closed subscribers are told to come back, in milliseconds, drawn at random from here...
-    pub(crate) retry_min_ms: u64,
-    /// ...to here.
-    pub(crate) retry_max_ms: u64,
-}
 
 /// What a subscriber asks for.
 #[derive(Debug)]
@@ -277,7 +263,9 @@ impl Fanout {
                         let frames = match self.limits.epoch {
                             Some(epoch) if channel.selection.is_part() && !leaves_ids => with_our_ids
                                 .get_or_insert_with(|| {
-                                    positions::with_our_ids(&frames, epoch, last + 1 - u64::from(count))
+                                    let text =
+                                        positions::with_our_ids(&frames, epoch, last + 1 - u64::from(count));
+                                    self.memory.share(text)
                                 })
                                 .clone(),
                             _ => frames.clone(),
@@ -454,8 +442,12 @@ impl Fanout {
                 self.ready.push_back(list);
             }
         }
-        let Channel { log, .. } = &self.channels[key];
-        let lag_bytes_max = self.limits.lag_bytes_max;
+        let Channel { log, selection, .. } = &self.channels[key];
+        let lag_bytes_max = match selection.is_part() && self.memory.is_filling() {
+            // Its log is often one client's alone: before all histories give way to it, it has a sixteenth.
+            true => self.limits.lag_bytes_max / PART_SHARE,
+            false => self.limits.lag_bytes_max,
+        };
         if log.bytes() > lag_bytes_max {
             self.trim(key, lag_bytes_max - lag_bytes_max / TRIM_SLACK);
         }
@@ -490,12 +482,6 @@ impl Fanout {
 
 fn home(to: ShardId, message: ToHome) -> Post {
     Post { to, message: Message::Home(message) }
-}
-
-impl FanoutLimits {
-    fn retry_ms(&self, random: &mut fastrand::Rng) -> u64 {
-        random.u64(self.retry_min_ms..=self.retry_max_ms.max(self.retry_min_ms))
-    }
 }
 
 #[cfg(test)]

@@ -38,8 +38,8 @@ pub(crate) enum Message {
     Fanout(ToFanout),
     /// From a home shard to the connection whose publish it ordered.
     Answer(Ticket, Result<Published, PublishError>),
-    /// The answer to a request that was looked up elsewhere.
-    Json(Ticket, Vec<u8>),
+    /// The answer to a request that was looked up elsewhere, with room for it; none when there was no room.
+    Json(Ticket, Option<(Vec<u8>, Charge)>),
     /// Which streams are open?
     Survey(Survey),
     /// From the server to every shard.

@@ -46,6 +46,7 @@ use tokio::sync::Notify;
 use crate::arena::{Arena, Key};
 use crate::clock::{Date, unix_s};
 use crate::config::SlowPolicy;
+use crate::http::Refusal;
 use crate::shard::fanout::{Fanout, FanoutLimits};
 use crate::shard::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
 use crate::shard::mailbox::{Doors, Inside, Mailbox};
@@ -174,7 +175,11 @@ impl Shard {
             }
             Message::Fanout(message) => return self.fanout.borrow_mut().handle(message),
             Message::Answer(ticket, result) => self.answer(ticket, Answer::Published(result)),
-            Message::Json(ticket, body) => self.answer(ticket, Answer::Json(body)),
+            Message::Json(ticket, Some((body, charge))) => self.answer(ticket, Answer::Status(body, charge)),
+            Message::Json(ticket, None) => {
+                let refusal = Refusal::unavailable("too many ask for the status at once; ask again later");
+                self.answer(ticket, Answer::Refused(refusal));
+            }
             Message::Survey(survey) => self.walks.borrow_mut().push(Walk::new(survey)),
             Message::Control(control) => self.control(control),
         }

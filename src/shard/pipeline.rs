@@ -6,7 +6,9 @@ use std::collections::VecDeque;
 use std::task::Waker;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
+use crate::budget::Charge;
 use crate::event_id::{Epoch, EventId};
 use crate::http::{self, Context, Cors, Refusal, Status, Version};
 use crate::shard::message::{PublishError, Published};
@@ -35,6 +37,8 @@ pub(crate) struct Encoding<'a> {
 pub(crate) enum Answer {
     Published(Result<Published, PublishError>),
     Json(Vec<u8>),
+    /// JSON too, which is charged until it is sent.
+    Status(Vec<u8>, Charge),
     /// For a scraper.
     Metrics(String),
     /// The admin page.
@@ -100,6 +104,11 @@ impl Pipeline {
             inner.taken += 1;
             taken.closes = answer.encode(&request, encoding, out);
             taken.refused += u64::from(answer.is_refusal());
+            if let Answer::Status(_, charge) = answer {
+                taken.charges.push(charge);
+                // One at a time: they are long.
+                break;
+            }
         }
         taken
     }
@@ -131,6 +140,8 @@ impl Pipeline {
 pub(crate) struct Taken {
     pub(crate) refused: u64,
     pub(crate) closes: bool,
+    /// To be given back when all is sent.
+    pub(crate) charges: SmallVec<[Charge; 1]>,
 }
 
 impl Answer {
@@ -150,7 +161,7 @@ impl Answer {
             Answer::Published(Err(error)) => {
                 Refusal::unavailable(error.to_string()).encode(&cx, out);
             }
-            Answer::Json(body) => http::encode(Status::Ok, JSON, body, &cx, out),
+            Answer::Json(body) | Answer::Status(body, _) => http::encode(Status::Ok, JSON, body, &cx, out),
             Answer::Metrics(text) => {
                 http::encode(Status::Ok, crate::metrics::CONTENT_TYPE, text.as_bytes(), &cx, out)
             }

@@ -10,9 +10,14 @@ use memchr::memmem;
 use crate::event_id::{Epoch, Sequence};
 use crate::shard::message::ShardId;
 
+/// An event of so many bytes is shared and not copied, which takes two buffers more.
+const SHARED_BYTES_MIN: usize = 4 << 10;
+/// The kernel takes 1024 buffers in one call (IOV_MAX); what is past this is copied.
+const PIECES_MAX: usize = 512;
+
 /// The frames in `frames`, of which the first is the event `first`, each with its place as its last line, whatever id
 /// its publisher gave it.
-pub(super) fn with_our_ids(frames: &Bytes, epoch: Epoch, first: Sequence) -> Bytes {
+pub(super) fn with_our_ids(frames: &Bytes, epoch: Epoch, first: Sequence) -> Vec<u8> {
     let mut text = Vec::with_capacity(frames.len() + 64);
     for (lines, sequence) in frames_of(frames).zip(first..) {
         text.extend_from_slice(lines);
@@ -21,7 +26,7 @@ pub(super) fn with_our_ids(frames: &Bytes, epoch: Epoch, first: Sequence) -> Byt
         }
         text.push(b'\n');
     }
-    text.into()
+    text
 }
 
 /// How far a stream has come at each home it takes something of.
@@ -51,21 +56,53 @@ impl Places {
     }
 
     /// Appends what is sent of part number `part`, with positions for ids.
-    pub(super) fn write(&mut self, part: usize, text: &[u8], out: &mut Vec<u8>) {
-        let Some(epoch) = self.epoch else { return out.extend_from_slice(text) };
+    pub(super) fn write(&mut self, part: usize, text: &Bytes, out: &mut Pieces) {
+        let Some(epoch) = self.epoch else { return out.push(text, text) };
         for lines in frames_of(text) {
             match place_in(lines, epoch) {
                 Some((before, place)) => {
                     self.set(part, place);
-                    out.extend_from_slice(before);
-                    out.extend_from_slice(b"id:");
-                    epoch.write_position(self.places.iter().copied(), out);
-                    out.push(b'\n');
+                    out.push(text, before);
+                    out.own.extend_from_slice(b"id:");
+                    epoch.write_position(self.places.iter().copied(), &mut out.own);
+                    out.own.push(b'\n');
                 }
-                None => out.extend_from_slice(lines),
+                None => out.push(text, lines),
             }
-            out.push(b'\n');
+            out.own.push(b'\n');
         }
+    }
+}
+
+/// What one stream is sent: bytes of its own, and large events that it shares with others.
+#[derive(Debug, Default)]
+pub(super) struct Pieces {
+    ended: Vec<Piece>,
+    own: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Own(Vec<u8>),
+    Shared(Bytes),
+}
+
+impl Pieces {
+    /// Appends a part of `text`.
+    fn push(&mut self, text: &Bytes, part: &[u8]) {
+        if part.len() < SHARED_BYTES_MIN || self.ended.len() >= PIECES_MAX {
+            return self.own.extend_from_slice(part);
+        }
+        self.ended.push(Piece::Own(std::mem::take(&mut self.own)));
+        self.ended.push(Piece::Shared(text.slice_ref(part)));
+    }
+
+    /// All of it; `share` counts what is its own.
+    pub(super) fn into_buffers(self, share: impl Fn(Vec<u8>) -> Bytes) -> impl Iterator<Item = Bytes> {
+        self.ended.into_iter().chain([Piece::Own(self.own)]).filter_map(move |piece| match piece {
+            Piece::Own(own) => (!own.is_empty()).then(|| share(own)),
+            Piece::Shared(shared) => Some(shared),
+        })
     }
 }
 
@@ -98,24 +135,31 @@ mod tests {
     fn every_event_says_its_place_whatever_id_its_publisher_gave_it() {
         let frames = Bytes::from_static(b"data:a\nid:7-4\n\nid:own\ndata:b\n\ndata:c\nid:7-9\n\n");
         let text = with_our_ids(&frames, Epoch::at(EPOCH), 4);
-        assert_eq!(text, "data:a\nid:7-4\n\nid:own\ndata:b\nid:7-5\n\ndata:c\nid:7-9\nid:7-6\n\n");
+        assert_eq!(
+            str::from_utf8(&text).unwrap(),
+            "data:a\nid:7-4\n\nid:own\ndata:b\nid:7-5\n\ndata:c\nid:7-9\nid:7-6\n\n"
+        );
     }
 
     #[test]
     fn an_id_on_the_wire_names_the_place_at_each_home() {
         let mut places = Places::new(Some(Epoch::at(EPOCH)), [0, 2].into_iter(), Some("7-2.5"));
         places.set(0, 3);
-        let mut out = Vec::new();
-        places.write(1, b"data:a\nid:7-8\n\n:\n\nevent:gap\ndata:{}\n\n", &mut out);
-        places.write(0, b"data:b\nid:7-4\n\n", &mut out);
-        let text = String::from_utf8(out).unwrap();
+        let mut out = Pieces::default();
+        places.write(1, &Bytes::from_static(b"data:a\nid:7-8\n\n:\n\nevent:gap\ndata:{}\n\n"), &mut out);
+        places.write(0, &Bytes::from_static(b"data:b\nid:7-4\n\n"), &mut out);
+        let text = String::from_utf8(out.own).unwrap();
         assert_eq!(text, "data:a\nid:7-0.3-2.8\n\n:\n\nevent:gap\ndata:{}\n\ndata:b\nid:7-0.4-2.8\n\n");
     }
 
     #[test]
     fn without_history_nothing_is_changed() {
-        let mut out = Vec::new();
-        Places::new(None, [0].into_iter(), None).write(0, b"data:a\nid:7-8\n\n", &mut out);
-        assert_eq!(out, b"data:a\nid:7-8\n\n");
+        let mut out = Pieces::default();
+        Places::new(None, [0].into_iter(), None).write(
+            0,
+            &Bytes::from_static(b"data:a\nid:7-8\n\n"),
+            &mut out,
+        );
+        assert_eq!(out.own, b"data:a\nid:7-8\n\n");
     }
 }

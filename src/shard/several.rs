@@ -5,12 +5,13 @@
 
 use std::task::Waker;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::arena::Key;
 use crate::shard::fanout::{Fanout, Joined, Subscription};
 use crate::shard::message::Post;
-use crate::shard::positions::Places;
+use crate::shard::positions::{Pieces, Places};
 use crate::shard::selection::Selection;
 use crate::shard::subscriber::{Ends, Next, Opening, Outgoing};
 use crate::shard::visitors::Subscribers;
@@ -250,7 +251,6 @@ impl Several {
                 Next::Send(outgoing) => outgoing,
                 next => return next,
             };
-            let text = outgoing.buffers.concat();
             if let Some(ends) = outgoing.ends {
                 let others_ended =
                     self.parts.iter().enumerate().all(|(other, part)| other == number || part.has_ended);
@@ -262,18 +262,22 @@ impl Several {
                 }
                 // Until it is sent this part is sending, and the sweep cuts a client that does not take it.
                 self.flight = Flight::Farewell;
-                return Next::Send(self.framing.farewell(&String::from_utf8_lossy(&text)).into());
+                return Next::Send(
+                    self.framing.farewell(&String::from_utf8_lossy(&outgoing.buffers.concat())).into(),
+                );
             }
-            let is_heartbeat = outgoing.events == 0 && Framing::Plain.heartbeat() == text;
-            if text.is_empty() || (is_heartbeat && !fanout.is_long_ago(self.sent_ms, now_ms)) {
+            let is_heartbeat = outgoing.events == 0 && outgoing.buffers[..] == [Framing::Plain.heartbeat()];
+            if outgoing.buffers.iter().all(Bytes::is_empty)
+                || (is_heartbeat && !fanout.is_long_ago(self.sent_ms, now_ms))
+            {
                 // It had only joined, or is quiet while others are not.
                 fanout.sent(key, now_ms, out);
                 continue;
             }
-            let mut body = Vec::with_capacity(text.len() + 256);
-            self.places.write(number, &text, &mut body);
+            let mut pieces = Pieces::default();
+            outgoing.buffers.iter().for_each(|buffer| self.places.write(number, buffer, &mut pieces));
             let mut framed = Vec::with_capacity(3);
-            self.framing.frame([fanout.share(body)], &mut framed);
+            self.framing.frame(pieces.into_buffers(|own| fanout.share(own)), &mut framed);
             self.flight = Flight::Part(number);
             return Next::Send(Outgoing { buffers: framed.into(), ..outgoing });
         }

@@ -25,6 +25,8 @@ pub(super) struct Channels {
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) selection: Selection,
+    /// Where it stands among the channels of each of its topics: thousands may share one, and leave at once.
+    places: Box<[u32]>,
     pub(super) log: Log,
     pub(super) subscribers: u32,
     /// Those with nothing to send, sent to when the next block is sealed.
@@ -40,28 +42,36 @@ impl Channels {
             return key;
         }
         // At most one per subscriber and home, far below 2^32.
-        let key = self.slots.insert(Channel {
+        let key = self.slots.vacant_key() as u32;
+        let mut places = Vec::with_capacity(selection.topics().len());
+        for topic in selection.topics() {
+            let channels = self.by_topic.entry(topic.clone()).or_default();
+            places.push(channels.len() as u32);
+            channels.push(key);
+        }
+        self.slots.insert(Channel {
             selection: selection.clone(),
-            log: Log::new(Arc::clone(memory)),
+            places: places.into(),
+            log: Log::new(Arc::clone(memory), selection.is_part()),
             subscribers: 0,
             idle: Vec::new(),
             gained: false,
-        }) as u32;
-        for topic in selection.topics() {
-            self.by_topic.entry(topic.clone()).or_default().push(key);
-        }
+        });
         self.by_selection.insert(selection.clone(), key);
         key
     }
 
     /// Forgets a channel; returns what it took, and the topics of its home that no other channel takes.
     pub(super) fn remove(&mut self, key: u32) -> (Selection, Vec<Topic>) {
-        let Channel { selection, .. } = self.slots.remove(key as usize);
+        let Channel { selection, places, .. } = self.slots.remove(key as usize);
         self.by_selection.remove(&selection);
         let mut left = Vec::new();
-        for topic in selection.topics() {
+        for (topic, &place) in selection.topics().iter().zip(&places) {
             let Some(channels) = self.by_topic.get_mut(topic) else { continue };
-            channels.retain(|channel| *channel != key);
+            channels.swap_remove(place as usize);
+            if let Some(&moved) = channels.get(place as usize) {
+                self.slots[moved as usize].moves(topic, place);
+            }
             // Everything is a topic of every home.
             let is_at_home = |key: &u32| self.slots[*key as usize].selection.home() == selection.home();
             if !channels.iter().any(is_at_home) {
@@ -114,6 +124,13 @@ impl IndexMut<u32> for Channels {
 }
 
 impl Channel {
+    /// Its place among the channels of this topic is another.
+    fn moves(&mut self, topic: &Topic, place: u32) {
+        if let Some(number) = self.selection.topics().iter().position(|own| own == topic) {
+            self.places[number] = place;
+        }
+    }
+
     /// Lists a subscriber among the idle, unless it is there. `place` may be out of date: the list is taken
     /// away whole when a block comes, and nobody visits its members to tell them.
     pub(super) fn list_idle(&mut self, index: u32, place: &mut u32) {
