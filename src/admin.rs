@@ -12,6 +12,7 @@ use smallvec::smallvec;
 
 use crate::budget::Budget;
 use crate::clock::unix_s;
+use crate::http::Refusal;
 use crate::shard::mailbox::Doors;
 use crate::shard::message::{Message, ShardId, Ticket, ToFanout};
 use crate::shard::visitors::{Found, StreamStatus, Survey};
@@ -45,6 +46,11 @@ pub(crate) enum Request {
     },
     /// Look whether the desk is closed.
     Wake,
+}
+
+/// What is answered when too many ask, or their answers are not taken.
+pub(crate) fn busy() -> Refusal {
+    Refusal::unavailable("too many ask for the status at once; ask again later")
 }
 
 /// Where requests for the thread are left.
@@ -85,7 +91,7 @@ impl Desk {
 
 /// Answers until the desk is closed.
 pub(crate) fn run(shared: &Shared, doors: &Doors) {
-    let admin = Admin { shared, doors, node: node(), started_s: unix_s() };
+    let admin = Admin { shared, doors, node: node() };
     let mut due = Instant::now() + INTERVAL;
     while !shared.admin.is_closed.load(Ordering::Relaxed) {
         // First: a steady stream of requests would keep the pages waiting.
@@ -114,7 +120,6 @@ struct Admin<'a> {
     shared: &'a Shared,
     doors: &'a Doors,
     node: String,
-    started_s: u64,
 }
 
 impl Admin<'_> {
@@ -161,7 +166,7 @@ impl Admin<'_> {
             "status": if self.shared.draining.load(Ordering::Relaxed) { "draining" } else { "OK" },
             "version": env!("CARGO_PKG_VERSION"),
             "reported_at": unix_s(),
-            "startup_time": self.started_s,
+            "startup_time": self.shared.stats.started_s,
             "msgs_broadcast": stats["published"],
             "namespaces": self.shared.access.namespaces,
             "stats": stats,

@@ -124,7 +124,7 @@ impl Collector for Scrape {
         }
 
         let (gauge, held) = (MetricType::Gauge, memory.bytes() as u64);
-        let help = "Bytes of events held: for replay, for subscribers that are behind, and in sends.";
+        let help = "Bytes of events held: for replay, for subscribers that are behind, and in sends; without what an event costs beside them.";
         encoder.encode_descriptor("esper_held_bytes", help, None, gauge)?.encode_gauge(&signed(held))?;
         let (name, help) = ("esper_start_time_seconds", "When the server started, in Unix time.");
         encoder.encode_descriptor(name, help, None, gauge)?.encode_gauge(&signed(stats.started_s))?;

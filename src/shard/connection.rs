@@ -329,8 +329,7 @@ impl<'c> Connection<'c> {
         let number = self.pipeline.expect(request);
         let ticket = Ticket { shard: self.shard.id, connection: self.key, request: number };
         if !self.shard.shared.admin.leave(admin::Request::Status { topic, streams_max, ticket }) {
-            let refusal = Refusal::unavailable("too many ask for the status at once; ask again later");
-            self.pipeline.answer(number, Answer::Refused(refusal));
+            self.pipeline.answer(number, Answer::Refused(admin::busy()));
         }
         true
     }

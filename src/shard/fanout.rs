@@ -218,13 +218,13 @@ impl Fanout {
     }
 
     /// The newest event a subscriber was sent, or the place where home let it in.
-    pub(crate) fn place(&mut self, key: Key) -> Sequence {
-        self.subscribers.get_mut(key).map_or(0, |subscriber| subscriber.sent)
+    pub(crate) fn place(&self, key: Key) -> Sequence {
+        self.subscribers.get(key).map_or(0, |subscriber| subscriber.sent)
     }
 
     /// Whether a subscriber gets nothing more: it was cut.
-    pub(crate) fn is_closed(&mut self, key: Key) -> bool {
-        self.subscribers.get_mut(key).is_none_or(|subscriber| matches!(subscriber.stage, Stage::Closed))
+    pub(crate) fn is_closed(&self, key: Key) -> bool {
+        self.subscribers.get(key).is_none_or(|subscriber| matches!(subscriber.stage, Stage::Closed))
     }
 
     /// The connection of a subscriber is gone.

@@ -22,7 +22,7 @@ const SEND_BYTES_MAX: usize = 256 << 10;
 
 /// What one publish brings a part's log is shared from here on, and copied below: a copy of 4 KiB costs about as much as
 /// the block of its own.
-const SHARED_BYTES_MIN: usize = 4 << 10;
+pub(super) const SHARED_BYTES_MIN: usize = 4 << 10;
 
 /// The next block a subscriber has not been sent, counted from the log's first.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]

@@ -43,10 +43,10 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::admin;
 use crate::arena::{Arena, Key};
 use crate::clock::{Date, unix_s};
 use crate::config::SlowPolicy;
-use crate::http::Refusal;
 use crate::shard::fanout::{Fanout, FanoutLimits};
 use crate::shard::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
 use crate::shard::mailbox::{Doors, Inside, Mailbox};
@@ -176,10 +176,7 @@ impl Shard {
             Message::Fanout(message) => return self.fanout.borrow_mut().handle(message),
             Message::Answer(ticket, result) => self.answer(ticket, Answer::Published(result)),
             Message::Json(ticket, Some((body, charge))) => self.answer(ticket, Answer::Status(body, charge)),
-            Message::Json(ticket, None) => {
-                let refusal = Refusal::unavailable("too many ask for the status at once; ask again later");
-                self.answer(ticket, Answer::Refused(refusal));
-            }
+            Message::Json(ticket, None) => self.answer(ticket, Answer::Refused(admin::busy())),
             Message::Survey(survey) => self.walks.borrow_mut().push(Walk::new(survey)),
             Message::Control(control) => self.control(control),
         }

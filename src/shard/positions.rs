@@ -8,10 +8,9 @@ use bytes::Bytes;
 use memchr::memmem;
 
 use crate::event_id::{Epoch, Sequence};
+use crate::shard::log::SHARED_BYTES_MIN;
 use crate::shard::message::ShardId;
 
-/// An event of so many bytes is shared and not copied, which takes two buffers more.
-const SHARED_BYTES_MIN: usize = 4 << 10;
 /// The kernel takes 1024 buffers in one call (IOV_MAX); what is past this is copied.
 const PIECES_MAX: usize = 512;
 

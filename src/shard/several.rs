@@ -74,10 +74,7 @@ impl Feed {
 
     /// Its connection is gone.
     pub(crate) fn leave(&self, fanout: &mut Fanout, out: &mut Vec<Post>) {
-        match self {
-            Feed::Single(key) => fanout.leave(*key, out),
-            Feed::Several(several) => several.parts.iter().for_each(|part| fanout.leave(part.key, out)),
-        }
+        self.subscribers().into_iter().for_each(|key| fanout.leave(key, out));
     }
 
     /// All its subscribers.
@@ -85,14 +82,6 @@ impl Feed {
         match self {
             Feed::Single(key) => [*key].into(),
             Feed::Several(several) => several.parts.iter().map(|part| part.key).collect(),
-        }
-    }
-
-    /// The first of its subscribers.
-    pub(crate) fn first(&self) -> Option<Key> {
-        match self {
-            Feed::Single(key) => Some(*key),
-            Feed::Several(several) => several.parts.first().map(|part| part.key),
         }
     }
 

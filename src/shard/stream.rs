@@ -135,9 +135,7 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
         if let Some(key) = feed.single() {
             shard.sockets.leave(key.index);
         }
-        if let Some(first) = feed.first() {
-            shard.visitors.borrow_mut().leave(first);
-        }
+        shard.visitors.borrow_mut().leave(&feed.subscribers());
         shard.with_fanout(|fanout, _, out| feed.leave(fanout, out));
         shard.stats().clients.subtract(1);
         drop(open);

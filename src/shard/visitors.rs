@@ -103,8 +103,9 @@ impl Visitors {
         self.entries[index] = Some(Entry { visitor, subscribers });
     }
 
-    /// Forgets the stream with this first subscriber.
-    pub(crate) fn leave(&mut self, first: Key) {
+    /// Forgets the stream made of these subscribers.
+    pub(crate) fn leave(&mut self, subscribers: &[Key]) {
+        let Some(first) = subscribers.first() else { return };
         if let Some(entry) = self.entries.get_mut(first.index as usize) {
             *entry = None;
         }
@@ -227,12 +228,12 @@ mod tests {
         let agent =
             |key: Key| Arc::clone(&visitors.entries[key.index as usize].as_ref().unwrap().visitor.user_agent);
         assert!(Arc::ptr_eq(&agent(first), &agent(second)));
-        visitors.leave(first);
-        visitors.leave(second);
+        visitors.leave(&[first]);
+        visitors.leave(&[second]);
         for n in 0..2 * AGENTS_MAX {
             let key = keys.insert(());
             visitors.enter([key].into(), visitor(&format!("agent {n}")));
-            visitors.leave(key);
+            visitors.leave(&[key]);
         }
         assert!(visitors.agents.len() <= AGENTS_MAX && !visitors.agents.contains("a browser"));
     }

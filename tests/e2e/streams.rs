@@ -366,13 +366,18 @@ fn without_heartbeats_a_quiet_stream_gets_nothing_and_goes_on() {
 fn a_busy_stream_gets_no_heartbeat() {
     let server = Server::start(&["--heartbeat", "600ms"]);
     let mut stream = subscribe(&server);
-    let mut publisher = Publisher::new(&server);
+    check_no_heartbeat_while_busy(&server, &mut stream, TOPIC);
+}
+
+/// Publishes to `topic` for a while, so that `stream` is never quiet, and expects no comment on it.
+pub(crate) fn check_no_heartbeat_while_busy(server: &Server, stream: &mut Stream, topic: &str) {
+    let mut publisher = Publisher::new(server);
     let (mut comments, mut pauses) = (0, 0);
     let start = Instant::now();
     let mut quiet_since = Instant::now();
     while start.elapsed() < Duration::from_secs(2) {
         let began = Instant::now();
-        publisher.publish(TOPIC, "data: x").unwrap();
+        publisher.publish(topic, "data: x").unwrap();
         loop {
             let text = stream.read_some().unwrap();
             comments += text.matches(":\n\n").count();
