@@ -70,13 +70,13 @@ impl ServerBuilder {
     /// Lets only those subscribe who have a token (RFC 7519, HS256) signed with this; not empty, and at least
     /// 32 bytes, or it may be guessed.
     pub fn subscriber_secret(self, secret: impl Into<String>) -> Self {
-        self.secret(secret, |config, secret| config.auth.subscriber = Some(secret))
+        self.secret(secret, |config, secret| config.auth.subscriber.secret = Some(secret))
     }
 
     /// The same for publishing over HTTP, `/stats`, `/metrics` and the admin page's data. A
     /// [`Publisher`](crate::Publisher) needs no token.
     pub fn publisher_secret(self, secret: impl Into<String>) -> Self {
-        self.secret(secret, |config, secret| config.auth.publisher = Some(secret))
+        self.secret(secret, |config, secret| config.auth.publisher.secret = Some(secret))
     }
 
     /// Events kept for replay per topic, 1000 when it is not said; 0 turns replay off, and with it the ids
@@ -150,7 +150,7 @@ mod tests {
             assert_eq!(step(Server::builder()).config, expected, "step {index}");
         }
         let built = Server::builder().subscriber_secret("s").publisher_secret("s").config;
-        assert_eq!((built.auth.subscriber, built.auth.publisher), (Some(pair()), Some(pair())));
+        assert_eq!((built.auth.subscriber.secret, built.auth.publisher.secret), (Some(pair()), Some(pair())));
     }
 
     #[test]

@@ -36,11 +36,12 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> Result<(), Box<dyn Error>> {
     let stop = stop_signal().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let [subscribing, publishing] =
-        [&config.auth.subscriber, &config.auth.publisher].map(|secret| match secret {
-            Some(_) if config.auth.enabled => "with a token",
-            _ => "by anybody",
-        });
+    let [subscribing, publishing] = [&config.auth.subscriber, &config.auth.publisher].map(|signers| {
+        match config.auth.enabled && !signers.is_empty() {
+            true => "with a token",
+            false => "by anybody",
+        }
+    });
     let server = Server::start(config)?;
     tracing::info!(address = %server.address(), subscribing, publishing, "listening on http://{}", server.address());
     while !stop.load(Ordering::Relaxed) {
@@ -91,13 +92,13 @@ fn warn(config: &Config) {
     }
     let auth = &config.auth;
     for (role, secret) in [("SUBSCRIBER", &auth.subscriber), ("PUBLISHER", &auth.publisher)] {
-        if secret.as_ref().is_some_and(SecretPair::is_short) {
+        if secret.secret.as_ref().is_some_and(SecretPair::is_short) {
             tracing::warn!(
                 "ESPER_{role}_SECRET is shorter than 32 bytes and may be guessed; make one with: openssl rand -hex 32"
             );
         }
     }
-    if auth.enabled && auth.publisher.is_none() && !config.bind.is_loopback() {
+    if auth.enabled && auth.publisher.is_empty() && !config.bind.is_loopback() {
         tracing::warn!("****************************************************************");
         tracing::warn!("ANYBODY WHO REACHES {} CAN PUBLISH TO EVERY TOPIC", config.bind);
         tracing::warn!("set ESPER_PUBLISHER_SECRET, or say that it is meant with --no-auth");

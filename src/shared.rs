@@ -10,7 +10,7 @@ use crate::admin::Desk;
 use crate::auth::Keys;
 use crate::budget::{Budget, Charge};
 use crate::clock::Clock;
-use crate::config::{Config, IpNet, SecretPair};
+use crate::config::{Config, IpNet, Signers};
 use crate::event::Events;
 use crate::event_id::Epoch;
 use crate::http::Cors;
@@ -90,8 +90,8 @@ impl Access {
 
     pub(crate) fn new(config: &Config, hasher: TopicHasher) -> Self {
         let auth = &config.auth;
-        let keys = |pair: &Option<SecretPair>| {
-            let pair = pair.as_ref().filter(|_| auth.enabled)?;
+        let keys = |signers: &Signers| {
+            let pair = signers.secret.as_ref().filter(|_| auth.enabled)?;
             Some(Keys::new(pair.current.expose(), pair.previous.as_ref().map(|secret| secret.expose())))
         };
         Access {

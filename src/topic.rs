@@ -90,6 +90,19 @@ impl Topic {
         Topic { hash, home_bits: home_bits(hash), name: name.into(), parent: None }
     }
 
+    /// What is emitted to a user on a channel, or to all on it. The channel's length stands first, so that no two
+    /// pairs have one name, and with the space it is none that a request can name. All of a channel have one home,
+    /// which orders them together.
+    pub(crate) fn of_session(channel: &str, user: Option<&str>, hasher: &TopicHasher) -> Topic {
+        let of_all = format!("session {}:{channel}", channel.len());
+        let home_bits = home_bits(hasher.0.hash_one(&of_all));
+        let name = match user {
+            Some(user) => format!("{of_all} {user}"),
+            None => of_all,
+        };
+        Topic { hash: hasher.0.hash_one(&name), home_bits, name: name.into(), parent: None }
+    }
+
     /// A topic with a hash of the test's choice: where its home is must follow from a seed.
     #[cfg(test)]
     pub(crate) fn hashed(name: &str, hash: u64) -> Topic {

@@ -10,7 +10,8 @@ use super::flags::Flags;
 use super::layers::{self, Names};
 use super::values::{Size, Time};
 use super::{
-    Auth, Config, ConfigError, Cpus, Drain, History, Http, KIB, MIB, Mailbox, Secret, SecretPair, Stream,
+    Auth, Config, ConfigError, Cpus, Drain, History, Http, KIB, MIB, Mailbox, Secret, SecretPair, Signers,
+    Stream,
 };
 use crate::http::Cors;
 
@@ -44,9 +45,10 @@ impl Config {
         let (flags, names) = layers::read(args.into_iter().map(Into::into).collect(), env)?;
         let auth = Auth {
             enabled: !flags.auth.no_auth,
-            subscriber: secrets("ESPER_SUBSCRIBER_SECRET", env)?,
-            publisher: secrets("ESPER_PUBLISHER_SECRET", env)?,
+            subscriber: Signers { secret: secrets("ESPER_SUBSCRIBER_SECRET", env)?, ..Signers::default() },
+            publisher: Signers { secret: secrets("ESPER_PUBLISHER_SECRET", env)?, ..Signers::default() },
             cookie_name: flags.auth.cookie_name.clone(),
+            ..Auth::default()
         };
         check(&flags, &names).map_err(ConfigError::Usage)?;
         // Last, so that a wrong value is named whatever machine it is tried on.
@@ -62,6 +64,7 @@ fn checked(flags: Flags, auth: Auth, cpus: Cpus) -> Config {
     Config {
         bind: listening.bind,
         port: listening.port,
+        control: None,
         cpus,
         raise_file_limit: true,
         takeover: listening.takeover,
@@ -413,10 +416,10 @@ mod tests {
             ],
         )
         .unwrap();
-        let subscriber = config.auth.subscriber.as_ref().unwrap();
+        let subscriber = config.auth.subscriber.secret.as_ref().unwrap();
         assert_eq!(subscriber.current.expose(), b"sub-now");
         assert_eq!(subscriber.previous.as_ref().unwrap().expose(), b"sub-before");
-        let publisher = config.auth.publisher.as_ref().unwrap();
+        let publisher = config.auth.publisher.secret.as_ref().unwrap();
         assert_eq!(publisher.current.expose(), b"pub-now");
         assert_eq!(publisher.previous, None);
         assert!(!config.auth.enabled);
