@@ -78,6 +78,7 @@ mod host;
 mod http;
 #[doc(hidden)]
 pub mod internal;
+mod keyring;
 mod memory;
 mod metrics;
 mod mint;

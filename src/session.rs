@@ -41,6 +41,12 @@ impl Session {
         Ok(Session { user: user.into(), channel: channel.into() })
     }
 
+    /// The session whose stream takes these topics; none when it is another's.
+    pub(crate) fn of_topics(topics: &[Topic]) -> Option<Self> {
+        let (channel, user) = topics.last()?.session_names()?;
+        Some(Session { user: user.unwrap_or(ALL).into(), channel: channel.into() })
+    }
+
     /// The user's name; [`ALL`] is everybody.
     pub(crate) fn user(&self) -> &str {
         &self.user
@@ -49,6 +55,11 @@ impl Session {
     /// The channel's name.
     pub(crate) fn channel(&self) -> &str {
         &self.channel
+    }
+
+    /// Where what is emitted to all on the channel is published.
+    pub(crate) fn topic_of_all(&self, hasher: &TopicHasher) -> Topic {
+        Topic::of_session(&self.channel, None, hasher)
     }
 
     /// Where what is emitted to this user is published: the channel's own topic for [`ALL`].
