@@ -89,6 +89,8 @@ mod session;
 mod shard;
 mod shared;
 mod stats;
+#[doc(hidden)]
+pub mod token;
 mod topic;
 
 pub use builder::ServerBuilder;

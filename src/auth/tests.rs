@@ -1,3 +1,4 @@
+mod algorithms;
 mod forged;
 mod sessions;
 
@@ -65,11 +66,18 @@ fn signed(claims: &Value) -> String {
 }
 
 fn good() -> Value {
-    json!({"exp": NOW_S + 60, "sub": "abcdef123"})
+    json!({"exp": NOW_S + 60, "sub": "abcdef123", "userId": "alex", "channel": "chat"})
 }
 
 fn verify(token: &str) -> Result<Grant, AuthError> {
     keys(SECRET, None).verify(token, NOW_S)
+}
+
+/// Why a token with the claims of [`good`] is refused, if it is: for the same reason as either kind.
+fn refusal(keys: &Keys, token: &str) -> Option<AuthError> {
+    let refusal = keys.verify(token, NOW_S).err();
+    assert_eq!(keys.verify_session(token, NOW_S).err(), refusal, "{token}");
+    refusal
 }
 
 fn topic(name: &str) -> Topic {

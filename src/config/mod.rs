@@ -1,28 +1,34 @@
 //! Flags and environment become one checked [`Config`], once, before anything starts.
 //!
 //! `flags` is what a person may write, `values` how one value is read, `layers` how a flag stands over its
-//! variable over its default, `check` turns the three into a `Config` and refuses limits that cannot hold
-//! together, `cpus` says which CPUs the shards get. Everything past this module trusts what it holds.
+//! variable over its default, `keys` reads secrets and public keys, `check` turns all into a `Config` and
+//! refuses limits that cannot hold together, `cpus` says which CPUs the shards get. `token` does as much for
+//! `esper token`. Everything past this module trusts what it holds.
 
 mod check;
+mod control;
 mod cpus;
 mod error;
 mod flags;
+mod keys;
 mod layers;
 mod limits;
 mod public_key;
 mod secret;
+mod token;
 mod values;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+pub use control::Control;
 pub use cpus::Cpus;
 pub use error::ConfigError;
 pub use ipnet::IpNet;
 pub(crate) use limits::SHARDS_MAX;
 pub use public_key::{KeyType, PublicKey};
 pub use secret::{Secret, SecretPair};
+pub(crate) use token::{TokenClaims, TokenOrder};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -171,12 +177,14 @@ pub struct Auth {
     pub session: Signers,
     /// The cookie in which a subscriber may send its token; a token of RFC 9110, 5.6.2.
     pub cookie_name: String,
-    /// How long a session token that the server mints may be good for.
+    /// How long a session token that the server mints may be good for: 1 s to 365 days.
     pub session_time_max: Duration,
 }
 
 impl Auth {
     const COOKIE_NAME: &str = "esper_token";
+    /// Tokens hold the second they expire at.
+    const SESSION_TIME_MIN: Duration = Duration::from_secs(1);
     const SESSION_TIME_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 }
 
@@ -207,19 +215,6 @@ impl Signers {
     pub fn is_empty(&self) -> bool {
         self.secret.is_none() && self.public_keys.is_empty()
     }
-}
-
-/// A second listener, which is not for the outside world: it serves every route.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Control {
-    /// The address to listen on; without a token a loopback one. Port 0 is any free one.
-    pub bind: SocketAddr,
-    /// Names, beside addresses and `localhost`, by which it may be asked for: in lower case, without ports.
-    pub hosts: Vec<String>,
-    /// What every request must send as its bearer token.
-    pub token: Option<Secret>,
-    /// The public listener serves `/publish`, `/stats`, `/metrics` and `/admin` as well.
-    pub public_publish: bool,
 }
 
 /// What is kept for replay. An event leaves the history when any of these limits is reached.

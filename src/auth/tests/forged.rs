@@ -10,7 +10,8 @@ fn a_forged_token_is_refused() {
     let signed_with = |algorithm| signed_by(SECRET, &Header::new(algorithm), &good());
     let mut flipped = signature.to_owned();
     flipped.replace_range(..1, if signature.starts_with('A') { "B" } else { "A" });
-    let algorithm = AuthError::Algorithm(keys(SECRET, None).algorithms);
+    let keys = keys(SECRET, None);
+    let algorithm = AuthError::Algorithm(keys.algorithms);
     for (token, error) in [
         (signed_by("another secret", &Header::default(), &good()), AuthError::Signature),
         (signed_by("", &Header::default(), &good()), AuthError::Signature),
@@ -35,13 +36,17 @@ fn a_forged_token_is_refused() {
         (signed_text(r#"{"alg":"HS256","crit":["exp"]}"#, &good().to_string()), AuthError::Critical),
         (signed_text(r#"{"alg":"HS256","crit":[]}"#, &good().to_string()), AuthError::Critical),
     ] {
-        assert_eq!(verify(&token), Err(error), "{token}");
+        assert_eq!(refusal(&keys, &token), Some(error), "{token}");
     }
 }
 
 #[test]
 fn what_is_no_token_is_refused() {
     let token = signed(&good());
+    let keys = keys(SECRET, None);
+    let (message, signature) = token.rsplit_once('.').unwrap();
+    // The last character of 32 bytes holds two bits of nothing, which are zero.
+    let spare_bit = format!("{message}.{}{}", &signature[..42], char::from(signature.as_bytes()[42] + 1));
     for bad in [
         String::new(),
         ".".into(),
@@ -59,6 +64,15 @@ fn what_is_no_token_is_refused() {
         format!("{token} "),
         format!(" {token}"),
         format!("{token}+/"),
+        format!("{token}\n"),
+        format!("{token}\0"),
+        token.replace('.', ". "),
+        token.replace('.', ".\n"),
+        format!("{token}.{signature}"),
+        format!("{token}.."),
+        format!("{message}..{signature}"),
+        message.to_owned(),
+        spare_bit,
         signed_text(HEADER, ""),
         signed_text(HEADER, "[]"),
         signed_text(HEADER, &format!("[{},null,\"abcdef123\"]", NOW_S + 60)),
@@ -66,6 +80,6 @@ fn what_is_no_token_is_refused() {
         signed_text(HEADER, "{\"exp\":"),
         signed_text(HEADER, &format!("{{\"exp\":1,\"exp\":{}}}", NOW_S + 60)),
     ] {
-        assert_eq!(verify(&bad), Err(AuthError::Malformed), "{bad}");
+        assert_eq!(refusal(&keys, &bad), Some(AuthError::Malformed), "{bad}");
     }
 }
