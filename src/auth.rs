@@ -15,8 +15,8 @@ pub(crate) use request::token;
 use crate::session::{NameError, Session};
 use crate::topic::{TOPICS_PER_STREAM_MAX, Topic};
 
-/// Longest token that is looked at. A token of ours is under 600 bytes; one with an identity provider's
-/// claims may be a few kilobytes.
+/// Longest token that is looked at. A session token of ours is under 2300 bytes; one with an identity
+/// provider's claims may be a few kilobytes.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
 /// What a verified token allows, until it expires.

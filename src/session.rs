@@ -67,3 +67,6 @@ impl Session {
         Topic::of_session(&self.channel, Some(&*self.user).filter(|user| *user != ALL), hasher)
     }
 }
+
+#[cfg(test)]
+mod tests;

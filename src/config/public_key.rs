@@ -1,5 +1,7 @@
 //! Public keys that verify tokens: read from PEM (RFC 7468), their type known.
 
+use std::ops::RangeInclusive;
+
 use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use pem::Pem;
@@ -11,7 +13,7 @@ use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 const KEYS_MAX: usize = 8;
 
 /// Bits of an RSA key. RFC 7518, section 3.3, asks for the lower end; the library verifies up to the upper.
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
+const RSA_BITS: RangeInclusive<usize> = 2048..=4096;
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -30,6 +32,21 @@ const OTHERS: [(ObjectIdentifier, &str); 9] = [
     (ObjectIdentifier::new_unwrap("1.3.132.0.34"), "a key on the curve P-384"),
     (ObjectIdentifier::new_unwrap("1.3.132.0.35"), "a key on the curve P-521"),
 ];
+
+// Why keys are refused, each with the mend.
+const PRIVATE: &str =
+    "this is a private key: give its public half alone, which openssl pkey -in KEY -pubout writes";
+const CERTIFICATE: &str =
+    "this is a certificate: give its key, which openssl x509 -in CERT -pubkey -noout writes";
+const NO_BLOCK: &str =
+    "no PEM block in it: give -----BEGIN PUBLIC KEY-----, as openssl pkey -in KEY -pubout writes it";
+const OTHER_BLOCK: &str = "this is no public key: give -----BEGIN PUBLIC KEY-----";
+const DAMAGED_BLOCK: &str =
+    "a PEM block is damaged: give it from its BEGIN to its END line, base64 between them";
+const DAMAGED_KEY: &str = "the key is damaged: give it as openssl pkey -in KEY -pubout writes it";
+const NO_CURVE: &str = "this key does not name its curve: write it anew by openssl ec -pubin -in KEY \
+                        -param_enc named_curve";
+const BAD_NUMBERS: &str = "the key's numbers are no key: give another copy of it";
 
 /// A public key and its type, which alone says by which algorithm a token is verified.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -59,32 +76,23 @@ impl PublicKey {
     pub fn list_from_pem(text: &str) -> Result<Vec<PublicKey>, String> {
         // Before anything is read: whoever gives a private key must hear of that first.
         if text.contains("PRIVATE KEY-----") {
-            return Err("this is a private key: keep it away from servers that only verify, and give its \
-                        public half, which openssl pkey -in KEY -pubout writes"
-                .to_owned());
+            return Err(PRIVATE.to_owned());
         }
-        let blocks = pem::parse_many(text).ok();
         // A block without its end is passed over in silence.
-        let blocks = blocks
-            .filter(|blocks| blocks.len() == text.matches("-----BEGIN ").count())
-            .ok_or("a PEM block is damaged: give it from its BEGIN to its END line, base64 between them")?;
+        let is_whole = |blocks: &Vec<Pem>| blocks.len() == text.matches("-----BEGIN ").count();
+        let blocks = pem::parse_many(text).ok().filter(is_whole).ok_or(DAMAGED_BLOCK)?;
         match blocks.as_slice() {
-            [] => {
-                Err("no PEM block in it: give -----BEGIN PUBLIC KEY-----, as openssl pkey -in KEY -pubout \
-                       writes it"
-                    .to_owned())
-            }
+            [] => Err(NO_BLOCK.to_owned()),
             [block] => Ok(vec![PublicKey::from_block(block)?]),
             blocks if blocks.len() > KEYS_MAX => {
                 Err(format!("{} keys: give at most {KEYS_MAX}", blocks.len()))
             }
-            blocks => (1..)
-                .zip(blocks)
-                .map(|(n, block)| {
-                    PublicKey::from_block(block)
-                        .map_err(|error| format!("block {n} of {}: {error}", blocks.len()))
-                })
-                .collect(),
+            blocks => {
+                let say_which = |n, error| format!("block {n} of {}: {error}", blocks.len());
+                let keys = (1..).zip(blocks);
+                keys.map(|(n, block)| PublicKey::from_block(block).map_err(|error| say_which(n, error)))
+                    .collect()
+            }
         }
     }
 
@@ -115,14 +123,8 @@ impl PublicKey {
         let key = match block.tag() {
             "PUBLIC KEY" => PublicKey::from_info(block.contents())?,
             "RSA PUBLIC KEY" => PublicKey { key_type: KeyType::Rsa, bytes: block.contents().to_vec() },
-            "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE" => {
-                return Err(
-                    "this is a certificate: give its key, which openssl x509 -in CERT -pubkey -noout \
-                            writes"
-                        .to_owned(),
-                );
-            }
-            _ => return Err("this is no public key: give a block BEGIN PUBLIC KEY".to_owned()),
+            "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE" => return Err(CERTIFICATE.to_owned()),
+            _ => return Err(OTHER_BLOCK.to_owned()),
         };
         key.check()?;
         Ok(key)
@@ -130,26 +132,19 @@ impl PublicKey {
 
     /// The key of a `SubjectPublicKeyInfo` (RFC 5280, 4.1.2.7).
     fn from_info(der: &[u8]) -> Result<PublicKey, String> {
-        let damaged = "the key is damaged: give it as openssl pkey -in KEY -pubout writes it";
-        let info = SubjectPublicKeyInfoRef::from_der(der).map_err(|_| damaged)?;
+        let info = SubjectPublicKeyInfoRef::from_der(der).map_err(|_| DAMAGED_KEY)?;
         let key_type = match (info.algorithm.oid, info.algorithm.parameters_oid()) {
             (RSA, _) => KeyType::Rsa,
             (ED25519, _) => KeyType::Ed25519,
             (EC, Ok(P256)) => KeyType::P256,
-            (EC, Err(_)) => {
-                return Err("this key does not name its curve: write it anew by openssl ec -pubin -in KEY \
-                            -pubout -param_enc named_curve"
-                    .to_owned());
-            }
+            (EC, Err(_)) => return Err(NO_CURVE.to_owned()),
             (EC, Ok(other)) | (other, _) => {
-                let name = OTHERS
-                    .iter()
-                    .find(|(oid, _)| *oid == other)
-                    .map_or("a key of another type", |named| named.1);
+                let named = OTHERS.iter().find(|(oid, _)| *oid == other);
+                let name = named.map_or("a key of another type", |(_, name)| name);
                 return Err(format!("this is {name}: give an RSA, P-256 or Ed25519 key"));
             }
         };
-        let bytes = info.subject_public_key.as_bytes().ok_or(damaged)?.to_vec();
+        let bytes = info.subject_public_key.as_bytes().ok_or(DAMAGED_KEY)?.to_vec();
         Ok(PublicKey { key_type, bytes })
     }
 
@@ -157,7 +152,7 @@ impl PublicKey {
     fn check(&self) -> Result<(), String> {
         let is_usable = match self.key_type {
             KeyType::Rsa => {
-                let bits = rsa_bits(&self.bytes).ok_or("the RSA key is damaged: give another copy of it")?;
+                let bits = rsa_bits(&self.bytes).ok_or(DAMAGED_KEY)?;
                 if !RSA_BITS.contains(&bits) {
                     let (min, max) = RSA_BITS.into_inner();
                     return Err(format!("this is an RSA key of {bits} bits: give one of {min} to {max}"));
@@ -168,9 +163,7 @@ impl PublicKey {
             KeyType::Ed25519 if self.bytes.len() != 32 => false,
             _ => (DEFAULT_PROVIDER.verifier_factory)(&self.algorithm(), &self.decoding_key()).is_ok(),
         };
-        is_usable
-            .then_some(())
-            .ok_or_else(|| "the key's numbers are no key: give another copy of it".to_owned())
+        if is_usable { Ok(()) } else { Err(BAD_NUMBERS.to_owned()) }
     }
 }
 

@@ -90,20 +90,19 @@ fn without_a_signer_there_are_no_keys() {
 fn a_public_key_is_never_a_secret() {
     for (key, pem) in [("RSA", RSA), ("P-256", P256), ("Ed25519", ED25519)] {
         let der = pem::parse(pem).unwrap().into_contents();
-        let point_or_number = PublicKey::list_from_pem(pem).unwrap()[0].decoding_key();
-        let secrets: [&[u8]; 9] = [
-            pem.as_bytes(),
-            pem.trim_end().as_bytes(),
-            &[pem.as_bytes(), b"\n"].concat(),
-            pem.replace('\n', "\r\n").as_bytes(),
-            pem.replace('\n', "").as_bytes(),
-            pem.lines().next().unwrap().as_bytes(),
-            &der,
-            point_or_number.try_get_as_bytes().unwrap(),
-            b"",
-        ]
-        .map(|secret| -> &[u8] { secret.to_vec().leak() });
-        for secret in secrets {
+        let key_alone = PublicKey::list_from_pem(pem).unwrap()[0].decoding_key();
+        let secrets = [
+            pem.as_bytes().to_vec(),
+            pem.trim_end().into(),
+            format!("{pem}\n").into(),
+            pem.replace('\n', "\r\n").into(),
+            pem.replace('\n', "").into(),
+            pem.lines().next().unwrap().into(),
+            der,
+            key_alone.try_get_as_bytes().unwrap().to_vec(),
+            Vec::new(),
+        ];
+        for secret in &secrets {
             let token = Signer::secret(secret).sign(&header("HS256"), &good().to_string());
             let keys = public_keys(pem);
             assert_eq!(refusal(&keys, &token), Some(AuthError::Algorithm(keys.algorithms)), "{key}");
@@ -196,24 +195,25 @@ fn a_signature_that_is_not_the_one_is_refused() {
 #[test]
 fn an_es256_signature_of_zeros_or_in_der_is_refused() {
     let [_, _, (_, keys, token), _] = tokens();
-    let halves = |change: fn(&mut [u8], &mut [u8])| {
-        with_signature(&token, |bytes| {
-            let (r, s) = bytes.split_at_mut(32);
-            change(r, s);
-        })
-    };
+    let filled =
+        |range: std::ops::Range<usize>, byte| with_signature(&token, |bytes| bytes[range].fill(byte));
     // RFC 7518, section 3.4, wants the two numbers alone, 64 bytes.
     let der = with_signature(&token, |bytes| {
-        let number = |bytes: &[u8]| [&[2, 33, 0][..], bytes].concat();
+        let number = |half: &[u8]| {
+            let start = half.iter().position(|byte| *byte != 0).unwrap();
+            let sign: &[u8] = if half[start] < 0x80 { &[] } else { &[0] };
+            let number = [sign, &half[start..]].concat();
+            [&[2, number.len() as u8], &*number].concat()
+        };
         let numbers = [number(&bytes[..32]), number(&bytes[32..])].concat();
-        *bytes = [&[0x30, 70][..], &numbers].concat();
+        *bytes = [&[0x30, numbers.len() as u8], &*numbers].concat();
     });
     for (what, token) in [
-        ("r and s are 0", halves(|r, s| (r.fill(0), s.fill(0)).1)),
-        ("r is 0", halves(|r, _| r.fill(0))),
-        ("s is 0", halves(|_, s| s.fill(0))),
-        ("r is past the order", halves(|r, _| r.fill(0xff))),
-        ("s is past the order", halves(|_, s| s.fill(0xff))),
+        ("r and s are 0", filled(0..64, 0)),
+        ("r is 0", filled(0..32, 0)),
+        ("s is 0", filled(32..64, 0)),
+        ("r is past the order", filled(0..32, 0xff)),
+        ("s is past the order", filled(32..64, 0xff)),
         ("DER", der),
     ] {
         assert_eq!(refusal(&keys, &token), Some(AuthError::Signature), "{what}");

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 const RSA_2048: &str = include_str!("test_keys/rsa.pem");
@@ -137,7 +139,7 @@ fn a_block_whose_bytes_are_no_key_is_refused() {
         (changed(P256, |der| der.truncate(60)), "damaged"),
         // A point off the curve, and the point at infinity.
         (changed(P256, |der| *der.last_mut().unwrap() ^= 1), "no key"),
-        (changed(P256, |der| infinity(der)), "no key"),
+        (changed(P256, infinity), "no key"),
         (changed(RSA_2048, |der| der[3] ^= 1), "damaged"),
         // Exponents that are even, and one with which everything is its own signature.
         (changed(RSA_2048, |der| *der.last_mut().unwrap() = 2), "no key"),
@@ -172,4 +174,39 @@ fn infinity(der: &mut Vec<u8>) {
     der.truncate(26);
     der.push(0);
     (der[1], der[24]) = (25, 2);
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_bytes_are_a_key_is_refused_or_verifies_without_a_panic(
+        key in prop::sample::select(vec![RSA_2048, RSA_PKCS1, P256, P256_COMPRESSED, ED25519]),
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        cut in any::<prop::sample::Index>(),
+        is_cut in prop::bool::weighted(0.2),
+    ) {
+        let mut block = pem::parse(key).unwrap();
+        let mut der = block.contents().to_vec();
+        *at.get_mut(&mut der) = byte;
+        if is_cut {
+            der.truncate(cut.index(der.len()));
+        }
+        block = Pem::new(block.tag(), der);
+        match PublicKey::list_from_pem(&pem::encode(&block)) {
+            Ok(keys) => {
+                for key in &keys {
+                    let signature = "A".repeat(86);
+                    let outcome =
+                        jsonwebtoken::crypto::verify(&signature, b"", &key.decoding_key(), key.algorithm());
+                    prop_assert_eq!(outcome.ok(), Some(false));
+                }
+            }
+            Err(error) => prop_assert!(!error.contains('\n') && error.contains(": ")),
+        }
+    }
+
+    #[test]
+    fn no_text_makes_it_panic(text in "(-----BEGIN |-----END |PUBLIC KEY|-----|\\n|A|=|\\PC){0,40}") {
+        prop_assert!(PublicKey::list_from_pem(&text).is_err());
+    }
 }
