@@ -176,7 +176,7 @@ impl Admin<'_> {
                 count: 0,
                 last: 0,
                 at_us: 0,
-                charge: Arc::clone(&charge),
+                charge: Some(Arc::clone(&charge)),
                 tally: None,
             }));
         }

@@ -124,6 +124,13 @@ impl Topic {
         &self.name
     }
 
+    /// What one stream gets of a queue of another broker. Its number makes it its own, so no other stream takes it.
+    pub(crate) fn of_queue(stream: u64, queue: &str, hasher: &TopicHasher) -> Topic {
+        let name = format!("queue {stream} {queue}");
+        let hash = hasher.0.hash_one(&name);
+        Topic { hash, home_bits: home_bits(hash), name: name.into(), parent: None }
+    }
+
     /// Whether it carries what is emitted on a channel.
     pub(crate) fn is_of_session(&self) -> bool {
         self.name.starts_with(SESSION)

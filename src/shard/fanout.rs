@@ -8,6 +8,7 @@ mod limits;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::Waker;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use crate::arena::{Arena, Key};
 use crate::event_id::{Epoch, Sequence};
 use crate::memory::Memory;
-use crate::shard::fanout::channels::{Channel, Channels};
+use crate::shard::fanout::channels::{Channel, Channels, Follower};
 use crate::shard::message::{Message, Post, ShardId, ToFanout, ToHome};
 use crate::shard::positions;
 use crate::shard::selection::Selection;
@@ -146,6 +147,27 @@ impl Fanout {
         key
     }
 
+    /// Takes in the one subscriber of a queue's topic, whose events come past the homes, and which is told by `sent` how
+    /// far it has come. It is live at once, and sent `greeting`.
+    pub(crate) fn follow(
+        &mut self,
+        subscription: Subscription,
+        greeting: Bytes,
+        sent: Arc<AtomicU64>,
+        now_ms: u64,
+    ) -> Key {
+        // Home need not know.
+        let mut no_posts = Vec::new();
+        let key = self.subscribe(subscription, now_ms, &mut no_posts);
+        if let Some(subscriber) = self.subscribers.get_mut(key) {
+            let channel = &mut self.channels[subscriber.channel];
+            channel.follower = Some(Follower { key, sent });
+            let reached = Reached { upto: 0, told: 0, joined: true };
+            subscriber.page(&mut channel.log, None, vec![greeting], reached);
+        }
+        key
+    }
+
     /// What the connection of a subscriber does now. It is woken by `waker` whenever it should ask again.
     pub(crate) fn next(&mut self, key: Key, waker: &Waker, now_ms: u64) -> Next {
         let Some(channel) = self.subscribers.get_mut(key).map(|subscriber| {
@@ -171,7 +193,9 @@ impl Fanout {
     pub(crate) fn sent(&mut self, key: Key, now_ms: u64, out: &mut Vec<Post>) {
         let Some(subscriber) = self.subscribers.get_mut(key) else { return };
         let channel = &mut self.channels[subscriber.channel];
-        if let Some((after, told)) = subscriber.sent(&mut channel.log, now_ms) {
+        let more = subscriber.sent(&mut channel.log, now_ms);
+        channel.tell_sent(subscriber.sent);
+        if let Some((after, told)) = more {
             let (selection, from) = (channel.selection.clone(), self.shard);
             out.push(home(selection.home(), ToHome::More { selection, from, key, after, told }));
         }
@@ -307,6 +331,14 @@ impl Fanout {
                     subscriber.wake();
                 }
             }
+            ToFanout::End { topic } => {
+                let retry = retry_field(self.retry_ms());
+                let key = self.channels.follower(&topic);
+                if let Some(subscriber) = key.and_then(|key| self.subscribers.get_mut(key)) {
+                    subscriber.end(&retry, true);
+                    subscriber.wake();
+                }
+            }
             ToFanout::Disconnect { topic, tally } => {
                 let (streams, looks) = self.disconnect(&topic);
                 work += looks / DISCONNECT_LOOKS_OF_WORK;
@@ -402,6 +434,7 @@ impl Fanout {
             }
             let more = subscriber.sent(&mut channel.log, now_ms);
             debug_assert!(more.is_none(), "only a subscriber that replays asks for more");
+            channel.tell_sent(subscriber.sent);
         }
         match subscriber.is_idle() {
             true => channel.list_idle(index, &mut subscriber.idle_at),
@@ -471,6 +504,10 @@ impl Fanout {
             }
         }
         let Channel { log, selection, .. } = &self.channels[key];
+        if self.channels[key].follower.is_some() {
+            // Bounded where it comes from; and an event that is longer than that could never be sent.
+            return;
+        }
         let lag_bytes_max = match selection.is_part() && self.memory.is_filling() {
             // Its log is often one client's alone: before all histories give way to it, it has a sixteenth.
             true => self.limits.lag_bytes_max / PART_SHARE,

@@ -13,6 +13,7 @@ use crate::budget::Charge;
 use crate::event_id::{Epoch, EventId};
 use crate::http::{self, Context, Cors, Refusal, Status, Version};
 use crate::shard::message::{PublishError, Published};
+use crate::shard::queue::QueueStream;
 
 /// What of a request its answer depends on.
 #[derive(Clone, Debug)]
@@ -65,6 +66,8 @@ struct Inner {
     /// How many were taken out before `due`.
     taken: u64,
     waker: Option<Waker>,
+    /// What became of the queue that was asked for.
+    opened: Option<Result<QueueStream, String>>,
 }
 
 impl Pipeline {
@@ -121,7 +124,19 @@ impl Pipeline {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        matches!(self.0.borrow().due.front(), Some((_, Some(_))))
+        let inner = self.0.borrow();
+        inner.opened.is_some() || matches!(inner.due.front(), Some((_, Some(_))))
+    }
+
+    /// The queue that the connection asked for is its own, or it is told why not.
+    pub(crate) fn opens(&self, result: Result<QueueStream, String>) {
+        self.0.borrow_mut().opened = Some(result);
+        self.wake();
+    }
+
+    /// What became of the queue that was asked for, once that is known.
+    pub(crate) fn take_opened(&self) -> Option<Result<QueueStream, String>> {
+        self.0.borrow_mut().opened.take()
     }
 
     pub(crate) fn remember_waker(&self, waker: &Waker) {

@@ -1,0 +1,45 @@
+//! A stream of a queue of another broker: what a shard and the bridge know of it.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::bridge::{Opened, StreamId, ToBridge};
+use crate::shard::message::Ticket;
+use crate::topic::{Topic, TopicHasher};
+
+/// A queue that is the client's until this is dropped.
+#[derive(Debug)]
+pub(crate) struct QueueStream {
+    stream: StreamId,
+    /// What carries its events, on the client's shard alone.
+    pub(crate) topic: Topic,
+    /// The number of the newest of them that the kernel took.
+    pub(crate) sent: Arc<AtomicU64>,
+    bridge: UnboundedSender<ToBridge<Ticket>>,
+}
+
+impl QueueStream {
+    pub(crate) fn new(
+        opened: Opened,
+        queue: &str,
+        hasher: &TopicHasher,
+        bridge: UnboundedSender<ToBridge<Ticket>>,
+    ) -> Self {
+        let Opened { stream, sent } = opened;
+        QueueStream { topic: Topic::of_queue(stream.0, queue, hasher), stream, sent, bridge }
+    }
+
+    /// The client's stream is there: what the queue has may come.
+    pub(crate) fn is_ready(&self) {
+        // A bridge that ended delivers nothing.
+        let _ = self.bridge.send(ToBridge::Ready { stream: self.stream });
+    }
+}
+
+impl Drop for QueueStream {
+    fn drop(&mut self) {
+        let _ = self.bridge.send(ToBridge::Closed { stream: self.stream });
+    }
+}
