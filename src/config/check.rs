@@ -89,6 +89,7 @@ fn checked(flags: Flags, auth: Auth, control: Option<Control>, cpus: Cpus) -> Co
         cors_origins: http.cors_origin,
         admin: !auth_flags.no_admin,
         trusted_proxies: http.trusted_proxy,
+        queues: None,
         namespaces: topics.namespaces,
         topics_max: topics.topics_max,
         history: History {

@@ -5,6 +5,7 @@
 //! refuses limits that cannot hold together, `cpus` says which CPUs the shards get. `token` does as much for
 //! `esper token`. Everything past this module trusts what it holds.
 
+mod broker;
 mod check;
 mod control;
 mod cpus;
@@ -13,7 +14,9 @@ mod flags;
 mod keys;
 mod layers;
 mod limits;
+mod pattern;
 mod public_key;
+mod queues;
 mod secret;
 mod token;
 mod values;
@@ -21,12 +24,15 @@ mod values;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+pub use broker::{BrokerUrl, SubscribeRule};
 pub use control::Control;
 pub use cpus::Cpus;
 pub use error::ConfigError;
 pub use ipnet::IpNet;
 pub(crate) use limits::SHARDS_MAX;
+pub use pattern::{Pattern, PatternError};
 pub use public_key::{KeyType, PublicKey};
+pub use queues::Queues;
 pub use secret::{Secret, SecretPair};
 pub(crate) use token::{TokenClaims, TokenOrder};
 
@@ -75,6 +81,8 @@ pub struct Config {
     pub admin: bool,
     /// Peers whose `X-Forwarded-For` says where a connection comes from.
     pub trusted_proxies: Vec<IpNet>,
+    /// One RabbitMQ queue per client; `None` without a broker.
+    pub queues: Option<Queues>,
     /// Topics are paths, and a subscriber to one receives what is published below it.
     pub namespaces: bool,
     /// Topics that exist at once, in the whole process.
@@ -108,6 +116,7 @@ impl Default for Config {
             cors_origins: vec![Self::CORS_ORIGIN.to_owned()],
             admin: true,
             trusted_proxies: Vec::new(),
+            queues: None,
             namespaces: false,
             topics_max: Self::TOPICS_MAX,
             history: History::DEFAULT,
