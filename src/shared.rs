@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use smallvec::SmallVec;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::admin::Desk;
+use crate::bridge::ToBridge;
 use crate::budget::{Budget, Charge};
 use crate::clock::Clock;
 use crate::config::{Config, IpNet};
@@ -16,6 +18,8 @@ use crate::event_id::Epoch;
 use crate::http::Cors;
 use crate::keyring::Keyring;
 use crate::memory::Memory;
+use crate::routes::QueueAccess;
+use crate::shard::message::Ticket;
 use crate::stats::Stats;
 use crate::topic::{Topic, TopicError, TopicHasher};
 
@@ -40,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) streams: Streams,
     /// The way to the thread that puts together what the admin page shows.
     pub(crate) admin: Desk,
+    /// The way to the thread that speaks with other brokers.
+    pub(crate) bridge: Option<UnboundedSender<ToBridge<Ticket>>>,
     /// The server is about to stop: balancers are told to look elsewhere.
     pub(crate) draining: AtomicBool,
     pub(crate) shards: usize,
@@ -58,6 +64,8 @@ pub(crate) struct Access {
     /// Publishing and what shows the broker from inside are on the public port.
     pub(crate) public_publish: bool,
     pub(crate) hasher: TopicHasher,
+    /// How clients ask for queues of another broker.
+    pub(crate) queues: Option<QueueAccess>,
     /// Topics are paths.
     pub(crate) namespaces: bool,
     /// There is an admin page.
@@ -108,6 +116,7 @@ impl Access {
             public_publish: control.is_none_or(|control| control.public_publish),
             admin_topic: Topic::internal("admin events", &hasher),
             hasher,
+            queues: config.queues.as_ref().map(QueueAccess::new),
             namespaces: config.namespaces,
             admin: config.admin,
             trusted_proxies: config.trusted_proxies.clone(),

@@ -7,6 +7,7 @@ mod command;
 mod control;
 mod fields;
 mod public;
+mod queue;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ pub(crate) use admin::{ADMIN_PAGE, AdminAction};
 pub(crate) use client::client_address;
 pub(crate) use command::{Command, Order};
 pub(crate) use public::{BodyForm, Publish, Subscribe};
+pub(crate) use queue::{Queue, QueueAccess, queue_refused};
 
 use crate::auth::{self, AuthError, Grant, Keys};
 use crate::http::{Extra, Head, Method, Refusal, Status, target};
@@ -31,6 +33,7 @@ use crate::topic::Topic;
 pub(crate) enum Action {
     Subscribe(Subscribe),
     Publish(Publish),
+    Queue(Queue),
     /// What its body says is to be done.
     Command(Command),
     /// Who is connected on the channel whose topic this is.
@@ -76,6 +79,9 @@ pub(crate) fn route(head: &Head, door: Door, access: &Access, now_s: u64) -> Res
     }
     if head.method == Method::Options && head.path[..] == *b"*" {
         return Ok(Action::Methods("GET, HEAD, POST, OPTIONS"));
+    }
+    if let Some(queues) = access.queues.as_ref().filter(|queues| queues.is_at(&head.path)) {
+        return call.queue(queues);
     }
     // Split before it is decoded: an encoded slash is a character of a segment, never a separator.
     let mut segments = target::segments(&head.path);

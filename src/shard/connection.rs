@@ -15,15 +15,17 @@ use tokio_uring::net::TcpStream;
 
 use crate::admin;
 use crate::arena::Key;
+use crate::bridge::ToBridge;
 use crate::budget::Charge;
 use crate::clock::unix_s;
 use crate::http::{BodyLength, Head, HttpLimits, Method, Refusal, RequestReader, Status};
 use crate::metrics;
-use crate::routes::{self, Action, AdminAction, Door, Subscribe};
+use crate::routes::{self, Action, AdminAction, Door, Queue, Subscribe, queue_refused};
 use crate::shard::connection::publishing::{Posting, Purpose};
 use crate::shard::input::Input;
 use crate::shard::message::Ticket;
-use crate::shard::pipeline::{Answer, Encoding, Pipeline, Request};
+use crate::shard::pipeline::{Answer, Encoding, Pipeline, Request, Sharing};
+use crate::shard::queue::QueueStream;
 use crate::shard::visitors::Visitor;
 use crate::shard::{Phase, Shard, stream};
 
@@ -108,6 +110,8 @@ enum Stage {
         upload: Option<Charge>,
         since: Instant,
     },
+    /// The bridge is opening a queue for it.
+    Queue(Box<(Request, Option<Visitor>)>),
     /// Becomes a stream when the answers before it are sent.
     Subscribe(Box<Opening>),
 }
@@ -115,9 +119,15 @@ enum Stage {
 /// A stream that was asked for.
 pub(super) struct Opening {
     pub(super) request: Request,
-    pub(super) subscribe: Subscribe,
+    pub(super) source: Source,
     /// None where nobody may ask.
     pub(super) visitor: Option<Visitor>,
+}
+
+/// Where a stream's events come from.
+pub(super) enum Source {
+    Topics(Subscribe),
+    Queue(QueueStream),
 }
 
 /// What became of the answers that were ready.
@@ -227,6 +237,7 @@ impl<'c> Connection<'c> {
                 Err(refusal) => self.refuse(request, refusal),
             },
             Stage::Blocked { request, posting, upload, since } => self.post(request, posting, upload, since),
+            Stage::Queue(asked) => self.step_queue(asked),
             stage @ Stage::Subscribe(..) => self.stay(stage),
         }
     }
@@ -249,9 +260,13 @@ impl<'c> Connection<'c> {
             keep_alive: head.keep_alive && self.shard.phase() == Phase::Serving,
             head_only: head.method == Method::Head,
             origin: head.origin.clone(),
-            is_shared: self.door == Door::Public,
+            sharing: self.sharing(),
         };
-        let action = routes::route(&head, self.door, &self.shard.shared.access, unix_s());
+        let access = &self.shard.shared.access;
+        let is_queue = access.queues.as_ref().is_some_and(|queues| queues.is_at(&head.path));
+        let sharing = if is_queue { Sharing::Queue } else { request.sharing };
+        let request = Request { sharing, ..request };
+        let action = routes::route(&head, self.door, access, unix_s());
         self.enter(request, &head, action)
     }
 
@@ -270,9 +285,10 @@ impl<'c> Connection<'c> {
             Ok(Action::Admin(AdminAction::Events { expires_s })) if !has_body => {
                 let topics = [self.shard.shared.access.admin_topic.clone()].into();
                 let subscribe = Subscribe { topics, last_event_id: None, expires_s };
-                return self.subscribe(Request { is_shared: false, ..request }, head, subscribe);
+                return self.subscribe(Request { sharing: Sharing::None, ..request }, head, subscribe);
             }
-            Ok(Action::Subscribe(_) | Action::Admin(AdminAction::Events { .. })) => {
+            Ok(Action::Queue(queue)) if !has_body => return self.ask_queue(request, head, queue),
+            Ok(Action::Subscribe(_) | Action::Queue(_) | Action::Admin(AdminAction::Events { .. })) => {
                 Answer::Refused(Refusal::new(Status::BadRequest, "a subscription has no body; send none"))
             }
             Ok(Action::Admin(AdminAction::Status { topic, max })) if !has_body => {
@@ -307,8 +323,11 @@ impl<'c> Connection<'c> {
             Err(refusal) => Answer::Refused(refusal),
         };
         // Scrapers are no browsers: no page needs it, and any page could ask for it from within a network.
-        let is_shared = request.is_shared && !matches!(answer, Answer::Metrics(_) | Answer::Page(_));
-        let request = Request { is_shared, ..request };
+        let sharing = match answer {
+            Answer::Metrics(_) | Answer::Page(_) => Sharing::None,
+            _ => request.sharing,
+        };
+        let request = Request { sharing, ..request };
         if !has_body {
             self.push(request, answer);
         } else if head.expect_continue {
@@ -326,17 +345,49 @@ impl<'c> Connection<'c> {
             self.push(request, Answer::StreamHead);
             return true;
         }
+        let visitor = self.visitor(head);
+        let source = Source::Topics(subscribe);
+        self.stay(Stage::Subscribe(Box::new(Opening { request, source, visitor })))
+    }
+
+    fn visitor(&self, head: &Head) -> Option<Visitor> {
         let access = &self.shard.shared.access;
-        let visitor = access.can_survey().then(|| {
+        access.can_survey().then(|| {
             let address = routes::client_address(self.peer, head, access);
             Visitor::new(address, head.user_agent.as_deref().unwrap_or_default(), unix_s())
-        });
-        self.stay(Stage::Subscribe(Box::new(Opening { request, subscribe, visitor })))
+        })
+    }
+
+    /// Has the bridge open a queue.
+    fn ask_queue(&mut self, request: Request, head: &Head, queue: Queue) -> bool {
+        let Queue { name, last_event_id } = queue;
+        let ticket = Ticket { shard: self.shard.id, connection: self.key, request: 0 };
+        let open = ToBridge::Open { queue: name, last_event_id, ticket };
+        match self.shard.shared.bridge.as_ref().map(|bridge| bridge.send(open)) {
+            Some(Ok(())) => {
+                let visitor = self.visitor(head);
+                self.stay(Stage::Queue(Box::new((request, visitor))))
+            }
+            _ => self.refuse(request, queue_refused("the server is stopping; try again later".to_owned())),
+        }
+    }
+
+    /// Goes on when the bridge has answered.
+    fn step_queue(&mut self, asked: Box<(Request, Option<Visitor>)>) -> bool {
+        match self.pipeline.take_opened() {
+            None => self.stay(Stage::Queue(asked)),
+            Some(Ok(queue)) => {
+                let (request, visitor) = *asked;
+                let source = Source::Queue(queue);
+                self.stay(Stage::Subscribe(Box::new(Opening { request, source, visitor })))
+            }
+            Some(Err(reason)) => self.refuse(asked.0, queue_refused(reason)),
+        }
     }
 
     /// Has the admin thread answer a request.
     fn ask_admin(&mut self, request: Request, question: impl FnOnce(Ticket) -> admin::Request) -> bool {
-        let ticket = self.expect(Request { is_shared: false, ..request });
+        let ticket = self.expect(Request { sharing: Sharing::None, ..request });
         if !self.shard.shared.admin.leave(question(ticket)) {
             self.pipeline.answer(ticket.request, Answer::Refused(admin::busy()));
         }
@@ -351,7 +402,14 @@ impl<'c> Connection<'c> {
 
     /// One whose head could not be read: all that is known of it is who sent it, if that.
     fn unread(&self, origin: Option<Bytes>) -> Request {
-        Request { is_shared: self.door == Door::Public, ..Request::unread(origin) }
+        Request { sharing: self.sharing(), ..Request::unread(origin) }
+    }
+
+    fn sharing(&self) -> Sharing {
+        match self.door {
+            Door::Public => Sharing::Cors,
+            Door::Control => Sharing::None,
+        }
     }
 
     fn push(&mut self, request: Request, answer: Answer) {
@@ -378,7 +436,7 @@ impl<'c> Connection<'c> {
         let shared = &self.shard.shared;
         let mut out = Vec::new();
         let date = self.shard.date();
-        let encoding = Encoding { cors: &shared.cors, date: &date, epoch: shared.epoch };
+        let encoding = Encoding::of(shared, &date);
         let taken = self.pipeline.take_ready(encoding, &mut out);
         if out.is_empty() {
             return Flushed::Nothing;
@@ -399,7 +457,7 @@ impl<'c> Connection<'c> {
             && match self.stage {
                 Stage::Head => self.pipeline.len() < self.shard.shared.config.http.unanswered_max,
                 Stage::Body { full: None, .. } | Stage::Skip { .. } => true,
-                Stage::Body { .. } | Stage::Blocked { .. } | Stage::Subscribe(..) => false,
+                Stage::Body { .. } | Stage::Blocked { .. } | Stage::Queue(..) | Stage::Subscribe(..) => false,
             };
         if may_read && !self.input.is_reading() {
             if self.pipeline.len() == 0 {
@@ -434,7 +492,7 @@ impl<'c> Connection<'c> {
             Stage::Head => http.idle_timeout,
             Stage::Body { full: None, .. } | Stage::Skip { .. } => http.body_timeout,
             Stage::Body { .. } | Stage::Blocked { .. } => return Some(Instant::now() + BLOCKED_RETRY),
-            Stage::Subscribe(..) => return None,
+            Stage::Queue(..) | Stage::Subscribe(..) => return None,
         };
         Some(self.since + patience)
     }
