@@ -163,3 +163,6 @@ fn read(path: &Path) -> Result<(String, u32), String> {
 fn usage(line: String) -> ConfigError {
     ConfigError::Usage(line)
 }
+
+#[cfg(test)]
+pub(super) mod tests;
