@@ -113,6 +113,20 @@ fn a_secret_that_cannot_serve_is_refused_by_its_name() {
 }
 
 #[test]
+fn a_public_keys_text_is_no_secret() {
+    let pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----\n";
+    let file = TempFile::new(pem);
+    for (line, variables) in [
+        ("", vec![("ESPER_SESSION_SECRET", pem)]),
+        ("", vec![("ESPER_PUBLISHER_SECRET", "now"), ("ESPER_PUBLISHER_SECRET_PREVIOUS", pem)]),
+        (&format!("--subscriber-secret-file {}", file.path()), vec![]),
+    ] {
+        let refused = parse(line, &variables).unwrap_err().to_string();
+        assert!(refused.contains("a PEM block is no secret") && !refused.contains("MCow"), "{refused}");
+    }
+}
+
+#[test]
 fn a_secret_that_is_not_utf_8_is_refused_without_its_bytes() {
     use std::os::unix::ffi::OsStringExt as _;
     let env =
