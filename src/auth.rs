@@ -28,6 +28,11 @@ pub(crate) struct Grant {
 }
 
 impl Grant {
+    /// Whether the token is for no topic at all, as one of a session is.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.subs.is_empty()
+    }
+
     /// Whether the token is for this topic: its `sub`, or one of its `topics`, is `*`, the topic's id in any
     /// case, or the topic's path or one above it in the very case. One without both is for none. Everything
     /// needs `*`.

@@ -45,7 +45,7 @@ impl Config {
         Self::parse_with_warnings(args, env).map(|(config, _)| config)
     }
 
-    fn parse_with_warnings(
+    pub(super) fn parse_with_warnings(
         args: Vec<OsString>,
         env: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<(Self, Vec<String>), ConfigError> {

@@ -28,8 +28,8 @@ impl Control {
         !self.bind.ip().to_canonical().is_loopback()
     }
 
-    /// Whether the public listener would be at the same place, or at all addresses with this one among them: a
-    /// client of the one would be served by the other.
+    /// Whether the public listener would be at the same place, or at all addresses with this one among them:
+    /// a client of the one would be served by the other.
     pub(super) fn overlaps(&self, ip: IpAddr, port: u16) -> bool {
         let (ours, theirs) = (self.bind.ip().to_canonical(), ip.to_canonical());
         let same = ours == theirs || ours.is_unspecified() || theirs.is_unspecified();

@@ -99,8 +99,8 @@ pub(super) struct ListeningFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Control port")]
 pub(super) struct ControlFlags {
-    /// Second address to listen on, not for the outside world: it serves every route, and only it /token/, /emit/,
-    /// /sessions/ and /disconnect/; /publish, /stats, /metrics and /admin are then served by it alone
+    /// Second address to listen on, not for the outside world: it serves every route, and only it /token/,
+    /// /emit/, /sessions/ and /disconnect/; /publish, /stats, /metrics and /admin are then served by it alone
     #[arg(long, visible_alias = "bindctl", value_name = "IP:PORT", value_parser = control_address)]
     pub(super) bind_control: Option<SocketAddr>,
 
@@ -108,7 +108,8 @@ pub(super) struct ControlFlags {
     #[arg(long, value_name = "FILE")]
     pub(super) control_token_file: Option<PathBuf>,
 
-    /// Host name by which the control port may be asked, beside addresses and localhost; repeat it, or part by commas
+    /// Host name by which the control port may be asked, beside addresses and localhost; repeat it, or part
+    /// by commas
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = host_name)]
     pub(super) control_host: Vec<String>,
 
@@ -120,7 +121,8 @@ pub(super) struct ControlFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Authentication")]
 pub(super) struct AuthFlags {
-    /// Let everybody subscribe and publish, whatever secrets and keys are set; sessions need their tokens all the same
+    /// Let everybody subscribe and publish, whatever secrets and keys are set; sessions need their tokens all
+    /// the same
     #[arg(long)]
     pub(super) no_auth: bool,
 
@@ -132,7 +134,8 @@ pub(super) struct AuthFlags {
     #[arg(long, value_name = "FILE")]
     pub(super) publisher_secret_file: Option<PathBuf>,
 
-    /// PEM file of public keys, whose private keys sign subscribers' tokens: RS256, ES256 or EdDSA, by the key's type
+    /// PEM file of public keys, whose private keys sign subscribers' tokens: RS256, ES256 or EdDSA, by the
+    /// key's type
     #[arg(long, value_name = "FILE")]
     pub(super) subscriber_public_key: Option<PathBuf>,
 
@@ -152,8 +155,8 @@ pub(super) struct AuthFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sessions")]
 pub(super) struct SessionFlags {
-    /// Secret that signs session tokens; on the command line everybody on this machine can see it (ps): better
-    /// its variable, or --session-secret-file
+    /// Secret that signs session tokens; on the command line everybody on this machine can see it (ps):
+    /// better its variable, or --session-secret-file
     #[arg(long, visible_alias = "secret", value_name = "TEXT", value_parser = secret)]
     pub(super) session_secret: Option<Secret>,
 

@@ -59,9 +59,9 @@ impl<'a> Sources<'a> {
             (None, None, None) => Ok(None),
             (None, None, Some(path)) => self.secret_file(&file_flag, path).map(Some),
             (Some(current), previous, None) => {
-                self.warn_if_short(&current_name, &current);
+                self.look_at(&current_name, &current)?;
                 if let Some(previous) = &previous {
-                    self.warn_if_short(&previous_name, previous);
+                    self.look_at(&previous_name, previous)?;
                 }
                 Ok(Some(SecretPair { current, previous }))
             }
@@ -109,6 +109,9 @@ impl<'a> Sources<'a> {
             refused("its first line is empty; write the secret there: openssl rand -hex 32")
         })?;
         let previous = lines.next().and_then(Secret::new);
+        for secret in [Some(&current), previous.as_ref()].into_iter().flatten() {
+            self.look_at(&name, secret)?;
+        }
         if lines.next().is_some() {
             return Err(refused(
                 "more than two lines; write the secret and, below it, the one before, if any",
@@ -116,9 +119,6 @@ impl<'a> Sources<'a> {
         }
         if mode & 0o004 != 0 {
             self.warnings.push(format!("{name}: everybody on this machine may read it; chmod o-r"));
-        }
-        for secret in [Some(&current), previous.as_ref()].into_iter().flatten() {
-            self.warn_if_short(&name, secret);
         }
         Ok(SecretPair { current, previous })
     }
@@ -133,12 +133,21 @@ impl<'a> Sources<'a> {
         self.names.with(flag, layers::on_one_line(&path.to_string_lossy()))
     }
 
-    fn warn_if_short(&mut self, name: &str, secret: &Secret) {
+    /// Refuses what is no secret, and warns of one that is too short.
+    fn look_at(&mut self, name: &str, secret: &Secret) -> Result<(), ConfigError> {
+        if secret.expose().starts_with(b"-----BEGIN ") {
+            // A public key's text is public, and whoever knows it could sign.
+            return Err(usage(format!(
+                "{name}: a PEM block is no secret; give a public key's file with --subscriber-public-key, \
+                 --publisher-public-key or --session-public-key"
+            )));
+        }
         if secret.expose().len() < SECRET_BYTES_GOOD {
             self.warnings.push(format!(
                 "{name}: shorter than 32 bytes, so it may be guessed; make one with: openssl rand -hex 32"
             ));
         }
+        Ok(())
     }
 }
 
@@ -163,3 +172,6 @@ fn read(path: &Path) -> Result<(String, u32), String> {
 fn usage(line: String) -> ConfigError {
     ConfigError::Usage(line)
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -102,8 +102,8 @@ pub(super) fn read<F: Layered>(
     Ok((flags, names))
 }
 
-/// `-bind`, `-bindctl` and `-secret`, alone or with `=` and a value, get a second dash: clap would read `-b ind`,
-/// and those who come from Simple SSE Server write them so.
+/// `-bind`, `-bindctl` and `-secret`, alone or with `=` and a value, get a second dash: clap would read
+/// `-b ind`, and those who come from Simple SSE Server write them so.
 fn with_two_dashes(mut args: Vec<OsString>) -> Vec<OsString> {
     for arg in args.iter_mut().take_while(|arg| *arg != "--") {
         let name = arg.as_encoded_bytes().split(|byte| *byte == b'=').next();

@@ -9,12 +9,14 @@ use clap::Parser;
 use super::keys::{Given, Sources};
 use super::layers::{self, Layered};
 use super::values::{Time, secret};
-use super::{ConfigError, Secret};
-use crate::session::Session;
+use super::{ConfigError, KIB, Secret};
+use crate::session::{NAME_BYTES_MAX, NameError, Session};
 use crate::topic::TOPICS_PER_STREAM_MAX;
 
 /// Tokens hold the second they expire at.
 const TIME_MIN: Duration = Duration::from_secs(1);
+/// The server looks at no token past 8 KiB, and one is a third longer than what it holds.
+const TOPICS_BYTES_MAX: usize = 4 * KIB;
 
 const AFTER_HELP: &str = "\
 TIME is a number and its unit: 30s, 10m, 2h, 7d.
@@ -143,11 +145,7 @@ impl TokenFlags {
                      make two for both"
                     .to_owned())
             }
-            (Some(user), Some(channel)) => {
-                Session::new(user, channel).map(TokenClaims::Session).map_err(|error| {
-                    format!("{}: {error}", if error.field == "userId" { "--user" } else { "--channel" })
-                })
-            }
+            (Some(user), Some(channel)) => session(user, channel).map(TokenClaims::Session),
             (Some(_), None) => Err("--user without --channel; write both".to_owned()),
             (None, Some(_)) => Err("--channel without --user; write both".to_owned()),
             (None, None) => self.topics(),
@@ -171,6 +169,22 @@ impl TokenFlags {
             let count = topics.len();
             return Err(format!("--sub {count} times: too many; write at most {TOPICS_PER_STREAM_MAX}"));
         }
+        let bytes: usize = topics.iter().map(String::len).sum();
+        if bytes > TOPICS_BYTES_MAX {
+            return Err(format!(
+                "--sub of {bytes} bytes in all: no server would read the token; write at most {TOPICS_BYTES_MAX}"
+            ));
+        }
         Ok(TokenClaims::Topics(topics.clone()))
     }
+}
+
+fn session(user: &str, channel: &str) -> Result<Session, String> {
+    Session::new(user, channel).map_err(|NameError { field, bytes }| {
+        let flag = if field == "userId" { "--user" } else { "--channel" };
+        match bytes {
+            0 => format!("{flag} '': empty; write 1 to {NAME_BYTES_MAX} bytes"),
+            _ => format!("{flag} of {bytes} bytes: too long; write 1 to {NAME_BYTES_MAX} bytes"),
+        }
+    })
 }

@@ -81,9 +81,9 @@ impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const DAY_S: u64 = 24 * 60 * 60;
         // humantime would write a year as months, days, hours, minutes and seconds.
-        if self.0 >= Duration::from_secs(DAY_S) && self.0.subsec_nanos() == 0 && self.0.as_secs() % DAY_S == 0
-        {
-            return write!(f, "{}d", self.0.as_secs() / DAY_S);
+        let days = self.0.as_secs() / DAY_S;
+        if days > 0 && self.0 == Duration::from_secs(days * DAY_S) {
+            return write!(f, "{days}d");
         }
         // humantime parts units by spaces ("1m 30s"); without them the text can be given back unquoted.
         f.write_str(&humantime::format_duration(self.0).to_string().replace(' ', ""))

@@ -189,10 +189,16 @@ impl Call<'_> {
     /// What shows the broker from inside is for those who hold a publisher's token, whatever its topics. Returns
     /// the Unix second at which it expires; `u64::MAX` where none is needed.
     fn verify_insider(&self) -> Result<u64, Refusal> {
-        match &self.keyring.publisher {
-            Some(keys) if !self.is_operator => self.verify(keys, None).map(|grant| grant.expires_s),
-            _ => Ok(u64::MAX),
+        let Some(keys) = self.keyring.publisher.as_ref().filter(|_| !self.is_operator) else {
+            return Ok(u64::MAX);
+        };
+        let grant = self.verify(keys, None)?;
+        // One issuer may sign sessions' tokens with the same key.
+        if grant.is_empty() {
+            let reason = "this token is for no topic: send a publisher's, whose sub or topics name one";
+            return Err(Refusal::new(Status::Forbidden, reason));
         }
+        Ok(grant.expires_s)
     }
 }
 

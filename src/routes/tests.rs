@@ -222,11 +222,15 @@ fn a_token_must_cover_each_topic_asked_for() {
 fn what_shows_the_broker_from_inside_needs_a_publishers_token_where_there_is_a_secret() {
     let open = access("", &[SUBSCRIBER]);
     let guarded = access("", &[SUBSCRIBER, PUBLISHER]);
-    let (right, wrong) = (token(PUBLISHER, json!({})), token(SUBSCRIBER, json!({"sub": "*"})));
+    let right = token(PUBLISHER, json!({"sub": "abcdefgh"}));
+    let wrong = token(SUBSCRIBER, json!({"sub": "*"}));
+    // As a session's token has none.
+    let of_no_topic = token(PUBLISHER, json!({"userId": "alex", "channel": "chat"}));
     for path in ["/stats", "/metrics", "/admin/status.json", "/admin/events"] {
         assert!(get(path, &open).is_ok(), "{path}");
         refused(get(path, &guarded), Status::Unauthorized, "no token");
         refused(get(&format!("{path}?token={wrong}"), &guarded), Status::Unauthorized, "signature");
+        refused(get(&format!("{path}?token={of_no_topic}"), &guarded), Status::Forbidden, "no topic");
         assert!(get(&format!("{path}?token={right}"), &guarded).is_ok(), "{path}");
         let by_header =
             Head { authorization: Some(format!("Bearer {right}").into()), ..head(Method::Get, path) };
