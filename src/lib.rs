@@ -68,6 +68,7 @@
 mod admin;
 mod arena;
 mod auth;
+mod bridge;
 mod budget;
 mod builder;
 mod clock;

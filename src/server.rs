@@ -437,6 +437,7 @@ pub(crate) fn shared(config: Config, subscribers_allowed: usize) -> Result<Share
         clock,
         stats: Stats::new(clock, Arc::clone(&memory), shards),
         memory,
+        bridge: None,
         budget: Budget::new(mailbox.bytes_max, mailbox.messages_max),
         uploads: Budget::new(mailbox.bytes_max, usize::MAX),
         streams: Streams::new(config.subscribers_max.unwrap_or(subscribers_allowed)),

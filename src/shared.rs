@@ -20,6 +20,7 @@ use crate::keyring::Keyring;
 use crate::memory::Memory;
 use crate::routes::QueueAccess;
 use crate::shard::message::Ticket;
+use crate::shard::queue::QueueStream;
 use crate::stats::Stats;
 use crate::topic::{Topic, TopicError, TopicHasher};
 
@@ -143,7 +144,7 @@ impl Streams {
 
     /// Counts one more stream, or nothing when the limit is reached.
     pub(crate) fn open(shared: &Arc<Shared>, watches: bool) -> Option<OpenStream> {
-        let stream = OpenStream { shared: Arc::clone(shared), watches };
+        let stream = OpenStream { shared: Arc::clone(shared), watches, queue: None };
         shared.streams.watching.fetch_add(watches.into(), Ordering::Relaxed);
         let before = shared.streams.open.fetch_add(1, Ordering::Relaxed);
         let max = shared.streams.max + if watches { WATCHING_MAX } else { 0 };
@@ -166,6 +167,15 @@ impl Streams {
 pub(crate) struct OpenStream {
     shared: Arc<Shared>,
     watches: bool,
+    /// Boxed: most streams have none.
+    queue: Option<Box<QueueStream>>,
+}
+
+impl OpenStream {
+    /// Keeps a queue for as long.
+    pub(crate) fn keep(&mut self, queue: QueueStream) {
+        self.queue = Some(Box::new(queue));
+    }
 }
 
 impl Drop for OpenStream {

@@ -125,8 +125,8 @@ impl Topic {
     }
 
     /// What one stream gets of a queue of another broker. Its number makes it its own, so no other stream takes it.
-    pub(crate) fn of_queue(stream: u64, queue: &str, hasher: &TopicHasher) -> Topic {
-        let name = format!("queue {stream} {queue}");
+    pub(crate) fn of_queue(stream: u64, hasher: &TopicHasher) -> Topic {
+        let name = format!("queue {stream}");
         let hash = hasher.0.hash_one(&name);
         Topic { hash, home_bits: home_bits(hash), name: name.into(), parent: None }
     }

@@ -23,6 +23,7 @@ pub(crate) use head::{BodyLength, Head, Method, Version};
 pub(crate) use refusal::{Extra, Refusal};
 pub(crate) use request::{HttpLimits, RequestReader};
 pub(crate) use response::{
-    CONTINUE, Context, encode, encode_methods, encode_page, encode_preflight, encode_queue_head, encode_stream_head,
+    CONTINUE, Context, encode, encode_methods, encode_page, encode_preflight, encode_queue_head,
+    encode_stream_head,
 };
 pub(crate) use status::Status;

@@ -33,7 +33,11 @@ impl QueueAccess {
         let is_coding = |name: &str| name.eq_ignore_ascii_case("Transfer-Encoding");
         let lines = |headers: &[(String, String)]| {
             let headers = headers.iter().filter(|(name, _)| !is_coding(name));
-            headers.map(|(name, value)| format!("{name}: {value}\r\n")).collect::<String>().into_bytes().into()
+            headers
+                .map(|(name, value)| format!("{name}: {value}\r\n"))
+                .collect::<String>()
+                .into_bytes()
+                .into()
         };
         let is_identity = queues
             .headers_sse
@@ -62,8 +66,11 @@ impl Call<'_> {
                 let value = auth::cookie_value(self.head.cookie.as_deref()?, name)?;
                 String::from_utf8(value.to_vec()).ok()
             };
-            let name =
-                queues.queues.pattern.name(query, cookie).map_err(|error| queue_refused(error.to_string()))?;
+            let name = queues
+                .queues
+                .pattern
+                .name(query, cookie)
+                .map_err(|error| queue_refused(error.to_string()))?;
             Ok(Action::Queue(Queue { name, last_event_id: last_event_id(self.head)? }))
         })
     }

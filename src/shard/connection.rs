@@ -125,6 +125,7 @@ pub(super) struct Opening {
 }
 
 /// Where a stream's events come from.
+#[derive(Debug)]
 pub(super) enum Source {
     Topics(Subscribe),
     Queue(QueueStream),

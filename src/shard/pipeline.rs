@@ -236,7 +236,13 @@ const JSON: &str = "application/json";
 impl Request {
     /// One whose head could not be read: all that is known of it is who sent it, if that.
     pub(crate) fn unread(origin: Option<Bytes>) -> Self {
-        Request { version: Version::Http11, keep_alive: false, head_only: false, origin, sharing: Sharing::Cors }
+        Request {
+            version: Version::Http11,
+            keep_alive: false,
+            head_only: false,
+            origin,
+            sharing: Sharing::Cors,
+        }
     }
 
     pub(crate) fn context<'a>(&'a self, encoding: Encoding<'a>) -> Context<'a> {

@@ -5,9 +5,10 @@ use std::sync::atomic::AtomicU64;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::bridge::outlet::Places;
 use crate::bridge::{Opened, StreamId, ToBridge};
 use crate::shard::message::Ticket;
-use crate::topic::{Topic, TopicHasher};
+use crate::topic::Topic;
 
 /// A queue that is the client's until this is dropped.
 #[derive(Debug)]
@@ -18,17 +19,18 @@ pub(crate) struct QueueStream {
     /// The number of the newest of them that the kernel took.
     pub(crate) sent: Arc<AtomicU64>,
     bridge: UnboundedSender<ToBridge<Ticket>>,
+    places: Arc<Places>,
 }
 
 impl QueueStream {
     pub(crate) fn new(
         opened: Opened,
-        queue: &str,
-        hasher: &TopicHasher,
+        topic: Topic,
         bridge: UnboundedSender<ToBridge<Ticket>>,
+        places: Arc<Places>,
     ) -> Self {
         let Opened { stream, sent } = opened;
-        QueueStream { topic: Topic::of_queue(stream.0, queue, hasher), stream, sent, bridge }
+        QueueStream { stream, topic, sent, bridge, places }
     }
 
     /// The client's stream is there: what the queue has may come.
@@ -40,6 +42,7 @@ impl QueueStream {
 
 impl Drop for QueueStream {
     fn drop(&mut self) {
+        self.places.remove(self.stream);
         let _ = self.bridge.send(ToBridge::Closed { stream: self.stream });
     }
 }

@@ -111,7 +111,9 @@ impl Channels {
     /// The one subscriber of a queue's topic.
     pub(super) fn follower(&self, topic: &Topic) -> Option<Key> {
         let channels = self.by_topic.get(topic)?;
-        channels.iter().find_map(|key| self.slots[*key as usize].follower.as_ref().map(|follower| follower.key))
+        channels
+            .iter()
+            .find_map(|key| self.slots[*key as usize].follower.as_ref().map(|follower| follower.key))
     }
 
     pub(super) fn get(&self, key: u32) -> Option<&Channel> {
