@@ -148,14 +148,8 @@ impl Fanout {
     }
 
     /// Takes in the one subscriber of a queue's topic, whose events come past the homes, and which is told by `sent` how
-    /// far it has come. It is live at once, and sent `greeting`.
-    pub(crate) fn follow(
-        &mut self,
-        subscription: Subscription,
-        greeting: Bytes,
-        sent: Arc<AtomicU64>,
-        now_ms: u64,
-    ) -> Key {
+    /// far it has come. It is live at once.
+    pub(crate) fn follow(&mut self, subscription: Subscription, sent: Arc<AtomicU64>, now_ms: u64) -> Key {
         // Home need not know.
         let mut no_posts = Vec::new();
         let key = self.subscribe(subscription, now_ms, &mut no_posts);
@@ -163,7 +157,7 @@ impl Fanout {
             let channel = &mut self.channels[subscriber.channel];
             channel.follower = Some(Follower { key, sent });
             let reached = Reached { upto: 0, told: 0, joined: true };
-            subscriber.page(&mut channel.log, None, vec![greeting], reached);
+            subscriber.page(&mut channel.log, None, Vec::new(), reached);
         }
         key
     }

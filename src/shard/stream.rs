@@ -241,10 +241,11 @@ impl Shard {
         let selection = Selection::of_queue(queue.topic.clone(), self.shared.shards);
         let subscription =
             Subscription { selection, framing, last_event_id: None, expires_s: u64::MAX, opening };
-        let greeting = Bytes::from_static(GREETING.as_bytes());
-        Feed::Single(self.with_fanout(|fanout, now_ms, _| {
-            fanout.follow(subscription, greeting, Arc::clone(&queue.sent), now_ms)
-        }))
+        Feed::Single(
+            self.with_fanout(|fanout, now_ms, _| {
+                fanout.follow(subscription, Arc::clone(&queue.sent), now_ms)
+            }),
+        )
     }
 
     /// The bytes a stream begins with, or those it is refused with: EventSource gives up for ever on any
@@ -258,6 +259,9 @@ impl Shard {
             (Source::Queue(_), Some(queues)) => {
                 let is_chunked = framing == Framing::Chunked;
                 http::encode_queue_head(&queues.stream_lines, is_chunked, &cx, &mut head);
+                let mut greeting = Vec::new();
+                framing.frame([Bytes::from_static(GREETING.as_bytes())], &mut greeting);
+                head.extend(greeting.iter().flatten());
             }
             _ => http::encode_stream_head(&cx, &mut head),
         }

@@ -5,7 +5,6 @@ use std::task::Wake;
 use bytes::Bytes;
 
 use super::*;
-use crate::budget::Budget;
 use crate::shard::selection::Selection;
 use crate::topic::TopicHasher;
 
