@@ -292,11 +292,11 @@ impl<'c> Connection<'c> {
             Ok(Action::Stats) => {
                 // 16 us each: what is pipelined behind it waits until it is sent, and others have had their
                 // turn.
-                self.must_flush = true;
+                self.must_flush = !has_body;
                 Answer::Json(self.shard.shared.stats.json().to_string().into_bytes())
             }
             Ok(Action::Metrics) => {
-                self.must_flush = true;
+                self.must_flush = !has_body;
                 Answer::Metrics(metrics::text(&self.shard.shared))
             }
             Ok(Action::Health) if self.shard.is_draining() => {

@@ -80,6 +80,9 @@ pub(crate) enum ToHome {
     More { selection: Selection, from: ShardId, key: Key, after: Sequence, told: Sequence },
     /// The shard has no subscriber of the topic any more.
     Leave { topic: Topic, from: ShardId },
+    /// The streams that take this topic, which is a session's, are to end on all `shards`, after what was published
+    /// before this.
+    Disconnect { topic: Topic, shards: u16, ticket: Ticket },
 }
 
 /// What a home shard tells one with subscribers.
@@ -101,8 +104,8 @@ pub(crate) enum ToFanout {
     Page { key: Key, gap: Option<Gap>, frames: Vec<Bytes>, upto: Sequence, told: Sequence, joined: bool },
     /// The subscriber cannot join: the home shard has room for no further topic.
     Refused { key: Key },
-    /// Streams that take this topic, which is a session's, end.
-    Disconnect { topic: Topic, tally: Arc<Tally> },
+    /// Streams that take this topic, which is a session's, end after the event `upto`.
+    Disconnect { topic: Topic, upto: Sequence, tally: Arc<Tally> },
 }
 
 /// What a resuming subscriber missed.
