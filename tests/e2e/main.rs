@@ -18,6 +18,7 @@ mod readme;
 mod refusals;
 mod requests;
 mod rereading;
+mod sessions;
 mod several;
 mod starting;
 mod stopping;

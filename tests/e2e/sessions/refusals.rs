@@ -333,7 +333,7 @@ fn an_emit_that_no_event_source_could_read_is_refused_with_the_reason() {
         (&[("payload", "your_data")], "has no data"),
         (&[("payload", "event: message")], "has no data"),
         (&[("payload", "{\"json\":true}")], "has no data"),
-        (&[("payload", "data: x\n\nevent: y\n\n")], "event 2 has no data"),
+        (&[("payload", "data: x\n\nevent: y\n\n")], "event 2 of payload has no data"),
         (&[("payload", "\n\n")], "no event"),
         (&[("payload", ": comment\n\n")], "no event"),
         (&[("payload", "data: a\0b")], "NUL"),
