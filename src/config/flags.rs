@@ -71,7 +71,7 @@ pub(super) struct Flags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Listening")]
 pub(super) struct ListeningFlags {
-    /// Address to listen on; 0.0.0.0 or :: for all; 127.0.0.1:8000 or [::1]:8000 says the port too
+    /// Address to listen on; 0.0.0.0 or :: for all; with a port as in 127.0.0.1:8000
     #[arg(short, long, value_name = "IP[:PORT]", default_value_t = Bind { ip: Config::BIND, port: None })]
     pub(super) bind: Bind,
 
