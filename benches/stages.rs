@@ -4,8 +4,16 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use esper::config::{PublicKey, Secret, SecretPair, Signers};
 use esper::internal::{Blocks, Ordering, OwnMailbox, PingPong, Reading, Requests, Tokens, parse_events};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+
+/// A key of the tests, in PEM.
+macro_rules! test_key {
+    ($name:literal) => {
+        include_str!(concat!("../src/config/public_key/test_keys/", $name, ".pem"))
+    };
+}
 
 /// An event of 128 bytes of data, as the load generator sends it.
 fn event() -> Bytes {
@@ -79,17 +87,35 @@ fn blocks(c: &mut Criterion) {
 }
 
 fn tokens(c: &mut Criterion) {
-    let secret = b"a secret of thirty-two bytes, now";
+    let secret = "a secret of thirty-two bytes, now";
     let claims = serde_json::json!({ "sub": "abcdef123", "exp": 4_000_000_000_u64 });
-    let token = encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret));
-    let token = token.unwrap_or_default();
-    let tokens = Tokens::new(secret);
+    let der = |text: &str| pem::parse(text).map(pem::Pem::into_contents).unwrap_or_default();
     let mut group = c.benchmark_group("token");
     group.throughput(Throughput::Elements(1));
-    group.bench_function("verify", |b| b.iter(|| black_box(tokens.verify(&token, 1_700_000_000))));
-    // What a cache of verified tokens would cost at the least: one look-up by the whole token.
-    let cache = std::collections::HashMap::from([(token.clone(), 4_000_000_000_u64)]);
-    group.bench_function("look up in a cache instead", |b| b.iter(|| black_box(cache.get(&token))));
+    for (algorithm, key, public_key) in [
+        (Algorithm::HS256, EncodingKey::from_secret(secret.as_bytes()), ""),
+        (Algorithm::RS256, EncodingKey::from_rsa_der(&der(test_key!("rsa-private"))), test_key!("rsa")),
+        (Algorithm::ES256, EncodingKey::from_ec_der(&der(test_key!("p256-private"))), test_key!("p256")),
+        (
+            Algorithm::EdDSA,
+            EncodingKey::from_ed_der(&der(test_key!("ed25519-private"))),
+            test_key!("ed25519"),
+        ),
+    ] {
+        let token = encode(&Header::new(algorithm), &claims, &key).unwrap_or_default();
+        let secret = Secret::new(secret).map(|current| SecretPair { current, previous: None });
+        let public_keys = PublicKey::list_from_pem(public_key).unwrap_or_default();
+        let Some(tokens) = Tokens::new(&Signers { secret, public_keys }) else { return };
+        assert!(tokens.verify(&token, 1_700_000_000));
+        group.bench_function(format!("verify {algorithm:?}"), |b| {
+            b.iter(|| black_box(tokens.verify(&token, 1_700_000_000)));
+        });
+        // What a cache of verified tokens would cost at the least: one look-up by the whole token.
+        if algorithm == Algorithm::HS256 {
+            let cache = std::collections::HashMap::from([(token.clone(), 4_000_000_000_u64)]);
+            group.bench_function("look up in a cache instead", |b| b.iter(|| black_box(cache.get(&token))));
+        }
+    }
     group.finish();
 }
 

@@ -1,6 +1,7 @@
 //! What the admin page is fed with: asked of all shards, and put together on a thread of its own, so that no shard writes
 //! a list of ten thousand connections.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,10 +14,12 @@ use smallvec::smallvec;
 use crate::budget::Budget;
 use crate::clock::unix_s;
 use crate::http::Refusal;
+use crate::session::Session;
 use crate::shard::mailbox::Doors;
 use crate::shard::message::{Message, ShardId, Ticket, ToFanout};
-use crate::shard::visitors::{Found, StreamStatus, Survey};
+use crate::shard::visitors::{Found, StreamStatus, Survey, Wanted};
 use crate::shared::Shared;
+use crate::topic::Topic;
 
 /// How often a page is told.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -30,6 +33,8 @@ const ANSWERS_BYTES_MAX: usize = 32 << 20;
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// What a list may take for each stream in it, at 300 bytes for a usual one: those with many long names are left out.
 const BYTES_PER_STREAM: usize = 600;
+/// Streams of a channel that are looked at to say who is there: 3 MB of JSON, if they are as many users.
+const SESSION_STREAMS_MAX: usize = 10_000;
 /// A shard that is busy for longer is left out.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -44,6 +49,8 @@ pub(crate) enum Request {
         streams_max: usize,
         ticket: Ticket,
     },
+    /// Who is connected on the channel whose topic this is.
+    Sessions { channel: Topic, ticket: Ticket },
     /// Look whether the desk is closed.
     Wake,
 }
@@ -103,13 +110,9 @@ pub(crate) fn run(shared: &Shared, doors: &Doors) {
         }
         match shared.admin.receiver.recv_deadline(due) {
             Ok(Request::Status { topic, streams_max, ticket }) => {
-                let body = admin.status(topic.as_deref(), streams_max).to_string().into_bytes();
-                // Until its client has taken it: it would else be held for each that asks and does not read.
-                let answer = shared.admin.answers.take(body.len()).map(|charge| (body, charge));
-                if let Some(door) = doors.get(usize::from(ticket.shard)) {
-                    door.post(Message::Json(ticket, answer));
-                }
+                admin.answer(ticket, &admin.status(topic.as_deref(), streams_max));
             }
+            Ok(Request::Sessions { channel, ticket }) => admin.answer(ticket, &admin.sessions(channel)),
             Ok(Request::Wake) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -123,6 +126,38 @@ struct Admin<'a> {
 }
 
 impl Admin<'_> {
+    fn answer(&self, ticket: Ticket, json: &Value) {
+        let body = json.to_string().into_bytes();
+        // Until its client has taken it: it would else be held for each that asks and does not read.
+        let answer = self.shared.admin.answers.take(body.len()).map(|charge| (body, charge));
+        if let Some(door) = self.doors.get(usize::from(ticket.shard)) {
+            door.post(Message::Json(ticket, answer));
+        }
+    }
+
+    /// Who is connected on a channel: each user's streams, and since when the oldest of them is there.
+    fn sessions(&self, channel: Topic) -> Value {
+        let name =
+            Session::of_topics(std::slice::from_ref(&channel)).map(|session| session.channel().to_owned());
+        let (found, is_complete) = self.survey(Wanted::Of(channel), SESSION_STREAMS_MAX);
+        let mut users = HashMap::<String, (u32, u64)>::new();
+        for stream in &found.streams {
+            let Some(session) = Session::of_topics(&stream.topics) else { continue };
+            let (streams, since_s) = users.entry(session.user().to_owned()).or_insert((0, u64::MAX));
+            *streams += 1;
+            *since_s = stream.visitor.since_s.min(*since_s);
+        }
+        let mut users: Vec<_> = users.into_iter().collect();
+        users.sort_by(|(a, (_, a_s)), (b, (_, b_s))| a_s.cmp(b_s).then_with(|| a.cmp(b)));
+        let user = |(user, (streams, since_s)): &(String, (u32, u64))| json!({ "userId": user, "streams": streams, "since": since_s });
+        json!({
+            "channel": name,
+            "streams": found.total,
+            "cut": found.total > found.streams.len() || !is_complete,
+            "users": users.iter().map(user).collect::<Vec<_>>(),
+        })
+    }
+
     /// Tells all pages that are open.
     fn tell(&self) {
         let status = self.status(None, PAGE_STREAMS_MAX);
@@ -142,13 +177,15 @@ impl Admin<'_> {
                 last: 0,
                 at_us: 0,
                 charge: Arc::clone(&charge),
+                tally: None,
             }));
         }
     }
 
     /// How the broker is, with the oldest of its connections.
     fn status(&self, topic: Option<&str>, streams_max: usize) -> Value {
-        let (Found { mut streams, total }, is_complete) = self.survey(topic, streams_max);
+        let wanted = topic.map_or(Wanted::All, |topic| Wanted::Named(topic.into()));
+        let (Found { mut streams, total }, is_complete) = self.survey(wanted, streams_max);
         streams.sort_by_key(|stream| stream.visitor.since_s);
         streams.truncate(streams_max);
         let mut room = BYTES_PER_STREAM * streams_max.max(PAGE_STREAMS_MAX);
@@ -177,9 +214,9 @@ impl Admin<'_> {
     }
 
     /// What all shards answer, and whether all did.
-    fn survey(&self, topic: Option<&str>, streams_max: usize) -> (Found, bool) {
+    fn survey(&self, wanted: Wanted, streams_max: usize) -> (Found, bool) {
         let (found, results) = bounded(self.doors.len());
-        let survey = Survey { topic: topic.map(Into::into), streams_max, found };
+        let survey = Survey { wanted, streams_max, found };
         for door in self.doors.iter() {
             door.post(Message::Survey(survey.clone()));
         }
@@ -204,15 +241,21 @@ impl Admin<'_> {
 fn connection(stream: &StreamStatus) -> Value {
     let names: Vec<_> = stream.topics.iter().map(|topic| format!("/{}", topic.name())).collect();
     let path = match &stream.topics[..] {
+        [topic, ..] if topic.is_of_session() => "/events/".to_owned(),
         [topic] => format!("/subscribe/{}", topic.name()),
         topics => {
             let pairs: Vec<_> = topics.iter().map(|topic| format!("topic={}", topic.name())).collect();
             format!("/subscribe?{}", pairs.join("&"))
         }
     };
+    let session = Session::of_topics(&stream.topics);
+    let namespace = match &session {
+        Some(session) => format!("/{}/{}", session.channel(), session.user()),
+        None => names.join(" "),
+    };
     json!({
         "request_path": path,
-        "namespace": names.join(" "),
+        "namespace": namespace,
         "created_at": stream.visitor.since_s,
         "client_ip": stream.visitor.address,
         "user_agent": &*stream.visitor.user_agent,

@@ -1,9 +1,9 @@
 //! Builds a server step by step, for the settings most programs want.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::config::{Config, Cpus, SHARDS_MAX, Secret, SecretPair};
+use crate::config::{Config, Control, Cpus, SHARDS_MAX, Secret, SecretPair};
 use crate::server::{Server, StartError};
 
 /// Builds a [`Server`]: what is not said is as in [`Config::default`], so it listens on `127.0.0.1:3000`, one
@@ -42,6 +42,13 @@ impl ServerBuilder {
         self.configure(|config| config.port = port)
     }
 
+    /// Listens on a second address as well, which is not for the outside world: it serves every route, and
+    /// the first no longer `/publish`, `/stats`, `/metrics` and `/admin`. A loopback address: any other needs
+    /// a [token](Control::token), which [`configure`](ServerBuilder::configure) sets.
+    pub fn control(self, address: impl Into<SocketAddr>) -> Self {
+        self.configure(|config| config.control = Some(Control::new(address.into())))
+    }
+
     /// How many threads serve it, 1 to 1024, none of them pinned to a CPU; 1 when it is not said, which is
     /// enough for tens of thousands of subscribers and leaves the other CPUs to the program around it.
     pub fn shards(self, shards: usize) -> Self {
@@ -70,13 +77,19 @@ impl ServerBuilder {
     /// Lets only those subscribe who have a token (RFC 7519, HS256) signed with this; not empty, and at least
     /// 32 bytes, or it may be guessed.
     pub fn subscriber_secret(self, secret: impl Into<String>) -> Self {
-        self.secret(secret, |config, secret| config.auth.subscriber = Some(secret))
+        self.secret(secret, |config, secret| config.auth.subscriber.secret = Some(secret))
     }
 
     /// The same for publishing over HTTP, `/stats`, `/metrics` and the admin page's data. A
     /// [`Publisher`](crate::Publisher) needs no token.
     pub fn publisher_secret(self, secret: impl Into<String>) -> Self {
-        self.secret(secret, |config, secret| config.auth.publisher = Some(secret))
+        self.secret(secret, |config, secret| config.auth.publisher.secret = Some(secret))
+    }
+
+    /// Turns on sessions, `/events/`: signs and verifies the tokens that say who a user is and on which
+    /// channel.
+    pub fn session_secret(self, secret: impl Into<String>) -> Self {
+        self.secret(secret, |config, secret| config.auth.session.secret = Some(secret))
     }
 
     /// Events kept for replay per topic, 1000 when it is not said; 0 turns replay off, and with it the ids
@@ -112,7 +125,7 @@ impl ServerBuilder {
         match Secret::new(secret) {
             Some(current) => set(&mut self.config, SecretPair { current, previous: None }),
             // Never none instead: that would let everybody in.
-            None => self.wrong = Some("empty secret; give one, or leave it out to let everybody in"),
+            None => self.wrong = Some("empty secret; give one, or leave it out to have none"),
         }
         self
     }
@@ -131,9 +144,13 @@ mod tests {
     fn each_step_sets_what_it_names_and_nothing_else() {
         type Step = (fn(ServerBuilder) -> ServerBuilder, fn(&mut Config));
         let pair = || SecretPair { current: Secret::new("s").unwrap(), previous: None };
-        let steps: [Step; 8] = [
+        let steps: [Step; 9] = [
             (|b| b.bind([0, 0, 0, 0]), |c| c.bind = [0, 0, 0, 0].into()),
             (|b| b.port(0), |c| c.port = 0),
+            (
+                |b| b.control(([127, 0, 0, 1], 8001)),
+                |c| c.control = Some(Control::new(SocketAddr::from(([127, 0, 0, 1], 8001)))),
+            ),
             (|b| b.shards(3), |c| c.cpus = Cpus { ids: vec![0, 1, 2], pin: false }),
             (|b| b.namespaces(true), |c| c.namespaces = true),
             (|b| b.admin(false), |c| c.admin = false),
@@ -149,13 +166,17 @@ mod tests {
             change(&mut expected);
             assert_eq!(step(Server::builder()).config, expected, "step {index}");
         }
-        let built = Server::builder().subscriber_secret("s").publisher_secret("s").config;
-        assert_eq!((built.auth.subscriber, built.auth.publisher), (Some(pair()), Some(pair())));
+        let built = Server::builder().subscriber_secret("s").publisher_secret("s").session_secret("s").config;
+        let sides = [built.auth.subscriber, built.auth.publisher, built.auth.session];
+        assert_eq!(sides.map(|side| side.secret), [Some(pair()), Some(pair()), Some(pair())]);
     }
 
     #[test]
     fn an_empty_secret_lets_nobody_in_because_nothing_starts() {
-        for builder in [Server::builder().subscriber_secret(""), Server::builder().publisher_secret("")] {
+        let builder = Server::builder;
+        for builder in
+            [builder().subscriber_secret(""), builder().publisher_secret(""), builder().session_secret("")]
+        {
             let error = builder.port(0).start().unwrap_err();
             assert!(error.to_string().starts_with("empty secret"), "{error}");
         }

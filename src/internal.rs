@@ -11,6 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::arena::{Arena, Key};
 use crate::auth::Keys;
 use crate::budget::Budget;
+use crate::config::Signers;
 use crate::event::{EventLimits, Events};
 use crate::event_id::Epoch;
 use crate::http::{HttpLimits, RequestReader};
@@ -82,7 +83,7 @@ impl Ordering {
         let key = Arena::default().insert(());
         let mut home = Home::new(0, Epoch::now(), limits, Memory::new(usize::MAX));
         let mut out = Vec::new();
-        let selection = Selection::single(topic.clone(), 1);
+        let selection = Selection::whole(std::slice::from_ref(&topic), 1)?;
         let join = ToHome::Join { selection, from: 0, key, last_event_id: None };
         home.handle(join, 0, &mut out);
         out.clear();
@@ -166,13 +167,13 @@ impl Reading {
     }
 }
 
-/// Verifies tokens of one secret.
+/// Verifies tokens of one kind.
 pub struct Tokens(Keys);
 
 impl Tokens {
-    /// Of this secret.
-    pub fn new(secret: &[u8]) -> Self {
-        Tokens(Keys::new(secret, None))
+    /// Signed by one of these; nothing when there are none.
+    pub fn new(signers: &Signers) -> Option<Self> {
+        Keys::new(signers).map(Tokens)
     }
 
     /// Whether the token is good at `now_s`, in Unix seconds.

@@ -78,14 +78,19 @@ mod host;
 mod http;
 #[doc(hidden)]
 pub mod internal;
+mod keyring;
 mod memory;
 mod metrics;
+mod mint;
 mod publisher;
 mod routes;
 mod server;
+mod session;
 mod shard;
 mod shared;
 mod stats;
+#[doc(hidden)]
+pub mod token;
 mod topic;
 
 pub use builder::ServerBuilder;

@@ -9,23 +9,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use esper::Server;
-use esper::config::{Config, LogFormat, SecretPair};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use esper::config::{Config, LogFormat};
+use esper::{Server, token};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 /// How soon a signal is acted on.
 const SIGNAL_LATENCY: Duration = Duration::from_millis(50);
 
 fn main() -> ExitCode {
-    let config = match Config::from_env_and_args() {
-        Ok(config) => config,
+    if std::env::args_os().nth(1).is_some_and(|first| first == "token") {
+        return token::run();
+    }
+    // First of all: until then SIGHUP ends the process.
+    let signals = Signals::register();
+    let (config, warnings) = match Config::from_env_and_args() {
+        Ok(read) => read,
         Err(error) => return error.report(),
     };
     start_log(&config);
     end_on_panic();
-    warn(&config);
-    match run(config) {
+    warn(&config, &warnings);
+    match run(config, signals) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -34,17 +39,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config) -> Result<(), Box<dyn Error>> {
-    let stop = stop_signal().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let [subscribing, publishing] =
-        [&config.auth.subscriber, &config.auth.publisher].map(|secret| match secret {
-            Some(_) if config.auth.enabled => "with a token",
-            _ => "by anybody",
-        });
+fn run(config: Config, signals: io::Result<Signals>) -> Result<(), Box<dyn Error>> {
+    let signals = signals.map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let [subscribing, publishing] = [&config.auth.subscriber, &config.auth.publisher].map(|signers| {
+        match config.auth.enabled && !signers.is_empty() {
+            true => "with a token",
+            false => "by anybody",
+        }
+    });
+    let publishing = if is_publishing_public(&config) { publishing } else { "on the control port" };
     let server = Server::start(config)?;
+    if let Some(address) = server.control_address() {
+        tracing::info!(%address, "control on http://{address}");
+    }
     tracing::info!(address = %server.address(), subscribing, publishing, "listening on http://{}", server.address());
-    while !stop.load(Ordering::Relaxed) {
+    while !signals.stop.load(Ordering::Relaxed) {
         server.watch(SIGNAL_LATENCY)?;
+        if signals.reread.swap(false, Ordering::Relaxed) {
+            reread(&server);
+        }
     }
     tracing::info!("stopping; a second signal ends at once");
     server.stop();
@@ -52,15 +65,40 @@ fn run(config: Config) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A flag that the first SIGTERM or SIGINT sets; the second ends the process.
-fn stop_signal() -> io::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
-        // In this order: the first signal finds the flag still down.
-        flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))?;
-        flag::register(signal, Arc::clone(&stop))?;
+/// Takes the secrets and keys that are now in the files which the flags name.
+fn reread(server: &Server) {
+    let read = Config::from_env_and_args().map_err(|error| error.to_string());
+    let taken = read.and_then(|(config, warnings)| {
+        server.replace_keys(&config).map_err(|error| error.to_string()).map(|()| warnings)
+    });
+    match taken {
+        Ok(warnings) => {
+            tracing::info!("secrets and keys reread");
+            warnings.iter().for_each(|line| tracing::warn!("{line}"));
+        }
+        Err(error) => tracing::error!("secrets and keys not reread, the old ones stay: {error}"),
     }
-    Ok(stop)
+}
+
+/// Flags that signals raise.
+struct Signals {
+    /// By the first SIGTERM or SIGINT; the second ends the process.
+    stop: Arc<AtomicBool>,
+    /// By SIGHUP.
+    reread: Arc<AtomicBool>,
+}
+
+impl Signals {
+    fn register() -> io::Result<Self> {
+        let signals = Self { stop: Arc::default(), reread: Arc::default() };
+        flag::register(SIGHUP, Arc::clone(&signals.reread))?;
+        for signal in [SIGTERM, SIGINT] {
+            // In this order: the first signal finds the flag still down.
+            flag::register_conditional_shutdown(signal, 1, Arc::clone(&signals.stop))?;
+            flag::register(signal, Arc::clone(&signals.stop))?;
+        }
+        Ok(signals)
+    }
 }
 
 fn start_log(config: &Config) {
@@ -85,22 +123,22 @@ fn end_on_panic() {
 }
 
 /// Warns of what is dangerous or looks like a mistake.
-fn warn(config: &Config) {
+fn warn(config: &Config, warnings: &[String]) {
     for name in Config::unknown_variables() {
         tracing::warn!("{name} is no variable of esper's and does nothing; --help names those there are");
     }
+    warnings.iter().for_each(|line| tracing::warn!("{line}"));
     let auth = &config.auth;
-    for (role, secret) in [("SUBSCRIBER", &auth.subscriber), ("PUBLISHER", &auth.publisher)] {
-        if secret.as_ref().is_some_and(SecretPair::is_short) {
-            tracing::warn!(
-                "ESPER_{role}_SECRET is shorter than 32 bytes and may be guessed; make one with: openssl rand -hex 32"
-            );
-        }
-    }
-    if auth.enabled && auth.publisher.is_none() && !config.bind.is_loopback() {
+    let anybody = auth.enabled && auth.publisher.is_empty() && is_publishing_public(config);
+    if anybody && !config.bind.is_loopback() {
         tracing::warn!("****************************************************************");
         tracing::warn!("ANYBODY WHO REACHES {} CAN PUBLISH TO EVERY TOPIC", config.bind);
         tracing::warn!("set ESPER_PUBLISHER_SECRET, or say that it is meant with --no-auth");
         tracing::warn!("****************************************************************");
     }
+}
+
+/// Whether the public port serves `/publish`.
+fn is_publishing_public(config: &Config) -> bool {
+    config.control.as_ref().is_none_or(|control| control.public_publish)
 }

@@ -1,7 +1,7 @@
 //! Starts the shards, and ends them in order.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -15,15 +15,18 @@ use crate::admin::{self, Desk};
 use crate::budget::Budget;
 use crate::builder::ServerBuilder;
 use crate::clock::Clock;
-use crate::config::{Config, Drain};
+use crate::config::{Config, Control as ControlPort, Drain};
 use crate::event_id::Epoch;
 use crate::host::{self, SocketOptions};
 use crate::http::Cors;
+use crate::keyring::Keyring;
 use crate::memory::Memory;
 use crate::publisher::Publisher;
+use crate::routes::Door;
+use crate::shard::accept::{self, Listener};
 use crate::shard::mailbox::{Doors, Inside, mailboxes};
 use crate::shard::message::{Control, Message, ShardId};
-use crate::shard::{Shard, accept, stream};
+use crate::shard::{Shard, stream};
 use crate::shared::{Access, Shared, Streams};
 use crate::stats::Stats;
 use crate::topic::TopicHasher;
@@ -77,6 +80,7 @@ const LAST_ROUNDS_MAX: usize = 1000;
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    control_address: Option<SocketAddr>,
     shared: Arc<Shared>,
     doors: Doors,
     publisher: Publisher,
@@ -91,6 +95,14 @@ pub enum StartError {
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {}", listen_help(.error))]
     Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The kernel's reason.
+        error: io::Error,
+    },
+    /// The address of the control port cannot be listened on.
+    #[error("cannot listen on {address} for control: {}", listen_control_help(.error))]
+    ListenControl {
         /// Where.
         address: SocketAddr,
         /// The kernel's reason.
@@ -138,18 +150,26 @@ impl Server {
             user_timeout: heartbeats.max(config.stream.send_timeout * 5 / 4),
             keepalive: config.stream.heartbeat.is_none(),
         };
-        let (address, listeners) = host::listen(address, shards, options, !config.takeover)
-            .map_err(|error| StartError::Listen { address, error })?;
+        let mut listeners: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
+        let mut listen = |door, address| open(door, address, options, config, &mut listeners);
+        let address = listen(Door::Public, address)?;
+        let control = config.control.as_ref();
+        let control_address = control.map(|control| listen(Door::Control, control.bind)).transpose()?;
 
         let (doors, insides) = mailboxes(shards);
         let publisher = Publisher::new(Arc::clone(&shared), Arc::clone(&doors));
         let (ready, started) = unbounded();
         let (end, ended) = unbounded();
-        let mut server =
-            Server { address, shared: Arc::clone(&shared), doors, publisher, threads: Vec::new(), ended };
-        for (id, (listener, inside)) in listeners.into_iter().zip(insides).enumerate() {
-            let listener_handle =
-                listener.try_clone().map_err(|error| StartError::Listen { address, error })?;
+        let mut server = Server {
+            address,
+            control_address,
+            shared: Arc::clone(&shared),
+            doors,
+            publisher,
+            threads: Vec::new(),
+            ended,
+        };
+        for (id, (listeners, inside)) in listeners.into_iter().zip(insides).enumerate() {
             let plan = ShardPlan {
                 id: id as ShardId,
                 cpu: config.cpus.pin.then(|| config.cpus.ids[id]),
@@ -157,8 +177,7 @@ impl Server {
                 shared: Arc::clone(&shared),
                 doors: Arc::clone(&server.doors),
                 inside,
-                listener,
-                listener_handle,
+                listeners,
             };
             let (ready, end) = (ready.clone(), end.clone());
             let thread = std::thread::Builder::new().name(format!("esper-{id}"));
@@ -170,7 +189,7 @@ impl Server {
                 .recv()
                 .unwrap_or_else(|_| Err(StartError::Shard("it ended before it began".to_owned())))?;
         }
-        if shared.config.admin {
+        if shared.access.can_survey() {
             let doors = Arc::clone(&server.doors);
             let thread = std::thread::Builder::new().name("esper-admin".to_owned());
             let run = move || admin::run(&shared, &doors);
@@ -188,6 +207,30 @@ impl Server {
     /// Where it listens, with the port that was taken for port 0.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its control port is, if it has one.
+    pub fn control_address(&self) -> Option<SocketAddr> {
+        self.control_address
+    }
+
+    /// Takes the secrets, the public keys and the control port's token of this configuration from now on, in place of
+    /// those it has, and nothing else of it. Streams that are open stay, whatever their tokens were signed with, until
+    /// these expire.
+    ///
+    /// # Errors
+    /// [`StartError::Config`] when they cannot be right; those it has stay.
+    pub fn replace_keys(&self, config: &Config) -> Result<(), StartError> {
+        let control = self.shared.config.control.as_ref().zip(config.control.as_ref());
+        let control = control.map(|(own, new)| ControlPort { token: new.token.clone(), ..own.clone() });
+        let merged = Config {
+            auth: config.auth.clone(),
+            control: control.or_else(|| self.shared.config.control.clone()),
+            ..self.shared.config.clone()
+        };
+        merged.check().map_err(StartError::Config)?;
+        self.shared.access.keyring.store(Arc::new(Keyring::new(&merged)));
+        Ok(())
     }
 
     /// Publishes to this server, from any thread, for as long as it runs.
@@ -250,7 +293,7 @@ impl Server {
         self.tell(Control::CloseStreams);
         wait_until(deadline, || stats.sum(|shard| &shard.clients) == 0);
         self.tell(Control::Stop);
-        if self.shared.config.admin {
+        if self.shared.access.can_survey() {
             self.shared.admin.close();
         }
         for thread in self.threads.drain(..) {
@@ -278,6 +321,27 @@ fn wait_until(deadline: Instant, is_done: impl Fn() -> bool) {
     }
 }
 
+/// Opens a listener for each shard; returns its address.
+fn open(
+    door: Door,
+    address: SocketAddr,
+    options: SocketOptions,
+    config: &Config,
+    listeners: &mut [Vec<Listener>],
+) -> Result<SocketAddr, StartError> {
+    let failed = |error| match door {
+        Door::Public => StartError::Listen { address, error },
+        Door::Control => StartError::ListenControl { address, error },
+    };
+    let (address, opened) =
+        host::listen(address, listeners.len(), options, !config.takeover).map_err(failed)?;
+    for (own, listener) in listeners.iter_mut().zip(opened) {
+        let handle = listener.try_clone().map_err(failed)?;
+        own.push(Listener { door, listener, handle });
+    }
+    Ok(address)
+}
+
 /// What a shard's thread is given.
 struct ShardPlan {
     id: ShardId,
@@ -286,9 +350,7 @@ struct ShardPlan {
     shared: Arc<Shared>,
     doors: Doors,
     inside: Inside,
-    listener: TcpListener,
-    /// The same listener once more, to end it.
-    listener_handle: TcpListener,
+    listeners: Vec<Listener>,
 }
 
 impl ShardPlan {
@@ -308,8 +370,11 @@ impl ShardPlan {
         };
         runtime.block_on(async {
             let shard = Shard::new(self.id, self.shared, self.inside, self.doors);
-            let accepting =
-                tokio_uring::spawn(accept::run(shard.clone(), self.listener, self.listener_handle));
+            let accepting: Vec<_> = self
+                .listeners
+                .into_iter()
+                .map(|listener| tokio_uring::spawn(accept::run(shard.clone(), listener)))
+                .collect();
             let sweeping = tokio_uring::spawn({
                 let shard = shard.clone();
                 async move { shard.sweep().await }
@@ -337,7 +402,7 @@ impl ShardPlan {
                     break;
                 }
             }
-            accepting.abort();
+            accepting.iter().for_each(|accepting| accepting.abort());
             failed.map_or(Ok(()), |error| Err(StartError::Shard(error.to_string())))
         })
     }
@@ -399,6 +464,10 @@ fn listen_help(error: &io::Error) -> String {
         _ => "check --bind and --port",
     };
     format!("{error}; {mend}")
+}
+
+fn listen_control_help(error: &io::Error) -> String {
+    listen_help(error).replace("--port", "port in --bind-control").replace("--bind ", "--bind-control ")
 }
 
 fn ring_help(error: &io::Error) -> String {

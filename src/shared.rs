@@ -4,16 +4,17 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use arc_swap::ArcSwap;
 use smallvec::SmallVec;
 
 use crate::admin::Desk;
-use crate::auth::Keys;
 use crate::budget::{Budget, Charge};
 use crate::clock::Clock;
-use crate::config::{Config, IpNet, SecretPair};
+use crate::config::{Config, IpNet};
 use crate::event::Events;
 use crate::event_id::Epoch;
 use crate::http::Cors;
+use crate::keyring::Keyring;
 use crate::memory::Memory;
 use crate::stats::Stats;
 use crate::topic::{Topic, TopicError, TopicHasher};
@@ -47,11 +48,15 @@ pub(crate) struct Shared {
 /// Who may do what.
 #[derive(Debug)]
 pub(crate) struct Access {
-    /// Keys that a subscriber's token must be signed with; none when anybody may subscribe.
-    pub(crate) subscriber: Option<Keys>,
-    /// The same for publishing, and for what shows the broker from inside.
-    pub(crate) publisher: Option<Keys>,
+    /// Read anew when a process is told so.
+    pub(crate) keyring: ArcSwap<Keyring>,
     pub(crate) cookie_name: String,
+    /// How long a token that is minted here may be good for, in seconds.
+    pub(crate) session_s_max: u64,
+    /// There is a control port, and what it is called beside addresses and `localhost`.
+    pub(crate) control_hosts: Option<Vec<String>>,
+    /// Publishing and what shows the broker from inside are on the public port.
+    pub(crate) public_publish: bool,
     pub(crate) hasher: TopicHasher,
     /// Topics are paths.
     pub(crate) namespaces: bool,
@@ -88,16 +93,19 @@ impl Access {
         Topic::parse_path(&segments, &self.hasher)
     }
 
+    /// Whether somebody may ask who is connected.
+    pub(crate) fn can_survey(&self) -> bool {
+        self.admin || self.control_hosts.is_some()
+    }
+
     pub(crate) fn new(config: &Config, hasher: TopicHasher) -> Self {
-        let auth = &config.auth;
-        let keys = |pair: &Option<SecretPair>| {
-            let pair = pair.as_ref().filter(|_| auth.enabled)?;
-            Some(Keys::new(pair.current.expose(), pair.previous.as_ref().map(|secret| secret.expose())))
-        };
+        let control = config.control.as_ref();
         Access {
-            subscriber: keys(&auth.subscriber),
-            publisher: keys(&auth.publisher),
-            cookie_name: auth.cookie_name.clone(),
+            keyring: ArcSwap::from_pointee(Keyring::new(config)),
+            cookie_name: config.auth.cookie_name.clone(),
+            session_s_max: config.auth.session_time_max.as_secs(),
+            control_hosts: control.map(|control| control.hosts.clone()),
+            public_publish: control.is_none_or(|control| control.public_publish),
             admin_topic: Topic::internal("admin events", &hasher),
             hasher,
             namespaces: config.namespaces,

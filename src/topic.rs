@@ -21,6 +21,9 @@ const SEGMENTS_MAX: usize = 8;
 /// Most characters of one segment.
 const SEGMENT_BYTES_MAX: usize = 64;
 
+/// What the names of sessions' topics begin with.
+const SESSION: &str = "session ";
+
 /// Where a publish goes: a name and its keyed 64-bit hash.
 ///
 /// Without namespaces the name is one id, lower-cased. With them it is a path, whose parents, down to
@@ -90,10 +93,23 @@ impl Topic {
         Topic { hash, home_bits: home_bits(hash), name: name.into(), parent: None }
     }
 
+    /// What is emitted to a user on a channel, or to all on it. The channel's length stands first, so that no two
+    /// pairs have one name, and with the space it is none that a request can name. All of a channel have one home,
+    /// which orders them together.
+    pub(crate) fn of_session(channel: &str, user: Option<&str>, hasher: &TopicHasher) -> Topic {
+        Topic::session(channel, user, |name| hasher.0.hash_one(name))
+    }
+
     /// A topic with a hash of the test's choice: where its home is must follow from a seed.
     #[cfg(test)]
     pub(crate) fn hashed(name: &str, hash: u64) -> Topic {
         Topic { hash, home_bits: home_bits(hash), name: name.into(), parent: None }
+    }
+
+    /// A session's topic with hashes of the test's choice.
+    #[cfg(test)]
+    pub(crate) fn hashed_session(channel: &str, user: Option<&str>, hash_of: &dyn Fn(&str) -> u64) -> Topic {
+        Topic::session(channel, user, hash_of)
     }
 
     /// A path with hashes of the test's choice; the empty path is everything.
@@ -106,6 +122,18 @@ impl Topic {
     /// everything.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it carries what is emitted on a channel.
+    pub(crate) fn is_of_session(&self) -> bool {
+        self.name.starts_with(SESSION)
+    }
+
+    /// The channel it carries what is emitted on, and the user whose alone it is.
+    pub(crate) fn session_names(&self) -> Option<(&str, Option<&str>)> {
+        let (bytes, names) = self.name.strip_prefix(SESSION)?.split_once(':')?;
+        let (channel, rest) = names.split_at_checked(bytes.parse().ok()?)?;
+        Some((channel, rest.strip_prefix(' ')))
     }
 
     /// Whether it is the parent of all paths.
@@ -143,6 +171,16 @@ impl Topic {
 
     fn root(hash: u64) -> Topic {
         Topic { hash, home_bits: 0, name: "".into(), parent: None }
+    }
+
+    fn session(channel: &str, user: Option<&str>, hash_of: impl Fn(&str) -> u64) -> Topic {
+        let of_all = format!("{SESSION}{}:{channel}", channel.len());
+        let home_bits = home_bits(hash_of(&of_all));
+        let name = match user {
+            Some(user) => format!("{of_all} {user}"),
+            None => of_all,
+        };
+        Topic { hash: hash_of(&name), home_bits, name: name.into(), parent: None }
     }
 
     /// The topic of a path that has been checked, with all its parents.

@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use super::cpus::{self, Wanted};
 use super::flags::Flags;
+use super::keys::{Given, Sources};
 use super::layers::{self, Names};
 use super::values::{Size, Time};
-use super::{
-    Auth, Config, ConfigError, Cpus, Drain, History, Http, KIB, MIB, Mailbox, Secret, SecretPair, Stream,
-};
+use super::{Auth, Config, ConfigError, Control, Cpus, Drain, History, Http, KIB, MIB, Mailbox, Stream};
 use crate::http::Cors;
 
 impl Config {
-    /// The configuration this process was started with.
+    /// The configuration this process was started with, and what looks like a mistake in its secrets, a line
+    /// each. Reads the files again that flags name, so it is also how secrets and keys are changed.
     ///
     /// # Errors
     /// What is wrong and the mend, or the help that was asked for; see [`ConfigError`].
-    pub fn from_env_and_args() -> Result<Self, ConfigError> {
-        Self::parse(std::env::args_os(), &|name| std::env::var_os(name))
+    pub fn from_env_and_args() -> Result<(Self, Vec<String>), ConfigError> {
+        Self::parse_with_warnings(std::env::args_os().collect(), &|name| std::env::var_os(name))
     }
 
     /// Variables in the environment that begin as ours do and are none: typing errors, most likely, which
@@ -32,7 +32,7 @@ impl Config {
     }
 
     /// The configuration of these arguments, of which the first is the program's name, and these variables.
-    /// Reads nothing else but which CPUs this process may use.
+    /// Reads nothing else but the files they name, and which CPUs this process may use.
     ///
     /// # Errors
     /// As `from_env_and_args`.
@@ -41,27 +41,45 @@ impl Config {
         I: IntoIterator<Item = T>,
         T: Into<OsString>,
     {
-        let (flags, names) = layers::read(args.into_iter().map(Into::into).collect(), env)?;
-        let auth = Auth {
-            enabled: !flags.auth.no_auth,
-            subscriber: secrets("ESPER_SUBSCRIBER_SECRET", env)?,
-            publisher: secrets("ESPER_PUBLISHER_SECRET", env)?,
-            cookie_name: flags.auth.cookie_name.clone(),
-        };
+        let args = args.into_iter().map(Into::into).collect();
+        Self::parse_with_warnings(args, env).map(|(config, _)| config)
+    }
+
+    pub(super) fn parse_with_warnings(
+        args: Vec<OsString>,
+        env: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<(Self, Vec<String>), ConfigError> {
+        let (flags, names) = layers::read::<Flags>(args, env)?;
         check(&flags, &names).map_err(ConfigError::Usage)?;
+        let mut sources = Sources::new(&names, env);
+        let auth = auth(&flags, &mut sources)?;
+        let control = control(&flags, &mut sources)?;
+        let warnings = sources.warnings;
         // Last, so that a wrong value is named whatever machine it is tried on.
         let cpus = choose_cpus(&flags, &names)?;
-        Ok(checked(flags, auth, cpus))
+        Ok((checked(flags, auth, control, cpus), warnings))
     }
 }
 
 /// Everything has been checked; here it only gets its place.
-fn checked(flags: Flags, auth: Auth, cpus: Cpus) -> Config {
-    let Flags { listening, auth: auth_flags, topics, history, streams, http, mailbox, drain, logging } =
-        flags;
+fn checked(flags: Flags, auth: Auth, control: Option<Control>, cpus: Cpus) -> Config {
+    let Flags {
+        listening,
+        control: _,
+        auth: auth_flags,
+        session: _,
+        topics,
+        history,
+        streams,
+        http,
+        mailbox,
+        drain,
+        logging,
+    } = flags;
     Config {
-        bind: listening.bind,
-        port: listening.port,
+        bind: listening.bind.ip,
+        port: listening.bind.port.unwrap_or(listening.port),
+        control,
         cpus,
         raise_file_limit: true,
         takeover: listening.takeover,
@@ -118,28 +136,47 @@ fn choose_cpus(flags: &Flags, names: &Names) -> Result<Cpus, ConfigError> {
     Ok(Cpus { ids, pin: !flags.listening.no_pin })
 }
 
-/// A side's secret and the one before it, from `name` and `name`_PREVIOUS.
-fn secrets(name: &str, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Option<SecretPair>, ConfigError> {
-    let secret = |name: &str| match env(name) {
-        None => Ok(None),
-        Some(value) => Secret::new(layers::unicode(name, value)?).map(Some).ok_or_else(|| {
-            ConfigError::Usage(format!("{name}: empty; write a secret, or unset it to have none"))
-        }),
+/// Who may subscribe and publish, and whose session tokens are good.
+fn auth(flags: &Flags, sources: &mut Sources<'_>) -> Result<Auth, ConfigError> {
+    let (auth, session) = (&flags.auth, &flags.session);
+    let subscriber = Given {
+        secret: None,
+        secret_file: auth.subscriber_secret_file.as_ref(),
+        public_key: auth.subscriber_public_key.as_ref(),
     };
-    let previous_name = format!("{name}_PREVIOUS");
-    match (secret(name)?, secret(&previous_name)?) {
-        (Some(current), previous) => Ok(Some(SecretPair { current, previous })),
-        (None, None) => Ok(None),
-        (None, Some(_)) => Err(ConfigError::Usage(format!(
-            "{previous_name} is set without {name}; set {name} too, or unset both"
-        ))),
-    }
+    let publisher = Given {
+        secret: None,
+        secret_file: auth.publisher_secret_file.as_ref(),
+        public_key: auth.publisher_public_key.as_ref(),
+    };
+    let sessions = Given {
+        secret: session.session_secret.as_ref(),
+        secret_file: session.session_secret_file.as_ref(),
+        public_key: session.session_public_key.as_ref(),
+    };
+    Ok(Auth {
+        enabled: !auth.no_auth,
+        subscriber: sources.signers("subscriber", subscriber)?,
+        publisher: sources.signers("publisher", publisher)?,
+        session: sources.signers("session", sessions)?,
+        cookie_name: auth.cookie_name.clone(),
+        session_time_max: session.session_time_max.0,
+    })
+}
+
+fn control(flags: &Flags, sources: &mut Sources<'_>) -> Result<Option<Control>, ConfigError> {
+    let flags = &flags.control;
+    let Some(bind) = flags.bind_control else { return Ok(None) };
+    let token = flags.control_token_file.as_ref().map(|path| sources.control_token(path)).transpose()?;
+    let (hosts, public_publish) = (flags.control_host.clone(), flags.public_publish);
+    Ok(Some(Control { bind, hosts, token, public_publish }))
 }
 
 /// Limits that hold by themselves, then those that hold together.
 fn check(flags: &Flags, names: &Names) -> Result<(), String> {
-    let Flags { listening, auth: _, topics: _, history, streams, http, mailbox, drain, logging: _ } = flags;
+    let Flags { listening, session, history, streams, http, mailbox, drain, .. } = flags;
 
+    check_listeners(flags, names)?;
     if listening.threads.is_some() && listening.cores.is_some() {
         let (threads, cores) = (names.of("threads"), names.of("cores"));
         return Err(format!("{threads} and {cores} both say how many CPUs; give one of them"));
@@ -157,6 +194,10 @@ fn check(flags: &Flags, names: &Names) -> Result<(), String> {
         if time == Time::ZERO {
             return Err(format!("{}: no time at all; write at least 1ms", names.with(flag, time)));
         }
+    }
+    if session.session_time_max.0 < Auth::SESSION_TIME_MIN {
+        let time_max = names.with("session-time-max", session.session_time_max);
+        return Err(format!("{time_max}: too short; write at least 1s"));
     }
     // Below this a server with many idle streams does nothing but comment.
     let heartbeat_min = Time(Duration::from_millis(100));
@@ -182,6 +223,39 @@ fn check(flags: &Flags, names: &Names) -> Result<(), String> {
     at_least(names, "retry-max", streams.retry_max, streams.retry_min, &retry_min)
 }
 
+/// Where it listens: one port for the public, and none of its places for control.
+fn check_listeners(flags: &Flags, names: &Names) -> Result<(), String> {
+    let (listening, control) = (&flags.listening, &flags.control);
+    let (bind, port) = (names.with("bind", listening.bind), names.with("port", listening.port));
+    if names.is_given("port") && listening.bind.port.is_some_and(|other| other != listening.port) {
+        return Err(format!("{bind} and {port} say two ports; give one of them"));
+    }
+    let Some(address) = control.bind_control else {
+        let alone = ["control-token-file", "control-host", "public-publish"];
+        return match alone.into_iter().find(|flag| names.is_given(flag)) {
+            Some(flag) => Err(format!(
+                "{}: there is no control port; open one with --bind-control 127.0.0.1:8001, or leave this out",
+                names.of(flag)
+            )),
+            None => Ok(()),
+        };
+    };
+    let (name, control_port) = (names.with("bind-control", address), Control::new(address));
+    let public_port = listening.bind.port.unwrap_or(listening.port);
+    if control_port.overlaps(listening.bind.ip, public_port) {
+        let public = if listening.bind.port.is_some() { bind } else { format!("{bind} {port}") };
+        return Err(format!("{name}: the public port is there, by {public}; give them different ports"));
+    }
+    if control_port.is_exposed() && control.control_token_file.is_none() {
+        let file = names.of("control-token-file");
+        return Err(format!(
+            "{name}: other machines may reach it, so it needs a token; \
+             name its file with {file}, or bind it to 127.0.0.1 or ::1"
+        ));
+    }
+    Ok(())
+}
+
 fn within(names: &Names, flag: &str, size: Size, min: Size, max: Size) -> Result<(), String> {
     if (min..=max).contains(&size) {
         return Ok(());
@@ -202,262 +276,4 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::super::{LogFormat, LogLevel, RefuseStreams, SlowPolicy};
-    use super::*;
-
-    fn parse(line: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let env = |name: &str| variables.iter().find(|(set, _)| *set == name).map(|(_, value)| value.into());
-        Config::parse(["esper"].into_iter().chain(line.split_whitespace()), &env)
-    }
-
-    /// What the binary does without flags and variables: the process is its own.
-    fn unflagged() -> Config {
-        let cpus = Cpus { ids: cpus::usable().unwrap(), pin: true };
-        Config { cpus, raise_file_limit: true, ..Config::default() }
-    }
-
-    #[test]
-    fn without_flags_and_variables_it_is_the_default_on_every_cpu() {
-        assert_eq!(parse("", &[]), Ok(unflagged()));
-    }
-
-    #[test]
-    fn the_defaults_are_allowed_when_they_are_written_out() {
-        let written = "--bind 127.0.0.1 --port 3000 --cookie-name esper_token --history-events 1000 \
-            --history-bytes 4MiB --history-age 10m --history-memory 256MiB --topics-max 100000 \
-            --heartbeat 15s --slow-lag 4MiB --slow-policy cut --send-timeout 20s --refuse-streams retry \
-            --retry-min 1s --retry-max 5s --head-max 16KiB --body-max 1MiB --head-timeout 10s \
-            --body-timeout 30s --idle-timeout 60s --unanswered-max 512 --cors-origin * --mailbox-bytes 64MiB \
-            --mailbox-messages 65536 --mailbox-wait 1s --drain-delay 0s --drain-time 10s --log-format text \
-            --log-level info";
-        assert_eq!(parse(written, &[]), Ok(unflagged()));
-    }
-
-    /// A flag, a value that is not its default, and what it changes.
-    type Row = (&'static str, &'static str, fn(&mut Config));
-
-    const ROWS: &[Row] = &[
-        ("bind", "::1", |c| c.bind = [0, 0, 0, 0, 0, 0, 0, 1].into()),
-        ("port", "0", |c| c.port = 0),
-        ("threads", "1", |c| c.cpus.ids.truncate(1)),
-        ("cores", "1", |c| c.cpus.ids.truncate(1)),
-        ("no-pin", "true", |c| c.cpus.pin = false),
-        ("takeover", "true", |c| c.takeover = true),
-        ("no-auth", "true", |c| c.auth.enabled = false),
-        ("cookie-name", "t", |c| c.auth.cookie_name = "t".into()),
-        ("no-admin", "true", |c| c.admin = false),
-        ("namespaces", "true", |c| c.namespaces = true),
-        ("history-events", "0", |c| c.history.events_max = 0),
-        ("history-bytes", "1KiB", |c| c.history.bytes_max = 1024),
-        ("history-age", "1h", |c| c.history.age_max = Duration::from_secs(3600)),
-        ("history-memory", "1GiB", |c| c.history.memory_bytes_max = 1 << 30),
-        ("topics-max", "1", |c| c.topics_max = 1),
-        ("heartbeat", "0s", |c| c.stream.heartbeat = None),
-        ("slow-lag", "2MiB", |c| c.stream.lag_bytes_max = 2 << 20),
-        ("slow-policy", "skip", |c| c.stream.slow_policy = SlowPolicy::Skip),
-        ("send-timeout", "1s", |c| c.stream.send_timeout = Duration::from_secs(1)),
-        ("subscribers-max", "5", |c| c.subscribers_max = Some(5)),
-        ("refuse-streams", "503", |c| c.stream.refuse = RefuseStreams::Unavailable),
-        ("retry-min", "5s", |c| c.stream.retry_min = Duration::from_secs(5)),
-        ("retry-max", "1s", |c| c.stream.retry_max = Duration::from_secs(1)),
-        ("head-max", "1KiB", |c| c.http.head_bytes_max = 1024),
-        ("body-max", "2MiB", |c| c.http.body_bytes_max = 2 << 20),
-        ("head-timeout", "1ms", |c| c.http.head_timeout = Duration::from_millis(1)),
-        ("body-timeout", "1ms", |c| c.http.body_timeout = Duration::from_millis(1)),
-        ("idle-timeout", "1ms", |c| c.http.idle_timeout = Duration::from_millis(1)),
-        ("unanswered-max", "1", |c| c.http.unanswered_max = 1),
-        ("cors-origin", "https://a.example", |c| c.cors_origins = vec!["https://a.example".into()]),
-        ("trusted-proxy", "10.0.0.1", |c| c.trusted_proxies = vec!["10.0.0.1/32".parse().unwrap()]),
-        ("mailbox-bytes", "2MiB", |c| c.mailbox.bytes_max = 2 << 20),
-        ("mailbox-messages", "1", |c| c.mailbox.messages_max = 1),
-        ("mailbox-wait", "0s", |c| c.mailbox.wait_max = Duration::ZERO),
-        ("drain-delay", "5s", |c| c.drain.delay = Duration::from_secs(5)),
-        ("drain-time", "5s", |c| c.drain.time_max = Duration::from_secs(5)),
-        ("log-format", "json", |c| c.log_format = LogFormat::Json),
-        ("log-level", "debug", |c| c.log_level = LogLevel::Debug),
-    ];
-
-    #[test]
-    fn every_flag_and_its_variable_set_what_they_name_and_nothing_else() {
-        use clap::CommandFactory as _;
-        let flags: HashSet<String> =
-            Flags::command().get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect();
-        assert_eq!(ROWS.iter().map(|row| row.0.to_owned()).collect::<HashSet<_>>(), flags);
-
-        for (flag, value, change) in ROWS {
-            let mut expected = unflagged();
-            change(&mut expected);
-            let switch = *value == "true";
-            let line = if switch { format!("--{flag}") } else { format!("--{flag} {value}") };
-            let name = format!("ESPER_{}", flag.to_uppercase().replace('-', "_"));
-            assert_eq!(parse(&line, &[]).as_ref(), Ok(&expected), "{line}");
-            assert_eq!(parse("", &[(&name, value)]).as_ref(), Ok(&expected), "{name}={value}");
-        }
-    }
-
-    #[test]
-    fn limits_that_cannot_hold_are_refused_with_every_flag_and_the_mend() {
-        for (line, variables, refused) in [
-            ("-t 1 --cores 1", &[][..], "--threads and --cores both say how many CPUs; give one of them"),
-            (
-                "",
-                &[("ESPER_THREADS", "1"), ("ESPER_CORES", "1")],
-                "ESPER_THREADS and ESPER_CORES both say how many CPUs; give one of them",
-            ),
-            ("--heartbeat 99ms", &[], "--heartbeat 99ms: too often; write at least 100ms, or 0s for never"),
-            ("--history-age 0s", &[], "--history-age 0s: no time at all; write at least 1ms"),
-            ("--send-timeout 0s", &[], "--send-timeout 0s: no time at all; write at least 1ms"),
-            ("--retry-min 0s", &[], "--retry-min 0s: no time at all; write at least 1ms"),
-            ("--head-timeout 0s", &[], "--head-timeout 0s: no time at all; write at least 1ms"),
-            ("--body-timeout 0s", &[], "--body-timeout 0s: no time at all; write at least 1ms"),
-            ("--idle-timeout 0s", &[], "--idle-timeout 0s: no time at all; write at least 1ms"),
-            ("--drain-time 0s", &[], "--drain-time 0s: no time at all; write at least 1ms"),
-            ("--head-max 1023", &[], "--head-max 1023: out of range; write 1KiB to 1MiB"),
-            ("--head-max 2MiB", &[], "--head-max 2MiB: out of range; write 1KiB to 1MiB"),
-            ("--body-max 0", &[], "--body-max 0: out of range; write 1KiB to 64MiB"),
-            ("--body-max 65MiB", &[], "--body-max 65MiB: out of range; write 1KiB to 64MiB"),
-            (
-                "--slow-lag 1MiB",
-                &[],
-                "--slow-lag 1MiB: less than twice --body-max 1MiB; \
-                 raise --slow-lag to 2MiB, or lower the other",
-            ),
-            (
-                "--slow-lag 64MiB --body-max 33MiB",
-                &[("ESPER_MAILBOX_BYTES", "65MiB")],
-                "--slow-lag 64MiB: less than twice --body-max 33MiB; \
-                 raise --slow-lag to 66MiB, or lower the other",
-            ),
-            (
-                "--slow-lag 66MiB --body-max 33MiB",
-                &[("ESPER_MAILBOX_BYTES", "65MiB")],
-                "ESPER_MAILBOX_BYTES=65MiB: less than twice --body-max 33MiB; \
-                 raise ESPER_MAILBOX_BYTES to 66MiB, or lower the other",
-            ),
-            (
-                "--history-memory 3MiB",
-                &[],
-                "--history-memory 3MiB: less than --slow-lag 4MiB; \
-                 raise --history-memory to 4MiB, or lower the other",
-            ),
-            (
-                "--history-bytes 257MiB",
-                &[],
-                "--history-memory 256MiB: less than --history-bytes 257MiB; \
-                 raise --history-memory to 257MiB, or lower the other",
-            ),
-            (
-                "--retry-min 1m30s",
-                &[("ESPER_RETRY_MAX", "1s")],
-                "ESPER_RETRY_MAX=1s: less than --retry-min 1m30s; \
-                 raise ESPER_RETRY_MAX to 1m30s, or lower the other",
-            ),
-        ] {
-            assert_eq!(parse(line, variables), Err(ConfigError::Usage(refused.to_owned())), "{line}");
-        }
-    }
-
-    #[test]
-    fn limits_are_allowed_up_to_their_edges() {
-        for line in [
-            "--heartbeat 100ms",
-            "--head-max 1MiB --body-max 1KiB --slow-lag 2KiB --mailbox-bytes 2KiB",
-            "--body-max 64MiB --slow-lag 128MiB --mailbox-bytes 128MiB --history-memory 128MiB",
-            "--history-bytes 256MiB",
-            "--retry-min 5s --retry-max 5s",
-        ] {
-            assert!(parse(line, &[]).is_ok(), "{line}");
-        }
-    }
-
-    #[test]
-    fn an_origin_that_is_none_is_refused_by_its_flag() {
-        for (line, variables, start) in [
-            ("--cors-origin example.org", &[][..], "--cors-origin: 'example.org' "),
-            ("", &[("ESPER_CORS_ORIGIN", "example.org")], "ESPER_CORS_ORIGIN: 'example.org' "),
-        ] {
-            let refused = parse(line, variables).unwrap_err();
-            assert_eq!(refused.exit_code(), 2);
-            assert!(refused.to_string().starts_with(start), "{refused}");
-        }
-    }
-
-    #[test]
-    fn what_this_host_lacks_is_told_apart_from_a_wrong_value() {
-        let host = parse("-t 1000000", &[]).unwrap_err();
-        assert!(
-            matches!(&host, ConfigError::Host(line) if line.starts_with("--threads 1000000: more than the "))
-        );
-        assert_eq!(host.exit_code(), 1);
-        let host = parse("", &[("ESPER_CORES", "1000,")]).unwrap_err();
-        assert!(
-            matches!(&host, ConfigError::Host(line) if line.starts_with("ESPER_CORES=1000-1000: no CPU "))
-        );
-        let usage = parse("-t 0", &[]).unwrap_err();
-        assert!(matches!(&usage, ConfigError::Usage(line) if line.starts_with("--threads 0: not a count")));
-        assert_eq!(usage.exit_code(), 2);
-        assert_eq!(parse("--help", &[]).unwrap_err().exit_code(), 0);
-    }
-
-    #[test]
-    fn secrets_come_from_variables_alone_and_are_never_printed() {
-        let config = parse(
-            "--no-auth",
-            &[
-                ("ESPER_SUBSCRIBER_SECRET", "sub-now"),
-                ("ESPER_SUBSCRIBER_SECRET_PREVIOUS", "sub-before"),
-                ("ESPER_PUBLISHER_SECRET", "pub-now"),
-            ],
-        )
-        .unwrap();
-        let subscriber = config.auth.subscriber.as_ref().unwrap();
-        assert_eq!(subscriber.current.expose(), b"sub-now");
-        assert_eq!(subscriber.previous.as_ref().unwrap().expose(), b"sub-before");
-        let publisher = config.auth.publisher.as_ref().unwrap();
-        assert_eq!(publisher.current.expose(), b"pub-now");
-        assert_eq!(publisher.previous, None);
-        assert!(!config.auth.enabled);
-
-        for printed in [format!("{config:?}"), format!("{config:#?}")] {
-            assert!(printed.contains("***"));
-            for secret in ["sub-now", "sub-before", "pub-now"] {
-                assert!(!printed.contains(secret), "{secret} is in {printed}");
-            }
-        }
-        let refused = parse("--publisher-secret pub-now", &[]).unwrap_err();
-        assert!(refused.to_string().starts_with("unexpected argument '--publisher-secret'"));
-    }
-
-    #[test]
-    fn a_secret_that_cannot_serve_is_refused_by_its_name() {
-        for (variables, refused) in [
-            (
-                [("ESPER_PUBLISHER_SECRET", "")],
-                "ESPER_PUBLISHER_SECRET: empty; write a secret, or unset it to have none",
-            ),
-            (
-                [("ESPER_SUBSCRIBER_SECRET_PREVIOUS", "before")],
-                "ESPER_SUBSCRIBER_SECRET_PREVIOUS is set without ESPER_SUBSCRIBER_SECRET; \
-                 set ESPER_SUBSCRIBER_SECRET too, or unset both",
-            ),
-            (
-                [("ESPER_PUBLISHER_SECRET_PREVIOUS", "")],
-                "ESPER_PUBLISHER_SECRET_PREVIOUS: empty; write a secret, or unset it to have none",
-            ),
-        ] {
-            assert_eq!(parse("", &variables), Err(ConfigError::Usage(refused.to_owned())));
-        }
-    }
-
-    #[test]
-    fn a_secret_that_is_not_utf_8_is_refused_without_its_bytes() {
-        use std::os::unix::ffi::OsStringExt as _;
-        let env =
-            |name: &str| (name == "ESPER_PUBLISHER_SECRET").then(|| OsString::from_vec(b"key\xff".to_vec()));
-        let refused = Config::parse(["esper"], &env).unwrap_err().to_string();
-        assert_eq!(refused, "ESPER_PUBLISHER_SECRET: not UTF-8; write it in UTF-8");
-    }
-}
+mod tests;

@@ -1,24 +1,37 @@
 //! What a person may write on the command line. Every flag is a variable too, `ESPER_` and its name; `layers`
-//! reads those. The secrets are variables alone: a command line is seen by everybody on the machine.
+//! reads those. Of the secrets only the session's has a flag, which its users know: a command line is seen by
+//! everybody on the machine.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, Parser};
 use ipnet::IpNet;
 
 use super::cpus::Wanted;
-use super::values::{Size, Time, address, cookie_name, count, network, port, positive, trimmed};
+use super::values::{
+    Bind, Size, Time, control_address, cookie_name, count, host_name, network, port, positive, secret,
+    trimmed,
+};
 use super::{
-    Auth, Config, Drain, History, Http, LogFormat, LogLevel, Mailbox, RefuseStreams, SlowPolicy, Stream,
+    Auth, Config, Drain, History, Http, LogFormat, LogLevel, Mailbox, RefuseStreams, Secret, SlowPolicy,
+    Stream,
 };
 
 const AFTER_HELP: &str = "\
 Secrets, from the environment alone:
-  ESPER_SUBSCRIBER_SECRET           Signs subscribers' tokens; unset: anybody may subscribe
-  ESPER_PUBLISHER_SECRET            Signs publishers' tokens; unset: anybody may publish
+  ESPER_SUBSCRIBER_SECRET           Signs subscribers' tokens
+  ESPER_PUBLISHER_SECRET            Signs publishers' tokens
   ESPER_SUBSCRIBER_SECRET_PREVIOUS  Accepted too, while the secret is being changed
   ESPER_PUBLISHER_SECRET_PREVIOUS   Accepted too, while the secret is being changed
+  ESPER_SESSION_SECRET_PREVIOUS     Accepted too, while the secret is being changed
 
+Without a secret and a public key for subscribers anybody may subscribe; without one for publishers anybody may
+publish; without one for sessions there are none.
+A secret's file holds the secret in its first line and, while it is being changed, the one before in its second.
+SIGHUP rereads the files of secrets, keys and the control token; no stream ends by it.
+
+To make a token: esper token --help
 A flag stands over its variable, a variable over the default.
 TIME is a number and its unit: 500ms, 15s, 10m, 2h.
 SIZE is bytes, or a number and its unit: K, M, G (powers of 1000) or KiB, MiB, GiB (of 1024).";
@@ -34,7 +47,11 @@ pub(super) struct Flags {
     #[command(flatten)]
     pub(super) listening: ListeningFlags,
     #[command(flatten)]
+    pub(super) control: ControlFlags,
+    #[command(flatten)]
     pub(super) auth: AuthFlags,
+    #[command(flatten)]
+    pub(super) session: SessionFlags,
     #[command(flatten)]
     pub(super) topics: TopicFlags,
     #[command(flatten)]
@@ -54,9 +71,9 @@ pub(super) struct Flags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Listening")]
 pub(super) struct ListeningFlags {
-    /// Address to listen on; 0.0.0.0 or :: for all
-    #[arg(short, long, value_name = "IP", value_parser = address, default_value_t = Config::BIND)]
-    pub(super) bind: IpAddr,
+    /// Address to listen on; 0.0.0.0 or :: for all; with a port as in 127.0.0.1:8000
+    #[arg(short, long, value_name = "IP[:PORT]", default_value_t = Bind { ip: Config::BIND, port: None })]
+    pub(super) bind: Bind,
 
     /// TCP port to listen on; 0 for any free one
     #[arg(short, long, value_name = "PORT", value_parser = port, default_value_t = Config::PORT)]
@@ -80,11 +97,51 @@ pub(super) struct ListeningFlags {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Control port")]
+pub(super) struct ControlFlags {
+    /// Second address to listen on, not for the outside world: it serves every route, and only it /token/,
+    /// /emit/, /sessions/ and /disconnect/; /publish, /stats, /metrics and /admin are then served by it alone
+    #[arg(long, visible_alias = "bindctl", value_name = "IP:PORT", value_parser = control_address)]
+    pub(super) bind_control: Option<SocketAddr>,
+
+    /// File with the token that every request to the control port must carry; needed beyond loopback
+    #[arg(long, value_name = "FILE")]
+    pub(super) control_token_file: Option<PathBuf>,
+
+    /// Host name by which the control port may be asked, beside addresses and localhost; repeat it, or part
+    /// by commas
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = host_name)]
+    pub(super) control_host: Vec<String>,
+
+    /// Serve /publish, /stats, /metrics and /admin on the public port, too
+    #[arg(long)]
+    pub(super) public_publish: bool,
+}
+
+#[derive(Debug, Args)]
 #[command(next_help_heading = "Authentication")]
 pub(super) struct AuthFlags {
-    /// Let everybody subscribe and publish, whatever secrets are set
+    /// Let everybody subscribe and publish, whatever secrets and keys are set; sessions need their tokens all
+    /// the same
     #[arg(long)]
     pub(super) no_auth: bool,
+
+    /// File with the secret that signs subscribers' tokens, in place of ESPER_SUBSCRIBER_SECRET
+    #[arg(long, value_name = "FILE")]
+    pub(super) subscriber_secret_file: Option<PathBuf>,
+
+    /// File with the secret that signs publishers' tokens, in place of ESPER_PUBLISHER_SECRET
+    #[arg(long, value_name = "FILE")]
+    pub(super) publisher_secret_file: Option<PathBuf>,
+
+    /// PEM file of public keys, whose private keys sign subscribers' tokens: RS256, ES256 or EdDSA, by the
+    /// key's type
+    #[arg(long, value_name = "FILE")]
+    pub(super) subscriber_public_key: Option<PathBuf>,
+
+    /// PEM file of public keys, whose private keys sign publishers' tokens
+    #[arg(long, value_name = "FILE")]
+    pub(super) publisher_public_key: Option<PathBuf>,
 
     /// Cookie in which a subscriber may send its token
     #[arg(long, value_name = "NAME", value_parser = cookie_name, default_value = Auth::COOKIE_NAME)]
@@ -93,6 +150,27 @@ pub(super) struct AuthFlags {
     /// Serve no admin page: everything below /admin is answered 403
     #[arg(long)]
     pub(super) no_admin: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sessions")]
+pub(super) struct SessionFlags {
+    /// Secret that signs session tokens; on the command line everybody on this machine can see it (ps):
+    /// better its variable, or --session-secret-file
+    #[arg(long, visible_alias = "secret", value_name = "TEXT", value_parser = secret)]
+    pub(super) session_secret: Option<Secret>,
+
+    /// File with the secret that signs session tokens
+    #[arg(long, visible_alias = "secret-file", value_name = "FILE")]
+    pub(super) session_secret_file: Option<PathBuf>,
+
+    /// PEM file of public keys, whose private keys sign session tokens
+    #[arg(long, value_name = "FILE")]
+    pub(super) session_public_key: Option<PathBuf>,
+
+    /// How long a session token made by /token/ may be good for, at most
+    #[arg(long, value_name = "TIME", default_value_t = Time(Auth::SESSION_TIME_MAX))]
+    pub(super) session_time_max: Time,
 }
 
 #[derive(Debug, Args)]

@@ -10,19 +10,35 @@ use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{ArgAction, Command, CommandFactory as _, FromArgMatches as _};
+use clap::{ArgAction, Command, CommandFactory, FromArgMatches};
 
 use super::ConfigError;
 use super::flags::Flags;
 use super::values::yes_or_no;
 
-/// Which flags were read from their variables: for the names in errors.
+/// A command's flags, which variables may stand in for.
+pub(super) trait Layered: CommandFactory + FromArgMatches {
+    /// Whether this flag, named without dashes, is a variable too.
+    fn has_variable(_flag: &str) -> bool {
+        true
+    }
+}
+
+impl Layered for Flags {}
+
+/// Which flags were given, and which of them by their variables: for the names in errors.
 #[derive(Debug, Default)]
 pub(super) struct Names {
+    given: BTreeSet<String>,
     from_variables: BTreeSet<String>,
 }
 
 impl Names {
+    /// Whether this flag, or its variable, was given: its value may be the default all the same.
+    pub(super) fn is_given(&self, flag: &str) -> bool {
+        self.given.contains(flag)
+    }
+
     /// What the person wrote for this flag: `--slow-lag` or `ESPER_SLOW_LAG`.
     pub(super) fn of(&self, flag: &str) -> String {
         if self.from_variables.contains(flag) { variable(flag) } else { format!("--{flag}") }
@@ -36,11 +52,12 @@ impl Names {
 }
 
 /// Reads `args`, of which the first is the program's name, and a variable for each flag that is not there.
-pub(super) fn read(
+pub(super) fn read<F: Layered>(
     args: Vec<OsString>,
     env: &dyn Fn(&str) -> Option<OsString>,
-) -> Result<(Flags, Names), ConfigError> {
-    let command = command();
+) -> Result<(F, Names), ConfigError> {
+    let args = with_two_dashes(args);
+    let command = command::<F>();
     let typed = command.clone().try_get_matches_from(&args).map_err(|error| refusal(&error, None))?;
     let is_typed = |id: &str| typed.value_source(id) == Some(ValueSource::CommandLine);
 
@@ -51,7 +68,9 @@ pub(super) fn read(
         // The two say the same thing, so one of them typed stands over both variables.
         let same = ["threads", "cores"];
         let over = if same.contains(&id) { same.into_iter().any(is_typed) } else { is_typed(id) };
-        let (Some(flag), false) = (arg.get_long(), over) else { continue };
+        let (Some(flag), false) = (arg.get_long().filter(|flag| F::has_variable(flag)), over) else {
+            continue;
+        };
         let name = variable(flag);
         let Some(value) = env(&name) else { continue };
         let value = unicode(&name, value)?;
@@ -74,22 +93,39 @@ pub(super) fn read(
     }
     all.extend(args.into_iter().skip(1));
 
-    let flags = command
-        .try_get_matches_from(all)
-        .and_then(|matches| Flags::from_arg_matches(&matches))
-        .map_err(|error| refusal(&error, None))?;
+    let matches = command.clone().try_get_matches_from(all).map_err(|error| refusal(&error, None))?;
+    let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    names.given = (command.get_arguments().filter(|arg| given(arg.get_id().as_str())))
+        .filter_map(|arg| arg.get_long().map(str::to_owned))
+        .collect();
+    let flags = F::from_arg_matches(&matches).map_err(|error| refusal(&error, None))?;
     Ok((flags, names))
+}
+
+/// `-bind`, `-bindctl` and `-secret`, alone or with `=` and a value, get a second dash: clap would read
+/// `-b ind`, and those who come from Simple SSE Server write them so.
+fn with_two_dashes(mut args: Vec<OsString>) -> Vec<OsString> {
+    for arg in args.iter_mut().take_while(|arg| *arg != "--") {
+        let name = arg.as_encoded_bytes().split(|byte| *byte == b'=').next();
+        if [&b"-bind"[..], b"-bindctl", b"-secret"].into_iter().any(|known| name == Some(known)) {
+            let mut two = OsString::from("-");
+            two.push(&*arg);
+            *arg = two;
+        }
+    }
+    args
 }
 
 /// Of these names, those that look like variables of ours and are none: a typing error, most likely.
 pub(super) fn unknown<'n>(names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
-    const SECRETS: [&str; 4] = [
+    const SECRETS: [&str; 5] = [
         "ESPER_SUBSCRIBER_SECRET",
         "ESPER_SUBSCRIBER_SECRET_PREVIOUS",
         "ESPER_PUBLISHER_SECRET",
         "ESPER_PUBLISHER_SECRET_PREVIOUS",
+        "ESPER_SESSION_SECRET_PREVIOUS",
     ];
-    let command = command();
+    let command = command::<Flags>();
     let known: Vec<String> = command.get_arguments().filter_map(|arg| arg.get_long()).map(variable).collect();
     names
         .filter(|name| name.starts_with("ESPER_") && !SECRETS.contains(name))
@@ -109,10 +145,13 @@ pub(super) fn unicode(name: &str, value: OsString) -> Result<String, ConfigError
 }
 
 /// The flags with each one's variable in its help.
-fn command() -> Command {
-    Flags::command().mut_args(|arg| {
+fn command<F: Layered>() -> Command {
+    F::command().mut_args(|arg| {
         let (Some(flag), Some(help)) = (arg.get_long(), arg.get_help()) else { return arg };
-        let help = format!("{help} [env: {}]", variable(flag));
+        let help = match F::has_variable(flag) {
+            true => format!("{help} [env: {}]", variable(flag)),
+            false => help.to_string(),
+        };
         let takes_values = arg.get_action().takes_values();
         let arg = arg.help(help);
         if !takes_values {
@@ -124,7 +163,8 @@ fn command() -> Command {
     })
 }
 
-fn variable(flag: &str) -> String {
+/// A flag's variable: `ESPER_SLOW_LAG` of `slow-lag`.
+pub(super) fn variable(flag: &str) -> String {
     format!("ESPER_{}", flag.to_ascii_uppercase().replace('-', "_"))
 }
 
@@ -181,11 +221,15 @@ fn shown(value: &str) -> String {
     if value.is_empty() {
         return "''".to_owned();
     }
-    let mut text: String = value.chars().take(CHARS_MAX).flat_map(char::escape_debug).collect();
-    if value.chars().nth(CHARS_MAX).is_some() {
-        text.push_str("...");
+    match value.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => on_one_line(&value[..end]) + "...",
+        None => on_one_line(value),
     }
-    text
+}
+
+/// What a person wrote, with what would end or garble the line escaped.
+pub(super) fn on_one_line(text: &str) -> String {
+    text.chars().flat_map(char::escape_debug).collect()
 }
 
 #[cfg(test)]
@@ -259,11 +303,40 @@ mod tests {
     }
 
     #[test]
+    fn three_flags_may_have_one_dash_until_the_flags_end() {
+        let rewritten = |line: &str| {
+            let args = with_two_dashes(line.split(' ').map(OsString::from).collect());
+            args.iter().map(|arg| arg.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+        };
+        for (line, two) in [
+            ("-bind 1 -bindctl 2 -secret 3", "--bind 1 --bindctl 2 --secret 3"),
+            ("-bind=1 -bindctl= -secret=-bind", "--bind=1 --bindctl= --secret=-bind"),
+            ("-b ind -binds -bind1 bind --bind", "-b ind -binds -bind1 bind --bind"),
+            ("-secret a -- -secret b", "--secret a -- -secret b"),
+        ] {
+            assert_eq!(rewritten(line), two);
+        }
+    }
+
+    #[test]
+    fn a_mistyped_secret_is_not_shown() {
+        for line in
+            ["--sercet=hunter2", "-secrets=hunter2", "-secrethunter2", "-secret=hunter2 -secret=hunter2"]
+        {
+            let refused = read_line(line, &[]).unwrap_err();
+            assert!(!refused.contains("hunter2"), "{refused}");
+        }
+    }
+
+    #[test]
     fn a_mistyped_variable_is_found_and_one_of_others_is_not() {
         let names = [
             "ESPER_HISTROY_AGE",
             "ESPER_HISTORY_AGE",
             "ESPER_PUBLISHER_SECRET",
+            "ESPER_SESSION_SECRET",
+            "ESPER_SESSION_SECRET_PREVIOUS",
+            "ESPER_BIND_CONTROL",
             "ESPER_PORT_3000_TCP",
             "HOME",
         ];
@@ -279,14 +352,14 @@ mod tests {
 
     #[test]
     fn help_names_every_flags_variable_and_is_the_same_short_and_long() {
-        let help = |flag| match read(vec!["esper".into(), OsString::from(flag)], &|_| None) {
+        let help = |flag| match read::<Flags>(vec!["esper".into(), OsString::from(flag)], &|_| None) {
             Err(ConfigError::Help(text)) => text,
             other => panic!("{flag} gave {other:?}"),
         };
         let text = help("--help");
         assert_eq!(text, help("-h"));
         let words: BTreeSet<&str> = text.split_whitespace().map(|word| word.trim_matches(']')).collect();
-        for arg in command().get_arguments() {
+        for arg in command::<Flags>().get_arguments() {
             let name = variable(arg.get_long().unwrap());
             assert!(words.contains(name.as_str()), "{name} is missing");
         }
@@ -305,7 +378,8 @@ mod tests {
                 "-b localhost",
                 &[],
                 "--bind localhost: not an address; \
-                 write 127.0.0.1 or ::1 for this machine alone, 0.0.0.0 or :: for all",
+                 write 127.0.0.1 or ::1 for this machine alone, 0.0.0.0 or :: for all, \
+                 or with a port 127.0.0.1:8000 or [::1]:8000",
             ),
             ("--slow-policy kill", &[], "--slow-policy kill: not one of its values; write cut or skip"),
             ("--slow-policy", &[], "--slow-policy '': its value is missing; write cut or skip"),
@@ -347,7 +421,7 @@ mod tests {
     fn a_value_that_is_not_utf_8_is_refused_by_its_name() {
         use std::os::unix::ffi::OsStringExt as _;
         let env = |name: &str| (name == "ESPER_COOKIE_NAME").then(|| OsString::from_vec(vec![0xff]));
-        let refused = read(vec!["esper".into()], &env).unwrap_err();
+        let refused = read::<Flags>(vec!["esper".into()], &env).unwrap_err();
         assert_eq!(refused.to_string(), "ESPER_COOKIE_NAME: not UTF-8; write it in UTF-8");
     }
 

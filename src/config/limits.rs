@@ -4,8 +4,8 @@ use std::fmt::Debug;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::values::{COUNT_MAX, Size, Time, cookie_name};
-use super::{Config, KIB, MIB};
+use super::values::{COUNT_MAX, Size, Time, cookie_name, host_name};
+use super::{Auth, Config, Control, KIB, MIB};
 
 /// Each shard is a thread with a ring, a listener and a share of every limit.
 pub(crate) const SHARDS_MAX: usize = 1024;
@@ -48,7 +48,9 @@ impl Config {
         within("mailbox.wait_max", mailbox.wait_max, times(Duration::ZERO))?;
         within("drain.delay", drain.delay, times(Duration::ZERO))?;
         within("drain.time_max", drain.time_max, times(TIME_MIN))?;
+        within("auth.session_time_max", self.auth.session_time_max, times(Auth::SESSION_TIME_MIN))?;
         cookie_name(&self.auth.cookie_name).map_err(|reason| format!("auth.cookie_name: {reason}"))?;
+        self.control.as_ref().map_or(Ok(()), |control| self.check_control(control))?;
 
         // Twice, so that the largest event fits with its frame's own bytes, and beside another one.
         let two_bodies = ("twice http.body_bytes_max", 2 * http.body_bytes_max);
@@ -64,6 +66,23 @@ impl Config {
             at_least("http.head_bytes_max", http.head_bytes_max, ids)?;
         }
         at_least("stream.retry_max", stream.retry_max, ("stream.retry_min", stream.retry_min))
+    }
+
+    fn check_control(&self, control: &Control) -> Result<(), String> {
+        let Control { bind, hosts, token, public_publish: _ } = control;
+        if control.overlaps(self.bind, self.port) {
+            return Err(format!("control.bind {bind}: the public listener is there; set another port"));
+        }
+        if let Some(host) = hosts.iter().find(|host| host_name(host).as_ref() != Ok(host)) {
+            return Err(format!("control.hosts {host:?}: no name; write it in lower case, without a port"));
+        }
+        match token {
+            Some(token) => Control::check_token(token).map_err(|reason| format!("control.token: {reason}")),
+            None if control.is_exposed() => Err(format!(
+                "control.token None: other machines may reach control.bind {bind}; set one, or bind to loopback"
+            )),
+            None => Ok(()),
+        }
     }
 }
 
@@ -84,12 +103,17 @@ fn at_least<T: PartialOrd + Debug>(field: &str, value: T, (other, least): (&str,
 
 #[cfg(test)]
 mod tests {
+    use super::super::Secret;
     use super::*;
+
+    fn control(bind: &str) -> Control {
+        Control::new(bind.parse().unwrap())
+    }
 
     #[test]
     fn what_is_out_of_range_is_refused_by_its_field() {
         type Row = (&'static str, fn(&mut Config));
-        let rows: [Row; 27] = [
+        let rows: [Row; 35] = [
             ("cpus.ids.len() 0", |c| c.cpus.ids.clear()),
             ("cpus.ids.len() 1025", |c| c.cpus.ids = (0..1025).collect()),
             ("topics_max 0", |c| c.topics_max = 0),
@@ -115,6 +139,23 @@ mod tests {
             ("drain.delay", |c| c.drain.delay = Duration::MAX),
             ("drain.time_max 0ns", |c| c.drain.time_max = Duration::ZERO),
             ("auth.cookie_name", |c| c.auth.cookie_name = "a;b".into()),
+            ("auth.session_time_max 999ms", |c| c.auth.session_time_max = Duration::from_millis(999)),
+            ("auth.session_time_max", |c| c.auth.session_time_max = Duration::MAX),
+            ("control.bind 127.0.0.1:3000: the public", |c| c.control = Some(control("127.0.0.1:3000"))),
+            ("control.token None: other machines", |c| c.control = Some(control("0.0.0.0:1"))),
+            ("control.token: a token of less than 16 bytes", |c| {
+                c.control = Some(Control { token: Secret::new("fifteen bytes.."), ..control("0.0.0.0:1") });
+            }),
+            ("control.token: a token with other than", |c| {
+                c.control = Some(Control { token: Secret::new("sixteen bytes..."), ..control("0.0.0.0:1") });
+            }),
+            ("control.hosts \"A.example\"", |c| {
+                c.control = Some(Control { hosts: vec!["A.example".into()], ..control("127.0.0.1:1") });
+            }),
+            ("control.hosts \"a:80\"", |c| {
+                c.control =
+                    Some(Control { hosts: vec!["b".into(), "a:80".into()], ..control("127.0.0.1:1") });
+            }),
             ("history.memory_bytes_max 3145728: less than", |c| c.history.memory_bytes_max = 3 * MIB),
             ("stream.retry_max 500ms: less than", |c| c.stream.retry_max = Duration::from_millis(500)),
         ];
@@ -129,8 +170,13 @@ mod tests {
 
     #[test]
     fn what_the_flags_allow_at_their_edges_is_allowed() {
+        let exposed = Control { token: Secret::new("sixteen-bytes..."), ..control("0.0.0.0:3001") };
+        let config = Config { control: Some(exposed), ..Config::default() };
+        assert_eq!(config.check(), Ok(()));
         for line in [
             "",
+            "--bind-control 127.0.0.1:0 --control-host a.example,b --session-time-max 365d",
+            "--bind 127.0.0.1:0 --bind-control [::1]:1 --session-time-max 1s",
             "--heartbeat 100ms --history-events 0 --mailbox-wait 0s --retry-min 365d --retry-max 365d",
             "--heartbeat 0s --topics-max 1000000000 --subscribers-max 1 --mailbox-messages 1",
             "--head-max 1MiB --body-max 1KiB --slow-lag 2KiB --mailbox-bytes 2KiB",

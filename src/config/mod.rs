@@ -1,26 +1,34 @@
 //! Flags and environment become one checked [`Config`], once, before anything starts.
 //!
 //! `flags` is what a person may write, `values` how one value is read, `layers` how a flag stands over its
-//! variable over its default, `check` turns the three into a `Config` and refuses limits that cannot hold
-//! together, `cpus` says which CPUs the shards get. Everything past this module trusts what it holds.
+//! variable over its default, `keys` reads secrets and public keys, `check` turns all into a `Config` and
+//! refuses limits that cannot hold together, `cpus` says which CPUs the shards get. `token` does as much for
+//! `esper token`. Everything past this module trusts what it holds.
 
 mod check;
+mod control;
 mod cpus;
 mod error;
 mod flags;
+mod keys;
 mod layers;
 mod limits;
+mod public_key;
 mod secret;
+mod token;
 mod values;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+pub use control::Control;
 pub use cpus::Cpus;
 pub use error::ConfigError;
 pub use ipnet::IpNet;
 pub(crate) use limits::SHARDS_MAX;
+pub use public_key::{KeyType, PublicKey};
 pub use secret::{Secret, SecretPair};
+pub(crate) use token::{TokenClaims, TokenOrder};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -47,6 +55,8 @@ pub struct Config {
     pub bind: IpAddr,
     /// The TCP port to listen on; 0 is any free one.
     pub port: u16,
+    /// A second listener, for control.
+    pub control: Option<Control>,
     /// Which CPUs get a shard.
     pub cpus: Cpus,
     /// Raise the process's limit on open files as far as it may be: every connection takes one.
@@ -88,6 +98,7 @@ impl Default for Config {
         Self {
             bind: Self::BIND,
             port: Self::PORT,
+            control: None,
             cpus: Cpus::default(),
             raise_file_limit: false,
             takeover: false,
@@ -152,26 +163,57 @@ impl From<LogLevel> for tracing::Level {
     }
 }
 
-/// Who may subscribe and publish. A side without a secret is open to everybody.
+/// Who may subscribe and publish, and whose session tokens are good.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Auth {
-    /// False turns authentication off, whatever secrets there are (`--no-auth`).
+    /// False lets everybody subscribe and publish, whatever `subscriber` and `publisher` say (`--no-auth`).
     pub enabled: bool,
-    /// Signs the tokens of subscribers.
-    pub subscriber: Option<SecretPair>,
-    /// Signs the tokens of publishers.
-    pub publisher: Option<SecretPair>,
+    /// What signs the tokens of subscribers; nothing: anybody may subscribe.
+    pub subscriber: Signers,
+    /// What signs the tokens of publishers; nothing: anybody may publish.
+    pub publisher: Signers,
+    /// What signs session tokens, which say who a user is and on which channel; nothing: there are no
+    /// sessions.
+    pub session: Signers,
     /// The cookie in which a subscriber may send its token; a token of RFC 9110, 5.6.2.
     pub cookie_name: String,
+    /// How long a session token that the server mints may be good for: 1 s to 365 days.
+    pub session_time_max: Duration,
 }
 
 impl Auth {
     const COOKIE_NAME: &str = "esper_token";
+    /// Tokens hold the second they expire at.
+    const SESSION_TIME_MIN: Duration = Duration::from_secs(1);
+    const SESSION_TIME_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 }
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { enabled: true, subscriber: None, publisher: None, cookie_name: Self::COOKIE_NAME.to_owned() }
+        Self {
+            enabled: true,
+            subscriber: Signers::default(),
+            publisher: Signers::default(),
+            session: Signers::default(),
+            cookie_name: Self::COOKIE_NAME.to_owned(),
+            session_time_max: Self::SESSION_TIME_MAX,
+        }
+    }
+}
+
+/// What tokens of one kind may be signed with: any of these.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Signers {
+    /// A secret, for HS256.
+    pub secret: Option<SecretPair>,
+    /// Public keys, for RS256, ES256 or EdDSA, by the type of each.
+    pub public_keys: Vec<PublicKey>,
+}
+
+impl Signers {
+    /// Whether no token can be right.
+    pub fn is_empty(&self) -> bool {
+        self.secret.is_none() && self.public_keys.is_empty()
     }
 }
 

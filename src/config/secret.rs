@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A secret as its variable gave it; never empty. Printing one, by `{}` or `{:?}`, shows `***`.
+/// A secret as its variable or its file gave it; never empty. Printing one, by `{}` or `{:?}`, shows `***`.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Secret(String);
 
@@ -16,14 +16,6 @@ impl Secret {
     /// The bytes to make a key of. Nothing else has a use for them.
     pub fn expose(&self) -> &[u8] {
         self.0.as_bytes()
-    }
-}
-
-impl SecretPair {
-    /// Whether one of them is shorter than the 32 bytes that HS256 asks for (RFC 7518, section 3.2).
-    pub fn is_short(&self) -> bool {
-        let secrets = [Some(&self.current), self.previous.as_ref()];
-        secrets.into_iter().flatten().any(|secret| secret.expose().len() < 32)
     }
 }
 

@@ -3,12 +3,14 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
+
+use super::Secret;
 
 /// Bytes, written `64KiB`, `1MiB` or `4194304`. At most 1 PiB, so that sums of sizes cannot overflow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd)]
@@ -77,6 +79,12 @@ impl FromStr for Time {
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DAY_S: u64 = 24 * 60 * 60;
+        // humantime would write a year as months, days, hours, minutes and seconds.
+        let days = self.0.as_secs() / DAY_S;
+        if days > 0 && self.0 == Duration::from_secs(days * DAY_S) {
+            return write!(f, "{days}d");
+        }
         // humantime parts units by spaces ("1m 30s"); without them the text can be given back unquoted.
         f.write_str(&humantime::format_duration(self.0).to_string().replace(' ', ""))
     }
@@ -117,15 +125,59 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
     })
 }
 
-/// An address to listen on.
-pub(super) fn address(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| {
-        if text.parse::<std::net::SocketAddr>().is_ok() {
-            "an address with a port; write the address here and the port with --port".to_owned()
-        } else {
-            "not an address; write 127.0.0.1 or ::1 for this machine alone, 0.0.0.0 or :: for all".to_owned()
+/// An address to listen on, and the port if it says one: `127.0.0.1`, `::1`, `127.0.0.1:8000`, `[::1]:8000`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Bind {
+    pub(super) ip: IpAddr,
+    pub(super) port: Option<u16>,
+}
+
+impl FromStr for Bind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(ip) = text.parse() {
+            return Ok(Self { ip, port: None });
         }
-    })
+        match text.parse::<SocketAddr>() {
+            Ok(address) => Ok(Self { ip: address.ip(), port: Some(address.port()) }),
+            Err(_) => {
+                Err("not an address; write 127.0.0.1 or ::1 for this machine alone, 0.0.0.0 or :: for all, \
+                           or with a port 127.0.0.1:8000 or [::1]:8000"
+                    .to_owned())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            None => self.ip.fmt(f),
+            Some(port) => SocketAddr::new(self.ip, port).fmt(f),
+        }
+    }
+}
+
+/// The control port's address, which has no default of its own.
+pub(super) fn control_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "not an address with its port; write 127.0.0.1:8001 or [::1]:8001".to_owned())
+}
+
+/// A host's name as it stands in a request's `Host`, without a port, made lower case.
+pub(super) fn host_name(text: &str) -> Result<String, String> {
+    let name = text.trim().to_ascii_lowercase();
+    let in_names = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    // RFC 1035, 2.3.4, less the ends.
+    if (1..=253).contains(&name.len()) && name.bytes().all(in_names) {
+        return Ok(name);
+    }
+    Err("not a host's name; write it without scheme and port, such as esper.example.org".to_owned())
+}
+
+/// A secret; what is wrong with one is never shown.
+pub(super) fn secret(text: &str) -> Result<Secret, &'static str> {
+    Secret::new(text).ok_or("empty; write a secret, or leave it out to have none")
 }
 
 /// A network in CIDR notation, or one address as a network of its own.
@@ -206,9 +258,24 @@ mod tests {
 
     #[test]
     fn a_duration_is_printed_as_it_can_be_given_back() {
-        for text in ["0s", "500ms", "15s", "10m", "1m30s", "1h"] {
+        for text in ["0s", "500ms", "15s", "10m", "1m30s", "1h", "1d", "365d"] {
             assert_eq!(text.parse::<Time>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn an_address_to_listen_on_is_printed_as_it_can_be_given_back() {
+        for (text, port) in
+            [("127.0.0.1", None), ("::1", None), ("127.0.0.1:0", Some(0)), ("[::1]:8000", Some(8000))]
+        {
+            let bind: Bind = text.parse().unwrap();
+            assert_eq!((bind.to_string().as_str(), bind.port), (text, port));
+        }
+    }
+
+    #[test]
+    fn a_host_is_named_in_any_case() {
+        assert_eq!(host_name(" Esper.Example.ORG"), Ok("esper.example.org".to_owned()));
     }
 
     #[test]
@@ -254,9 +321,19 @@ mod tests {
             (reason(positive("1000000001")), "from 1 to 1000000000"),
             (reason(port("65536")), "from 0 to 65535"),
             (reason(port("tcp://10.0.0.1:80")), "enableServiceLinks: false"),
-            (reason(address("localhost")), "write 127.0.0.1 or ::1"),
-            (reason(address("[::1]")), "write 127.0.0.1 or ::1"),
-            (reason(address("127.0.0.1:80")), "the port with --port"),
+            (reason("localhost".parse::<Bind>()), "write 127.0.0.1 or ::1"),
+            (reason("localhost:80".parse::<Bind>()), "127.0.0.1:8000"),
+            (reason("[::1]".parse::<Bind>()), "[::1]:8000"),
+            (reason(":80".parse::<Bind>()), "0.0.0.0 or :: for all"),
+            (reason("127.0.0.1:65536".parse::<Bind>()), "127.0.0.1:8000"),
+            (reason(control_address("127.0.0.1")), "write 127.0.0.1:8001"),
+            (reason(control_address("localhost:80")), "write 127.0.0.1:8001"),
+            (reason(control_address("::1")), "[::1]:8001"),
+            (reason(host_name("")), "such as esper.example.org"),
+            (reason(host_name("a:80")), "without scheme and port"),
+            (reason(host_name("http://a")), "without scheme and port"),
+            (reason(host_name("ü.example")), "such as esper.example.org"),
+            (reason(host_name(&"a".repeat(254))), "such as esper.example.org"),
             (reason(network("")), "write 10.0.0.1"),
             (reason(network("10.0.0.0/33")), "write 10.0.0.1"),
             (reason(network("10.0.0")), "write 10.0.0.1"),

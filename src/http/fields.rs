@@ -17,6 +17,7 @@ pub(super) struct Fields<'h> {
     close: bool,
     keep_alive: bool,
     pub(super) origin: Option<&'h [u8]>,
+    pub(super) accept: Option<&'h [u8]>,
     pub(super) content_type: Option<&'h [u8]>,
     pub(super) authorization: Option<&'h [u8]>,
     pub(super) cookie: Option<&'h [u8]>,
@@ -56,6 +57,10 @@ impl<'h> Fields<'h> {
             } else if is("user-agent") {
                 // It is only shown, so a second one is no reason to refuse.
                 fields.user_agent.get_or_insert(header.value);
+                continue;
+            } else if is("accept") {
+                // Only whether JSON is asked for depends on it.
+                fields.accept.get_or_insert(header.value);
                 continue;
             } else if is("x-forwarded-for") {
                 fields.forwarded_for.push(header.value);

@@ -64,6 +64,8 @@ pub(crate) struct Head {
     pub(crate) body: BodyLength,
     /// `Origin`
     pub(crate) origin: Option<Bytes>,
+    /// `Accept`, the first where it was sent several times
+    pub(crate) accept: Option<Bytes>,
     /// `Content-Type`
     pub(crate) content_type: Option<Bytes>,
     /// `Authorization`
@@ -123,6 +125,7 @@ impl Head {
             expect_continue,
             body,
             origin: share(fields.origin),
+            accept: share(fields.accept),
             content_type: share(fields.content_type),
             authorization: share(fields.authorization),
             cookie: share(fields.cookie),

@@ -173,6 +173,7 @@ fn sent() -> impl Strategy<Value = Sent> {
                 expect_continue: expect && length != BodyLength::None,
                 body: length,
                 origin: origin.0,
+                accept: None,
                 content_type: content_type.0,
                 authorization: authorization.0,
                 cookie: cookie.0,

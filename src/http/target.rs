@@ -48,6 +48,14 @@ pub(crate) fn query_has(query: &[u8], name: &str) -> bool {
     pairs(query).any(|(raw, _)| form_decode(raw).is_ok_and(|decoded| *decoded == *name.as_bytes()))
 }
 
+/// Names and values of a form's body, decoded. 400 for bad percent-encoding.
+pub(crate) fn form_pairs(body: &[u8]) -> impl Iterator<Item = Result<FormPair<'_>, Refusal>> {
+    pairs(body).map(|(name, value)| Ok((form_decode(name)?, form_decode(value)?)))
+}
+
+/// A name and its value, both as bytes.
+pub(crate) type FormPair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+
 /// Raw names and values. The empty query has one pair of nothing, which no name matches.
 fn pairs(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     query.split(|&byte| byte == b'&').map(|pair| {

@@ -2,9 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::{Action, READ, allow, not_found, verify_insider};
-use crate::http::{Head, Refusal, Status, target};
-use crate::shared::Access;
+use super::{Action, Call, Door, READ};
+use crate::http::{Refusal, Status, target};
 
 /// The page, with all it needs.
 pub(crate) const ADMIN_PAGE: &str = include_str!("admin.html");
@@ -33,41 +32,47 @@ const CONNECTIONS_DEFAULT: usize = 1000;
 /// The most connections that are listed. An entry is some 200 bytes, so this is 2 MB of JSON.
 const CONNECTIONS_MAX: usize = 10_000;
 
-/// Finds what is asked for at `path`, the raw segments after `/admin`.
-pub(super) fn route(head: &Head, path: &[&[u8]], access: &Access, now_s: u64) -> Result<Action, Refusal> {
-    if !access.admin {
-        return Err(Refusal::new(Status::Forbidden, "the admin page is off (--no-admin)"));
+impl Call<'_> {
+    /// Finds what is asked for at `path`, the raw segments after `/admin`.
+    pub(super) fn admin(&self, path: &[&[u8]]) -> Result<Action, Refusal> {
+        if !self.access.admin {
+            return Err(Refusal::new(Status::Forbidden, "the admin page is off (--no-admin)"));
+        }
+        let action = |action: AdminAction| Ok(Action::Admin(action));
+        match path {
+            [] | [b""] => self.allow(&READ, || action(AdminAction::Page)),
+            [b"status.json"] => self.allow(&READ, || {
+                self.check_name()?;
+                self.verify_insider()?;
+                action(status(&self.head.query)?)
+            }),
+            [b"events"] => self.allow(&READ, || {
+                self.check_name()?;
+                action(AdminAction::Events { expires_s: self.verify_insider()? })
+            }),
+            _ => Err(self.not_found()),
+        }
     }
-    let action = |action: AdminAction| Ok(Action::Admin(action));
-    match path {
-        [] | [b""] => allow(head, &READ, || action(AdminAction::Page)),
-        [b"status.json"] => allow(head, &READ, || {
-            check_name(head, access)?;
-            verify_insider(head, access, now_s)?;
-            action(status(&head.query)?)
-        }),
-        [b"events"] => allow(head, &READ, || {
-            check_name(head, access)?;
-            action(AdminAction::Events { expires_s: verify_insider(head, access, now_s)? })
-        }),
-        _ => Err(not_found()),
-    }
-}
 
-/// Without a secret, the name a page was loaded under is all that tells this server's own from one whose name was
-/// pointed at this address since: that page would be of one origin with the data, and read it.
-fn check_name(head: &Head, access: &Access) -> Result<(), Refusal> {
-    if access.publisher.is_some() || head.host.as_deref().is_none_or(is_fixed_name) {
-        return Ok(());
+    /// Without a secret, the name a page was loaded under is all that tells this server's own from one whose name was
+    /// pointed at this address since: that page would be of one origin with the data, and read it. At the control port
+    /// all names were looked at already.
+    fn check_name(&self) -> Result<(), Refusal> {
+        if self.door == Door::Control
+            || self.keyring.publisher.is_some()
+            || self.head.host.as_deref().is_none_or(is_fixed_name)
+        {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Status::Forbidden,
+            "without a secret the admin page is for an address or localhost; set ESPER_PUBLISHER_SECRET to use a name",
+        ))
     }
-    Err(Refusal::new(
-        Status::Forbidden,
-        "without a secret the admin page is for an address or localhost; set ESPER_PUBLISHER_SECRET to use a name",
-    ))
 }
 
 /// An address or `localhost`, with or without a port: nobody can point these elsewhere.
-fn is_fixed_name(host: &[u8]) -> bool {
+pub(super) fn is_fixed_name(host: &[u8]) -> bool {
     let Ok(host) = str::from_utf8(host) else { return false };
     let name = match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') && port.bytes().all(|byte| byte.is_ascii_digit()) => name,

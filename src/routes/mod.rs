@@ -3,18 +3,26 @@
 
 mod admin;
 mod client;
+mod command;
+mod control;
+mod fields;
 mod public;
+mod session;
 #[cfg(test)]
 mod tests;
+
+use std::borrow::Cow;
 
 use smallvec::{SmallVec, smallvec};
 
 pub(crate) use admin::{ADMIN_PAGE, AdminAction};
 pub(crate) use client::client_address;
+pub(crate) use command::{Command, Order};
 pub(crate) use public::{BodyForm, Publish, Subscribe};
 
 use crate::auth::{self, AuthError, Grant, Keys};
 use crate::http::{Extra, Head, Method, Refusal, Status, target};
+use crate::keyring::Keyring;
 use crate::shared::Access;
 use crate::topic::Topic;
 
@@ -23,6 +31,10 @@ use crate::topic::Topic;
 pub(crate) enum Action {
     Subscribe(Subscribe),
     Publish(Publish),
+    /// What its body says is to be done.
+    Command(Command),
+    /// Who is connected on the channel whose topic this is.
+    Sessions(Topic),
     Stats,
     Metrics,
     Health,
@@ -31,14 +43,37 @@ pub(crate) enum Action {
     Methods(&'static str),
 }
 
-const NOT_FOUND: &str = "no such path; there are GET /subscribe/{topic}, GET /subscribe?topic={topic}, \
-                         POST /publish/{topic}, GET /stats, GET /metrics, GET /admin/ and GET /healthz";
+/// The listener by which a request came.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Door {
+    /// For the world.
+    Public,
+    /// For the programs and people that run it: it serves everything.
+    Control,
+}
+
+/// A request, by whom it was sent, and what that is judged by.
+struct Call<'a> {
+    head: &'a Head,
+    access: &'a Access,
+    keyring: &'a Keyring,
+    door: Door,
+    /// Who showed the control port's token need show no other.
+    is_operator: bool,
+    /// Unix seconds.
+    now_s: u64,
+}
 
 /// Finds what the request asks for; `now_s` is Unix time.
 ///
 /// # Errors
 /// The refusal to send instead: 400, 401, 403, 404 or 405.
-pub(crate) fn route(head: &Head, access: &Access, now_s: u64) -> Result<Action, Refusal> {
+pub(crate) fn route(head: &Head, door: Door, access: &Access, now_s: u64) -> Result<Action, Refusal> {
+    let keyring = access.keyring.load();
+    let mut call = Call { head, access, keyring: &keyring, door, is_operator: false, now_s };
+    if door == Door::Control {
+        call.is_operator = control::enter(&call)?;
+    }
     if head.method == Method::Options && head.path[..] == *b"*" {
         return Ok(Action::Methods("GET, HEAD, POST, OPTIONS"));
     }
@@ -46,46 +81,124 @@ pub(crate) fn route(head: &Head, access: &Access, now_s: u64) -> Result<Action, 
     let mut segments = target::segments(&head.path);
     let first = target::decode(segments.next().unwrap_or_default())?;
     let rest: SmallVec<[&[u8]; 8]> = segments.collect();
-    match (&*first, &*rest) {
-        (b"subscribe", [] | [b""]) if target::query_has(&head.query, "topic") => allow(head, &READ, || {
-            let topics = public::topics_in_query(&head.query, access)?;
-            public::subscribe(head, topics, access, now_s)
-        }),
-        (b"subscribe", [] | [b""]) if access.namespaces => allow(head, &READ, || {
-            public::subscribe(head, smallvec![Topic::everything(&access.hasher)], access, now_s)
-        }),
-        (b"subscribe", path) if is_topic(path, access) => allow(head, &READ, || {
-            let topic = public::topic_in_path(head, path, access)?;
-            public::subscribe(head, smallvec![topic], access, now_s)
-        }),
-        (b"publish", path) if is_topic(path, access) => {
-            allow(head, &WRITE, || public::publish(head, path, access, now_s))
+    call.route(&first, &rest)
+}
+
+impl Call<'_> {
+    /// Finds what there is at a path, its first segment decoded and the rest not.
+    fn route(&self, first: &[u8], rest: &[&[u8]]) -> Result<Action, Refusal> {
+        let Call { head, access, .. } = self;
+        match (first, rest) {
+            (b"subscribe", [] | [b""]) if target::query_has(&head.query, "topic") => {
+                self.allow(&READ, || self.subscribe(public::topics_in_query(&head.query, access)?))
+            }
+            (b"subscribe", [] | [b""]) if access.namespaces => {
+                self.allow(&READ, || self.subscribe(smallvec![Topic::everything(&access.hasher)]))
+            }
+            (b"subscribe", path) if self.is_topic(path) => {
+                self.allow(&READ, || self.subscribe(smallvec![public::topic_in_path(head, path, access)?]))
+            }
+            (b"publish", path) if self.is_topic(path) && self.is_inside() => {
+                self.allow(&WRITE, || self.publish(path))
+            }
+            (b"stats", []) if self.is_inside() => {
+                self.allow(&READ, || self.verify_insider().map(|_| Action::Stats))
+            }
+            (b"metrics", []) if self.is_inside() => {
+                self.allow(&READ, || self.verify_insider().map(|_| Action::Metrics))
+            }
+            (b"healthz", []) => self.allow(&READ, || Ok(Action::Health)),
+            (b"admin", path) if self.is_inside() => self.admin(path),
+            (b"events", [] | [b""]) => self.events(),
+            (route, [] | [b""]) if self.door == Door::Control => self.control(route),
+            _ => Err(self.not_found()),
         }
-        (b"stats", []) => allow(head, &READ, || {
-            verify_insider(head, access, now_s)?;
-            Ok(Action::Stats)
-        }),
-        (b"metrics", []) => allow(head, &READ, || {
-            verify_insider(head, access, now_s)?;
-            Ok(Action::Metrics)
-        }),
-        (b"healthz", []) => allow(head, &READ, || Ok(Action::Health)),
-        (b"admin", path) => admin::route(head, path, access, now_s),
-        _ => Err(not_found()),
     }
-}
 
-/// Whether there may be a topic at this path, well-formed or not.
-fn is_topic(path: &[&[u8]], access: &Access) -> bool {
-    match path {
-        [] => false,
-        [_] => true,
-        _ => access.namespaces,
+    /// Whether there may be a topic at this path, well-formed or not.
+    fn is_topic(&self, path: &[&[u8]]) -> bool {
+        match path {
+            [] => false,
+            [_] => true,
+            _ => self.access.namespaces,
+        }
     }
-}
 
-fn not_found() -> Refusal {
-    Refusal::new(Status::NotFound, NOT_FOUND)
+    /// Whether publishing, and what shows the broker from inside, is behind this door.
+    fn is_inside(&self) -> bool {
+        self.door == Door::Control || self.access.public_publish
+    }
+
+    fn not_found(&self) -> Refusal {
+        let mut paths = vec!["GET /subscribe/{topic}", "GET /subscribe?topic={topic}"];
+        if self.keyring.session.is_some() {
+            paths.push("GET /events/");
+        }
+        if self.is_inside() {
+            paths.extend(["POST /publish/{topic}", "GET /stats", "GET /metrics", "GET /admin/"]);
+        }
+        if self.door == Door::Control {
+            paths.extend(control::PATHS);
+        }
+        Refusal::new(
+            Status::NotFound,
+            format!("no such path; there are {} and GET /healthz", paths.join(", ")),
+        )
+    }
+
+    /// The action, if the path takes the request's method. OPTIONS asks for no token: browsers send none with it.
+    fn allow(
+        &self,
+        allowed: &Methods,
+        action: impl FnOnce() -> Result<Action, Refusal>,
+    ) -> Result<Action, Refusal> {
+        if self.head.method == Method::Options {
+            return Ok(Action::Methods(allowed.names));
+        }
+        if !allowed.methods.contains(&self.head.method) {
+            let reason = format!("this path does not take this method; use {}", allowed.names);
+            return Err(Refusal::new(Status::MethodNotAllowed, reason).with(Extra::Allow(allowed.names)));
+        }
+        action()
+    }
+
+    /// What the request's token grants: of the query, the header, or the cookie where its name is given.
+    fn verify(&self, keys: &Keys, cookie_name: Option<&str>) -> Result<Grant, Refusal> {
+        self.with_token(cookie_name, |token| keys.verify(token, self.now_s))
+    }
+
+    /// Judges the request's token.
+    fn with_token<T>(
+        &self,
+        cookie_name: Option<&str>,
+        judge: impl FnOnce(&str) -> Result<T, AuthError>,
+    ) -> Result<T, Refusal> {
+        // The control port's own is none that says what else is asked: that may stand in another place.
+        let is_other = |token: &[u8]| !(self.is_operator && self.keyring.is_control_token(token));
+        let query =
+            target::query_value(&self.head.query, "token")?.filter(|token| is_other(token.as_bytes()));
+        let header = self.head.authorization.as_deref();
+        let header = header.filter(|header| auth::bearer(header).is_none_or(is_other));
+        let cookie = self.head.cookie.as_deref().zip(cookie_name);
+        auth::token(query, header, cookie)
+            .and_then(|token| judge(&token))
+            .map_err(|error| unauthorized(error.to_string()))
+    }
+
+    /// What shows the broker from inside is for those who hold a publisher's token, whatever its topics. Returns
+    /// the Unix second at which it expires; `u64::MAX` where none is needed.
+    fn verify_insider(&self) -> Result<u64, Refusal> {
+        let Some(keys) = self.keyring.publisher.as_ref().filter(|_| !self.is_operator) else {
+            return Ok(u64::MAX);
+        };
+        let grant = self.verify(keys, None)?;
+        // One issuer may sign sessions' tokens with the same key.
+        if grant.is_empty() {
+            let reason = "this token is for no topic: send a publisher's, whose sub or topics name one";
+            return Err(Refusal::new(Status::Forbidden, reason));
+        }
+        Ok(grant.expires_s)
+    }
 }
 
 /// The methods a path takes.
@@ -99,36 +212,10 @@ struct Methods {
 const READ: Methods = Methods { names: "GET, HEAD, OPTIONS", methods: &[Method::Get, Method::Head] };
 const WRITE: Methods = Methods { names: "POST, OPTIONS", methods: &[Method::Post] };
 
-/// The action, if the path takes the request's method. OPTIONS asks for no token: browsers send none with it.
-fn allow(
-    head: &Head,
-    allowed: &Methods,
-    action: impl FnOnce() -> Result<Action, Refusal>,
-) -> Result<Action, Refusal> {
-    if head.method == Method::Options {
-        return Ok(Action::Methods(allowed.names));
-    }
-    if !allowed.methods.contains(&head.method) {
-        let reason = format!("this path does not take this method; use {}", allowed.names);
-        return Err(Refusal::new(Status::MethodNotAllowed, reason).with(Extra::Allow(allowed.names)));
-    }
-    action()
+fn unauthorized(reason: String) -> Refusal {
+    Refusal::new(Status::Unauthorized, reason).with(Extra::Bearer)
 }
 
-/// What the request's token grants: of the query, the header, or the cookie where its name is given.
-fn verify(head: &Head, keys: &Keys, cookie_name: Option<&str>, now_s: u64) -> Result<Grant, Refusal> {
-    let refuse = |error: AuthError| Refusal::new(Status::Unauthorized, error.to_string()).with(Extra::Bearer);
-    let query = target::query_value(&head.query, "token")?;
-    let cookie = head.cookie.as_deref().zip(cookie_name);
-    let token = auth::token(query, head.authorization.as_deref(), cookie).map_err(refuse)?;
-    keys.verify(&token, now_s).map_err(refuse)
-}
-
-/// What shows the broker from inside is for those who hold a publisher's token, whatever its topics. Returns
-/// the Unix second at which it expires; `u64::MAX` where none is needed.
-fn verify_insider(head: &Head, access: &Access, now_s: u64) -> Result<u64, Refusal> {
-    match &access.publisher {
-        Some(keys) => verify(head, keys, None, now_s).map(|grant| grant.expires_s),
-        None => Ok(u64::MAX),
-    }
+fn bad_request(reason: impl Into<Cow<'static, str>>) -> Refusal {
+    Refusal::new(Status::BadRequest, reason)
 }

@@ -4,14 +4,14 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use super::{Action, verify};
+use super::{Action, Call, bad_request};
 use crate::auth::Grant;
 use crate::event::known_id;
 use crate::http::{Head, Refusal, Status, target};
 use crate::shared::Access;
 use crate::topic::{TOPICS_PER_STREAM_MAX, Topic, TopicError};
 
-/// `GET /subscribe/{topic}` or `GET /subscribe?topic={topic}&topic={topic}`.
+/// `GET /subscribe/{topic}`, `GET /subscribe?topic={topic}&topic={topic}` or `GET /events/`.
 #[derive(Debug)]
 pub(crate) struct Subscribe {
     /// 1 to 64 topics, of which none covers another, in the order they were asked for.
@@ -40,43 +40,49 @@ pub(crate) enum BodyForm {
     Data { event: Option<String>, id: Option<String>, is_json: bool },
 }
 
-/// A subscription to these topics.
-pub(super) fn subscribe(head: &Head, topics: Topics, access: &Access, now_s: u64) -> Result<Action, Refusal> {
-    let mut expires_s = u64::MAX;
-    if let Some(keys) = &access.subscriber {
-        // A cookie would let any page that the user visits publish in the user's name; reading is guarded by
-        // CORS.
-        let grant = verify(head, keys, Some(&access.cookie_name), now_s)?;
-        topics.iter().try_for_each(|topic| check_covered(&grant, topic))?;
-        expires_s = grant.expires_s;
+impl Call<'_> {
+    /// A subscription to these topics.
+    pub(super) fn subscribe(&self, topics: Topics) -> Result<Action, Refusal> {
+        let mut expires_s = u64::MAX;
+        if let Some(keys) = self.keyring.subscriber.as_ref().filter(|_| !self.is_operator) {
+            // A cookie would let any page that the user visits publish in the user's name; reading is guarded by
+            // CORS.
+            let grant = self.verify(keys, Some(&self.access.cookie_name))?;
+            topics.iter().try_for_each(|topic| check_covered(&grant, topic))?;
+            expires_s = grant.expires_s;
+        }
+        Ok(Action::Subscribe(Subscribe { topics, last_event_id: last_event_id(self.head)?, expires_s }))
     }
-    let last_event_id = match &head.last_event_id {
+
+    /// A publish to the topic at this path.
+    pub(super) fn publish(&self, path: &[&[u8]]) -> Result<Action, Refusal> {
+        let Call { head, access, .. } = self;
+        if access.namespaces && matches!(path, [b""]) {
+            // Where the same path is everything to a subscriber.
+            return Err(bad_request("no topic: publish to one, as POST /publish/{topic}"));
+        }
+        let topic = parse_path(path, access)?;
+        if let Some(keys) = self.keyring.publisher.as_ref().filter(|_| !self.is_operator) {
+            check_covered(&self.verify(keys, None)?, &topic)?;
+        }
+        let is_json = head.content_type.as_deref().is_some_and(is_json);
+        let body = if is_json || target::query_has(&head.query, "wrap") {
+            let value = |name| Ok(target::query_value(&head.query, name)?.map(Cow::into_owned));
+            BodyForm::Data { event: value("event")?, id: value("id")?, is_json }
+        } else {
+            BodyForm::EventStream
+        };
+        Ok(Action::Publish(Publish { topic, body }))
+    }
+}
+
+/// The id of the header, or of the query where a client cannot set the header.
+pub(super) fn last_event_id(head: &Head) -> Result<Option<Box<str>>, Refusal> {
+    let id = match &head.last_event_id {
         Some(id) => Some(String::from_utf8_lossy(id)),
         None => target::query_value(&head.query, "lastEventId")?,
     };
-    let last_event_id = last_event_id.as_deref().and_then(known_id).map(Box::from);
-    Ok(Action::Subscribe(Subscribe { topics, last_event_id, expires_s }))
-}
-
-/// A publish to the topic at this path.
-pub(super) fn publish(head: &Head, path: &[&[u8]], access: &Access, now_s: u64) -> Result<Action, Refusal> {
-    if access.namespaces && matches!(path, [b""]) {
-        // Where the same path is everything to a subscriber.
-        return Err(Refusal::new(Status::BadRequest, "no topic: publish to one, as POST /publish/{topic}"));
-    }
-    let topic = parse_path(path, access)?;
-    if let Some(keys) = &access.publisher {
-        let grant = verify(head, keys, None, now_s)?;
-        check_covered(&grant, &topic)?;
-    }
-    let is_json = head.content_type.as_deref().is_some_and(is_json);
-    let body = if is_json || target::query_has(&head.query, "wrap") {
-        let value = |name| Ok(target::query_value(&head.query, name)?.map(Cow::into_owned));
-        BodyForm::Data { event: value("event")?, id: value("id")?, is_json }
-    } else {
-        BodyForm::EventStream
-    };
-    Ok(Action::Publish(Publish { topic, body }))
+    Ok(id.as_deref().and_then(known_id).map(Box::from))
 }
 
 /// The one topic that a subscription's path names. 400 when the query names some too: one of the two was
@@ -84,7 +90,7 @@ pub(super) fn publish(head: &Head, path: &[&[u8]], access: &Access, now_s: u64) 
 pub(super) fn topic_in_path(head: &Head, path: &[&[u8]], access: &Access) -> Result<Topic, Refusal> {
     if target::query_has(&head.query, "topic") {
         let reason = "topics in the path and in the query: name them all as /subscribe?topic=...&topic=...";
-        return Err(Refusal::new(Status::BadRequest, reason));
+        return Err(bad_request(reason));
     }
     parse_path(path, access)
 }
@@ -98,7 +104,7 @@ pub(super) fn topics_in_query(query: &[u8], access: &Access) -> Result<Topics, R
                 "too many topics: ask for at most {TOPICS_PER_STREAM_MAX} on one connection, \
                  and for the others on another"
             );
-            return Err(Refusal::new(Status::BadRequest, reason));
+            return Err(bad_request(reason));
         }
         let topic = access.topic(&value?).map_err(refuse_topic)?;
         if !topics.iter().any(|other| other.covers(&topic)) {
@@ -121,7 +127,7 @@ fn parse_path(path: &[&[u8]], access: &Access) -> Result<Topic, Refusal> {
 }
 
 fn refuse_topic(error: TopicError) -> Refusal {
-    Refusal::new(Status::BadRequest, error.to_string())
+    bad_request(error.to_string())
 }
 
 fn check_covered(grant: &Grant, topic: &Topic) -> Result<(), Refusal> {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 use tokio_uring::net::TcpListener;
 
+use crate::routes::Door;
 use crate::shard::{Phase, Shard, connection};
 
 /// Accepts under way at a time, so that one trip into the kernel brings several connections.
@@ -17,25 +18,35 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A server at its limit says so no more often than this.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
+/// One of a shard's listeners.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) door: Door,
+    pub(crate) listener: StdListener,
+    /// The same listener once more, to end it.
+    pub(crate) handle: StdListener,
+}
+
 /// Accepts connections until the shard stops serving.
 ///
 /// An accept cannot be taken back: dropped, it would take a connection and leak it. `handle`, a second one of
 /// the same listener, ends the listener under it instead.
-pub(crate) async fn run(shard: Rc<Shard>, listener: StdListener, handle: StdListener) {
+pub(crate) async fn run(shard: Rc<Shard>, listener: Listener) {
+    let Listener { door, listener, handle } = listener;
     let listener = Rc::new(TcpListener::from_std(listener));
     let warned = Rc::new(Cell::new(None));
     for _ in 0..ACCEPTS {
-        tokio_uring::spawn(accept(Rc::clone(&shard), Rc::clone(&listener), Rc::clone(&warned)));
+        tokio_uring::spawn(accept(Rc::clone(&shard), door, Rc::clone(&listener), Rc::clone(&warned)));
     }
     shard.stops_serving().await;
     let _ = SockRef::from(&handle).shutdown(Shutdown::Both);
 }
 
-async fn accept(shard: Rc<Shard>, listener: Rc<TcpListener>, warned: Rc<Cell<Option<Instant>>>) {
+async fn accept(shard: Rc<Shard>, door: Door, listener: Rc<TcpListener>, warned: Rc<Cell<Option<Instant>>>) {
     while shard.phase() == Phase::Serving {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                drop(tokio_uring::spawn(connection::run(Rc::clone(&shard), stream, peer.ip())));
+                drop(tokio_uring::spawn(connection::run(Rc::clone(&shard), stream, peer.ip(), door)));
             }
             Err(_) if shard.phase() > Phase::Serving => return,
             Err(error) => {

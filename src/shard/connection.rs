@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_uring::net::TcpStream;
 
@@ -16,16 +17,15 @@ use crate::admin;
 use crate::arena::Key;
 use crate::budget::Charge;
 use crate::clock::unix_s;
-use crate::event::Events;
 use crate::http::{BodyLength, Head, HttpLimits, Method, Refusal, RequestReader, Status};
 use crate::metrics;
-use crate::routes::{self, Action, AdminAction, Publish, Subscribe};
+use crate::routes::{self, Action, AdminAction, Door, Subscribe};
+use crate::shard::connection::publishing::{Posting, Purpose};
 use crate::shard::input::Input;
 use crate::shard::message::Ticket;
 use crate::shard::pipeline::{Answer, Encoding, Pipeline, Request};
 use crate::shard::visitors::Visitor;
 use crate::shard::{Phase, Shard, stream};
-use crate::topic::Topic;
 
 /// How often a publisher that is not read from asks for room again.
 const BLOCKED_RETRY: Duration = Duration::from_millis(5);
@@ -36,11 +36,11 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_READ_BYTES: usize = 2 << 10;
 
 /// Serves a connection until it closes or becomes a stream.
-pub(crate) async fn run(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr) {
+pub(crate) async fn run(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, door: Door) {
     let pipeline = Rc::new(Pipeline::default());
     let key = shard.add_pipeline(Rc::clone(&pipeline));
     shard.sockets.opens(&stream);
-    let end = Connection::new(&shard, &stream, peer, pipeline, key).serve().await;
+    let end = Connection::new(&shard, &stream, (peer, door), pipeline, key).serve().await;
     let refused = match end {
         End::Subscribe(newcomer, received) => stream::begin(&shard, stream, *newcomer, received).await,
         End::Refused => Some(stream),
@@ -72,6 +72,7 @@ struct Connection<'c> {
     shard: &'c Shard,
     stream: &'c TcpStream,
     peer: IpAddr,
+    door: Door,
     pipeline: Rc<Pipeline>,
     key: Key,
     reader: RequestReader,
@@ -92,7 +93,7 @@ enum Stage {
     Head,
     Body {
         request: Request,
-        publish: Publish,
+        purpose: Purpose,
         upload: Option<Charge>,
         /// Since when it is not read from, because there is no room for what has arrived of it.
         full: Option<Instant>,
@@ -102,8 +103,7 @@ enum Stage {
     /// A publish that waits for room between shards.
     Blocked {
         request: Request,
-        topic: Topic,
-        events: Events,
+        posting: Posting,
         /// What its body was charged with while it arrived: given back when it is posted or refused.
         upload: Option<Charge>,
         since: Instant,
@@ -135,7 +135,13 @@ enum Woken {
 }
 
 impl<'c> Connection<'c> {
-    fn new(shard: &'c Shard, stream: &'c TcpStream, peer: IpAddr, pipeline: Rc<Pipeline>, key: Key) -> Self {
+    fn new(
+        shard: &'c Shard,
+        stream: &'c TcpStream,
+        (peer, door): (IpAddr, Door),
+        pipeline: Rc<Pipeline>,
+        key: Key,
+    ) -> Self {
         let http = &shard.shared.config.http;
         let limits = HttpLimits {
             head_bytes_max: http.head_bytes_max,
@@ -146,6 +152,7 @@ impl<'c> Connection<'c> {
             shard,
             stream,
             peer,
+            door,
             pipeline,
             key,
             reader: RequestReader::new(limits),
@@ -209,7 +216,7 @@ impl<'c> Connection<'c> {
         }
         match std::mem::replace(&mut self.stage, Stage::Head) {
             Stage::Head => self.step_head(),
-            Stage::Body { request, publish, upload, full } => self.step_body(request, publish, upload, full),
+            Stage::Body { request, purpose, upload, full } => self.step_body(request, purpose, upload, full),
             Stage::Skip { request, answer } => match self.reader.skip_body(&mut self.input.buffer) {
                 Ok(true) => {
                     self.since = Instant::now();
@@ -219,9 +226,7 @@ impl<'c> Connection<'c> {
                 Ok(false) => self.stay(Stage::Skip { request, answer }),
                 Err(refusal) => self.refuse(request, refusal),
             },
-            Stage::Blocked { request, topic, events, upload, since } => {
-                self.post(request, topic, events, upload, since)
-            }
+            Stage::Blocked { request, posting, upload, since } => self.post(request, posting, upload, since),
             stage @ Stage::Subscribe(..) => self.stay(stage),
         }
     }
@@ -235,7 +240,7 @@ impl<'c> Connection<'c> {
             Ok(None) => return false,
             Err(refusal) => {
                 let origin = self.reader.refused_origin();
-                return self.refuse(Request::unread(origin), refusal);
+                return self.refuse(self.unread(origin), refusal);
             }
         };
         self.is_fresh = false;
@@ -244,9 +249,9 @@ impl<'c> Connection<'c> {
             keep_alive: head.keep_alive && self.shard.phase() == Phase::Serving,
             head_only: head.method == Method::Head,
             origin: head.origin.clone(),
-            is_shared: true,
+            is_shared: self.door == Door::Public,
         };
-        let action = routes::route(&head, &self.shard.shared.access, unix_s());
+        let action = routes::route(&head, self.door, &self.shard.shared.access, unix_s());
         self.enter(request, &head, action)
     }
 
@@ -256,11 +261,10 @@ impl<'c> Connection<'c> {
         let has_body = head.body != BodyLength::None;
         let answer = match action {
             Ok(Action::Publish(publish)) => {
-                if head.expect_continue {
-                    self.pipeline.push(request.clone(), Answer::Continue);
-                }
-                self.stage = Stage::Body { request, publish, upload: None, full: None };
-                return true;
+                return self.expect_body(request, head, Purpose::Publish(publish));
+            }
+            Ok(Action::Command(command)) => {
+                return self.expect_body(request, head, Purpose::Command(command));
             }
             Ok(Action::Subscribe(subscribe)) if !has_body => return self.subscribe(request, head, subscribe),
             Ok(Action::Admin(AdminAction::Events { expires_s })) if !has_body => {
@@ -272,31 +276,38 @@ impl<'c> Connection<'c> {
                 Answer::Refused(Refusal::new(Status::BadRequest, "a subscription has no body; send none"))
             }
             Ok(Action::Admin(AdminAction::Status { topic, max })) if !has_body => {
-                return self.ask_admin(Request { is_shared: false, ..request }, topic, max);
+                return self.ask_admin(request, |ticket| admin::Request::Status {
+                    topic,
+                    streams_max: max,
+                    ticket,
+                });
             }
-            Ok(Action::Admin(AdminAction::Status { .. })) => {
+            Ok(Action::Sessions(channel)) if !has_body => {
+                return self.ask_admin(request, |ticket| admin::Request::Sessions { channel, ticket });
+            }
+            Ok(Action::Admin(AdminAction::Status { .. }) | Action::Sessions(_)) => {
                 Answer::Refused(Refusal::new(Status::BadRequest, "this request has no body; send none"))
             }
             Ok(Action::Admin(AdminAction::Page)) => Answer::Page(routes::ADMIN_PAGE),
             Ok(Action::Stats) => {
                 // 16 us each: what is pipelined behind it waits until it is sent, and others have had their
                 // turn.
-                self.must_flush = true;
+                self.must_flush = !has_body;
                 Answer::Json(self.shard.shared.stats.json().to_string().into_bytes())
             }
             Ok(Action::Metrics) => {
-                self.must_flush = true;
+                self.must_flush = !has_body;
                 Answer::Metrics(metrics::text(&self.shard.shared))
             }
             Ok(Action::Health) if self.shard.is_draining() => {
                 Answer::Refused(Refusal::new(Status::ServiceUnavailable, "draining"))
             }
-            Ok(Action::Health) => Answer::Text("ok\n"),
+            Ok(Action::Health) => Answer::Text("ok\n".into()),
             Ok(Action::Methods(methods)) => Answer::Methods(methods),
             Err(refusal) => Answer::Refused(refusal),
         };
         // Scrapers are no browsers: no page needs it, and any page could ask for it from within a network.
-        let is_shared = !matches!(answer, Answer::Metrics(_) | Answer::Page(_));
+        let is_shared = request.is_shared && !matches!(answer, Answer::Metrics(_) | Answer::Page(_));
         let request = Request { is_shared, ..request };
         if !has_body {
             self.push(request, answer);
@@ -316,7 +327,7 @@ impl<'c> Connection<'c> {
             return true;
         }
         let access = &self.shard.shared.access;
-        let visitor = access.admin.then(|| {
+        let visitor = access.can_survey().then(|| {
             let address = routes::client_address(self.peer, head, access);
             Visitor::new(address, head.user_agent.as_deref().unwrap_or_default(), unix_s())
         });
@@ -324,14 +335,23 @@ impl<'c> Connection<'c> {
     }
 
     /// Has the admin thread answer a request.
-    fn ask_admin(&mut self, request: Request, topic: Option<String>, streams_max: usize) -> bool {
-        self.last_request_seen |= !request.keep_alive;
-        let number = self.pipeline.expect(request);
-        let ticket = Ticket { shard: self.shard.id, connection: self.key, request: number };
-        if !self.shard.shared.admin.leave(admin::Request::Status { topic, streams_max, ticket }) {
-            self.pipeline.answer(number, Answer::Refused(admin::busy()));
+    fn ask_admin(&mut self, request: Request, question: impl FnOnce(Ticket) -> admin::Request) -> bool {
+        let ticket = self.expect(Request { is_shared: false, ..request });
+        if !self.shard.shared.admin.leave(question(ticket)) {
+            self.pipeline.answer(ticket.request, Answer::Refused(admin::busy()));
         }
         true
+    }
+
+    /// A request that is answered later: where its answer belongs.
+    fn expect(&mut self, request: Request) -> Ticket {
+        self.last_request_seen |= !request.keep_alive;
+        Ticket { shard: self.shard.id, connection: self.key, request: self.pipeline.expect(request) }
+    }
+
+    /// One whose head could not be read: all that is known of it is who sent it, if that.
+    fn unread(&self, origin: Option<Bytes>) -> Request {
+        Request { is_shared: self.door == Door::Public, ..Request::unread(origin) }
     }
 
     fn push(&mut self, request: Request, answer: Answer) {
@@ -428,7 +448,7 @@ impl<'c> Connection<'c> {
         let wait_max = self.shard.shared.config.mailbox.wait_max;
         match std::mem::replace(&mut self.stage, Stage::Head) {
             Stage::Head if self.input.bytes() > 0 => {
-                self.push(Request::unread(None), refused("head"));
+                self.push(self.unread(None), refused("head"));
             }
             Stage::Head => return false,
             Stage::Body { request, full: Some(since), .. } if since.elapsed() >= wait_max => {

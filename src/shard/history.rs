@@ -42,6 +42,15 @@ pub(crate) struct Page {
     pub(crate) more: bool,
 }
 
+/// An event that is retained.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Retained<'h> {
+    pub(crate) sequence: Sequence,
+    pub(crate) frame: &'h Bytes,
+    /// Whether it has a publisher's own id.
+    pub(crate) has_own_id: bool,
+}
+
 /// The retained events of one topic, oldest first.
 #[derive(Debug)]
 pub(crate) struct History {
@@ -152,6 +161,21 @@ impl History {
             page.upto = entry.sequence;
         }
         page
+    }
+
+    /// What is retained after `after`, oldest first.
+    pub(crate) fn after(&self, after: Sequence) -> impl Iterator<Item = Retained<'_>> {
+        let start = self.entries.partition_point(|entry| entry.sequence <= after);
+        self.entries.range(start..).map(|entry| Retained {
+            sequence: entry.sequence,
+            frame: &entry.frame,
+            has_own_id: entry.own_id.is_some(),
+        })
+    }
+
+    /// The newest retained event with this publisher's own id.
+    pub(crate) fn own_id_at(&self, id: &str) -> Option<Sequence> {
+        self.own_ids.get(id).copied()
     }
 
     /// The frame of this event, if it is retained.

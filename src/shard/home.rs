@@ -22,6 +22,7 @@ use crate::event_id::{Epoch, EventId, Sequence};
 use crate::memory::Memory;
 use crate::shard::history::History;
 use crate::shard::message::{Message, Post, PublishError, Published, ReplyTo, ShardId, ToFanout, ToHome};
+use crate::shard::tally::Tally;
 use crate::topic::{Topic, TopicMap};
 
 pub(crate) use replay::PAGE_FRAMES_MAX;
@@ -130,13 +131,18 @@ impl Home {
     fn take(&mut self, message: ToHome, now_ms: u64, out: &mut Vec<Post>) {
         match message {
             ToHome::Publish { topic, events, reply, at_us, charge } => {
+                let first = out.len();
                 let result = self.publish(topic, &events, now_ms, at_us, charge, out);
-                match reply {
-                    ReplyTo::Connection(ticket) => {
+                match (reply, result) {
+                    (ReplyTo::Emitter(ticket), Ok(published)) => {
+                        let nobody = Tally::of_emitted(ticket, published, &mut out[first..]);
+                        out.extend(nobody);
+                    }
+                    (ReplyTo::Emitter(ticket) | ReplyTo::Connection(ticket), result) => {
                         out.push(Post { to: ticket.shard, message: Message::Answer(ticket, result) });
                     }
                     // Who does not wait for it need not be told.
-                    ReplyTo::Caller(caller) => drop(caller.send(result)),
+                    (ReplyTo::Caller(caller), result) => drop(caller.send(result)),
                 }
             }
             ToHome::Join { selection, from, key, last_event_id } => {
@@ -146,6 +152,9 @@ impl Home {
                 self.more(selection, from, key, after, told, out);
             }
             ToHome::Leave { topic, from } => self.leave(&topic, from),
+            ToHome::Disconnect { topic, shards, ticket } => {
+                out.extend(Tally::of_ended(ticket, topic, self.sequence, shards));
+            }
         }
     }
 
@@ -203,7 +212,7 @@ impl Home {
 
         let first = self.sequence + 1;
         let Frames { frames, ends, last_id } = self.serialise(events, history_on);
-        let published = Published { last_id, events: ends.len() as u32 };
+        let published = Published { last_id, events: ends.len() as u32, streams: None };
         let Some(key) = key else { return Ok(published) };
 
         self.touch(key);
@@ -220,6 +229,7 @@ impl Home {
                 last: self.sequence,
                 at_us,
                 charge: Arc::clone(&charge),
+                tally: None,
             };
             out.push(Post { to, message: Message::Fanout(message) });
         }

@@ -16,6 +16,7 @@ use crate::event::Events;
 use crate::event_id::{EventId, Sequence};
 use crate::shard::history::GapReason;
 use crate::shard::selection::Selection;
+use crate::shard::tally::Tally;
 use crate::shard::visitors::Survey;
 use crate::topic::Topic;
 
@@ -36,8 +37,10 @@ pub(crate) enum Message {
     Home(ToHome),
     /// From a home shard to one with subscribers.
     Fanout(ToFanout),
-    /// From a home shard to the connection whose publish it ordered.
+    /// From a home shard to the connection whose publish it ordered, or from the last shard that an emit reached.
     Answer(Ticket, Result<Published, PublishError>),
+    /// From the last shard that ended streams to the connection that asked for it: how many there were.
+    Disconnected(Ticket, u32),
     /// The answer to a request that was looked up elsewhere, with room for it; none when there was no room.
     Json(Ticket, Option<(Vec<u8>, Charge)>),
     /// Which streams are open?
@@ -54,7 +57,8 @@ impl Message {
             // A page of replay; one of several topics is looked for among the events of all.
             Message::Home(
                 ToHome::More { selection, .. } | ToHome::Join { last_event_id: Some(_), selection, .. },
-            ) => match selection.is_part() || selection.topics()[0].parent().is_some() {
+            ) => match selection.is_part() || selection.topics().iter().any(|topic| topic.parent().is_some())
+            {
                 true => 256,
                 false => 8,
             },
@@ -76,6 +80,9 @@ pub(crate) enum ToHome {
     More { selection: Selection, from: ShardId, key: Key, after: Sequence, told: Sequence },
     /// The shard has no subscriber of the topic any more.
     Leave { topic: Topic, from: ShardId },
+    /// The streams that take this topic, which is a session's, are to end on all `shards`, after what was published
+    /// before this.
+    Disconnect { topic: Topic, shards: u16, ticket: Ticket },
 }
 
 /// What a home shard tells one with subscribers.
@@ -90,11 +97,15 @@ pub(crate) enum ToFanout {
         last: Sequence,
         at_us: u64,
         charge: Arc<Charge>,
+        /// Of an emit: who waits to hear how many streams it was sent to.
+        tally: Option<Arc<Tally>>,
     },
     /// A part of the past for one subscriber. With it, it is told if anything up to `told` is missing.
     Page { key: Key, gap: Option<Gap>, frames: Vec<Bytes>, upto: Sequence, told: Sequence, joined: bool },
     /// The subscriber cannot join: the home shard has room for no further topic.
     Refused { key: Key },
+    /// Streams that take this topic, which is a session's, end after the event `upto`.
+    Disconnect { topic: Topic, upto: Sequence, tally: Arc<Tally> },
 }
 
 /// What a resuming subscriber missed.
@@ -113,6 +124,8 @@ pub(crate) struct Gap {
 pub(crate) enum ReplyTo {
     /// A connection, by a message to its shard.
     Connection(Ticket),
+    /// A connection that waits to hear how many streams it was sent to as well.
+    Emitter(Ticket),
     /// A caller within this process.
     Caller(oneshot::Sender<Result<Published, PublishError>>),
 }
@@ -131,6 +144,8 @@ pub(crate) struct Ticket {
 pub(crate) struct Published {
     pub(crate) last_id: EventId,
     pub(crate) events: u32,
+    /// How many streams it was sent to, where that was asked.
+    pub(crate) streams: Option<u32>,
 }
 
 /// Why a home shard did not order a publish.

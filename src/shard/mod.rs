@@ -6,7 +6,7 @@
 //! | [`home`], [`history`] | the one writer of each topic: ids, frames, replay |
 //! | [`fanout`], [`subscriber`], [`log`], [`wire`] | who is sent what next, and in which bytes |
 //! | [`selection`], [`several`], [`positions`] | what a stream takes of a home, and streams over several |
-//! | [`visitors`] | who is connected, for the admin page |
+//! | [`visitors`], [`tally`] | who is connected, and how many streams an emit reached |
 //! | [`connection`], [`input`], [`pipeline`] | requests, their bytes, and their answers, in order |
 //! | [`stream`], [`sockets`] | a subscriber's socket, and sends to it that need not wait |
 //! | [`accept`] | the listener |
@@ -32,6 +32,7 @@ mod simulation;
 mod sockets;
 pub(crate) mod stream;
 pub(crate) mod subscriber;
+pub(crate) mod tally;
 pub(crate) mod visitors;
 pub(crate) mod wire;
 
@@ -173,8 +174,14 @@ impl Shard {
                 self.stats().published.add(ordered);
                 outbox.drain(..).for_each(|post| self.mailbox.post(post));
             }
-            Message::Fanout(message) => return self.fanout.borrow_mut().handle(message),
+            Message::Fanout(message) => {
+                let mut outbox = self.outbox.borrow_mut();
+                let work = self.fanout.borrow_mut().handle(message, &mut outbox);
+                outbox.drain(..).for_each(|post| self.mailbox.post(post));
+                return work;
+            }
             Message::Answer(ticket, result) => self.answer(ticket, Answer::Published(result)),
+            Message::Disconnected(ticket, streams) => self.answer(ticket, Answer::Disconnected(streams)),
             Message::Json(ticket, Some((body, charge))) => self.answer(ticket, Answer::Status(body, charge)),
             Message::Json(ticket, None) => self.answer(ticket, Answer::Refused(admin::busy())),
             Message::Survey(survey) => self.walks.borrow_mut().push(Walk::new(survey)),

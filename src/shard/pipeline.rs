@@ -1,6 +1,7 @@
 //! A connection's requests and their answers. Many publishes may be under way at once; they are answered in
 //! the order they came in (RFC 9112, section 9.3.2).
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -37,13 +38,15 @@ pub(crate) struct Encoding<'a> {
 pub(crate) enum Answer {
     Published(Result<Published, PublishError>),
     Json(Vec<u8>),
+    /// How many streams were ended.
+    Disconnected(u32),
     /// JSON too, which is charged until it is sent.
     Status(Vec<u8>, Charge),
     /// For a scraper.
     Metrics(String),
     /// The admin page.
     Page(&'static str),
-    Text(&'static str),
+    Text(Cow<'static, str>),
     Refused(Refusal),
     Methods(&'static str),
     /// A stream's head alone, for HEAD.
@@ -161,6 +164,9 @@ impl Answer {
             Answer::Published(Err(error)) => {
                 Refusal::unavailable(error.to_string()).encode(&cx, out);
             }
+            Answer::Disconnected(streams) => {
+                http::encode(Status::Ok, JSON, format!("{{\"streams\":{streams}}}").as_bytes(), &cx, out);
+            }
             Answer::Json(body) | Answer::Status(body, _) => http::encode(Status::Ok, JSON, body, &cx, out),
             Answer::Metrics(text) => {
                 http::encode(Status::Ok, crate::metrics::CONTENT_TYPE, text.as_bytes(), &cx, out)
@@ -206,7 +212,7 @@ impl Request {
     }
 }
 
-/// `{"id":"<last id>","events":n}`, written by hand because 150,000 of them a second are.
+/// `{"id":"<last id>","events":n}` and of an emit `"streams":n`, written by hand because 150,000 of them a second are.
 fn write_published(published: &Published, epoch: Epoch, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"id\":");
     match &published.last_id {
@@ -220,6 +226,10 @@ fn write_published(published: &Published, epoch: Epoch, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(b",\"events\":");
     out.extend_from_slice(itoa::Buffer::new().format(published.events).as_bytes());
+    if let Some(streams) = published.streams {
+        out.extend_from_slice(b",\"streams\":");
+        out.extend_from_slice(itoa::Buffer::new().format(streams).as_bytes());
+    }
     out.push(b'}');
 }
 
@@ -238,7 +248,7 @@ mod tests {
     }
 
     fn published(id: &str) -> Answer {
-        Answer::Published(Ok(Published { last_id: EventId::Own(id.into()), events: 1 }))
+        Answer::Published(Ok(Published { last_id: EventId::Own(id.into()), events: 1, streams: None }))
     }
 
     fn take(pipeline: &Pipeline) -> String {
@@ -253,7 +263,7 @@ mod tests {
     fn answers_leave_in_the_order_their_requests_came() {
         let pipeline = Pipeline::default();
         let (first, second) = (pipeline.expect(request()), pipeline.expect(request()));
-        pipeline.push(request(), Answer::Text("third"));
+        pipeline.push(request(), Answer::Text("third".into()));
         pipeline.answer(second, published("b"));
         assert_eq!(take(&pipeline), "");
         pipeline.answer(first, published("a"));
@@ -267,7 +277,7 @@ mod tests {
     fn nothing_is_sent_after_the_answer_that_closes() {
         let pipeline = Pipeline::default();
         pipeline.push(request(), Answer::Refused(Refusal::closing(Status::BadRequest, "bad")));
-        pipeline.push(request(), Answer::Text("never"));
+        pipeline.push(request(), Answer::Text("never".into()));
         let text = take(&pipeline);
         assert!(text.contains("Connection: close") && !text.contains("never"));
     }
@@ -276,8 +286,9 @@ mod tests {
     fn an_own_id_is_a_json_string_whatever_it_holds() {
         let mut out = Vec::new();
         let id = EventId::Own("a\"\\é".into());
-        write_published(&Published { last_id: id, events: 3 }, Epoch::at(1), &mut out);
+        write_published(&Published { last_id: id, events: 3, streams: Some(2) }, Epoch::at(1), &mut out);
         let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!((json["id"].as_str(), json["events"].as_u64()), (Some("a\"\\é"), Some(3)));
+        assert_eq!(json["streams"], 2);
     }
 }

@@ -20,16 +20,22 @@ pub(crate) struct Selection {
 /// Whether the stream takes anything beside.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {
-    /// One topic with all below it: the whole stream.
-    Single,
+    /// The whole stream: one topic with all below it, or the two of a session.
+    Whole,
     /// A part of a stream of several topics, or of all.
     Part,
 }
 
 impl Selection {
-    /// The only part of a stream on one topic.
-    pub(crate) fn single(topic: Topic, shards: usize) -> Self {
-        Selection { home: topic.home(shards) as ShardId, kind: Kind::Single, topics: [topic].into() }
+    /// The only part of a stream on one topic, or on a user's and those of the channel; none for other topics,
+    /// which may have several homes.
+    pub(crate) fn whole(topics: &[Topic], shards: usize) -> Option<Self> {
+        let is_whole = match topics {
+            [topic] => !topic.is_everything(),
+            topics => !topics.is_empty() && topics.iter().all(Topic::is_of_session),
+        };
+        let home = topics.first()?.home(shards) as ShardId;
+        is_whole.then(|| Selection { home, kind: Kind::Whole, topics: topics.into() })
     }
 
     /// The parts of a stream on `topics`, by home. None of the topics covers another.
@@ -101,12 +107,15 @@ mod tests {
                 part.is_part() && part.topics().iter().all(|topic| topic.home(3) == usize::from(part.home()))
             );
         }
-        assert_ne!(Selection::single(topics[0].clone(), 1), Selection::parts(&topics[..1], 1)[0]);
+        assert_ne!(Selection::whole(&topics[..1], 1).unwrap(), Selection::parts(&topics[..1], 1)[0]);
+        assert_eq!(Selection::whole(&topics[..2], 1), None);
     }
 
     #[test]
     fn everything_has_a_part_at_each_home() {
-        let parts = Selection::parts(&[Topic::everything(&TopicHasher::new())], 3);
+        let everything = [Topic::everything(&TopicHasher::new())];
+        let parts = Selection::parts(&everything, 3);
+        assert_eq!(Selection::whole(&everything, 3), None);
         assert_eq!(parts.iter().map(Selection::home).collect::<Vec<_>>(), [0, 1, 2]);
         assert_ne!(parts[0], parts[1]);
     }

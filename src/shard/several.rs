@@ -21,7 +21,7 @@ use crate::topic::Topic;
 /// Where a stream's bytes come from.
 #[derive(Debug)]
 pub(crate) enum Feed {
-    /// One topic, with all below it.
+    /// One subscriber: of a topic with all below it, or of a session.
     Single(Key),
     Several(Box<Several>),
 }
@@ -36,18 +36,13 @@ impl Feed {
         out: &mut Vec<Post>,
     ) -> Self {
         let Request { topics, framing, last_event_id, expires_s, opening } = request;
-        match &topics[..] {
-            [topic] if !topic.is_everything() => {
-                let selection = Selection::single(topic.clone(), shards);
-                let subscription = Subscription { selection, framing, last_event_id, expires_s, opening };
-                Feed::Single(fanout.subscribe(subscription, now_ms, out))
-            }
-            topics => {
-                let parts = Selection::parts(topics, shards);
-                let request = Request { topics: SmallVec::new(), framing, last_event_id, expires_s, opening };
-                Feed::Several(Box::new(Several::subscribe(parts, request, fanout, now_ms, out)))
-            }
+        if let Some(selection) = Selection::whole(&topics, shards) {
+            let subscription = Subscription { selection, framing, last_event_id, expires_s, opening };
+            return Feed::Single(fanout.subscribe(subscription, now_ms, out));
         }
+        let parts = Selection::parts(&topics, shards);
+        let request = Request { topics: SmallVec::new(), framing, last_event_id, expires_s, opening };
+        Feed::Several(Box::new(Several::subscribe(parts, request, fanout, now_ms, out)))
     }
 
     /// What its connection does now. It is woken by `waker` whenever it should ask again.

@@ -4,7 +4,7 @@
 //! are delayed at random (but stay in order between two shards), sends go out in pieces or not at all,
 //! clients come, stall, vanish and resume, histories and logs are trimmed. The model is a list per home of
 //! what it ordered. Each client says what it sees, and must see every event of its topics once, each home's in order, or
-//! be told of the gap. Topics are ids or paths; a client takes one, several, or everything.
+//! be told of the gap. Topics are ids, paths or those of sessions; a client takes one, several, or everything.
 //!
 //! `ESPER_SIM_SEED=<n>` replays one seed; `ESPER_SIM_SEEDS=<n>` runs more of them.
 
@@ -57,6 +57,8 @@ struct World {
     budget: Arc<Budget>,
     published: u64,
     canary: Canary,
+    /// Publishes and disconnects whose answers are still to come.
+    unanswered: usize,
     /// Whether topics may be forgotten, which makes gaps that are told without need legitimate.
     may_forget: bool,
 }
@@ -65,18 +67,20 @@ impl World {
     fn new(seed: u64, canary: Canary) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let shards = random.usize(1..=4);
-        let has_paths = random.bool();
+        let kind = random.choice([Topics::Ids, Topics::Paths, Topics::Sessions]).unwrap();
         let epoch = Epoch::at(1_000_000 + seed);
         let may_forget = random.u8(0..5) == 0;
         let home_limits = HomeLimits {
             history_events_max: random.choice([0, 5, 40, 1000]).unwrap(),
             history_bytes_max: random.choice([2_000, 1 << 20]).unwrap(),
             history_age_max_ms: random.choice([300, 1 << 40]).unwrap(),
-            topics_max: match (may_forget, has_paths) {
+            topics_max: match (may_forget, kind) {
                 (false, _) => 100,
-                (true, false) => 1,
+                (true, Topics::Ids) => 1,
+                // Two of a session.
+                (true, Topics::Sessions) => random.usize(2..=4),
                 // With those above them: some have room, and not all.
-                (true, true) => random.usize(6..=12),
+                (true, Topics::Paths) => random.usize(6..=12),
             },
             page_frames_max: random.choice([1, 3, 1000]).unwrap(),
         };
@@ -90,18 +94,25 @@ impl World {
             retry_max_ms: 9,
         };
         let memory = Memory::new(usize::MAX);
-        let topics: Vec<_> = if has_paths {
-            // One hash for each name, whatever path it is a part of.
-            let hash_of = |name: &str| {
-                let name = name
-                    .bytes()
-                    .fold(seed, |all, byte| (all ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-                fastrand::Rng::with_seed(name).u64(..)
-            };
-            PATHS.iter().chain([&""]).map(|path| Topic::hashed_path(path, &hash_of)).collect()
-        } else {
-            let count = random.usize(1..=6);
-            (0..count).map(|n| Topic::hashed(&format!("topicnumber{n}"), random.u64(..))).collect()
+        // One hash for each name, whatever it is a part of.
+        let hash_of = |name: &str| {
+            let name =
+                name.bytes().fold(seed, |all, byte| (all ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+            fastrand::Rng::with_seed(name).u64(..)
+        };
+        let count = random.usize(1..=6);
+        let topics: Vec<_> = match kind {
+            Topics::Ids => {
+                (0..count).map(|n| Topic::hashed(&format!("topicnumber{n}"), random.u64(..))).collect()
+            }
+            Topics::Paths => {
+                PATHS.iter().chain([&""]).map(|path| Topic::hashed_path(path, &hash_of)).collect()
+            }
+            Topics::Sessions => ["a", "b"]
+                .iter()
+                .flat_map(|channel| [None, Some("x"), Some("y")].map(|user| (channel, user)))
+                .map(|(channel, user)| Topic::hashed_session(channel, user, &hash_of))
+                .collect(),
         };
         let fanout = |shard: usize| {
             let mut fanout = Fanout::new(shard as ShardId, fanout_limits, Arc::clone(&memory), seed);
@@ -123,12 +134,13 @@ impl World {
                 epoch: (home_limits.history_events_max > 0).then_some(epoch),
             },
             clients: (0..random.usize(1..=12))
-                .map(|_| Client::new(choose(&topics, &mut random), shards))
+                .map(|_| Client::new(choose(&topics, kind, &mut random), shards))
                 .collect(),
             topics,
             random,
             budget: Budget::new(usize::MAX, usize::MAX),
             published: 0,
+            unanswered: 0,
             canary,
             may_forget,
         }
@@ -157,6 +169,7 @@ impl World {
             }
             95 => self.vanish(client),
             96 => self.stall(client),
+            97 if self.random.u8(0..8) == 0 => self.disconnect(),
             97 => self.now_ms += self.random.u64(0..100),
             98 => self.fanouts[shard].sweep(2, self.now_ms, self.now_ms / 1000),
             _ => self.trim(shard),
@@ -178,16 +191,26 @@ impl World {
         let message = ToHome::Publish {
             topic: self.topics[topic].clone(),
             events: Events::parse(Bytes::from(body), &limits).unwrap(),
-            reply: ReplyTo::Connection(Ticket {
-                shard: shard as ShardId,
-                connection: no_connection(),
-                request: 0,
-            }),
+            reply: match self.random.bool() {
+                true => ReplyTo::Connection(ticket(shard)),
+                false => ReplyTo::Emitter(ticket(shard)),
+            },
             at_us: 0,
             charge: self.budget.take(1).unwrap(),
         };
+        self.unanswered += 1;
         let to = self.topics[topic].home(self.homes.len());
         self.channels[shard][to].push_back(Message::Home(message));
+    }
+
+    /// Ends the streams of a session.
+    fn disconnect(&mut self) {
+        let Some(topic) = self.topics.iter().rfind(|topic| topic.is_of_session()).cloned() else { return };
+        self.unanswered += 1;
+        let shards = self.homes.len();
+        let home = topic.home(shards);
+        let message = ToHome::Disconnect { topic, shards: shards as ShardId, ticket: ticket(0) };
+        self.channels[0][home].push_back(Message::Home(message));
     }
 
     /// Takes one message out of a mailbox; false when all are empty.
@@ -221,12 +244,13 @@ impl World {
             }
             Message::Fanout(message) => {
                 let joined = matches!(message, ToFanout::Page { joined: true, .. });
-                self.fanouts[shard].handle(message);
+                self.fanouts[shard].handle(message, &mut out);
                 if joined && self.random.bool() {
                     self.end_turn(shard);
                 }
             }
-            Message::Answer(..) | Message::Json(..) | Message::Survey(_) | Message::Control(_) => {}
+            Message::Answer(..) | Message::Disconnected(..) => self.unanswered -= 1,
+            Message::Json(..) | Message::Survey(_) | Message::Control(_) => {}
         }
         self.post(shard, out);
     }
@@ -387,6 +411,7 @@ impl World {
             assert!(client.stream.is_none() && client.farewell == was_open, "not told to come back");
         }
         assert_eq!(self.budget.messages(), 0, "a charge was not given back");
+        assert_eq!(self.unanswered, 0, "a publisher was not answered");
     }
 
     /// Goes on until nobody has anything to do; clients that are not connected connect if they may.
@@ -429,9 +454,26 @@ fn ask(fanout: &mut Fanout, stream: &mut Stream, now_ms: u64, out: &mut Vec<Post
     }
 }
 
-/// What a client takes: mostly one topic, sometimes several of which none covers another.
-fn choose(topics: &[Topic], random: &mut fastrand::Rng) -> Vec<Topic> {
+/// What the topics of a world are.
+#[derive(Clone, Copy, Debug)]
+enum Topics {
+    Ids,
+    Paths,
+    /// A channel's own, then those of its users, for each of two channels.
+    Sessions,
+}
+
+/// What a client takes: mostly one topic, sometimes several of which none covers another; or what a session takes.
+fn choose(topics: &[Topic], kind: Topics, random: &mut fastrand::Rng) -> Vec<Topic> {
     let mut chosen: Vec<Topic> = Vec::new();
+    if matches!(kind, Topics::Sessions) {
+        let channel = random.choice([0, 3]).unwrap();
+        chosen.push(topics[channel].clone());
+        chosen.extend(
+            random.choice([None, Some(1), Some(2)]).unwrap().map(|user| topics[channel + user].clone()),
+        );
+        return chosen;
+    }
     for _ in 0..random.choice([1, 1, 2, 4]).unwrap() {
         let topic = random.choice(topics).unwrap();
         if !chosen.iter().any(|known| known.covers(topic) || topic.covers(known)) {
@@ -439,6 +481,10 @@ fn choose(topics: &[Topic], random: &mut fastrand::Rng) -> Vec<Topic> {
         }
     }
     chosen
+}
+
+fn ticket(shard: usize) -> Ticket {
+    Ticket { shard: shard as ShardId, connection: no_connection(), request: 0 }
 }
 
 fn no_connection() -> Key {

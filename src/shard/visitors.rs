@@ -50,12 +50,21 @@ struct Entry {
 /// What is asked of each shard: its oldest streams.
 #[derive(Clone, Debug)]
 pub(crate) struct Survey {
-    /// Only those with a topic whose name contains this.
-    pub(crate) topic: Option<Arc<str>>,
+    pub(crate) wanted: Wanted,
     /// How many at most.
     pub(crate) streams_max: usize,
     /// Where the answer goes.
     pub(crate) found: Sender<Found>,
+}
+
+/// Which streams are asked about.
+#[derive(Clone, Debug)]
+pub(crate) enum Wanted {
+    All,
+    /// Those with a topic whose name contains this.
+    Named(Arc<str>),
+    /// Those that take this topic.
+    Of(Topic),
 }
 
 /// What a shard answers.
@@ -180,9 +189,12 @@ impl Walk {
     }
 
     fn is_wanted(&self, entry: &Entry, fanout: &Fanout) -> bool {
-        let Some(part) = &self.survey.topic else { return true };
         let mut topics = entry.subscribers.iter().flat_map(|key| fanout.topics(*key));
-        topics.any(|topic| topic.name().contains(&**part))
+        match &self.survey.wanted {
+            Wanted::All => true,
+            Wanted::Named(part) => topics.any(|topic| topic.name().contains(&**part)),
+            Wanted::Of(wanted) => topics.any(|topic| topic == wanted),
+        }
     }
 }
 

@@ -1,15 +1,16 @@
-//! A publish on a connection: its body as it arrives, what it holds, and its events on their way to their home.
+//! A publish or a command on a connection: its body as it arrives, what it holds, and what it sets going.
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Connection, Stage};
 use crate::budget::Charge;
-use crate::event::{EventLimits, Events};
-use crate::http::{Refusal, Status};
-use crate::routes::{BodyForm, Publish};
+use crate::clock::unix_s;
+use crate::event::{EventError, EventLimits, Events};
+use crate::http::{Head, Refusal, Status};
+use crate::routes::{BodyForm, Command, Order, Publish};
 use crate::shard::input::READ_BYTES_MAX;
-use crate::shard::message::{Message, Post, ReplyTo, Ticket, ToHome};
+use crate::shard::message::{Message, Post, ReplyTo, ShardId, ToHome};
 use crate::shard::pipeline::{Answer, Request};
 use crate::topic::Topic;
 
@@ -20,20 +21,45 @@ const COPIED_BODY_BYTES: usize = READ_BYTES_MAX / 4;
 /// read of each would be more than a gigabyte.
 const FREE_UPLOAD_BYTES: usize = 4 << 10;
 
+/// What a body is for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    Publish(Publish),
+    Command(Command),
+}
+
+/// What is to be posted to a home.
+#[derive(Debug)]
+pub(super) struct Posting {
+    topic: Topic,
+    events: Events,
+    /// Whether the streams that it is sent to are counted.
+    counted: bool,
+}
+
 impl Connection<'_> {
+    /// Takes in the body of a request whose head was accepted.
+    pub(super) fn expect_body(&mut self, request: Request, head: &Head, purpose: Purpose) -> bool {
+        if head.expect_continue {
+            self.pipeline.push(request.clone(), Answer::Continue);
+        }
+        self.stage = Stage::Body { request, purpose, upload: None, full: None };
+        true
+    }
+
     pub(super) fn step_body(
         &mut self,
         request: Request,
-        publish: Publish,
+        purpose: Purpose,
         mut upload: Option<Charge>,
         full: Option<Instant>,
     ) -> bool {
         match self.reader.body(&mut self.input.buffer) {
-            Ok(Some(body)) => self.publish(request, publish, body, upload),
+            Ok(Some(body)) => self.take_body(request, purpose, body, upload),
             Ok(None) => {
                 let has_room = self.charge_upload(&mut upload);
                 let full = (!has_room).then(|| full.unwrap_or_else(Instant::now));
-                self.stay(Stage::Body { request, publish, upload, full })
+                self.stay(Stage::Body { request, purpose, upload, full })
             }
             Err(refusal) => self.refuse(request, refusal),
         }
@@ -54,7 +80,7 @@ impl Connection<'_> {
         }
     }
 
-    fn publish(&mut self, request: Request, publish: Publish, body: Bytes, upload: Option<Charge>) -> bool {
+    fn take_body(&mut self, request: Request, purpose: Purpose, body: Bytes, upload: Option<Charge>) -> bool {
         // What follows the body is the next head, whose time begins here.
         self.since = Instant::now();
         let limits = EventLimits::of(self.shard.shared.config.http.body_bytes_max);
@@ -63,44 +89,75 @@ impl Connection<'_> {
         }
         // A small body must not keep the read buffer it came in while it lies in a mailbox.
         let body = if body.len() <= COPIED_BODY_BYTES { Bytes::copy_from_slice(&body) } else { body };
-        let events = match publish.body {
-            BodyForm::EventStream => Events::parse(body, &limits),
-            BodyForm::Data { event, id, is_json } => {
-                let body = if is_json { without_final_line_end(body) } else { body };
-                Events::wrap(body, event.as_deref(), id.as_deref(), &limits)
-            }
-        };
-        match events {
-            Ok(events) => self.post(request, publish.topic, events, upload, Instant::now()),
-            Err(error) => {
-                self.push(request, Answer::Refused(Refusal::new(Status::BadRequest, error.to_string())));
-                true
+        match purpose {
+            Purpose::Publish(Publish { topic, body: form }) => match events(form, body, &limits) {
+                Ok(events) => {
+                    self.post(request, Posting { topic, events, counted: false }, upload, Instant::now())
+                }
+                Err(error) => self.refuse(request, Refusal::new(Status::BadRequest, error.to_string())),
+            },
+            Purpose::Command(command) => {
+                match command.read(&body, &self.shard.shared.access, &limits, unix_s()) {
+                    Ok(order) => self.carry_out(request, order, upload),
+                    Err(refusal) => self.refuse(request, refusal),
+                }
             }
         }
+    }
+
+    /// Does what a command asked for.
+    fn carry_out(&mut self, request: Request, order: Order, upload: Option<Charge>) -> bool {
+        match order {
+            Order::Token(token) => self.push(request, Answer::Text(token.into())),
+            Order::TokenJson(json) => self.push(request, Answer::Json(json)),
+            Order::Emit(topic, events) => {
+                let posting = Posting { topic, events, counted: true };
+                return self.post(request, posting, upload, Instant::now());
+            }
+            Order::Disconnect(topic) => {
+                let ticket = self.expect(request);
+                let shards = self.shard.shared.shards;
+                // By way of its home, so that it does not overtake what is emitted.
+                let to = topic.home(shards) as ShardId;
+                let shards = shards as ShardId;
+                let message = Message::Home(ToHome::Disconnect { topic, shards, ticket });
+                self.shard.mailbox.post(Post { to, message });
+            }
+        }
+        true
     }
 
     /// Posts a publish, complete at `since`, to its home shard, if there is room for it on the way.
     pub(super) fn post(
         &mut self,
         request: Request,
-        topic: Topic,
-        events: Events,
+        posting: Posting,
         upload: Option<Charge>,
         since: Instant,
     ) -> bool {
         let shared = &self.shard.shared;
-        let Some(charge) = shared.room(&events) else {
-            return self.stay(Stage::Blocked { request, topic, events, upload, since });
+        let Some(charge) = shared.room(&posting.events) else {
+            return self.stay(Stage::Blocked { request, posting, upload, since });
         };
-        self.last_request_seen |= !request.keep_alive;
-        let ticket =
-            Ticket { shard: self.shard.id, connection: self.key, request: self.pipeline.expect(request) };
+        let Posting { topic, events, counted } = posting;
+        let ticket = self.expect(request);
+        let shared = &self.shard.shared;
         let to = topic.home(shared.shards) as u16;
         let at_us = shared.clock.now_us();
-        let reply = ReplyTo::Connection(ticket);
+        let reply = if counted { ReplyTo::Emitter(ticket) } else { ReplyTo::Connection(ticket) };
         let message = Message::Home(ToHome::Publish { topic, events, reply, at_us, charge });
         self.shard.mailbox.post(Post { to, message });
         true
+    }
+}
+
+fn events(form: BodyForm, body: Bytes, limits: &EventLimits) -> Result<Events, EventError> {
+    match form {
+        BodyForm::EventStream => Events::parse(body, limits),
+        BodyForm::Data { event, id, is_json } => {
+            let body = if is_json { without_final_line_end(body) } else { body };
+            Events::wrap(body, event.as_deref(), id.as_deref(), limits)
+        }
     }
 }
 

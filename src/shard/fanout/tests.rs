@@ -59,7 +59,7 @@ impl Tester {
 
     fn subscribe(&mut self, topic: usize, expires_s: u64) -> Key {
         let subscription = Subscription {
-            selection: Selection::single(self.topic(topic), 1),
+            selection: Selection::whole(&[self.topic(topic)], 1).unwrap(),
             framing: Framing::Plain,
             last_event_id: None,
             expires_s,
@@ -80,7 +80,8 @@ impl Tester {
 
     fn page(&mut self, key: Key, frames: &[&'static str], joined: bool) {
         let frames = frames.iter().map(|frame| Bytes::from_static(frame.as_bytes())).collect();
-        self.fanout.handle(ToFanout::Page { key, gap: None, frames, upto: 7, told: 0, joined });
+        self.fanout
+            .handle(ToFanout::Page { key, gap: None, frames, upto: 7, told: 0, joined }, &mut Vec::new());
     }
 
     fn gain(&mut self, topic: usize, frame: &str) {
@@ -93,8 +94,9 @@ impl Tester {
             last: self.sequence,
             at_us: 0,
             charge: Arc::new(Budget::new(9, 9).take(1).unwrap()),
+            tally: None,
         };
-        self.fanout.handle(message);
+        self.fanout.handle(message, &mut Vec::new());
     }
 
     fn next(&mut self, key: Key) -> Next {
@@ -356,7 +358,7 @@ fn closing_streams_sends_what_is_due_and_draws_each_return_at_random() {
 fn a_topic_that_home_has_no_room_for_is_refused_with_its_answer() {
     let mut tester = Tester::new(LIMITS);
     let key = tester.subscribe(1, u64::MAX);
-    tester.fanout.handle(ToFanout::Refused { key });
+    tester.fanout.handle(ToFanout::Refused { key }, &mut Vec::new());
     assert_eq!(tester.send(key), "NO\n");
     tester.sent(key);
     assert_eq!(tester.send(key), "CLOSE");

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::Home;
+use super::{Aged, Home};
 use crate::arena::Key;
 use crate::event_id::Sequence;
-use crate::shard::history::{GapReason, Page};
+use crate::shard::history::{GapReason, Page, Retained};
 use crate::shard::message::{Gap, Message, Post, ShardId, ToFanout};
 use crate::shard::selection::Selection;
 
@@ -88,6 +88,7 @@ impl Home {
             Some(only) if !selection.is_part() => {
                 self.topics[only as usize].history.page(after, PAGE_BYTES_MAX, self.limits.page_frames_max)
             }
+            _ if self.have_nothing_below(topics) => self.page_of_leaves(selection, topics, after),
             _ => self.page_of_several(selection, topics, after),
         };
         let joined = !page.more;
@@ -124,6 +125,29 @@ impl Home {
         }
     }
 
+    /// What these topics hold after `after`, in the home's order, when there is nothing below them: however much others
+    /// hold, it is not looked at.
+    fn page_of_leaves(&self, selection: &Selection, topics: &Keys, after: Sequence) -> Page {
+        let histories = topics.iter().map(|key| &self.topics[*key as usize].history);
+        let mut ahead: SmallVec<[_; 4]> = histories
+            .map(|history| {
+                let mut rest = history.after(after);
+                (rest.next(), rest)
+            })
+            .collect();
+        let mut page = Page { upto: after, ..Page::default() };
+        let mut bytes = 0;
+        // The oldest ahead is the next; at most 64 looks for each frame.
+        while let Some((next, rest)) =
+            ahead.iter_mut().min_by_key(|(next, _)| next.map_or(Sequence::MAX, |event| event.sequence))
+            && let Some(event) = *next
+            && self.add(&mut page, &mut bytes, selection, event)
+        {
+            *next = rest.next();
+        }
+        page
+    }
+
     /// What the home holds of these topics and all below them after `after`, in its order.
     fn page_of_several(&self, selection: &Selection, topics: &Keys, after: Sequence) -> Page {
         let start = self.by_age.partition_point(|aged| aged.sequence <= after);
@@ -134,23 +158,33 @@ impl Home {
                 page.more = true;
                 break;
             }
-            let Some(frame) = self.frame_of(topics, aged.topic, aged.sequence) else {
-                page.upto = aged.sequence;
+            let Aged { sequence, own_id: has_own_id, .. } = *aged;
+            let Some(frame) = self.frame_of(topics, aged.topic, sequence) else {
+                page.upto = sequence;
                 continue;
             };
-            bytes += frame.len();
-            let full = bytes > PAGE_BYTES_MAX || page.frames.len() == self.limits.page_frames_max;
-            if full && !page.frames.is_empty() {
-                page.more = true;
+            if !self.add(&mut page, &mut bytes, selection, Retained { sequence, frame, has_own_id }) {
                 break;
             }
-            page.frames.push(match selection.is_part() && aged.own_id {
-                true => self.with_our_id(frame, aged.sequence),
-                false => frame.clone(),
-            });
-            page.upto = aged.sequence;
         }
         page
+    }
+
+    /// Adds an event to a page that has `bytes` so far, unless it is full, as it then says.
+    fn add(&self, page: &mut Page, bytes: &mut usize, selection: &Selection, event: Retained<'_>) -> bool {
+        let Retained { sequence, frame, has_own_id } = event;
+        *bytes += frame.len();
+        let full = *bytes > PAGE_BYTES_MAX || page.frames.len() == self.limits.page_frames_max;
+        if full && !page.frames.is_empty() {
+            page.more = true;
+            return false;
+        }
+        page.frames.push(match selection.is_part() && has_own_id {
+            true => self.with_our_id(frame, sequence),
+            false => frame.clone(),
+        });
+        page.upto = sequence;
+        true
     }
 
     /// The frame of this event, if its topic is one of these or below one of them, and has it still.
@@ -170,6 +204,10 @@ impl Home {
 
     /// The newest event of these topics and those below that has this publisher's own id.
     fn latest_use(&self, topics: &Keys, id: &str) -> Option<Sequence> {
+        if self.have_nothing_below(topics) {
+            let histories = topics.iter().map(|key| &self.topics[*key as usize].history);
+            return histories.filter_map(|history| history.own_id_at(id)).max();
+        }
         let named = self.own_by_age.iter().rev().take(OWN_ID_LOOKS_MAX);
         let mut found = named.filter(|aged| {
             self.frame_of(topics, aged.topic, aged.sequence).is_some()
@@ -205,13 +243,18 @@ impl Home {
     /// The topic whose history is all there is to look at.
     fn only(&self, topics: &Keys) -> Option<u32> {
         match topics[..] {
-            [only] => {
-                let topic = &self.topics[only as usize];
-                // Those below that are forgotten may have lost what it did not.
-                (topic.children == 0 && topic.lost_below <= topic.history.dropped()).then_some(only)
-            }
+            [only] => self.have_nothing_below(topics).then_some(only),
             _ => None,
         }
+    }
+
+    /// Whether these topics' histories are all there is to look at.
+    fn have_nothing_below(&self, topics: &Keys) -> bool {
+        topics.iter().all(|key| {
+            let topic = &self.topics[*key as usize];
+            // Those below that are forgotten may have lost what it did not.
+            topic.children == 0 && topic.lost_below <= topic.history.dropped()
+        })
     }
 
     fn find_or_insert_all(&mut self, selection: &Selection) -> Option<Keys> {

@@ -81,7 +81,7 @@ impl Tester {
         from: ShardId,
         last_event_id: Option<&str>,
     ) -> Option<(String, Option<Gap>)> {
-        let selection = Selection::single(self.topic(topic), 1);
+        let selection = Selection::whole(&[self.topic(topic)], 1).unwrap();
         let last_event_id = last_event_id.map(Into::into);
         match &self.ask(ToHome::Join { selection, from, key: self.key, last_event_id })[..] {
             [Message::Fanout(ToFanout::Page { frames, gap, joined: true, .. })] => {
@@ -106,10 +106,10 @@ fn an_event_is_given_an_id_unless_it_has_one_and_goes_to_each_member_once() {
     }
     let (frames, answer) = tester.publish(1, "data:a\n\ndata:b\nid:own\n\n");
     assert_eq!(frames, ["data:a\nid:9-1\n\ndata:b\nid:own\n\n"; 2]);
-    assert_eq!(answer, Ok(Published { last_id: EventId::Own("own".into()), events: 2 }));
+    assert_eq!(answer, Ok(Published { last_id: EventId::Own("own".into()), events: 2, streams: None }));
     let (frames, answer) = tester.publish(1, "id:\ndata:c");
     assert_eq!(frames[0], "id:\ndata:c\nid:9-3\n\n", "an empty id counts as none");
-    assert_eq!(answer, Ok(Published { last_id: EventId::Sequence(3), events: 1 }));
+    assert_eq!(answer, Ok(Published { last_id: EventId::Sequence(3), events: 1, streams: None }));
     tester.leave(1, 3);
     assert_eq!(tester.publish(1, "data:d").0.len(), 1);
 }
@@ -185,7 +185,7 @@ fn a_page_asked_for_after_a_trim_says_once_that_something_is_missing() {
     for body in ["data:1", "data:2", "data:3"] {
         let _ = tester.publish(1, body);
     }
-    let selection = Selection::single(tester.topic(1), 1);
+    let selection = Selection::whole(&[tester.topic(1)], 1).unwrap();
     let more =
         |after, told| ToHome::More { selection: selection.clone(), from: 0, key: tester.key, after, told };
     let (unseen, seen, told) = (more(1, 0), more(2, 0), more(1, 2));

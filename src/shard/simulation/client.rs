@@ -152,7 +152,7 @@ impl Client {
         if event == ":" {
             return;
         }
-        if event.starts_with("retry:") || event.starts_with("event:expired\n") {
+        if ["retry:", "event:expired\n", "event:disconnected\n"].iter().any(|last| event.starts_with(last)) {
             self.farewell = true;
             return;
         }

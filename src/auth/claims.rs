@@ -1,0 +1,113 @@
+//! What a token says: its claims, read once its signature is known to be right.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde_json::{Map, Value};
+use smallvec::SmallVec;
+
+use super::{AuthError, Grant, SessionGrant};
+use crate::session::Session;
+use crate::topic::TOPICS_PER_STREAM_MAX;
+
+/// A token's claims: a JSON object in which no name stands twice.
+pub(super) struct Claims(Map<String, Value>);
+
+impl Claims {
+    /// What the token of a subscriber or publisher grants at `now_s`, in Unix seconds.
+    ///
+    /// # Errors
+    /// [`AuthError`] names the claim.
+    pub(super) fn grant(&self, now_s: u64) -> Result<Grant, AuthError> {
+        let expires_s = self.expires_s(now_s, |exp| exp.as_u64())?;
+        Ok(Grant { subs: self.subjects()?, expires_s })
+    }
+
+    /// What a session token grants at `now_s`, in Unix seconds. Its `exp` may be a string of digits as well.
+    ///
+    /// # Errors
+    /// [`AuthError`] names the claim.
+    pub(super) fn session_grant(&self, now_s: u64) -> Result<SessionGrant, AuthError> {
+        let expires_s = self.expires_s(now_s, |exp| exp.as_str().map_or(exp.as_u64(), digits))?;
+        let (user, channel) = (self.text("userId")?, self.text("channel")?);
+        let session = Session::new(user, channel).map_err(AuthError::Name)?;
+        Ok(SessionGrant { session, expires_s })
+    }
+
+    /// `exp` must be there and later than now, and `nbf`, where it is there, not be later than now (RFC 7519
+    /// 4.1.4, 4.1.5). No leeway.
+    fn expires_s(&self, now_s: u64, read: impl Fn(&Value) -> Option<u64>) -> Result<u64, AuthError> {
+        let exp = self.0.get("exp").ok_or(AuthError::NoExpiry)?;
+        // RFC 7519 would let times have a fraction; they are in whole seconds here.
+        let expires_s = read(exp).ok_or(AuthError::Time { claim: "exp" })?;
+        if expires_s <= now_s {
+            return Err(AuthError::Expired);
+        }
+        let from_s = self.0.get("nbf").map(|nbf| nbf.as_u64().ok_or(AuthError::Time { claim: "nbf" }));
+        if from_s.transpose()?.is_some_and(|from_s| now_s < from_s) {
+            return Err(AuthError::NotYet);
+        }
+        Ok(expires_s)
+    }
+
+    /// What a token is for: its `sub` and each of its `topics`.
+    fn subjects(&self) -> Result<SmallVec<[String; 1]>, AuthError> {
+        let claims = &self.0;
+        let mut subs = SmallVec::new();
+        match claims.get("sub") {
+            None => {}
+            Some(Value::String(sub)) => subs.push(sub.clone()),
+            Some(_) => return Err(AuthError::Subject),
+        }
+        match claims.get("topics") {
+            None => {}
+            Some(Value::Array(topics)) if topics.len() > TOPICS_PER_STREAM_MAX => {
+                return Err(AuthError::TooManyTopics);
+            }
+            Some(Value::Array(topics)) => {
+                for topic in topics {
+                    subs.push(topic.as_str().ok_or(AuthError::Topics)?.to_owned());
+                }
+            }
+            Some(_) => return Err(AuthError::Topics),
+        }
+        Ok(subs)
+    }
+
+    fn text(&self, claim: &'static str) -> Result<&str, AuthError> {
+        let value = self.0.get(claim).ok_or(AuthError::NoName { claim })?;
+        value.as_str().ok_or(AuthError::Text { claim })
+    }
+}
+
+impl<'de> Deserialize<'de> for Claims {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ClaimsVisitor)
+    }
+}
+
+struct ClaimsVisitor;
+
+impl<'de> Visitor<'de> for ClaimsVisitor {
+    type Value = Claims;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Claims, A::Error> {
+        let mut claims = Map::new();
+        while let Some((name, value)) = map.next_entry()? {
+            // RFC 7519, section 4: whoever signed may have read the first one and not the last.
+            if claims.insert(name, value).is_some() {
+                return Err(A::Error::custom("a claim stands twice"));
+            }
+        }
+        Ok(Claims(claims))
+    }
+}
+
+/// A whole number in ASCII digits alone: without a sign, a space or a fraction.
+fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}

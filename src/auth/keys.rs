@@ -1,0 +1,162 @@
+//! Who signed a token: the keys that it may be signed with, each of one algorithm.
+
+use std::fmt;
+use std::iter;
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+
+use super::claims::Claims;
+use super::{AuthError, Grant, SessionGrant, TOKEN_BYTES_MAX};
+use crate::config::Signers;
+
+/// The algorithms of all kinds of keys, by their names in a token's header (RFC 7518, section 3.1; RFC 8037).
+const ALGORITHMS: [(Algorithm, &str); 4] = [
+    (Algorithm::HS256, "HS256"),
+    (Algorithm::RS256, "RS256"),
+    (Algorithm::ES256, "ES256"),
+    (Algorithm::EdDSA, "EdDSA"),
+];
+
+/// The keys of one kind of token, the subscribers', the publishers' or the sessions'. A token is good if one of
+/// them says so. `Debug` shows nothing of them.
+pub(crate) struct Keys {
+    keys: Vec<Key>,
+    pub(super) algorithms: Algorithms,
+}
+
+impl Keys {
+    /// Keys made of the secrets' bytes as they are, and of the public keys; nothing when there are none.
+    pub(crate) fn new(signers: &Signers) -> Option<Self> {
+        let pairs = signers.secret.iter();
+        let secrets = pairs.flat_map(|pair| iter::once(&pair.current).chain(&pair.previous));
+        let secrets =
+            secrets.map(|secret| Key::new(Algorithm::HS256, DecodingKey::from_secret(secret.expose())));
+        let public_keys = signers.public_keys.iter();
+        let public_keys = public_keys.map(|key| Key::new(key.algorithm(), key.decoding_key()));
+        let keys: Vec<Key> = secrets.chain(public_keys).collect();
+        (!keys.is_empty()).then(|| Keys { algorithms: Algorithms::of(&keys), keys })
+    }
+
+    /// What a subscriber's or publisher's token grants at `now_s`, in Unix seconds: its signature must be right,
+    /// `exp` be there and later than now, and `nbf`, where it is there, not be later than now. Other claims
+    /// than these, `sub` and `topics` are left alone.
+    ///
+    /// # Errors
+    /// [`AuthError`] says why the token is refused. A token with a wrong signature is never told more than
+    /// that.
+    pub(crate) fn verify(&self, token: &str, now_s: u64) -> Result<Grant, AuthError> {
+        self.claims(token)?.grant(now_s)
+    }
+
+    /// Who a session token is for at `now_s`, in Unix seconds: as [`Keys::verify`], with the claims `userId` and
+    /// `channel`.
+    ///
+    /// # Errors
+    /// As [`Keys::verify`].
+    pub(crate) fn verify_session(&self, token: &str, now_s: u64) -> Result<SessionGrant, AuthError> {
+        self.claims(token)?.session_grant(now_s)
+    }
+
+    /// The claims of a token that one of the keys has signed.
+    fn claims(&self, token: &str) -> Result<Claims, AuthError> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(AuthError::TooLong);
+        }
+        let mut refusal = AuthError::Algorithm(self.algorithms);
+        for key in &self.keys {
+            match key.claims(token) {
+                Ok(claims) => return Ok(claims),
+                Err(KeyError::Algorithm) => {}
+                Err(KeyError::Signature) => refusal = AuthError::Signature,
+                Err(KeyError::Token(error)) => return Err(error),
+            }
+        }
+        Err(refusal)
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").finish_non_exhaustive()
+    }
+}
+
+/// The algorithms which a kind of token may be signed with: those of its keys.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Algorithms([Option<&'static str>; ALGORITHMS.len()]);
+
+impl Algorithms {
+    fn of(keys: &[Key]) -> Self {
+        Algorithms(ALGORITHMS.map(|(algorithm, name)| {
+            let is_taken = keys.iter().any(|key| key.validation.algorithms.contains(&algorithm));
+            is_taken.then_some(name)
+        }))
+    }
+}
+
+impl fmt::Display for Algorithms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, name) in self.0.iter().flatten().enumerate() {
+            if n > 0 {
+                f.write_str(" or ")?;
+            }
+            f.write_str(name)?;
+        }
+        Ok(())
+    }
+}
+
+/// One key.
+struct Key {
+    key: DecodingKey,
+    /// Holds the one algorithm that this key verifies by. It follows from the key's type and never from a token,
+    /// or a public key, which everybody knows, could pass for a secret.
+    validation: Validation,
+}
+
+/// Why a token is not this key's.
+enum KeyError {
+    /// It names another algorithm, which may be another key's.
+    Algorithm,
+    /// Its signature is another key's or nobody's.
+    Signature,
+    /// It is refused, whatever the key.
+    Token(AuthError),
+}
+
+impl Key {
+    fn new(algorithm: Algorithm, key: DecodingKey) -> Self {
+        // The library compares times with a clock of its own and with leeway, and refuses any `aud`. `Claims`
+        // keeps to the times itself, and to whom a token is addressed is not this server's business.
+        let mut validation = Validation::new(algorithm);
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        validation.validate_aud = false;
+        Key { key, validation }
+    }
+
+    fn claims(&self, token: &str) -> Result<Claims, KeyError> {
+        let data = decode(token, &self.key, &self.validation).map_err(|error| match error.kind() {
+            ErrorKind::InvalidSignature => KeyError::Signature,
+            ErrorKind::InvalidAlgorithm => KeyError::Algorithm,
+            // `"alg":"none"` and other algorithms unknown to the library fail as JSON of the wrong shape.
+            ErrorKind::Json(_) if has_unknown_header(token) => KeyError::Algorithm,
+            _ => KeyError::Token(AuthError::Malformed),
+        })?;
+        // RFC 7515 4.1.11: what must be understood and is not, is refused. No extension is understood here.
+        match data.header.crit {
+            Some(_) => Err(KeyError::Token(AuthError::Critical)),
+            None => Ok(data.claims),
+        }
+    }
+}
+
+/// Whether the header is JSON, but not what the library knows as a header.
+fn has_unknown_header(token: &str) -> bool {
+    decode_header(token).is_err_and(|error| matches!(error.kind(), ErrorKind::Json(json) if json.is_data()))
+}
+
+#[cfg(test)]
+mod tests;

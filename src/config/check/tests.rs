@@ -1,0 +1,308 @@
+//! Flags and variables as a person writes them, and the configuration or the refusal they give.
+
+use std::collections::HashSet;
+
+use super::super::keys::tests::{TempFile, pair, parse};
+use super::super::{LogFormat, LogLevel, PublicKey, RefuseStreams, Secret, SlowPolicy};
+use super::*;
+
+/// Ed25519, made for these tests.
+const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEA895MFtRI5RnkL3JFEcZS7LL/rFQ93ZcfEmRd/Ic//LQ=
+-----END PUBLIC KEY-----
+";
+const SECRET: &str = "a-secret-of-these-tests-and-of-nothing-else";
+
+/// What the binary does without flags and variables: the process is its own.
+fn unflagged() -> Config {
+    let cpus = Cpus { ids: cpus::usable().unwrap(), pin: true };
+    Config { cpus, raise_file_limit: true, ..Config::default() }
+}
+
+#[test]
+fn without_flags_and_variables_it_is_the_default_on_every_cpu() {
+    assert_eq!(parse("", &[]), Ok(unflagged()));
+}
+
+#[test]
+fn the_defaults_are_allowed_when_they_are_written_out() {
+    let written = "--bind 127.0.0.1 --port 3000 --session-time-max 30d --cookie-name esper_token --history-events 1000 \
+        --history-bytes 4MiB --history-age 10m --history-memory 256MiB --topics-max 100000 \
+        --heartbeat 15s --slow-lag 4MiB --slow-policy cut --send-timeout 20s --refuse-streams retry \
+        --retry-min 1s --retry-max 5s --head-max 16KiB --body-max 1MiB --head-timeout 10s \
+        --body-timeout 30s --idle-timeout 60s --unanswered-max 512 --cors-origin * --mailbox-bytes 64MiB \
+        --mailbox-messages 65536 --mailbox-wait 1s --drain-delay 0s --drain-time 10s --log-format text \
+        --log-level info";
+    assert_eq!(parse(written, &[]), Ok(unflagged()));
+}
+
+/// A flag, a value that is not its default, and what it changes. `SECRET` and `KEY` are files of those.
+type Row = (&'static str, &'static str, fn(&mut Config));
+
+/// What the control port's other flags are given with.
+const WITH_CONTROL: &str = "--bind-control 127.0.0.1:1";
+
+fn control(change: fn(&mut Control)) -> Option<Control> {
+    let mut control = Control::new("127.0.0.1:1".parse().unwrap());
+    change(&mut control);
+    Some(control)
+}
+
+fn public_keys() -> Vec<PublicKey> {
+    PublicKey::list_from_pem(PUBLIC_KEY).unwrap()
+}
+
+const ROWS: &[Row] = &[
+    ("bind", "::1", |c| c.bind = [0, 0, 0, 0, 0, 0, 0, 1].into()),
+    ("port", "0", |c| c.port = 0),
+    ("threads", "1", |c| c.cpus.ids.truncate(1)),
+    ("cores", "1", |c| c.cpus.ids.truncate(1)),
+    ("no-pin", "true", |c| c.cpus.pin = false),
+    ("takeover", "true", |c| c.takeover = true),
+    ("bind-control", "127.0.0.1:1", |c| c.control = control(|_| {})),
+    ("control-token-file", "SECRET", |c| c.control = control(|c| c.token = Secret::new(SECRET))),
+    ("control-host", "a.example", |c| c.control = control(|c| c.hosts = vec!["a.example".into()])),
+    ("public-publish", "true", |c| c.control = control(|c| c.public_publish = true)),
+    ("subscriber-secret-file", "SECRET", |c| c.auth.subscriber.secret = Some(pair(SECRET, None))),
+    ("publisher-secret-file", "SECRET", |c| c.auth.publisher.secret = Some(pair(SECRET, None))),
+    ("session-secret-file", "SECRET", |c| c.auth.session.secret = Some(pair(SECRET, None))),
+    ("session-secret", "s", |c| c.auth.session.secret = Some(pair("s", None))),
+    ("subscriber-public-key", "KEY", |c| c.auth.subscriber.public_keys = public_keys()),
+    ("publisher-public-key", "KEY", |c| c.auth.publisher.public_keys = public_keys()),
+    ("session-public-key", "KEY", |c| c.auth.session.public_keys = public_keys()),
+    ("session-time-max", "1h", |c| c.auth.session_time_max = Duration::from_secs(3600)),
+    ("no-auth", "true", |c| c.auth.enabled = false),
+    ("cookie-name", "t", |c| c.auth.cookie_name = "t".into()),
+    ("no-admin", "true", |c| c.admin = false),
+    ("namespaces", "true", |c| c.namespaces = true),
+    ("history-events", "0", |c| c.history.events_max = 0),
+    ("history-bytes", "1KiB", |c| c.history.bytes_max = 1024),
+    ("history-age", "1h", |c| c.history.age_max = Duration::from_secs(3600)),
+    ("history-memory", "1GiB", |c| c.history.memory_bytes_max = 1 << 30),
+    ("topics-max", "1", |c| c.topics_max = 1),
+    ("heartbeat", "0s", |c| c.stream.heartbeat = None),
+    ("slow-lag", "2MiB", |c| c.stream.lag_bytes_max = 2 << 20),
+    ("slow-policy", "skip", |c| c.stream.slow_policy = SlowPolicy::Skip),
+    ("send-timeout", "1s", |c| c.stream.send_timeout = Duration::from_secs(1)),
+    ("subscribers-max", "5", |c| c.subscribers_max = Some(5)),
+    ("refuse-streams", "503", |c| c.stream.refuse = RefuseStreams::Unavailable),
+    ("retry-min", "5s", |c| c.stream.retry_min = Duration::from_secs(5)),
+    ("retry-max", "1s", |c| c.stream.retry_max = Duration::from_secs(1)),
+    ("head-max", "1KiB", |c| c.http.head_bytes_max = 1024),
+    ("body-max", "2MiB", |c| c.http.body_bytes_max = 2 << 20),
+    ("head-timeout", "1ms", |c| c.http.head_timeout = Duration::from_millis(1)),
+    ("body-timeout", "1ms", |c| c.http.body_timeout = Duration::from_millis(1)),
+    ("idle-timeout", "1ms", |c| c.http.idle_timeout = Duration::from_millis(1)),
+    ("unanswered-max", "1", |c| c.http.unanswered_max = 1),
+    ("cors-origin", "https://a.example", |c| c.cors_origins = vec!["https://a.example".into()]),
+    ("trusted-proxy", "10.0.0.1", |c| c.trusted_proxies = vec!["10.0.0.1/32".parse().unwrap()]),
+    ("mailbox-bytes", "2MiB", |c| c.mailbox.bytes_max = 2 << 20),
+    ("mailbox-messages", "1", |c| c.mailbox.messages_max = 1),
+    ("mailbox-wait", "0s", |c| c.mailbox.wait_max = Duration::ZERO),
+    ("drain-delay", "5s", |c| c.drain.delay = Duration::from_secs(5)),
+    ("drain-time", "5s", |c| c.drain.time_max = Duration::from_secs(5)),
+    ("log-format", "json", |c| c.log_format = LogFormat::Json),
+    ("log-level", "debug", |c| c.log_level = LogLevel::Debug),
+];
+
+#[test]
+fn every_flag_and_its_variable_set_what_they_name_and_nothing_else() {
+    use clap::CommandFactory as _;
+    let flags: HashSet<String> =
+        Flags::command().get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect();
+    assert_eq!(ROWS.iter().map(|row| row.0.to_owned()).collect::<HashSet<_>>(), flags);
+
+    let (secret, key) = (TempFile::new(SECRET), TempFile::new(PUBLIC_KEY));
+    for (flag, value, change) in ROWS {
+        let mut expected = unflagged();
+        change(&mut expected);
+        let value = match *value {
+            "SECRET" => secret.path(),
+            "KEY" => key.path(),
+            value => value,
+        };
+        let with = if expected.control.is_some() && *flag != "bind-control" { WITH_CONTROL } else { "" };
+        let line =
+            if value == "true" { format!("{with} --{flag}") } else { format!("{with} --{flag} {value}") };
+        let name = format!("ESPER_{}", flag.to_uppercase().replace('-', "_"));
+        assert_eq!(parse(&line, &[]).as_ref(), Ok(&expected), "{line}");
+        assert_eq!(parse(with, &[(&name, value)]).as_ref(), Ok(&expected), "{name}={value}");
+        assert_eq!(layers::unknown([&*name].into_iter()), [""; 0], "{name} is known");
+    }
+}
+
+#[test]
+fn limits_that_cannot_hold_are_refused_with_every_flag_and_the_mend() {
+    for (line, variables, refused) in [
+        ("-t 1 --cores 1", &[][..], "--threads and --cores both say how many CPUs; give one of them"),
+        (
+            "",
+            &[("ESPER_THREADS", "1"), ("ESPER_CORES", "1")],
+            "ESPER_THREADS and ESPER_CORES both say how many CPUs; give one of them",
+        ),
+        (
+            "--bind 127.0.0.1:1 --port 2",
+            &[],
+            "--bind 127.0.0.1:1 and --port 2 say two ports; give one of them",
+        ),
+        (
+            "-b 127.0.0.1:3000",
+            &[("ESPER_PORT", "2")],
+            "--bind 127.0.0.1:3000 and ESPER_PORT=2 say two ports; give one of them",
+        ),
+        (
+            "--public-publish",
+            &[],
+            "--public-publish: there is no control port; \
+             open one with --bind-control 127.0.0.1:8001, or leave this out",
+        ),
+        (
+            "",
+            &[("ESPER_CONTROL_HOST", "a.example")],
+            "ESPER_CONTROL_HOST: there is no control port; \
+             open one with --bind-control 127.0.0.1:8001, or leave this out",
+        ),
+        (
+            "--control-token-file /nowhere",
+            &[],
+            "--control-token-file: there is no control port; \
+             open one with --bind-control 127.0.0.1:8001, or leave this out",
+        ),
+        (
+            "-bindctl 0.0.0.0:1",
+            &[],
+            "--bind-control 0.0.0.0:1: other machines may reach it, so it needs a token; \
+             name its file with --control-token-file, or bind it to 127.0.0.1 or ::1",
+        ),
+        (
+            "",
+            &[("ESPER_BIND_CONTROL", "127.0.0.1:3000")],
+            "ESPER_BIND_CONTROL=127.0.0.1:3000: the public port is there, by --bind 127.0.0.1 --port 3000; \
+             give them different ports",
+        ),
+        (
+            "-bind 0.0.0.0:1 -bindctl 127.0.0.1:1",
+            &[],
+            "--bind-control 127.0.0.1:1: the public port is there, by --bind 0.0.0.0:1; \
+             give them different ports",
+        ),
+        ("--session-time-max 999ms", &[], "--session-time-max 999ms: too short; write at least 1s"),
+        ("--heartbeat 99ms", &[], "--heartbeat 99ms: too often; write at least 100ms, or 0s for never"),
+        ("--history-age 0s", &[], "--history-age 0s: no time at all; write at least 1ms"),
+        ("--send-timeout 0s", &[], "--send-timeout 0s: no time at all; write at least 1ms"),
+        ("--retry-min 0s", &[], "--retry-min 0s: no time at all; write at least 1ms"),
+        ("--head-timeout 0s", &[], "--head-timeout 0s: no time at all; write at least 1ms"),
+        ("--body-timeout 0s", &[], "--body-timeout 0s: no time at all; write at least 1ms"),
+        ("--idle-timeout 0s", &[], "--idle-timeout 0s: no time at all; write at least 1ms"),
+        ("--drain-time 0s", &[], "--drain-time 0s: no time at all; write at least 1ms"),
+        ("--head-max 1023", &[], "--head-max 1023: out of range; write 1KiB to 1MiB"),
+        ("--head-max 2MiB", &[], "--head-max 2MiB: out of range; write 1KiB to 1MiB"),
+        ("--body-max 0", &[], "--body-max 0: out of range; write 1KiB to 64MiB"),
+        ("--body-max 65MiB", &[], "--body-max 65MiB: out of range; write 1KiB to 64MiB"),
+        (
+            "--slow-lag 1MiB",
+            &[],
+            "--slow-lag 1MiB: less than twice --body-max 1MiB; \
+             raise --slow-lag to 2MiB, or lower the other",
+        ),
+        (
+            "--slow-lag 64MiB --body-max 33MiB",
+            &[("ESPER_MAILBOX_BYTES", "65MiB")],
+            "--slow-lag 64MiB: less than twice --body-max 33MiB; \
+             raise --slow-lag to 66MiB, or lower the other",
+        ),
+        (
+            "--slow-lag 66MiB --body-max 33MiB",
+            &[("ESPER_MAILBOX_BYTES", "65MiB")],
+            "ESPER_MAILBOX_BYTES=65MiB: less than twice --body-max 33MiB; \
+             raise ESPER_MAILBOX_BYTES to 66MiB, or lower the other",
+        ),
+        (
+            "--history-memory 3MiB",
+            &[],
+            "--history-memory 3MiB: less than --slow-lag 4MiB; \
+             raise --history-memory to 4MiB, or lower the other",
+        ),
+        (
+            "--history-bytes 257MiB",
+            &[],
+            "--history-memory 256MiB: less than --history-bytes 257MiB; \
+             raise --history-memory to 257MiB, or lower the other",
+        ),
+        (
+            "--retry-min 1m30s",
+            &[("ESPER_RETRY_MAX", "1s")],
+            "ESPER_RETRY_MAX=1s: less than --retry-min 1m30s; \
+             raise ESPER_RETRY_MAX to 1m30s, or lower the other",
+        ),
+    ] {
+        assert_eq!(parse(line, variables), Err(ConfigError::Usage(refused.to_owned())), "{line}");
+    }
+}
+
+#[test]
+fn limits_are_allowed_up_to_their_edges() {
+    for line in [
+        "--bind 127.0.0.1:3000 --port 3000",
+        "-b [::1]:0 -p 0 --bind-control [::1]:0",
+        "--bind 127.0.0.1 --bindctl=127.0.0.1:3001",
+        "--session-time-max 1s",
+        "--heartbeat 100ms",
+        "--head-max 1MiB --body-max 1KiB --slow-lag 2KiB --mailbox-bytes 2KiB",
+        "--body-max 64MiB --slow-lag 128MiB --mailbox-bytes 128MiB --history-memory 128MiB",
+        "--history-bytes 256MiB",
+        "--retry-min 5s --retry-max 5s",
+    ] {
+        assert!(parse(line, &[]).is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn an_origin_that_is_none_is_refused_by_its_flag() {
+    for (line, variables, start) in [
+        ("--cors-origin example.org", &[][..], "--cors-origin: 'example.org' "),
+        ("", &[("ESPER_CORS_ORIGIN", "example.org")], "ESPER_CORS_ORIGIN: 'example.org' "),
+    ] {
+        let refused = parse(line, variables).unwrap_err();
+        assert_eq!(refused.exit_code(), 2);
+        assert!(refused.to_string().starts_with(start), "{refused}");
+    }
+}
+
+#[test]
+fn what_this_host_lacks_is_told_apart_from_a_wrong_value() {
+    let host = parse("-t 1000000", &[]).unwrap_err();
+    assert!(
+        matches!(&host, ConfigError::Host(line) if line.starts_with("--threads 1000000: more than the "))
+    );
+    assert_eq!(host.exit_code(), 1);
+    let host = parse("", &[("ESPER_CORES", "1000,")]).unwrap_err();
+    assert!(matches!(&host, ConfigError::Host(line) if line.starts_with("ESPER_CORES=1000-1000: no CPU ")));
+    let usage = parse("-t 0", &[]).unwrap_err();
+    assert!(matches!(&usage, ConfigError::Usage(line) if line.starts_with("--threads 0: not a count")));
+    assert_eq!(usage.exit_code(), 2);
+    assert_eq!(parse("--help", &[]).unwrap_err().exit_code(), 0);
+}
+
+#[test]
+fn the_flags_of_simple_sse_server_are_taken_as_they_are() {
+    let mut expected = unflagged();
+    expected.port = 8000;
+    expected.control = Some(Control::new("127.0.0.1:8001".parse().unwrap()));
+    expected.auth.session.secret = Some(pair("MySuperPassword42", None));
+    for line in [
+        "-bind 127.0.0.1:8000 -bindctl 127.0.0.1:8001 -secret MySuperPassword42",
+        "-bind=127.0.0.1:8000 -bindctl=127.0.0.1:8001 -secret=MySuperPassword42",
+        "--bind 127.0.0.1:8000 --bindctl 127.0.0.1:8001 --secret MySuperPassword42",
+    ] {
+        assert_eq!(parse(line, &[]).as_ref(), Ok(&expected), "{line}");
+    }
+}
+
+#[test]
+fn hosts_of_the_control_port_are_repeated_or_parted_by_commas() {
+    for line in ["--control-host A.example --control-host b", "--control-host=a.example,B"] {
+        let config = parse(&format!("{WITH_CONTROL} {line}"), &[]).unwrap();
+        assert_eq!(config.control.unwrap().hosts, ["a.example", "b"], "{line}");
+    }
+}

@@ -1,0 +1,177 @@
+//! Secrets and public keys, from variables and from files.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::layers::{self, Names};
+use super::{ConfigError, Control, KIB, PublicKey, Secret, SecretPair, Signers};
+
+/// Most bytes of a file: eight keys of RSA in PEM take 12 KiB.
+const FILE_BYTES_MAX: usize = 64 * KIB;
+/// HS256 asks for as much (RFC 7518, section 3.2).
+const SECRET_BYTES_GOOD: usize = 32;
+
+/// Where secrets and keys come from, and what looked like a mistake while they were read.
+pub(super) struct Sources<'a> {
+    names: &'a Names,
+    env: &'a dyn Fn(&str) -> Option<OsString>,
+    /// Lines for the log, which name the variable or the flag.
+    pub(super) warnings: Vec<String>,
+}
+
+/// What flags say of one side's secret and keys.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Given<'a> {
+    pub(super) secret: Option<&'a Secret>,
+    pub(super) secret_file: Option<&'a PathBuf>,
+    pub(super) public_key: Option<&'a PathBuf>,
+}
+
+impl<'a> Sources<'a> {
+    pub(super) fn new(names: &'a Names, env: &'a dyn Fn(&str) -> Option<OsString>) -> Self {
+        Self { names, env, warnings: Vec::new() }
+    }
+
+    /// What signs the tokens of a side: `subscriber`, `publisher` or `session`, as its flags begin.
+    pub(super) fn signers(&mut self, side: &str, given: Given<'_>) -> Result<Signers, ConfigError> {
+        let public_keys = match given.public_key {
+            Some(path) => self.public_keys(&format!("{side}-public-key"), path)?,
+            None => Vec::new(),
+        };
+        Ok(Signers { secret: self.secret(side, given)?, public_keys })
+    }
+
+    /// A side's secret and the one before it: both from variables, or both from a file.
+    pub(super) fn secret(&mut self, side: &str, given: Given<'_>) -> Result<Option<SecretPair>, ConfigError> {
+        let (flag, file_flag) = (format!("{side}-secret"), format!("{side}-secret-file"));
+        let variable = layers::variable(&flag);
+        let (current, current_name) = match given.secret {
+            Some(secret) => (Some(secret.clone()), self.names.of(&flag)),
+            None => (self.variable(&variable)?, variable),
+        };
+        let previous_name = format!("{}_PREVIOUS", layers::variable(&flag));
+        let previous = self.variable(&previous_name)?;
+        let file_name = self.names.of(&file_flag);
+        match (current, previous, given.secret_file) {
+            (None, None, None) => Ok(None),
+            (None, None, Some(path)) => self.secret_file(&file_flag, path).map(Some),
+            (Some(current), previous, None) => {
+                self.look_at(&current_name, &current)?;
+                if let Some(previous) = &previous {
+                    self.look_at(&previous_name, previous)?;
+                }
+                Ok(Some(SecretPair { current, previous }))
+            }
+            (Some(_), _, Some(_)) => {
+                Err(usage(format!("{current_name} and {file_name} both give the secret; keep one of them")))
+            }
+            (None, Some(_), Some(_)) => Err(usage(format!(
+                "{previous_name} and {file_name} do not go together; \
+                 write the previous secret into the file's second line, and unset {previous_name}"
+            ))),
+            (None, Some(_), None) => Err(usage(format!(
+                "{previous_name} is set without {current_name}; set {current_name} too, or unset both"
+            ))),
+        }
+    }
+
+    /// The control port's token, a file's only line.
+    pub(super) fn control_token(&mut self, path: &Path) -> Result<Secret, ConfigError> {
+        let flag = "control-token-file";
+        let SecretPair { current, previous } = self.secret_file(flag, path)?;
+        let reason = match previous {
+            Some(_) => Some("more than one line; the control port has one token"),
+            None => Control::check_token(&current).err(),
+        };
+        match reason {
+            Some(reason) => Err(usage(format!("{}: {reason}", self.file_name(flag, path)))),
+            None => Ok(current),
+        }
+    }
+
+    fn variable(&self, name: &str) -> Result<Option<Secret>, ConfigError> {
+        let Some(value) = (self.env)(name) else { return Ok(None) };
+        match Secret::new(layers::unicode(name, value)?) {
+            Some(secret) => Ok(Some(secret)),
+            None => Err(usage(format!("{name}: empty; write a secret, or unset it to have none"))),
+        }
+    }
+
+    fn secret_file(&mut self, flag: &str, path: &Path) -> Result<SecretPair, ConfigError> {
+        let name = self.file_name(flag, path);
+        let refused = |reason: &str| usage(format!("{name}: {reason}"));
+        let (text, mode) = read(path).map_err(|reason| refused(&reason))?;
+        let mut lines = text.lines();
+        let current = lines.next().and_then(Secret::new).ok_or_else(|| {
+            refused("its first line is empty; write the secret there: openssl rand -hex 32")
+        })?;
+        let previous = lines.next().and_then(Secret::new);
+        for secret in [Some(&current), previous.as_ref()].into_iter().flatten() {
+            self.look_at(&name, secret)?;
+        }
+        if lines.next().is_some() {
+            return Err(refused(
+                "more than two lines; write the secret and, below it, the one before, if any",
+            ));
+        }
+        if mode & 0o004 != 0 {
+            self.warnings.push(format!("{name}: everybody on this machine may read it; chmod o-r"));
+        }
+        Ok(SecretPair { current, previous })
+    }
+
+    fn public_keys(&self, flag: &str, path: &Path) -> Result<Vec<PublicKey>, ConfigError> {
+        read(path)
+            .and_then(|(text, _)| PublicKey::list_from_pem(&text))
+            .map_err(|reason| usage(format!("{}: {reason}", self.file_name(flag, path))))
+    }
+
+    fn file_name(&self, flag: &str, path: &Path) -> String {
+        self.names.with(flag, layers::on_one_line(&path.to_string_lossy()))
+    }
+
+    /// Refuses what is no secret, and warns of one that is too short.
+    fn look_at(&mut self, name: &str, secret: &Secret) -> Result<(), ConfigError> {
+        if secret.expose().starts_with(b"-----BEGIN ") {
+            // A public key's text is public, and whoever knows it could sign.
+            return Err(usage(format!(
+                "{name}: a PEM block is no secret; give a public key's file with --subscriber-public-key, \
+                 --publisher-public-key or --session-public-key"
+            )));
+        }
+        if secret.expose().len() < SECRET_BYTES_GOOD {
+            self.warnings.push(format!(
+                "{name}: shorter than 32 bytes, so it may be guessed; make one with: openssl rand -hex 32"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A file's text and permissions, or what is wrong with it and the mend, without what is in it.
+fn read(path: &Path) -> Result<(String, u32), String> {
+    let unreadable = |error| format!("{error}; name a file that this process may read");
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    // A pipe has nothing left when it is read again, and opening it waits.
+    if !metadata.is_file() {
+        return Err("not a regular file; name one, which can be read again and again".to_owned());
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err("larger than 64KiB; name a file with nothing else in it".to_owned());
+    }
+    let text = String::from_utf8(bytes).map_err(|_| "not UTF-8; write it in UTF-8".to_owned())?;
+    Ok((text, metadata.permissions().mode()))
+}
+
+fn usage(line: String) -> ConfigError {
+    ConfigError::Usage(line)
+}
+
+#[cfg(test)]
+pub(super) mod tests;

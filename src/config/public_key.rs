@@ -1,0 +1,183 @@
+//! Public keys that verify tokens: read from PEM (RFC 7468), their type known.
+
+use std::ops::RangeInclusive;
+
+use jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER;
+use jsonwebtoken::{Algorithm, DecodingKey};
+use pem::Pem;
+use spki::der::asn1::UintRef;
+use spki::der::{Decode, Reader, SliceReader};
+use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
+
+/// Most keys of one file: a token that nobody signed is tried with each of one algorithm.
+const KEYS_MAX: usize = 8;
+
+/// Bits of an RSA key. RFC 7518, section 3.3, asks for the lower end; the library verifies up to the upper.
+const RSA_BITS: RangeInclusive<usize> = 2048..=4096;
+
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+
+/// What people may have instead, by the object identifier of the key's type or of its curve.
+const OTHERS: [(ObjectIdentifier, &str); 9] = [
+    (ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10"), "an RSA-PSS key"),
+    (ObjectIdentifier::new_unwrap("1.2.840.10040.4.1"), "a DSA key"),
+    (ObjectIdentifier::new_unwrap("1.3.101.110"), "an X25519 key"),
+    (ObjectIdentifier::new_unwrap("1.3.101.111"), "an X448 key"),
+    (ObjectIdentifier::new_unwrap("1.3.101.113"), "an Ed448 key"),
+    (ObjectIdentifier::new_unwrap("1.3.132.0.10"), "a key on the curve secp256k1"),
+    (ObjectIdentifier::new_unwrap("1.3.132.0.33"), "a key on the curve P-224"),
+    (ObjectIdentifier::new_unwrap("1.3.132.0.34"), "a key on the curve P-384"),
+    (ObjectIdentifier::new_unwrap("1.3.132.0.35"), "a key on the curve P-521"),
+];
+
+// Why keys are refused, each with the mend.
+const PRIVATE: &str =
+    "this is a private key: give its public half alone, which openssl pkey -in KEY -pubout writes";
+const CERTIFICATE: &str =
+    "this is a certificate: give its key, which openssl x509 -in CERT -pubkey -noout writes";
+const NO_BLOCK: &str =
+    "no PEM block in it: give -----BEGIN PUBLIC KEY-----, as openssl pkey -in KEY -pubout writes it";
+const OTHER_BLOCK: &str = "this is no public key: give -----BEGIN PUBLIC KEY-----";
+const DAMAGED_BLOCK: &str =
+    "a PEM block is damaged: give it from its BEGIN to its END line, base64 between them";
+const DAMAGED_KEY: &str = "the key is damaged: give it as openssl pkey -in KEY -pubout writes it";
+const NO_CURVE: &str = "this key does not name its curve: write it anew by openssl ec -pubin -in KEY \
+                        -param_enc named_curve";
+const BAD_NUMBERS: &str = "the key's numbers are no key: give another copy of it";
+
+/// A public key and its type, which alone says by which algorithm a token is verified.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PublicKey {
+    key_type: KeyType,
+    /// An `RSAPublicKey` (RFC 8017, A.1.1), a point (SEC 1, 2.3.3), or the 32 bytes of RFC 8032, by the type.
+    bytes: Vec<u8>,
+}
+
+/// The type of a public key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum KeyType {
+    /// RSA of 2048 to 4096 bits, for RS256.
+    Rsa,
+    /// On the curve P-256, for ES256.
+    P256,
+    /// Ed25519, for EdDSA.
+    Ed25519,
+}
+
+impl PublicKey {
+    /// The keys of a PEM file: 1 to 8 blocks `BEGIN PUBLIC KEY` (RFC 7468, section 13) or `BEGIN RSA PUBLIC
+    /// KEY` (RFC 8017, A.1.1). Text around the blocks is left alone.
+    ///
+    /// # Errors
+    /// One line that says what is wrong and what to give instead, and holds nothing of the text.
+    pub fn list_from_pem(text: &str) -> Result<Vec<PublicKey>, String> {
+        // Before anything is read: whoever gives a private key must hear of that first.
+        if text.contains("PRIVATE KEY-----") {
+            return Err(PRIVATE.to_owned());
+        }
+        // A block without its end is passed over in silence.
+        let is_whole = |blocks: &Vec<Pem>| blocks.len() == text.matches("-----BEGIN ").count();
+        let blocks = pem::parse_many(text).ok().filter(is_whole).ok_or(DAMAGED_BLOCK)?;
+        match blocks.as_slice() {
+            [] => Err(NO_BLOCK.to_owned()),
+            [block] => Ok(vec![PublicKey::from_block(block)?]),
+            blocks if blocks.len() > KEYS_MAX => {
+                Err(format!("{} keys: give at most {KEYS_MAX}", blocks.len()))
+            }
+            blocks => {
+                let say_which = |n, error| format!("block {n} of {}: {error}", blocks.len());
+                let keys = (1..).zip(blocks);
+                keys.map(|(n, block)| PublicKey::from_block(block).map_err(|error| say_which(n, error)))
+                    .collect()
+            }
+        }
+    }
+
+    /// Its type.
+    pub fn key_type(&self) -> KeyType {
+        self.key_type
+    }
+
+    /// The one algorithm that its tokens are signed with.
+    pub(crate) fn algorithm(&self) -> Algorithm {
+        match self.key_type {
+            KeyType::Rsa => Algorithm::RS256,
+            KeyType::P256 => Algorithm::ES256,
+            KeyType::Ed25519 => Algorithm::EdDSA,
+        }
+    }
+
+    /// The key as the library takes it.
+    pub(crate) fn decoding_key(&self) -> DecodingKey {
+        match self.key_type {
+            KeyType::Rsa => DecodingKey::from_rsa_der(&self.bytes),
+            KeyType::P256 => DecodingKey::from_ec_der(&self.bytes),
+            KeyType::Ed25519 => DecodingKey::from_ed_der(&self.bytes),
+        }
+    }
+
+    fn from_block(block: &Pem) -> Result<PublicKey, String> {
+        let key = match block.tag() {
+            "PUBLIC KEY" => PublicKey::from_info(block.contents())?,
+            "RSA PUBLIC KEY" => PublicKey { key_type: KeyType::Rsa, bytes: block.contents().to_vec() },
+            "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE" => return Err(CERTIFICATE.to_owned()),
+            _ => return Err(OTHER_BLOCK.to_owned()),
+        };
+        key.check()?;
+        Ok(key)
+    }
+
+    /// The key of a `SubjectPublicKeyInfo` (RFC 5280, 4.1.2.7).
+    fn from_info(der: &[u8]) -> Result<PublicKey, String> {
+        let info = SubjectPublicKeyInfoRef::from_der(der).map_err(|_| DAMAGED_KEY)?;
+        let key_type = match (info.algorithm.oid, info.algorithm.parameters_oid()) {
+            (RSA, _) => KeyType::Rsa,
+            (ED25519, _) => KeyType::Ed25519,
+            (EC, Ok(P256)) => KeyType::P256,
+            (EC, Err(_)) => return Err(NO_CURVE.to_owned()),
+            (EC, Ok(other)) | (other, _) => {
+                let named = OTHERS.iter().find(|(oid, _)| *oid == other);
+                let name = named.map_or("a key of another type", |(_, name)| name);
+                return Err(format!("this is {name}: give an RSA, P-256 or Ed25519 key"));
+            }
+        };
+        let bytes = info.subject_public_key.as_bytes().ok_or(DAMAGED_KEY)?.to_vec();
+        Ok(PublicKey { key_type, bytes })
+    }
+
+    /// Sees to it that the library can verify with the key, and that the key is long enough.
+    fn check(&self) -> Result<(), String> {
+        let is_usable = match self.key_type {
+            KeyType::Rsa => {
+                let bits = rsa_bits(&self.bytes).ok_or(DAMAGED_KEY)?;
+                if !RSA_BITS.contains(&bits) {
+                    let (min, max) = RSA_BITS.into_inner();
+                    return Err(format!("this is an RSA key of {bits} bits: give one of {min} to {max}"));
+                }
+                (DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key)(&self.bytes).is_ok()
+            }
+            // The library takes the first 32 bytes of however many there are.
+            KeyType::Ed25519 if self.bytes.len() != 32 => false,
+            _ => (DEFAULT_PROVIDER.verifier_factory)(&self.algorithm(), &self.decoding_key()).is_ok(),
+        };
+        if is_usable { Ok(()) } else { Err(BAD_NUMBERS.to_owned()) }
+    }
+}
+
+/// Bits of the modulus of an `RSAPublicKey` (RFC 8017, A.1.1).
+fn rsa_bits(der: &[u8]) -> Option<usize> {
+    let mut reader = SliceReader::new(der).ok()?;
+    let modulus = reader.sequence(|reader| {
+        let modulus = UintRef::decode(reader)?;
+        UintRef::decode(reader)?;
+        Ok(modulus)
+    });
+    let bytes = modulus.ok()?.as_bytes();
+    Some(8 * bytes.len() - bytes.first()?.leading_zeros() as usize)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! What `esper token` is asked for: its flags become one checked order.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+
+use super::keys::{Given, Sources};
+use super::layers::{self, Layered};
+use super::values::{Time, secret};
+use super::{ConfigError, KIB, Secret};
+use crate::session::{NAME_BYTES_MAX, NameError, Session};
+use crate::topic::TOPICS_PER_STREAM_MAX;
+
+/// Tokens hold the second they expire at.
+const TIME_MIN: Duration = Duration::from_secs(1);
+/// The server looks at no token past 8 KiB, and one is a third longer than what it holds.
+const TOPICS_BYTES_MAX: usize = 4 * KIB;
+
+const AFTER_HELP: &str = "\
+TIME is a number and its unit: 30s, 10m, 2h, 7d.
+Secrets are those of the server: the same variables, and files whose first line signs. There, too:
+  ESPER_SUBSCRIBER_SECRET   Signs the tokens of --sub
+  ESPER_PUBLISHER_SECRET    Signs the tokens of --sub with --publish
+
+To subscribe to pets, and to everything; to publish; to be alex in the channel chat:
+  esper token --sub pets
+  esper token --sub '*' --exp 1h
+  esper token --sub pets --publish
+  esper token --user alex --channel chat";
+
+/// What to sign, and with which secret.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) struct TokenOrder {
+    /// The secret of the side which the token is for.
+    pub(crate) secret: Secret,
+    /// Whom it is for.
+    pub(crate) claims: TokenClaims,
+    /// How long it is good for: 1 s to 365 days.
+    pub(crate) time: Duration,
+}
+
+/// Whom a token is for.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) enum TokenClaims {
+    /// A subscriber or publisher of these topics: 1 to 64, none of them empty.
+    Topics(Vec<String>),
+    /// A user on a channel.
+    Session(Session),
+}
+
+// A doc comment here is the flag's help.
+/// Makes a token and prints it.
+#[derive(Debug, Parser)]
+#[command(name = "esper token", bin_name = "esper token", after_help = AFTER_HELP, max_term_width = 120)]
+struct TokenFlags {
+    /// Topic it is good for, with what is below it; '*' for all; repeat it
+    #[arg(long = "sub", value_name = "TOPIC", help_heading = "For topics")]
+    topics: Vec<String>,
+
+    /// Topics are published to with it, not subscribed to
+    #[arg(long, help_heading = "For topics")]
+    publish: bool,
+
+    /// User's name: any text of 1 to 128 bytes; '*' receives what is for everybody
+    #[arg(long, value_name = "NAME", help_heading = "For a session")]
+    user: Option<String>,
+
+    /// Channel's name: any text of 1 to 128 bytes
+    #[arg(long, value_name = "NAME", help_heading = "For a session")]
+    channel: Option<String>,
+
+    /// How long it is good for: 1s to 365d
+    #[arg(long, value_name = "TIME", default_value_t = Time(Duration::from_secs(24 * 60 * 60)))]
+    exp: Time,
+
+    /// File with the subscribers' secret
+    #[arg(long, value_name = "FILE", help_heading = "Secrets")]
+    subscriber_secret_file: Option<PathBuf>,
+
+    /// File with the publishers' secret
+    #[arg(long, value_name = "FILE", help_heading = "Secrets")]
+    publisher_secret_file: Option<PathBuf>,
+
+    /// Session secret; on the command line everybody on this machine can see it (ps)
+    #[arg(long, alias = "secret", value_name = "TEXT", value_parser = secret, help_heading = "Secrets")]
+    session_secret: Option<Secret>,
+
+    /// File with the session secret
+    #[arg(long, alias = "secret-file", value_name = "FILE", help_heading = "Secrets")]
+    session_secret_file: Option<PathBuf>,
+}
+
+impl Layered for TokenFlags {
+    /// The server's own variables, and nothing as common as `ESPER_USER`.
+    fn has_variable(flag: &str) -> bool {
+        flag.contains("secret")
+    }
+}
+
+impl TokenOrder {
+    /// The order of these arguments, of which the first is the program's name, and these variables.
+    ///
+    /// # Errors
+    /// What is wrong and the mend, or the help that was asked for.
+    pub(crate) fn parse(
+        args: Vec<OsString>,
+        env: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, ConfigError> {
+        let (flags, names) = layers::read::<TokenFlags>(args, env)?;
+        let claims = flags.claims().map_err(ConfigError::Usage)?;
+        let (side, given) = match (&claims, flags.publish) {
+            (TokenClaims::Session(_), _) => {
+                let (secret, secret_file) =
+                    (flags.session_secret.as_ref(), flags.session_secret_file.as_ref());
+                ("session", Given { secret, secret_file, ..Given::default() })
+            }
+            (TokenClaims::Topics(_), true) => {
+                ("publisher", Given { secret_file: flags.publisher_secret_file.as_ref(), ..Given::default() })
+            }
+            (TokenClaims::Topics(_), false) => (
+                "subscriber",
+                Given { secret_file: flags.subscriber_secret_file.as_ref(), ..Given::default() },
+            ),
+        };
+        let secret = Sources::new(&names, env).secret(side, given)?.ok_or_else(|| {
+            let variable = layers::variable(&format!("{side}-secret"));
+            ConfigError::Usage(format!(
+                "no {side} secret to sign with; set {variable}, or name its file with --{side}-secret-file"
+            ))
+        })?;
+        Ok(Self { secret: secret.current, claims, time: flags.exp.0 })
+    }
+}
+
+impl TokenFlags {
+    fn claims(&self) -> Result<TokenClaims, String> {
+        if self.exp.0 < TIME_MIN {
+            return Err(format!("--exp {}: too short; write at least 1s", self.exp));
+        }
+        match (&self.user, &self.channel) {
+            (Some(_), _) | (_, Some(_)) if !self.topics.is_empty() || self.publish => {
+                Err("a token is for topics (--sub, --publish) or for a session (--user, --channel); \
+                     make two for both"
+                    .to_owned())
+            }
+            (Some(user), Some(channel)) => session(user, channel).map(TokenClaims::Session),
+            (Some(_), None) => Err("--user without --channel; write both".to_owned()),
+            (None, Some(_)) => Err("--channel without --user; write both".to_owned()),
+            (None, None) => self.topics(),
+        }
+    }
+
+    fn topics(&self) -> Result<TokenClaims, String> {
+        let topics = &self.topics;
+        if topics.is_empty() && self.publish {
+            return Err("--publish without --sub; write --sub TOPIC too, or --sub '*' for all".to_owned());
+        }
+        if topics.is_empty() {
+            return Err(
+                "no token is asked for; write --sub TOPIC, or --user NAME and --channel NAME".to_owned()
+            );
+        }
+        if topics.iter().any(String::is_empty) {
+            return Err("--sub '': empty; write a topic, or '*' for all".to_owned());
+        }
+        if topics.len() > TOPICS_PER_STREAM_MAX {
+            let count = topics.len();
+            return Err(format!("--sub {count} times: too many; write at most {TOPICS_PER_STREAM_MAX}"));
+        }
+        let bytes: usize = topics.iter().map(String::len).sum();
+        if bytes > TOPICS_BYTES_MAX {
+            return Err(format!(
+                "--sub of {bytes} bytes in all: no server would read the token; write at most {TOPICS_BYTES_MAX}"
+            ));
+        }
+        Ok(TokenClaims::Topics(topics.clone()))
+    }
+}
+
+fn session(user: &str, channel: &str) -> Result<Session, String> {
+    Session::new(user, channel).map_err(|NameError { field, bytes }| {
+        let flag = if field == "userId" { "--user" } else { "--channel" };
+        match bytes {
+            0 => format!("{flag} '': empty; write 1 to {NAME_BYTES_MAX} bytes"),
+            _ => format!("{flag} of {bytes} bytes: too long; write 1 to {NAME_BYTES_MAX} bytes"),
+        }
+    })
+}

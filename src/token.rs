@@ -1,0 +1,171 @@
+//! The command `esper token`: makes a token to try authentication with, so that nobody needs another tool
+//! for it.
+
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, Write as _};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::config::{ConfigError, TokenClaims, TokenOrder};
+use crate::mint;
+
+/// Prints the token that the process's arguments, behind `token`, ask for, or what is wrong with them.
+pub fn run() -> ExitCode {
+    // clap wants a program's name first: `token` is it.
+    let args = std::env::args_os().skip(1).collect();
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let token = match token(args, &|name| std::env::var_os(name), now_s) {
+        Ok(token) => token,
+        Err(error) => return error.report(),
+    };
+    let mut stdout = io::stdout();
+    match writeln!(stdout, "{token}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            ConfigError::Host(format!("cannot print the token: {error}; look where it is written to"))
+                .report()
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn token(
+    args: Vec<OsString>,
+    env: &dyn Fn(&str) -> Option<OsString>,
+    now_s: u64,
+) -> Result<String, ConfigError> {
+    let TokenOrder { secret, claims, time } = TokenOrder::parse(args, env)?;
+    let expires_s = now_s.saturating_add(time.as_secs());
+    let token = match claims {
+        TokenClaims::Topics(topics) => mint::topics_token(&secret, &topics, expires_s),
+        TokenClaims::Session(session) => mint::session_token(&secret, &session, expires_s),
+    };
+    token.map_err(|error| ConfigError::Host(format!("cannot sign: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const SECRETS: &[(&str, &str)] = &[
+        ("ESPER_SUBSCRIBER_SECRET", "subscribers"),
+        ("ESPER_PUBLISHER_SECRET", "publishers"),
+        ("ESPER_SESSION_SECRET", "sessions"),
+    ];
+
+    fn made(args: &[&str], variables: &[(&str, &str)], now_s: u64) -> Result<String, ConfigError> {
+        let args = ["token"].iter().chain(args).map(OsString::from).collect();
+        let env = |name: &str| variables.iter().find(|(set, _)| *set == name).map(|(_, value)| value.into());
+        token(args, &env, now_s)
+    }
+
+    /// The claims of a token signed by HS256 with this.
+    fn claims(token: &str, secret: &str) -> Value {
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.validate_exp = false;
+        decode::<Value>(token, &DecodingKey::from_secret(secret.as_bytes()), &validation).unwrap().claims
+    }
+
+    #[test]
+    fn a_token_is_signed_by_the_side_it_is_for_and_holds_what_was_asked() {
+        let many: Vec<&str> = ["--sub", "t"].into_iter().cycle().take(128).collect();
+        let emoji = "🐕".repeat(32);
+        for (args, secret, expected) in [
+            (&["--sub", "pets"][..], "subscribers", json!({ "sub": "pets", "exp": 1000 + 86_400 })),
+            (&["--sub=*", "--exp", "1h"], "subscribers", json!({ "sub": "*", "exp": 4600 })),
+            (
+                &["--publish", "--sub", "a", "--sub", "b/c"],
+                "publishers",
+                json!({ "topics": ["a", "b/c"], "exp": 87_400 }),
+            ),
+            (&many, "subscribers", json!({ "topics": vec!["t"; 64], "exp": 87_400 })),
+            (
+                &["--user", "alex", "--channel", "chat", "--exp", "365d"],
+                "sessions",
+                json!({ "userId": "alex", "channel": "chat", "exp": 1000 + 365 * 86_400 }),
+            ),
+            (
+                &["--user=*", "--channel", &emoji, "--exp", "1999ms"],
+                "sessions",
+                json!({ "userId": "*", "channel": emoji, "exp": 1001 }),
+            ),
+            (
+                &["-secret", "typed", "--user= a/b ", "--channel=-c"],
+                "typed",
+                json!({ "userId": " a/b ", "channel": "-c", "exp": 87_400 }),
+            ),
+        ] {
+            let token = made(args, SECRETS, 1000).unwrap();
+            assert_eq!(claims(&token, secret), expected, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_signed_is_refused_in_one_line_with_the_mend() {
+        let many: Vec<&str> = ["--sub", "t"].into_iter().cycle().take(130).collect();
+        let (long, longer) = ("x".repeat(129), "x".repeat(4097));
+        for (args, refused) in [
+            (&[][..], "no token is asked for; write --sub TOPIC, or --user NAME and --channel NAME"),
+            (&["--publish"], "--publish without --sub; write --sub TOPIC too, or --sub '*' for all"),
+            (&["--sub", ""], "--sub '': empty; write a topic, or '*' for all"),
+            (&many, "--sub 65 times: too many; write at most 64"),
+            (
+                &["--sub", &longer],
+                "--sub of 4097 bytes in all: no server would read the token; write at most 4096",
+            ),
+            (&["--user", "alex"], "--user without --channel; write both"),
+            (&["--channel", "chat"], "--channel without --user; write both"),
+            (&["--user", "", "--channel", "c"], "--user '': empty; write 1 to 128 bytes"),
+            (&["--user", "u", "--channel", &long], "--channel of 129 bytes: too long; write 1 to 128 bytes"),
+            (
+                &["--user", "u", "--channel", "c", "--sub", "t"],
+                "a token is for topics (--sub, --publish) or for a session (--user, --channel); make two for both",
+            ),
+            (
+                &["--channel", "c", "--publish"],
+                "a token is for topics (--sub, --publish) or for a session (--user, --channel); make two for both",
+            ),
+            (&["--sub", "t", "--exp", "15"], "--exp 15: no unit; write 15s or 15ms"),
+            (&["--sub", "t", "--exp", "0s"], "--exp 0s: too short; write at least 1s"),
+            (&["--sub", "t", "--exp", "999ms"], "--exp 999ms: too short; write at least 1s"),
+            (&["--sub", "t", "--exp", "366d"], "--exp 366d: too long; write at most 365d"),
+            (&["--port", "1"], "unexpected argument '--port' found; --help says what there is"),
+        ] {
+            assert_eq!(made(args, SECRETS, 1000), Err(ConfigError::Usage(refused.to_owned())), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_secret_is_named_by_its_variable_and_its_file() {
+        for (args, side) in [
+            (&["--sub", "t"][..], "subscriber"),
+            (&["--sub", "t", "--publish"], "publisher"),
+            (&["--user", "u", "--channel", "c"], "session"),
+        ] {
+            let variable = format!("ESPER_{}_SECRET", side.to_uppercase());
+            let others: Vec<_> = SECRETS.iter().copied().filter(|(name, _)| *name != variable).collect();
+            let refused = format!(
+                "no {side} secret to sign with; set {variable}, or name its file with --{side}-secret-file"
+            );
+            assert_eq!(made(args, &others, 1000), Err(ConfigError::Usage(refused)));
+        }
+    }
+
+    #[test]
+    fn a_secret_of_another_side_that_cannot_be_read_is_no_matter() {
+        let variables = [("ESPER_SUBSCRIBER_SECRET", "s"), ("ESPER_PUBLISHER_SECRET_FILE", "/nowhere")];
+        assert!(made(&["--sub", "t"], &variables, 1000).is_ok());
+        assert!(made(&["--sub", "t", "--publish"], &variables, 1000).is_err());
+    }
+
+    #[test]
+    fn only_secrets_are_variables() {
+        let variables =
+            [SECRETS, &[("ESPER_USER", "mallory"), ("ESPER_EXP", "1s"), ("ESPER_SUB", "t")]].concat();
+        assert!(made(&["--channel", "c"], &variables, 1000).is_err());
+        let token = made(&["--sub", "pets"], &variables, 1000).unwrap();
+        assert_eq!(claims(&token, "subscribers"), json!({ "sub": "pets", "exp": 87_400 }));
+    }
+}
