@@ -6,18 +6,18 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{PATIENCE, Publisher, Server, Stream, connect, esper, eventually};
+use crate::harness::{PATIENCE, Publisher, Server, Stream, connect, esper, eventually, exchange};
 
 /// What a run that ends by itself said.
 #[derive(Debug, Eq, PartialEq)]
-struct Ended {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// Runs a command that is expected to end by itself; one that goes on has no code.
-fn run(mut command: Command) -> Ended {
+pub(crate) fn run(mut command: Command) -> Ended {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let start = Instant::now();
     while child.try_wait().unwrap().is_none() && start.elapsed() < PATIENCE {
@@ -63,7 +63,9 @@ fn help_and_version_go_to_standard_output() {
         assert!(ended.stdout.starts_with("A standalone Server-Sent Events broker\n"), "{}", ended.stdout);
         for heading in [
             "Listening:",
+            "Control port:",
             "Authentication:",
+            "Sessions:",
             "History:",
             "Streams:",
             "HTTP:",
@@ -115,7 +117,8 @@ fn a_wrong_value_is_named_with_what_is_right_and_exits_2() {
             "-b localhost",
             &[],
             "--bind localhost: not an address; \
-             write 127.0.0.1 or ::1 for this machine alone, 0.0.0.0 or :: for all",
+             write 127.0.0.1 or ::1 for this machine alone, 0.0.0.0 or :: for all, \
+             or with a port 127.0.0.1:8000 or [::1]:8000",
         ),
         (
             "--prot 1",
@@ -135,12 +138,50 @@ fn a_wrong_value_is_named_with_what_is_right_and_exits_2() {
             "ESPER_SUBSCRIBER_SECRET_PREVIOUS is set without ESPER_SUBSCRIBER_SECRET; \
              set ESPER_SUBSCRIBER_SECRET too, or unset both",
         ),
+        (
+            "-bind 127.0.0.1:1 --port 2",
+            &[],
+            "--bind 127.0.0.1:1 and --port 2 say two ports; give one of them",
+        ),
+        (
+            "-bindctl 0.0.0.0:0",
+            &[],
+            "--bind-control 0.0.0.0:0: other machines may reach it, so it needs a token; \
+             name its file with --control-token-file, or bind it to 127.0.0.1 or ::1",
+        ),
+        (
+            "--public-publish",
+            &[],
+            "--public-publish: there is no control port; \
+             open one with --bind-control 127.0.0.1:8001, or leave this out",
+        ),
+        (
+            "--session-public-key /nowhere",
+            &[],
+            "--session-public-key /nowhere: No such file or directory (os error 2); \
+             name a file that this process may read",
+        ),
     ] {
         let flags: Vec<&str> = line.split_whitespace().collect();
         let stderr = format!("error: {stderr}\n");
         let expected = Ended { code: Some(2), stdout: String::new(), stderr };
         assert_eq!(run(esper(&flags, variables)), expected, "{line} {variables:?}");
     }
+}
+
+#[test]
+fn the_flags_of_simple_sse_server_start_it_as_they_are() {
+    let flags = ["-bind", "127.0.0.1:0", "-bindctl", "127.0.0.1:0", "-secret", "MySuperPassword42"];
+    let server = Server::spawn(esper(&flags, &[]));
+    assert_eq!(server.get("/healthz").status, 200);
+    let log = server.log();
+    let (_, control) = log.split_once(" INFO control on http://").expect("a control port");
+    let control = control.split(' ').next().unwrap().parse().unwrap();
+    assert_ne!(control, server.address);
+    assert!(exchange(control, "GET", "/stats", &[], "").starts_with("HTTP/1.1 200"), "served there");
+    assert_eq!(server.get("/stats").status, 404, "and only there");
+    assert!(log.contains(" WARN --session-secret: shorter than 32 bytes"), "{log}");
+    assert!(!log.contains("MySuperPassword42"), "no secret is ever logged");
 }
 
 #[test]
@@ -382,6 +423,8 @@ fn listening_beyond_loopback_where_anybody_may_publish_is_warned_of() {
         (&["--bind", "0.0.0.0", "--no-auth"], &[], false),
         (&["--bind", "0.0.0.0"], &secret, false),
         (&["--bind", "127.0.0.1"], &[], false),
+        (&["--bind", "0.0.0.0", "--bind-control", "127.0.0.1:0"], &[], false),
+        (&["--bind", "0.0.0.0", "--bind-control", "127.0.0.1:0", "--public-publish"], &[], true),
     ] {
         let server = Server::start_with(flags, variables);
         let log = server.log();
