@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use futures_util::future::{Either, select};
 use thiserror::Error;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::admin::{self, Desk};
+use crate::bridge::outlet::Shards;
+use crate::bridge::{Bridge, BridgeConfig, ToBridge};
 use crate::budget::Budget;
 use crate::builder::ServerBuilder;
 use crate::clock::Clock;
@@ -25,9 +28,9 @@ use crate::publisher::Publisher;
 use crate::routes::Door;
 use crate::shard::accept::{self, Listener};
 use crate::shard::mailbox::{Doors, Inside, mailboxes};
-use crate::shard::message::{Control, Message, ShardId};
+use crate::shard::message::{Control, Message, ShardId, Ticket};
 use crate::shard::{Shard, stream};
-use crate::shared::{Access, Shared, Streams};
+use crate::shared::{Access, BridgeLine, Shared, Streams};
 use crate::stats::Stats;
 use crate::topic::TopicHasher;
 
@@ -86,6 +89,7 @@ pub struct Server {
     publisher: Publisher,
     /// None once it has ended.
     threads: Vec<JoinHandle<()>>,
+    bridge: Option<Bridge<Ticket>>,
     ended: Receiver<Result<(), StartError>>,
 }
 
@@ -140,7 +144,13 @@ impl Server {
         let shards = config.cpus.ids.len();
         let files = host::file_limit(config.raise_file_limit);
         let subscribers_allowed = host::subscribers_allowed(files, shards);
-        let shared = Arc::new(shared(config, subscribers_allowed)?);
+        let mut shared = shared(config, subscribers_allowed)?;
+        let orders = shared.config.queues.is_some().then(|| {
+            let (sender, orders) = unbounded_channel();
+            shared.bridge = Some(BridgeLine { sender, stats: Arc::default() });
+            orders
+        });
+        let shared = Arc::new(shared);
         let config = &shared.config;
         let address = SocketAddr::new(config.bind, config.port);
         let heartbeats = config.stream.heartbeat.map(|heartbeat| 2 * heartbeat).unwrap_or_default();
@@ -167,6 +177,7 @@ impl Server {
             doors,
             publisher,
             threads: Vec::new(),
+            bridge: None,
             ended,
         };
         for (id, (listeners, inside)) in listeners.into_iter().zip(insides).enumerate() {
@@ -188,6 +199,9 @@ impl Server {
             started
                 .recv()
                 .unwrap_or_else(|_| Err(StartError::Shard("it ended before it began".to_owned())))?;
+        }
+        if let Some(orders) = orders {
+            server.bridge = start_bridge(&shared, orders, &server.doors, server.publisher())?;
         }
         if shared.access.can_survey() {
             let doors = Arc::clone(&server.doors);
@@ -299,6 +313,10 @@ impl Server {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+        // Now that no stream is left, all that is unacknowledged is back in its queue.
+        if let Some(bridge) = self.bridge.take() {
+            bridge.stop();
+        }
     }
 
     fn tell(&self, control: Control) {
@@ -340,6 +358,29 @@ fn open(
         own.push(Listener { door, listener, handle });
     }
     Ok(address)
+}
+
+/// Starts the thread that speaks with other brokers.
+fn start_bridge(
+    shared: &Shared,
+    orders: UnboundedReceiver<ToBridge<Ticket>>,
+    doors: &Doors,
+    publisher: Publisher,
+) -> Result<Option<Bridge<Ticket>>, StartError> {
+    let Shared { config, memory, access, bridge, .. } = shared;
+    let (Some(queues), Some(line)) = (&config.queues, bridge) else { return Ok(None) };
+    let shards = Shards {
+        doors: Arc::clone(doors),
+        memory: Arc::clone(memory),
+        hasher: access.hasher.clone(),
+        bridge: line.sender.clone(),
+        places: Arc::default(),
+    };
+    let heartbeat = config.stream.heartbeat.unwrap_or(config.stream.send_timeout);
+    let channel = (line.sender.clone(), orders);
+    Bridge::start(BridgeConfig::of(queues, heartbeat), channel, shards, publisher, Arc::clone(&line.stats))
+        .map(Some)
+        .map_err(StartError::Thread)
 }
 
 /// What a shard's thread is given.

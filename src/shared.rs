@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::admin::Desk;
-use crate::bridge::ToBridge;
+use crate::bridge::{BridgeStats, ToBridge};
 use crate::budget::{Budget, Charge};
 use crate::clock::Clock;
 use crate::config::{Config, IpNet};
@@ -45,11 +45,18 @@ pub(crate) struct Shared {
     pub(crate) streams: Streams,
     /// The way to the thread that puts together what the admin page shows.
     pub(crate) admin: Desk,
-    /// The way to the thread that speaks with other brokers.
-    pub(crate) bridge: Option<UnboundedSender<ToBridge<Ticket>>>,
+    /// The way to the thread that speaks with other brokers, and what it counts.
+    pub(crate) bridge: Option<BridgeLine>,
     /// The server is about to stop: balancers are told to look elsewhere.
     pub(crate) draining: AtomicBool,
     pub(crate) shards: usize,
+}
+
+/// The way to the bridge.
+#[derive(Debug)]
+pub(crate) struct BridgeLine {
+    pub(crate) sender: UnboundedSender<ToBridge<Ticket>>,
+    pub(crate) stats: Arc<BridgeStats>,
 }
 
 /// Who may do what.

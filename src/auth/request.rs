@@ -31,7 +31,7 @@ pub(crate) fn token<'a>(
 }
 
 /// The credentials of the `Bearer` scheme (RFC 6750 2.1).
-fn bearer(authorization: &[u8]) -> Option<&[u8]> {
+pub(crate) fn bearer(authorization: &[u8]) -> Option<&[u8]> {
     let authorization = authorization.trim_ascii();
     let (scheme, credentials) = authorization.split_at_checked("Bearer".len())?;
     if !scheme.eq_ignore_ascii_case(b"Bearer") || !credentials.starts_with(b" ") {

@@ -1,10 +1,152 @@
 //! The bridge: RabbitMQ's queues become clients' streams, and what its exchanges are sent becomes events of
-//! topics.
+//! topics. It is a thread of its own with a runtime of its own, and meets the shards in two places: [`ToBridge`]
+//! and [`Outlet`].
+//!
+//! ```text
+//! shard ── Open ──> desk: whose is the queue? ──> consuming: declare, consume, fence     <──> link: a connection
+//!       <─ answer ─                                   │                                         (brokers: all)
+//!       ── Ready ─> stream: ledger + text ── deliver ─┴─> shard ── sent ──> stream ── ack ──>
+//! ```
+//!
+//! **A message leaves its queue late.** That a send is complete only means that this machine's kernel has the
+//! bytes. So a message stays unacknowledged until newer ones have pushed it out of a window, or its connection has
+//! lived on for a while: longer than the shards' TCP_USER_TIMEOUT, by which the connection of a client that is gone
+//! without a word has ended. Whatever is unacknowledged then goes back to its queue, in its order, and is
+//! delivered to the client's next connection; what that one's Last-Event-ID shows it has is acknowledged unsent.
+//!
+//! **Nothing is shared but what the seam shares.** One task for each stream, all on one thread, so `Rc` and `Cell`
+//! do. The `ledger` and `message` see no broker: what is acknowledged when, and what a message is called, are
+//! decided there, and tested without one.
 
+mod brokers;
+mod consuming;
+mod desk;
+mod inlet;
+mod ledger;
+mod link;
+mod message;
 pub(crate) mod outlet;
+mod stats;
+mod stream;
+mod subscribe;
+mod ticker;
 
+use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::task::LocalSet;
+use tokio::time::timeout;
+
+use self::brokers::Brokers;
+use self::desk::Desk;
+pub(crate) use self::stats::BridgeStats;
+use self::stream::Order;
+pub(crate) use self::subscribe::{Inlet, PublishFailure};
+use crate::config::{BrokerUrl, Queues, SubscribeRule};
+
+/// For all streams to put back what they have, before the connections are closed; and then for those.
+const STOP_TIME: Duration = Duration::from_secs(3);
+
+/// The bridge's thread.
+#[derive(Debug)]
+pub(crate) struct Bridge<T> {
+    /// To the bridge; when the thread has ended, what is sent is lost.
+    sender: UnboundedSender<ToBridge<T>>,
+    thread: JoinHandle<()>,
+}
+
+impl<T: Send + 'static> Bridge<T> {
+    /// Starts the thread, which connects to the brokers in the background: none need be there.
+    ///
+    /// # Errors
+    /// There is no thread or no runtime to be had.
+    pub(crate) fn start<O, I>(
+        config: BridgeConfig,
+        (sender, orders): (UnboundedSender<ToBridge<T>>, UnboundedReceiver<ToBridge<T>>),
+        outlet: O,
+        inlet: I,
+        stats: Arc<BridgeStats>,
+    ) -> io::Result<Self>
+    where
+        O: Outlet<T>,
+        I: Inlet + Send + 'static,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new()
+            .name("esper-bridge".to_owned())
+            .spawn(move || run(runtime, config, outlet, inlet, stats, orders))?;
+        Ok(Self { sender, thread })
+    }
+
+    /// Puts back what is unacknowledged, closes the connections, and returns when the thread has ended: within
+    /// eight seconds, even when no broker answers.
+    pub(crate) fn stop(self) {
+        let _ = self.sender.send(ToBridge::Stop);
+        // A panic has been told of by its hook.
+        let _ = self.thread.join();
+    }
+}
+
+fn run<T, O, I>(
+    runtime: Runtime,
+    config: BridgeConfig,
+    outlet: O,
+    inlet: I,
+    stats: Arc<BridgeStats>,
+    orders: UnboundedReceiver<ToBridge<T>>,
+) where
+    T: Send + 'static,
+    O: Outlet<T>,
+    I: Inlet + 'static,
+{
+    let tasks = LocalSet::new();
+    tasks.block_on(&runtime, async {
+        let brokers = Rc::new(Brokers::new(&config.nodes, Arc::clone(&stats)));
+        let keep = Rc::clone(&brokers);
+        let keeping = tokio::task::spawn_local(async move { keep.keep().await });
+        let inlet = Rc::new(inlet);
+        let following = config.subscribe.clone().into_iter().map(|rule| {
+            let (brokers, stats, inlet) = (Rc::clone(&brokers), Arc::clone(&stats), Rc::clone(&inlet));
+            tokio::task::spawn_local(async move { subscribe::follow(&rule, &brokers, &stats, &*inlet).await })
+        });
+        let following: Vec<_> = following.collect();
+        let desk = Desk::new(config, outlet, Rc::clone(&brokers), stats);
+        let ticking = Rc::clone(&desk);
+        tokio::task::spawn_local(async move { ticking.ticker.run().await });
+        take_orders(&desk, orders).await;
+
+        let _ = timeout(STOP_TIME, desk.close()).await;
+        // Not before: they would take the end of a connection for a loss.
+        following.iter().for_each(|task| task.abort());
+        keeping.abort();
+        let _ = timeout(STOP_TIME, brokers.close()).await;
+    });
+    drop(tasks);
+    // Without waiting for a name that is being resolved.
+    runtime.shutdown_background();
+}
+
+async fn take_orders<T: Send + 'static, O: Outlet<T>>(
+    desk: &Rc<Desk<T, O>>,
+    mut orders: UnboundedReceiver<ToBridge<T>>,
+) {
+    while let Some(order) = orders.recv().await {
+        match order {
+            ToBridge::Open { queue, last_event_id, ticket } => {
+                tokio::task::spawn_local(Rc::clone(desk).serve(queue, last_event_id, ticket));
+            }
+            ToBridge::Ready { stream } => desk.order(stream, Order::Ready),
+            ToBridge::Closed { stream } => desk.order(stream, Order::Close),
+            ToBridge::Stop => break,
+        }
+    }
+}
 
 /// A client's stream of one queue, as the bridge knows it. Numbers are never used twice in a process.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -43,4 +185,39 @@ pub(crate) struct Opened {
     pub(crate) stream: StreamId,
     /// Written by the shard: how many of the stream's messages the kernel has taken entirely.
     pub(crate) sent: Arc<AtomicU64>,
+}
+
+/// What the bridge is told before it starts.
+#[derive(Clone, Debug)]
+pub(crate) struct BridgeConfig {
+    /// Broker nodes; a URL that stands here twice is connected to twice.
+    pub(crate) nodes: Vec<BrokerUrl>,
+    /// Seconds a queue is kept without a client.
+    pub(crate) expire_s: u32,
+    /// Messages of a stream that may be unacknowledged; more than `ack_window`, or nothing would flow.
+    pub(crate) prefetch: u16,
+    /// A message is acknowledged when this many newer ones of its stream were sent.
+    pub(crate) ack_window: u16,
+    /// Or when its connection has lived this long since it was sent. More than the shards' TCP_USER_TIMEOUT, so
+    /// that the connection of a dead peer has ended by then.
+    pub(crate) ack_delay: Duration,
+    /// How often streams get a comment; a queue that is another client's is tried for twice as long.
+    pub(crate) heartbeat: Duration,
+    /// What is published to topics.
+    pub(crate) subscribe: Vec<SubscribeRule>,
+}
+
+impl BridgeConfig {
+    /// What of a server's configuration is the bridge's.
+    pub(crate) fn of(queues: &Queues, heartbeat: Duration) -> Self {
+        BridgeConfig {
+            nodes: queues.nodes.clone(),
+            expire_s: queues.expire.as_secs() as u32,
+            prefetch: queues.prefetch,
+            ack_window: queues.ack_window,
+            ack_delay: queues.ack_delay,
+            heartbeat,
+            subscribe: queues.subscribe.clone(),
+        }
+    }
 }

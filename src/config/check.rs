@@ -1,26 +1,33 @@
-//! Flags and variables become a [`Config`]: what each value alone cannot say is refused here, naming every
-//! flag that has a part in it and the mend.
+//! Flags, variables and files become a [`Config`]: what each value alone cannot say is refused here, naming
+//! every flag that has a part in it and the mend.
 
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::cpus::{self, Wanted};
-use super::flags::Flags;
+use super::file::{self, Settings};
+use super::flags::{Flags, QueueFlags};
 use super::keys::{Given, Sources};
-use super::layers::{self, Names};
+use super::layers::{self, Read};
+use super::names::Names;
 use super::values::{Size, Time};
-use super::{Auth, Config, ConfigError, Control, Cpus, Drain, History, Http, KIB, MIB, Mailbox, Stream};
+use super::{
+    Auth, Config, ConfigError, Control, Cpus, Drain, History, Http, KIB, MIB, Mailbox, Queues, Stream, dump,
+};
 use crate::http::Cors;
 
 impl Config {
-    /// The configuration this process was started with, and what looks like a mistake in its secrets, a line
-    /// each. Reads the files again that flags name, so it is also how secrets and keys are changed.
+    /// The configuration this process was started with, and what looks like a mistake in it, a line each.
+    /// Files are looked for in `/etc/eventsourced`, `/etc/esper` and beside the binary. Reads them again, and
+    /// those they or flags name, so it is also how secrets and keys are changed.
     ///
     /// # Errors
-    /// What is wrong and the mend, or the help that was asked for; see [`ConfigError`].
+    /// What is wrong and the mend, or what was asked for instead of a start; see [`ConfigError`].
     pub fn from_env_and_args() -> Result<(Self, Vec<String>), ConfigError> {
-        Self::parse_with_warnings(std::env::args_os().collect(), &|name| std::env::var_os(name))
+        let env = |name: &str| std::env::var_os(name);
+        Self::parse_with_warnings(std::env::args_os().collect(), &env, &file::places())
     }
 
     /// Variables in the environment that begin as ours do and are none: typing errors, most likely, which
@@ -32,7 +39,7 @@ impl Config {
     }
 
     /// The configuration of these arguments, of which the first is the program's name, and these variables.
-    /// Reads nothing else but the files they name, and which CPUs this process may use.
+    /// Looks for no files: reads those alone that they name, and which CPUs this process may use.
     ///
     /// # Errors
     /// As `from_env_and_args`.
@@ -42,32 +49,48 @@ impl Config {
         T: Into<OsString>,
     {
         let args = args.into_iter().map(Into::into).collect();
-        Self::parse_with_warnings(args, env).map(|(config, _)| config)
+        Self::parse_with_warnings(args, env, &[]).map(|(config, _)| config)
     }
 
     pub(super) fn parse_with_warnings(
         args: Vec<OsString>,
         env: &dyn Fn(&str) -> Option<OsString>,
+        places: &[PathBuf],
     ) -> Result<(Self, Vec<String>), ConfigError> {
-        let (flags, names) = layers::read::<Flags>(args, env)?;
+        let named = layers::config_file(&args, env)?;
+        let named = named.as_ref().map(|(path, called)| (path.as_path(), called.clone()));
+        let settings =
+            Settings::read(places, named, &layers::command::<Flags>()).map_err(ConfigError::Usage)?;
+        let Read { flags, names, matches } = layers::read_over::<Flags>(args, env, &settings.entries)?;
         check(&flags, &names).map_err(ConfigError::Usage)?;
         let mut sources = Sources::new(&names, env);
         let auth = auth(&flags, &mut sources)?;
         let control = control(&flags, &mut sources)?;
-        let warnings = sources.warnings;
+        let mut warnings = settings.warnings.clone();
+        warnings.append(&mut sources.warnings);
         // Last, so that a wrong value is named whatever machine it is tried on.
         let cpus = choose_cpus(&flags, &names)?;
-        Ok((checked(flags, auth, control, cpus), warnings))
+        let dumped = flags.files.dump_config.then(|| dump::text(&matches, &flags, &settings, &auth));
+        let (queue_flags, config) = checked(flags, auth, control, cpus);
+        let around = (&config.stream, config.namespaces);
+        let queues = Queues::new(queue_flags, &settings, around, &names, &mut warnings);
+        let config = Self { queues: queues.map_err(ConfigError::Usage)?, ..config };
+        match dumped {
+            None => Ok((config, warnings)),
+            Some(text) => Err(text.map_or_else(ConfigError::Usage, ConfigError::Help)),
+        }
     }
 }
 
-/// Everything has been checked; here it only gets its place.
-fn checked(flags: Flags, auth: Auth, control: Option<Control>, cpus: Cpus) -> Config {
+/// Everything but the queues has been checked; here it only gets its place.
+fn checked(flags: Flags, auth: Auth, control: Option<Control>, cpus: Cpus) -> (QueueFlags, Config) {
     let Flags {
+        files: _,
         listening,
         control: _,
         auth: auth_flags,
         session: _,
+        queues,
         topics,
         history,
         streams,
@@ -76,7 +99,7 @@ fn checked(flags: Flags, auth: Auth, control: Option<Control>, cpus: Cpus) -> Co
         drain,
         logging,
     } = flags;
-    Config {
+    let config = Config {
         bind: listening.bind.ip,
         port: listening.bind.port.unwrap_or(listening.port),
         control,
@@ -122,7 +145,8 @@ fn checked(flags: Flags, auth: Auth, control: Option<Control>, cpus: Cpus) -> Co
             wait_max: mailbox.mailbox_wait.0,
         },
         drain: Drain { delay: drain.drain_delay.0, time_max: drain.drain_time.0 },
-    }
+    };
+    (queues, config)
 }
 
 fn choose_cpus(flags: &Flags, names: &Names) -> Result<Cpus, ConfigError> {

@@ -12,7 +12,7 @@ pub enum ConfigError {
     /// This host does not have what is asked for: exit 1.
     #[error("{0}")]
     Host(String),
-    /// Nothing is wrong, `--help` or `--version` was asked for and this is it: exit 0.
+    /// Nothing is wrong, `--help`, `--version` or `--dump-config` was asked for and this is it: exit 0.
     #[error("{0}")]
     Help(String),
 }

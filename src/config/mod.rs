@@ -1,25 +1,34 @@
-//! Flags and environment become one checked [`Config`], once, before anything starts.
+//! Flags, environment and files become one checked [`Config`], once, before anything starts.
 //!
 //! `flags` is what a person may write, `values` how one value is read, `layers` how a flag stands over its
-//! variable over its default, `keys` reads secrets and public keys, `check` turns all into a `Config` and
-//! refuses limits that cannot hold together, `cpus` says which CPUs the shards get. `token` does as much for
-//! `esper token`. Everything past this module trusts what it holds.
+//! variable over files over its default, `keys` reads secrets and public keys, `check` turns all into a
+//! `Config` and refuses limits that cannot hold together, `cpus` says which CPUs the shards get. `yaml` reads
+//! a file's text, `file` knows its keys, `entries` what becomes of several, `dump` prints what came of all.
+//! `queues`, `pattern`, `headers` and `broker` are of the queues. `token` does as much for `esper token`.
+//! Everything past this module trusts what it holds.
 
 mod broker;
 mod check;
+mod command_line;
 mod control;
 mod cpus;
+mod dump;
+mod entries;
 mod error;
+mod file;
 mod flags;
+mod headers;
 mod keys;
 mod layers;
 mod limits;
+mod names;
 mod pattern;
 mod public_key;
 mod queues;
 mod secret;
 mod token;
 mod values;
+mod yaml;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -274,6 +283,15 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// How long the kernel lets a peer leave data unacknowledged before it ends the connection
+    /// (TCP_USER_TIMEOUT).
+    pub(crate) fn peer_timeout(&self) -> Duration {
+        let heartbeats = self.heartbeat.map(|heartbeat| 2 * heartbeat).unwrap_or_default();
+        // Not less than a send may take: a client that reads nothing for a while is not a dead one. And
+        // somewhat more, so that it is our own clock that cuts it, and counts it.
+        heartbeats.max(self.send_timeout * 5 / 4)
+    }
+
     const DEFAULT: Self = Self {
         heartbeat: Some(Duration::from_secs(15)),
         lag_bytes_max: 4 * MIB,

@@ -52,13 +52,15 @@ pub(crate) fn encode_page(page: &str, cx: &Context<'_>, out: &mut Vec<u8>) {
 pub(crate) fn encode_preflight(allow_methods: &str, cx: &Context<'_>, out: &mut Vec<u8>) {
     start_head(Status::NoContent, cx, out);
     field("Allow", allow_methods.as_bytes(), out);
-    field("Access-Control-Allow-Methods", allow_methods.as_bytes(), out);
-    // With credentials `*` is no wildcard (Fetch 3.3.3), so the names are spelled out. A day is the longest
-    // that a browser remembers a preflight (Firefox; Chromium two hours).
-    out.extend_from_slice(
-        b"Access-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID, Cache-Control\r\n\
-          Access-Control-Max-Age: 86400\r\n",
-    );
+    if !cx.cors.is_empty() {
+        field("Access-Control-Allow-Methods", allow_methods.as_bytes(), out);
+        // With credentials `*` is no wildcard (Fetch 3.3.3), so the names are spelled out. A day is the longest
+        // that a browser remembers a preflight (Firefox; Chromium two hours).
+        out.extend_from_slice(
+            b"Access-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID, Cache-Control\r\n\
+              Access-Control-Max-Age: 86400\r\n",
+        );
+    }
     end_head(cx, out);
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::fields::{Fields, Form};
 use super::{Refusal, bad_request};
-use crate::event::{EventLimits, Events};
+use crate::event::{EventError, EventLimits, Events};
 use crate::http::{Head, Status};
 use crate::keyring::Keyring;
 use crate::mint;
@@ -120,19 +120,34 @@ fn events(fields: &Fields<'_>, limits: &EventLimits) -> Result<Events, Refusal> 
                     "{field} beside payload: write it into the payload, or send data instead"
                 )));
             }
-            Events::parse(bytes(payload), limits)
-                .map_err(|error| bad_request(format!("bad payload: {error}")))
+            Events::parse(bytes(payload), limits).map_err(|error| bad_event("payload", &error))
         }
         (None, Some(data)) => {
             let (event, id) = (fields.text("event")?, fields.text("id")?);
             Events::wrap(bytes(data), event.as_deref(), id.as_deref(), limits)
-                .map_err(|error| bad_request(format!("bad event: {error}")))
+                .map_err(|error| bad_event("data", &error))
         }
         (Some(_), Some(_)) => Err(bad_request("payload and data: send one of them")),
         (None, None) => Err(bad_request(
             "no payload: send one that is event-stream text, such as `data: hello`, or send data instead",
         )),
     }
+}
+
+/// What is wrong with an event, where there is no body and no URL to mend.
+fn bad_event(field: &str, error: &EventError) -> Refusal {
+    bad_request(match error {
+        EventError::Empty => format!("{field} is empty: write something into it"),
+        EventError::NoEvent => format!("no event in {field}: write at least one line `data: ...`"),
+        EventError::NoData { event } => format!(
+            "event {event} of {field} has no data: line; write `data: ` before its text, or send data instead \
+             of payload"
+        ),
+        EventError::Nul { offset } => {
+            format!("NUL at byte {offset} of {field}: remove it, or send binary data as base64")
+        }
+        error => format!("bad {field}: {error}"),
+    })
 }
 
 /// Whether JSON is asked for by name (RFC 9110, 12.5.1), whatever else is taken.

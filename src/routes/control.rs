@@ -62,7 +62,11 @@ impl Call<'_> {
         self.allow(methods, || match task {
             Some(task) => Ok(Action::Command(Command::new(task, self.head)?)),
             None => {
-                let channel = target::query_value(&self.head.query, "channel")?.unwrap_or_default();
+                let mut channels = target::query_values(&self.head.query, "channel");
+                let channel = channels.next().transpose()?.unwrap_or_default();
+                if channels.next().is_some() {
+                    return Err(super::bad_request("channel is there twice: send it once"));
+                }
                 let session =
                     Session::new(ALL, &channel).map_err(|error| super::bad_request(error.to_string()))?;
                 Ok(Action::Sessions(session.topic(&self.access.hasher)))

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use super::{Refusal, bad_request};
@@ -19,14 +19,18 @@ pub(super) enum Form {
     Json,
 }
 
+/// Every field that means something; others are not kept, however many there are.
+const NAMES: [&str; 7] = ["userId", "channel", "exp", "payload", "event", "id", "data"];
+
 /// The fields of a body, in their order.
 #[derive(Debug)]
-pub(super) struct Fields<'b>(SmallVec<[(Cow<'b, [u8]>, Field<'b>); 4]>);
+pub(super) struct Fields<'b>(SmallVec<[(&'static str, Field<'b>); 4]>);
 
 #[derive(Debug)]
 enum Field<'b> {
     Text(Cow<'b, [u8]>),
-    Json(Value),
+    /// As it was written.
+    Json(&'b RawValue),
 }
 
 impl Form {
@@ -57,24 +61,23 @@ impl<'b> Fields<'b> {
     pub(super) fn read(form: Form, body: &'b [u8]) -> Result<Self, Refusal> {
         match form {
             Form::UrlEncoded => {
-                let pairs =
-                    target::form_pairs(body).map(|pair| pair.map(|(name, value)| (name, Field::Text(value))));
-                Ok(Fields(pairs.collect::<Result<_, _>>()?))
+                let mut fields = Fields(SmallVec::new());
+                for pair in target::form_pairs(body) {
+                    let (name, value) = pair?;
+                    if let Some(name) = known(&name) {
+                        fields.0.push((name, Field::Text(value)));
+                    }
+                }
+                Ok(fields)
             }
-            Form::Json => {
-                let Object(members) = serde_json::from_slice(body).map_err(|error| {
-                    bad_request(format!("bad JSON: {error}; send an object with the fields"))
-                })?;
-                let fields =
-                    members.into_iter().map(|(name, value)| (name.into_bytes().into(), Field::Json(value)));
-                Ok(Fields(fields.collect()))
-            }
+            Form::Json => serde_json::from_slice(body)
+                .map_err(|error| bad_request(format!("bad JSON: {error}; send an object with the fields"))),
         }
     }
 
     /// Whether there is a field of this name.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|(own, _)| **own == *name.as_bytes())
+        self.0.iter().any(|(own, _)| *own == name)
     }
 
     /// A field's text.
@@ -88,8 +91,10 @@ impl<'b> Fields<'b> {
                 Ok(text) => Ok(Some(text.into())),
                 Err(_) => Err(bad_request(format!("{name} is not UTF-8: encode it as UTF-8, then as %XX"))),
             },
-            Some(Field::Json(Value::String(text))) => Ok(Some(text.into())),
-            Some(Field::Json(_)) => Err(bad_request(format!("{name} is not a string: write it in quotes"))),
+            Some(Field::Json(value)) => match serde_json::from_str::<String>(value.get()) {
+                Ok(text) => Ok(Some(text.into())),
+                Err(_) => Err(bad_request(format!("{name} is not a string: write it in quotes"))),
+            },
         }
     }
 
@@ -101,8 +106,13 @@ impl<'b> Fields<'b> {
         let number = match self.one(name)? {
             None => return Ok(None),
             Some(Field::Text(text)) => digits(text),
-            Some(Field::Json(Value::String(text))) => digits(text.as_bytes()),
-            Some(Field::Json(value)) => value.as_u64(),
+            // With quotes or without.
+            Some(Field::Json(value)) => {
+                let text = value.get();
+                digits(
+                    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).as_bytes(),
+                )
+            }
         };
         match number {
             Some(seconds) if (1..=max).contains(&seconds) => Ok(Some(seconds)),
@@ -113,7 +123,7 @@ impl<'b> Fields<'b> {
     }
 
     fn one(&self, name: &str) -> Result<Option<&Field<'b>>, Refusal> {
-        let mut named = self.0.iter().filter(|(own, _)| **own == *name.as_bytes()).map(|(_, field)| field);
+        let mut named = self.0.iter().filter(|(own, _)| *own == name).map(|(_, field)| field);
         let first = named.next();
         match named.next() {
             None => Ok(first),
@@ -128,25 +138,30 @@ fn digits(text: &[u8]) -> Option<u64> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
-/// The members of an object as they were written: a map would hide one that is there twice.
-struct Object(Vec<(String, Value)>);
+fn known(name: &[u8]) -> Option<&'static str> {
+    NAMES.into_iter().find(|known| known.as_bytes() == name)
+}
 
-impl<'de> Deserialize<'de> for Object {
+// By hand: a map would hide a field that is there twice.
+impl<'de> Deserialize<'de> for Fields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Members;
         impl<'de> Visitor<'de> for Members {
-            type Value = Object;
+            type Value = Fields<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Fields(SmallVec::new());
+                while let Some(name) = map.next_key::<String>()? {
+                    match known(name.as_bytes()) {
+                        Some(name) => fields.0.push((name, Field::Json(map.next_value()?))),
+                        None => drop(map.next_value::<IgnoredAny>()?),
+                    }
                 }
-                Ok(Object(members))
+                Ok(fields)
             }
         }
         deserializer.deserialize_map(Members)
@@ -189,10 +204,10 @@ mod tests {
     fn what_is_wrong_is_named() {
         let form = |body: &'static str| Fields::read(Form::UrlEncoded, body.as_bytes()).unwrap();
         let json = |body: &'static str| Fields::read(Form::Json, body.as_bytes()).unwrap();
-        refused(form("a=1&a=2").text("a"), "a is there twice");
-        refused(json(r#"{"a":"1","a":"2"}"#).text("a"), "a is there twice");
-        refused(form("a=%ff").text("a"), "a is not UTF-8");
-        refused(json(r#"{"a":1}"#).text("a"), "a is not a string");
+        refused(form("data=1&data=2").text("data"), "data is there twice");
+        refused(json(r#"{"data":"1","data":"2"}"#).text("data"), "data is there twice");
+        refused(form("data=%ff").text("data"), "data is not UTF-8");
+        refused(json(r#"{"data":1}"#).text("data"), "data is not a string");
         for exp in ["", "0", "-1", "+5", "1.5", "61", "99999999999999999999", "ten", " 5"] {
             refused(
                 Fields::read(Form::UrlEncoded, format!("exp={exp}").as_bytes()).unwrap().seconds("exp", 60),

@@ -179,9 +179,14 @@ impl Call<'_> {
         cookie_name: Option<&str>,
         judge: impl FnOnce(&str) -> Result<T, AuthError>,
     ) -> Result<T, Refusal> {
-        let query = target::query_value(&self.head.query, "token")?;
+        // The control port's own is none that says what else is asked: that may stand in another place.
+        let is_other = |token: &[u8]| !(self.is_operator && self.keyring.is_control_token(token));
+        let query =
+            target::query_value(&self.head.query, "token")?.filter(|token| is_other(token.as_bytes()));
+        let header = self.head.authorization.as_deref();
+        let header = header.filter(|header| auth::bearer(header).is_none_or(is_other));
         let cookie = self.head.cookie.as_deref().zip(cookie_name);
-        auth::token(query, self.head.authorization.as_deref(), cookie)
+        auth::token(query, header, cookie)
             .and_then(|token| judge(&token))
             .map_err(|error| unauthorized(error.to_string()))
     }

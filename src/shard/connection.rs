@@ -309,11 +309,11 @@ impl<'c> Connection<'c> {
             Ok(Action::Stats) => {
                 // 16 us each: what is pipelined behind it waits until it is sent, and others have had their
                 // turn.
-                self.must_flush = true;
+                self.must_flush = !has_body;
                 Answer::Json(self.shard.shared.stats.json().to_string().into_bytes())
             }
             Ok(Action::Metrics) => {
-                self.must_flush = true;
+                self.must_flush = !has_body;
                 Answer::Metrics(metrics::text(&self.shard.shared))
             }
             Ok(Action::Health) if self.shard.is_draining() => {
@@ -364,7 +364,7 @@ impl<'c> Connection<'c> {
         let Queue { name, last_event_id } = queue;
         let ticket = Ticket { shard: self.shard.id, connection: self.key, request: 0 };
         let open = ToBridge::Open { queue: name, last_event_id, ticket };
-        match self.shard.shared.bridge.as_ref().map(|bridge| bridge.send(open)) {
+        match self.shard.shared.bridge.as_ref().map(|bridge| bridge.sender.send(open)) {
             Some(Ok(())) => {
                 let visitor = self.visitor(head);
                 self.stay(Stage::Queue(Box::new((request, visitor))))

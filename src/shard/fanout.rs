@@ -333,8 +333,8 @@ impl Fanout {
                     subscriber.wake();
                 }
             }
-            ToFanout::Disconnect { topic, tally } => {
-                let (streams, looks) = self.disconnect(&topic);
+            ToFanout::Disconnect { topic, upto, tally } => {
+                let (streams, looks) = self.disconnect(&topic, upto);
                 work += looks / DISCONNECT_LOOKS_OF_WORK;
                 out.extend(tally.add(streams));
             }
@@ -342,15 +342,17 @@ impl Fanout {
         work
     }
 
-    /// Ends all streams that take this topic; returns how many, and how many it looked at.
-    fn disconnect(&mut self, topic: &Topic) -> (u32, usize) {
+    /// Ends all streams that take this topic after the event `upto`; returns how many, and how many it looked at.
+    fn disconnect(&mut self, topic: &Topic, upto: Sequence) -> (u32, usize) {
         let mut streams = 0;
         for (_, subscriber) in self.subscribers.iter_mut() {
             let takes = |channel: &Channel| channel.selection.topics().contains(topic);
+            // Whoever asks twice is told of each once.
             if !matches!(subscriber.stage, Stage::Closed)
+                && !subscriber.is_ending()
                 && self.channels.get(subscriber.channel).is_some_and(takes)
             {
-                subscriber.end(DISCONNECTED, false);
+                subscriber.end_after(upto, DISCONNECTED);
                 subscriber.wake();
                 streams += 1;
             }

@@ -152,6 +152,9 @@ impl Home {
                 self.more(selection, from, key, after, told, out);
             }
             ToHome::Leave { topic, from } => self.leave(&topic, from),
+            ToHome::Disconnect { topic, shards, ticket } => {
+                out.extend(Tally::of_ended(ticket, topic, self.sequence, shards));
+            }
         }
     }
 

@@ -83,6 +83,9 @@ pub(crate) enum ToHome {
     More { selection: Selection, from: ShardId, key: Key, after: Sequence, told: Sequence },
     /// The shard has no subscriber of the topic any more.
     Leave { topic: Topic, from: ShardId },
+    /// The streams that take this topic, which is a session's, are to end on all `shards`, after what was published
+    /// before this.
+    Disconnect { topic: Topic, shards: u16, ticket: Ticket },
 }
 
 /// What a home shard tells one with subscribers.
@@ -107,8 +110,8 @@ pub(crate) enum ToFanout {
     Refused { key: Key },
     /// The stream that takes this topic, which is a queue's, ends, and is told when to come back.
     End { topic: Topic },
-    /// Streams that take this topic, which is a session's, end.
-    Disconnect { topic: Topic, tally: Arc<Tally> },
+    /// Streams that take this topic, which is a session's, end after the event `upto`.
+    Disconnect { topic: Topic, upto: Sequence, tally: Arc<Tally> },
 }
 
 /// What a resuming subscriber missed.

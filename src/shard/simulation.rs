@@ -26,7 +26,6 @@ use crate::shard::home::{Home, HomeLimits};
 use crate::shard::message::{Message, Post, ReplyTo, ShardId, Ticket, ToFanout, ToHome};
 use crate::shard::several::{Feed, Request};
 use crate::shard::subscriber::{Next, Opening};
-use crate::shard::tally::Tally;
 use crate::shard::wire::Framing;
 use crate::topic::Topic;
 use client::{Client, Flag, HEAD, Model, REFUSAL, Stream};
@@ -208,11 +207,10 @@ impl World {
     fn disconnect(&mut self) {
         let Some(topic) = self.topics.iter().rfind(|topic| topic.is_of_session()).cloned() else { return };
         self.unanswered += 1;
-        let tally = Tally::of_ended(ticket(0));
-        for to in 0..self.homes.len() {
-            let message = ToFanout::Disconnect { topic: topic.clone(), tally: Arc::clone(&tally) };
-            self.channels[0][to].push_back(Message::Fanout(message));
-        }
+        let shards = self.homes.len();
+        let home = topic.home(shards);
+        let message = ToHome::Disconnect { topic, shards: shards as ShardId, ticket: ticket(0) };
+        self.channels[0][home].push_back(Message::Home(message));
     }
 
     /// Takes one message out of a mailbox; false when all are empty.
@@ -252,7 +250,7 @@ impl World {
                 }
             }
             Message::Answer(..) | Message::Disconnected(..) => self.unanswered -= 1,
-            Message::Json(..) | Message::Survey(_) | Message::Control(_) => {}
+            Message::Queue(..) | Message::Json(..) | Message::Survey(_) | Message::Control(_) => {}
         }
         self.post(shard, out);
     }

@@ -138,6 +138,8 @@ struct Pending {
 struct Ending {
     farewell: Bytes,
     ends: Ends,
+    /// No event after this one is sent before it, but for those of one send with it.
+    upto: Sequence,
 }
 
 impl Subscriber {
@@ -183,7 +185,9 @@ impl Subscriber {
             return self.send(Flight::Pending, outgoing, now_ms);
         }
         let span = match self.stage {
-            Stage::Live(cursor) if !ends_now => log.read(cursor, self.framing),
+            Stage::Live(cursor) if !ends_now && self.sent < self.last_to_send() => {
+                log.read(cursor, self.framing)
+            }
             // Its head is still to come: an ending would not be understood before it.
             Stage::Joining(_) => return Next::Wait,
             _ => None,
@@ -266,12 +270,21 @@ impl Subscriber {
     pub(crate) fn refused(&mut self, text: &str) {
         match std::mem::replace(&mut self.stage, Stage::Replaying(0)) {
             Stage::Joining(opening) => {
-                self.ending = Some(Box::new(Ending { farewell: opening.refusal, ends: Ends::Refused }));
+                let farewell = opening.refusal;
+                self.ending = Some(Box::new(Ending { farewell, ends: Ends::Refused, upto: 0 }));
             }
             stage => {
                 self.stage = stage;
                 self.end(text, false);
             }
+        }
+    }
+
+    /// Ends the stream with `text` after the event `upto`, however many come meanwhile and however slowly it reads.
+    pub(crate) fn end_after(&mut self, upto: Sequence, text: &str) {
+        self.end(text, true);
+        if let Some(ending) = &mut self.ending {
+            ending.upto = ending.upto.min(upto);
         }
     }
 
@@ -285,8 +298,14 @@ impl Subscriber {
         };
         if !is_over {
             let ends = if flush { Ends::Flushed } else { Ends::Now };
-            self.ending = Some(Box::new(Ending { farewell: self.framing.farewell(text), ends }));
+            let farewell = self.framing.farewell(text);
+            self.ending = Some(Box::new(Ending { farewell, ends, upto: Sequence::MAX }));
         }
+    }
+
+    /// Whether its farewell is due or under way.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.is_some() || matches!(self.flight, Flight::Farewell)
     }
 
     /// The log was trimmed past its cursor, which must not be used any more.
@@ -366,6 +385,11 @@ impl Subscriber {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
+    }
+
+    /// The newest event it is sent before it ends.
+    fn last_to_send(&self) -> Sequence {
+        self.ending.as_ref().map_or(Sequence::MAX, |ending| ending.upto)
     }
 
     fn is_sending(&self) -> bool {

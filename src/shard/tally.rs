@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::shard::message::{Message, Post, Published, Ticket, ToFanout};
+use crate::event_id::Sequence;
+use crate::shard::message::{Message, Post, Published, ShardId, Ticket, ToFanout};
+use crate::topic::Topic;
 
 /// Counts the streams that something reaches. Each shard holds it once, and the last that lets go of it answers.
 #[derive(Debug)]
@@ -15,9 +17,16 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Of streams that are to end.
-    pub(crate) fn of_ended(ticket: Ticket) -> Arc<Self> {
-        Arc::new(Tally { ticket, streams: AtomicU32::new(0), published: None })
+    /// Has each of `shards` end its streams of this topic after the event `upto`.
+    pub(crate) fn of_ended(ticket: Ticket, topic: Topic, upto: Sequence, shards: ShardId) -> Vec<Post> {
+        let own = Arc::new(Tally { ticket, streams: AtomicU32::new(0), published: None });
+        let post = |to, tally| {
+            let message = ToFanout::Disconnect { topic: topic.clone(), upto, tally };
+            Post { to, message: Message::Fanout(message) }
+        };
+        let mut posts: Vec<_> = (1..shards).map(|to| post(to, Arc::clone(&own))).collect();
+        posts.push(post(0, own));
+        posts
     }
 
     /// Gives one to each shard that `posts` send what was emitted to; returns the answer if there is none.
@@ -49,14 +58,21 @@ impl Tally {
 mod tests {
     use super::*;
     use crate::arena::Arena;
+    use crate::topic::TopicHasher;
 
     #[test]
     fn the_last_of_all_shards_answers_with_the_streams_of_all() {
         let ticket = Ticket { shard: 3, connection: Arena::default().insert(()), request: 5 };
-        let tally = Tally::of_ended(ticket);
-        let (second, third) = (Arc::clone(&tally), Arc::clone(&tally));
-        assert!(second.add(2).is_none() && tally.add(0).is_none());
-        let post = third.add(5).unwrap();
+        let topic = Topic::of_session("chat", None, &TopicHasher::new());
+        let mut posts = Tally::of_ended(ticket, topic, 7, 3);
+        posts.sort_by_key(|post| post.to);
+        assert_eq!(posts.iter().map(|post| post.to).collect::<Vec<_>>(), [0, 1, 2]);
+        let mut tallies = posts.into_iter().map(|post| match post.message {
+            Message::Fanout(ToFanout::Disconnect { tally, upto: 7, .. }) => tally,
+            other => panic!("{other:?}"),
+        });
+        assert!(tallies.next().unwrap().add(2).is_none() && tallies.next().unwrap().add(0).is_none());
+        let post = tallies.next().unwrap().add(5).unwrap();
         assert_eq!(post.to, 3);
         assert!(matches!(post.message, Message::Disconnected(to, 7) if to == ticket));
     }

@@ -476,7 +476,7 @@ fn prepare_again(browser: &Browser) {
 }
 
 /// What the tests ask the page.
-fn prepare(browser: &Browser) {
+pub(crate) fn prepare(browser: &Browser) {
     browser.run(
         "window.is_prepared = true;
          window.state = () => $('state').textContent;
@@ -491,7 +491,7 @@ fn prepare(browser: &Browser) {
 }
 
 /// Waits until an expression is true in the page.
-fn until(browser: &Browser, condition: &str) {
+pub(crate) fn until(browser: &Browser, condition: &str) {
     let start = Instant::now();
     while browser.run(&format!("return Boolean({condition})")) != true {
         if start.elapsed() > PATIENCE {
@@ -507,13 +507,13 @@ fn shown(browser: &Browser, id: &str) -> String {
 }
 
 /// As somebody who types.
-fn fill_in(browser: &Browser, id: &str, text: &str) {
+pub(crate) fn fill_in(browser: &Browser, id: &str, text: &str) {
     let text = json!(text);
     browser.run(&format!("$({id:?}).value = {text}; $({id:?}).dispatchEvent(new Event('input'))"));
 }
 
 /// Presses a form's button, or a button.
-fn press(browser: &Browser, id: &str) {
+pub(crate) fn press(browser: &Browser, id: &str) {
     browser.run(&format!("($({id:?}).querySelector('button') ?? $({id:?})).click()"));
 }
 

@@ -1,6 +1,6 @@
 //! A real browser: its EventSource and its fetch, on a page of another origin.
 
-mod cutter;
+pub(crate) mod cutter;
 pub(crate) mod driver;
 
 use std::io::{BufRead, BufReader, Write};
@@ -246,7 +246,7 @@ fn token(topic: &str, lifetime: Duration) -> String {
 }
 
 /// Serves the page from an origin of its own, with this cookie unless it is empty; returns the origin.
-fn serve_page(cookie: &str) -> String {
+pub(crate) fn serve_page(cookie: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address: SocketAddr = listener.local_addr().unwrap();
     let cookie = if cookie.is_empty() { String::new() } else { format!("Set-Cookie: {cookie}\r\n") };

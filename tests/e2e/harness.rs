@@ -52,12 +52,22 @@ impl Server {
         let mut server = Server { child, address: SocketAddr::from(([0, 0, 0, 0], 0)), log };
         server.address = eventually("the server listens", || {
             let ended = server.child.try_wait().expect("our child");
-            let log = server.log();
-            assert!(ended.is_none(), "the server did not start: {ended:?} {log}");
-            let (_, rest) = log.split_once("listening on http://")?;
-            rest.split(|c: char| c.is_whitespace() || c == '"').next()?.parse().ok()
+            assert!(ended.is_none(), "the server did not start: {ended:?} {}", server.log());
+            server.logged_address("listening on http://")
         });
         server
+    }
+
+    /// Where it listens for control, when it was told to.
+    pub(crate) fn control(&self) -> SocketAddr {
+        eventually("the control port listens", || self.logged_address("control on http://"))
+    }
+
+    /// The address that is logged behind this text.
+    fn logged_address(&self, before: &str) -> Option<SocketAddr> {
+        let log = self.log();
+        let (_, rest) = log.split_once(before)?;
+        rest.split(|c: char| c.is_whitespace() || c == '"').next()?.parse().ok()
     }
 
     /// Everything logged so far.

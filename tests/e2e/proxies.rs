@@ -310,10 +310,11 @@ fn topics_are_spread_and_meet(proxy: &Proxy, servers: &[Server; 2]) {
 }
 
 /// A proxy on a free port; ended when dropped.
-struct Proxy {
+pub(crate) struct Proxy {
     child: Child,
-    address: SocketAddr,
-    dir: TempDir,
+    pub(crate) address: SocketAddr,
+    /// Where its files are; what it serves itself is in `www`.
+    pub(crate) dir: TempDir,
 }
 
 impl Proxy {
@@ -322,6 +323,7 @@ impl Proxy {
         // Between the look for a free port and the proxy somebody else may take it.
         for _ in 0..5 {
             let dir = TempDir::new();
+            fs::create_dir(dir.0.join("www")).unwrap();
             let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             let path = dir.0.join("proxy.conf");
             fs::write(&path, config(&dir, address)).unwrap();
@@ -370,7 +372,7 @@ impl Drop for Proxy {
     }
 }
 
-fn nginx(config: &str, servers: [SocketAddr; 2]) -> Proxy {
+pub(crate) fn nginx(config: &str, servers: [SocketAddr; 2]) -> Proxy {
     let config = replace(&with_servers(config, servers), "user www-data;", "daemon off;");
     Proxy::start(
         |dir, address| {
@@ -380,6 +382,7 @@ fn nginx(config: &str, servers: [SocketAddr; 2]) -> Proxy {
                 .concat();
             let config = replace(&config, "listen 80;", &format!("listen {address};"));
             let config = replace(&config, "http {", &format!("http {{ {temporary}"));
+            let config = config.replace("/var/www/html", &format!("{dir}/www"));
             replace(&replace(&config, "/var/log/nginx/", &format!("{dir}/")), "/run/", &format!("{dir}/"))
         },
         |path| {
@@ -402,17 +405,43 @@ fn haproxy(config: &str, servers: [SocketAddr; 2]) -> Proxy {
     )
 }
 
-/// With these servers in place of those on the ports from 3000 or, for several, 3001.
+/// Apache with the modules that Debian switches on by itself, those that the site asks for, and this site.
+pub(crate) fn apache(site: &str, server: SocketAddr) -> Proxy {
+    let modules = ["mpm_event", "authz_core", "asis", "deflate", "filter", "proxy", "proxy_http"]
+        .map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"))
+        .concat();
+    let site = replace(&with_servers(site, [server; 2]), "*:80>", "*>");
+    Proxy::start(
+        |dir, address| {
+            let dir = dir.0.to_str().unwrap();
+            let site = site.replace("/var/www/html", &format!("{dir}/www"));
+            let site = site.replace("${APACHE_LOG_DIR}", dir);
+            format!(
+                "ServerRoot {dir}\nDefaultRuntimeDir {dir}\nPidFile {dir}/pid\nErrorLog {dir}/error.log\n\
+                 DocumentRoot {dir}/www\nUser www-data\nGroup www-data\nListen {address}\n{modules}{site}"
+            )
+        },
+        |path| {
+            let mut command = Command::new("apache2");
+            command.args(["-D", "FOREGROUND", "-f", path]);
+            command
+        },
+    )
+}
+
+/// With these servers in place of those on the port 3000 or 8000 or, for several, 3001 and 3002.
 fn with_servers(config: &str, servers: [SocketAddr; 2]) -> String {
-    if config.contains("127.0.0.1:3000") {
-        return replace(config, "127.0.0.1:3000", &servers[0].to_string());
+    for one in ["127.0.0.1:3000", "127.0.0.1:8000"] {
+        if config.contains(one) {
+            return replace(config, one, &servers[0].to_string());
+        }
     }
     let config = replace(config, "127.0.0.1:3001", &servers[0].to_string());
     replace(&config, "127.0.0.1:3002", &servers[1].to_string())
 }
 
 /// Replaces what must be there, so that no change of a configuration leaves a test with another one than it thinks.
-fn replace(config: &str, from: &str, to: &str) -> String {
+pub(crate) fn replace(config: &str, from: &str, to: &str) -> String {
     assert!(config.contains(from), "no {from:?} in {config}");
     config.replace(from, to)
 }

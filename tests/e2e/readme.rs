@@ -96,22 +96,47 @@ fn a_token_made_in_a_shell_publishes_and_subscribes() {
     let variables = [("ESPER_SUBSCRIBER_SECRET", subscriber), ("ESPER_PUBLISHER_SECRET", publisher)];
     let server = Server::start_with(&[], &variables);
 
-    let script = format!("{}\n{}", block("token"), block("authenticated"));
-    let answer = bash(&script.replace("127.0.0.1:3000", &server.address.to_string()), &variables);
+    let script = block("authenticated").replace("127.0.0.1:3000", &server.address.to_string());
+    let answer = bash(&script, &variables);
     assert_eq!(without_ms(&answer), r#"{"id":"RUN-1","events":1}"#);
 
-    let script = format!("{}\njwt ESPER_SUBSCRIBER_SECRET abcdef123 60", block("token"));
-    let token = bash(&script, &variables);
+    let token = bash("esper token --sub abcdef123", &variables);
     let path = format!("/subscribe/abcdef123?token={}", token.trim());
     let head = server.request("HEAD", &path, &[], "");
     assert_eq!((head.status, head.field("Content-Type")), (200, Some("text/event-stream")));
     // One made for the one side is none for the other.
     assert_eq!(server.post(&path.replace("subscribe", "publish"), "data: x").status, 401);
 
-    let token = bash(&format!("{}\n{}", block("token"), block("admin-token")), &variables);
+    let token = bash(block("admin-token"), &variables);
     let with_token = |path: &str| format!("{path}?token={}", token.trim());
     assert_eq!(server.get(&with_token("/admin/status.json")).status, 200);
     assert_eq!(server.post(&with_token("/publish/abcdef123"), "data: x").status, 403);
+}
+
+#[test]
+fn the_five_commands_of_a_session_print_what_the_readme_shows() {
+    let script = block("sessions").replace("\\\n", " ");
+    let [start, mint, subscribe, emit, list] = script.lines().collect::<Vec<_>>().try_into().expect("five");
+    let start = start.replace("127.0.0.1:8000", "127.0.0.1:0").replace("127.0.0.1:8001", "127.0.0.1:0");
+    let flags = start.strip_prefix("esper ").and_then(|line| line.strip_suffix(" &")).unwrap();
+    let server = Server::spawn(esper(&flags.split(' ').collect::<Vec<_>>(), &[]));
+    let (public, control) = (server.address.to_string(), server.control().to_string());
+    let here = |command: &str| command.replace("127.0.0.1:8000", &public).replace("127.0.0.1:8001", &control);
+
+    let token = bash(&format!("{}; printf %s \"$token\"", here(mint)), &[]);
+    let subscribe = subscribe.strip_suffix(" &").unwrap().replace("$token", &token);
+    let subscriber = Background::start(&here(&subscribe));
+    let listed = || serde_json::from_str::<Value>(&bash(&here(list), &[])).unwrap();
+    let listed = eventually("curl is subscribed", || Some(listed()).filter(|all| all["streams"] == 1));
+    assert_eq!((&listed["channel"], &listed["users"][0]["userId"]), (&"chat".into(), &"alex".into()));
+
+    let answer = without_ms(&bash(&here(emit), &[]));
+    assert!(README.contains(&format!("`{}`", answer.replace("RUN", "1763679451000"))), "{answer}");
+    let printed = fence("with which the third prints").replace("1763679451000", "RUN") + "\n";
+    let got = eventually("curl prints the event", || {
+        Some(subscriber.printed()).filter(|got| got.ends_with("\n\n"))
+    });
+    assert_eq!(without_ms(&got), printed);
 }
 
 /// Name, value's name and default of every flag, as `--help` and docs/flags.md have them.
@@ -172,6 +197,7 @@ fn every_file_that_the_documents_link_to_is_there() {
         "docs/flags.md",
         "docs/http.md",
         "docs/metrics.md",
+        "docs/sessions.md",
         "docs/sseserver.md",
     ] {
         let text = std::fs::read_to_string(root.join(document)).unwrap();
@@ -264,7 +290,11 @@ fn bash(script: &str, variables: &[(&str, &str)]) -> String {
 
 fn shell(script: &str) -> Command {
     let mut command = Command::new("bash");
-    command.args(["-c", script]).stdin(Stdio::null());
+    // As if it were installed.
+    let binary = Path::new(env!("CARGO_BIN_EXE_esper")).parent().unwrap();
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let paths = [binary.to_owned()].into_iter().chain(std::env::split_paths(&paths));
+    command.args(["-c", script]).env("PATH", std::env::join_paths(paths).unwrap()).stdin(Stdio::null());
     for (name, _) in std::env::vars().filter(|(name, _)| name.to_ascii_lowercase().ends_with("_proxy")) {
         command.env_remove(name);
     }

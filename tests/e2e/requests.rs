@@ -1,12 +1,12 @@
 //! Requests as HTTP lets clients write them, and what publishers and subscribers get for them.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Event, Server, Stream, eventually};
+use crate::harness::{Answer, Event, Server, Stream, connect, eventually};
 
 /// A connection that is kept: sends bytes as they are and reads one answer at a time.
 pub(crate) struct Client {
@@ -15,7 +15,12 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(server: &Server) -> Client {
-        let socket = server.connect();
+        Client::at(server.address)
+    }
+
+    /// One to another address, such as the control port's.
+    pub(crate) fn at(address: SocketAddr) -> Client {
+        let socket = connect(address);
         // What a test sends in pieces is to arrive in pieces.
         socket.set_nodelay(true).unwrap();
         Client { reader: BufReader::new(socket) }

@@ -20,7 +20,7 @@ impl TempFile {
         Self::with_mode(content, 0o600)
     }
 
-    fn with_mode(content: impl AsRef<[u8]>, mode: u32) -> Self {
+    pub(in crate::config) fn with_mode(content: impl AsRef<[u8]>, mode: u32) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("esper-check-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let file = Self(std::env::temp_dir().join(name));
@@ -303,6 +303,6 @@ fn a_secret_that_may_be_guessed_or_read_by_others_is_warned_of_by_its_name() {
     ] {
         let args = ["esper"].into_iter().chain(line.split_whitespace()).map(OsString::from).collect();
         let env = |name: &str| variables.iter().find(|(set, _)| *set == name).map(|(_, value)| value.into());
-        assert_eq!(Config::parse_with_warnings(args, &env).unwrap().1, warnings, "{line}");
+        assert_eq!(Config::parse_with_warnings(args, &env, &[]).unwrap().1, warnings, "{line}");
     }
 }

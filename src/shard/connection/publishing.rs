@@ -1,7 +1,5 @@
 //! A publish or a command on a connection: its body as it arrives, what it holds, and what it sets going.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -12,9 +10,8 @@ use crate::event::{EventError, EventLimits, Events};
 use crate::http::{Head, Refusal, Status};
 use crate::routes::{BodyForm, Command, Order, Publish};
 use crate::shard::input::READ_BYTES_MAX;
-use crate::shard::message::{Message, Post, ReplyTo, ShardId, ToFanout, ToHome};
+use crate::shard::message::{Message, Post, ReplyTo, ShardId, ToHome};
 use crate::shard::pipeline::{Answer, Request};
-use crate::shard::tally::Tally;
 use crate::topic::Topic;
 
 /// Bodies up to here are copied out of the read buffer, 30 ns for a usual one; a larger one holds at most
@@ -118,13 +115,13 @@ impl Connection<'_> {
                 return self.post(request, posting, upload, Instant::now());
             }
             Order::Disconnect(topic) => {
-                let tally = Tally::of_ended(self.expect(request));
-                for to in 0..self.shard.shared.shards {
-                    let message = ToFanout::Disconnect { topic: topic.clone(), tally: Arc::clone(&tally) };
-                    self.shard.mailbox.post(Post { to: to as ShardId, message: Message::Fanout(message) });
-                }
-                // Let go of like any other: the shards may be done already.
-                tally.add(0).into_iter().for_each(|answer| self.shard.mailbox.post(answer));
+                let ticket = self.expect(request);
+                let shards = self.shard.shared.shards;
+                // By way of its home, so that it does not overtake what is emitted.
+                let to = topic.home(shards) as ShardId;
+                let shards = shards as ShardId;
+                let message = Message::Home(ToHome::Disconnect { topic, shards, ticket });
+                self.shard.mailbox.post(Post { to, message });
             }
         }
         true

@@ -10,11 +10,11 @@ use std::time::Duration;
 use socket2::SockRef;
 
 /// After how many bytes of its answer a connection is cut, 0 for before it; none for never.
-pub(super) type Cut = Option<usize>;
+pub(crate) type Cut = Option<usize>;
 
 /// A running proxy.
-pub(super) struct Cutter {
-    pub(super) address: SocketAddr,
+pub(crate) struct Cutter {
+    pub(crate) address: SocketAddr,
     inner: Arc<Inner>,
 }
 
@@ -27,7 +27,7 @@ struct Inner {
 
 impl Cutter {
     /// Asks `next_cut` once for each connection.
-    pub(super) fn start(upstream: SocketAddr, next_cut: impl FnMut() -> Cut + Send + 'static) -> Cutter {
+    pub(crate) fn start(upstream: SocketAddr, next_cut: impl FnMut() -> Cut + Send + 'static) -> Cutter {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let inner = Arc::new(Inner {
@@ -47,22 +47,22 @@ impl Cutter {
         Cutter { address, inner }
     }
 
-    pub(super) fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
     /// Goes to another server from now on.
-    pub(super) fn point_to(&self, upstream: SocketAddr) {
+    pub(crate) fn point_to(&self, upstream: SocketAddr) {
         *self.inner.upstream.lock().unwrap() = upstream;
     }
 
     /// Connections so far.
-    pub(super) fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.inner.connections.load(Ordering::Relaxed)
     }
 
     /// How many of them were cut.
-    pub(super) fn cuts(&self) -> usize {
+    pub(crate) fn cuts(&self) -> usize {
         self.inner.cuts.load(Ordering::Relaxed)
     }
 }

@@ -47,6 +47,8 @@ impl Browser {
             "--disable-component-update",
             "--disable-sync",
             "--no-proxy-server",
+            // Names for the tests, of a domain that nobody has (RFC 2606).
+            "--host-resolver-rules=MAP *.example 127.0.0.1",
             &format!("--user-data-dir={path}/profile"),
         ];
         let options = json!({ "binary": program("ESPER_TEST_CHROMIUM", "chromium"), "args": arguments });

@@ -1,0 +1,112 @@
+//! One timer for all streams: it wakes those whose messages were sent, or have become due.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior};
+
+/// How often it looks. Looking at a stream costs some nanoseconds, and acknowledging 20 ms later nothing: acks are
+/// late by design.
+const EVERY: Duration = Duration::from_millis(20);
+
+/// See the module's page.
+#[derive(Debug)]
+pub(super) struct Ticker {
+    started: Instant,
+    watched: RefCell<Slab<Rc<Watched>>>,
+    begun: Notify,
+}
+
+/// A stream as the ticker sees it.
+#[derive(Debug)]
+pub(super) struct Watched {
+    /// Written by the shard.
+    sent: Arc<AtomicU64>,
+    /// What the stream has seen of it.
+    seen: Cell<u64>,
+    /// When the stream wants to be woken whatever was sent.
+    due_ms: Cell<u64>,
+    woken: Notify,
+    /// Its place while it has anything to wait for.
+    key: Cell<Option<usize>>,
+}
+
+impl Ticker {
+    pub(super) fn new() -> Self {
+        Self { started: Instant::now(), watched: RefCell::default(), begun: Notify::new() }
+    }
+
+    /// Milliseconds since the bridge began.
+    pub(super) fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Runs for as long as it is polled.
+    pub(super) async fn run(&self) {
+        let mut interval = tokio::time::interval(EVERY);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if self.watched.borrow().is_empty() {
+                self.begun.notified().await;
+            }
+            interval.tick().await;
+            let now_ms = self.now_ms();
+            for (_, watched) in self.watched.borrow().iter() {
+                if watched.sent.load(Ordering::Acquire) != watched.seen.get()
+                    || watched.due_ms.get() <= now_ms
+                {
+                    watched.woken.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Wakes it when more was sent, and at `due_ms`; never while `due_ms` is `None`, as nothing is unacknowledged.
+    pub(super) fn watch(&self, watched: &Rc<Watched>, due_ms: Option<u64>) {
+        watched.due_ms.set(due_ms.unwrap_or(u64::MAX));
+        let mut all = self.watched.borrow_mut();
+        match (watched.key.get(), due_ms) {
+            (None, Some(_)) => {
+                watched.key.set(Some(all.insert(Rc::clone(watched))));
+                self.begun.notify_one();
+            }
+            (Some(key), None) => {
+                all.try_remove(key);
+                watched.key.set(None);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Watched {
+    pub(super) fn new() -> Rc<Self> {
+        Rc::new(Self {
+            sent: Arc::default(),
+            seen: Cell::new(0),
+            due_ms: Cell::new(u64::MAX),
+            woken: Notify::new(),
+            key: Cell::new(None),
+        })
+    }
+
+    /// What the shard writes to.
+    pub(super) fn counter(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.sent)
+    }
+
+    /// How many of the stream's messages were sent.
+    pub(super) fn sent(&self) -> u64 {
+        self.seen.set(self.sent.load(Ordering::Acquire));
+        self.seen.get()
+    }
+
+    pub(super) async fn woken(&self) {
+        self.woken.notified().await;
+    }
+}
