@@ -59,8 +59,9 @@
 //! | `publisher` | publishing from within the program |
 //! | `shared`, `stats`, `metrics`, `budget`, `memory`, `clock` | the little that all shards share |
 //! | `http`, `routes`, `auth` | a request's bytes, what it asks for, whether it may |
-//! | `topic`, `event`, `event_id` | names, what a publisher sent, ids |
-//! | `admin`, `metrics` | what the admin page and Prometheus are told |
+//! | `keyring`, `mint`, `token` | the keys in force, tokens of our own, `esper token` |
+//! | `topic`, `session`, `event`, `event_id` | names, a user on a channel, what a publisher sent, ids |
+//! | `admin`, `metrics` | what the admin page, `/sessions/` and Prometheus are told |
 //! | `shard` | one core's part; its own page says more |
 
 #![forbid(unsafe_code)]

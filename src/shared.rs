@@ -38,7 +38,7 @@ pub(crate) struct Shared {
     /// What bodies may hold while they arrive.
     pub(crate) uploads: Arc<Budget>,
     pub(crate) streams: Streams,
-    /// The way to the thread that puts together what the admin page shows.
+    /// The way to the thread that puts together what the admin page shows, and who is connected.
     pub(crate) admin: Desk,
     /// The server is about to stop: balancers are told to look elsewhere.
     pub(crate) draining: AtomicBool,

@@ -15,12 +15,22 @@ use crate::http::Cors;
 
 impl Config {
     /// The configuration this process was started with, and what looks like a mistake in its secrets, a line
-    /// each. Reads the files again that flags name, so it is also how secrets and keys are changed.
+    /// each.
     ///
     /// # Errors
     /// What is wrong and the mend, or the help that was asked for; see [`ConfigError`].
     pub fn from_env_and_args() -> Result<(Self, Vec<String>), ConfigError> {
         Self::parse_with_warnings(std::env::args_os().collect(), &|name| std::env::var_os(name))
+    }
+
+    /// As much, for [`Server::replace_keys`](crate::Server::replace_keys): reads the files again that flags name, and
+    /// leaves the CPUs alone, which this process may have lost some of since.
+    ///
+    /// # Errors
+    /// As `from_env_and_args`.
+    pub fn keys_from_env_and_args() -> Result<(Self, Vec<String>), ConfigError> {
+        let read = Read::from(std::env::args_os().collect(), &|name| std::env::var_os(name))?;
+        Ok((checked(read.flags, read.auth, read.control, Cpus::default()), read.warnings))
     }
 
     /// Variables in the environment that begin as ours do and are none: typing errors, most likely, which
@@ -49,15 +59,31 @@ impl Config {
         args: Vec<OsString>,
         env: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<(Self, Vec<String>), ConfigError> {
+        let Read { flags, names, auth, control, warnings } = Read::from(args, env)?;
+        // Last, so that a wrong value is named whatever machine it is tried on.
+        let cpus = choose_cpus(&flags, &names)?;
+        Ok((checked(flags, auth, control, cpus), warnings))
+    }
+}
+
+/// What flags, variables and the files they name say, checked but for the CPUs.
+struct Read {
+    flags: Flags,
+    names: Names,
+    auth: Auth,
+    control: Option<Control>,
+    warnings: Vec<String>,
+}
+
+impl Read {
+    fn from(args: Vec<OsString>, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
         let (flags, names) = layers::read::<Flags>(args, env)?;
         check(&flags, &names).map_err(ConfigError::Usage)?;
         let mut sources = Sources::new(&names, env);
         let auth = auth(&flags, &mut sources)?;
         let control = control(&flags, &mut sources)?;
         let warnings = sources.warnings;
-        // Last, so that a wrong value is named whatever machine it is tried on.
-        let cpus = choose_cpus(&flags, &names)?;
-        Ok((checked(flags, auth, control, cpus), warnings))
+        Ok(Read { flags, names, auth, control, warnings })
     }
 }
 

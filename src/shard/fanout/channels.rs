@@ -94,6 +94,11 @@ impl Channels {
         }
     }
 
+    /// The channels that take this topic, of whatever home.
+    pub(super) fn of(&self, topic: &Topic) -> &[u32] {
+        self.by_topic.get(topic).map_or(&[], |channels| channels)
+    }
+
     pub(super) fn get(&self, key: u32) -> Option<&Channel> {
         self.slots.get(key as usize)
     }
