@@ -253,7 +253,7 @@ fn connection(stream: &StreamStatus) -> Value {
     };
     let session = Session::of_topics(&stream.topics);
     let namespace = match &session {
-        Some(session) => format!("/{}/{}", session.channel(), session.user()),
+        Some(session) => format!("/{}", session.shown()),
         None => names.join(" "),
     };
     json!({

@@ -9,6 +9,7 @@ use crossbeam_channel::Sender;
 use smallvec::SmallVec;
 
 use crate::arena::Key;
+use crate::session::Session;
 use crate::shard::fanout::Fanout;
 use crate::shard::message::ShardId;
 use crate::topic::Topic;
@@ -61,7 +62,7 @@ pub(crate) struct Survey {
 #[derive(Clone, Debug)]
 pub(crate) enum Wanted {
     All,
-    /// Those with a topic whose name contains this.
+    /// Those with a topic whose name contains this, or a session whose channel and user do.
     Named(Arc<str>),
     /// Those that take this topic.
     Of(Topic),
@@ -197,9 +198,17 @@ impl Walk {
         let mut topics = entry.subscribers.iter().flat_map(|key| fanout.topics(*key));
         match &self.survey.wanted {
             Wanted::All => true,
-            Wanted::Named(part) => topics.any(|topic| topic.name().contains(&**part)),
+            Wanted::Named(part) => topics.any(|topic| is_named(topic, part)),
             Wanted::Of(wanted) => topics.any(|topic| topic == wanted),
         }
+    }
+}
+
+/// A session's names are compared in any case: the page lower-cases what is typed where topics are ids.
+fn is_named(topic: &Topic, part: &str) -> bool {
+    match Session::of_topics(std::slice::from_ref(topic)) {
+        Some(session) => session.shown().to_lowercase().contains(&part.to_lowercase()),
+        None => topic.name().contains(part),
     }
 }
 
