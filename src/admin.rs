@@ -1,5 +1,5 @@
-//! What the admin page is fed with: asked of all shards, and put together on a thread of its own, so that no shard writes
-//! a list of ten thousand connections.
+//! What the admin page is fed with, and who is connected on a channel: asked of all shards, and put together on a thread
+//! of its own, so that no shard writes a list of ten thousand connections.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ const ANSWERS_BYTES_MAX: usize = 32 << 20;
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// What a list may take for each stream in it, at 300 bytes for a usual one: those with many long names are left out.
 const BYTES_PER_STREAM: usize = 600;
-/// Streams of a channel that are looked at to say who is there: 3 MB of JSON, if they are as many users.
+/// Streams of a channel that are listed to say who is there: 8 MB of JSON at the most, if they are as many users.
 const SESSION_STREAMS_MAX: usize = 10_000;
 /// A shard that is busy for longer is left out.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -57,7 +57,7 @@ pub(crate) enum Request {
 
 /// What is answered when too many ask, or their answers are not taken.
 pub(crate) fn busy() -> Refusal {
-    Refusal::unavailable("too many ask for the status at once; ask again later")
+    Refusal::unavailable("too many ask for the status or for sessions at once; ask again later")
 }
 
 /// Where requests for the thread are left.
@@ -139,7 +139,10 @@ impl Admin<'_> {
     fn sessions(&self, channel: Topic) -> Value {
         let name =
             Session::of_topics(std::slice::from_ref(&channel)).map(|session| session.channel().to_owned());
-        let (found, is_complete) = self.survey(Wanted::Of(channel), SESSION_STREAMS_MAX);
+        let (mut found, is_complete) = self.survey(Wanted::Of(channel), SESSION_STREAMS_MAX);
+        // Each shard tells of so many, its oldest: together they would not fit into an answer.
+        found.streams.sort_by_key(|stream| stream.visitor.since_s);
+        found.streams.truncate(SESSION_STREAMS_MAX);
         let mut users = HashMap::<String, (u32, u64)>::new();
         for stream in &found.streams {
             let Some(session) = Session::of_topics(&stream.topics) else { continue };
@@ -250,7 +253,7 @@ fn connection(stream: &StreamStatus) -> Value {
     };
     let session = Session::of_topics(&stream.topics);
     let namespace = match &session {
-        Some(session) => format!("/{}/{}", session.channel(), session.user()),
+        Some(session) => format!("/{}", session.shown()),
         None => names.join(" "),
     };
     json!({

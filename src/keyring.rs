@@ -16,6 +16,8 @@ pub(crate) struct Keyring {
     pub(crate) session: Option<Keys>,
     /// What session tokens are minted with.
     pub(crate) session_secret: Option<Secret>,
+    /// Whether some tokens take long to verify: up to 0.5 ms for each public key.
+    pub(crate) has_public_keys: bool,
     control_token: Option<Secret>,
 }
 
@@ -29,6 +31,9 @@ impl Keyring {
             // A session token says who its user is, so none is ever done without.
             session: Keys::new(session),
             session_secret: session.secret.as_ref().map(|pair| pair.current.clone()),
+            has_public_keys: [subscriber, publisher, session]
+                .iter()
+                .any(|signers| !signers.public_keys.is_empty()),
             control_token: config.control.as_ref().and_then(|control| control.token.clone()),
         }
     }

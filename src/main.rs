@@ -67,7 +67,7 @@ fn run(config: Config, signals: io::Result<Signals>) -> Result<(), Box<dyn Error
 
 /// Takes the secrets and keys that are now in the files which the flags name.
 fn reread(server: &Server) {
-    let read = Config::from_env_and_args().map_err(|error| error.to_string());
+    let read = Config::keys_from_env_and_args().map_err(|error| error.to_string());
     let taken = read.and_then(|(config, warnings)| {
         server.replace_keys(&config).map_err(|error| error.to_string()).map(|()| warnings)
     });

@@ -28,6 +28,16 @@ impl Memory {
         Bytes::from_owner(Held { bytes, memory: Arc::clone(self) })
     }
 
+    /// Counts bytes that are held beside, until [`Memory::release`].
+    pub(crate) fn hold(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes counted by [`Memory::hold`] are gone.
+    pub(crate) fn release(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }

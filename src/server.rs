@@ -18,7 +18,7 @@ use crate::bridge::{Bridge, BridgeConfig, ToBridge};
 use crate::budget::Budget;
 use crate::builder::ServerBuilder;
 use crate::clock::Clock;
-use crate::config::{Config, Control as ControlPort, Drain};
+use crate::config::{Auth, Config, Control as ControlPort, Drain};
 use crate::event_id::Epoch;
 use crate::host::{self, SocketOptions};
 use crate::http::Cors;
@@ -54,7 +54,8 @@ const LAST_ROUNDS_MAX: usize = 1000;
 /// Several run in one process, with nothing in common but the process's limits. A server pins no thread to a
 /// CPU and raises no limit unless its [`Config`] asks for it; it never installs a signal handler, a panic
 /// hook or a log, and what it has to say goes to [`tracing`](https://docs.rs/tracing). It starts a thread for
-/// each shard and one for the admin page, and none is left when it was stopped or dropped.
+/// each shard and one that says who is connected, for the admin page and the control port, and none is left
+/// when it was stopped or dropped.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -97,7 +98,7 @@ pub struct Server {
 #[derive(Debug, Error)]
 pub enum StartError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {}", listen_help(.error))]
+    #[error("cannot listen on {address}: {}", listen_help(Door::Public, .error))]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -105,7 +106,7 @@ pub enum StartError {
         error: io::Error,
     },
     /// The address of the control port cannot be listened on.
-    #[error("cannot listen on {address} for control: {}", listen_control_help(.error))]
+    #[error("cannot listen on {address} for control: {}", listen_help(Door::Control, .error))]
     ListenControl {
         /// Where.
         address: SocketAddr,
@@ -235,12 +236,14 @@ impl Server {
     /// # Errors
     /// [`StartError::Config`] when they cannot be right; those it has stay.
     pub fn replace_keys(&self, config: &Config) -> Result<(), StartError> {
-        let control = self.shared.config.control.as_ref().zip(config.control.as_ref());
+        let own = &self.shared.config;
+        let Auth { subscriber, publisher, session, .. } = config.auth.clone();
+        let control = own.control.as_ref().zip(config.control.as_ref());
         let control = control.map(|(own, new)| ControlPort { token: new.token.clone(), ..own.clone() });
         let merged = Config {
-            auth: config.auth.clone(),
-            control: control.or_else(|| self.shared.config.control.clone()),
-            ..self.shared.config.clone()
+            auth: Auth { subscriber, publisher, session, ..own.auth.clone() },
+            control: control.or_else(|| own.control.clone()),
+            ..own.clone()
         };
         merged.check().map_err(StartError::Config)?;
         self.shared.access.keyring.store(Arc::new(Keyring::new(&merged)));
@@ -495,21 +498,23 @@ fn completions(files: u64, shards: usize) -> u32 {
     wanted.next_power_of_two().min(COMPLETIONS_MAX) as u32
 }
 
-fn listen_help(error: &io::Error) -> String {
+fn listen_help(door: Door, error: &io::Error) -> String {
+    let (bind, port) = match door {
+        Door::Public => ("--bind", "--port"),
+        Door::Control => ("--bind-control", "port in --bind-control"),
+    };
     let mend = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "choose another --port, stop the process that has it, or share it with --takeover"
+            format!("choose another {port}, stop the process that has it, or share it with --takeover")
         }
-        io::ErrorKind::AddrNotAvailable => "give an address of this machine with --bind",
-        io::ErrorKind::PermissionDenied => "choose a --port from 1024, or grant CAP_NET_BIND_SERVICE",
-        _ if error.raw_os_error() == Some(24) => "raise the file limit (ulimit -n, LimitNOFILE=)",
-        _ => "check --bind and --port",
+        io::ErrorKind::AddrNotAvailable => format!("give an address of this machine with {bind}"),
+        io::ErrorKind::PermissionDenied => {
+            format!("choose a {port} from 1024, or grant CAP_NET_BIND_SERVICE")
+        }
+        _ if error.raw_os_error() == Some(24) => "raise the file limit (ulimit -n, LimitNOFILE=)".to_owned(),
+        _ => format!("check {bind} and {port}"),
     };
     format!("{error}; {mend}")
-}
-
-fn listen_control_help(error: &io::Error) -> String {
-    listen_help(error).replace("--port", "port in --bind-control").replace("--bind ", "--bind-control ")
 }
 
 fn ring_help(error: &io::Error) -> String {

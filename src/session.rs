@@ -57,6 +57,11 @@ impl Session {
         &self.channel
     }
 
+    /// Both names, as the admin page shows them and is asked for them.
+    pub(crate) fn shown(&self) -> String {
+        format!("{}/{}", self.channel, self.user)
+    }
+
     /// Where what is emitted to all on the channel is published.
     pub(crate) fn topic_of_all(&self, hasher: &TopicHasher) -> Topic {
         Topic::of_session(&self.channel, None, hasher)

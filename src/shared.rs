@@ -43,7 +43,7 @@ pub(crate) struct Shared {
     /// What bodies may hold while they arrive.
     pub(crate) uploads: Arc<Budget>,
     pub(crate) streams: Streams,
-    /// The way to the thread that puts together what the admin page shows.
+    /// The way to the thread that puts together what the admin page shows, and who is connected.
     pub(crate) admin: Desk,
     /// The way to the thread that speaks with other brokers, and what it counts.
     pub(crate) bridge: Option<BridgeLine>,

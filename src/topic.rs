@@ -245,7 +245,8 @@ impl Hash for Topic {
 
 impl fmt::Debug for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Topic({})", self.name)
+        // A session's may hold any character, a line end of the log too.
+        write!(f, "Topic({})", self.name.escape_debug())
     }
 }
 

@@ -20,14 +20,23 @@ use crate::http::Cors;
 
 impl Config {
     /// The configuration this process was started with, and what looks like a mistake in it, a line each.
-    /// Files are looked for in `/etc/eventsourced`, `/etc/esper` and beside the binary. Reads them again, and
-    /// those they or flags name, so it is also how secrets and keys are changed.
+    /// Files are looked for in `/etc/eventsourced`, `/etc/esper` and beside the binary.
     ///
     /// # Errors
     /// What is wrong and the mend, or what was asked for instead of a start; see [`ConfigError`].
     pub fn from_env_and_args() -> Result<(Self, Vec<String>), ConfigError> {
         let env = |name: &str| std::env::var_os(name);
         Self::parse_with_warnings(std::env::args_os().collect(), &env, &file::places())
+    }
+
+    /// As much, for [`Server::replace_keys`](crate::Server::replace_keys): reads the files again, and those that
+    /// they and flags name, and leaves the CPUs alone, which this process may have lost some of since.
+    ///
+    /// # Errors
+    /// As `from_env_and_args`.
+    pub fn keys_from_env_and_args() -> Result<(Self, Vec<String>), ConfigError> {
+        let env = |name: &str| std::env::var_os(name);
+        Self::read(std::env::args_os().collect(), &env, &file::places(), |_, _| Ok(Cpus::default()))
     }
 
     /// Variables in the environment that begin as ours do and are none: typing errors, most likely, which
@@ -56,6 +65,15 @@ impl Config {
         args: Vec<OsString>,
         env: &dyn Fn(&str) -> Option<OsString>,
         places: &[PathBuf],
+    ) -> Result<(Self, Vec<String>), ConfigError> {
+        Self::read(args, env, places, choose_cpus)
+    }
+
+    fn read(
+        args: Vec<OsString>,
+        env: &dyn Fn(&str) -> Option<OsString>,
+        places: &[PathBuf],
+        choose_cpus: fn(&Flags, &Names) -> Result<Cpus, ConfigError>,
     ) -> Result<(Self, Vec<String>), ConfigError> {
         let named = layers::config_file(&args, env)?;
         let named = named.as_ref().map(|(path, called)| (path.as_path(), called.clone()));

@@ -76,7 +76,7 @@ pub(crate) struct Head {
     pub(crate) last_event_id: Option<Bytes>,
     /// `User-Agent`, the first where it was sent several times
     pub(crate) user_agent: Option<Bytes>,
-    /// `Host`
+    /// `Host`, or the authority of a target in absolute-form
     pub(crate) host: Option<Bytes>,
     /// `X-Forwarded-For`, joined by commas where it was sent several times
     pub(crate) forwarded_for: Option<Bytes>,
@@ -114,7 +114,7 @@ impl Head {
         fields.check_host(version)?;
         let body = fields.body_length(version, limits)?;
         let expect_continue = fields.expect_continue(version)? && body != BodyLength::None;
-        let (path, query) = split_target(request.path.unwrap_or_default(), method, bytes)?;
+        let (authority, path, query) = split_target(request.path.unwrap_or_default(), method, bytes)?;
         let share = |value: Option<&[u8]>| value.map(|value| bytes.slice_ref(value));
         Ok(Self {
             method,
@@ -131,7 +131,8 @@ impl Head {
             cookie: share(fields.cookie),
             last_event_id: share(fields.last_event_id),
             user_agent: share(fields.user_agent),
-            host: share(fields.host),
+            // RFC 9112, section 3.2.2: what an absolute-form names stands above `Host`.
+            host: authority.or_else(|| share(fields.host)),
             forwarded_for: match &fields.forwarded_for[..] {
                 [] => None,
                 [one] => share(Some(one)),
@@ -178,8 +179,12 @@ pub(super) fn malformed(reason: impl Into<Cow<'static, str>>) -> Refusal {
     Refusal::closing(Status::BadRequest, reason)
 }
 
-/// Raw path and query of a target in origin-form, absolute-form or asterisk-form (RFC 9112 section 3.2).
-fn split_target(target: &str, method: Method, head: &Bytes) -> Result<(Bytes, Bytes), Refusal> {
+/// Authority, raw path and query of a target in origin-form, absolute-form or asterisk-form (RFC 9112 section 3.2).
+fn split_target(
+    target: &str,
+    method: Method,
+    head: &Bytes,
+) -> Result<(Option<Bytes>, Bytes, Bytes), Refusal> {
     if target.len() > TARGET_BYTES_MAX {
         let reason = format!("the request target is too long: send at most {TARGET_BYTES_MAX} bytes");
         return Err(Refusal::closing(Status::UriTooLong, reason));
@@ -189,25 +194,27 @@ fn split_target(target: &str, method: Method, head: &Bytes) -> Result<(Bytes, By
     }
     let share = |part: &str| head.slice_ref(part.as_bytes());
     if target == "*" && method == Method::Options {
-        return Ok((share(target), Bytes::new()));
+        return Ok((None, share(target), Bytes::new()));
     }
-    let local = if target.starts_with('/') { target } else { cut_authority(target)? };
+    let (authority, local) = match target.starts_with('/') {
+        true => (None, target),
+        false => cut_authority(target).map(|(authority, local)| (Some(share(authority)), local))?,
+    };
     let (path, query) = local.split_once('?').unwrap_or((local, ""));
     // An absolute-form's path may be empty, which means `/` (RFC 9110 section 4.2.3).
     let path = if path.is_empty() { Bytes::from_static(b"/") } else { share(path) };
-    Ok((path, share(query)))
+    Ok((authority, path, share(query)))
 }
 
-/// What follows the authority of an absolute-form target. Its authority outranks Host, and matters as little
-/// here.
-fn cut_authority(target: &str) -> Result<&str, Refusal> {
+/// The authority of an absolute-form target, and what follows it.
+fn cut_authority(target: &str) -> Result<(&str, &str), Refusal> {
     let refuse = || malformed("malformed request target: send a path which begins with '/'");
     let (scheme, rest) = target.split_once("://").ok_or_else(refuse)?;
     let (authority, local) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let known = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
     // Empty, or with a user's name, it is no authority of http (RFC 9110 sections 4.2.1 and 4.2.4).
     if known && !authority.is_empty() && is_authority(authority.as_bytes()) {
-        Ok(local)
+        Ok((authority, local))
     } else {
         Err(refuse())
     }

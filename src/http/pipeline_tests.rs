@@ -179,7 +179,11 @@ fn sent() -> impl Strategy<Value = Sent> {
                 cookie: cookie.0,
                 last_event_id: last_event_id.0,
                 user_agent: agent.0,
-                host: Some(Bytes::from_static(b"h:1")),
+                host: Some(Bytes::from_static(if authority.is_empty() {
+                    b"h:1"
+                } else {
+                    b"host.example:80"
+                })),
                 forwarded_for: forwarded.0,
             },
             body,

@@ -73,13 +73,15 @@ impl Call<'_> {
 
 /// An address or `localhost`, with or without a port: nobody can point these elsewhere.
 pub(super) fn is_fixed_name(host: &[u8]) -> bool {
-    let Ok(host) = str::from_utf8(host) else { return false };
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
+    let Ok(name) = str::from_utf8(without_port(host)) else { return false };
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
     bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
+}
+
+/// The host of a `Host`, whose port is digits or nothing.
+pub(super) fn without_port(host: &[u8]) -> &[u8] {
+    let end = host.iter().rposition(|byte| !byte.is_ascii_digit());
+    end.filter(|end| host[*end] == b':').map_or(host, |end| &host[..end])
 }
 
 fn status(query: &[u8]) -> Result<AdminAction, Refusal> {

@@ -1,6 +1,6 @@
 //! The control port: who may come in, and what only it serves.
 
-use super::admin::is_fixed_name;
+use super::admin::{is_fixed_name, without_port};
 use super::command::Task;
 use super::session::sessions_off;
 use super::{Action, Call, Command, READ, WRITE, unauthorized};
@@ -83,9 +83,7 @@ fn is_for_all(head: &Head) -> bool {
 
 /// Whether the `Host` is one that nobody can point elsewhere, or was named.
 fn is_known(host: &[u8], hosts: &[String]) -> bool {
-    let name = host.rsplit(|byte| *byte == b':').next().filter(|port| port.iter().all(u8::is_ascii_digit));
-    let name = name.and_then(|port| host.strip_suffix(port)?.strip_suffix(b":")).unwrap_or(host);
-    is_fixed_name(host) || hosts.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(name))
+    is_fixed_name(host) || hosts.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(without_port(host)))
 }
 
 /// Whether the page that asks came from here.
@@ -162,6 +160,7 @@ mod tests {
         let paths = [
             "/stats",
             "/metrics",
+            "/debug/vars",
             "/admin/status.json",
             "/admin/events",
             "/sessions/?channel=c",
@@ -195,6 +194,7 @@ mod tests {
             (Method::Post, "/publish/abcdefgh"),
             (Method::Get, "/stats"),
             (Method::Get, "/metrics"),
+            (Method::Get, "/debug/vars"),
             (Method::Get, "/admin/"),
             (Method::Get, "/admin/events"),
         ] {
@@ -204,7 +204,7 @@ mod tests {
                 "{path}"
             );
         }
-        for word in ["token", "emit", "publish", "stats", "admin"] {
+        for word in ["token", "emit", "publish", "stats", "debug", "admin"] {
             assert!(!unknown.reason.contains(word), "{unknown}");
         }
     }

@@ -70,8 +70,11 @@ impl<'b> Fields<'b> {
                 }
                 Ok(fields)
             }
-            Form::Json => serde_json::from_slice(body)
-                .map_err(|error| bad_request(format!("bad JSON: {error}; send an object with the fields"))),
+            Form::Json => serde_json::from_slice(body).map_err(|error| {
+                // Its own text shows what was sent, which may be a secret, and long.
+                let place = format!("line {} column {}", error.line(), error.column());
+                bad_request(format!("bad JSON at {place}: send an object with the fields"))
+            }),
         }
     }
 
@@ -180,8 +183,7 @@ mod tests {
 
     #[test]
     fn a_form_and_json_say_the_same() {
-        let form =
-            Fields::read(Form::UrlEncoded, b"userId=a%2Fb+c&exp=60&other=%zz1".split_at(22).0).unwrap();
+        let form = Fields::read(Form::UrlEncoded, b"userId=a%2Fb+c&exp=60&other=1").unwrap();
         let json = Fields::read(Form::Json, br#"{"userId":"a/b c","exp":60,"other":[1]}"#).unwrap();
         for fields in [form, json] {
             assert_eq!(fields.text("userId").unwrap().as_deref(), Some("a/b c"));

@@ -40,6 +40,8 @@ pub(crate) enum Action {
     Sessions(Topic),
     Stats,
     Metrics,
+    /// What Go programs call `/debug/vars`.
+    Vars,
     Health,
     Admin(AdminAction),
     /// OPTIONS: the methods that may be used here.
@@ -113,6 +115,9 @@ impl Call<'_> {
             (b"metrics", []) if self.is_inside() => {
                 self.allow(&READ, || self.verify_insider().map(|_| Action::Metrics))
             }
+            (b"debug", [b"vars"]) if self.is_inside() => {
+                self.allow(&READ, || self.verify_insider().map(|_| Action::Vars))
+            }
             (b"healthz", []) => self.allow(&READ, || Ok(Action::Health)),
             (b"admin", path) if self.is_inside() => self.admin(path),
             (b"events", [] | [b""]) => self.events(),
@@ -141,7 +146,13 @@ impl Call<'_> {
             paths.push("GET /events/");
         }
         if self.is_inside() {
-            paths.extend(["POST /publish/{topic}", "GET /stats", "GET /metrics", "GET /admin/"]);
+            paths.extend([
+                "POST /publish/{topic}",
+                "GET /stats",
+                "GET /metrics",
+                "GET /debug/vars",
+                "GET /admin/",
+            ]);
         }
         if self.door == Door::Control {
             paths.extend(control::PATHS);

@@ -18,6 +18,7 @@ use crate::arena::Key;
 use crate::bridge::ToBridge;
 use crate::budget::Charge;
 use crate::clock::unix_s;
+use crate::debug;
 use crate::http::{BodyLength, Head, HttpLimits, Method, Refusal, RequestReader, Status};
 use crate::metrics;
 use crate::routes::{self, Action, AdminAction, Door, Queue, Subscribe, queue_refused};
@@ -87,6 +88,8 @@ struct Connection<'c> {
     is_fresh: bool,
     /// What is ready is sent before anything more is parsed.
     must_flush: bool,
+    /// Others have their turn before anything more is parsed.
+    must_yield: bool,
 }
 
 /// What the connection is in the middle of.
@@ -173,6 +176,7 @@ impl<'c> Connection<'c> {
             last_request_seen: false,
             is_fresh: true,
             must_flush: false,
+            must_yield: false,
         }
     }
 
@@ -180,7 +184,12 @@ impl<'c> Connection<'c> {
         loop {
             // While a read is under way it holds the buffer.
             self.must_flush = false;
-            while !self.input.is_reading() && !self.must_flush && self.step() {}
+            while !self.input.is_reading() && !self.must_flush && !self.must_yield && self.step() {}
+            if std::mem::take(&mut self.must_yield) {
+                // Or 400 pipelined requests with wrong tokens would hold the shard up for a second.
+                let _ = tokio_uring::no_op().await;
+                continue;
+            }
             match self.flush().await {
                 Flushed::Nothing => {}
                 // The room this made may be all that a request in the buffer waits for.
@@ -268,6 +277,7 @@ impl<'c> Connection<'c> {
         let sharing = if is_queue { Sharing::Queue } else { request.sharing };
         let request = Request { sharing, ..request };
         let action = routes::route(&head, self.door, access, unix_s());
+        self.must_yield = access.keyring.load().has_public_keys;
         self.enter(request, &head, action)
     }
 
@@ -275,6 +285,10 @@ impl<'c> Connection<'c> {
     fn enter(&mut self, request: Request, head: &Head, action: Result<Action, Refusal>) -> bool {
         self.since = Instant::now();
         let has_body = head.body != BodyLength::None;
+        // Scrapers are no browsers: no page needs it, and any page could ask for it from within a network.
+        let is_private =
+            matches!(action, Ok(Action::Metrics | Action::Vars | Action::Admin(AdminAction::Page)));
+        let sharing = if is_private { Sharing::None } else { request.sharing };
         let answer = match action {
             Ok(Action::Publish(publish)) => {
                 return self.expect_body(request, head, Purpose::Publish(publish));
@@ -316,17 +330,16 @@ impl<'c> Connection<'c> {
                 self.must_flush = !has_body;
                 Answer::Metrics(metrics::text(&self.shard.shared))
             }
+            Ok(Action::Vars) => {
+                self.must_flush = !has_body;
+                Answer::Json(debug::vars(&self.shard.shared).to_string().into_bytes())
+            }
             Ok(Action::Health) if self.shard.is_draining() => {
                 Answer::Refused(Refusal::new(Status::ServiceUnavailable, "draining"))
             }
             Ok(Action::Health) => Answer::Text("ok\n".into()),
             Ok(Action::Methods(methods)) => Answer::Methods(methods),
             Err(refusal) => Answer::Refused(refusal),
-        };
-        // Scrapers are no browsers: no page needs it, and any page could ask for it from within a network.
-        let sharing = match answer {
-            Answer::Metrics(_) | Answer::Page(_) => Sharing::None,
-            _ => request.sharing,
         };
         let request = Request { sharing, ..request };
         if !has_body {

@@ -4,6 +4,7 @@
 //! Like [`Home`](crate::shard::home::Home) it decides and says what to post; connections ask it what to send.
 
 mod channels;
+mod ending;
 mod limits;
 
 use std::collections::VecDeque;
@@ -17,6 +18,7 @@ use crate::arena::{Arena, Key};
 use crate::event_id::{Epoch, Sequence};
 use crate::memory::Memory;
 use crate::shard::fanout::channels::{Channel, Channels, Follower};
+use crate::shard::log::Chunk;
 use crate::shard::message::{Message, Post, ShardId, ToFanout, ToHome};
 use crate::shard::positions;
 use crate::shard::selection::Selection;
@@ -41,10 +43,6 @@ const SPARE_LISTS_MAX: usize = 64;
 
 /// What a stream says before it ends because its token did; EventSource dispatches an event only with data.
 const EXPIRED: &str = "event:expired\ndata:token expired\n\n";
-/// What it says before it is ended by request.
-const DISCONNECTED: &str = "event:disconnected\ndata:disconnected\n\n";
-/// Subscribers looked at in 0.5 us.
-const DISCONNECT_LOOKS_OF_WORK: usize = 32;
 
 /// What a subscriber asks for.
 #[derive(Debug)]
@@ -279,23 +277,31 @@ impl Fanout {
                 let mut streams = 0;
                 // The same for all that need it.
                 let mut with_our_ids = None;
+                let mut in_chunk = None;
                 let leaves_ids = self.has(Fault::OwnIdLeftLast);
                 // A home hears late that the last subscriber left: until then its events come to nobody.
                 for topic in &topics {
                     self.channels.taking(topic, home, |key, channel| {
-                        let frames = match self.limits.epoch {
+                        let chunk: Chunk = match self.limits.epoch {
                             Some(epoch) if channel.selection.is_part() && !leaves_ids => with_our_ids
                                 .get_or_insert_with(|| {
                                     let text =
                                         positions::with_our_ids(&frames, epoch, last + 1 - u64::from(count));
                                     self.memory.share(text)
                                 })
+                                .clone()
+                                .into(),
+                            // Each user of a session's channel has a log of its own.
+                            _ if channel.selection.is_of_user() => in_chunk
+                                .get_or_insert_with(|| {
+                                    Chunk::of([frames.clone()], frames.len(), &self.memory)
+                                })
                                 .clone(),
-                            _ => frames.clone(),
+                            _ => frames.clone().into(),
                         };
                         work += 1 + frames.len() / 4096;
                         streams += channel.subscribers;
-                        channel.log.gain(frames, count, last, at_us);
+                        channel.log.gain(chunk, count, last, at_us);
                         if !std::mem::replace(&mut channel.gained, true) {
                             self.gained.push(key);
                         }
@@ -334,30 +340,12 @@ impl Fanout {
                 }
             }
             ToFanout::Disconnect { topic, upto, tally } => {
-                let (streams, looks) = self.disconnect(&topic, upto);
-                work += looks / DISCONNECT_LOOKS_OF_WORK;
-                out.extend(tally.add(streams));
+                let ended = self.disconnect(&topic, upto);
+                work += ended.work;
+                out.extend(tally.add(ended.streams));
             }
         }
         work
-    }
-
-    /// Ends all streams that take this topic after the event `upto`; returns how many, and how many it looked at.
-    fn disconnect(&mut self, topic: &Topic, upto: Sequence) -> (u32, usize) {
-        let mut streams = 0;
-        for (_, subscriber) in self.subscribers.iter_mut() {
-            let takes = |channel: &Channel| channel.selection.topics().contains(topic);
-            // Whoever asks twice is told of each once.
-            if !matches!(subscriber.stage, Stage::Closed)
-                && !subscriber.is_ending()
-                && self.channels.get(subscriber.channel).is_some_and(takes)
-            {
-                subscriber.end_after(upto, DISCONNECTED);
-                subscriber.wake();
-                streams += 1;
-            }
-        }
-        (streams, self.subscribers.index_end() as usize)
     }
 
     /// Ends the turn: what each channel gained becomes one block.
@@ -467,15 +455,6 @@ impl Fanout {
                 subscriber.heartbeat_due = true;
                 subscriber.wake();
             }
-        }
-    }
-
-    /// Tells every subscriber to come back later, after what it has coming.
-    pub(crate) fn close_streams(&mut self) {
-        let Self { subscribers, random, limits, .. } = self;
-        for (_, subscriber) in subscribers.iter_mut() {
-            subscriber.end(&retry_field(limits.retry_ms(random)), true);
-            subscriber.wake();
         }
     }
 

@@ -6,6 +6,7 @@
 //! With namespaces its topics form a tree, with everything at the root. An event is kept once, by its own topic, and
 //! the order of ages is the order of the whole home: a subscriber to a parent replays from that.
 
+mod frames;
 mod replay;
 
 use std::cmp::Reverse;
@@ -18,13 +19,14 @@ use smallvec::SmallVec;
 
 use crate::budget::Charge;
 use crate::event::Events;
-use crate::event_id::{Epoch, EventId, Sequence};
+use crate::event_id::{Epoch, Sequence};
 use crate::memory::Memory;
 use crate::shard::history::History;
 use crate::shard::message::{Message, Post, PublishError, Published, ReplyTo, ShardId, ToFanout, ToHome};
 use crate::shard::tally::Tally;
 use crate::topic::{Topic, TopicMap};
 
+use frames::Frames;
 pub(crate) use replay::PAGE_FRAMES_MAX;
 
 /// How many topics are looked at to find an idle one before a new topic is refused: bounds one publish's
@@ -261,32 +263,6 @@ impl Home {
         topic.lineage().skip(1).find_map(|above| self.names.get(above).copied())
     }
 
-    /// Gives each event its place and writes all frames, one behind the other, into one allocation.
-    fn serialise(&mut self, events: &Events, with_ids: bool) -> Frames {
-        let last = self.sequence + events.len() as u64;
-        // `id:...\n` and the blank line: exact but where a batch crosses a power of ten, so that what the
-        // history accounts for is what the heap holds.
-        let tail_bytes = "id:".len() + self.epoch.text_bytes(last) + 2;
-        let mut text = Vec::with_capacity(events.text_bytes() + events.len() * tail_bytes);
-        let mut ends = SmallVec::new();
-        let mut last_id = EventId::Sequence(self.sequence);
-        for event in events.iter() {
-            self.sequence += 1;
-            text.extend_from_slice(event.lines);
-            last_id = match event.id {
-                Some(id) => EventId::Own(id.into()),
-                None => EventId::Sequence(self.sequence),
-            };
-            if with_ids && event.id.is_none() {
-                // Last of the event's lines: an empty `id:` of the publisher's before it is overruled.
-                self.epoch.write_line(self.sequence, &mut text);
-            }
-            text.push(b'\n');
-            ends.push(text.len());
-        }
-        Frames { frames: self.memory.share(text), ends, last_id }
-    }
-
     fn remember(
         &mut self,
         key: u32,
@@ -487,14 +463,6 @@ impl HomeTopic {
     fn is_needed(&self) -> bool {
         !self.members.is_empty() || self.children > 0
     }
-}
-
-/// Frames as they are written, before anyone shares them.
-struct Frames {
-    frames: Bytes,
-    /// Where each frame ends.
-    ends: SmallVec<[usize; 4]>,
-    last_id: EventId,
 }
 
 /// Sequences are never used twice, so a topic that holds nothing older than this event holds it, and a key

@@ -20,9 +20,12 @@ const SEND_BLOCKS_MAX: usize = 64;
 /// Most bytes in one send (but one block always goes): what a stalled client's last send may pin.
 const SEND_BYTES_MAX: usize = 256 << 10;
 
-/// What one publish brings a part's log is shared from here on, and copied below: a copy of 4 KiB costs about as much as
-/// the block of its own.
+/// What one publish brings a log that shares its blocks with others is shared from here on, and copied below where the
+/// turn brings more: a copy of 4 KiB costs about as much as the block of its own.
 pub(super) const SHARED_BYTES_MIN: usize = 4 << 10;
+
+/// What a block takes beside its bytes. Where thousands of logs share these, it is all that they take.
+const BLOCK_BYTES: usize = size_of::<Block>();
 
 /// The next block a subscriber has not been sent, counted from the log's first.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
@@ -39,6 +42,16 @@ pub(crate) struct Span {
     pub(crate) last: Sequence,
     /// When its oldest publish was parsed, in microseconds of the server's clock.
     pub(crate) at_us: u64,
+}
+
+/// Frames, with or without what makes one HTTP chunk of them around them. Cheap to clone: many logs may share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Chunk {
+    bytes: Bytes,
+    /// Length of the chunk's size line, which a connection without chunks is not sent.
+    head_bytes: u8,
+    /// Length of what ends the chunk. Both are 0 in the log of a part, which is never read in chunks.
+    end_bytes: u8,
 }
 
 /// Blocks `trimmed..tail` and the events of this turn.
@@ -63,13 +76,9 @@ pub(crate) struct Log {
 /// The frames that a topic gained in one turn, contiguous, as one HTTP chunk.
 #[derive(Debug)]
 struct Block {
-    chunk: Bytes,
+    chunk: Chunk,
     /// Bytes of the blocks before it.
     start: u64,
-    /// Length of the chunk's size line, which a connection without chunks is not sent.
-    head_bytes: u8,
-    /// Length of what ends the chunk. Both are 0 in the log of a part, which is never read in chunks.
-    end_bytes: u8,
     /// Cursors that point here.
     readers: u32,
     events: u32,
@@ -80,7 +89,7 @@ struct Block {
 /// What was gained since the last block was sealed.
 #[derive(Debug, Default)]
 struct Open {
-    frames: SmallVec<[Bytes; 4]>,
+    chunks: SmallVec<[Chunk; 4]>,
     bytes: usize,
     events: u32,
     last: Sequence,
@@ -104,18 +113,19 @@ impl Log {
     }
 
     /// Adds `events` frames to the turn's block.
-    pub(crate) fn gain(&mut self, frames: Bytes, events: u32, last: Sequence, at_us: u64) {
-        let is_shared = self.is_part && frames.len() >= SHARED_BYTES_MIN;
+    pub(crate) fn gain(&mut self, frames: impl Into<Chunk>, events: u32, last: Sequence, at_us: u64) {
+        let chunk = frames.into();
+        let is_shared = self.shares(&chunk) && chunk.frame_bytes() >= SHARED_BYTES_MIN;
         if is_shared {
             self.cut();
         }
-        if self.open.frames.is_empty() {
+        if self.open.chunks.is_empty() {
             self.open.at_us = at_us;
         }
-        self.open.bytes += frames.len();
+        self.open.bytes += chunk.frame_bytes();
         self.open.events += events;
         self.open.last = last;
-        self.open.frames.push(frames);
+        self.open.chunks.push(chunk);
         if is_shared {
             self.cut();
         }
@@ -129,7 +139,7 @@ impl Log {
 
     /// Makes a block of what was gained.
     fn cut(&mut self) {
-        if self.open.frames.is_empty() {
+        if self.open.chunks.is_empty() {
             return;
         }
         let open = std::mem::take(&mut self.open);
@@ -139,25 +149,24 @@ impl Log {
             self.trimmed += 1;
             return;
         }
-        let (chunk, head_bytes, end_bytes) = match &open.frames[..] {
-            // The same bytes in every log that gains them: 15,000 pages, each on a topic of its own and one of all, are
-            // 15,000 logs.
-            [frames] if self.is_part => (frames.clone(), 0, 0),
-            frames => {
-                let mut chunk = Vec::with_capacity(open.bytes + 16);
-                write_chunk_head(open.bytes, &mut chunk);
-                let head_bytes = chunk.len() as u8;
-                frames.iter().for_each(|frames| chunk.extend_from_slice(frames));
-                chunk.extend_from_slice(CHUNK_END);
-                (self.memory.share(chunk), head_bytes, CHUNK_END.len() as u8)
-            }
+        let chunk = match &open.chunks[..] {
+            // The same bytes in every log that gains them: 15,000 pages, each on a topic of its own and one of all, or
+            // 15,000 users of one channel, are 15,000 logs.
+            [chunk] if self.shares(chunk) => chunk.clone(),
+            chunks => Chunk::of(chunks.iter().map(Chunk::frames), open.bytes, &self.memory),
         };
         let start = self.written;
-        self.bytes += chunk.len();
-        self.written += chunk.len() as u64;
+        self.bytes += chunk.bytes.len();
+        self.written += chunk.bytes.len() as u64;
         let Open { events, last, at_us, .. } = open;
-        self.blocks.push_back(Block { chunk, start, head_bytes, end_bytes, readers, events, last, at_us });
+        self.memory.hold(BLOCK_BYTES);
+        self.blocks.push_back(Block { chunk, start, readers, events, last, at_us });
         self.has_readers |= readers > 0;
+    }
+
+    /// Whether a block may be this very chunk, without a copy.
+    fn shares(&self, chunk: &Chunk) -> bool {
+        self.is_part || chunk.end_bytes > 0
     }
 
     /// A newcomer's cursor: it gets what comes after what is sealed. The turn's block must be sealed first.
@@ -192,7 +201,7 @@ impl Log {
         let mut span = Span { to: cursor, at_us: first.at_us, ..Span::default() };
         let mut bytes = 0;
         for block in self.blocks.range(start..).take(SEND_BLOCKS_MAX) {
-            bytes += block.chunk.len();
+            bytes += block.chunk.bytes.len();
             if bytes > SEND_BYTES_MAX && !span.buffers.is_empty() {
                 break;
             }
@@ -267,19 +276,52 @@ impl Log {
     /// Drops the first block; returns how many cursors pointed at it.
     fn drop_first(&mut self) -> u32 {
         let Some(block) = self.blocks.pop_front() else { return 0 };
+        self.memory.release(BLOCK_BYTES);
         self.trimmed += 1;
-        self.bytes -= block.chunk.len();
+        self.bytes -= block.chunk.bytes.len();
         block.readers
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.memory.release(self.blocks.len() * BLOCK_BYTES);
+    }
+}
+
+impl Chunk {
+    /// One HTTP chunk of these frames, which have `bytes` together, in one allocation that `memory` counts.
+    pub(crate) fn of(frames: impl IntoIterator<Item = Bytes>, bytes: usize, memory: &Arc<Memory>) -> Self {
+        let mut chunk = Vec::with_capacity(bytes + 16);
+        write_chunk_head(bytes, &mut chunk);
+        let head_bytes = chunk.len() as u8;
+        frames.into_iter().for_each(|frames| chunk.extend_from_slice(&frames));
+        chunk.extend_from_slice(CHUNK_END);
+        Chunk { bytes: memory.share(chunk), head_bytes, end_bytes: CHUNK_END.len() as u8 }
+    }
+
+    /// Without what is around them.
+    fn frames(&self) -> Bytes {
+        self.bytes.slice(usize::from(self.head_bytes)..self.bytes.len() - usize::from(self.end_bytes))
+    }
+
+    fn frame_bytes(&self) -> usize {
+        self.bytes.len() - usize::from(self.head_bytes) - usize::from(self.end_bytes)
+    }
+}
+
+/// Frames with nothing around them.
+impl From<Bytes> for Chunk {
+    fn from(bytes: Bytes) -> Self {
+        Chunk { bytes, head_bytes: 0, end_bytes: 0 }
     }
 }
 
 impl Block {
     fn body(&self, framing: Framing) -> Bytes {
         match framing {
-            Framing::Chunked => self.chunk.clone(),
-            Framing::Plain => {
-                self.chunk.slice(usize::from(self.head_bytes)..self.chunk.len() - usize::from(self.end_bytes))
-            }
+            Framing::Chunked => self.chunk.bytes.clone(),
+            Framing::Plain => self.chunk.frames(),
         }
     }
 }
@@ -315,6 +357,33 @@ mod tests {
         let span = log.read(cursor, Framing::Chunked).unwrap();
         assert_eq!((text(&span).as_str(), span.buffers.len(), span.events), ("7\r\none two\r\n", 1, 2));
         assert_eq!(text(&log.read(cursor, Framing::Plain).unwrap()), "one two");
+    }
+
+    #[test]
+    fn a_chunk_that_many_logs_gain_is_held_once() {
+        let memory = Memory::new(usize::MAX);
+        let frames = Bytes::from(vec![b'x'; SHARED_BYTES_MIN]);
+        let chunk = Chunk::of([frames.clone()], frames.len(), &memory);
+        let held = memory.bytes() + 10 * BLOCK_BYTES;
+        let mut logs: Vec<_> = (0..10).map(|_| Log::new(Arc::clone(&memory), false)).collect();
+        for log in &mut logs {
+            let cursor = log.attach();
+            log.gain(chunk.clone(), 1, 1, 0);
+            log.seal();
+            assert_eq!(log.read(cursor, Framing::Plain).unwrap().buffers.concat(), frames);
+            assert_eq!(log.read(cursor, Framing::Chunked).unwrap().buffers.concat(), chunk.bytes);
+        }
+        assert_eq!(memory.bytes(), held);
+        drop((logs, chunk));
+        assert_eq!(memory.bytes(), 0);
+        // Small ones of one turn are still one block.
+        let small = Chunk::of([Bytes::from_static(b"ab")], 2, &memory);
+        let (mut log, cursor) = (new_log(), Cursor::default());
+        log.attach();
+        log.gain(small.clone(), 1, 1, 0);
+        log.gain(small, 1, 2, 0);
+        log.seal();
+        assert_eq!(text(&log.read(cursor, Framing::Chunked).unwrap()), "4\r\nabab\r\n");
     }
 
     #[test]

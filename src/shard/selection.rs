@@ -72,6 +72,11 @@ impl Selection {
         &self.topics
     }
 
+    /// Whether it is a user's on a channel: what is emitted to all goes to one such selection for each user.
+    pub(crate) fn is_of_user(&self) -> bool {
+        self.kind == Kind::Whole && self.topics.len() > 1
+    }
+
     /// Whether it is a part of a stream of several, whose events need ids that name the place at each home.
     pub(crate) fn is_part(&self) -> bool {
         self.kind == Kind::Part

@@ -9,6 +9,7 @@
 //! `ESPER_SIM_SEED=<n>` replays one seed; `ESPER_SIM_SEEDS=<n>` runs more of them.
 
 mod client;
+mod topics;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::shard::subscriber::{Next, Opening};
 use crate::shard::wire::Framing;
 use crate::topic::Topic;
 use client::{Client, Flag, HEAD, Model, REFUSAL, Stream};
+use topics::Topics;
 
 /// A bug put in on purpose, to see that it is found.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -40,9 +42,6 @@ enum Canary {
     /// A client sees its 200 before home has answered the Join.
     EarlyHead,
 }
-
-/// The paths that clients and publishers choose from.
-const PATHS: [&str; 8] = ["a", "a/b", "a/b/c", "a/d", "ab", "e/f", "e", "g/h/i"];
 
 struct World {
     random: fastrand::Rng,
@@ -94,26 +93,7 @@ impl World {
             retry_max_ms: 9,
         };
         let memory = Memory::new(usize::MAX);
-        // One hash for each name, whatever it is a part of.
-        let hash_of = |name: &str| {
-            let name =
-                name.bytes().fold(seed, |all, byte| (all ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-            fastrand::Rng::with_seed(name).u64(..)
-        };
-        let count = random.usize(1..=6);
-        let topics: Vec<_> = match kind {
-            Topics::Ids => {
-                (0..count).map(|n| Topic::hashed(&format!("topicnumber{n}"), random.u64(..))).collect()
-            }
-            Topics::Paths => {
-                PATHS.iter().chain([&""]).map(|path| Topic::hashed_path(path, &hash_of)).collect()
-            }
-            Topics::Sessions => ["a", "b"]
-                .iter()
-                .flat_map(|channel| [None, Some("x"), Some("y")].map(|user| (channel, user)))
-                .map(|(channel, user)| Topic::hashed_session(channel, user, &hash_of))
-                .collect(),
-        };
+        let topics = kind.list(seed, &mut random);
         let fanout = |shard: usize| {
             let mut fanout = Fanout::new(shard as ShardId, fanout_limits, Arc::clone(&memory), seed);
             if let Canary::Fanout(fault) = canary {
@@ -134,7 +114,7 @@ impl World {
                 epoch: (home_limits.history_events_max > 0).then_some(epoch),
             },
             clients: (0..random.usize(1..=12))
-                .map(|_| Client::new(choose(&topics, kind, &mut random), shards))
+                .map(|_| Client::new(kind.choose(&topics, &mut random), shards))
                 .collect(),
             topics,
             random,
@@ -452,35 +432,6 @@ fn ask(fanout: &mut Fanout, stream: &mut Stream, now_ms: u64, out: &mut Vec<Post
         Next::Wait => false,
         Next::Close => true,
     }
-}
-
-/// What the topics of a world are.
-#[derive(Clone, Copy, Debug)]
-enum Topics {
-    Ids,
-    Paths,
-    /// A channel's own, then those of its users, for each of two channels.
-    Sessions,
-}
-
-/// What a client takes: mostly one topic, sometimes several of which none covers another; or what a session takes.
-fn choose(topics: &[Topic], kind: Topics, random: &mut fastrand::Rng) -> Vec<Topic> {
-    let mut chosen: Vec<Topic> = Vec::new();
-    if matches!(kind, Topics::Sessions) {
-        let channel = random.choice([0, 3]).unwrap();
-        chosen.push(topics[channel].clone());
-        chosen.extend(
-            random.choice([None, Some(1), Some(2)]).unwrap().map(|user| topics[channel + user].clone()),
-        );
-        return chosen;
-    }
-    for _ in 0..random.choice([1, 1, 2, 4]).unwrap() {
-        let topic = random.choice(topics).unwrap();
-        if !chosen.iter().any(|known| known.covers(topic) || topic.covers(known)) {
-            chosen.push(topic.clone());
-        }
-    }
-    chosen
 }
 
 fn ticket(shard: usize) -> Ticket {

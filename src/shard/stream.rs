@@ -34,6 +34,10 @@ const RECEIVED_BYTES_MAX: usize = 1024;
 /// What a queue's stream begins with, so that a proxy and a page see at once that it is there.
 const GREETING: &str = ": SSE stream\n\n";
 
+/// Streams that may end before others have their turn: all of a channel may be disconnected at once, and each takes
+/// some 40 us.
+const ENDS_PER_TURN: usize = 32;
+
 /// Turns a connection into a stream. Gives the socket back when the stream was refused.
 pub(super) async fn begin(
     shard: &Rc<Shard>,
@@ -94,11 +98,18 @@ pub(crate) async fn run_all(shard: &Shard) {
     let mut streams = FuturesUnordered::new();
     loop {
         let mut newcomer = pin!(shard.newcomer.notified());
-        poll_fn(|cx| {
-            while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {}
-            newcomer.as_mut().poll(cx)
+        let may_be_more = poll_fn(|cx| {
+            for _ in 0..ENDS_PER_TURN {
+                let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) else {
+                    return newcomer.as_mut().poll(cx).map(|()| false);
+                };
+            }
+            Poll::Ready(true)
         })
         .await;
+        if may_be_more {
+            let _ = tokio_uring::no_op().await;
+        }
         streams.extend(shard.newcomers.borrow_mut().drain(..).map(|newcomer| run(shard, newcomer)));
     }
 }

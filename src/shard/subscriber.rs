@@ -303,9 +303,11 @@ impl Subscriber {
         }
     }
 
-    /// Whether its farewell is due or under way.
+    /// Whether its farewell is due, under way or sent, or it was cut.
     pub(crate) fn is_ending(&self) -> bool {
-        self.ending.is_some() || matches!(self.flight, Flight::Farewell)
+        self.ending.is_some()
+            || matches!(self.flight, Flight::Farewell)
+            || matches!(self.stage, Stage::Closed)
     }
 
     /// The log was trimmed past its cursor, which must not be used any more.

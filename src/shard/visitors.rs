@@ -9,6 +9,7 @@ use crossbeam_channel::Sender;
 use smallvec::SmallVec;
 
 use crate::arena::Key;
+use crate::session::Session;
 use crate::shard::fanout::Fanout;
 use crate::shard::message::ShardId;
 use crate::topic::Topic;
@@ -61,7 +62,7 @@ pub(crate) struct Survey {
 #[derive(Clone, Debug)]
 pub(crate) enum Wanted {
     All,
-    /// Those with a topic whose name contains this.
+    /// Those with a topic whose name contains this, or a session whose channel and user do.
     Named(Arc<str>),
     /// Those that take this topic.
     Of(Topic),
@@ -151,12 +152,17 @@ impl Walk {
 
     /// Goes on by one turn's share; true when it has answered.
     pub(crate) fn step(&mut self, shard: ShardId, visitors: &Visitors, fanout: &Fanout) -> bool {
-        if let Some(listing) = &mut self.listing {
-            let listed = listing.take(LOOKS_PER_TURN);
-            // One that left meanwhile may have a successor, which is as good.
-            let entries = listed.filter_map(|(_, Reverse(index))| visitors.entries.get(index)?.as_ref());
-            self.streams.extend(entries.map(|entry| entry.status(shard, fanout)));
+        if let Some(mut listing) = self.listing.take() {
+            for (_, Reverse(index)) in listing.by_ref().take(LOOKS_PER_TURN) {
+                let entry = visitors.entries.get(index).and_then(Option::as_ref);
+                // One that left meanwhile may have a successor, on another topic most likely.
+                match entry.filter(|entry| self.is_wanted(entry, fanout)) {
+                    Some(entry) => self.streams.push(entry.status(shard, fanout)),
+                    None => self.total -= 1,
+                }
+            }
             if listing.len() > 0 {
+                self.listing = Some(listing);
                 return false;
             }
             // Who asked may have given up.
@@ -192,9 +198,17 @@ impl Walk {
         let mut topics = entry.subscribers.iter().flat_map(|key| fanout.topics(*key));
         match &self.survey.wanted {
             Wanted::All => true,
-            Wanted::Named(part) => topics.any(|topic| topic.name().contains(&**part)),
+            Wanted::Named(part) => topics.any(|topic| is_named(topic, part)),
             Wanted::Of(wanted) => topics.any(|topic| topic == wanted),
         }
+    }
+}
+
+/// A session's names are compared in any case: the page lower-cases what is typed where topics are ids.
+fn is_named(topic: &Topic, part: &str) -> bool {
+    match Session::of_topics(std::slice::from_ref(topic)) {
+        Some(session) => session.shown().to_lowercase().contains(&part.to_lowercase()),
+        None => topic.name().contains(part),
     }
 }
 
@@ -223,8 +237,16 @@ impl Entry {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use crossbeam_channel::bounded;
+
     use super::*;
     use crate::arena::Arena;
+    use crate::memory::Memory;
+    use crate::shard::fanout::{FanoutLimits, Subscription};
+    use crate::shard::selection::Selection;
+    use crate::shard::subscriber::Opening;
+    use crate::shard::wire::Framing;
+    use crate::topic::TopicHasher;
 
     fn visitor(agent: &str) -> Visitor {
         Visitor::new(Ipv4Addr::LOCALHOST.into(), agent.as_bytes(), 7)
@@ -253,5 +275,49 @@ mod tests {
     #[test]
     fn of_a_user_agent_so_much_is_kept() {
         assert_eq!(visitor(&"x".repeat(5000)).user_agent.len(), AGENT_BYTES_MAX);
+    }
+
+    #[test]
+    fn one_that_takes_the_place_of_another_is_listed_only_where_it_belongs() {
+        let limits = FanoutLimits {
+            lag_bytes_max: 1000,
+            epoch: None,
+            skip_slow: false,
+            heartbeat_ms: 0,
+            send_timeout_ms: 1000,
+            retry_min_ms: 1,
+            retry_max_ms: 1,
+        };
+        let mut fanout = Fanout::new(0, limits, Memory::new(100_000), 0);
+        let mut visitors = Visitors::default();
+        let hasher = TopicHasher::new();
+        let chat = Topic::of_session("chat", None, &hasher);
+        let open = |topic: &Topic, fanout: &mut Fanout, visitors: &mut Visitors| {
+            let subscription = Subscription {
+                selection: Selection::whole(std::slice::from_ref(topic), 1).unwrap(),
+                framing: Framing::Plain,
+                last_event_id: None,
+                expires_s: u64::MAX,
+                opening: Opening::default(),
+            };
+            let key = fanout.subscribe(subscription, 0, &mut Vec::new());
+            visitors.enter([key].into(), visitor("a browser"));
+            key
+        };
+        let stays = open(&chat, &mut fanout, &mut visitors);
+        let leaves = open(&chat, &mut fanout, &mut visitors);
+        let (found, answers) = bounded(1);
+        let mut walk = Walk::new(Survey { wanted: Wanted::Of(chat.clone()), streams_max: 10, found });
+        assert!(!walk.step(0, &visitors, &fanout));
+
+        visitors.leave(&[leaves]);
+        fanout.leave(leaves, &mut Vec::new());
+        let other = Topic::of_session("another", None, &hasher);
+        assert_eq!(open(&other, &mut fanout, &mut visitors).index, leaves.index, "its place is taken");
+
+        assert!(walk.step(0, &visitors, &fanout));
+        let Found { streams, total } = answers.recv().unwrap();
+        let topics: Vec<_> = streams.iter().flat_map(|stream| &stream.topics).collect();
+        assert_eq!((topics, total), (fanout.topics(stays).iter().collect(), 1));
     }
 }

@@ -9,7 +9,7 @@ use crate::harness::{Server, TempDir, esper, eventually, signal};
 use crate::starting::run;
 
 /// The configuration file of eventsourced, as its documentation has it.
-const SEED: &str = "\
+pub(crate) const SEED: &str = "\
 server:
   address: 0.0.0.0:2069
 broker:
@@ -33,10 +33,10 @@ header:
 ";
 
 /// The binary in a directory of its own, with a configuration beside it.
-struct Installed(TempDir);
+pub(crate) struct Installed(TempDir);
 
 impl Installed {
-    fn new(config: &str) -> Self {
+    pub(crate) fn new(config: &str) -> Self {
         let dir = TempDir::new();
         // By another process: what another test starts meanwhile would inherit the open file, which the
         // kernel then does not run.
@@ -68,7 +68,7 @@ impl Installed {
         command
     }
 
-    fn start(&self, flags: &[&str], variables: &[(&str, &str)]) -> Server {
+    pub(crate) fn start(&self, flags: &[&str], variables: &[(&str, &str)]) -> Server {
         let mut command = self.command(flags, variables);
         command.args(["--port", "0"]);
         Server::spawn(command)

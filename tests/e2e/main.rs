@@ -15,6 +15,7 @@ mod config_file;
 mod metrics;
 mod namespaces;
 mod proxies;
+mod queues;
 mod readme;
 mod refusals;
 mod requests;

@@ -1,12 +1,14 @@
 //! How the server starts, and what it says when it cannot.
 
+use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{PATIENCE, Publisher, Server, Stream, connect, esper, eventually, exchange};
+use crate::harness::{PATIENCE, Publisher, Server, Stream, TempDir, connect, esper, eventually, exchange};
 
 /// What a run that ends by itself said.
 #[derive(Debug, Eq, PartialEq)]
@@ -239,6 +241,19 @@ fn an_address_of_another_machine_is_one_clear_line_with_the_mend() {
         only_error(&ended.stderr),
         "cannot listen on 192.0.2.1:0: Cannot assign requested address (os error 99); \
          give an address of this machine with --bind"
+    );
+
+    let dir = TempDir::new();
+    let path = dir.0.join("token");
+    std::fs::write(&path, "0123456789abcdef0123456789abcdef").unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    let token = ["--control-token-file", path.to_str().unwrap()];
+    let ended = run(esper(&[&["--port", "0", "--bind-control", "192.0.2.1:1"], &token[..]].concat(), &[]));
+    assert_eq!(ended.code, Some(1));
+    assert_eq!(
+        only_error(&ended.stderr),
+        "cannot listen on 192.0.2.1:1 for control: Cannot assign requested address (os error 99); \
+         give an address of this machine with --bind-control"
     );
 }
 

@@ -116,6 +116,11 @@ impl Channels {
             .find_map(|key| self.slots[*key as usize].follower.as_ref().map(|follower| follower.key))
     }
 
+    /// The channels that take this topic, of whatever home.
+    pub(super) fn of(&self, topic: &Topic) -> &[u32] {
+        self.by_topic.get(topic).map_or(&[], |channels| channels)
+    }
+
     pub(super) fn get(&self, key: u32) -> Option<&Channel> {
         self.slots.get(key as usize)
     }

@@ -4,6 +4,7 @@ use std::task::Wake;
 
 use bytes::Bytes;
 
+use super::ending::Ended;
 use super::*;
 use crate::shard::selection::Selection;
 use crate::topic::TopicHasher;
@@ -400,4 +401,22 @@ fn what_ends_a_stream_waits_for_the_rest_of_what_was_begun() {
     assert_eq!(tester.send(key), EXPIRED);
     tester.sent(key);
     assert_eq!(tester.send(key), "CLOSE");
+}
+
+#[test]
+fn a_disconnect_ends_the_streams_of_its_topic_alone_and_counts_each_once() {
+    let mut tester = Tester::new(LIMITS);
+    let (first, second, other) =
+        (tester.idle(1, u64::MAX), tester.idle(1, u64::MAX), tester.idle(2, u64::MAX));
+    assert_eq!(tester.fanout.disconnect(&tester.topic(1), 7).streams, 2);
+    assert_eq!(tester.fanout.disconnect(&tester.topic(1), 7).streams, 0, "they are ending already");
+    assert_eq!(tester.fanout.disconnect(&tester.topic(3), 7), Ended::default());
+    for key in [first, second] {
+        assert_eq!(tester.send(key), "event:disconnected\ndata:disconnected\n\n");
+        assert_eq!(tester.fanout.disconnect(&tester.topic(1), 7).streams, 0, "nor while that is sent");
+        tester.sent(key);
+        assert_eq!(tester.send(key), "CLOSE");
+        assert_eq!(tester.fanout.disconnect(&tester.topic(1), 7).streams, 0, "nor after");
+    }
+    assert_eq!(tester.send(other), "");
 }

@@ -3,6 +3,7 @@ use crate::arena::Arena;
 use crate::arena::Key;
 use crate::budget::Budget;
 use crate::event::EventLimits;
+use crate::event_id::EventId;
 use crate::shard::history::GapReason;
 use crate::shard::message::{Gap, Ticket};
 use crate::shard::selection::Selection;

@@ -8,7 +8,7 @@ use std::{fs, thread};
 
 use serde_json::json;
 
-use super::{SECRET, Sessions};
+use super::{SECRET, Sessions, encode};
 use crate::admin::{fill_in, prepare, press, until};
 use crate::browser::driver::Browser;
 use crate::browser::serve_page;
@@ -131,6 +131,25 @@ fn the_admin_page_works_on_the_control_port_and_is_not_on_the_public_one() {
     until(&browser, "state() == 'live' && is_shown('main') && !is_shown('door')");
     until(&browser, "rows().length == 1");
     subscribe_and_publish(&browser, &sessions);
+}
+
+#[test]
+fn the_admin_page_finds_a_session_by_its_channel_and_user_in_any_case() {
+    let sessions = Sessions::start(&[]);
+    let _streams = [sessions.stream("Alex", "Chat Room"), sessions.stream("b/*", "Chat Room")];
+    let browser = Browser::open(&format!("http://{}/admin/", sessions.control));
+    prepare(&browser);
+    until(&browser, "state() == 'live' && rows().length == 2");
+    for (text, found) in
+        [("Alex", 1), ("alex", 1), ("room/al", 1), ("Chat Room/b/*", 1), ("chat", 2), ("session", 0)]
+    {
+        fill_in(&browser, "filter", text);
+        assert_eq!(browser.run("return rows().length"), found, "{text}");
+        // What the page asks when its list is cut.
+        let path = format!("/admin/status.json?{}", encode(&[("topic", text)]));
+        let answer = sessions.control("GET", &path, &[], "");
+        assert!(answer.body.contains(&format!("\"connections_total\":{found},")), "{text}: {answer:?}");
+    }
 }
 
 #[test]

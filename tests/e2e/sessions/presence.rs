@@ -1,5 +1,7 @@
 //! Who is connected to a channel, and how their streams are ended.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -137,6 +139,37 @@ fn who_is_disconnected_gets_what_was_emitted_before_then_is_told_and_closed_and_
         let mut back = sessions.stream("alex", "chat");
         assert_eq!(sessions.emit("alex", "chat", "data: back")["streams"], 1);
         assert_eq!(back.event().data, "back");
+    }
+}
+
+/// Sent at once, the second must not overtake the first on its way to the streams.
+#[test]
+fn what_is_emitted_right_before_a_disconnect_still_arrives() {
+    for cpus in CPUS {
+        let sessions = Sessions::start(cpus);
+        let form = [("userId", "alex"), ("channel", "chat")];
+        let emit = encode(&[form[0], form[1], ("data", "last words")]);
+        let head = |path: &str, body: &str, connection: &str| {
+            format!(
+                "POST {path} HTTP/1.1\r\nHost: {}\r\n{FORM}\r\nContent-Length: {}\r\n{connection}\r\n{body}",
+                sessions.control,
+                body.len()
+            )
+        };
+        let both = head("/emit/", &emit, "") + &head("/disconnect/", &encode(&form), "Connection: close\r\n");
+        for round in 0..20 {
+            let mut streams = open(&sessions, "alex", "chat", 2);
+            let mut connection = TcpStream::connect(sessions.control).unwrap();
+            connection.write_all(both.as_bytes()).unwrap();
+            let mut answers = String::new();
+            connection.read_to_string(&mut answers).unwrap();
+            assert_eq!(answers.matches("\"streams\":2").count(), 2, "round {round}: {answers}");
+            for stream in &mut streams {
+                assert_eq!(stream.event().data, "last words", "round {round}");
+                check_disconnected(stream);
+            }
+            eventually("they have gone", || (sessions.listed("chat")["streams"] == 0).then_some(()));
+        }
     }
 }
 

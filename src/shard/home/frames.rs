@@ -1,0 +1,44 @@
+//! Events become frames: their bytes on the wire, written once, whoever is sent them.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::Home;
+use crate::event::Events;
+use crate::event_id::EventId;
+
+/// Frames as they are written, before anyone shares them.
+pub(super) struct Frames {
+    pub(super) frames: Bytes,
+    /// Where each frame ends.
+    pub(super) ends: SmallVec<[usize; 4]>,
+    pub(super) last_id: EventId,
+}
+
+impl Home {
+    /// Gives each event its place and writes all frames, one behind the other, into one allocation.
+    pub(super) fn serialise(&mut self, events: &Events, with_ids: bool) -> Frames {
+        let last = self.sequence + events.len() as u64;
+        // `id:...\n` and the blank line: exact but where a batch crosses a power of ten, so that what the
+        // history accounts for is what the heap holds.
+        let tail_bytes = "id:".len() + self.epoch.text_bytes(last) + 2;
+        let mut text = Vec::with_capacity(events.text_bytes() + events.len() * tail_bytes);
+        let mut ends = SmallVec::new();
+        let mut last_id = EventId::Sequence(self.sequence);
+        for event in events.iter() {
+            self.sequence += 1;
+            text.extend_from_slice(event.lines);
+            last_id = match event.id {
+                Some(id) => EventId::Own(id.into()),
+                None => EventId::Sequence(self.sequence),
+            };
+            if with_ids && event.id.is_none() {
+                // Last of the event's lines: an empty `id:` of the publisher's before it is overruled.
+                self.epoch.write_line(self.sequence, &mut text);
+            }
+            text.push(b'\n');
+            ends.push(text.len());
+        }
+        Frames { frames: self.memory.share(text), ends, last_id }
+    }
+}

@@ -1,0 +1,61 @@
+//! The topics of a world, and what a client takes of them.
+
+use crate::topic::Topic;
+
+/// The paths that clients and publishers choose from.
+const PATHS: [&str; 8] = ["a", "a/b", "a/b/c", "a/d", "ab", "e/f", "e", "g/h/i"];
+
+/// What the topics of a world are.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Topics {
+    Ids,
+    Paths,
+    /// A channel's own, then those of its users, for each of two channels.
+    Sessions,
+}
+
+impl Topics {
+    /// All of a world.
+    pub(super) fn list(self, seed: u64, random: &mut fastrand::Rng) -> Vec<Topic> {
+        // One hash for each name, whatever it is a part of.
+        let hash_of = |name: &str| {
+            let name =
+                name.bytes().fold(seed, |all, byte| (all ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+            fastrand::Rng::with_seed(name).u64(..)
+        };
+        let count = random.usize(1..=6);
+        match self {
+            Topics::Ids => {
+                (0..count).map(|n| Topic::hashed(&format!("topicnumber{n}"), random.u64(..))).collect()
+            }
+            Topics::Paths => {
+                PATHS.iter().chain([&""]).map(|path| Topic::hashed_path(path, &hash_of)).collect()
+            }
+            Topics::Sessions => ["a", "b"]
+                .iter()
+                .flat_map(|channel| [None, Some("x"), Some("y")].map(|user| (channel, user)))
+                .map(|(channel, user)| Topic::hashed_session(channel, user, &hash_of))
+                .collect(),
+        }
+    }
+
+    /// What a client takes: mostly one topic, sometimes several of which none covers another; or what a session takes.
+    pub(super) fn choose(self, topics: &[Topic], random: &mut fastrand::Rng) -> Vec<Topic> {
+        let mut chosen: Vec<Topic> = Vec::new();
+        if matches!(self, Topics::Sessions) {
+            let channel = random.choice([0, 3]).unwrap();
+            chosen.push(topics[channel].clone());
+            chosen.extend(
+                random.choice([None, Some(1), Some(2)]).unwrap().map(|user| topics[channel + user].clone()),
+            );
+            return chosen;
+        }
+        for _ in 0..random.choice([1, 1, 2, 4]).unwrap() {
+            let topic = random.choice(topics).unwrap();
+            if !chosen.iter().any(|known| known.covers(topic) || topic.covers(known)) {
+                chosen.push(topic.clone());
+            }
+        }
+        chosen
+    }
+}
