@@ -13,6 +13,9 @@ use esper::config::{Config, LogFormat};
 use esper::{Server, token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// How soon a signal is acted on.
 const SIGNAL_LATENCY: Duration = Duration::from_millis(50);
@@ -102,14 +105,18 @@ impl Signals {
 }
 
 fn start_log(config: &Config) {
+    let level = tracing::Level::from(config.log_level);
     let log = tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
-        .with_max_level(tracing::Level::from(config.log_level));
+        .with_max_level(level);
+    // Not what libraries say: lapin tells of every queue that is refused as an error, by its name, which may be
+    // a session's.
+    let ours = Targets::new().with_target(env!("CARGO_CRATE_NAME"), level);
     match config.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
+        LogFormat::Text => log.finish().with(ours).init(),
+        LogFormat::Json => log.json().finish().with(ours).init(),
     }
 }
 

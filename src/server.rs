@@ -379,11 +379,16 @@ fn start_bridge(
         bridge: line.sender.clone(),
         places: Arc::default(),
     };
-    let heartbeat = config.stream.heartbeat.unwrap_or(config.stream.send_timeout);
     let channel = (line.sender.clone(), orders);
-    Bridge::start(BridgeConfig::of(queues, heartbeat), channel, shards, publisher, Arc::clone(&line.stats))
-        .map(Some)
-        .map_err(StartError::Thread)
+    Bridge::start(
+        BridgeConfig::of(queues, &config.stream),
+        channel,
+        shards,
+        publisher,
+        Arc::clone(&line.stats),
+    )
+    .map(Some)
+    .map_err(StartError::Thread)
 }
 
 /// What a shard's thread is given.

@@ -133,8 +133,7 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
     }
 
     async fn open(self: &Rc<Self>, queue: &str, last_event_id: Option<&str>) -> Result<Stream<T, O>, String> {
-        // Two heartbeats are what a connection whose client died without a word is noticed in, here or elsewhere.
-        let patience = last_event_id.map_or(Duration::ZERO, |_| 2 * self.config.heartbeat);
+        let patience = last_event_id.map_or(Duration::ZERO, |_| self.config.patience);
         let until = Instant::now() + patience;
         let claim = self.claim(queue, last_event_id, until).await?;
         let consuming = loop {

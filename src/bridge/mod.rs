@@ -48,7 +48,7 @@ use self::desk::Desk;
 pub(crate) use self::stats::BridgeStats;
 use self::stream::Order;
 pub(crate) use self::subscribe::{Inlet, PublishFailure};
-use crate::config::{BrokerUrl, Queues, SubscribeRule};
+use crate::config::{BrokerUrl, Queues, Stream, SubscribeRule};
 
 /// For all streams to put back what they have, before the connections are closed; and then for those.
 const STOP_TIME: Duration = Duration::from_secs(3);
@@ -201,22 +201,24 @@ pub(crate) struct BridgeConfig {
     /// Or when its connection has lived this long since it was sent. More than the shards' TCP_USER_TIMEOUT, so
     /// that the connection of a dead peer has ended by then.
     pub(crate) ack_delay: Duration,
-    /// How often streams get a comment; a queue that is another client's is tried for twice as long.
-    pub(crate) heartbeat: Duration,
+    /// How long a queue that is another's is tried for a client that had it before.
+    pub(crate) patience: Duration,
     /// What is published to topics.
     pub(crate) subscribe: Vec<SubscribeRule>,
 }
 
 impl BridgeConfig {
     /// What of a server's configuration is the bridge's.
-    pub(crate) fn of(queues: &Queues, heartbeat: Duration) -> Self {
+    pub(crate) fn of(queues: &Queues, stream: &Stream) -> Self {
         BridgeConfig {
             nodes: queues.nodes.clone(),
             expire_s: queues.expire.as_secs() as u32,
             prefetch: queues.prefetch,
             ack_window: queues.ack_window,
             ack_delay: queues.ack_delay,
-            heartbeat,
+            // A client that died without a word is noticed so long after the first heartbeat that is not
+            // answered, here or on another node. And somewhat more, for the broker to hear of it.
+            patience: stream.heartbeat.unwrap_or_default() + stream.peer_timeout() + Duration::from_secs(1),
             subscribe: queues.subscribe.clone(),
         }
     }
