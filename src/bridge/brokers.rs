@@ -25,7 +25,6 @@ struct Node {
 
 impl Brokers {
     pub(super) fn new(urls: &[BrokerUrl], stats: Arc<BridgeStats>) -> Self {
-        stats.brokers_configured.set(urls.len() as u64);
         let nodes = urls.iter().map(|url| Node { url: url.clone(), link: RefCell::new(None) }).collect();
         Self { nodes, stats }
     }

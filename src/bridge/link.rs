@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,11 +12,13 @@ use lapin::tcp::{AsyncTcpStream, OwnedTLSConfig};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 use socket2::{SockRef, Socket};
+use tokio::net::lookup_host;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::config::BrokerUrl;
 
-/// For the address, TCP and TLS; and then for AMQP's greetings.
+/// For the name, TCP, TLS and AMQP's greetings together.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// For a closing handshake: of one channel, or of a connection.
 pub(super) const CLOSE_TIME: Duration = Duration::from_secs(2);
@@ -28,8 +30,7 @@ const HEARTBEAT_S: u16 = 10;
 /// A connection to a broker.
 pub(super) struct Link {
     connection: Connection,
-    /// The same socket, to end it when the broker no longer answers.
-    socket: Option<Socket>,
+    cut: Cut,
     masks: Masks,
     channels: Cell<u16>,
     channels_max: u16,
@@ -44,21 +45,13 @@ impl Link {
     pub(super) async fn connect(url: &BrokerUrl) -> Result<Self, String> {
         let Some(mut uri) = url.uri() else { return Err("its URL cannot be read".to_owned()) };
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
-        let masks = Masks::of(&uri);
-        let socket = Arc::new(Mutex::new(None));
-        let connected = timeout(2 * CONNECT_TIME, open(uri, Arc::clone(&socket))).await;
-        let socket = socket.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let connection = match connected {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return Err(masks.reason(&error)),
-            Err(_) => {
-                // Else lapin's thread would wait for the greeting for ever.
-                end(socket.as_ref());
-                return Err("it accepts connections, but doesn't speak AMQP".to_owned());
-            }
+        let (masks, cut) = (Masks::of(&uri), Cut::default());
+        let connection = match timeout(CONNECT_TIME, connect(uri, &cut)).await {
+            Ok(connected) => connected.map_err(|error| masks.reason(&error))?,
+            Err(_) => return Err("it does not answer in 10 s".to_owned()),
         };
         let channels_max = connection.configuration().channel_max();
-        Ok(Self { connection, socket, masks, channels: Cell::new(0), channels_max })
+        Ok(Self { connection, cut, masks, channels: Cell::new(0), channels_max })
     }
 
     /// Returns when the connection is no longer there.
@@ -78,7 +71,7 @@ impl Link {
     /// Closes the connection, and with it all its channels; whether the broker answers or not.
     pub(super) async fn close(&self) {
         let _ = timeout(CLOSE_TIME, self.connection.close(200, "esper is stopping".into())).await;
-        end(self.socket.as_ref());
+        self.cut.now();
     }
 
     /// How many channels there are, or `None` when there is no room for another.
@@ -121,19 +114,20 @@ pub(super) async fn close(channel: &Channel) {
     }
 }
 
-async fn open(uri: AMQPUri, socket: Arc<Mutex<Option<Socket>>>) -> lapin::Result<Connection> {
-    let properties = ConnectionProperties::default().with_connection_name("esper".into());
-    let runtime = lapin::runtime::default_runtime()?;
-    // As lapin's own, with a bound on the time, and with the socket kept.
+async fn connect(uri: AMQPUri, cut: &Cut) -> lapin::Result<Connection> {
+    // Not left to lapin, which panics when the runtime ends before the name is resolved.
+    let mut addresses: Vec<_> = lookup_host((&*uri.authority.host, uri.authority.port)).await?.collect();
+    // One of them may be dead and take all the time there is; the next attempt begins with another.
+    fastrand::shuffle(&mut addresses);
+    let (runtime, cut) = (lapin::runtime::default_runtime()?, Arc::clone(&cut.0));
     let own = runtime.clone();
-    let connect = async move |uri: AMQPUri, _| {
-        let tcp = async {
-            let address = (uri.authority.host.clone(), uri.authority.port);
-            let stream = AsyncTcpStream::connect(&own, own.to_socket_addrs(address)).await?;
+    // As lapin's own, but that it can be cut off. It runs on lapin's thread, and may outlive this runtime's timers.
+    let open = async move |uri: AMQPUri, _| {
+        let open = async {
+            let stream =
+                first(&addresses, async |address| AsyncTcpStream::connect(&own, address).await).await?;
             if let AsyncTcpStream::Plain(plain) = &stream {
-                let tcp = SockRef::from(plain.get_ref());
-                tcp.set_tcp_user_timeout(Some(3 * Duration::from_secs(HEARTBEAT_S.into())))?;
-                *socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(tcp.try_clone()?);
+                cut.keep(plain.get_ref().into())?;
             }
             match uri.scheme {
                 AMQPScheme::AMQP => Ok(stream),
@@ -142,16 +136,65 @@ async fn open(uri: AMQPUri, socket: Arc<Mutex<Option<Socket>>>) -> lapin::Result
                 }
             }
         };
-        let timed_out = || io::Error::new(io::ErrorKind::TimedOut, "no answer in 10 s");
-        timeout(CONNECT_TIME, tcp).await.unwrap_or_else(|_| Err(timed_out())).map_err(lapin::Error::from)
+        let opened = tokio::select! {
+            opened = open => opened,
+            () = cut.cut.notified() => Err(io::ErrorKind::TimedOut.into()),
+        };
+        opened.map_err(lapin::Error::from)
     };
-    Connection::connector(uri, runtime, connect, properties).await
+    let properties = ConnectionProperties::default().with_connection_name("esper".into());
+    Connection::connector(uri, runtime, open, properties).await
 }
 
-fn end(socket: Option<&Socket>) {
-    if let Some(socket) = socket {
-        let _ = socket.shutdown(Shutdown::Both);
+/// Ends a connection when it is dropped, in whatever state that is: lapin's thread for it would wait for a broker
+/// that does not answer for ever.
+#[derive(Default)]
+struct Cut(Arc<Cuttable>);
+
+#[derive(Default)]
+struct Cuttable {
+    cut: Notify,
+    socket: Mutex<Option<Socket>>,
+}
+
+impl Cut {
+    fn now(&self) {
+        self.0.cut.notify_one();
+        if let Some(socket) = &*self.0.socket.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
     }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        self.now();
+    }
+}
+
+impl Cuttable {
+    /// Keeps a second handle on a connection's socket.
+    fn keep(&self, socket: SockRef<'_>) -> io::Result<()> {
+        // Heartbeats notice a broker that is gone; this, one that is gone while we wait to send to it.
+        socket.set_tcp_user_timeout(Some(2 * Duration::from_secs(HEARTBEAT_S.into())))?;
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket.try_clone()?);
+        Ok(())
+    }
+}
+
+/// What the first of the addresses gives that gives anything, else the last one's error.
+async fn first<S>(
+    addresses: &[SocketAddr],
+    connect: impl AsyncFn(SocketAddr) -> io::Result<S>,
+) -> io::Result<S> {
+    let mut error = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
+    for &address in addresses {
+        match connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(refused) => error = refused,
+        }
+    }
+    Err(error)
 }
 
 /// What must not be shown of a broker's answers.

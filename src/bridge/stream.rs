@@ -73,6 +73,7 @@ impl<T: Send + 'static, O: Outlet<T>> Stream<T, O> {
         ledger: Rc<RefCell<Ledger>>,
         orders: mpsc::UnboundedReceiver<Order>,
     ) -> Self {
+        claim.desk.stats.consumers.add(1);
         let held = std::mem::take(&mut consuming.held);
         let mut stream = Self {
             id,
@@ -100,7 +101,6 @@ impl<T: Send + 'static, O: Outlet<T>> Stream<T, O> {
     /// Runs the stream to its end, and the queue is free again.
     pub(super) async fn run(mut self) {
         let desk = Rc::clone(&self.claim.desk);
-        desk.stats.consumers.add(1);
         let ended = self.flow().await;
         self.claim.closing();
         desk.stats.consumers.subtract(1);
@@ -189,7 +189,8 @@ impl<T: Send + 'static, O: Outlet<T>> Stream<T, O> {
             desk.stats.acknowledged.add(acknowledged.count);
             desk.stats.acknowledged_unsent.add(acknowledged.unsent);
         }
-        while let Some((_, bytes)) = self.unsent.pop_front_if(|(last, _)| *last <= sent) {
+        while let Some(&(last, bytes)) = self.unsent.front() && last <= sent {
+            self.unsent.pop_front();
             self.unsent_bytes -= bytes;
         }
         while self.is_ready && !self.waiting.is_empty() && self.unsent_bytes < UNSENT_BYTES_MAX {

@@ -17,7 +17,7 @@ fn sent(limits: Limits, bodies: &str) -> Ledger {
     let mut ledger = Ledger::new(limits, None, Carried::default());
     receive(&mut ledger, bodies, false);
     ledger.resume(0);
-    bodies.chars().for_each(|_| drop(ledger.hand_over()));
+    hand_over(&mut ledger, bodies.len());
     ledger.sent(bodies.len() as u64, 0);
     ledger
 }
@@ -28,6 +28,12 @@ fn receive(ledger: &mut Ledger, bodies: &str, redelivered: bool) -> Vec<String> 
     let one =
         |(tag, letter): (u64, char)| ledger.receive(tag, body(&letter.to_string()), redelivered).to_string();
     (first..).zip(bodies.chars()).map(one).collect()
+}
+
+fn hand_over(ledger: &mut Ledger, count: usize) {
+    for _ in 0..count {
+        ledger.hand_over();
+    }
 }
 
 #[test]
@@ -97,7 +103,7 @@ fn equal_messages_have_ids_of_their_own_and_are_acknowledged_together() {
     let ids: Vec<_> = ledger.entries.iter().map(|entry| entry.id.to_string()).collect();
     assert!(ids[0].ends_with("-0") && ids[1].ends_with("-1") && ids[2].ends_with("-0"), "{ids:?}");
     receive(&mut ledger, "ac", false);
-    (0..2).for_each(|_| drop(ledger.hand_over()));
+    hand_over(&mut ledger, 2);
     ledger.sent(5, 500);
     // Two a are due; the third, which is not, keeps them all.
     assert_eq!(ledger.acknowledge(1000), None);
@@ -136,7 +142,7 @@ fn a_message_is_not_taken_for_an_equal_one_that_the_client_had() {
     assert!(ledger.acknowledge(1000).is_some());
     assert!(ledger.has_issued(&had));
     let lost = receive(&mut ledger, "ba", false);
-    (0..2).for_each(|_| drop(ledger.hand_over()));
+    hand_over(&mut ledger, 2);
     ledger.sent(2, 2000);
     let mut next = Ledger::new(LIMITS, Some(&had), ledger.carry());
     assert_eq!(receive(&mut next, "ba", true), lost);
