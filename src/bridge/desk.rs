@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::brokers::Brokers;
 use super::consuming::{Consuming, NotOpened};
 use super::ledger::{Carried, Ledger, Limits};
-use super::link::CLOSE_TIME;
+use super::link::{self, CLOSE_TIME};
 use super::stats::BridgeStats;
 use super::stream::{Order, Stream};
 use super::ticker::Ticker;
@@ -32,6 +32,7 @@ const CARRY_TIME: Duration = Duration::from_secs(60);
 const CARRIED_MAX: usize = 10_000;
 
 const TAKEN: &str = "another client has this queue";
+const STOPPING: &str = "esper is stopping";
 
 /// What all streams share.
 pub(super) struct Desk<T, O> {
@@ -125,7 +126,9 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
 
     /// Ends every stream, without a word to its client, and returns when their messages are back in their queues.
     pub(super) async fn close(&self) {
-        self.streams.borrow().values().for_each(|orders| drop(orders.send(Order::Close)));
+        for orders in self.streams.borrow().values() {
+            let _ = orders.send(Order::Close);
+        }
         self.opening.close();
         while !self.places.borrow().is_empty() {
             self.freed.notified().await;
@@ -137,17 +140,27 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
         let until = Instant::now() + patience;
         let claim = self.claim(queue, last_event_id, until).await?;
         let consuming = loop {
-            let Ok(_permit) = self.opening.acquire().await else {
-                return Err("esper is stopping".to_owned());
+            let Ok(permit) = self.opening.acquire().await else { return Err(STOPPING.to_owned()) };
+            let failed = match self.brokers.lease() {
+                Ok(lease) => match Consuming::open(lease, queue, &self.config).await {
+                    Ok(consuming) if self.opening.is_closed() => {
+                        // Too late to be told to close with the others.
+                        link::close(&consuming.channel).await;
+                        return Err(STOPPING.to_owned());
+                    }
+                    Ok(consuming) => break consuming,
+                    Err(NotOpened::Taken) => TAKEN.to_owned(),
+                    Err(NotOpened::Refused(reason)) => return Err(reason),
+                },
+                // A page whose broker starts anew comes back before that is there.
+                Err(reason) => reason,
             };
-            match Consuming::open(self.brokers.lease()?, queue, &self.config).await {
-                Ok(consuming) => break consuming,
-                Err(NotOpened::Taken) if Instant::now() < until => {}
-                Err(NotOpened::Taken) => return Err(TAKEN.to_owned()),
-                Err(NotOpened::Refused(reason)) => return Err(reason),
+            drop(permit);
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(failed);
             }
-            drop(_permit);
-            sleep(TRY_EVERY.min(until.saturating_duration_since(Instant::now()))).await;
+            sleep(TRY_EVERY.min(left)).await;
         };
         let limits = Limits {
             prefetch: self.config.prefetch.into(),

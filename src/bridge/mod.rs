@@ -29,6 +29,8 @@ pub(crate) mod outlet;
 mod stats;
 mod stream;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 mod ticker;
 
 use std::io;
@@ -78,6 +80,7 @@ impl<T: Send + 'static> Bridge<T> {
         I: Inlet + Send + 'static,
     {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        stats.brokers_configured.set(config.nodes.len() as u64);
         let thread = std::thread::Builder::new()
             .name("esper-bridge".to_owned())
             .spawn(move || run(runtime, config, outlet, inlet, stats, orders))?;

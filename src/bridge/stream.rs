@@ -189,7 +189,9 @@ impl<T: Send + 'static, O: Outlet<T>> Stream<T, O> {
             desk.stats.acknowledged.add(acknowledged.count);
             desk.stats.acknowledged_unsent.add(acknowledged.unsent);
         }
-        while let Some(&(last, bytes)) = self.unsent.front() && last <= sent {
+        while let Some(&(last, bytes)) = self.unsent.front()
+            && last <= sent
+        {
             self.unsent.pop_front();
             self.unsent_bytes -= bytes;
         }

@@ -132,6 +132,8 @@ pub(super) struct Opening {
 pub(super) enum Source {
     Topics(Subscribe),
     Queue(QueueStream),
+    /// A queue that the server's end came before.
+    Late,
 }
 
 /// What became of the answers that were ready.
@@ -389,14 +391,16 @@ impl<'c> Connection<'c> {
     /// Goes on when the bridge has answered.
     fn step_queue(&mut self, asked: Box<(Request, Option<Visitor>)>) -> bool {
         match self.pipeline.take_opened() {
-            None => self.stay(Stage::Queue(asked)),
-            Some(Ok(queue)) => {
-                let (request, visitor) = *asked;
-                let source = Source::Queue(queue);
-                self.stay(Stage::Subscribe(Box::new(Opening { request, source, visitor })))
-            }
+            None if self.shard.phase() == Phase::Serving => self.stay(Stage::Queue(asked)),
+            Some(Ok(queue)) => self.stay_for(*asked, Source::Queue(queue)),
+            // It may wait for longer than the end may take.
+            None => self.stay_for(*asked, Source::Late),
             Some(Err(reason)) => self.refuse(asked.0, queue_refused(reason)),
         }
+    }
+
+    fn stay_for(&mut self, (request, visitor): (Request, Option<Visitor>), source: Source) -> bool {
+        self.stay(Stage::Subscribe(Box::new(Opening { request, source, visitor })))
     }
 
     /// Has the admin thread answer a request.

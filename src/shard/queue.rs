@@ -1,5 +1,6 @@
 //! A stream of a queue of another broker: what a shard and the bridge know of it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -11,7 +12,6 @@ use crate::shard::message::Ticket;
 use crate::topic::Topic;
 
 /// A queue that is the client's until this is dropped.
-#[derive(Debug)]
 pub(crate) struct QueueStream {
     stream: StreamId,
     /// What carries its events, on the client's shard alone.
@@ -37,6 +37,12 @@ impl QueueStream {
     pub(crate) fn is_ready(&self) {
         // A bridge that ended delivers nothing.
         let _ = self.bridge.send(ToBridge::Ready { stream: self.stream });
+    }
+}
+
+impl fmt::Debug for QueueStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stream.fmt(f)
     }
 }
 

@@ -50,7 +50,7 @@ pub(super) async fn begin(
     let opening = shard.opening(&request, &source, framing);
     let watches = matches!(&source, Source::Topics(subscribe) if shard.feeds_a_page(subscribe));
     let open = Streams::open(&shard.shared, watches).filter(|_| shard.phase() == Phase::Serving);
-    let Some(mut open) = open else {
+    let (Some(mut open), false) = (open, matches!(source, Source::Late)) else {
         tracing::debug!(shard = shard.id, ?source, "stream refused");
         shard.stats().refused.add(1);
         let write = stream.write_all(opening.refusal);
@@ -64,6 +64,7 @@ pub(super) async fn begin(
             let shards = shard.shared.shards;
             shard.with_fanout(|fanout, now_ms, out| Feed::subscribe(request, shards, fanout, now_ms, out))
         }
+        Source::Late => return Some(stream),
         Source::Queue(queue) => {
             let feed = shard.follow(&queue, framing, opening);
             queue.is_ready();
@@ -241,7 +242,7 @@ impl Shard {
     fn framing(&self, request: &Request, source: &Source) -> Framing {
         let is_identity = self.shared.access.queues.as_ref().is_some_and(|queues| queues.is_identity);
         match (request.version, source) {
-            (Version::Http11, Source::Queue(_)) if is_identity => Framing::Plain,
+            (Version::Http11, Source::Queue(_) | Source::Late) if is_identity => Framing::Plain,
             (Version::Http11, _) => Framing::Chunked,
             (Version::Http10, _) => Framing::Plain,
         }
@@ -267,7 +268,7 @@ impl Shard {
         let mut head = Vec::with_capacity(256);
         let cx = request.context(encoding);
         match (source, &self.shared.access.queues) {
-            (Source::Queue(_), Some(queues)) => {
+            (Source::Queue(_) | Source::Late, Some(queues)) => {
                 let is_chunked = framing == Framing::Chunked;
                 http::encode_queue_head(&queues.stream_lines, is_chunked, &cx, &mut head);
                 let mut greeting = Vec::new();

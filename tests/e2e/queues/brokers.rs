@@ -1,7 +1,9 @@
 //! Brokers that come, go, and refuse.
 
+use std::io::Write as _;
+
 use super::*;
-use crate::harness::esper;
+use crate::harness::{PATIENCE, esper};
 use crate::starting::run;
 use rabbitmq::Broker;
 
@@ -51,6 +53,26 @@ fn nothing_is_lost_or_doubled_when_the_broker_stops_or_dies_and_comes_back() {
         at += 10;
     }
     assert!(!server.log().contains("guest"), "{}", server.log());
+}
+
+/// EventSource, which gives up for ever on a 503, comes back after a second or two: sooner than RabbitMQ.
+#[test]
+fn a_page_that_comes_back_before_its_broker_waits_for_it() {
+    let broker = Broker::start();
+    let (server, queue) = (start_at(&[&broker.url], &[]), unique("page"));
+    let mut stream = opened(&server, &queue, None);
+    Publisher::at(&broker.url).queue(&queue, &bodies(0..10));
+    let seen = take(&mut stream, 6);
+    broker.kill();
+    told_to_come_back(&mut stream);
+    let connection = server.connect();
+    connection.set_read_timeout(Some(3 * PATIENCE)).unwrap();
+    let id = &seen[5].id;
+    write!(&connection, "GET /?id={queue} HTTP/1.1\r\nHost: h\r\nLast-Event-ID: {id}\r\n\r\n").unwrap();
+    broker.again();
+    let mut stream = Stream::of(connection);
+    assert_eq!(stream.head.status, 200, "{:?}", stream.head);
+    assert_eq!(data(&take(&mut stream, 4)), bodies(6..10));
 }
 
 #[test]

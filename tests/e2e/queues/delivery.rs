@@ -46,6 +46,9 @@ fn a_message_is_called_by_its_own_id_else_by_what_it_says_and_the_same_again_on_
     wait_ready(&publisher, &queue, 7);
     let mut stream = opened(&nodes[1], &queue, None);
     assert_eq!(take(&mut stream, 7), events);
+    // As EventSource sends it, in UTF-8.
+    let mut stream = opened(&nodes[1], &queue, Some(&events[2].id));
+    assert_eq!(take(&mut stream, 4), events[3..]);
 }
 
 #[test]
@@ -194,4 +197,23 @@ fn what_a_server_that_is_killed_had_not_acknowledged_comes_again() {
     // The broker sees the end of the connection when it does.
     let mut stream = opened(&server, &queue, Some(&events[14].id));
     assert_eq!(take(&mut stream, 5), events[15..]);
+}
+
+#[test]
+fn a_client_that_waits_for_its_queue_does_not_hold_up_the_servers_end() {
+    let mut server = start(&["--drain-time", "1h"]);
+    let queue = unique("waiting");
+    let mut first = opened(&server, &queue, None);
+    let mut connection = server.connect();
+    write!(connection, "GET /?id={queue} HTTP/1.1\r\nHost: h\r\nLast-Event-ID: unknown\r\n\r\n").unwrap();
+    // This one and the one that asks.
+    eventually("it is there", || (server.stats()["connections"] == 2).then_some(()));
+    pause(Duration::from_millis(300));
+    server.terminate();
+    for stream in [&mut Stream::of(connection), &mut first] {
+        let farewell = stream.event();
+        assert!(stream.head.status == 200 && farewell.retry.is_some(), "{farewell:?}");
+        assert_eq!((stream.next_event(), stream.is_complete), (None, true));
+    }
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
 }

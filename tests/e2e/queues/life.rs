@@ -53,6 +53,10 @@ fn a_second_client_is_refused_on_every_node_until_the_first_leaves() {
     }
     drop(second);
     opened_at_last(&nodes[0], &queue);
+    // Nor is it told of, for its name may be a session's.
+    for node in &nodes {
+        assert!(!node.log().contains(&queue), "{}", node.log());
+    }
 }
 
 #[test]

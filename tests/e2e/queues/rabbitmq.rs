@@ -52,15 +52,16 @@ impl Broker {
         let free = |port: &u16| (*port..port + 4).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
         let port = std::iter::repeat_with(|| fastrand::u16(10_000..32_000)).find(free)?;
         let dir = std::env::temp_dir().join(format!("esper-e2e-rabbitmq-{}-{port}", std::process::id()));
-        let mut script = Command::new(SCRIPT)
+        let script = Command::new(SCRIPT)
             .args(["run".as_ref(), dir.as_os_str(), port.to_string().as_ref()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the script is there");
-        let mut url = String::new();
-        BufReader::new(script.stdout.take()?).read_line(&mut url).ok()?;
-        let broker = Broker { url: url.trim().to_owned(), dir, port, script };
+        let mut broker = Broker { url: String::new(), dir, port, script };
+        let stdout = broker.script.stdout.take()?;
+        BufReader::new(stdout).read_line(&mut broker.url).ok()?;
+        broker.url.truncate(broker.url.trim_end().len());
         (!broker.url.is_empty()).then_some(broker)
     }
 
