@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
@@ -21,6 +21,10 @@ pub(super) enum Form {
 
 /// Every field that means something; others are not kept, however many there are.
 const NAMES: [&str; 7] = ["userId", "channel", "exp", "payload", "event", "id", "data"];
+
+/// Most fields that are looked at, with a meaning or without: a body of 1 MiB may hold a million, and the same name each
+/// time.
+const FIELDS_MAX: usize = 64;
 
 /// The fields of a body, in their order.
 #[derive(Debug)]
@@ -62,7 +66,10 @@ impl<'b> Fields<'b> {
         match form {
             Form::UrlEncoded => {
                 let mut fields = Fields(SmallVec::new());
-                for pair in target::form_pairs(body) {
+                for (index, pair) in target::form_pairs(body).enumerate() {
+                    if index == FIELDS_MAX {
+                        return Err(bad_request(format!("more than {FIELDS_MAX} fields: send fewer")));
+                    }
                     let (name, value) = pair?;
                     if let Some(name) = known(&name) {
                         fields.0.push((name, Field::Text(value)));
@@ -158,7 +165,12 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
                 let mut fields = Fields(SmallVec::new());
+                let mut seen = 0;
                 while let Some(name) = map.next_key::<String>()? {
+                    seen += 1;
+                    if seen > FIELDS_MAX {
+                        return Err(A::Error::custom("too many fields"));
+                    }
                     match known(name.as_bytes()) {
                         Some(name) => fields.0.push((name, Field::Json(map.next_value()?))),
                         None => drop(map.next_value::<IgnoredAny>()?),
@@ -223,6 +235,14 @@ mod tests {
             );
         }
         refused(Fields::read(Form::UrlEncoded, b"a=%zz"), "bad percent-encoding");
+        for name in ["", "id", "other"] {
+            let form = |fields: usize| vec![format!("{name}=1"); fields].join("&");
+            assert!(Fields::read(Form::UrlEncoded, form(FIELDS_MAX).as_bytes()).is_ok());
+            refused(Fields::read(Form::UrlEncoded, form(FIELDS_MAX + 1).as_bytes()), "more than 64 fields");
+            let json = |fields: usize| format!("{{{}}}", vec![format!("\"{name}\":1"); fields].join(","));
+            assert!(Fields::read(Form::Json, json(FIELDS_MAX).as_bytes()).is_ok());
+            refused(Fields::read(Form::Json, json(FIELDS_MAX + 1).as_bytes()), "bad JSON");
+        }
         for body in ["", "[]", "1", "{", "{\"a\":1}x", "\"a\""] {
             refused(Fields::read(Form::Json, body.as_bytes()), "bad JSON");
         }
