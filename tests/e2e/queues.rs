@@ -6,6 +6,7 @@ mod delivery;
 mod life;
 mod page;
 mod rabbitmq;
+mod readme;
 mod requests;
 mod storm;
 mod topics;

@@ -21,7 +21,7 @@ fn the_three_commands_of_a_queue_print_what_the_readme_shows() {
     let subscriber = Background::start(&subscribe.replace("127.0.0.1:2069", &server.address.to_string()));
     eventually("the queue is open", || is("Consumer", "Open").then_some(()));
     bash(publish, &[]);
-    let shown = fence("The second prints") .to_owned() + "\n";
+    let shown = fence("The second prints").to_owned() + "\n";
     eventually("curl prints the message", || (subscriber.printed() == shown).then_some(()));
     assert!(is("Delivery", "Delivered"));
 }
