@@ -6,7 +6,6 @@
 use serde_json::{Value, json};
 
 use crate::bridge::BridgeStats;
-use crate::config::Config;
 use crate::shared::Shared;
 
 /// All variables. Without brokers they are zeros, so that whoever reads them always finds them.
@@ -14,7 +13,7 @@ pub(crate) fn vars(shared: &Shared) -> Value {
     let none = BridgeStats::default();
     let stats = shared.bridge.as_ref().map_or(&none, |bridge| &bridge.stats);
     json!({
-        "cmdline": Config::command_line(),
+        "cmdline": shared.config.command_line,
         "version": env!("CARGO_PKG_VERSION"),
         "eventsourced": {
             "Broker": {

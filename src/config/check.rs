@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::command_line::command_line;
 use super::cpus::{self, Wanted};
 use super::file::{self, Settings};
 use super::flags::{Flags, QueueFlags};
@@ -26,7 +27,9 @@ impl Config {
     /// What is wrong and the mend, or what was asked for instead of a start; see [`ConfigError`].
     pub fn from_env_and_args() -> Result<(Self, Vec<String>), ConfigError> {
         let env = |name: &str| std::env::var_os(name);
-        Self::parse_with_warnings(std::env::args_os().collect(), &env, &file::places())
+        let (config, warnings) =
+            Self::parse_with_warnings(std::env::args_os().collect(), &env, &file::places())?;
+        Ok((Self { command_line: command_line(), ..config }, warnings))
     }
 
     /// As much, for [`Server::replace_keys`](crate::Server::replace_keys): reads the files again, and those that
@@ -124,6 +127,7 @@ fn checked(flags: Flags, auth: Auth, control: Option<Control>, cpus: Cpus) -> (Q
         cpus,
         raise_file_limit: true,
         takeover: listening.takeover,
+        command_line: Vec::new(),
         log_format: logging.log_format,
         log_level: logging.log_level,
         auth,

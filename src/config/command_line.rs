@@ -2,14 +2,10 @@
 
 use std::ffi::OsString;
 
-use super::Config;
-
-impl Config {
-    /// The arguments with which this process was started, the program's name first, and `***` for secrets and
-    /// brokers' credentials.
-    pub fn command_line() -> Vec<String> {
-        masked(std::env::args_os())
-    }
+/// The arguments with which this process was started, the program's name first, and `***` for secrets and
+/// brokers' credentials.
+pub(super) fn command_line() -> Vec<String> {
+    masked(std::env::args_os())
 }
 
 /// What stands between `://` and the last `@` of a word becomes `***`.

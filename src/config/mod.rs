@@ -78,6 +78,9 @@ pub struct Config {
     pub raise_file_limit: bool,
     /// Listen although another process already listens on the port.
     pub takeover: bool,
+    /// What `/debug/vars` shows as the command line, without secrets. `from_env_and_args` fills it in; the command
+    /// line of a program around the server is nobody's business.
+    pub command_line: Vec<String>,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// The least urgent line that is still logged.
@@ -119,6 +122,7 @@ impl Default for Config {
             cpus: Cpus::default(),
             raise_file_limit: false,
             takeover: false,
+            command_line: Vec::new(),
             log_format: Self::LOG_FORMAT,
             log_level: Self::LOG_LEVEL,
             auth: Auth::default(),
