@@ -94,9 +94,11 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
 
     /// Serves a client that asks for a queue until its stream ends.
     pub(super) async fn serve(self: Rc<Self>, queue: String, last_event_id: Option<Box<str>>, ticket: T) {
-        match self.open(&queue, last_event_id.as_deref()).await {
+        // With it a page that has had no message yet comes back as one that had the queue, too. It cannot be guessed.
+        let first_id = last_event_id.is_none().then(|| format!("{:016x}", fastrand::u64(..)));
+        match self.open(&queue, last_event_id.as_deref(), first_id.as_deref()).await {
             Ok(stream) => {
-                let opened = Opened { stream: stream.id, sent: stream.sent() };
+                let opened = Opened { stream: stream.id, first_id, sent: stream.sent() };
                 self.outlet.answer(ticket, Ok(opened));
                 stream.run().await;
             }
@@ -135,7 +137,12 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
         }
     }
 
-    async fn open(self: &Rc<Self>, queue: &str, last_event_id: Option<&str>) -> Result<Stream<T, O>, String> {
+    async fn open(
+        self: &Rc<Self>,
+        queue: &str,
+        last_event_id: Option<&str>,
+        first_id: Option<&str>,
+    ) -> Result<Stream<T, O>, String> {
         let patience = last_event_id.map_or(Duration::ZERO, |_| self.config.patience);
         let until = Instant::now() + patience;
         let claim = self.claim(queue, last_event_id, until).await?;
@@ -170,7 +177,7 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
         let carried =
             self.carried.borrow_mut().remove(queue).filter(|(since, _)| since.elapsed() < CARRY_TIME);
         let carried = carried.map(|(_, carried)| carried).unwrap_or_default();
-        let ledger = Rc::new(RefCell::new(Ledger::new(limits, last_event_id, carried)));
+        let ledger = Rc::new(RefCell::new(Ledger::new(limits, last_event_id.or(first_id), carried)));
         let (orders, received) = mpsc::unbounded_channel();
         let id = StreamId::next();
         claim.stream.set(Some(id));

@@ -100,7 +100,7 @@ struct Group {
 }
 
 impl Ledger {
-    /// `last_event_id` is the client's.
+    /// `last_event_id` is the client's, if only by what its stream begins with.
     pub(super) fn new(limits: Limits, last_event_id: Option<&str>, carried: Carried) -> Self {
         Self {
             limits,

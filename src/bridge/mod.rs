@@ -186,6 +186,8 @@ pub(crate) trait Outlet<T>: Send + Sync + 'static {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) stream: StreamId,
+    /// What the client is told as its last event's id before there is an event, when it came without one.
+    pub(crate) first_id: Option<String>,
     /// Written by the shard: how many of the stream's messages the kernel has taken entirely.
     pub(crate) sent: Arc<AtomicU64>,
 }

@@ -16,6 +16,8 @@ pub(crate) struct QueueStream {
     stream: StreamId,
     /// What carries its events, on the client's shard alone.
     pub(crate) topic: Topic,
+    /// The id that it begins with, when the client came without one.
+    pub(crate) first_id: Option<String>,
     /// The number of the newest of them that the kernel took.
     pub(crate) sent: Arc<AtomicU64>,
     bridge: UnboundedSender<ToBridge<Ticket>>,
@@ -29,8 +31,8 @@ impl QueueStream {
         bridge: UnboundedSender<ToBridge<Ticket>>,
         places: Arc<Places>,
     ) -> Self {
-        let Opened { stream, sent } = opened;
-        QueueStream { stream, topic, sent, bridge, places }
+        let Opened { stream, first_id, sent } = opened;
+        QueueStream { stream, topic, first_id, sent, bridge, places }
     }
 
     /// The client's stream is there: what the queue has may come.

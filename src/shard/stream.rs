@@ -32,7 +32,7 @@ use crate::shared::{OpenStream, Streams};
 /// attack.
 const RECEIVED_BYTES_MAX: usize = 1024;
 /// What a queue's stream begins with, so that a proxy and a page see at once that it is there.
-const GREETING: &str = ": SSE stream\n\n";
+const GREETING: &str = ": SSE stream\n";
 
 /// Streams that may end before others have their turn: all of a channel may be disconnected at once, and each takes
 /// some 40 us.
@@ -272,7 +272,13 @@ impl Shard {
                 let is_chunked = framing == Framing::Chunked;
                 http::encode_queue_head(&queues.stream_lines, is_chunked, &cx, &mut head);
                 let mut greeting = Vec::new();
-                framing.frame([Bytes::from_static(GREETING.as_bytes())], &mut greeting);
+                // An id without data is no event, but the page's Last-Event-ID (WHATWG HTML, 9.2.6): with none it would
+                // be locked out by its own ghost.
+                let id = match source {
+                    Source::Queue(QueueStream { first_id: Some(id), .. }) => format!("id: {id}\n"),
+                    _ => String::new(),
+                };
+                framing.frame([Bytes::from(format!("{GREETING}{id}\n"))], &mut greeting);
                 head.extend(greeting.iter().flatten());
             }
             _ => http::encode_stream_head(&cx, &mut head),

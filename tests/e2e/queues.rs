@@ -72,7 +72,18 @@ fn unique(name: &str) -> String {
 /// Asks for a queue, and reads the head of the answer.
 fn open(server: &Server, queue: &str, last_event_id: Option<&str>) -> Stream {
     let fields = last_event_id.map(|id| format!("Last-Event-ID: {id}"));
-    Stream::open_with(server, &format!("/?id={queue}"), fields.as_deref().as_slice())
+    let mut stream = Stream::open_with(server, &format!("/?id={queue}"), fields.as_deref().as_slice());
+    if stream.head.status == 200 && last_event_id.is_none() {
+        first_id(&mut stream);
+    }
+    stream
+}
+
+/// The id that the stream begins with. For EventSource it is no event, but its Last-Event-ID from then on.
+fn first_id(stream: &mut Stream) -> String {
+    let greeting = stream.event();
+    assert_eq!(greeting.lines, format!(": SSE stream\nid: {}", greeting.id));
+    greeting.id
 }
 
 /// The queue's stream, which is this client's.

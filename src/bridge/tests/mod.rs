@@ -144,7 +144,7 @@ impl Node {
 
     fn answer(&self, ticket: u32) -> Result<Client<'_>, String> {
         let opened = self.heard.wait("an answer", |state| state.answers.remove(&ticket))?;
-        let Opened { stream, sent } = opened;
+        let Opened { stream, sent, .. } = opened;
         Ok(Client { node: self, stream, sent, taken: 0, auto: true })
     }
 

@@ -156,6 +156,7 @@ fn a_client_that_does_not_read_holds_back_its_own_queue_alone() {
     assert!(ready >= 200, "the broker keeps what is not taken: {ready} of 600");
     // It reads at last, and has them all.
     let mut reader = Stream::of(stalled);
+    first_id(&mut reader);
     for number in 0..600 {
         let event = reader.event();
         assert!(event.data == format!("{number} {body}"), "{number}: {}", &event.data[..20]);

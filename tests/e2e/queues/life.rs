@@ -115,6 +115,23 @@ fn a_page_is_not_locked_out_by_its_own_ghost_on_this_node_or_another() {
     }
 }
 
+/// A page of notifications has mostly had none when its network changes.
+#[test]
+fn nor_is_a_page_that_has_had_no_message_yet() {
+    let nodes = [start(&SHORT), start(&SHORT)];
+    let publisher = Publisher::new();
+    for node in &nodes {
+        let queue = unique("quiet");
+        let mut ghost = Stream::open(&nodes[0], &format!("/?id={queue}"));
+        let id = first_id(&mut ghost);
+        vanish(&ghost);
+        publisher.queue(&queue, &bodies(0..2));
+        let mut stream = opened(node, &queue, Some(&id));
+        assert_eq!(data(&take(&mut stream, 2)), bodies(0..2));
+        drop(ghost);
+    }
+}
+
 #[test]
 fn who_has_an_id_of_the_queue_takes_it_over_and_the_other_stream_is_told_to_come_back() {
     let server = start(&["--retry-min", "2s", "--retry-max", "2s"]);

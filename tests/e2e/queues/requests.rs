@@ -25,7 +25,7 @@ fn eventsourceds_own_file_makes_streams_as_eventsourced_does() {
     let server = installed.start(&[], &[]);
     wait_connected(&server, 3);
     let (publisher, queue) = (Publisher::new(), unique("seed"));
-    let mut stream = opened(&server, &queue, None);
+    let mut stream = Stream::open(&server, &format!("/?id={queue}"));
     let head = &stream.head;
     for (name, value) in [
         ("Content-Type", "text/event-stream; charset=utf-8"),
@@ -49,8 +49,8 @@ fn eventsourceds_own_file_makes_streams_as_eventsourced_does() {
     while text.matches("\n\n").count() < 3 {
         text += &stream.read_some().unwrap();
     }
-    let (greeting, events) = text.split_at(": SSE stream\n\n".len());
-    assert_eq!(greeting, ": SSE stream\n\n");
+    let (greeting, events) = text.split_once("\n\n").unwrap();
+    assert!(greeting.starts_with(": SSE stream\nid: "), "{greeting}");
     let without_ids: Vec<_> = events.lines().filter(|line| !line.starts_with("id: ")).collect();
     assert_eq!(without_ids, ["data: one", "", "data: two", "data: lines", ""]);
     assert_eq!(refused(&server, &format!("/?id={queue}"), &[]), "another client has this queue");
@@ -61,9 +61,10 @@ fn eventsourceds_own_file_makes_streams_as_eventsourced_does() {
 fn without_a_word_on_its_coding_a_stream_is_chunked_and_goes_to_the_close_for_http_1_0() {
     let server = start(&SHORT);
     let (publisher, queue) = (Publisher::new(), unique("chunked"));
-    let mut stream = opened(&server, &queue, None);
+    let mut stream = Stream::open(&server, &format!("/?id={queue}"));
     assert_eq!(stream.head.field("Transfer-Encoding"), Some("chunked"));
-    assert_eq!(stream.read_some().as_deref(), Some(": SSE stream\n\n"));
+    let greeting = stream.read_some().unwrap();
+    assert!(greeting.starts_with(": SSE stream\nid: ") && greeting.ends_with("\n\n"), "{greeting}");
     publisher.queue(&queue, &["one"]);
     assert_eq!(stream.event().data, "one");
     drop(stream);
@@ -71,6 +72,7 @@ fn without_a_word_on_its_coding_a_stream_is_chunked_and_goes_to_the_close_for_ht
     let queue = unique("old");
     let mut stream = Stream::send(server.address, &format!("GET /?id={queue} HTTP/1.0\r\n\r\n"));
     assert_eq!((stream.head.status, stream.head.field("Transfer-Encoding")), (200, None));
+    first_id(&mut stream);
     publisher.queue(&queue, &["one"]);
     assert_eq!(stream.event().data, "one");
 }
@@ -142,6 +144,7 @@ fn a_queue_is_named_by_query_cookie_and_text_in_any_mix() {
         let server = start(&pattern);
         let mut stream = Stream::open_with(&server, &place(path), &[&place(cookie)]);
         assert_eq!(stream.head.status, 200, "{:?}", stream.head);
+        first_id(&mut stream);
         let queue = place(queue);
         publisher.queue(&queue, &["here"]);
         assert_eq!(stream.event().data, "here", "{pattern:?}");
@@ -203,7 +206,7 @@ fn answers_before_a_stream_are_sent_before_it() {
     )
     .unwrap();
     let mut text = String::new();
-    while !text.contains(": SSE stream\n\n") {
+    while !text.contains(": SSE stream\n") {
         let mut bytes = [0; 512];
         let count = connection.read(&mut bytes).unwrap();
         assert!(count > 0, "{text}");
