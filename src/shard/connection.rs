@@ -261,7 +261,7 @@ impl<'c> Connection<'c> {
         };
         let access = &self.shard.shared.access;
         let action = routes::route(&head, self.door, access, unix_s());
-        self.must_yield = access.keyring.load().has_public_keys;
+        self.must_yield = routes::may_have_taken_long(&head, access);
         self.enter(request, &head, action)
     }
 
