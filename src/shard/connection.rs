@@ -279,7 +279,7 @@ impl<'c> Connection<'c> {
         let sharing = if is_queue { Sharing::Queue } else { request.sharing };
         let request = Request { sharing, ..request };
         let action = routes::route(&head, self.door, access, unix_s());
-        self.must_yield = access.keyring.load().has_public_keys;
+        self.must_yield = routes::may_have_taken_long(&head, access);
         self.enter(request, &head, action)
     }
 

@@ -293,9 +293,7 @@ impl Fanout {
                                 .into(),
                             // Each user of a session's channel has a log of its own.
                             _ if channel.selection.is_of_user() => in_chunk
-                                .get_or_insert_with(|| {
-                                    Chunk::of([frames.clone()], frames.len(), &self.memory)
-                                })
+                                .get_or_insert_with(|| Chunk::of([&frames[..]], frames.len(), &self.memory))
                                 .clone(),
                             _ => frames.clone().into(),
                         };

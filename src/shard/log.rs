@@ -6,6 +6,7 @@
 //! to find out what may go.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -291,22 +292,31 @@ impl Drop for Log {
 
 impl Chunk {
     /// One HTTP chunk of these frames, which have `bytes` together, in one allocation that `memory` counts.
-    pub(crate) fn of(frames: impl IntoIterator<Item = Bytes>, bytes: usize, memory: &Arc<Memory>) -> Self {
+    pub(crate) fn of<'f>(
+        frames: impl IntoIterator<Item = &'f [u8]>,
+        bytes: usize,
+        memory: &Arc<Memory>,
+    ) -> Self {
         let mut chunk = Vec::with_capacity(bytes + 16);
         write_chunk_head(bytes, &mut chunk);
         let head_bytes = chunk.len() as u8;
-        frames.into_iter().for_each(|frames| chunk.extend_from_slice(&frames));
+        frames.into_iter().for_each(|frames| chunk.extend_from_slice(frames));
         chunk.extend_from_slice(CHUNK_END);
         Chunk { bytes: memory.share(chunk), head_bytes, end_bytes: CHUNK_END.len() as u8 }
     }
 
-    /// Without what is around them.
-    fn frames(&self) -> Bytes {
-        self.bytes.slice(usize::from(self.head_bytes)..self.bytes.len() - usize::from(self.end_bytes))
+    /// Without what is around them. Borrowed: a handle of each frame would cost 12 ns where 64 are joined.
+    fn frames(&self) -> &[u8] {
+        &self.bytes[self.range()]
     }
 
     fn frame_bytes(&self) -> usize {
-        self.bytes.len() - usize::from(self.head_bytes) - usize::from(self.end_bytes)
+        self.range().len()
+    }
+
+    /// Where the frames are among the bytes.
+    fn range(&self) -> Range<usize> {
+        usize::from(self.head_bytes)..self.bytes.len() - usize::from(self.end_bytes)
     }
 }
 
@@ -321,7 +331,7 @@ impl Block {
     fn body(&self, framing: Framing) -> Bytes {
         match framing {
             Framing::Chunked => self.chunk.bytes.clone(),
-            Framing::Plain => self.chunk.frames(),
+            Framing::Plain => self.chunk.bytes.slice(self.chunk.range()),
         }
     }
 }
@@ -363,7 +373,7 @@ mod tests {
     fn a_chunk_that_many_logs_gain_is_held_once() {
         let memory = Memory::new(usize::MAX);
         let frames = Bytes::from(vec![b'x'; SHARED_BYTES_MIN]);
-        let chunk = Chunk::of([frames.clone()], frames.len(), &memory);
+        let chunk = Chunk::of([&frames[..]], frames.len(), &memory);
         let held = memory.bytes() + 10 * BLOCK_BYTES;
         let mut logs: Vec<_> = (0..10).map(|_| Log::new(Arc::clone(&memory), false)).collect();
         for log in &mut logs {
@@ -377,7 +387,7 @@ mod tests {
         drop((logs, chunk));
         assert_eq!(memory.bytes(), 0);
         // Small ones of one turn are still one block.
-        let small = Chunk::of([Bytes::from_static(b"ab")], 2, &memory);
+        let small = Chunk::of([&b"ab"[..]], 2, &memory);
         let (mut log, cursor) = (new_log(), Cursor::default());
         log.attach();
         log.gain(small.clone(), 1, 1, 0);

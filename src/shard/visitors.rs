@@ -198,21 +198,22 @@ impl Walk {
         let mut topics = entry.subscribers.iter().flat_map(|key| fanout.topics(*key));
         match &self.survey.wanted {
             Wanted::All => true,
-            Wanted::Named(part) => topics.any(|topic| is_named(topic, part)),
+            Wanted::Named(part) => match entry.session(fanout) {
+                // In any case: the page lower-cases what is typed where topics are ids.
+                Some(session) => session.shown().to_lowercase().contains(&part.to_lowercase()),
+                None => topics.any(|topic| topic.name().contains(&**part)),
+            },
             Wanted::Of(wanted) => topics.any(|topic| topic == wanted),
         }
     }
 }
 
-/// A session's names are compared in any case: the page lower-cases what is typed where topics are ids.
-fn is_named(topic: &Topic, part: &str) -> bool {
-    match Session::of_topics(std::slice::from_ref(topic)) {
-        Some(session) => session.shown().to_lowercase().contains(&part.to_lowercase()),
-        None => topic.name().contains(part),
-    }
-}
-
 impl Entry {
+    /// Whose stream it is: of all its topics together, for the channel's alone is that of `*`.
+    fn session(&self, fanout: &Fanout) -> Option<Session> {
+        Session::of_topics(fanout.topics(*self.subscribers.first()?))
+    }
+
     fn status(&self, shard: ShardId, fanout: &Fanout) -> StreamStatus {
         let mut status = StreamStatus {
             shard,
