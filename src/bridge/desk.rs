@@ -42,7 +42,8 @@ pub(super) struct Desk<T, O> {
     pub(super) ticker: Ticker,
     brokers: Rc<Brokers>,
     places: RefCell<HashMap<Rc<str>, Place>>,
-    streams: RefCell<HashMap<StreamId, Orders>>,
+    /// Where orders for a stream go, and the queue it has.
+    streams: RefCell<HashMap<StreamId, (Orders, Rc<str>)>>,
     carried: RefCell<HashMap<Rc<str>, (Instant, Carried)>>,
     opening: Semaphore,
     /// Told whenever a place becomes free.
@@ -113,22 +114,18 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
     pub(super) fn order(&self, stream: StreamId, order: Order) {
         let streams = self.streams.borrow();
         // A stream that has ended meanwhile is not there.
-        let Some(orders) = streams.get(&stream) else { return };
-        if order == Order::Close {
-            let mut places = self.places.borrow_mut();
-            let place = places.values_mut().find(|place| {
-                place.stream.as_ref().is_some_and(|(of_place, _)| of_place.same_channel(orders))
-            });
-            if let Some(place) = place {
-                place.is_closing = true;
-            }
+        let Some((orders, queue)) = streams.get(&stream) else { return };
+        if order == Order::Close
+            && let Some(place) = self.places.borrow_mut().get_mut(queue)
+        {
+            place.is_closing = true;
         }
         let _ = orders.send(order);
     }
 
     /// Ends every stream, without a word to its client, and returns when their messages are back in their queues.
     pub(super) async fn close(&self) {
-        for orders in self.streams.borrow().values() {
+        for (orders, _) in self.streams.borrow().values() {
             let _ = orders.send(Order::Close);
         }
         self.opening.close();
@@ -181,7 +178,7 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
         let (orders, received) = mpsc::unbounded_channel();
         let id = StreamId::next();
         claim.stream.set(Some(id));
-        self.streams.borrow_mut().insert(id, orders.clone());
+        self.streams.borrow_mut().insert(id, (orders.clone(), Rc::clone(&claim.queue)));
         if let Some(place) = self.places.borrow_mut().get_mut(queue) {
             place.stream = Some((orders, Rc::clone(&ledger)));
         }

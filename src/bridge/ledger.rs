@@ -199,6 +199,11 @@ impl Ledger {
         self.entries.is_empty()
     }
 
+    /// Whether the broker sends no more before something is acknowledged.
+    pub(super) fn is_full(&self) -> bool {
+        self.entries.len() >= self.limits.prefetch
+    }
+
     /// What the queue's next ledger must know of the messages that go back.
     pub(super) fn carry(&self) -> Carried {
         let mut occurrences: HashMap<Rc<str>, VecDeque<u32>> = HashMap::new();
@@ -243,7 +248,7 @@ impl Ledger {
     /// Whether nothing more would happen: the broker sends no more, and there is nothing left to send on. Or it
     /// has been so long that the broker would end it.
     fn is_stuck(&self, now_ms: u64) -> bool {
-        let full = self.entries.len() >= self.limits.prefetch && self.sent_count() == self.entries.len();
+        let full = self.is_full() && self.sent_count() == self.entries.len();
         full || self.is_aged(self.limits.group_ms(), now_ms)
     }
 

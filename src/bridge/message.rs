@@ -1,7 +1,7 @@
 //! A message's name, its id on the wire, and its event-stream text.
 
 use std::fmt;
-use std::fmt::Write as _;
+use std::io::Write as _;
 use std::rc::Rc;
 
 use memchr::{memchr2, memchr3};
@@ -37,11 +37,8 @@ impl Name {
             hash.update(part);
         }
         // 64 bits: it tells apart the unacknowledged messages of one queue, and stands on every event.
-        let mut text = String::with_capacity(16);
-        for byte in hash.finalize().iter().take(8) {
-            let _ = write!(text, "{byte:02x}");
-        }
-        Self { text: text.into(), is_own: false }
+        let bits = hash.finalize().iter().take(8).fold(0, |bits: u64, byte| bits << 8 | u64::from(*byte));
+        Self { text: format!("{bits:016x}").into(), is_own: false }
     }
 
     /// The id of this occurrence, from 0.
@@ -103,7 +100,8 @@ pub(super) fn write_event(id: &Id, body: &[u8], out: &mut Vec<u8>) {
     // For a body of one line: the fields' names, their line ends and the blank line.
     out.reserve(body.len() + id.name.text.len() + 32);
     out.extend_from_slice(b"id: ");
-    out.extend_from_slice(id.to_string().as_bytes());
+    // Writing to memory cannot fail.
+    let _ = write!(out, "{id}");
     out.push(b'\n');
     if str::from_utf8(body).is_ok() && memchr3(b'\r', b'\n', 0, body).is_none() {
         write_line(body, out);

@@ -209,6 +209,7 @@ impl<T: Send + 'static, O: Outlet<T>> Stream<T, O> {
             desk.outlet.deliver(self.id, text, events, last);
         }
         let due_ms = ledger.due_at_ms().map_or(u64::MAX, |due_ms| due_ms.max(now_ms + AGAIN_MS));
+        self.watched.full(ledger.is_full());
         desk.ticker.watch(&self.watched, Some(due_ms).filter(|_| !ledger.is_empty()));
     }
 }

@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use slab::Slab;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, sleep};
 
 /// How often it looks. Looking at a stream costs some nanoseconds, and acknowledging 20 ms later nothing: acks are
 /// late by design.
 const EVERY: Duration = Duration::from_millis(20);
+/// How often while a stream waits for acknowledgements, as its broker sends no more without: with 200 messages and
+/// a window of 100, a queue could have no more than 5,000 messages/s at 20 ms.
+const SOON: Duration = Duration::from_millis(2);
 
 /// See the module's page.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(super) struct Watched {
     seen: Cell<u64>,
     /// When the stream wants to be woken whatever was sent.
     due_ms: Cell<u64>,
+    /// The broker sends it no more.
+    is_full: Cell<bool>,
     woken: Notify,
     /// Its place while it has anything to wait for.
     key: Cell<Option<usize>>,
@@ -48,15 +53,18 @@ impl Ticker {
 
     /// Runs for as long as it is polled.
     pub(super) async fn run(&self) {
-        let mut interval = tokio::time::interval(EVERY);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut wait = SOON;
         loop {
             if self.watched.borrow().is_empty() {
                 self.begun.notified().await;
             }
-            interval.tick().await;
+            sleep(wait).await;
+            wait = EVERY;
             let now_ms = self.now_ms();
             for (_, watched) in self.watched.borrow().iter() {
+                if watched.is_full.get() {
+                    wait = SOON;
+                }
                 if watched.sent.load(Ordering::Acquire) != watched.seen.get()
                     || watched.due_ms.get() <= now_ms
                 {
@@ -90,6 +98,7 @@ impl Watched {
             sent: Arc::default(),
             seen: Cell::new(0),
             due_ms: Cell::new(u64::MAX),
+            is_full: Cell::new(false),
             woken: Notify::new(),
             key: Cell::new(None),
         })
@@ -104,6 +113,11 @@ impl Watched {
     pub(super) fn sent(&self) -> u64 {
         self.seen.set(self.sent.load(Ordering::Acquire));
         self.seen.get()
+    }
+
+    /// Says whether the broker sends it no more before something is acknowledged.
+    pub(super) fn full(&self, is_full: bool) {
+        self.is_full.set(is_full);
     }
 
     pub(super) async fn woken(&self) {
