@@ -26,13 +26,16 @@ fn main() -> ExitCode {
     }
     // First of all: until then SIGHUP ends the process.
     let signals = Signals::register();
-    let (config, warnings) = match Config::from_env_and_args() {
+    let (config, notes) = match Config::from_env_and_args() {
         Ok(read) => read,
         Err(error) => return error.report(),
     };
     start_log(&config);
     end_on_panic();
-    warn(&config, &warnings);
+    if !notes.files.is_empty() {
+        tracing::info!("configured by {}", notes.files.join(", "));
+    }
+    warn(&config, &notes.warnings);
     match run(config, signals) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -71,8 +74,8 @@ fn run(config: Config, signals: io::Result<Signals>) -> Result<(), Box<dyn Error
 /// Takes the secrets and keys that are now in the files which the flags name.
 fn reread(server: &Server) {
     let read = Config::keys_from_env_and_args().map_err(|error| error.to_string());
-    let taken = read.and_then(|(config, warnings)| {
-        server.replace_keys(&config).map_err(|error| error.to_string()).map(|()| warnings)
+    let taken = read.and_then(|(config, notes)| {
+        server.replace_keys(&config).map_err(|error| error.to_string()).map(|()| notes.warnings)
     });
     match taken {
         Ok(warnings) => {

@@ -15,21 +15,22 @@ use super::layers::{self, Read};
 use super::names::Names;
 use super::values::{Size, Time};
 use super::{
-    Auth, Config, ConfigError, Control, Cpus, Drain, History, Http, KIB, MIB, Mailbox, Queues, Stream, dump,
+    Auth, Config, ConfigError, Control, Cpus, Drain, History, Http, KIB, MIB, Mailbox, Notes, Queues, Stream,
+    dump,
 };
 use crate::http::Cors;
 
 impl Config {
-    /// The configuration this process was started with, and what looks like a mistake in it, a line each.
+    /// The configuration this process was started with, and what a person may want to know of it.
     /// Files are looked for in `/etc/eventsourced`, `/etc/esper` and beside the binary.
     ///
     /// # Errors
     /// What is wrong and the mend, or what was asked for instead of a start; see [`ConfigError`].
-    pub fn from_env_and_args() -> Result<(Self, Vec<String>), ConfigError> {
+    pub fn from_env_and_args() -> Result<(Self, Notes), ConfigError> {
         let env = |name: &str| std::env::var_os(name);
-        let (config, warnings) =
-            Self::parse_with_warnings(std::env::args_os().collect(), &env, &file::places())?;
-        Ok((Self { command_line: command_line(), ..config }, warnings))
+        let args = std::env::args_os().collect();
+        let (config, notes) = Self::read(args, &env, &file::places(), choose_cpus)?;
+        Ok((Self { command_line: command_line(), ..config }, notes))
     }
 
     /// As much, for [`Server::replace_keys`](crate::Server::replace_keys): reads the files again, and those that
@@ -37,7 +38,7 @@ impl Config {
     ///
     /// # Errors
     /// As `from_env_and_args`.
-    pub fn keys_from_env_and_args() -> Result<(Self, Vec<String>), ConfigError> {
+    pub fn keys_from_env_and_args() -> Result<(Self, Notes), ConfigError> {
         let env = |name: &str| std::env::var_os(name);
         Self::read(std::env::args_os().collect(), &env, &file::places(), |_, _| Ok(Cpus::default()))
     }
@@ -69,7 +70,7 @@ impl Config {
         env: &dyn Fn(&str) -> Option<OsString>,
         places: &[PathBuf],
     ) -> Result<(Self, Vec<String>), ConfigError> {
-        Self::read(args, env, places, choose_cpus)
+        Self::read(args, env, places, choose_cpus).map(|(config, notes)| (config, notes.warnings))
     }
 
     fn read(
@@ -77,7 +78,7 @@ impl Config {
         env: &dyn Fn(&str) -> Option<OsString>,
         places: &[PathBuf],
         choose_cpus: fn(&Flags, &Names) -> Result<Cpus, ConfigError>,
-    ) -> Result<(Self, Vec<String>), ConfigError> {
+    ) -> Result<(Self, Notes), ConfigError> {
         let named = layers::config_file(&args, env)?;
         let named = named.as_ref().map(|(path, called)| (path.as_path(), called.clone()));
         let settings =
@@ -89,6 +90,13 @@ impl Config {
         let control = control(&flags, &mut sources)?;
         let mut warnings = settings.warnings.clone();
         warnings.append(&mut sources.warnings);
+        if !auth.session.is_empty() && control.is_none() {
+            warnings.push(
+                "sessions have keys, but without a control port nothing can be emitted to them; \
+                 open one with --bind-control 127.0.0.1:8001"
+                    .to_owned(),
+            );
+        }
         // Last, so that a wrong value is named whatever machine it is tried on.
         let cpus = choose_cpus(&flags, &names)?;
         let dumped = flags.files.dump_config.then(|| dump::text(&matches, &flags, &settings, &auth));
@@ -97,7 +105,7 @@ impl Config {
         let queues = Queues::new(queue_flags, &settings, around, &names, &mut warnings);
         let config = Self { queues: queues.map_err(ConfigError::Usage)?, ..config };
         match dumped {
-            None => Ok((config, warnings)),
+            None => Ok((config, Notes { files: settings.files, warnings })),
             Some(text) => Err(text.map_or_else(ConfigError::Usage, ConfigError::Help)),
         }
     }

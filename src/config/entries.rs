@@ -66,10 +66,14 @@ impl Entries {
     /// Takes out what something above says, in the same or in other words: `says` is the text it gives a
     /// flag.
     pub(super) fn give_way(&mut self, says: &dyn Fn(&str) -> Option<String>) {
+        // An address may say a port, too. It stays where what stands over the address says none.
+        let port_of = |bind: &str| bind.parse::<Bind>().ok()?.port;
+        let port = says("bind").is_some_and(|bind| port_of(&bind).is_none()).then(|| self.port_of_bind());
+        if let Some(entry) = port.flatten() {
+            self.insert("port", entry);
+        }
         self.0.retain(|flag, _| says(flag).is_none() && !synonyms(flag).any(|other| says(&other).is_some()));
-        // An address may say a port, too.
-        let has_port = |bind: &str| bind.parse::<Bind>().is_ok_and(|bind| bind.port.is_some());
-        if says("bind").is_some_and(|bind| has_port(&bind)) {
+        if says("bind").is_some_and(|bind| port_of(&bind).is_some()) {
             self.0.remove("port");
         }
         if says("port").is_some()
@@ -78,6 +82,14 @@ impl Entries {
         {
             *text = bind.ip.to_string();
         }
+    }
+
+    /// What the address says of the port, if it does.
+    fn port_of_bind(&self) -> Option<Entry> {
+        let Entry { place, values } = self.get("bind")?;
+        let (line, text) = values.first()?;
+        let port = text.parse::<Bind>().ok()?.port?;
+        Some(Entry { place: place.clone(), values: vec![(*line, port.to_string())] })
     }
 }
 
@@ -126,6 +138,9 @@ mod tests {
             (&[("bind", "::1"), ("port", "1")], &[("bind", "[::]:2")], &[("bind", "[::]:2")]),
             (&[("bind", "::1"), ("port", "1")], &[("bind", "::")], &[("bind", "::"), ("port", "1")]),
             (&[("bind", "[::1]:1")], &[("port", "2")], &[("bind", "::1"), ("port", "2")]),
+            (&[("bind", "[::]:2")], &[("bind", "::1")], &[("bind", "::1"), ("port", "2")]),
+            (&[("bind", "[::]:2")], &[("bind", "::1"), ("port", "3")], &[("bind", "::1"), ("port", "3")]),
+            (&[("bind", "[::]:2")], &[("bind", "null")], &[("bind", "null")]),
             (&[("bind", "nonsense")], &[("port", "2")], &[("bind", "nonsense"), ("port", "2")]),
         ] {
             let mut merged = entries(lower);

@@ -43,6 +43,8 @@ pub(super) struct Settings {
     pub(super) sse: Headers,
     /// Each with the place of its topic, which is checked when it is known what topics are.
     pub(super) subscribe: Vec<(Place, SubscribeRule)>,
+    /// The files' names, fit for a line of the log.
+    pub(super) files: Vec<String>,
     /// Lines for the log.
     pub(super) warnings: Vec<String>,
 }
@@ -54,6 +56,7 @@ impl Default for Settings {
             cors: Headers::default_of(Purpose::Cors),
             sse: Headers::default_of(Purpose::Sse),
             subscribe: Vec::new(),
+            files: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -90,6 +93,7 @@ impl Settings {
                 .map_err(|reason| format!("{}: {reason}", on_one_line(&called)))?;
             let name: Arc<str> = on_one_line(&path.to_string_lossy()).into();
             settings.add(&name, &text, command)?;
+            settings.files.push(name.to_string());
             let nodes = settings.entries.get("broker-node").filter(|entry| entry.place.file == name);
             if mode & 0o004 != 0
                 && nodes.is_some_and(|entry| entry.values.iter().any(|(_, url)| url.contains('@')))

@@ -27,17 +27,21 @@ Secrets, from the environment alone:
   ESPER_PUBLISHER_SECRET_PREVIOUS   Accepted too, while the secret is being changed
   ESPER_SESSION_SECRET_PREVIOUS     Accepted too, while the secret is being changed
 
-Without a secret and a public key for subscribers anybody may subscribe; without one for publishers anybody may
-publish; without one for sessions there are none.
-A secret's file holds the secret in its first line and, while it is being changed, the one before in its second.
-SIGHUP rereads the files of secrets, keys and the control token; no stream ends by it.
+Without a secret and a public key for subscribers anybody may subscribe;
+without one for publishers anybody may publish; without one for sessions there
+are none.
+A secret's file holds the secret in its first line and, while it is being
+changed, the one before in its second. SIGHUP rereads the files of secrets,
+keys and the control token; no stream ends by it.
 
 To make a token: esper token --help
 A flag stands over its variable, a variable over files, a file over the default.
-The files: /etc/eventsourced/config.yml, /etc/esper/config.yml, config.yml beside this program,
-that of --config; each over those before it. Their keys are the flags' names: port: 3000.
-TIME is a number and its unit: 500ms, 15s, 10m, 2h.
-SIZE is bytes, or a number and its unit: K, M, G (powers of 1000) or KiB, MiB, GiB (of 1024).";
+The files: /etc/eventsourced/config.yml, /etc/esper/config.yml, config.yml
+beside this program, that of --config; each over those before it. Their keys are
+the flags' names: port: 3000.
+TIME is a number and its unit: 500ms, 15s, 10m, 2h, 30d.
+SIZE is bytes, or a number and its unit: K, M, G (powers of 1000) or KiB, MiB,
+GiB (of 1024).";
 
 const CORS_ORIGIN_HELP: &str =
     "Origin browsers may call from, such as https://example.org; repeat it, or part by commas; * for any";

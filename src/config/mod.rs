@@ -113,6 +113,15 @@ pub struct Config {
     pub drain: Drain,
 }
 
+/// How a process came to its configuration.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Notes {
+    /// The files that were read, each over those before it.
+    pub files: Vec<String>,
+    /// What looks like a mistake, or is dangerous, a line each.
+    pub warnings: Vec<String>,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {

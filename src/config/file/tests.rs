@@ -155,7 +155,7 @@ fn what_is_above_stands_over_what_is_below_entry_by_entry() {
 }
 
 #[test]
-fn switches_lists_and_addresses_of_a_file_give_way_as_a_whole() {
+fn switches_and_lists_of_a_file_give_way_as_a_whole_and_an_address_ip_and_port_by_themselves() {
     let on_off = ["namespaces: true", "namespaces: off"];
     assert!(!config(&on_off, "", &[]).namespaces);
     assert!(config(&on_off, "--namespaces", &[]).namespaces);
@@ -176,8 +176,10 @@ fn switches_lists_and_addresses_of_a_file_give_way_as_a_whole() {
         (&[address], "--port 0", &[], "0.0.0.0:0"),
         (&[address], "", &[("ESPER_PORT", "1")], "0.0.0.0:1"),
         (&[address, "port: 1"], "", &[], "0.0.0.0:1"),
-        (&[address], "--bind ::1", &[], "[::1]:3000"),
-        (&[address, "bind: 127.0.0.1"], "", &[], "127.0.0.1:3000"),
+        (&[address], "--bind ::1", &[], "[::1]:2069"),
+        (&[address], "--bind ::1 --port 2", &[], "[::1]:2"),
+        (&[address], "", &[("ESPER_BIND", "::1")], "[::1]:2069"),
+        (&[address, "bind: 127.0.0.1"], "", &[], "127.0.0.1:2069"),
         (&["port: 1"], "--bind 0.0.0.0:2", &[], "0.0.0.0:2"),
         (&["port: 1"], "", &[("ESPER_BIND", "::")], "[::]:1"),
         (&["server: {address: ':2069'}"], "", &[], "[::]:2069"),

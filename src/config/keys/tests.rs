@@ -281,12 +281,16 @@ fn a_secret_that_may_be_guessed_or_read_by_others_is_warned_of_by_its_name() {
             vec![guessed("ESPER_SUBSCRIBER_SECRET")],
         ),
         (
-            "-secret short".to_owned(),
+            format!("{WITH_CONTROL} -secret short"),
             &[("ESPER_SESSION_SECRET_PREVIOUS", "s")],
             vec![guessed("--session-secret"), guessed("ESPER_SESSION_SECRET_PREVIOUS")],
         ),
         (
-            format!("--session-secret-file {} --publisher-secret-file {}", open.path(), group.path()),
+            format!(
+                "{WITH_CONTROL} --session-secret-file {} --publisher-secret-file {}",
+                open.path(),
+                group.path()
+            ),
             &[],
             vec![readable("session-secret-file", &open)],
         ),
@@ -304,5 +308,15 @@ fn a_secret_that_may_be_guessed_or_read_by_others_is_warned_of_by_its_name() {
         let args = ["esper"].into_iter().chain(line.split_whitespace()).map(OsString::from).collect();
         let env = |name: &str| variables.iter().find(|(set, _)| *set == name).map(|(_, value)| value.into());
         assert_eq!(Config::parse_with_warnings(args, &env, &[]).unwrap().1, warnings, "{line}");
+    }
+}
+
+#[test]
+fn sessions_that_nothing_can_be_emitted_to_are_warned_of() {
+    for (line, warnings) in [("", 0), ("-secret s", 1), (WITH_CONTROL, 0)] {
+        let args = format!("esper {line}").split_whitespace().map(OsString::from).collect();
+        let said = Config::parse_with_warnings(args, &|_| None, &[]).unwrap().1;
+        let hints = said.iter().filter(|line| line.contains("open one with --bind-control"));
+        assert_eq!(hints.count(), warnings, "{said:?}");
     }
 }

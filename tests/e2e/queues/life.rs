@@ -193,3 +193,18 @@ fn a_stream_whose_queue_is_deleted_ends_and_is_told_to_come_back() {
     publisher.queue(&other, &["undisturbed"]);
     assert_eq!(beside.event().data, "undisturbed");
 }
+
+#[test]
+fn the_admin_page_shows_a_stream_of_a_queue_without_the_queue_s_name() {
+    let server = start(&["--queue-path", "/mine"]);
+    let queue = unique("shown");
+    let stream = Stream::open(&server, &format!("/mine?id={queue}"));
+    assert_eq!(stream.head.status, 200);
+    let answer = server.get("/admin/status.json");
+    let status: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+    let row = &status["connections"][0];
+    assert_eq!(row["request_path"], "/mine", "{row}");
+    assert!(row["namespace"].as_str().is_some_and(|name| name.starts_with("queue ")), "{row}");
+    assert!(!answer.body.contains(&queue), "{}", answer.body);
+    assert!(server.log().contains("configured by "), "{}", server.log());
+}
