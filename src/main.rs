@@ -54,9 +54,13 @@ fn run(config: Config, signals: io::Result<Signals>) -> Result<(), Box<dyn Error
         }
     });
     let publishing = if is_publishing_public(&config) { publishing } else { "on the control port" };
+    let queue_path = config.queues.as_ref().map(|queues| queues.path.clone());
     let server = Server::start(config)?;
     if let Some(address) = server.control_address() {
         tracing::info!(%address, "control on http://{address}");
+    }
+    if let Some(path) = queue_path {
+        tracing::info!(path, "queues for whoever can say their names");
     }
     tracing::info!(address = %server.address(), subscribing, publishing, "listening on http://{}", server.address());
     while !signals.stop.load(Ordering::Relaxed) {
@@ -79,7 +83,7 @@ fn reread(server: &Server) {
     });
     match taken {
         Ok(warnings) => {
-            tracing::info!("secrets and keys reread");
+            tracing::info!("secrets and keys reread; all else needs a restart");
             warnings.iter().for_each(|line| tracing::warn!("{line}"));
         }
         Err(error) => tracing::error!("secrets and keys not reread, the old ones stay: {error}"),
@@ -143,7 +147,10 @@ fn warn(config: &Config, warnings: &[String]) {
     if anybody && !config.bind.is_loopback() {
         tracing::warn!("****************************************************************");
         tracing::warn!("ANYBODY WHO REACHES {} CAN PUBLISH TO EVERY TOPIC", config.bind);
-        tracing::warn!("set ESPER_PUBLISHER_SECRET, or say that it is meant with --no-auth");
+        tracing::warn!(
+            "set ESPER_PUBLISHER_SECRET, or let programs alone publish, at a port of their own, by"
+        );
+        tracing::warn!("--bind-control 127.0.0.1:8001; or say that it is meant with --no-auth");
         tracing::warn!("****************************************************************");
     }
 }

@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use futures_util::future::{Either, select};
 use thiserror::Error;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::unbounded_channel;
 
 use crate::admin::{self, Desk};
-use crate::bridge::outlet::Shards;
-use crate::bridge::{Bridge, BridgeConfig, ToBridge};
+use crate::bridge::{Bridge, outlet};
 use crate::budget::Budget;
 use crate::builder::ServerBuilder;
 use crate::clock::Clock;
@@ -154,11 +153,8 @@ impl Server {
         let shared = Arc::new(shared);
         let config = &shared.config;
         let address = SocketAddr::new(config.bind, config.port);
-        let heartbeats = config.stream.heartbeat.map(|heartbeat| 2 * heartbeat).unwrap_or_default();
         let options = SocketOptions {
-            // Not less than a send may take: a client that reads nothing for a while is not a dead one.
-            // And somewhat more, so that it is our own clock that cuts it, and counts it.
-            user_timeout: heartbeats.max(config.stream.send_timeout * 5 / 4),
+            user_timeout: config.stream.peer_timeout(),
             keepalive: config.stream.heartbeat.is_none(),
         };
         let mut listeners: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
@@ -202,7 +198,8 @@ impl Server {
                 .unwrap_or_else(|_| Err(StartError::Shard("it ended before it began".to_owned())))?;
         }
         if let Some(orders) = orders {
-            server.bridge = start_bridge(&shared, orders, &server.doors, server.publisher())?;
+            server.bridge = outlet::start(&shared, orders, &server.doors, server.publisher())
+                .map_err(StartError::Thread)?;
         }
         if shared.access.can_survey() {
             let doors = Arc::clone(&server.doors);
@@ -361,34 +358,6 @@ fn open(
         own.push(Listener { door, listener, handle });
     }
     Ok(address)
-}
-
-/// Starts the thread that speaks with other brokers.
-fn start_bridge(
-    shared: &Shared,
-    orders: UnboundedReceiver<ToBridge<Ticket>>,
-    doors: &Doors,
-    publisher: Publisher,
-) -> Result<Option<Bridge<Ticket>>, StartError> {
-    let Shared { config, memory, access, bridge, .. } = shared;
-    let (Some(queues), Some(line)) = (&config.queues, bridge) else { return Ok(None) };
-    let shards = Shards {
-        doors: Arc::clone(doors),
-        memory: Arc::clone(memory),
-        hasher: access.hasher.clone(),
-        bridge: line.sender.clone(),
-        places: Arc::default(),
-    };
-    let channel = (line.sender.clone(), orders);
-    Bridge::start(
-        BridgeConfig::of(queues, &config.stream),
-        channel,
-        shards,
-        publisher,
-        Arc::clone(&line.stats),
-    )
-    .map(Some)
-    .map_err(StartError::Thread)
 }
 
 /// What a shard's thread is given.

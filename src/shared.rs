@@ -158,6 +158,11 @@ impl Streams {
         (before < max).then_some(stream)
     }
 
+    /// Whether there is no room for one more.
+    pub(crate) fn are_full(&self) -> bool {
+        self.open.load(Ordering::Relaxed) >= self.max
+    }
+
     /// How many feed an admin page.
     pub(crate) fn watching(&self) -> usize {
         self.watching.load(Ordering::Relaxed)

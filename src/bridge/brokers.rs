@@ -1,6 +1,6 @@
 //! The brokers' connections: made in the background, kept, and made again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,11 @@ use tokio::time::{Instant, sleep};
 
 use super::link::{Lease, Link};
 use super::stats::BridgeStats;
+use super::throttle::Throttle;
 use crate::config::BrokerUrl;
+
+/// That a broker is still not reachable is told of no more often than this.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// One for each URL, whether it is connected or not.
 pub(super) struct Brokers {
@@ -21,17 +25,24 @@ pub(super) struct Brokers {
 struct Node {
     url: BrokerUrl,
     link: RefCell<Option<Rc<Link>>>,
+    /// The first attempt to connect has ended.
+    is_tried: Cell<bool>,
 }
 
 impl Brokers {
     pub(super) fn new(urls: &[BrokerUrl], stats: Arc<BridgeStats>) -> Self {
-        let nodes = urls.iter().map(|url| Node { url: url.clone(), link: RefCell::new(None) }).collect();
+        let nodes = urls.iter().cloned().map(Node::new).collect();
         Self { nodes, stats }
     }
 
     /// Connects, for as long as it is polled.
     pub(super) async fn keep(&self) {
         join_all(self.nodes.iter().map(|node| node.keep(&self.stats))).await;
+    }
+
+    /// Whether a connection may be there in a moment, because none was tried to the end yet.
+    pub(super) fn are_starting(&self) -> bool {
+        !self.nodes.iter().any(|node| node.is_tried.get())
     }
 
     /// A place for one more channel, on the connection that has the fewest.
@@ -58,26 +69,42 @@ impl Brokers {
 }
 
 impl Node {
+    fn new(url: BrokerUrl) -> Self {
+        Self { url, link: RefCell::new(None), is_tried: Cell::new(false) }
+    }
+
     async fn keep(&self, stats: &BridgeStats) {
         let mut backoff = Backoff::default();
+        let (mut failed, mut throttle) = (String::new(), Throttle::new(TELL_EVERY));
         loop {
-            match Link::connect(&self.url).await {
+            let connected = Link::connect(&self.url).await;
+            self.is_tried.set(true);
+            match connected {
                 Ok(link) => {
                     let (link, since) = (Rc::new(link), Instant::now());
                     self.link.replace(Some(Rc::clone(&link)));
                     stats.brokers_connected.add(1);
                     tracing::info!(broker = %self.url, "connected to the broker");
-                    link.lost().await;
+                    let reason = link.lost().await;
                     // Not before: a broker that accepts and closes at once is not to be asked all the time.
                     if since.elapsed() > Backoff::MAX {
                         backoff = Backoff::default();
                     }
                     stats.brokers_connected.subtract(1);
                     self.link.replace(None);
-                    tracing::warn!(broker = %self.url, "the broker is lost; its streams end, and new ones go to others");
+                    tracing::warn!(broker = %self.url, "the broker is lost, its streams end: {reason}");
+                    failed.clear();
                     link.close().await;
                 }
-                Err(reason) => tracing::warn!(broker = %self.url, "the broker is not reachable: {reason}"),
+                Err(reason) => {
+                    if reason != failed {
+                        throttle = Throttle::new(TELL_EVERY);
+                    }
+                    if let Some(attempts) = throttle.count() {
+                        tracing::warn!(broker = %self.url, attempts, "the broker is not reachable: {reason}");
+                    }
+                    failed = reason;
+                }
             }
             sleep(backoff.next()).await;
         }

@@ -30,15 +30,17 @@ pub(super) struct Consuming {
 pub(super) enum NotOpened {
     /// Another consumer has it, through this node or another.
     Taken,
-    /// One line why.
-    Refused(String),
+    /// One line why not at this moment.
+    Later(String),
+    /// One line why never, before somebody mends it.
+    Never(String),
 }
 
 impl Consuming {
     pub(super) async fn open(lease: Lease, queue: &str, config: &BridgeConfig) -> Result<Self, NotOpened> {
-        let late = || NotOpened::Refused("the broker does not answer; try again later".to_owned());
+        let late = || NotOpened::Later("the broker does not answer; try again later".to_owned());
         let channel = match timeout(OPEN_TIME, lease.channel()).await {
-            Ok(channel) => channel.map_err(NotOpened::Refused)?,
+            Ok(channel) => channel.map_err(NotOpened::Later)?,
             Err(_) => return Err(late()),
         };
         let opened = match timeout(OPEN_TIME, consume(&channel, queue, config)).await {
@@ -66,6 +68,9 @@ async fn consume(
     // As small as it fits, which is what other clients that declare the same queue send.
     let expires_ms = i32::try_from(expires_ms).map_or(AMQPValue::LongLongInt(expires_ms), AMQPValue::LongInt);
     arguments.insert("x-expires".into(), expires_ms);
+    // Whatever the virtual host's own default is: of a quorum queue several consumers may be exclusive at once. For
+    // RabbitMQ it is the same queue as one that was declared without a type, when classic ones are the default.
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(queue.clone(), durable, arguments).await?;
     channel.basic_qos(config.prefetch, BasicQosOptions::default()).await?;
@@ -84,18 +89,18 @@ async fn consume(
 }
 
 fn not_opened(error: &lapin::Error, lease: &Lease) -> NotOpened {
-    if let ErrorKind::ProtocolError(said) = error.kind() {
-        let is_taken = match said.kind() {
-            // Also what a user without the right to the queue is told.
-            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
-                !said.get_message().as_str().contains("for user")
+    let reason = format!("the broker refuses the queue: {}", lease.reason(error));
+    let ErrorKind::ProtocolError(said) = error.kind() else { return NotOpened::Later(reason) };
+    match said.kind() {
+        AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => NotOpened::Taken,
+        // Also what a user without the right to the queue is told. Its name stands behind, and may be any text.
+        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
+            match said.get_message().as_str().starts_with("ACCESS_REFUSED - queue ") {
+                true => NotOpened::Taken,
+                false => NotOpened::Never(reason),
             }
-            AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => true,
-            _ => false,
-        };
-        if is_taken {
-            return NotOpened::Taken;
         }
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => NotOpened::Never(reason),
+        _ => NotOpened::Later(reason),
     }
-    NotOpened::Refused(format!("the broker refuses the queue: {}", lease.reason(error)))
 }

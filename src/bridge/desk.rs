@@ -17,6 +17,7 @@ use super::ledger::{Carried, Ledger, Limits};
 use super::link::{self, CLOSE_TIME};
 use super::stats::BridgeStats;
 use super::stream::{Order, Stream};
+use super::throttle::Throttle;
 use super::ticker::Ticker;
 use super::{BridgeConfig, Opened, Outlet, StreamId};
 
@@ -25,11 +26,18 @@ use super::{BridgeConfig, Opened, Outlet, StreamId};
 const OPENING_MAX: usize = 64;
 /// How often a queue that is another's is tried.
 const TRY_EVERY: Duration = Duration::from_millis(500);
-/// How long what a stream leaves to its queue's next is kept: longer than a client that lost its connection waits
-/// before it comes back, and not long, because another node may serve the queue meanwhile.
-const CARRY_TIME: Duration = Duration::from_secs(60);
-/// Queues for which something is kept so; a message is rarely called other than by its place in the queue.
+/// Queues for which it is kept what a stream leaves to its queue's next, for as long as the queue may live without a
+/// client; a message is rarely called other than by its place in the queue.
 const CARRIED_MAX: usize = 10_000;
+
+/// How long a client waits for a queue that is another's when it does not say that it had it: a page that is loaded
+/// anew may be here before its own end is.
+const RELOAD_TIME: Duration = Duration::from_millis(300);
+/// How long a client waits for the first connection to a broker: one that comes while esper starts would be
+/// refused for want of milliseconds.
+const START_TIME: Duration = Duration::from_secs(2);
+/// Refusals are told of no more often than this.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 const TAKEN: &str = "another client has this queue";
 const STOPPING: &str = "esper is stopping";
@@ -46,6 +54,7 @@ pub(super) struct Desk<T, O> {
     streams: RefCell<HashMap<StreamId, (Orders, Rc<str>)>>,
     carried: RefCell<HashMap<Rc<str>, (Instant, Carried)>>,
     opening: Semaphore,
+    refusals: RefCell<Throttle>,
     /// Told whenever a place becomes free.
     freed: Notify,
     tickets: PhantomData<fn(T)>,
@@ -88,6 +97,7 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
             streams: RefCell::default(),
             carried: RefCell::default(),
             opening: Semaphore::new(OPENING_MAX),
+            refusals: RefCell::new(Throttle::new(TELL_EVERY)),
             freed: Notify::new(),
             tickets: PhantomData,
         })
@@ -105,8 +115,18 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
             }
             Err(reason) => {
                 self.stats.refused.add(1);
+                self.tell(&reason);
                 self.outlet.answer(ticket, Err(reason));
             }
+        }
+    }
+
+    /// Tells of what a page is refused for that is not its own doing: it cannot read the answer.
+    fn tell(&self, reason: &str) {
+        if reason == TAKEN || reason == STOPPING {
+            tracing::debug!("a queue was refused: {reason}");
+        } else if let Some(times) = self.refusals.borrow_mut().count() {
+            tracing::warn!(times, "queues are refused: {}", link::without_queue(reason));
         }
     }
 
@@ -140,7 +160,11 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
         last_event_id: Option<&str>,
         first_id: Option<&str>,
     ) -> Result<Stream<T, O>, String> {
-        let patience = last_event_id.map_or(Duration::ZERO, |_| self.config.patience);
+        let patience = match last_event_id {
+            Some(_) => self.config.patience,
+            None if self.brokers.are_starting() => START_TIME,
+            None => RELOAD_TIME,
+        };
         let until = Instant::now() + patience;
         let claim = self.claim(queue, last_event_id, until).await?;
         let consuming = loop {
@@ -154,7 +178,8 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
                     }
                     Ok(consuming) => break consuming,
                     Err(NotOpened::Taken) => TAKEN.to_owned(),
-                    Err(NotOpened::Refused(reason)) => return Err(reason),
+                    Err(NotOpened::Later(reason)) => reason,
+                    Err(NotOpened::Never(reason)) => return Err(reason),
                 },
                 // A page whose broker starts anew comes back before that is there.
                 Err(reason) => reason,
@@ -171,8 +196,11 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
             ack_window: self.config.ack_window.into(),
             ack_delay_ms: u64::try_from(self.config.ack_delay.as_millis()).unwrap_or(u64::MAX),
         };
-        let carried =
-            self.carried.borrow_mut().remove(queue).filter(|(since, _)| since.elapsed() < CARRY_TIME);
+        let carried = self
+            .carried
+            .borrow_mut()
+            .remove(queue)
+            .filter(|(since, _)| since.elapsed() <= self.config.expire());
         let carried = carried.map(|(_, carried)| carried).unwrap_or_default();
         let ledger = Rc::new(RefCell::new(Ledger::new(limits, last_event_id.or(first_id), carried)));
         let (orders, received) = mpsc::unbounded_channel();
@@ -239,7 +267,7 @@ impl<T, O> Claim<T, O> {
         }
         let mut kept = self.desk.carried.borrow_mut();
         if kept.len() >= CARRIED_MAX {
-            kept.retain(|_, (since, _)| since.elapsed() < CARRY_TIME);
+            kept.retain(|_, (since, _)| since.elapsed() <= self.desk.config.expire());
         }
         if kept.len() < CARRIED_MAX {
             kept.insert(Rc::clone(&self.queue), (Instant::now(), carried));

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use lapin::protocol::AMQPErrorKind;
 use lapin::tcp::{AsyncTcpStream, OwnedTLSConfig};
 use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use socket2::{SockRef, Socket};
 use tokio::net::lookup_host;
 use tokio::sync::Notify;
@@ -47,20 +48,26 @@ impl Link {
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
         let (masks, cut) = (Masks::of(&uri), Cut::default());
         let connection = match timeout(CONNECT_TIME, connect(uri, &cut)).await {
-            Ok(connected) => connected.map_err(|error| masks.reason(&error))?,
+            Ok(connected) => connected.map_err(|error| with_mend(masks.reason(&error)))?,
             Err(_) => return Err("it does not answer in 10 s".to_owned()),
         };
         let channels_max = connection.configuration().channel_max();
         Ok(Self { connection, cut, masks, channels: Cell::new(0), channels_max })
     }
 
-    /// Returns when the connection is no longer there.
-    pub(super) async fn lost(&self) {
+    /// Returns when the connection is no longer there, and says why.
+    pub(super) async fn lost(&self) -> String {
         let mut events = std::pin::pin!(self.connection.events_listener());
+        let mut event = Ok(None);
         while self.is_connected() {
             // It tells of channels that fail as well; and of a broker that closes the connection in order it
             // does not tell.
-            let _ = timeout(LOOK_EVERY, events.next()).await;
+            event = timeout(LOOK_EVERY, events.next()).await;
+        }
+        match event {
+            // What is said of a channel names its queue, which may be a session's.
+            Ok(Some(Event::Error(error))) if !is_of_channel(&error) => self.masks.reason(&error),
+            _ => "the connection was closed".to_owned(),
         }
     }
 
@@ -197,6 +204,32 @@ async fn first<S>(
     Err(error)
 }
 
+fn is_of_channel(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(said) if matches!(said.kind(), AMQPErrorKind::Soft(_)))
+}
+
+/// What ends an attempt to connect, and the mend where it is the URL's.
+fn with_mend(said: String) -> String {
+    let mends = [
+        ("ACCESS_REFUSED", "the user or the password in its URL is wrong"),
+        ("failed to parse", "this is not AMQP; write amqps:// if it speaks TLS"),
+        ("InvalidContentType", "this is not TLS; write amqp:// if it speaks none"),
+        ("invalid peer certificate", "name the file of who signs it in SSL_CERT_FILE"),
+    ];
+    match mends.iter().find(|(part, _)| said.contains(part)) {
+        Some((_, mend)) => format!("{mend} ({said})"),
+        None => said,
+    }
+}
+
+/// What a broker said of a queue, for the log: a queue's name may be a session's. As RabbitMQ quotes it, and
+/// without its end where the text was too long.
+pub(super) fn without_queue(said: &str) -> String {
+    let Some((before, name)) = said.split_once("queue '") else { return said.to_owned() };
+    let after = name.rsplit_once("' in vhost").map(|(_, after)| format!("' in vhost{after}"));
+    format!("{before}queue '***{}", after.unwrap_or_default())
+}
+
 /// What must not be shown of a broker's answers.
 struct Masks {
     user: String,
@@ -247,5 +280,40 @@ mod tests {
             "ACCESS_REFUSED - access to queue 'rabbit ears' refused for user '***'??*** ?"
         );
         assert_eq!(masks.masked(&"x".repeat(5000)).len(), 200);
+    }
+
+    #[test]
+    fn a_queue_is_told_of_without_its_name() {
+        for (said, told) in [
+            ("no broker is reachable", "no broker is reachable"),
+            (
+                "PRECONDITION_FAILED - inequivalent arg 'x-expires' for queue 'secret' in vhost '/': received 1",
+                "PRECONDITION_FAILED - inequivalent arg 'x-expires' for queue '***' in vhost '/': received 1",
+            ),
+            (
+                "access to queue 'it's' in vhost 'mine' in vhost '/' refused",
+                "access to queue '***' in vhost '/' refused",
+            ),
+            ("access to queue 'secret that was cut o", "access to queue '***"),
+        ] {
+            assert_eq!(without_queue(said), told);
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_cannot_succeed_says_what_of_the_url_to_mend() {
+        for (said, part) in [
+            (
+                "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN",
+                "user or the password",
+            ),
+            ("failed to parse: Parsing Error", "write amqps://"),
+            ("received corrupt message of type InvalidContentType", "write amqp://"),
+            ("invalid peer certificate: UnknownIssuer", "SSL_CERT_FILE"),
+        ] {
+            let told = with_mend(said.to_owned());
+            assert!(told.contains(part) && told.contains(said), "{told}");
+        }
+        assert_eq!(with_mend("Connection refused".to_owned()), "Connection refused");
     }
 }

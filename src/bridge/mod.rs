@@ -31,6 +31,7 @@ mod stream;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod ticker;
 
 use std::io;
@@ -213,6 +214,11 @@ pub(crate) struct BridgeConfig {
 }
 
 impl BridgeConfig {
+    /// How long a queue is kept without a client.
+    fn expire(&self) -> Duration {
+        Duration::from_secs(self.expire_s.into())
+    }
+
     /// What of a server's configuration is the bridge's.
     pub(crate) fn of(queues: &Queues, stream: &Stream) -> Self {
         BridgeConfig {

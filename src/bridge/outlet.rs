@@ -1,57 +1,54 @@
 //! From the bridge to the shards: answers to requests for queues, and what queues deliver.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::sync::Arc;
 
 use smallvec::smallvec;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
-use super::{Opened, Outlet, StreamId, ToBridge};
+use super::{Bridge, BridgeConfig, Opened, Outlet, StreamId, ToBridge};
 use crate::memory::Memory;
+use crate::publisher::Publisher;
 use crate::shard::mailbox::Doors;
 use crate::shard::message::{Message, ShardId, Ticket, ToFanout};
-use crate::shard::queue::QueueStream;
+use crate::shard::queue::{Place, Places, QueueStream};
+use crate::shared::Shared;
 use crate::topic::{Topic, TopicHasher};
+
+/// Starts the bridge, if queues are asked for, between these shards and their brokers. What it publishes goes by
+/// `publisher`.
+///
+/// # Errors
+/// There is no thread to be had.
+pub(crate) fn start(
+    shared: &Shared,
+    orders: UnboundedReceiver<ToBridge<Ticket>>,
+    doors: &Doors,
+    publisher: Publisher,
+) -> io::Result<Option<Bridge<Ticket>>> {
+    let Shared { config, memory, access, bridge, .. } = shared;
+    let (Some(queues), Some(line)) = (&config.queues, bridge) else { return Ok(None) };
+    let shards = Shards {
+        doors: Arc::clone(doors),
+        memory: Arc::clone(memory),
+        hasher: access.hasher.clone(),
+        bridge: line.sender.clone(),
+        places: Arc::default(),
+    };
+    let channel = (line.sender.clone(), orders);
+    let config = BridgeConfig::of(queues, &config.stream);
+    Bridge::start(config, channel, shards, publisher, Arc::clone(&line.stats)).map(Some)
+}
 
 /// The shards, as the bridge sees them.
 #[derive(Debug)]
-pub(crate) struct Shards {
-    pub(crate) doors: Doors,
-    pub(crate) memory: Arc<Memory>,
-    pub(crate) hasher: TopicHasher,
+struct Shards {
+    doors: Doors,
+    memory: Arc<Memory>,
+    hasher: TopicHasher,
     /// Where a stream that ends says so.
-    pub(crate) bridge: UnboundedSender<ToBridge<Ticket>>,
-    pub(crate) places: Arc<Places>,
-}
-
-/// Where each stream is.
-#[derive(Debug, Default)]
-pub(crate) struct Places(Mutex<HashMap<StreamId, Place>>);
-
-#[derive(Clone, Debug)]
-struct Place {
-    shard: ShardId,
-    topic: Topic,
-}
-
-impl Places {
-    fn insert(&self, stream: StreamId, place: Place) {
-        self.map().insert(stream, place);
-    }
-
-    fn find(&self, stream: StreamId) -> Option<Place> {
-        self.map().get(&stream).cloned()
-    }
-
-    /// The stream is no more.
-    pub(crate) fn remove(&self, stream: StreamId) {
-        self.map().remove(&stream);
-    }
-
-    // Nothing that could panic is done while it is held.
-    fn map(&self) -> std::sync::MutexGuard<'_, HashMap<StreamId, Place>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    bridge: UnboundedSender<ToBridge<Ticket>>,
+    places: Arc<Places>,
 }
 
 impl Shards {

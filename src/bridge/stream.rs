@@ -106,9 +106,7 @@ impl<T: Send + 'static, O: Outlet<T>> Stream<T, O> {
         desk.stats.consumers.subtract(1);
         desk.ticker.watch(&self.watched, None);
         if let Ended::Broken(reason) = &ended {
-            // The queue's name may be a session's.
-            let reason = reason.replace(&*self.claim.queue, "***");
-            tracing::debug!(stream = self.id.0, "a stream ended: {reason}");
+            tracing::debug!(stream = self.id.0, "a stream ended: {}", link::without_queue(reason));
         }
         if !matches!(ended, Ended::Closed) {
             desk.outlet.end(self.id);
@@ -143,22 +141,15 @@ impl<T: Send + 'static, O: Outlet<T>> Stream<T, O> {
     /// # Errors
     /// Why no more will arrive.
     fn receive_ready(&mut self, first: Option<lapin::Result<Delivery>>) -> Result<(), String> {
-        let mut next = first;
-        for _ in 0..RECEIVED_MAX {
-            match next {
+        let (mut next, mut room) = (Some(first), RECEIVED_MAX);
+        while let Some(received) = next {
+            match received {
                 Some(Ok(delivery)) => self.receive(delivery),
                 Some(Err(error)) => return Err(self.consuming.lease.reason(&error)),
                 None => return Err("the queue was deleted".to_owned()),
             }
-            match self.consuming.consumer.next().now_or_never() {
-                Some(ready) => next = ready,
-                None => return Ok(()),
-            }
-        }
-        match next {
-            Some(Ok(delivery)) => self.receive(delivery),
-            Some(Err(error)) => return Err(self.consuming.lease.reason(&error)),
-            None => return Err("the queue was deleted".to_owned()),
+            room -= 1;
+            next = (room > 0).then(|| self.consuming.consumer.next().now_or_never()).flatten();
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use super::brokers::{Backoff, Brokers};
 use super::link::{self, Lease};
 use super::message::{Name, text};
 use super::stats::BridgeStats;
+use super::throttle::Throttle;
 use crate::config::SubscribeRule;
 
 /// Messages the broker sends before some are acknowledged, and how many of them are acknowledged at once.
@@ -109,7 +110,7 @@ async fn publish_all<I: Inlet>(
     stats: &BridgeStats,
     inlet: &I,
 ) -> Option<lapin::Error> {
-    let mut refusals = Refusals::default();
+    let mut refusals = Throttle::new(TELL_EVERY);
     let mut unacknowledged = 0;
     // What has arrived already, if anything.
     let mut ahead = None;
@@ -125,7 +126,11 @@ async fn publish_all<I: Inlet>(
         let tag = delivery.delivery_tag;
         match publish(rule, delivery, inlet).await {
             Ok(()) => stats.published.add(1),
-            Err(reason) => refusals.tell(rule, &reason),
+            Err(reason) => {
+                if let Some(messages) = refusals.count() {
+                    tracing::warn!(exchange = rule.exchange, messages, "not published to a topic: {reason}");
+                }
+            }
         }
         unacknowledged += 1;
         ahead = consumer.next().now_or_never();
@@ -151,27 +156,6 @@ async fn publish<I: Inlet>(rule: &SubscribeRule, delivery: Delivery, inlet: &I) 
             Ok(()) => return Ok(()),
             Err(PublishFailure::Full) => sleep(backoff.next()).await,
             Err(PublishFailure::Refused(reason)) => return Err(reason),
-        }
-    }
-}
-
-/// Messages that were not published, told of together.
-#[derive(Debug, Default)]
-struct Refusals {
-    untold: u64,
-    told: Option<Instant>,
-}
-
-impl Refusals {
-    fn tell(&mut self, rule: &SubscribeRule, reason: &str) {
-        self.untold += 1;
-        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-            tracing::warn!(
-                exchange = rule.exchange,
-                messages = self.untold,
-                "not published to a topic: {reason}"
-            );
-            *self = Self { untold: 0, told: Some(Instant::now()) };
         }
     }
 }

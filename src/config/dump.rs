@@ -112,7 +112,18 @@ impl Dump {
         }
     }
 
+    /// What concerns queues, as comments where there are none: read back as keys they would be of no use.
     fn queues(&mut self, flags: &QueueFlags, settings: &Settings) {
+        if !flags.broker_node.is_empty() {
+            return self.queue_keys(flags, settings);
+        }
+        self.line(0, "# No broker is named, so there are no queues. With one there are these keys:");
+        let mut keys = Dump { text: String::new() };
+        keys.queue_keys(flags, settings);
+        keys.text.lines().for_each(|line| self.line(0, &format!("# {line}")));
+    }
+
+    fn queue_keys(&mut self, flags: &QueueFlags, settings: &Settings) {
         let nodes = &flags.broker_node;
         self.line(0, "broker:");
         if nodes.is_empty() {

@@ -294,6 +294,9 @@ impl File<'_> {
                  write it into one of its own and name that by {side}-secret-file, or set {variable}"
             );
         }
+        if let Some((section, key, _)) = NESTED.iter().find(|(_, key, _)| *key == name) {
+            return format!("{place}: unknown key; {key} stands below {section}:, indented");
+        }
         let similar = if self.is_key(&flag) { Some(flag) } else { self.similar(&flag) };
         let mend = similar.map(|flag| format!("there is {flag}, and ")).unwrap_or_default();
         format!("{place}: unknown key; {mend}esper --dump-config shows all there are")
@@ -344,7 +347,11 @@ fn text(place: &Place, node: Node) -> Result<(usize, String), String> {
     match node.value {
         Value::Text(text) => Ok((node.line, text)),
         Value::Empty => Err(format!("{place}: nothing; write a value, or null for none")),
-        other => Err(format!("{place}: {}, where one value is asked for; write that", other.kind())),
+        other => Err(format!(
+            "{}: {}, where one value is asked for; write the value itself",
+            Place { line: node.line, ..place.clone() },
+            other.kind()
+        )),
     }
 }
 

@@ -77,6 +77,8 @@ const OWN_PATHS: [&str; 12] = [
     "subscribe",
     "token",
 ];
+/// RabbitMQ's `consumer_timeout`, as it comes.
+const CONSUMER_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// What stands for a message's routing key in a rule's topic.
 const ROUTING_KEY: &str = "${routing_key}";
 
@@ -99,6 +101,12 @@ impl Queues {
                 .map_err(|reason| format!("{place}: {}: {reason}", shown(&rule.topic)))?;
         }
         if flags.broker_node.is_empty() {
+            let said = ["queue-pattern", "queue-path"].into_iter().find(|flag| names.is_given(flag));
+            if said.is_some() || !settings.subscribe.is_empty() {
+                let said = said.map_or_else(|| "queue.subscribe".to_owned(), |flag| names.of(flag));
+                let node = names.of("broker-node");
+                warnings.push(format!("{said} is of no use: {node} names no broker, so there are no queues"));
+            }
             return Ok(None);
         }
         flags.check(stream, names)?;
@@ -107,6 +115,13 @@ impl Queues {
                 "{}: every client has the same queue, so there is one client at a time; \
                  write ${{query:NAME}} or ${{cookie:NAME}} into it",
                 names.with("queue-pattern", &flags.queue_pattern)
+            ));
+        }
+        if flags.queue_ack_delay.0 >= CONSUMER_TIMEOUT {
+            warnings.push(format!(
+                "{}: RabbitMQ ends a stream of which a message is unacknowledged for 30 minutes, \
+                 unless its consumer_timeout is longer",
+                names.with("queue-ack-delay", flags.queue_ack_delay)
             ));
         }
         Ok(Some(Self {

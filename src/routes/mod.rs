@@ -148,7 +148,9 @@ impl Call<'_> {
     }
 
     fn not_found(&self) -> Refusal {
+        let queue_path = self.access.queues.as_ref().map(|queues| format!("GET {}", queues.path()));
         let mut paths = vec!["GET /subscribe/{topic}", "GET /subscribe?topic={topic}"];
+        paths.extend(queue_path.as_deref());
         if self.keyring.session.is_some() {
             paths.push("GET /events/");
         }

@@ -51,6 +51,11 @@ impl QueueAccess {
         }
     }
 
+    /// Where queues are asked for.
+    pub(crate) fn path(&self) -> &str {
+        &self.queues.path
+    }
+
     /// Whether queues are asked for here.
     pub(crate) fn is_at(&self, path: &[u8]) -> bool {
         *path == *self.queues.path.as_bytes()

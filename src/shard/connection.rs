@@ -1,5 +1,6 @@
 //! A connection that speaks HTTP: requests in, answers out, until it closes or becomes a stream.
 
+mod asking;
 mod publishing;
 
 use std::future::poll_fn;
@@ -15,13 +16,12 @@ use tokio_uring::net::TcpStream;
 
 use crate::admin;
 use crate::arena::Key;
-use crate::bridge::ToBridge;
 use crate::budget::Charge;
 use crate::clock::unix_s;
 use crate::debug;
 use crate::http::{BodyLength, Head, HttpLimits, Method, Refusal, RequestReader, Status};
 use crate::metrics;
-use crate::routes::{self, Action, AdminAction, Door, Queue, Subscribe, queue_refused};
+use crate::routes::{self, Action, AdminAction, Door, Subscribe};
 use crate::shard::connection::publishing::{Posting, Purpose};
 use crate::shard::input::Input;
 use crate::shard::message::Ticket;
@@ -374,42 +374,8 @@ impl<'c> Connection<'c> {
         })
     }
 
-    /// Has the bridge open a queue.
-    fn ask_queue(&mut self, request: Request, head: &Head, queue: Queue) -> bool {
-        let Queue { name, last_event_id } = queue;
-        let ticket = Ticket { shard: self.shard.id, connection: self.key, request: 0 };
-        let open = ToBridge::Open { queue: name, last_event_id, ticket };
-        match self.shard.shared.bridge.as_ref().map(|bridge| bridge.sender.send(open)) {
-            Some(Ok(())) => {
-                let visitor = self.visitor(head);
-                self.stay(Stage::Queue(Box::new((request, visitor))))
-            }
-            _ => self.refuse(request, queue_refused("the server is stopping; try again later".to_owned())),
-        }
-    }
-
-    /// Goes on when the bridge has answered.
-    fn step_queue(&mut self, asked: Box<(Request, Option<Visitor>)>) -> bool {
-        match self.pipeline.take_opened() {
-            None if self.shard.phase() == Phase::Serving => self.stay(Stage::Queue(asked)),
-            Some(Ok(queue)) => self.stay_for(*asked, Source::Queue(queue)),
-            // It may wait for longer than the end may take.
-            None => self.stay_for(*asked, Source::Late),
-            Some(Err(reason)) => self.refuse(asked.0, queue_refused(reason)),
-        }
-    }
-
     fn stay_for(&mut self, (request, visitor): (Request, Option<Visitor>), source: Source) -> bool {
         self.stay(Stage::Subscribe(Box::new(Opening { request, source, visitor })))
-    }
-
-    /// Has the admin thread answer a request.
-    fn ask_admin(&mut self, request: Request, question: impl FnOnce(Ticket) -> admin::Request) -> bool {
-        let ticket = self.expect(Request { sharing: Sharing::None, ..request });
-        if !self.shard.shared.admin.leave(question(ticket)) {
-            self.pipeline.answer(ticket.request, Answer::Refused(admin::busy()));
-        }
-        true
     }
 
     /// A request that is answered later: where its answer belongs.

@@ -5,11 +5,11 @@
 
 mod channels;
 mod ending;
+mod follower;
 mod limits;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::task::Waker;
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use crate::arena::{Arena, Key};
 use crate::event_id::{Epoch, Sequence};
 use crate::memory::Memory;
-use crate::shard::fanout::channels::{Channel, Channels, Follower};
+use crate::shard::fanout::channels::{Channel, Channels};
 use crate::shard::log::Chunk;
 use crate::shard::message::{Message, Post, ShardId, ToFanout, ToHome};
 use crate::shard::positions;
@@ -142,21 +142,6 @@ impl Fanout {
         let key = self.subscribers.insert(Subscriber::new(channel, framing, expires_s, opening, now_ms));
         let (to, from) = (selection.home(), self.shard);
         out.push(home(to, ToHome::Join { selection, from, key, last_event_id }));
-        key
-    }
-
-    /// Takes in the one subscriber of a queue's topic, whose events come past the homes, and which is told by `sent` how
-    /// far it has come. It is live at once.
-    pub(crate) fn follow(&mut self, subscription: Subscription, sent: Arc<AtomicU64>, now_ms: u64) -> Key {
-        // Home need not know.
-        let mut no_posts = Vec::new();
-        let key = self.subscribe(subscription, now_ms, &mut no_posts);
-        if let Some(subscriber) = self.subscribers.get_mut(key) {
-            let channel = &mut self.channels[subscriber.channel];
-            channel.follower = Some(Follower { key, sent });
-            let reached = Reached { upto: 0, told: 0, joined: true };
-            subscriber.page(&mut channel.log, None, Vec::new(), reached);
-        }
         key
     }
 
@@ -329,14 +314,7 @@ impl Fanout {
                     subscriber.wake();
                 }
             }
-            ToFanout::End { topic } => {
-                let retry = retry_field(self.retry_ms());
-                let key = self.channels.follower(&topic);
-                if let Some(subscriber) = key.and_then(|key| self.subscribers.get_mut(key)) {
-                    subscriber.end(&retry, true);
-                    subscriber.wake();
-                }
-            }
+            ToFanout::End { topic } => self.end_followed(&topic),
             ToFanout::Disconnect { topic, upto, tally } => {
                 let ended = self.disconnect(&topic, upto);
                 work += ended.work;

@@ -1,14 +1,14 @@
 //! A stream of a queue of another broker: what a shard and the bridge know of it.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::bridge::outlet::Places;
 use crate::bridge::{Opened, StreamId, ToBridge};
-use crate::shard::message::Ticket;
+use crate::shard::message::{ShardId, Ticket};
 use crate::topic::Topic;
 
 /// A queue that is the client's until this is dropped.
@@ -52,5 +52,36 @@ impl Drop for QueueStream {
     fn drop(&mut self) {
         self.places.remove(self.stream);
         let _ = self.bridge.send(ToBridge::Closed { stream: self.stream });
+    }
+}
+
+/// Where each stream is.
+#[derive(Debug, Default)]
+pub(crate) struct Places(Mutex<HashMap<StreamId, Place>>);
+
+/// A stream's shard, and what carries its events there.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) shard: ShardId,
+    pub(crate) topic: Topic,
+}
+
+impl Places {
+    pub(crate) fn insert(&self, stream: StreamId, place: Place) {
+        self.map().insert(stream, place);
+    }
+
+    pub(crate) fn find(&self, stream: StreamId) -> Option<Place> {
+        self.map().get(&stream).cloned()
+    }
+
+    /// The stream is no more.
+    pub(crate) fn remove(&self, stream: StreamId) {
+        self.map().remove(&stream);
+    }
+
+    // Nothing that could panic is done while it is held.
+    fn map(&self) -> MutexGuard<'_, HashMap<StreamId, Place>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -50,26 +50,27 @@ pub(super) async fn begin(
     let opening = shard.opening(&request, &source, framing);
     let watches = matches!(&source, Source::Topics(subscribe) if shard.feeds_a_page(subscribe));
     let open = Streams::open(&shard.shared, watches).filter(|_| shard.phase() == Phase::Serving);
-    let (Some(mut open), false) = (open, matches!(source, Source::Late)) else {
-        tracing::debug!(shard = shard.id, ?source, "stream refused");
-        shard.stats().refused.add(1);
-        let write = stream.write_all(opening.refusal);
-        let _ = timeout(shard.shared.config.stream.send_timeout, write).await;
-        return Some(stream);
-    };
-    tracing::debug!(shard = shard.id, ?source, "stream opens");
-    let feed = match source {
-        Source::Topics(Subscribe { topics, last_event_id, expires_s }) => {
+    tracing::debug!(shard = shard.id, ?source, "stream asked for");
+    let (feed, open) = match (source, open) {
+        (Source::Topics(Subscribe { topics, last_event_id, expires_s }), Some(open)) => {
             let request = several::Request { topics, framing, last_event_id, expires_s, opening };
             let shards = shard.shared.shards;
-            shard.with_fanout(|fanout, now_ms, out| Feed::subscribe(request, shards, fanout, now_ms, out))
+            let subscribe =
+                |fanout: &mut _, now_ms, out: &mut _| Feed::subscribe(request, shards, fanout, now_ms, out);
+            (shard.with_fanout(subscribe), open)
         }
-        Source::Late => return Some(stream),
-        Source::Queue(queue) => {
+        (Source::Queue(queue), Some(mut open)) => {
             let feed = shard.follow(&queue, framing, opening);
             queue.is_ready();
             open.keep(queue);
-            feed
+            (feed, open)
+        }
+        (Source::Late, _) | (_, None) => {
+            tracing::debug!(shard = shard.id, "stream refused");
+            shard.stats().refused.add(1);
+            let write = stream.write_all(opening.refusal);
+            let _ = timeout(shard.shared.config.stream.send_timeout, write).await;
+            return Some(stream);
         }
     };
     // The page is no subscriber, and its topic has no path.
@@ -198,6 +199,9 @@ impl Shard {
                         if !send.outgoing.buffers.is_empty() {
                             let rest = std::mem::take(&mut send.outgoing.buffers);
                             send.operation = Operation::start(stream, rest);
+                            if let Some(key) = feed.single() {
+                                self.with_fanout(|fanout, now_ms, _| fanout.partly_sent(key, now_ms));
+                            }
                             continue;
                         }
                         *sending = None;

@@ -1,5 +1,7 @@
 //! Files as a person writes them, and the configuration or the refusal they give.
 
+mod warnings;
+
 use std::ffi::OsString;
 use std::time::Duration;
 
@@ -96,7 +98,7 @@ fn eventsourceds_own_file_means_what_it_says() {
 #[test]
 fn the_example_of_the_documentation_has_every_key_and_says_the_defaults() {
     let text = include_str!("../../../docs/config.yml");
-    let Err(ConfigError::Help(defaults)) = parse("-c", &[]) else { panic!("no dump") };
+    let Err(ConfigError::Help(defaults)) = parse("-c --broker-node amqp://h", &[]) else { panic!("no dump") };
     let keys = |text: &str| -> Vec<String> {
         let root = entries_of(yaml::parse(text).unwrap().value);
         let below = |(key, node): (Key, Node)| {
@@ -292,17 +294,29 @@ fn what_is_wrong_is_named_by_file_line_and_key_with_the_mend() {
         ("takeover: ''", "1:1 takeover: '': not a yes or no; write true or false"),
         ("port: ''", "1:1 port: '': not a port; "),
         ("port:", "1:1 port: nothing; write a value, or null for none"),
-        ("port: [1]", "1:1 port: a list, where one value is asked for; write that"),
-        ("port: {a: 1}", "1:1 port: a mapping, where one value is asked for; write that"),
-        ("trusted-proxy: {a: 1}", "1:1 trusted-proxy: a mapping, where one value is asked for; write that"),
-        ("trusted-proxy: [[::1]]", "1:1 trusted-proxy: a list, where one value is asked for; write that"),
+        ("port: [1]", "1:1 port: a list, where one value is asked for; write the value itself"),
+        ("port: {a: 1}", "1:1 port: a mapping, where one value is asked for; write the value itself"),
+        (
+            "broker:\n  node:\n    - amqp://localhost/\n    - [a]",
+            "1:4 broker.node: a list, where one value is asked for; write the value itself",
+        ),
+        ("broker:\nnode: a", "1:2 node: unknown key; node stands below broker:, indented"),
+        ("pattern: a", "1:1 pattern: unknown key; pattern stands below queue:, indented"),
+        (
+            "trusted-proxy: {a: 1}",
+            "1:1 trusted-proxy: a mapping, where one value is asked for; write the value itself",
+        ),
+        (
+            "trusted-proxy: [[::1]]",
+            "1:1 trusted-proxy: a list, where one value is asked for; write the value itself",
+        ),
         (
             "trusted-proxy:\n  - 10.0.0.1\n  - lb\n",
             "1:3 trusted-proxy: lb: not an address or a network; write 10.0.0.1, 10.0.0.0/8 or fd00::/8",
         ),
         (
             "trusted-proxy:\n  - 10.0.0.1\n  - null\n",
-            "1:1 trusted-proxy: null, where one value is asked for; write that",
+            "1:3 trusted-proxy: null, where one value is asked for; write the value itself",
         ),
         ("cors-origin: []", "1:1 cors-origin: an empty list; write what is meant, or null for the default"),
         ("cors-origin:\n- a.example", "1:1 cors-origin: 'a.example' has no scheme: write it like"),
@@ -385,7 +399,10 @@ fn what_is_wrong_is_named_by_file_line_and_key_with_the_mend() {
         ),
         ("header: {other: {}}", "1:1 header.other: unknown key; header has cors, sse"),
         ("header: {sse: [a]}", "1:1 header.sse: a list, not keys and values; "),
-        ("header: {sse: {X: [a]}}", "1:1 header.sse.X: a list, where one value is asked for; write that"),
+        (
+            "header: {sse: {X: [a]}}",
+            "1:1 header.sse.X: a list, where one value is asked for; write the value itself",
+        ),
         ("header:\n  sse:\n    X:\n", "1:3 header.sse.X: nothing; write a value, or null for none"),
         ("header:\n  sse:\n    X: a\n    x: b\n", "1:4 header.sse.x: there twice; keep one of them"),
         ("header:\n  sse:\n    Content-Length: 0", "1:3 header.sse.Content-Length: a stream has no length, "),
@@ -463,27 +480,6 @@ fn a_file_that_cannot_be_read_is_refused_and_one_that_is_not_there_only_when_it_
     let full = TempFile::new("#".repeat(FILE_BYTES_MAX));
     assert!(parse(&format!("--config {}", full.path()), &[]).is_ok());
     assert_eq!(read(&["a: \u{1}"], "", &[]).unwrap_err().lines().count(), 1);
-}
-
-#[test]
-fn what_looks_like_a_mistake_is_warned_of() {
-    let constant = "broker: {node: amqp://localhost/}\nqueue: {pattern: all}\n";
-    let (_, warnings) = read(&[constant], "", &[]).unwrap();
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].contains(":2 queue.pattern: all: every client has the same queue"), "{warnings:?}");
-    assert_eq!(read(&[constant], "--queue-pattern ${query:id}", &[]).unwrap().1, [""; 0]);
-
-    let open = TempFile::with_mode("broker: {node: amqp://a:hunter2@localhost/}\n", 0o644);
-    let own = TempFile::with_mode("broker: {node: amqp://localhost/}\n", 0o644);
-    let warned = |file: &TempFile| {
-        Config::parse_with_warnings(vec!["esper".into()], &|_| None, &[file.path().into()]).unwrap().1
-    };
-    let expected = format!(
-        "{}: everybody on this machine may read the brokers' passwords in it; chmod o-r",
-        open.path()
-    );
-    assert_eq!(warned(&open), [expected]);
-    assert_eq!(warned(&own), [""; 0]);
 }
 
 proptest! {
