@@ -51,7 +51,10 @@ impl Brokers {
     /// One line why there is none.
     pub(super) fn lease(&self) -> Result<Lease, String> {
         let links = || self.nodes.iter().filter_map(|node| node.link.borrow().clone());
-        match links().filter_map(|link| Some((link.load()?, link))).min_by_key(|(load, _)| *load) {
+        match links()
+            .filter_map(|link| Some((link.load()?, link)))
+            .min_by_key(|(load, link)| (link.is_silent(), *load))
+        {
             Some((_, link)) => Ok(link.lease()),
             None if links().any(|link| link.is_connected()) => {
                 Err("every channel of every broker is taken; repeat a URL in broker.node for more".to_owned())

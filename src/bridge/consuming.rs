@@ -38,14 +38,17 @@ pub(super) enum NotOpened {
 
 impl Consuming {
     pub(super) async fn open(lease: Lease, queue: &str, config: &BridgeConfig) -> Result<Self, NotOpened> {
-        let late = || NotOpened::Later("the broker does not answer; try again later".to_owned());
+        let late = |lease: &Lease| {
+            lease.is_late();
+            NotOpened::Later("the broker does not answer; try again later".to_owned())
+        };
         let channel = match timeout(OPEN_TIME, lease.channel()).await {
             Ok(channel) => channel.map_err(NotOpened::Later)?,
-            Err(_) => return Err(late()),
+            Err(_) => return Err(late(&lease)),
         };
         let opened = match timeout(OPEN_TIME, consume(&channel, queue, config)).await {
             Ok(consumed) => consumed.map_err(|error| not_opened(&error, &lease)),
-            Err(_) => Err(late()),
+            Err(_) => Err(late(&lease)),
         };
         match opened {
             Ok((consumer, held)) => Ok(Self { channel, consumer, held, lease }),

@@ -40,6 +40,7 @@ const START_TIME: Duration = Duration::from_secs(2);
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 const TAKEN: &str = "another client has this queue";
+const EXHAUSTED: &str = "too much is held for slow clients; try again later, or raise --history-memory";
 const STOPPING: &str = "esper is stopping";
 
 /// What all streams share.
@@ -170,6 +171,8 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
         let consuming = loop {
             let Ok(permit) = self.opening.acquire().await else { return Err(STOPPING.to_owned()) };
             let failed = match self.brokers.lease() {
+                // What slow clients' queues hold is given back soon, when they are cut.
+                Ok(_) if self.outlet.is_exhausted() => EXHAUSTED.to_owned(),
                 Ok(lease) => match Consuming::open(lease, queue, &self.config).await {
                     Ok(consuming) if self.opening.is_closed() => {
                         // Too late to be told to close with the others.

@@ -15,7 +15,7 @@ use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use socket2::{SockRef, Socket};
 use tokio::net::lookup_host;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::config::BrokerUrl;
 
@@ -25,6 +25,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(10);
 pub(super) const CLOSE_TIME: Duration = Duration::from_secs(2);
 /// How often a connection is looked at, beside what it says itself.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a broker that did not answer is asked after all others: until its heartbeats tell what is the matter.
+const SILENT_TIME: Duration = Duration::from_secs(2 * HEARTBEAT_S as u64);
 /// Seconds after which either side ends a connection on which it hears nothing, unless the URL says.
 const HEARTBEAT_S: u16 = 10;
 
@@ -35,6 +37,8 @@ pub(super) struct Link {
     masks: Masks,
     channels: Cell<u16>,
     channels_max: u16,
+    /// When it last left a question unanswered.
+    silent_since: Cell<Option<Instant>>,
 }
 
 /// A channel's place on a connection, for as long as it is held.
@@ -52,7 +56,14 @@ impl Link {
             Err(_) => return Err("it does not answer in 10 s".to_owned()),
         };
         let channels_max = connection.configuration().channel_max();
-        Ok(Self { connection, cut, masks, channels: Cell::new(0), channels_max })
+        Ok(Self {
+            connection,
+            cut,
+            masks,
+            channels: Cell::new(0),
+            channels_max,
+            silent_since: Cell::new(None),
+        })
     }
 
     /// Returns when the connection is no longer there, and says why.
@@ -86,6 +97,11 @@ impl Link {
         Some(self.channels.get()).filter(|&channels| self.is_connected() && channels < self.channels_max)
     }
 
+    /// Whether it left a question unanswered not long ago: others are asked first.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent_since.get().is_some_and(|since| since.elapsed() < SILENT_TIME)
+    }
+
     pub(super) fn lease(self: Rc<Self>) -> Lease {
         self.channels.set(self.channels.get().saturating_add(1));
         Lease(self)
@@ -97,6 +113,11 @@ impl Lease {
     /// One line why not, without credentials.
     pub(super) async fn channel(&self) -> Result<Channel, String> {
         self.0.connection.create_channel().await.map_err(|error| self.reason(&error))
+    }
+
+    /// The broker did not answer in time.
+    pub(super) fn is_late(&self) {
+        self.0.silent_since.set(Some(Instant::now()));
     }
 
     /// What a broker's or lapin's error says: one line of visible ASCII, without credentials.

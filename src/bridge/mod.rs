@@ -41,6 +41,7 @@ use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::LocalSet;
@@ -177,6 +178,12 @@ pub(crate) trait Outlet<T>: Send + Sync + 'static {
     /// Event-stream text of `events` messages, each an `id:` line, `data:` lines and a blank line; the last of
     /// them is number `last` of its stream, counted from 1.
     fn deliver(&self, stream: StreamId, text: Vec<u8>, events: u32, last: u64);
+
+    /// Has these bytes counted as held, for as long as they are.
+    fn share(&self, bytes: Vec<u8>) -> Bytes;
+
+    /// Whether so much is held that nothing may be added.
+    fn is_exhausted(&self) -> bool;
 
     /// The stream ends: its broker is lost, another client took it over, or the queue was deleted. The client
     /// is told when to come back.

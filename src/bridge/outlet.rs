@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use smallvec::smallvec;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
@@ -84,6 +85,14 @@ impl Outlet<Ticket> for Shards {
                 tally: None,
             }),
         );
+    }
+
+    fn share(&self, bytes: Vec<u8>) -> Bytes {
+        self.memory.share(bytes)
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.memory.is_exhausted()
     }
 
     fn end(&self, stream: StreamId) {

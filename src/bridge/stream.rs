@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::BasicAckOptions;
@@ -48,7 +49,7 @@ pub(super) struct Stream<T, O> {
     orders: mpsc::UnboundedReceiver<Order>,
     is_ready: bool,
     /// Received and not handed over.
-    waiting: VecDeque<(Id, Vec<u8>)>,
+    waiting: VecDeque<(Id, Bytes)>,
     /// Handed over and not sent: the number of the last message of each text, and the text's bytes.
     unsent: VecDeque<(u64, usize)>,
     unsent_bytes: usize,
@@ -164,7 +165,7 @@ impl<T: Send + 'static, O: Outlet<T>> Stream<T, O> {
             self.claim.desk.stats.redelivered.add(1);
         }
         let id = self.ledger.borrow_mut().receive(delivery.delivery_tag, name, delivery.redelivered);
-        self.waiting.push_back((id, body));
+        self.waiting.push_back((id, self.claim.desk.outlet.share(body)));
     }
 
     /// Acknowledges what is due, hands over what there is room for, and says when to look again.

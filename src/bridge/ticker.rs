@@ -16,6 +16,9 @@ const EVERY: Duration = Duration::from_millis(20);
 /// How often while a stream waits for acknowledgements, as its broker sends no more without: with 200 messages and
 /// a window of 100, a queue could have no more than 5,000 messages/s at 20 ms.
 const SOON: Duration = Duration::from_millis(2);
+/// How often it still looks so soon when no stream waits so any more: until the broker has sent again what was just
+/// acknowledged, none does.
+const SOON_LOOKS: u32 = 10;
 
 /// See the module's page.
 #[derive(Debug)]
@@ -53,17 +56,17 @@ impl Ticker {
 
     /// Runs for as long as it is polled.
     pub(super) async fn run(&self) {
-        let mut wait = SOON;
+        let mut soon = SOON_LOOKS;
         loop {
             if self.watched.borrow().is_empty() {
                 self.begun.notified().await;
             }
-            sleep(wait).await;
-            wait = EVERY;
+            sleep(if soon > 0 { SOON } else { EVERY }).await;
+            soon = soon.saturating_sub(1);
             let now_ms = self.now_ms();
             for (_, watched) in self.watched.borrow().iter() {
                 if watched.is_full.get() {
-                    wait = SOON;
+                    soon = SOON_LOOKS;
                 }
                 if watched.sent.load(Ordering::Acquire) != watched.seen.get()
                     || watched.due_ms.get() <= now_ms

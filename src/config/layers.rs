@@ -14,7 +14,6 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use super::ConfigError;
-use super::command_line::without_credentials;
 use super::entries::Entries;
 use super::flags::Flags;
 pub(super) use super::names::{Names, on_one_line, variable};
@@ -258,7 +257,7 @@ fn in_one_line(error: &clap::Error) -> String {
         line.push_str(tip);
     }
     line.push_str("; --help says what there is");
-    without_credentials(&line)
+    line
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ struct State {
     ended: HashSet<StreamId>,
     published: Vec<(String, String, String)>,
     full: u32,
+    is_exhausted: bool,
 }
 
 impl Heard {
@@ -65,6 +66,14 @@ impl Outlet<u32> for Heard {
     fn deliver(&self, stream: StreamId, text: Vec<u8>, events: u32, last: u64) {
         let text = String::from_utf8(text).unwrap();
         self.change(|state| state.texts.entry(stream).or_default().push((text, events, last)));
+    }
+
+    fn share(&self, bytes: Vec<u8>) -> Bytes {
+        bytes.into()
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.0.0.lock().unwrap().is_exhausted
     }
 
     fn end(&self, stream: StreamId) {

@@ -1,7 +1,7 @@
 //! What arrives, in which order, and what goes back.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use super::*;
@@ -217,4 +217,64 @@ fn a_client_that_waits_for_its_queue_does_not_hold_up_the_servers_end() {
         assert_eq!((stream.next_event(), stream.is_complete), (None, true));
     }
     assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+}
+
+#[test]
+fn a_message_that_takes_a_slow_client_longer_than_a_send_may_take_arrives_all_the_same() {
+    let server = start(&SHORT);
+    let (publisher, queue) = (Publisher::new(), unique("large"));
+    let large = "x".repeat(3 << 20);
+    let mut connection = stalled(&server, &queue);
+    eventually("its queue is there", || publisher.consumers(&queue).filter(|&consumers| consumers == 1));
+    publisher.queue(&queue, &[&large, "behind it"]);
+    // Some 1 MB/s, three times as long as a send may take.
+    let (mut text, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
+    while !text.ends_with(b"data: behind it\n\n\r\n") {
+        pause(Duration::from_millis(50));
+        let bytes = connection.read(&mut buffer).unwrap();
+        assert!(bytes > 0, "it was cut after {} bytes", text.len());
+        text.extend(&buffer[..bytes]);
+    }
+    assert!(text.len() > large.len());
+    assert_eq!(server.stats()["evicted"], 0);
+}
+
+#[test]
+fn a_stream_that_there_is_no_room_for_does_not_open_its_queue() {
+    let server = start(&["--subscribers-max", "1"]);
+    let (publisher, queue) = (Publisher::new(), unique("full"));
+    drop(opened(&server, &queue, None));
+    publisher.queue(&queue, &["waits"]);
+    wait_ready(&publisher, &queue, 1);
+    let first = opened_at_last(&server, &unique("first"));
+    for _ in 0..5 {
+        let mut stream = open(&server, &queue, Some("any"));
+        let farewell = stream.event();
+        assert!(stream.head.status == 200 && farewell.retry.is_some(), "{farewell:?}");
+    }
+    drop(first);
+    let mut stream = eventually("there is room", || {
+        let mut stream = open(&server, &queue, Some("any"));
+        let event = stream.event();
+        (event.data == "waits").then_some(stream)
+    });
+    publisher.queue(&queue, &["new"]);
+    assert_eq!(stream.event().data, "new");
+    let vars: serde_json::Value = serde_json::from_str(&server.get("/debug/vars").body).unwrap();
+    assert_eq!(vars["eventsourced"]["Delivery"]["Redelivered"], 0, "{vars}");
+}
+
+#[test]
+fn what_waits_for_a_client_that_reads_nothing_is_counted_as_held() {
+    let server = start(&[]);
+    let (publisher, queue) = (Publisher::new(), unique("held"));
+    drop(opened(&server, &queue, None));
+    publisher.queue(&queue, &["x".repeat(1 << 20); 20]);
+    wait_ready(&publisher, &queue, 20);
+    let held = || server.stats()["held_bytes"].as_u64().unwrap();
+    assert!(held() < 1 << 20, "{}", held());
+    let connection = stalled(&server, &queue);
+    eventually("it is held", || (held() > 15 << 20).then_some(()));
+    drop(connection);
+    eventually("it is given back", || (held() < 1 << 20).then_some(()));
 }

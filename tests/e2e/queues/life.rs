@@ -208,3 +208,13 @@ fn the_admin_page_shows_a_stream_of_a_queue_without_the_queue_s_name() {
     assert!(!answer.body.contains(&queue), "{}", answer.body);
     assert!(server.log().contains("configured by "), "{}", server.log());
 }
+
+#[test]
+fn a_page_that_is_loaded_anew_is_not_refused_for_its_own_end() {
+    let server = start(&[]);
+    let queue = unique("reload");
+    for _ in 0..100 {
+        // Closed, and asked for again at once, without an id.
+        drop(opened(&server, &queue, None));
+    }
+}
