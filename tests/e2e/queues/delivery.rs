@@ -244,6 +244,7 @@ fn a_stream_that_there_is_no_room_for_does_not_open_its_queue() {
     let server = start(&["--subscribers-max", "1"]);
     let (publisher, queue) = (Publisher::new(), unique("full"));
     drop(opened(&server, &queue, None));
+    eventually("it is left", || publisher.consumers(&queue).filter(|&consumers| consumers == 0));
     publisher.queue(&queue, &["waits"]);
     wait_ready(&publisher, &queue, 1);
     let first = opened_at_last(&server, &unique("first"));
@@ -269,7 +270,7 @@ fn what_waits_for_a_client_that_reads_nothing_is_counted_as_held() {
     let server = start(&[]);
     let (publisher, queue) = (Publisher::new(), unique("held"));
     drop(opened(&server, &queue, None));
-    publisher.queue(&queue, &["x".repeat(1 << 20); 20]);
+    publisher.queue(&queue, &vec!["x".repeat(1 << 20); 20]);
     wait_ready(&publisher, &queue, 20);
     let held = || server.stats()["held_bytes"].as_u64().unwrap();
     assert!(held() < 1 << 20, "{}", held());
