@@ -1,5 +1,7 @@
 //! Starts the shards, and ends them in order.
 
+mod help;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -97,7 +99,7 @@ pub struct Server {
 #[derive(Debug, Error)]
 pub enum StartError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {}", listen_help(Door::Public, .error))]
+    #[error("cannot listen on {address}: {}", help::listen_help(Door::Public, .error))]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -105,7 +107,7 @@ pub enum StartError {
         error: io::Error,
     },
     /// The address of the control port cannot be listened on.
-    #[error("cannot listen on {address} for control: {}", listen_help(Door::Control, .error))]
+    #[error("cannot listen on {address} for control: {}", help::listen_help(Door::Control, .error))]
     ListenControl {
         /// Where.
         address: SocketAddr,
@@ -113,7 +115,7 @@ pub enum StartError {
         error: io::Error,
     },
     /// The kernel gives no ring.
-    #[error("cannot set up io_uring: {}", ring_help(.0))]
+    #[error("cannot set up io_uring: {}", help::ring_help(.0))]
     Ring(io::Error),
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}; raise the process limit (ulimit -u, TasksMax=)")]
@@ -470,41 +472,4 @@ pub(crate) fn shared(config: Config, subscribers_allowed: usize) -> Result<Share
 fn completions(files: u64, shards: usize) -> u32 {
     let wanted = (2 * files.min(COMPLETIONS_MAX) / shards as u64).max(u64::from(2 * SUBMISSIONS));
     wanted.next_power_of_two().min(COMPLETIONS_MAX) as u32
-}
-
-fn listen_help(door: Door, error: &io::Error) -> String {
-    let (bind, port) = match door {
-        Door::Public => ("--bind", "--port"),
-        Door::Control => ("--bind-control", "port in --bind-control"),
-    };
-    let mend = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            format!("choose another {port}, stop the process that has it, or share it with --takeover")
-        }
-        io::ErrorKind::AddrNotAvailable => format!("give an address of this machine with {bind}"),
-        io::ErrorKind::PermissionDenied => {
-            format!("choose a {port} from 1024, or grant CAP_NET_BIND_SERVICE")
-        }
-        _ if error.raw_os_error() == Some(24) => "raise the file limit (ulimit -n, LimitNOFILE=)".to_owned(),
-        _ => format!("check {bind} and {port}"),
-    };
-    format!("{error}; {mend}")
-}
-
-fn ring_help(error: &io::Error) -> String {
-    let mend = match error.raw_os_error() {
-        // EPERM and ENOSYS: what sysctl, seccomp profiles and old kernels answer. EMFILE: no descriptor for
-        // it.
-        Some(1) => {
-            "allow it: sysctl -w kernel.io_uring_disabled=0, or in a container --security-opt seccomp=scripts/seccomp.json"
-        }
-        Some(38) => {
-            "it needs Linux 5.11 or later, and in a container --security-opt seccomp=scripts/seccomp.json"
-        }
-        Some(24) => "raise the file limit (ulimit -n, LimitNOFILE=)",
-        // ENOMEM: before Linux 5.12 rings count as locked memory.
-        Some(12) => "raise the locked memory limit (ulimit -l, LimitMEMLOCK=)",
-        _ => "it needs Linux 5.11 or later",
-    };
-    format!("{error}; {mend}")
 }

@@ -82,7 +82,7 @@ pub(super) struct Flags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Configuration")]
 pub(super) struct FileFlags {
-    /// YAML file that stands over those which are looked for
+    /// YAML file that stands over /etc/eventsourced/config.yml, /etc/esper/config.yml and config.yml beside the binary
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 

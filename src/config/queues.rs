@@ -117,6 +117,13 @@ impl Queues {
                 names.with("queue-pattern", &flags.queue_pattern)
             ));
         }
+        if names.is_given("cors-origin") && settings.cors.place("Access-Control-Allow-Origin").is_none() {
+            warnings.push(format!(
+                "{} is not for queues, which pages of any origin may read; \
+                 write Access-Control-Allow-Origin below header.cors in a file",
+                names.of("cors-origin")
+            ));
+        }
         if flags.queue_ack_delay.0 >= CONSUMER_TIMEOUT {
             warnings.push(format!(
                 "{}: RabbitMQ ends a stream of which a message is unacknowledged for 30 minutes, \

@@ -5,6 +5,7 @@
 
 mod channels;
 mod ending;
+mod fault;
 mod follower;
 mod limits;
 
@@ -14,6 +15,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
+pub(crate) use self::fault::Fault;
 use crate::arena::{Arena, Key};
 use crate::event_id::{Epoch, Sequence};
 use crate::memory::Memory;
@@ -95,23 +97,6 @@ pub(crate) enum Joined {
     /// There was no room for the topics.
     Refused,
     Closed,
-}
-
-/// A bug put in on purpose, to see that the simulation finds it. None is ever put in outside of tests.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) enum Fault {
-    #[default]
-    None,
-    /// A newcomer's cursor starts in the middle of an open block.
-    JoinWithoutSeal,
-    /// A log is trimmed and those behind are not told.
-    TrimUntold,
-    /// A topic's new block wakes nobody.
-    ForgottenWake,
-    /// A stream of several gets publishers' own ids as they are.
-    OwnIdLeftLast,
-    /// Home is told that a topic is left which another channel still takes.
-    LeaveWithOtherChannel,
 }
 
 impl Fanout {

@@ -15,6 +15,12 @@ fn what_looks_like_a_mistake_is_warned_of() {
     assert!(warnings[0].contains(":2 queue.ack_delay: 30m: RabbitMQ ends a stream"), "{warnings:?}");
     assert_eq!(read(&[long], "--queue-ack-delay 29m", &[]).unwrap().1, [""; 0]);
 
+    let named = "broker: {node: amqp://localhost/}\ncors-origin: https://a.example\n";
+    let (_, warnings) = read(&[named], "", &[]).unwrap();
+    assert!(warnings[0].contains(":2 cors-origin is not for queues"), "{warnings:?}");
+    let both = format!("{named}header: {{cors: {{Access-Control-Allow-Origin: https://a.example}}}}\n");
+    assert_eq!(read(&[&both], "", &[]).unwrap().1, [""; 0]);
+
     let open = TempFile::with_mode("broker: {node: amqp://a:hunter2@localhost/}\n", 0o644);
     let own = TempFile::with_mode("broker: {node: amqp://localhost/}\n", 0o644);
     let warned = |file: &TempFile| {
