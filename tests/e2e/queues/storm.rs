@@ -56,12 +56,7 @@ fn clients_that_die_and_come_back_get_every_message_once_and_in_order() {
 /// Queues, and messages of each.
 fn size() -> (usize, usize) {
     let queues = std::env::var("ESPER_TEST_QUEUES").ok().and_then(|queues| queues.parse().ok());
-    match (queues, cfg!(debug_assertions)) {
-        (Some(queues), _) => (queues, 1000),
-        (None, false) => (200, 1000),
-        // What a server that is not optimized does in some ten seconds.
-        (None, true) => (50, 400),
-    }
+    (queues.unwrap_or(200), 1000)
 }
 
 struct Client<'a> {
