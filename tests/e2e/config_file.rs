@@ -9,28 +9,7 @@ use crate::harness::{Server, TempDir, esper, eventually, signal};
 use crate::starting::run;
 
 /// The configuration file of eventsourced, as its documentation has it.
-pub(crate) const SEED: &str = "\
-server:
-  address: 0.0.0.0:2069
-broker:
-  node:
-    - amqp://guest:guest@10.0.0.11:5672/ # channelMax 2047
-    - amqp://guest:guest@10.0.0.11:5672/ # channelMax 2047
-    - amqp://guest:guest@10.0.0.55:5672/ # channelMax 2047
-queue:
-  pattern: ${query:id}
-  expire:  1800
-header:
-  cors:
-    Access-Control-Allow-Origin:  '*'
-    Access-Control-Allow-Methods: GET, OPTIONS
-    Access-Control-Allow-Headers: Content-Type, Accept, Cache-Control
-  sse:
-    Content-Type:      text/event-stream; charset=utf-8
-    Cache-Control:     no-cache
-    Transfer-Encoding: identity
-    X-Accel-Buffering: no
-";
+pub(crate) const SEED: &str = include_str!("../eventsourced.yml");
 
 /// The binary in a directory of its own, with a configuration beside it.
 pub(crate) struct Installed(TempDir);

@@ -5,6 +5,7 @@ mod brokers;
 mod delivery;
 mod life;
 mod page;
+#[path = "../rabbitmq/mod.rs"]
 mod rabbitmq;
 mod readme;
 mod requests;

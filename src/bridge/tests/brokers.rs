@@ -33,7 +33,7 @@ fn a_broker_that_does_not_answer_keeps_nothing_from_stopping() {
 #[test]
 fn a_broker_that_comes_and_goes_is_found_again() {
     let broker = Broker::start();
-    let (publisher, queue) = (Publisher::new(&broker.url), unique("heals"));
+    let (publisher, queue) = (Publisher::at(&broker.url), unique("heals"));
     let node = Node::start(BridgeConfig { expire_s: 600, ..config(&broker.url) });
     let mut client = node.open(&queue, None).unwrap();
     client.auto = false;
@@ -101,7 +101,7 @@ fn a_url_that_stands_twice_has_room_for_twice_as_many() {
 
 #[test]
 fn stopping_puts_back_what_is_unacknowledged() {
-    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(url()), unique("stop"));
+    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(), unique("stop"));
     let mut client = node.open(&queue, None).unwrap();
     client.auto = false;
     publisher.queue(&queue, &texts(0..5));

@@ -3,6 +3,7 @@
 
 mod brokers;
 mod queues;
+#[path = "../../../tests/rabbitmq/mod.rs"]
 mod rabbitmq;
 mod subscribe;
 

@@ -5,7 +5,7 @@ use super::*;
 
 #[test]
 fn a_queues_messages_are_delivered_in_order_and_leave_it_when_they_were_sent() {
-    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(url()), unique("order"));
+    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(), unique("order"));
     let mut client = node.open(&queue, None).unwrap();
     publisher.queue(&queue, &texts(0..50));
     assert_eq!(data(client.take(50)), texts(0..50));
@@ -20,7 +20,7 @@ fn a_queues_messages_are_delivered_in_order_and_leave_it_when_they_were_sent() {
 
 #[test]
 fn what_was_not_acknowledged_goes_back_and_comes_again_under_the_same_ids() {
-    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(url()), unique("again"));
+    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(), unique("again"));
     let mut client = node.open(&queue, None).unwrap();
     // A queue longer than the prefetch, equal bodies, ids of their own and an id used twice.
     let bodies: Vec<_> = texts(0..40).into_iter().map(|text| text[..1].to_owned()).collect();
@@ -40,7 +40,7 @@ fn what_was_not_acknowledged_goes_back_and_comes_again_under_the_same_ids() {
 #[test]
 fn a_client_that_comes_back_gets_what_it_does_not_have() {
     let (node, other) = (Node::start(config(url())), Node::start(config(url())));
-    let (publisher, queue) = (Publisher::new(url()), unique("resume"));
+    let (publisher, queue) = (Publisher::new(), unique("resume"));
     let mut client = node.open(&queue, None).unwrap();
     publisher.queue(&queue, &texts(0..15));
     client.auto = false;
@@ -56,7 +56,7 @@ fn a_client_that_comes_back_gets_what_it_does_not_have() {
 
 #[test]
 fn nothing_is_delivered_before_the_stream_is_ready() {
-    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(url()), unique("ready"));
+    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(), unique("ready"));
     let mut client = node.answer(node.ask(&queue, None)).unwrap();
     publisher.queue(&queue, &texts(0..3));
     // The second stream's message has made its way, so the first's would have.
@@ -91,7 +91,7 @@ fn a_second_client_is_refused_while_the_first_is_there_here_or_elsewhere() {
 #[test]
 fn a_client_is_not_locked_out_by_its_own_ghost() {
     let (node, other) = (Node::start(config(url())), Node::start(config(url())));
-    let (publisher, queue) = (Publisher::new(url()), unique("ghost"));
+    let (publisher, queue) = (Publisher::new(), unique("ghost"));
     let mut ghost = node.open(&queue, None).unwrap();
     publisher.queue(&queue, &texts(0..5));
     ghost.auto = false;
@@ -112,7 +112,7 @@ fn a_client_is_not_locked_out_by_its_own_ghost() {
 
 #[test]
 fn an_id_of_the_last_acknowledged_message_takes_over_too() {
-    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(url()), unique("acked"));
+    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(), unique("acked"));
     let mut ghost = node.open(&queue, None).unwrap();
     publisher.queue(&queue, &texts(0..3));
     let events = ghost.take(3);
@@ -127,7 +127,7 @@ fn an_id_of_the_last_acknowledged_message_takes_over_too() {
 
 #[test]
 fn a_client_that_does_not_read_holds_back_its_own_queue_alone() {
-    let (node, publisher) = (Node::start(config(url())), Publisher::new(url()));
+    let (node, publisher) = (Node::start(config(url())), Publisher::new());
     let (slow, quick) = (unique("slow"), unique("quick"));
     let (mut reads_not, mut reads) = (node.open(&slow, None).unwrap(), node.open(&quick, None).unwrap());
     reads_not.auto = false;
@@ -151,7 +151,7 @@ fn a_client_that_does_not_read_holds_back_its_own_queue_alone() {
 
 #[test]
 fn a_queue_without_a_client_expires() {
-    let (publisher, queue) = (Publisher::new(url()), unique("expires"));
+    let (publisher, queue) = (Publisher::new(), unique("expires"));
     let node = Node::start(BridgeConfig { expire_s: 1, ..config(url()) });
     let client = node.open(&queue, None).unwrap();
     std::thread::sleep(Duration::from_secs(2));
@@ -164,8 +164,8 @@ fn a_queue_without_a_client_expires() {
 
 #[test]
 fn a_queue_of_other_properties_is_refused_with_the_brokers_reason() {
-    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(url()), unique("other"));
-    publisher.declare(&queue);
+    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(), unique("other"));
+    publisher.declare(&queue, true, None).unwrap();
     let reason = node.open(&queue, None).err().unwrap();
     assert!(reason.starts_with("the broker refuses the queue: PRECONDITION_FAILED"), "{reason}");
     publisher.delete(&queue);
@@ -174,7 +174,7 @@ fn a_queue_of_other_properties_is_refused_with_the_brokers_reason() {
 
 #[test]
 fn a_stream_ends_with_its_queue() {
-    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(url()), unique("deleted"));
+    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(), unique("deleted"));
     let client = node.open(&queue, None).unwrap();
     publisher.delete(&queue);
     client.wait_ended();
@@ -187,7 +187,7 @@ fn a_stream_ends_with_its_queue() {
 /// Each refusal costs a channel, which must cost no more.
 #[test]
 fn many_refusals_at_once_disturb_nobody() {
-    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(url()), unique("many"));
+    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(), unique("many"));
     let holder = Node::start(config(url()));
     let mut client = holder.open(&queue, None).unwrap();
     let others: Vec<_> = (0..200).map(|_| node.ask(&unique("many"), None)).collect();
@@ -209,7 +209,7 @@ fn nothing_is_lost_or_doubled_by_clients_that_die_and_come_back() {
     const MESSAGES: usize = 300;
     let shorter = BridgeConfig { ack_window: 40, prefetch: 60, ..config(url()) };
     let nodes = [Node::start(shorter.clone()), Node::start(shorter)];
-    let (publisher, queues) = (Publisher::new(url()), (0..QUEUES).map(|_| unique("die")).collect::<Vec<_>>());
+    let (publisher, queues) = (Publisher::new(), (0..QUEUES).map(|_| unique("die")).collect::<Vec<_>>());
     std::thread::scope(|threads| {
         for queue in &queues {
             let nodes = &nodes;

@@ -17,22 +17,22 @@ fn published(node: &Node, count: usize) -> Vec<(String, String, String)> {
 
 #[test]
 fn what_an_exchange_is_sent_is_published_on_every_node_with_the_same_ids() {
-    let (publisher, exchange) = (Publisher::new(url()), unique("exchange"));
+    let (publisher, exchange) = (Publisher::new(), unique("exchange"));
     publisher.declare_exchange(&exchange);
     let config =
         BridgeConfig { subscribe: vec![rule(&exchange, "pets.#", "live/${routing_key}")], ..config(url()) };
     let nodes = [Node::start(config.clone()), Node::start(config)];
     // Until both are bound: one message each time, which those get that are.
     until("both bindings", || {
-        publisher.publish(&exchange, "pets.bound", &["?"], |properties, _| properties);
+        publisher.publish(&exchange, "pets.bound", &["?"], |_, properties| properties);
         nodes.iter().all(|node| node.stats().published.value() > 0)
     });
-    publisher.publish(&exchange, "pets.dogs", &texts(0..500), |properties, at| match at {
+    publisher.publish(&exchange, "pets.dogs", &texts(0..500), |at, properties| match at {
         0 => properties.with_message_id("first".into()),
         _ => properties,
     });
-    publisher.publish(&exchange, "plants", &["none"], |properties, _| properties);
-    publisher.publish(&exchange, "pets.cats", &["1", "a\r\nb\0"], |properties, _| properties);
+    publisher.publish(&exchange, "plants", &["none"], |_, properties| properties);
+    publisher.publish(&exchange, "pets.cats", &["1", "a\r\nb\0"], |_, properties| properties);
     let [here, there] = [&nodes[0], &nodes[1]].map(|node| {
         let last = node.heard.wait("the last", |state| {
             let all = &state.published;
@@ -53,19 +53,19 @@ fn what_an_exchange_is_sent_is_published_on_every_node_with_the_same_ids() {
 
 #[test]
 fn an_exchange_that_is_missing_is_found_later_and_what_is_not_taken_waits_or_is_let_go() {
-    let (publisher, exchange) = (Publisher::new(url()), unique("later"));
+    let (publisher, exchange) = (Publisher::new(), unique("later"));
     let subscribe = vec![rule(&exchange, "#", "${routing_key}")];
     let node = Node::start(BridgeConfig { subscribe, ..config(url()) });
     node.heard.change(|state| state.full = 3);
     assert!(node.open(&unique("beside"), None).is_ok());
     publisher.declare_exchange(&exchange);
     until("the binding", || {
-        publisher.publish(&exchange, "a", &["bound"], |properties, _| properties);
+        publisher.publish(&exchange, "a", &["bound"], |_, properties| properties);
         node.stats().published.value() > 0
     });
     // The topic without a name is refused, and what follows is published.
-    publisher.publish(&exchange, "", &["nameless"], |properties, _| properties);
-    publisher.publish(&exchange, "b", &["named"], |properties, _| properties);
+    publisher.publish(&exchange, "", &["nameless"], |_, properties| properties);
+    publisher.publish(&exchange, "b", &["named"], |_, properties| properties);
     node.heard.wait("the last", |state| {
         let last = state.published.last()?;
         (last.0 == "b" && last.1 == "named").then_some(())

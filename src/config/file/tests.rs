@@ -12,28 +12,7 @@ use super::super::{Config, ConfigError, Queues};
 use super::*;
 
 /// The configuration file of eventsourced, as its documentation has it.
-const SEED: &str = "\
-server:
-  address: 0.0.0.0:2069
-broker:
-  node:
-    - amqp://guest:guest@10.0.0.11:5672/ # channelMax 2047
-    - amqp://guest:guest@10.0.0.11:5672/ # channelMax 2047
-    - amqp://guest:guest@10.0.0.55:5672/ # channelMax 2047
-queue:
-  pattern: ${query:id}
-  expire:  1800
-header:
-  cors:
-    Access-Control-Allow-Origin:  '*'
-    Access-Control-Allow-Methods: GET, OPTIONS
-    Access-Control-Allow-Headers: Content-Type, Accept, Cache-Control
-  sse:
-    Content-Type:      text/event-stream; charset=utf-8
-    Cache-Control:     no-cache
-    Transfer-Encoding: identity
-    X-Accel-Buffering: no
-";
+const SEED: &str = include_str!("../../../tests/eventsourced.yml");
 
 /// What a configuration of these files, flags and variables is; the files' names in a refusal are `1`, `2`,
 /// ...
