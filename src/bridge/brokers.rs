@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
-use super::link::{Lease, Link};
+use super::link::{Lease, Link, without_queue};
 use super::stats::BridgeStats;
 use super::throttle::Throttle;
 use crate::config::BrokerUrl;
@@ -38,6 +38,12 @@ impl Brokers {
     /// Connects, for as long as it is polled.
     pub(super) async fn keep(&self) {
         join_all(self.nodes.iter().map(|node| node.keep(&self.stats))).await;
+    }
+
+    /// Whether there is a broker to ask that answered all it was asked.
+    pub(super) fn are_well(&self) -> bool {
+        let links = self.nodes.iter().filter_map(|node| node.link.borrow().clone());
+        links.into_iter().any(|link| link.load().is_some() && !link.is_silent())
     }
 
     /// Whether a connection may be there in a moment, because none was tried to the end yet.
@@ -88,7 +94,7 @@ impl Node {
                     self.link.replace(Some(Rc::clone(&link)));
                     stats.brokers_connected.add(1);
                     tracing::info!(broker = %self.url, "connected to the broker");
-                    let reason = link.lost().await;
+                    let reason = without_queue(&link.lost().await);
                     // Not before: a broker that accepts and closes at once is not to be asked all the time.
                     if since.elapsed() > Backoff::MAX {
                         backoff = Backoff::default();

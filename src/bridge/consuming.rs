@@ -14,7 +14,7 @@ use super::BridgeConfig;
 use super::link::{self, Lease};
 
 /// For all that is asked of the broker to open one queue.
-const OPEN_TIME: Duration = Duration::from_secs(10);
+const OPEN_TIME: Duration = Duration::from_secs(5);
 
 /// A queue that the broker delivers from.
 pub(super) struct Consuming {
@@ -30,6 +30,8 @@ pub(super) struct Consuming {
 pub(super) enum NotOpened {
     /// Another consumer has it, through this node or another.
     Taken,
+    /// The broker did not answer in time.
+    Late,
     /// One line why not at this moment.
     Later(String),
     /// One line why never, before somebody mends it.
@@ -40,7 +42,7 @@ impl Consuming {
     pub(super) async fn open(lease: Lease, queue: &str, config: &BridgeConfig) -> Result<Self, NotOpened> {
         let late = |lease: &Lease| {
             lease.is_late();
-            NotOpened::Later("the broker does not answer; try again later".to_owned())
+            NotOpened::Late
         };
         let channel = match timeout(OPEN_TIME, lease.channel()).await {
             Ok(channel) => channel.map_err(NotOpened::Later)?,

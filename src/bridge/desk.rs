@@ -22,8 +22,11 @@ use super::ticker::Ticker;
 use super::{BridgeConfig, Opened, Outlet, StreamId};
 
 /// Queues that are asked of the brokers at once. Each takes some messages to and fro: when all clients come back
-/// together, those in front are served while the rest wait, instead of all being too late.
-const OPENING_MAX: usize = 64;
+/// together, those in front are served while the rest wait, instead of all being too late. And what a queue has is
+/// counted when it is there.
+const OPENING_MAX: u32 = 16;
+/// Of these one takes so many when much is held already.
+const OPENING_WEIGHT: u32 = 8;
 /// How often a queue that is another's is tried.
 const TRY_EVERY: Duration = Duration::from_millis(500);
 /// Queues for which it is kept what a stream leaves to its queue's next, for as long as the queue may live without a
@@ -34,13 +37,14 @@ const CARRIED_MAX: usize = 10_000;
 /// anew may be here before its own end is.
 const RELOAD_TIME: Duration = Duration::from_millis(300);
 /// How long a client waits for the first connection to a broker: one that comes while esper starts would be
-/// refused for want of milliseconds.
+/// refused for want of milliseconds. And for room: slow clients are cut in a second.
 const START_TIME: Duration = Duration::from_secs(2);
 /// Refusals are told of no more often than this.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 const TAKEN: &str = "another client has this queue";
 const EXHAUSTED: &str = "too much is held for slow clients; try again later, or raise --history-memory";
+const LATE: &str = "the broker does not answer; try again later";
 const STOPPING: &str = "esper is stopping";
 
 /// What all streams share.
@@ -97,7 +101,7 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
             places: RefCell::default(),
             streams: RefCell::default(),
             carried: RefCell::default(),
-            opening: Semaphore::new(OPENING_MAX),
+            opening: Semaphore::new(OPENING_MAX as usize),
             refusals: RefCell::new(Throttle::new(TELL_EVERY)),
             freed: Notify::new(),
             tickets: PhantomData,
@@ -127,7 +131,7 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
         if reason == TAKEN || reason == STOPPING {
             tracing::debug!("a queue was refused: {reason}");
         } else if let Some(times) = self.refusals.borrow_mut().count() {
-            tracing::warn!(times, "queues are refused: {}", link::without_queue(reason));
+            tracing::warn!(times, "queues are refused, the last one: {}", link::without_queue(reason));
         }
     }
 
@@ -163,13 +167,14 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
     ) -> Result<Stream<T, O>, String> {
         let patience = match last_event_id {
             Some(_) => self.config.patience,
-            None if self.brokers.are_starting() => START_TIME,
+            None if self.brokers.are_starting() || self.outlet.is_exhausted() => START_TIME,
             None => RELOAD_TIME,
         };
         let until = Instant::now() + patience;
         let claim = self.claim(queue, last_event_id, until).await?;
         let consuming = loop {
-            let Ok(permit) = self.opening.acquire().await else { return Err(STOPPING.to_owned()) };
+            let weight = if self.outlet.is_filling() { OPENING_WEIGHT } else { 1 };
+            let Ok(permit) = self.opening.acquire_many(weight).await else { return Err(STOPPING.to_owned()) };
             let failed = match self.brokers.lease() {
                 // What slow clients' queues hold is given back soon, when they are cut.
                 Ok(_) if self.outlet.is_exhausted() => EXHAUSTED.to_owned(),
@@ -181,6 +186,9 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
                     }
                     Ok(consuming) => break consuming,
                     Err(NotOpened::Taken) => TAKEN.to_owned(),
+                    // Another is asked next.
+                    Err(NotOpened::Late) if self.brokers.are_well() => continue,
+                    Err(NotOpened::Late) => LATE.to_owned(),
                     Err(NotOpened::Later(reason)) => reason,
                     Err(NotOpened::Never(reason)) => return Err(reason),
                 },

@@ -245,10 +245,10 @@ fn with_mend(said: String) -> String {
 
 /// What a broker said of a queue, for the log: a queue's name may be a session's. As RabbitMQ quotes it, and
 /// without its end where the text was too long.
-pub(super) fn without_queue(said: &str) -> String {
+pub(crate) fn without_queue(said: &str) -> String {
     let Some((before, name)) = said.split_once("queue '") else { return said.to_owned() };
-    let after = name.rsplit_once("' in vhost").map(|(_, after)| format!("' in vhost{after}"));
-    format!("{before}queue '***{}", after.unwrap_or_default())
+    let end = ["' in vhost", "': "].into_iter().find_map(|end| name.rfind(end));
+    format!("{before}queue '***{}", end.map_or("", |end| &name[end..]))
 }
 
 /// What must not be shown of a broker's answers.
@@ -316,6 +316,10 @@ mod tests {
                 "access to queue '***' in vhost '/' refused",
             ),
             ("access to queue 'secret that was cut o", "access to queue '***"),
+            (
+                "cannot declare queue 'secret': queue limit in vhost '/' (1) is reached",
+                "cannot declare queue '***': queue limit in vhost '/' (1) is reached",
+            ),
         ] {
             assert_eq!(without_queue(said), told);
         }

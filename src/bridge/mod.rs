@@ -49,6 +49,7 @@ use tokio::time::timeout;
 
 use self::brokers::Brokers;
 use self::desk::Desk;
+pub(crate) use self::link::without_queue;
 pub(crate) use self::stats::BridgeStats;
 use self::stream::Order;
 pub(crate) use self::subscribe::{Inlet, PublishFailure};
@@ -181,6 +182,9 @@ pub(crate) trait Outlet<T>: Send + Sync + 'static {
 
     /// Has these bytes counted as held, for as long as they are.
     fn share(&self, bytes: Vec<u8>) -> Bytes;
+
+    /// Whether much is held already.
+    fn is_filling(&self) -> bool;
 
     /// Whether so much is held that nothing may be added.
     fn is_exhausted(&self) -> bool;

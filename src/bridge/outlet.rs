@@ -91,6 +91,10 @@ impl Outlet<Ticket> for Shards {
         self.memory.share(bytes)
     }
 
+    fn is_filling(&self) -> bool {
+        self.memory.is_filling()
+    }
+
     fn is_exhausted(&self) -> bool {
         self.memory.is_exhausted()
     }

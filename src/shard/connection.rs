@@ -14,6 +14,7 @@ use tokio_uring::net::TcpStream;
 
 use crate::admin;
 use crate::arena::Key;
+use crate::bridge;
 use crate::budget::Charge;
 use crate::clock::unix_s;
 use crate::debug;
@@ -388,7 +389,8 @@ impl<'c> Connection<'c> {
 
     fn push(&mut self, request: Request, answer: Answer) {
         if let Answer::Refused(refusal) = &answer {
-            tracing::debug!(shard = self.shard.id, %refusal, "refused");
+            let refusal = bridge::without_queue(&refusal.to_string());
+            tracing::debug!(shard = self.shard.id, refusal, "refused");
         }
         let closes = matches!(&answer, Answer::Refused(refusal) if refusal.close);
         self.last_request_seen |= closes || !request.keep_alive;

@@ -73,6 +73,10 @@ impl Outlet<u32> for Heard {
         bytes.into()
     }
 
+    fn is_filling(&self) -> bool {
+        self.is_exhausted()
+    }
+
     fn is_exhausted(&self) -> bool {
         self.0.0.lock().unwrap().is_exhausted
     }
