@@ -14,6 +14,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 
 FROM debian:bookworm-slim
 COPY --from=build /out/esper /usr/local/bin/esper
+# What signs the certificates of brokers at amqps://.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 # A number, so that Kubernetes' runAsNonRoot can tell that it is not root. It needs no home and no files.
 USER 65532:65532
 # The container's network decides who reaches it; -p 127.0.0.1:3000:3000 keeps it to this machine.

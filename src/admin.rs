@@ -179,7 +179,7 @@ impl Admin<'_> {
                 count: 0,
                 last: 0,
                 at_us: 0,
-                charge: Arc::clone(&charge),
+                charge: Some(Arc::clone(&charge)),
                 tally: None,
             }));
         }
@@ -201,6 +201,8 @@ impl Admin<'_> {
             fits
         });
         let stats = self.shared.stats.json();
+        let queue_path = self.shared.config.queues.as_ref().map_or("/", |queues| &queues.path);
+        let connections: Vec<_> = streams.iter().map(|stream| connection(stream, queue_path)).collect();
         json!({
             "node": self.node,
             "status": if self.shared.draining.load(Ordering::Relaxed) { "draining" } else { "OK" },
@@ -212,7 +214,7 @@ impl Admin<'_> {
             "stats": stats,
             "connections_total": total,
             "connections_cut": total > streams.len() || !is_complete,
-            "connections": streams.iter().map(connection).collect::<Vec<_>>(),
+            "connections": connections,
         })
     }
 
@@ -241,10 +243,10 @@ impl Admin<'_> {
     }
 }
 
-fn connection(stream: &StreamStatus) -> Value {
-    let names: Vec<_> = stream.topics.iter().map(|topic| format!("/{}", topic.name())).collect();
+fn connection(stream: &StreamStatus, queue_path: &str) -> Value {
     let path = match &stream.topics[..] {
         [topic, ..] if topic.is_of_session() => "/events/".to_owned(),
+        [topic] if topic.is_of_queue() => queue_path.to_owned(),
         [topic] => format!("/subscribe/{}", topic.name()),
         topics => {
             let pairs: Vec<_> = topics.iter().map(|topic| format!("topic={}", topic.name())).collect();
@@ -252,9 +254,13 @@ fn connection(stream: &StreamStatus) -> Value {
         }
     };
     let session = Session::of_topics(&stream.topics);
-    let namespace = match &session {
-        Some(session) => format!("/{}", session.shown()),
-        None => names.join(" "),
+    let namespace = match (&session, &stream.topics[..]) {
+        (Some(session), _) => format!("/{}", session.shown()),
+        (None, [topic]) if topic.is_of_queue() => topic.name().to_owned(),
+        (None, topics) => {
+            let names: Vec<_> = topics.iter().map(|topic| format!("/{}", topic.name())).collect();
+            names.join(" ")
+        }
     };
     json!({
         "request_path": path,

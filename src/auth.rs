@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use thiserror::Error;
 
 pub(crate) use keys::{Algorithms, Keys};
-pub(crate) use request::{bearer, token};
+pub(crate) use request::{bearer, cookie_value, token};
 
 use crate::session::{NameError, Session};
 use crate::topic::{TOPICS_PER_STREAM_MAX, Topic};

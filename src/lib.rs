@@ -44,35 +44,41 @@
 //! - **Too slow is a place as well.** A log keeps a block only while a cursor is at or before it, and is
 //!   trimmed at a limit. A subscriber it is trimmed past is cut, or skipped forward and told so.
 //! - **Decide without I/O.** Requests, events, tokens, homes, logs and cursors take bytes and the time, and
-//!   return what to do. Only `server`, `admin`, `host` and seven files of `shard` know threads, sockets or
-//!   the runtime. So a seeded simulation can run several shards in one thread against a naive model.
+//!   return what to do. Only `server`, `admin`, `bridge`, `host` and seven files of `shard` know threads,
+//!   sockets or a runtime. So a seeded simulation can run several shards in one thread against a naive model.
 //! - **Memory is bounded at the door.** No shard waits for another's mailbox. A publish takes room from one
 //!   budget before it is posted, and gives it back when the last shard has taken it in; without room its
 //!   publisher is not read from.
+//! - **Other brokers are the bridge's.** It is one thread on plain tokio beside the shards, which never wait
+//!   for it. What RabbitMQ has for a client goes to the client's shard as an event of a topic of its own; how
+//!   many of them the kernel took is a counter that the bridge looks at, and acknowledges late.
 //!
 //! # The rooms
 //!
 //! | | |
 //! |---|---|
-//! | [`config`] | flags and variables become one checked [`config::Config`] |
+//! | [`config`] | flags, variables and files become one checked [`config::Config`] |
 //! | `server`, `builder`, `host` | starts and ends the shards; what the machine allows |
 //! | `publisher` | publishing from within the program |
-//! | `shared`, `stats`, `metrics`, `budget`, `memory`, `clock` | the little that all shards share |
+//! | `shared`, `stats`, `budget`, `memory`, `clock` | the little that all shards share |
 //! | `http`, `routes`, `auth` | a request's bytes, what it asks for, whether it may |
 //! | `keyring`, `mint`, `token` | the keys in force, tokens of our own, `esper token` |
 //! | `topic`, `session`, `event`, `event_id` | names, a user on a channel, what a publisher sent, ids |
-//! | `admin`, `metrics` | what the admin page, `/sessions/` and Prometheus are told |
+//! | `admin`, `metrics`, `debug` | what the admin page, `/sessions/`, Prometheus and `/debug/vars` are told |
 //! | `shard` | one core's part; its own page says more |
+//! | `bridge` | RabbitMQ's queues become clients' streams: a thread of its own, beside the shards |
 
 #![forbid(unsafe_code)]
 
 mod admin;
 mod arena;
 mod auth;
+mod bridge;
 mod budget;
 mod builder;
 mod clock;
 pub mod config;
+mod debug;
 mod event;
 mod event_id;
 mod host;

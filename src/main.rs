@@ -13,6 +13,9 @@ use esper::config::{Config, LogFormat};
 use esper::{Server, token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// How soon a signal is acted on.
 const SIGNAL_LATENCY: Duration = Duration::from_millis(50);
@@ -23,13 +26,16 @@ fn main() -> ExitCode {
     }
     // First of all: until then SIGHUP ends the process.
     let signals = Signals::register();
-    let (config, warnings) = match Config::from_env_and_args() {
+    let (config, notes) = match Config::from_env_and_args() {
         Ok(read) => read,
         Err(error) => return error.report(),
     };
     start_log(&config);
     end_on_panic();
-    warn(&config, &warnings);
+    if !notes.files.is_empty() {
+        tracing::info!("configured by {}", notes.files.join(", "));
+    }
+    warn(&config, &notes.warnings);
     match run(config, signals) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -48,9 +54,13 @@ fn run(config: Config, signals: io::Result<Signals>) -> Result<(), Box<dyn Error
         }
     });
     let publishing = if is_publishing_public(&config) { publishing } else { "on the control port" };
+    let queue_path = config.queues.as_ref().map(|queues| queues.path.clone());
     let server = Server::start(config)?;
     if let Some(address) = server.control_address() {
         tracing::info!(%address, "control on http://{address}");
+    }
+    if let Some(path) = queue_path {
+        tracing::info!(path, "queues for whoever can say their names");
     }
     tracing::info!(address = %server.address(), subscribing, publishing, "listening on http://{}", server.address());
     while !signals.stop.load(Ordering::Relaxed) {
@@ -68,12 +78,12 @@ fn run(config: Config, signals: io::Result<Signals>) -> Result<(), Box<dyn Error
 /// Takes the secrets and keys that are now in the files which the flags name.
 fn reread(server: &Server) {
     let read = Config::keys_from_env_and_args().map_err(|error| error.to_string());
-    let taken = read.and_then(|(config, warnings)| {
-        server.replace_keys(&config).map_err(|error| error.to_string()).map(|()| warnings)
+    let taken = read.and_then(|(config, notes)| {
+        server.replace_keys(&config).map_err(|error| error.to_string()).map(|()| notes.warnings)
     });
     match taken {
         Ok(warnings) => {
-            tracing::info!("secrets and keys reread");
+            tracing::info!("secrets and keys reread; all else needs a restart");
             warnings.iter().for_each(|line| tracing::warn!("{line}"));
         }
         Err(error) => tracing::error!("secrets and keys not reread, the old ones stay: {error}"),
@@ -102,14 +112,18 @@ impl Signals {
 }
 
 fn start_log(config: &Config) {
+    let level = tracing::Level::from(config.log_level);
     let log = tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
-        .with_max_level(tracing::Level::from(config.log_level));
+        .with_max_level(level);
+    // Not what libraries say: lapin tells of every queue that is refused as an error, by its name, which may be
+    // a session's.
+    let ours = Targets::new().with_target(env!("CARGO_CRATE_NAME"), level);
     match config.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
+        LogFormat::Text => log.finish().with(ours).init(),
+        LogFormat::Json => log.json().finish().with(ours).init(),
     }
 }
 
@@ -133,7 +147,10 @@ fn warn(config: &Config, warnings: &[String]) {
     if anybody && !config.bind.is_loopback() {
         tracing::warn!("****************************************************************");
         tracing::warn!("ANYBODY WHO REACHES {} CAN PUBLISH TO EVERY TOPIC", config.bind);
-        tracing::warn!("set ESPER_PUBLISHER_SECRET, or say that it is meant with --no-auth");
+        tracing::warn!(
+            "set ESPER_PUBLISHER_SECRET, or let programs alone publish, at a port of their own, by"
+        );
+        tracing::warn!("--bind-control 127.0.0.1:8001; or say that it is meant with --no-auth");
         tracing::warn!("****************************************************************");
     }
 }

@@ -1,4 +1,4 @@
-//! What `GET /metrics` answers: the counters of `stats` as Prometheus reads them.
+//! What `GET /metrics` answers: the counters of `stats` and of the bridge as Prometheus reads them.
 //!
 //! Nothing is counted for it: a scrape reads what is there anyway, and a server that nobody scrapes pays
 //! nothing.
@@ -13,6 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
+use crate::bridge::BridgeStats;
 use crate::shared::Shared;
 use crate::stats::{Counter, ShardStats};
 
@@ -96,6 +97,71 @@ const PER_SHARD: [PerShard; 9] = [
     },
 ];
 
+/// A metric of the bridge: a server without brokers has none of them.
+struct OfBridge {
+    name: &'static str,
+    kind: MetricType,
+    help: &'static str,
+    counter: fn(&BridgeStats) -> &Counter,
+}
+
+const OF_BRIDGE: [OfBridge; 9] = [
+    OfBridge {
+        name: "esper_brokers",
+        kind: MetricType::Gauge,
+        help: "Connections to brokers that are wanted: one for each URL.",
+        counter: |bridge| &bridge.brokers_configured,
+    },
+    OfBridge {
+        name: "esper_brokers_connected",
+        kind: MetricType::Gauge,
+        help: "Connections to brokers that are there.",
+        counter: |bridge| &bridge.brokers_connected,
+    },
+    OfBridge {
+        name: "esper_queues",
+        kind: MetricType::Gauge,
+        help: "Queues that are delivered to clients at this moment.",
+        counter: |bridge| &bridge.consumers,
+    },
+    OfBridge {
+        name: "esper_queue_refused_requests_total",
+        kind: MetricType::Counter,
+        help: "Clients that asked for a queue and did not get it.",
+        counter: |bridge| &bridge.refused,
+    },
+    OfBridge {
+        name: "esper_queue_delivered_messages_total",
+        kind: MetricType::Counter,
+        help: "Messages of queues handed to clients' streams, again when they had to be.",
+        counter: |bridge| &bridge.delivered,
+    },
+    OfBridge {
+        name: "esper_queue_redelivered_messages_total",
+        kind: MetricType::Counter,
+        help: "Messages of queues that a broker sent once more.",
+        counter: |bridge| &bridge.redelivered,
+    },
+    OfBridge {
+        name: "esper_queue_acknowledged_messages_total",
+        kind: MetricType::Counter,
+        help: "Messages of queues acknowledged.",
+        counter: |bridge| &bridge.acknowledged,
+    },
+    OfBridge {
+        name: "esper_queue_acknowledged_unsent_messages_total",
+        kind: MetricType::Counter,
+        help: "Those of them that a client which came back had already.",
+        counter: |bridge| &bridge.acknowledged_unsent,
+    },
+    OfBridge {
+        name: "esper_exchange_published_messages_total",
+        kind: MetricType::Counter,
+        help: "Messages of exchanges published to topics.",
+        counter: |bridge| &bridge.published,
+    },
+];
+
 /// One scrape.
 #[derive(Debug)]
 struct Scrape(Arc<Shared>);
@@ -121,6 +187,13 @@ impl Collector for Scrape {
             metric
                 .encode_family(&[("shard", id)])?
                 .encode_histogram::<NoLabelSet>(sum_s, count, &buckets, None)?;
+        }
+
+        if let Some(bridge) = &self.0.bridge {
+            for OfBridge { name, kind, help, counter } in OF_BRIDGE {
+                let value = signed(counter(&bridge.stats).value());
+                encoder.encode_descriptor(name, help, None, kind)?.encode_gauge(&value)?;
+            }
         }
 
         let (gauge, held) = (MetricType::Gauge, memory.bytes() as u64);
@@ -183,11 +256,19 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::server::shared;
+    use crate::shared::BridgeLine;
 
     fn two_shards() -> Arc<Shared> {
         let mut config = Config::default();
         config.cpus.ids = vec![0, 1];
         Arc::new(shared(config, 10).unwrap())
+    }
+
+    fn with_bridge() -> Arc<Shared> {
+        let mut shared = shared(Config::default(), 10).unwrap();
+        let (sender, _) = tokio::sync::mpsc::unbounded_channel();
+        shared.bridge = Some(BridgeLine { sender, stats: Arc::default() });
+        Arc::new(shared)
     }
 
     /// Name and labels before the value.
@@ -224,7 +305,13 @@ mod tests {
     /// Prometheus reads a sample that comes away from its declaration as one of another, untyped metric.
     #[test]
     fn every_sample_stands_under_the_declaration_of_its_name() {
-        let text = text(&two_shards());
+        for (shared, metrics) in [(two_shards(), 0), (with_bridge(), OF_BRIDGE.len())] {
+            assert_eq!(declared(&text(&shared)).len(), PER_SHARD.len() + metrics + 4);
+        }
+    }
+
+    /// The names of all metrics, each of whose samples stands under its declaration.
+    fn declared(text: &str) -> BTreeSet<&str> {
         let mut declared = BTreeSet::new();
         let mut current = "";
         for line in text.lines() {
@@ -237,7 +324,20 @@ mod tests {
                 assert!(["", "_sum", "_count", "_bucket"].contains(&suffix), "{line}");
             }
         }
-        assert_eq!(declared.len(), PER_SHARD.len() + 4);
+        declared
+    }
+
+    #[test]
+    fn what_the_bridge_counts_is_there_once_there_is_a_bridge() {
+        let shared = with_bridge();
+        let stats = &shared.bridge.as_ref().unwrap().stats;
+        stats.brokers_configured.set(3);
+        stats.delivered.add(5);
+        let told = text(&shared);
+        assert_eq!(sample(&told, "esper_brokers"), "3");
+        assert_eq!(sample(&told, "esper_queue_delivered_messages_total"), "5");
+        assert!(told.contains("# TYPE esper_queue_delivered_messages_total counter\n"), "{told}");
+        assert!(!text(&two_shards()).contains("esper_broker"));
     }
 
     #[test]

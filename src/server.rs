@@ -1,5 +1,7 @@
 //! Starts the shards, and ends them in order.
 
+mod help;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,8 +12,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use futures_util::future::{Either, select};
 use thiserror::Error;
+use tokio::sync::mpsc::unbounded_channel;
 
 use crate::admin::{self, Desk};
+use crate::bridge::{Bridge, outlet};
 use crate::budget::Budget;
 use crate::builder::ServerBuilder;
 use crate::clock::Clock;
@@ -25,9 +29,9 @@ use crate::publisher::Publisher;
 use crate::routes::Door;
 use crate::shard::accept::{self, Listener};
 use crate::shard::mailbox::{Doors, Inside, mailboxes};
-use crate::shard::message::{Control, Message, ShardId};
+use crate::shard::message::{Control, Message, ShardId, Ticket};
 use crate::shard::{Shard, stream};
-use crate::shared::{Access, Shared, Streams};
+use crate::shared::{Access, BridgeLine, Shared, Streams};
 use crate::stats::Stats;
 use crate::topic::TopicHasher;
 
@@ -87,6 +91,7 @@ pub struct Server {
     publisher: Publisher,
     /// None once it has ended.
     threads: Vec<JoinHandle<()>>,
+    bridge: Option<Bridge<Ticket>>,
     ended: Receiver<Result<(), StartError>>,
 }
 
@@ -94,7 +99,7 @@ pub struct Server {
 #[derive(Debug, Error)]
 pub enum StartError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {}", listen_help(Door::Public, .error))]
+    #[error("cannot listen on {address}: {}", help::listen_help(Door::Public, .error))]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -102,7 +107,7 @@ pub enum StartError {
         error: io::Error,
     },
     /// The address of the control port cannot be listened on.
-    #[error("cannot listen on {address} for control: {}", listen_help(Door::Control, .error))]
+    #[error("cannot listen on {address} for control: {}", help::listen_help(Door::Control, .error))]
     ListenControl {
         /// Where.
         address: SocketAddr,
@@ -110,7 +115,7 @@ pub enum StartError {
         error: io::Error,
     },
     /// The kernel gives no ring.
-    #[error("cannot set up io_uring: {}", ring_help(.0))]
+    #[error("cannot set up io_uring: {}", help::ring_help(.0))]
     Ring(io::Error),
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}; raise the process limit (ulimit -u, TasksMax=)")]
@@ -141,14 +146,17 @@ impl Server {
         let shards = config.cpus.ids.len();
         let files = host::file_limit(config.raise_file_limit);
         let subscribers_allowed = host::subscribers_allowed(files, shards);
-        let shared = Arc::new(shared(config, subscribers_allowed)?);
+        let mut shared = shared(config, subscribers_allowed)?;
+        let orders = shared.config.queues.is_some().then(|| {
+            let (sender, orders) = unbounded_channel();
+            shared.bridge = Some(BridgeLine { sender, stats: Arc::default() });
+            orders
+        });
+        let shared = Arc::new(shared);
         let config = &shared.config;
         let address = SocketAddr::new(config.bind, config.port);
-        let heartbeats = config.stream.heartbeat.map(|heartbeat| 2 * heartbeat).unwrap_or_default();
         let options = SocketOptions {
-            // Not less than a send may take: a client that reads nothing for a while is not a dead one.
-            // And somewhat more, so that it is our own clock that cuts it, and counts it.
-            user_timeout: heartbeats.max(config.stream.send_timeout * 5 / 4),
+            user_timeout: config.stream.peer_timeout(),
             keepalive: config.stream.heartbeat.is_none(),
         };
         let mut listeners: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
@@ -168,6 +176,7 @@ impl Server {
             doors,
             publisher,
             threads: Vec::new(),
+            bridge: None,
             ended,
         };
         for (id, (listeners, inside)) in listeners.into_iter().zip(insides).enumerate() {
@@ -189,6 +198,10 @@ impl Server {
             started
                 .recv()
                 .unwrap_or_else(|_| Err(StartError::Shard("it ended before it began".to_owned())))?;
+        }
+        if let Some(orders) = orders {
+            server.bridge = outlet::start(&shared, orders, &server.doors, server.publisher())
+                .map_err(StartError::Thread)?;
         }
         if shared.access.can_survey() {
             let doors = Arc::clone(&server.doors);
@@ -301,6 +314,10 @@ impl Server {
         }
         for thread in self.threads.drain(..) {
             let _ = thread.join();
+        }
+        // Now that no stream is left, all that is unacknowledged is back in its queue.
+        if let Some(bridge) = self.bridge.take() {
+            bridge.stop();
         }
     }
 
@@ -440,6 +457,7 @@ pub(crate) fn shared(config: Config, subscribers_allowed: usize) -> Result<Share
         clock,
         stats: Stats::new(clock, Arc::clone(&memory), shards),
         memory,
+        bridge: None,
         budget: Budget::new(mailbox.bytes_max, mailbox.messages_max),
         uploads: Budget::new(mailbox.bytes_max, usize::MAX),
         streams: Streams::new(config.subscribers_max.unwrap_or(subscribers_allowed)),
@@ -454,41 +472,4 @@ pub(crate) fn shared(config: Config, subscribers_allowed: usize) -> Result<Share
 fn completions(files: u64, shards: usize) -> u32 {
     let wanted = (2 * files.min(COMPLETIONS_MAX) / shards as u64).max(u64::from(2 * SUBMISSIONS));
     wanted.next_power_of_two().min(COMPLETIONS_MAX) as u32
-}
-
-fn listen_help(door: Door, error: &io::Error) -> String {
-    let (bind, port) = match door {
-        Door::Public => ("--bind", "--port"),
-        Door::Control => ("--bind-control", "port in --bind-control"),
-    };
-    let mend = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            format!("choose another {port}, stop the process that has it, or share it with --takeover")
-        }
-        io::ErrorKind::AddrNotAvailable => format!("give an address of this machine with {bind}"),
-        io::ErrorKind::PermissionDenied => {
-            format!("choose a {port} from 1024, or grant CAP_NET_BIND_SERVICE")
-        }
-        _ if error.raw_os_error() == Some(24) => "raise the file limit (ulimit -n, LimitNOFILE=)".to_owned(),
-        _ => format!("check {bind} and {port}"),
-    };
-    format!("{error}; {mend}")
-}
-
-fn ring_help(error: &io::Error) -> String {
-    let mend = match error.raw_os_error() {
-        // EPERM and ENOSYS: what sysctl, seccomp profiles and old kernels answer. EMFILE: no descriptor for
-        // it.
-        Some(1) => {
-            "allow it: sysctl -w kernel.io_uring_disabled=0, or in a container --security-opt seccomp=scripts/seccomp.json"
-        }
-        Some(38) => {
-            "it needs Linux 5.11 or later, and in a container --security-opt seccomp=scripts/seccomp.json"
-        }
-        Some(24) => "raise the file limit (ulimit -n, LimitNOFILE=)",
-        // ENOMEM: before Linux 5.12 rings count as locked memory.
-        Some(12) => "raise the locked memory limit (ulimit -l, LimitMEMLOCK=)",
-        _ => "it needs Linux 5.11 or later",
-    };
-    format!("{error}; {mend}")
 }

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use smallvec::SmallVec;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::admin::Desk;
+use crate::bridge::{BridgeStats, ToBridge};
 use crate::budget::{Budget, Charge};
 use crate::clock::Clock;
 use crate::config::{Config, IpNet};
@@ -16,6 +18,9 @@ use crate::event_id::Epoch;
 use crate::http::Cors;
 use crate::keyring::Keyring;
 use crate::memory::Memory;
+use crate::routes::QueueAccess;
+use crate::shard::message::Ticket;
+use crate::shard::queue::QueueStream;
 use crate::stats::Stats;
 use crate::topic::{Topic, TopicError, TopicHasher};
 
@@ -40,9 +45,18 @@ pub(crate) struct Shared {
     pub(crate) streams: Streams,
     /// The way to the thread that puts together what the admin page shows, and who is connected.
     pub(crate) admin: Desk,
+    /// The way to the thread that speaks with other brokers, and what it counts.
+    pub(crate) bridge: Option<BridgeLine>,
     /// The server is about to stop: balancers are told to look elsewhere.
     pub(crate) draining: AtomicBool,
     pub(crate) shards: usize,
+}
+
+/// The way to the bridge.
+#[derive(Debug)]
+pub(crate) struct BridgeLine {
+    pub(crate) sender: UnboundedSender<ToBridge<Ticket>>,
+    pub(crate) stats: Arc<BridgeStats>,
 }
 
 /// Who may do what.
@@ -58,6 +72,8 @@ pub(crate) struct Access {
     /// Publishing and what shows the broker from inside are on the public port.
     pub(crate) public_publish: bool,
     pub(crate) hasher: TopicHasher,
+    /// How clients ask for queues of another broker.
+    pub(crate) queues: Option<QueueAccess>,
     /// Topics are paths.
     pub(crate) namespaces: bool,
     /// There is an admin page.
@@ -108,6 +124,7 @@ impl Access {
             public_publish: control.is_none_or(|control| control.public_publish),
             admin_topic: Topic::internal("admin events", &hasher),
             hasher,
+            queues: config.queues.as_ref().map(QueueAccess::new),
             namespaces: config.namespaces,
             admin: config.admin,
             trusted_proxies: config.trusted_proxies.clone(),
@@ -134,11 +151,16 @@ impl Streams {
 
     /// Counts one more stream, or nothing when the limit is reached.
     pub(crate) fn open(shared: &Arc<Shared>, watches: bool) -> Option<OpenStream> {
-        let stream = OpenStream { shared: Arc::clone(shared), watches };
+        let stream = OpenStream { shared: Arc::clone(shared), watches, queue: None };
         shared.streams.watching.fetch_add(watches.into(), Ordering::Relaxed);
         let before = shared.streams.open.fetch_add(1, Ordering::Relaxed);
         let max = shared.streams.max + if watches { WATCHING_MAX } else { 0 };
         (before < max).then_some(stream)
+    }
+
+    /// Whether there is no room for one more.
+    pub(crate) fn are_full(&self) -> bool {
+        self.open.load(Ordering::Relaxed) >= self.max
     }
 
     /// How many feed an admin page.
@@ -157,6 +179,15 @@ impl Streams {
 pub(crate) struct OpenStream {
     shared: Arc<Shared>,
     watches: bool,
+    /// Boxed: most streams have none.
+    queue: Option<Box<QueueStream>>,
+}
+
+impl OpenStream {
+    /// Keeps a queue for as long.
+    pub(crate) fn keep(&mut self, queue: QueueStream) {
+        self.queue = Some(Box::new(queue));
+    }
 }
 
 impl Drop for OpenStream {

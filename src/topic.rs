@@ -21,8 +21,10 @@ const SEGMENTS_MAX: usize = 8;
 /// Most characters of one segment.
 const SEGMENT_BYTES_MAX: usize = 64;
 
-/// What the names of sessions' topics begin with.
+/// What the names of sessions' topics begin with; with a space, which no request can name.
 const SESSION: &str = "session ";
+/// And those of queues' streams.
+const QUEUE: &str = "queue ";
 
 /// Where a publish goes: a name and its keyed 64-bit hash.
 ///
@@ -122,6 +124,18 @@ impl Topic {
     /// everything.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What one stream gets of a queue of another broker. Its number makes it its own, so no other stream takes it.
+    pub(crate) fn of_queue(stream: u64, hasher: &TopicHasher) -> Topic {
+        let name = format!("{QUEUE}{stream}");
+        let hash = hasher.0.hash_one(&name);
+        Topic { hash, home_bits: home_bits(hash), name: name.into(), parent: None }
+    }
+
+    /// Whether it is one stream's part of a queue.
+    pub(crate) fn is_of_queue(&self) -> bool {
+        self.name.starts_with(QUEUE)
     }
 
     /// Whether it carries what is emitted on a channel.

@@ -48,6 +48,16 @@ fn servers_in_one_process_have_settings_and_topics_of_their_own() {
     assert_eq!(of_paths.next(), "data:still here\n");
 }
 
+/// It may hold secrets of which a server within knows nothing.
+#[test]
+fn the_programs_command_line_is_not_shown() {
+    let _process = shared_process();
+    let server = builder().start().unwrap();
+    let answer = get(server.address(), "/debug/vars");
+    assert!(answer.contains("\"cmdline\":[]"), "{answer}");
+    server.stop();
+}
+
 #[test]
 fn events_from_eight_threads_arrive_once_and_in_the_order_of_each_thread() {
     const EVENTS: usize = 2000;

@@ -39,6 +39,13 @@ pub(crate) enum Command {
     /// A reader of a run in a process of its own; told what to do on its standard input
     #[command(hide = true)]
     Read,
+    /// Measure the way from RabbitMQ's queues through esper to HTTP clients, beside a bare consumer
+    #[cfg(feature = "queues")]
+    Queues(QueuesArgs),
+    /// The bare consumer of queues; told what to do on its standard input
+    #[cfg(feature = "queues")]
+    #[command(hide = true)]
+    Consume,
     /// The barest possible server
     #[command(hide = true)]
     ServeFloor(ServeArgs),
@@ -220,6 +227,66 @@ pub(crate) struct CompareArgs {
     /// Write all that was measured there, as JSON, after each round
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+    /// Print the JSON instead of the tables
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Flags of `queues`, as given.
+#[cfg(feature = "queues")]
+#[derive(Args, Debug)]
+pub(crate) struct QueuesArgs {
+    /// The esper to measure
+    #[arg(long, value_name = "FILE", default_value = "target/release/esper")]
+    pub(crate) esper: PathBuf,
+    /// The RabbitMQ to use, as amqp://user:password@host:port/vhost [default: one that --rabbitmq starts]
+    #[arg(long, value_name = "URL", env = "ESPER_LOADTEST_AMQP_URL", hide_env_values = true)]
+    pub(crate) amqp_url: Option<String>,
+    /// The script that starts a RabbitMQ and stops it at the end
+    #[arg(long, value_name = "FILE", default_value = "scripts/rabbitmq")]
+    pub(crate) rabbitmq: PathBuf,
+    /// What to measure, by name [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) cases: Vec<String>,
+    /// Queues, each with a client of its own
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) queues: usize,
+    /// Bytes of each message
+    #[arg(long, value_name = "BYTES", default_value_t = 128)]
+    pub(crate) size: usize,
+    /// Messages a second in all, where they are paced
+    #[arg(long, value_name = "R", default_value_t = 2_000.0)]
+    pub(crate) rate: f64,
+    /// Prefetch wherever it is not what is varied; the window of acknowledgement is half of it
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub(crate) prefetch: u16,
+    /// Prefetches to drain with, one after another
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,10,50,100,200,500,1000")]
+    pub(crate) sweep: Vec<u16>,
+    /// Times each is measured, in turn; medians are shown [default: 5, of the sweep 3]
+    #[arg(long, value_name = "N")]
+    pub(crate) rounds: Option<usize>,
+    /// How long each takes, about [default: 3s to drain, 2s in the sweep, 6s when paced]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) duration: Option<Duration>,
+    /// CPU of the consumer, which is esper or the bare one
+    #[arg(long, value_name = "CPU", default_value_t = 0)]
+    pub(crate) server_cpu: usize,
+    /// CPU of the publisher and the HTTP clients
+    #[arg(long, value_name = "CPU", default_value_t = 0)]
+    pub(crate) load_cpu: usize,
+    /// CPU of the RabbitMQ, if this starts it: alone there it is as fast for one consumer as for the other
+    #[arg(long, value_name = "CPU", default_value_t = 1)]
+    pub(crate) broker_cpu: usize,
+    /// Let the kernel move the RabbitMQ between CPUs
+    #[arg(long, conflicts_with = "broker_cpu")]
+    pub(crate) no_pin_broker: bool,
+    /// Write all that was measured there, as JSON, after each round
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Measure nothing, and print the tables of what --out wrote there
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<PathBuf>,
     /// Print the JSON instead of the tables
     #[arg(long)]
     pub(crate) json: bool,

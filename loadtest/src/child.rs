@@ -55,18 +55,8 @@ pub(crate) struct Child {
 impl Child {
     /// Starts it, on that CPU alone if one is given: what it starts in turn inherits this.
     pub(crate) fn start(command: &mut Command, cpu: Option<usize>) -> Result<Child, String> {
-        let name = command.get_program().to_string_lossy().into_owned();
         let mut made = made();
-        // A new process inherits the affinity of the thread that starts it, so a thread is made and pinned for that.
-        let start = || {
-            if let Some(id) = cpu {
-                core_affinity::set_for_current(CoreId { id });
-            }
-            command.spawn()
-        };
-        let started = std::thread::scope(|scope| scope.spawn(start).join());
-        let started = started.map_err(|_| format!("{name} could not be started"))?;
-        let process = started.map_err(|error| format!("{name} could not be started ({error})"))?;
+        let process = spawn(command, cpu)?;
         made.processes.push(process.id());
         Ok(Child { process })
     }
@@ -85,6 +75,21 @@ impl Child {
     pub(crate) fn pipes(&mut self) -> Option<(std::process::ChildStdin, std::process::ChildStdout)> {
         self.process.stdin.take().zip(self.process.stdout.take())
     }
+}
+
+/// Starts a process, on that CPU alone if one is given: what it starts in turn inherits this.
+pub(crate) fn spawn(command: &mut Command, cpu: Option<usize>) -> Result<std::process::Child, String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    // A new process inherits the affinity of the thread that starts it, so a thread is made and pinned for that.
+    let start = || {
+        if let Some(id) = cpu {
+            core_affinity::set_for_current(CoreId { id });
+        }
+        command.spawn()
+    };
+    let started = std::thread::scope(|scope| scope.spawn(start).join());
+    let started = started.map_err(|_| format!("{name} could not be started"))?;
+    started.map_err(|error| format!("{name} could not be started ({error})"))
 }
 
 impl Drop for Child {

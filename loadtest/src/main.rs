@@ -6,6 +6,7 @@
 //!                   \                                                          -> tally \
 //!                    \-> publisher   (thread: schedule, backlog, stamp)                  -> report
 //!
+//! queues  -> for each case, round and contender: child (esper + listen, or a bare consumer) -> results -> tables
 //! compare -> for each case, round and peer: child (the server) + run -> results -> tables, plot
 //! ```
 //! It knows the server by HTTP and the event stream format only, so what it measures of one server it measures of another.
@@ -26,6 +27,8 @@ mod poll;
 mod process;
 mod progress;
 mod publisher;
+#[cfg(feature = "queues")]
+mod queues;
 mod remote;
 mod report;
 mod report_table;
@@ -80,6 +83,10 @@ fn done(command: Command) -> Result<bool, String> {
         Command::Sweep(args) => compare::sweep(&args),
         Command::Plot(args) => compare::plot(&args),
         Command::Tables(args) => compare::tables(&args),
+        #[cfg(feature = "queues")]
+        Command::Queues(args) => queues::queues(&args),
+        #[cfg(feature = "queues")]
+        Command::Consume => queues::consume().map(|()| true),
         Command::Read => remote::read().map(|()| true),
         Command::ServeFloor(args) => serve::floor(&args).map(|()| true),
         #[cfg(feature = "axum")]

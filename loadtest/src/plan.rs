@@ -287,7 +287,8 @@ impl RunFlags {
     }
 }
 
-fn topic_names(start: &str, topics: usize) -> Vec<String> {
+/// The name of each topic.
+pub(crate) fn topic_names(start: &str, topics: usize) -> Vec<String> {
     if topics == 1 {
         vec![start.to_owned()]
     } else {

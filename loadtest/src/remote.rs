@@ -63,13 +63,25 @@ fn talk(job: &Job, shared: &Shared, opened: &Sender<Result<(), String>>) -> Resu
     let (mut to, from) = child.pipes().ok_or_else(|| failed(&"no pipes"))?;
     let text = serde_json::to_string(job).map_err(|error| failed(&error))?;
     writeln!(to, "{text}").map_err(|error| failed(&error))?;
+    follow(to, BufReader::new(from), job.first, shared, opened)
+}
+
+/// Takes what the process of reader number `reader` tells, and passes on to it what it must know, to the end.
+pub(crate) fn follow(
+    mut to: impl Write,
+    from: impl BufRead,
+    reader: usize,
+    shared: &Shared,
+    opened: &Sender<Result<(), String>>,
+) -> Result<Tally, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("a reading process failed: {error}");
     let (mut told_publishing, mut told_to_stop) = (false, false);
-    for line in BufReader::new(from).lines() {
+    for line in from.lines() {
         let line = line.map_err(|error| failed(&error))?;
         let (word, value) = line.split_once(' ').unwrap_or((&line, ""));
         match word {
-            "connected" => shared.set_connected(job.first, value.parse().unwrap_or(0)),
-            "delivered" => shared.set_delivered(job.first, value.parse().unwrap_or(0)),
+            "connected" => shared.set_connected(reader, value.parse().unwrap_or(0)),
+            "delivered" => shared.set_delivered(reader, value.parse().unwrap_or(0)),
             "opened" => drop(opened.send(Ok(()))),
             "failed" => drop(opened.send(Err(value.to_owned()))),
             "tally" => return serde_json::from_str(value).map_err(|error| failed(&error)),
@@ -96,16 +108,23 @@ pub(crate) fn read() -> Result<(), String> {
     let plan = Plan::parse_for_topic(&job.words, &job.topic_start)?;
     make_room(plan.subscribers.count.div_ceil(job.step), 0, 1)?;
     let shared = Shared::new(Clock::started_at(job.clock_started_ns), job.first + 1);
-    let shared = &shared;
-    let (opened, told) = channel();
     let share = Share { first: job.first, step: job.step };
+    tell(&shared, |opened| listen(&plan, share, &shared, opened))
+}
+
+/// Lets `read` read in a thread of its own, and meanwhile tells the parent how far it is and does what the parent says.
+pub(crate) fn tell(
+    shared: &Shared,
+    read: impl FnOnce(&Sender<Result<(), String>>) -> Tally + Send,
+) -> Result<(), String> {
+    let (opened, told) = channel();
     std::thread::scope(|scope| {
         // Not a thread of the scope: it may wait for a line for ever.
         let (line, lines) = channel();
         std::thread::spawn(move || {
             stdin().lines().map_while(Result::ok).try_for_each(|text| line.send(text))
         });
-        let reader = scope.spawn(|| listen(&plan, share, shared, &opened));
+        let reader = scope.spawn(move || read(&opened));
         while !reader.is_finished() {
             say(&format!("connected {}\ndelivered {}", shared.connected(), shared.delivered()));
             match told.try_recv() {
@@ -133,7 +152,7 @@ pub(crate) fn read() -> Result<(), String> {
 }
 
 /// A parent that has gone shows itself at the next line it should send.
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let mut out = stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// How often this thread looks at the others.
 const LOOK: Duration = Duration::from_millis(20);
 /// Waited in silence after everything has arrived: what comes then came twice.
-const AFTERMATH: Duration = Duration::from_millis(300);
+pub(crate) const AFTERMATH: Duration = Duration::from_millis(300);
 
 /// Does what the plan says. An error is one line: nothing could be measured.
 pub(crate) fn run(plan: &Plan) -> Result<Report, String> {
@@ -29,7 +29,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, String> {
     let shared = Shared::new(Clock::start(), readers);
     let shared = &shared;
     std::thread::scope(|scope| {
-        // Whatever way this ends, the scope waits for its threads, so they must be told to end.
+        // The scope waits for its threads.
         let _stop = StopOnDrop(shared);
         let began = Instant::now();
         let readers = connect_all(scope, plan, shared)?;
@@ -73,7 +73,8 @@ fn server_usage(plan: &Plan) -> Result<Option<Usage>, String> {
     Usage::now(pid).map(Some).ok_or_else(|| format!("--pid {pid}: there is no such process"))
 }
 
-struct StopOnDrop<'a>(&'a Shared);
+/// Tells the threads of a run to end, whatever way it ends.
+pub(crate) struct StopOnDrop<'a>(pub(crate) &'a Shared);
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
@@ -187,7 +188,8 @@ pub(crate) fn check_cpus(flag: &str, cpus: &[usize]) -> Result<(), String> {
     }
 }
 
-fn pin(cpu: Option<usize>) {
+/// Pins the calling thread.
+pub(crate) fn pin(cpu: Option<usize>) {
     if let Some(id) = cpu {
         // Checked before the run, so only an affinity changed since then can refuse it.
         core_affinity::set_for_current(CoreId { id });

@@ -41,7 +41,7 @@ pub(crate) fn bearer(authorization: &[u8]) -> Option<&[u8]> {
 }
 
 /// The first non-empty cookie of this name (RFC 6265 4.2.1), without the quotes a value may have.
-fn cookie_value<'a>(header: &'a [u8], name: &str) -> Option<&'a [u8]> {
+pub(crate) fn cookie_value<'a>(header: &'a [u8], name: &str) -> Option<&'a [u8]> {
     header.split(|byte| *byte == b';').find_map(|pair| {
         let value = pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
         let value = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);

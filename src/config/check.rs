@@ -1,36 +1,46 @@
-//! Flags and variables become a [`Config`]: what each value alone cannot say is refused here, naming every
-//! flag that has a part in it and the mend.
+//! Flags, variables and files become a [`Config`]: what each value alone cannot say is refused here, naming
+//! every flag that has a part in it and the mend.
 
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::command_line::command_line;
 use super::cpus::{self, Wanted};
-use super::flags::Flags;
+use super::file::{self, Settings};
+use super::flags::{Flags, QueueFlags};
 use super::keys::{Given, Sources};
-use super::layers::{self, Names};
+use super::layers::{self, Read};
+use super::names::Names;
 use super::values::{Size, Time};
-use super::{Auth, Config, ConfigError, Control, Cpus, Drain, History, Http, KIB, MIB, Mailbox, Stream};
+use super::{
+    Auth, Config, ConfigError, Control, Cpus, Drain, History, Http, KIB, MIB, Mailbox, Notes, Queues, Stream,
+    dump,
+};
 use crate::http::Cors;
 
 impl Config {
-    /// The configuration this process was started with, and what looks like a mistake in its secrets, a line
-    /// each.
+    /// The configuration this process was started with, and what a person may want to know of it.
+    /// Files are looked for in `/etc/eventsourced`, `/etc/esper` and beside the binary.
     ///
     /// # Errors
-    /// What is wrong and the mend, or the help that was asked for; see [`ConfigError`].
-    pub fn from_env_and_args() -> Result<(Self, Vec<String>), ConfigError> {
-        Self::parse_with_warnings(std::env::args_os().collect(), &|name| std::env::var_os(name))
+    /// What is wrong and the mend, or what was asked for instead of a start; see [`ConfigError`].
+    pub fn from_env_and_args() -> Result<(Self, Notes), ConfigError> {
+        let env = |name: &str| std::env::var_os(name);
+        let args = std::env::args_os().collect();
+        let (config, notes) = Self::read(args, &env, &file::places(), choose_cpus)?;
+        Ok((Self { command_line: command_line(), ..config }, notes))
     }
 
-    /// As much, for [`Server::replace_keys`](crate::Server::replace_keys): reads the files again that flags name, and
-    /// leaves the CPUs alone, which this process may have lost some of since.
+    /// As much, for [`Server::replace_keys`](crate::Server::replace_keys): reads the files again, and those that
+    /// they and flags name, and leaves the CPUs alone, which this process may have lost some of since.
     ///
     /// # Errors
     /// As `from_env_and_args`.
-    pub fn keys_from_env_and_args() -> Result<(Self, Vec<String>), ConfigError> {
-        let read = Read::from(std::env::args_os().collect(), &|name| std::env::var_os(name))?;
-        Ok((checked(read.flags, read.auth, read.control, Cpus::default()), read.warnings))
+    pub fn keys_from_env_and_args() -> Result<(Self, Notes), ConfigError> {
+        let env = |name: &str| std::env::var_os(name);
+        Self::read(std::env::args_os().collect(), &env, &file::places(), |_, _| Ok(Cpus::default()))
     }
 
     /// Variables in the environment that begin as ours do and are none: typing errors, most likely, which
@@ -42,7 +52,7 @@ impl Config {
     }
 
     /// The configuration of these arguments, of which the first is the program's name, and these variables.
-    /// Reads nothing else but the files they name, and which CPUs this process may use.
+    /// Looks for no files: reads those alone that they name, and which CPUs this process may use.
     ///
     /// # Errors
     /// As `from_env_and_args`.
@@ -52,48 +62,64 @@ impl Config {
         T: Into<OsString>,
     {
         let args = args.into_iter().map(Into::into).collect();
-        Self::parse_with_warnings(args, env).map(|(config, _)| config)
+        Self::parse_with_warnings(args, env, &[]).map(|(config, _)| config)
     }
 
     pub(super) fn parse_with_warnings(
         args: Vec<OsString>,
         env: &dyn Fn(&str) -> Option<OsString>,
+        places: &[PathBuf],
     ) -> Result<(Self, Vec<String>), ConfigError> {
-        let Read { flags, names, auth, control, warnings } = Read::from(args, env)?;
-        // Last, so that a wrong value is named whatever machine it is tried on.
-        let cpus = choose_cpus(&flags, &names)?;
-        Ok((checked(flags, auth, control, cpus), warnings))
+        Self::read(args, env, places, choose_cpus).map(|(config, notes)| (config, notes.warnings))
     }
-}
 
-/// What flags, variables and the files they name say, checked but for the CPUs.
-struct Read {
-    flags: Flags,
-    names: Names,
-    auth: Auth,
-    control: Option<Control>,
-    warnings: Vec<String>,
-}
-
-impl Read {
-    fn from(args: Vec<OsString>, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
-        let (flags, names) = layers::read::<Flags>(args, env)?;
+    fn read(
+        args: Vec<OsString>,
+        env: &dyn Fn(&str) -> Option<OsString>,
+        places: &[PathBuf],
+        choose_cpus: fn(&Flags, &Names) -> Result<Cpus, ConfigError>,
+    ) -> Result<(Self, Notes), ConfigError> {
+        let named = layers::config_file(&args, env)?;
+        let named = named.as_ref().map(|(path, called)| (path.as_path(), called.clone()));
+        let settings =
+            Settings::read(places, named, &layers::command::<Flags>()).map_err(ConfigError::Usage)?;
+        let Read { flags, names, matches } = layers::read_over::<Flags>(args, env, &settings.entries)?;
         check(&flags, &names).map_err(ConfigError::Usage)?;
         let mut sources = Sources::new(&names, env);
         let auth = auth(&flags, &mut sources)?;
         let control = control(&flags, &mut sources)?;
-        let warnings = sources.warnings;
-        Ok(Read { flags, names, auth, control, warnings })
+        let mut warnings = settings.warnings.clone();
+        warnings.append(&mut sources.warnings);
+        if !auth.session.is_empty() && control.is_none() {
+            warnings.push(
+                "sessions have keys, but without a control port nothing can be emitted to them; \
+                 open one with --bind-control 127.0.0.1:8001"
+                    .to_owned(),
+            );
+        }
+        // Last, so that a wrong value is named whatever machine it is tried on.
+        let cpus = choose_cpus(&flags, &names)?;
+        let dumped = flags.files.dump_config.then(|| dump::text(&matches, &flags, &settings, &auth));
+        let (queue_flags, config) = checked(flags, auth, control, cpus);
+        let around = (&config.stream, config.namespaces);
+        let queues = Queues::new(queue_flags, &settings, around, &names, &mut warnings);
+        let config = Self { queues: queues.map_err(ConfigError::Usage)?, ..config };
+        match dumped {
+            None => Ok((config, Notes { files: settings.files, warnings })),
+            Some(text) => Err(text.map_or_else(ConfigError::Usage, ConfigError::Help)),
+        }
     }
 }
 
-/// Everything has been checked; here it only gets its place.
-fn checked(flags: Flags, auth: Auth, control: Option<Control>, cpus: Cpus) -> Config {
+/// Everything but the queues has been checked; here it only gets its place.
+fn checked(flags: Flags, auth: Auth, control: Option<Control>, cpus: Cpus) -> (QueueFlags, Config) {
     let Flags {
+        files: _,
         listening,
         control: _,
         auth: auth_flags,
         session: _,
+        queues,
         topics,
         history,
         streams,
@@ -102,19 +128,21 @@ fn checked(flags: Flags, auth: Auth, control: Option<Control>, cpus: Cpus) -> Co
         drain,
         logging,
     } = flags;
-    Config {
+    let config = Config {
         bind: listening.bind.ip,
         port: listening.bind.port.unwrap_or(listening.port),
         control,
         cpus,
         raise_file_limit: true,
         takeover: listening.takeover,
+        command_line: Vec::new(),
         log_format: logging.log_format,
         log_level: logging.log_level,
         auth,
         cors_origins: http.cors_origin,
         admin: !auth_flags.no_admin,
         trusted_proxies: http.trusted_proxy,
+        queues: None,
         namespaces: topics.namespaces,
         topics_max: topics.topics_max,
         history: History {
@@ -147,7 +175,8 @@ fn checked(flags: Flags, auth: Auth, control: Option<Control>, cpus: Cpus) -> Co
             wait_max: mailbox.mailbox_wait.0,
         },
         drain: Drain { delay: drain.drain_delay.0, time_max: drain.drain_time.0 },
-    }
+    };
+    (queues, config)
 }
 
 fn choose_cpus(flags: &Flags, names: &Names) -> Result<Cpus, ConfigError> {

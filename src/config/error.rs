@@ -3,16 +3,19 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use super::command_line::without_credentials;
+
 /// Why there is no configuration. `Display` is the text for the person: one line, except for `Help`.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ConfigError {
-    /// A flag or a variable is wrong: exit 2.
-    #[error("{0}")]
+    /// A flag, a variable or a file is wrong: exit 2. What stands where it does not belong is named, and may be a
+    /// broker's URL.
+    #[error("{}", without_credentials(.0))]
     Usage(String),
     /// This host does not have what is asked for: exit 1.
     #[error("{0}")]
     Host(String),
-    /// Nothing is wrong, `--help` or `--version` was asked for and this is it: exit 0.
+    /// Nothing is wrong, `--help`, `--version` or `--dump-config` was asked for and this is it: exit 0.
     #[error("{0}")]
     Help(String),
 }
@@ -33,7 +36,7 @@ impl ConfigError {
         // A closed pipe at the other end (`esper --help | head -1`) is no reason to fail.
         let _ = match self {
             Self::Help(text) => write!(std::io::stdout(), "{text}"),
-            Self::Usage(line) | Self::Host(line) => writeln!(std::io::stderr(), "error: {line}"),
+            Self::Usage(_) | Self::Host(_) => writeln!(std::io::stderr(), "error: {self}"),
         };
         ExitCode::from(self.exit_code())
     }

@@ -9,13 +9,14 @@ use clap::{Args, Parser};
 use ipnet::IpNet;
 
 use super::cpus::Wanted;
+use super::queues::{ack_window, broker_url, expire, path, prefetch, seconds_or_time};
 use super::values::{
     Bind, Size, Time, control_address, cookie_name, count, host_name, network, port, positive, secret,
     trimmed,
 };
 use super::{
-    Auth, Config, Drain, History, Http, LogFormat, LogLevel, Mailbox, RefuseStreams, Secret, SlowPolicy,
-    Stream,
+    Auth, BrokerUrl, Config, Drain, History, Http, LogFormat, LogLevel, Mailbox, Pattern, Queues,
+    RefuseStreams, Secret, SlowPolicy, Stream,
 };
 
 const AFTER_HELP: &str = "\
@@ -26,15 +27,21 @@ Secrets, from the environment alone:
   ESPER_PUBLISHER_SECRET_PREVIOUS   Accepted too, while the secret is being changed
   ESPER_SESSION_SECRET_PREVIOUS     Accepted too, while the secret is being changed
 
-Without a secret and a public key for subscribers anybody may subscribe; without one for publishers anybody may
-publish; without one for sessions there are none.
-A secret's file holds the secret in its first line and, while it is being changed, the one before in its second.
-SIGHUP rereads the files of secrets, keys and the control token; no stream ends by it.
+Without a secret and a public key for subscribers anybody may subscribe;
+without one for publishers anybody may publish; without one for sessions there
+are none.
+A secret's file holds the secret in its first line and, while it is being
+changed, the one before in its second. SIGHUP rereads the files of secrets,
+keys and the control token; no stream ends by it.
 
 To make a token: esper token --help
-A flag stands over its variable, a variable over the default.
-TIME is a number and its unit: 500ms, 15s, 10m, 2h.
-SIZE is bytes, or a number and its unit: K, M, G (powers of 1000) or KiB, MiB, GiB (of 1024).";
+A flag stands over its variable, a variable over files, a file over the default.
+The files: /etc/eventsourced/config.yml, /etc/esper/config.yml, config.yml
+beside this program, that of --config; each over those before it. Their keys are
+the flags' names: port: 3000.
+TIME is a number and its unit: 500ms, 15s, 10m, 2h, 30d.
+SIZE is bytes, or a number and its unit: K, M, G (powers of 1000) or KiB, MiB,
+GiB (of 1024).";
 
 const CORS_ORIGIN_HELP: &str =
     "Origin browsers may call from, such as https://example.org; repeat it, or part by commas; * for any";
@@ -45,6 +52,8 @@ const CORS_ORIGIN_HELP: &str =
 #[command(name = "esper", version, after_help = AFTER_HELP, max_term_width = 120)]
 pub(super) struct Flags {
     #[command(flatten)]
+    pub(super) files: FileFlags,
+    #[command(flatten)]
     pub(super) listening: ListeningFlags,
     #[command(flatten)]
     pub(super) control: ControlFlags,
@@ -52,6 +61,8 @@ pub(super) struct Flags {
     pub(super) auth: AuthFlags,
     #[command(flatten)]
     pub(super) session: SessionFlags,
+    #[command(flatten)]
+    pub(super) queues: QueueFlags,
     #[command(flatten)]
     pub(super) topics: TopicFlags,
     #[command(flatten)]
@@ -66,6 +77,18 @@ pub(super) struct Flags {
     pub(super) drain: DrainFlags,
     #[command(flatten)]
     pub(super) logging: LoggingFlags,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Configuration")]
+pub(super) struct FileFlags {
+    /// YAML file that stands over /etc/eventsourced/config.yml, /etc/esper/config.yml and config.yml beside the binary
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+
+    /// Print what is in force, as YAML for --config and without secrets, and end
+    #[arg(short = 'c', long)]
+    pub(super) dump_config: bool,
 }
 
 #[derive(Debug, Args)]
@@ -171,6 +194,41 @@ pub(super) struct SessionFlags {
     /// How long a session token made by /token/ may be good for, at most
     #[arg(long, value_name = "TIME", default_value_t = Time(Auth::SESSION_TIME_MAX))]
     pub(super) session_time_max: Time,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Queues (RabbitMQ)")]
+pub(super) struct QueueFlags {
+    /// Broker's URL, amqp://user:password@host:5672/vhost or amqps://...; repeat it, or part by commas; one
+    /// that is there twice is two connections. On the command line everybody on this machine can see the
+    /// password (ps): better its variable, or broker.node in a file
+    #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = broker_url)]
+    pub(super) broker_node: Vec<BrokerUrl>,
+
+    /// What a client's queue is named: ${query:NAME} and ${cookie:NAME} of its request, and text around them
+    #[arg(long, value_name = "PATTERN", default_value = Queues::PATTERN)]
+    pub(super) queue_pattern: Pattern,
+
+    /// Path at which a client opens its queue's stream
+    #[arg(long, value_name = "PATH", value_parser = path, default_value = Queues::PATH)]
+    pub(super) queue_path: String,
+
+    /// How long a queue that nobody reads is kept; without a unit it is seconds
+    #[arg(long, value_name = "TIME", value_parser = expire, default_value_t = Time(Queues::EXPIRE))]
+    pub(super) queue_expire: Time,
+
+    /// Messages a broker sends ahead of their acknowledgement, for each queue; more than --queue-ack-window
+    #[arg(long, value_name = "N", value_parser = prefetch, default_value_t = Queues::PREFETCH)]
+    pub(super) queue_prefetch: u16,
+
+    /// A message is acknowledged when so many newer ones were sent
+    #[arg(long, value_name = "N", value_parser = ack_window, default_value_t = Queues::ACK_WINDOW)]
+    pub(super) queue_ack_window: u16,
+
+    /// Or when its connection has lived so long since it was sent: longer than a dead client may stay
+    /// unnoticed
+    #[arg(long, value_name = "TIME", value_parser = seconds_or_time, default_value_t = Time(Queues::ACK_DELAY))]
+    pub(super) queue_ack_delay: Time,
 }
 
 #[derive(Debug, Args)]

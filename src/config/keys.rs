@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::layers::{self, Names};
+use super::values::Size;
 use super::{ConfigError, Control, KIB, PublicKey, Secret, SecretPair, Signers};
 
 /// Most bytes of a file: eight keys of RSA in PEM take 12 KiB.
@@ -103,7 +104,7 @@ impl<'a> Sources<'a> {
     fn secret_file(&mut self, flag: &str, path: &Path) -> Result<SecretPair, ConfigError> {
         let name = self.file_name(flag, path);
         let refused = |reason: &str| usage(format!("{name}: {reason}"));
-        let (text, mode) = read(path).map_err(|reason| refused(&reason))?;
+        let (text, mode) = read(path, FILE_BYTES_MAX).map_err(|reason| refused(&reason))?;
         let mut lines = text.lines();
         let current = lines.next().and_then(Secret::new).ok_or_else(|| {
             refused("its first line is empty; write the secret there: openssl rand -hex 32")
@@ -124,7 +125,7 @@ impl<'a> Sources<'a> {
     }
 
     fn public_keys(&self, flag: &str, path: &Path) -> Result<Vec<PublicKey>, ConfigError> {
-        read(path)
+        read(path, FILE_BYTES_MAX)
             .and_then(|(text, _)| PublicKey::list_from_pem(&text))
             .map_err(|reason| usage(format!("{}: {reason}", self.file_name(flag, path))))
     }
@@ -152,7 +153,7 @@ impl<'a> Sources<'a> {
 }
 
 /// A file's text and permissions, or what is wrong with it and the mend, without what is in it.
-fn read(path: &Path) -> Result<(String, u32), String> {
+pub(super) fn read(path: &Path, bytes_max: usize) -> Result<(String, u32), String> {
     let unreadable = |error| format!("{error}; name a file that this process may read");
     let metadata = fs::metadata(path).map_err(unreadable)?;
     // A pipe has nothing left when it is read again, and opening it waits.
@@ -161,9 +162,9 @@ fn read(path: &Path) -> Result<(String, u32), String> {
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
-    file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() > FILE_BYTES_MAX {
-        return Err("larger than 64KiB; name a file with nothing else in it".to_owned());
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() > bytes_max {
+        return Err(format!("larger than {}; name a file with nothing else in it", Size(bytes_max)));
     }
     let text = String::from_utf8(bytes).map_err(|_| "not UTF-8; write it in UTF-8".to_owned())?;
     Ok((text, metadata.permissions().mode()))

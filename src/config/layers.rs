@@ -1,19 +1,23 @@
-//! A flag stands over its variable, a variable over the default, and whatever is wrong is named as the person
-//! wrote it: `--heartbeat 15` or `ESPER_HEARTBEAT=15`.
+//! A flag stands over its variable, a variable over files, a file over the default, and whatever is wrong is
+//! named as the person wrote it: `--heartbeat 15`, `ESPER_HEARTBEAT=15` or `config.yml:3 heartbeat: 15`.
 //!
 //! clap could read the variables itself, but then it blames the flag for them, and only the process's own
-//! environment could be tested. So each variable is given to clap as its flag, before the real ones.
+//! environment could be tested. So each variable, and each entry of a file, is given to clap as its flag,
+//! before the real ones.
 
-use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{ArgAction, Command, CommandFactory, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use super::ConfigError;
+use super::entries::Entries;
 use super::flags::Flags;
+pub(super) use super::names::{Names, on_one_line, variable};
+use super::names::{Origin, shown};
 use super::values::yes_or_no;
 
 /// A command's flags, which variables may stand in for.
@@ -24,31 +28,19 @@ pub(super) trait Layered: CommandFactory + FromArgMatches {
     }
 }
 
-impl Layered for Flags {}
-
-/// Which flags were given, and which of them by their variables: for the names in errors.
-#[derive(Debug, Default)]
-pub(super) struct Names {
-    given: BTreeSet<String>,
-    from_variables: BTreeSet<String>,
+impl Layered for Flags {
+    /// A forgotten variable would make every start print and end.
+    fn has_variable(flag: &str) -> bool {
+        flag != "dump-config"
+    }
 }
 
-impl Names {
-    /// Whether this flag, or its variable, was given: its value may be the default all the same.
-    pub(super) fn is_given(&self, flag: &str) -> bool {
-        self.given.contains(flag)
-    }
-
-    /// What the person wrote for this flag: `--slow-lag` or `ESPER_SLOW_LAG`.
-    pub(super) fn of(&self, flag: &str) -> String {
-        if self.from_variables.contains(flag) { variable(flag) } else { format!("--{flag}") }
-    }
-
-    /// As much, with the value: `--slow-lag 1MiB` or `ESPER_SLOW_LAG=1MiB`.
-    pub(super) fn with(&self, flag: &str, value: impl std::fmt::Display) -> String {
-        let between = if self.from_variables.contains(flag) { '=' } else { ' ' };
-        format!("{}{between}{value}", self.of(flag))
-    }
+/// What was read, and how the person wrote it.
+pub(super) struct Read<F> {
+    pub(super) flags: F,
+    pub(super) names: Names,
+    /// Every flag's values as text.
+    pub(super) matches: ArgMatches,
 }
 
 /// Reads `args`, of which the first is the program's name, and a variable for each flag that is not there.
@@ -56,10 +48,25 @@ pub(super) fn read<F: Layered>(
     args: Vec<OsString>,
     env: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<(F, Names), ConfigError> {
+    read_over(args, env, &Entries::default()).map(|read| (read.flags, read.names))
+}
+
+/// As much, and what files say where neither a flag nor a variable does.
+pub(super) fn read_over<F: Layered>(
+    args: Vec<OsString>,
+    env: &dyn Fn(&str) -> Option<OsString>,
+    files: &Entries,
+) -> Result<Read<F>, ConfigError> {
     let args = with_two_dashes(args);
     let command = command::<F>();
-    let typed = command.clone().try_get_matches_from(&args).map_err(|error| refusal(&error, None))?;
+    let typed = command.clone().try_get_matches_from(&args).map_err(|error| refusal(&error, Origin::Flag))?;
     let is_typed = |id: &str| typed.value_source(id) == Some(ValueSource::CommandLine);
+    let mut files = files.clone();
+    files.give_way(&|flag| {
+        let arg = command.get_arguments().find(|arg| arg.get_long() == Some(flag));
+        let typed = arg.and_then(|arg| typed_text(arg, &typed));
+        typed.or_else(|| Some(env(&variable(flag))?.to_string_lossy().into_owned()))
+    });
 
     let mut names = Names::default();
     let mut all = vec![OsString::from("esper")];
@@ -72,34 +79,73 @@ pub(super) fn read<F: Layered>(
             continue;
         };
         let name = variable(flag);
-        let Some(value) = env(&name) else { continue };
-        let value = unicode(&name, value)?;
-        if matches!(arg.get_action(), ArgAction::SetTrue) {
-            let yes = yes_or_no(&value)
-                .map_err(|reason| ConfigError::Usage(format!("{name}={}: {reason}", shown(&value))))?;
-            if yes {
-                all.push(format!("--{flag}").into());
+        if let Some(value) = env(&name) {
+            let value = unicode(&name, value)?;
+            all.extend(given(&command, arg, flag, &value, Origin::Variable)?);
+            names.from_variables.insert(flag.to_owned());
+        } else if let Some(entry) = files.get(flag) {
+            for (line, value) in &entry.values {
+                let place = entry.place_of(*line);
+                all.extend(given(&command, arg, flag, value, Origin::File(&place))?);
             }
-        } else {
-            let given = OsString::from(format!("--{flag}={value}"));
-            // By itself first, so that what is wrong with it is known to be the variable's.
-            command
-                .clone()
-                .try_get_matches_from([OsString::from("esper"), given.clone()])
-                .map_err(|error| refusal(&error, Some(&name)))?;
-            all.push(given);
+            names.from_files.insert(flag.to_owned(), entry.place.clone());
         }
-        names.from_variables.insert(flag.to_owned());
     }
     all.extend(args.into_iter().skip(1));
 
-    let matches = command.clone().try_get_matches_from(all).map_err(|error| refusal(&error, None))?;
+    let matches = command.clone().try_get_matches_from(all).map_err(|error| refusal(&error, Origin::Flag))?;
     let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     names.given = (command.get_arguments().filter(|arg| given(arg.get_id().as_str())))
         .filter_map(|arg| arg.get_long().map(str::to_owned))
         .collect();
-    let flags = F::from_arg_matches(&matches).map_err(|error| refusal(&error, None))?;
-    Ok((flags, names))
+    let flags = F::from_arg_matches(&matches).map_err(|error| refusal(&error, Origin::Flag))?;
+    Ok(Read { flags, names, matches })
+}
+
+/// The file that `--config` or its variable names, and how the person wrote it.
+pub(super) fn config_file(
+    args: &[OsString],
+    env: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Option<(PathBuf, String)>, ConfigError> {
+    let args = with_two_dashes(args.to_vec());
+    let typed =
+        command::<Flags>().try_get_matches_from(args).map_err(|error| refusal(&error, Origin::Flag))?;
+    let (origin, path) = match typed.get_one::<PathBuf>("config") {
+        Some(path) => (Origin::Flag, path.clone()),
+        None => match env(&variable("config")) {
+            Some(path) => (Origin::Variable, PathBuf::from(path)),
+            None => return Ok(None),
+        },
+    };
+    let called = origin.with("config", path.display());
+    Ok(Some((path, called)))
+}
+
+/// The first value of a flag that was typed.
+fn typed_text(arg: &Arg, typed: &ArgMatches) -> Option<String> {
+    let id = arg.get_id().as_str();
+    let is_typed = typed.value_source(id) == Some(ValueSource::CommandLine);
+    let text = typed.get_raw(id).filter(|_| is_typed)?.next()?;
+    Some(text.to_string_lossy().into_owned())
+}
+
+/// The flag that says what a variable or a file says; nothing for a switch that is off.
+fn given(
+    command: &Command,
+    arg: &Arg,
+    flag: &str,
+    value: &str,
+    origin: Origin<'_>,
+) -> Result<Option<OsString>, ConfigError> {
+    if matches!(arg.get_action(), ArgAction::SetTrue) {
+        let yes = yes_or_no(value)
+            .map_err(|reason| ConfigError::Usage(format!("{}: {reason}", origin.with(flag, shown(value)))))?;
+        return Ok(yes.then(|| format!("--{flag}").into()));
+    }
+    let given = OsString::from(format!("--{flag}={value}"));
+    // By itself first, so that what is wrong with it is known to be this one's.
+    let alone = command.clone().try_get_matches_from([OsString::from("esper"), given.clone()]);
+    alone.map(|_| Some(given)).map_err(|error| refusal(&error, origin))
 }
 
 /// `-bind`, `-bindctl` and `-secret`, alone or with `=` and a value, get a second dash: clap would read
@@ -126,7 +172,8 @@ pub(super) fn unknown<'n>(names: impl Iterator<Item = &'n str>) -> Vec<&'n str> 
         "ESPER_SESSION_SECRET_PREVIOUS",
     ];
     let command = command::<Flags>();
-    let known: Vec<String> = command.get_arguments().filter_map(|arg| arg.get_long()).map(variable).collect();
+    let flags = command.get_arguments().filter_map(|arg| arg.get_long());
+    let known: Vec<String> = flags.filter(|flag| Flags::has_variable(flag)).map(variable).collect();
     names
         .filter(|name| name.starts_with("ESPER_") && !SECRETS.contains(name))
         // The first is the tests' own, the others are what Kubernetes sets for a service named esper, and
@@ -145,7 +192,7 @@ pub(super) fn unicode(name: &str, value: OsString) -> Result<String, ConfigError
 }
 
 /// The flags with each one's variable in its help.
-fn command<F: Layered>() -> Command {
+pub(super) fn command<F: Layered>() -> Command {
     F::command().mut_args(|arg| {
         let (Some(flag), Some(help)) = (arg.get_long(), arg.get_help()) else { return arg };
         let help = match F::has_variable(flag) {
@@ -163,14 +210,8 @@ fn command<F: Layered>() -> Command {
     })
 }
 
-/// A flag's variable: `ESPER_SLOW_LAG` of `slow-lag`.
-pub(super) fn variable(flag: &str) -> String {
-    format!("ESPER_{}", flag.to_ascii_uppercase().replace('-', "_"))
-}
-
-/// clap's error in one line: `--heartbeat 15: no unit; write 15s or 15ms`. `name` is the variable it came
-/// from, if it came from one.
-fn refusal(error: &clap::Error, name: Option<&str>) -> ConfigError {
+/// clap's error in one line: `--heartbeat 15: no unit; write 15s or 15ms`.
+fn refusal(error: &clap::Error, origin: Origin<'_>) -> ConfigError {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
@@ -183,13 +224,17 @@ fn refusal(error: &clap::Error, name: Option<&str>) -> ConfigError {
         _ => return ConfigError::Usage(in_one_line(error)),
     }
     // clap names an argument as in its usage line: `--port <PORT>`.
-    let flag =
-        text(ContextKind::InvalidArg).and_then(|usage| usage.split([' ', '=']).next()).unwrap_or("a flag");
+    let flag = text(ContextKind::InvalidArg)
+        .and_then(|usage| usage.split([' ', '=']).next())
+        .map_or("a flag", |flag| flag.trim_start_matches('-'));
     let value = text(ContextKind::InvalidValue).unwrap_or_default();
-    let what = match name {
-        Some(name) => format!("{name}={}", shown(value)),
-        None => format!("{flag} {}", shown(value)),
+    // A broker's URL that cannot be read may have its password anywhere.
+    let value_shown = if ["broker-node", "session-secret"].contains(&flag) && !value.is_empty() {
+        "***".to_owned()
+    } else {
+        shown(value)
     };
+    let what = origin.with(flag, value_shown);
     let wrong = if value.is_empty() { "its value is missing" } else { "not one of its values" };
     let reason = match (error.source(), error.get(ContextKind::ValidValue)) {
         (Some(reason), _) => reason.to_string(),
@@ -215,25 +260,10 @@ fn in_one_line(error: &clap::Error) -> String {
     line
 }
 
-/// A value as it stands in an error: on one line, and no longer than it takes to recognise it.
-fn shown(value: &str) -> String {
-    const CHARS_MAX: usize = 80;
-    if value.is_empty() {
-        return "''".to_owned();
-    }
-    match value.char_indices().nth(CHARS_MAX) {
-        Some((end, _)) => on_one_line(&value[..end]) + "...",
-        None => on_one_line(value),
-    }
-}
-
-/// What a person wrote, with what would end or garble the line escaped.
-pub(super) fn on_one_line(text: &str) -> String {
-    text.chars().flat_map(char::escape_debug).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// Reads a command line and variables, both as a shell would have them.
@@ -329,6 +359,23 @@ mod tests {
     }
 
     #[test]
+    fn a_brokers_password_is_not_shown() {
+        for (line, variables) in [
+            ("--broker-node amqps:guest:hunter2", &[][..]),
+            ("--broker-node http://guest:hunter2@h/", &[]),
+            ("--broker-nod=amqp://guest:hunter2@h/", &[]),
+            ("amqp://guest:hunter2@h/", &[]),
+            ("--broker-node amqp://h/ amqp://guest:hunter2@h/", &[]),
+            ("", &[("ESPER_BROKER_NODE", "amqp://h/,hunter2")]),
+        ] {
+            let refused = read_line(line, variables).unwrap_err();
+            assert!(!refused.contains("hunter2"), "{refused}");
+        }
+        let (flags, _) = read_line("--broker-node amqp://guest:hunter2@h/", &[]).unwrap();
+        assert!(!format!("{flags:?}").contains("hunter2"));
+    }
+
+    #[test]
     fn a_mistyped_variable_is_found_and_one_of_others_is_not() {
         let names = [
             "ESPER_HISTROY_AGE",
@@ -337,6 +384,8 @@ mod tests {
             "ESPER_SESSION_SECRET",
             "ESPER_SESSION_SECRET_PREVIOUS",
             "ESPER_BIND_CONTROL",
+            "ESPER_CONFIG",
+            "ESPER_BROKER_NODE",
             "ESPER_PORT_3000_TCP",
             "HOME",
         ];
@@ -344,10 +393,11 @@ mod tests {
     }
 
     #[test]
-    fn help_and_version_are_no_variables() {
+    fn what_ends_the_program_is_no_variable() {
         // Images often carry their version in such a variable.
-        let (flags, _) = read_line("", &[("ESPER_VERSION", "1.2"), ("ESPER_HELP", "true")]).unwrap();
-        assert_eq!(flags.listening.port, 3000);
+        let forgotten = [("ESPER_VERSION", "1.2"), ("ESPER_HELP", "true"), ("ESPER_DUMP_CONFIG", "true")];
+        let (flags, _) = read_line("", &forgotten).unwrap();
+        assert_eq!((flags.listening.port, flags.files.dump_config), (3000, false));
     }
 
     #[test]
@@ -359,8 +409,11 @@ mod tests {
         let text = help("--help");
         assert_eq!(text, help("-h"));
         let words: BTreeSet<&str> = text.split_whitespace().map(|word| word.trim_matches(']')).collect();
-        for arg in command::<Flags>().get_arguments() {
-            let name = variable(arg.get_long().unwrap());
+        for flag in command::<Flags>().get_arguments().filter_map(Arg::get_long) {
+            if !Flags::has_variable(flag) {
+                continue;
+            }
+            let name = variable(flag);
             assert!(words.contains(name.as_str()), "{name} is missing");
         }
         assert!(text.contains("ESPER_PUBLISHER_SECRET_PREVIOUS"));

@@ -51,6 +51,7 @@ impl Config {
         within("auth.session_time_max", self.auth.session_time_max, times(Auth::SESSION_TIME_MIN))?;
         cookie_name(&self.auth.cookie_name).map_err(|reason| format!("auth.cookie_name: {reason}"))?;
         self.control.as_ref().map_or(Ok(()), |control| self.check_control(control))?;
+        self.queues.as_ref().map_or(Ok(()), |queues| queues.check(stream, self.namespaces))?;
 
         // Twice, so that the largest event fits with its frame's own bytes, and beside another one.
         let two_bodies = ("twice http.body_bytes_max", 2 * http.body_bytes_max);

@@ -1,32 +1,47 @@
-//! Flags and environment become one checked [`Config`], once, before anything starts.
+//! Flags, environment and files become one checked [`Config`], once, before anything starts.
 //!
 //! `flags` is what a person may write, `values` how one value is read, `layers` how a flag stands over its
-//! variable over its default, `keys` reads secrets and public keys, `check` turns all into a `Config` and
-//! refuses limits that cannot hold together, `cpus` says which CPUs the shards get. `token` does as much for
-//! `esper token`. Everything past this module trusts what it holds.
+//! variable over files over its default, `keys` reads secrets and public keys, `check` turns all into a
+//! `Config` and refuses limits that cannot hold together, `cpus` says which CPUs the shards get. `yaml` reads
+//! a file's text, `file` knows its keys, `entries` what becomes of several, `dump` prints what came of all.
+//! `queues`, `pattern`, `headers` and `broker` are of the queues. `token` does as much for `esper token`.
+//! Everything past this module trusts what it holds.
 
+mod broker;
 mod check;
+mod command_line;
 mod control;
 mod cpus;
+mod dump;
+mod entries;
 mod error;
+mod file;
 mod flags;
+mod headers;
 mod keys;
 mod layers;
 mod limits;
+mod names;
+mod pattern;
 mod public_key;
+mod queues;
 mod secret;
 mod token;
 mod values;
+mod yaml;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+pub use broker::{BrokerUrl, SubscribeRule};
 pub use control::Control;
 pub use cpus::Cpus;
 pub use error::ConfigError;
 pub use ipnet::IpNet;
 pub(crate) use limits::SHARDS_MAX;
+pub use pattern::{Pattern, PatternError};
 pub use public_key::{KeyType, PublicKey};
+pub use queues::Queues;
 pub use secret::{Secret, SecretPair};
 pub(crate) use token::{TokenClaims, TokenOrder};
 
@@ -63,6 +78,9 @@ pub struct Config {
     pub raise_file_limit: bool,
     /// Listen although another process already listens on the port.
     pub takeover: bool,
+    /// What `/debug/vars` shows as the command line, without secrets. `from_env_and_args` fills it in; the command
+    /// line of a program around the server is nobody's business.
+    pub command_line: Vec<String>,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// The least urgent line that is still logged.
@@ -75,6 +93,8 @@ pub struct Config {
     pub admin: bool,
     /// Peers whose `X-Forwarded-For` says where a connection comes from.
     pub trusted_proxies: Vec<IpNet>,
+    /// One RabbitMQ queue per client; `None` without a broker.
+    pub queues: Option<Queues>,
     /// Topics are paths, and a subscriber to one receives what is published below it.
     pub namespaces: bool,
     /// Topics that exist at once, in the whole process.
@@ -93,6 +113,15 @@ pub struct Config {
     pub drain: Drain,
 }
 
+/// How a process came to its configuration.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Notes {
+    /// The files that were read, each over those before it.
+    pub files: Vec<String>,
+    /// What looks like a mistake, or is dangerous, a line each.
+    pub warnings: Vec<String>,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -102,12 +131,14 @@ impl Default for Config {
             cpus: Cpus::default(),
             raise_file_limit: false,
             takeover: false,
+            command_line: Vec::new(),
             log_format: Self::LOG_FORMAT,
             log_level: Self::LOG_LEVEL,
             auth: Auth::default(),
             cors_origins: vec![Self::CORS_ORIGIN.to_owned()],
             admin: true,
             trusted_proxies: Vec::new(),
+            queues: None,
             namespaces: false,
             topics_max: Self::TOPICS_MAX,
             history: History::DEFAULT,
@@ -265,6 +296,15 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// How long the kernel lets a peer leave data unacknowledged before it ends the connection
+    /// (TCP_USER_TIMEOUT).
+    pub(crate) fn peer_timeout(&self) -> Duration {
+        let heartbeats = self.heartbeat.map(|heartbeat| 2 * heartbeat).unwrap_or_default();
+        // Not less than a send may take: a client that reads nothing for a while is not a dead one. And
+        // somewhat more, so that it is our own clock that cuts it, and counts it.
+        heartbeats.max(self.send_timeout * 5 / 4)
+    }
+
     const DEFAULT: Self = Self {
         heartbeat: Some(Duration::from_secs(15)),
         lag_bytes_max: 4 * MIB,

@@ -22,5 +22,8 @@ pub(crate) use cors::Cors;
 pub(crate) use head::{BodyLength, Head, Method, Version};
 pub(crate) use refusal::{Extra, Refusal};
 pub(crate) use request::{HttpLimits, RequestReader};
-pub(crate) use response::{CONTINUE, Context, encode, encode_page, encode_preflight, encode_stream_head};
+pub(crate) use response::{
+    CONTINUE, Context, encode, encode_methods, encode_page, encode_preflight, encode_queue_head,
+    encode_stream_head,
+};
 pub(crate) use status::Status;

@@ -28,6 +28,8 @@ pub(crate) enum Extra {
     RetryAfter(u32),
     /// `WWW-Authenticate: Bearer` (401; RFC 6750 section 3).
     Bearer,
+    /// `X-Status-Reason`: the reason once more.
+    StatusReason,
 }
 
 impl Refusal {
@@ -59,6 +61,10 @@ impl Refusal {
             Some(Extra::Allow(methods)) => field("Allow", methods.as_bytes(), out),
             Some(Extra::RetryAfter(seconds)) => number_field("Retry-After", seconds.into(), out),
             Some(Extra::Bearer) => field("WWW-Authenticate", b"Bearer", out),
+            Some(Extra::StatusReason) => {
+                let visible = |byte: u8| if byte.is_ascii_graphic() || byte == b' ' { byte } else { b'?' };
+                field("X-Status-Reason", &self.reason.bytes().map(visible).collect::<Vec<_>>(), out);
+            }
             None => {}
         }
         out.extend_from_slice(b"Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n");

@@ -80,6 +80,23 @@ pub(crate) fn encode_stream_head(cx: &Context<'_>, out: &mut Vec<u8>) {
     }
 }
 
+/// The head of an event stream in header lines of the operator's own. To the close when it is not chunked.
+pub(crate) fn encode_queue_head(lines: &[u8], is_chunked: bool, cx: &Context<'_>, out: &mut Vec<u8>) {
+    start_head(Status::Ok, cx, out);
+    out.extend_from_slice(lines);
+    if is_chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    end_head(&Context { keep_alive: cx.keep_alive && is_chunked, ..*cx }, out);
+}
+
+/// The answer to OPTIONS where all that it says is the operator's own.
+pub(crate) fn encode_methods(allow_methods: &str, cx: &Context<'_>, out: &mut Vec<u8>) {
+    start_head(Status::NoContent, cx, out);
+    field("Allow", allow_methods.as_bytes(), out);
+    end_head(cx, out);
+}
+
 /// Status line and the fields of every answer.
 pub(super) fn start_head(status: Status, cx: &Context<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");

@@ -10,7 +10,7 @@ use crate::event::{EventError, EventLimits, Events};
 use crate::http::{Head, Status};
 use crate::keyring::Keyring;
 use crate::mint;
-use crate::session::Session;
+use crate::session::{NAME_BYTES_MAX, NameError, Session};
 use crate::shared::Access;
 use crate::topic::Topic;
 
@@ -77,8 +77,7 @@ impl Command {
     ) -> Result<Order, Refusal> {
         let fields = Fields::read(self.form, body)?;
         let name = |field| fields.text(field).map(Option::unwrap_or_default);
-        let session = Session::new(&name("userId")?, &name("channel")?)
-            .map_err(|error| bad_request(error.to_string()))?;
+        let session = Session::new(&name("userId")?, &name("channel")?).map_err(unnamed)?;
         match self.task {
             Task::Token { as_json } => {
                 let token_s = match fields.seconds("exp", access.session_s_max)? {
@@ -91,6 +90,16 @@ impl Command {
             Task::Disconnect => Ok(Order::Disconnect(session.topic(&access.hasher))),
         }
     }
+}
+
+/// Without its type JSON is taken for a form, in which no field is found.
+fn unnamed(error: NameError) -> Refusal {
+    bad_request(match error {
+        NameError { field, bytes: 0 } => format!(
+            "no {field}: send 1 to {NAME_BYTES_MAX} bytes, in a form, or in JSON with Content-Type: application/json"
+        ),
+        error => error.to_string(),
+    })
 }
 
 fn token(session: &Session, expires_s: u64, keyring: &Keyring, as_json: bool) -> Result<Order, Refusal> {

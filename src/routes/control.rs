@@ -160,6 +160,7 @@ mod tests {
         let paths = [
             "/stats",
             "/metrics",
+            "/debug/vars",
             "/admin/status.json",
             "/admin/events",
             "/sessions/?channel=c",
@@ -193,6 +194,7 @@ mod tests {
             (Method::Post, "/publish/abcdefgh"),
             (Method::Get, "/stats"),
             (Method::Get, "/metrics"),
+            (Method::Get, "/debug/vars"),
             (Method::Get, "/admin/"),
             (Method::Get, "/admin/events"),
         ] {
@@ -202,7 +204,7 @@ mod tests {
                 "{path}"
             );
         }
-        for word in ["token", "emit", "publish", "stats", "admin"] {
+        for word in ["token", "emit", "publish", "stats", "debug", "admin"] {
             assert!(!unknown.reason.contains(word), "{unknown}");
         }
     }

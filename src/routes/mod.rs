@@ -7,6 +7,7 @@ mod command;
 mod control;
 mod fields;
 mod public;
+mod queue;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ pub(crate) use admin::{ADMIN_PAGE, AdminAction};
 pub(crate) use client::client_address;
 pub(crate) use command::{Command, Order};
 pub(crate) use public::{BodyForm, Publish, Subscribe};
+pub(crate) use queue::{Queue, QueueAccess, queue_refused};
 
 use crate::auth::{self, AuthError, Grant, Keys};
 use crate::http::{Extra, Head, Method, Refusal, Status, target};
@@ -31,12 +33,15 @@ use crate::topic::Topic;
 pub(crate) enum Action {
     Subscribe(Subscribe),
     Publish(Publish),
+    Queue(Queue),
     /// What its body says is to be done.
     Command(Command),
     /// Who is connected on the channel whose topic this is.
     Sessions(Topic),
     Stats,
     Metrics,
+    /// What Go programs call `/debug/vars`.
+    Vars,
     Health,
     Admin(AdminAction),
     /// OPTIONS: the methods that may be used here.
@@ -77,6 +82,9 @@ pub(crate) fn route(head: &Head, door: Door, access: &Access, now_s: u64) -> Res
     if head.method == Method::Options && head.path[..] == *b"*" {
         return Ok(Action::Methods("GET, HEAD, POST, OPTIONS"));
     }
+    if let Some(queues) = access.queues.as_ref().filter(|queues| queues.is_at(&head.path)) {
+        return call.queue(queues);
+    }
     // Split before it is decoded: an encoded slash is a character of a segment, never a separator.
     let mut segments = target::segments(&head.path);
     let first = target::decode(segments.next().unwrap_or_default())?;
@@ -114,6 +122,9 @@ impl Call<'_> {
             (b"metrics", []) if self.is_inside() => {
                 self.allow(&READ, || self.verify_insider().map(|_| Action::Metrics))
             }
+            (b"debug", [b"vars"]) if self.is_inside() => {
+                self.allow(&READ, || self.verify_insider().map(|_| Action::Vars))
+            }
             (b"healthz", []) => self.allow(&READ, || Ok(Action::Health)),
             (b"admin", path) if self.is_inside() => self.admin(path),
             (b"events", [] | [b""]) => self.events(),
@@ -137,12 +148,20 @@ impl Call<'_> {
     }
 
     fn not_found(&self) -> Refusal {
+        let queue_path = self.access.queues.as_ref().map(|queues| format!("GET {}", queues.path()));
         let mut paths = vec!["GET /subscribe/{topic}", "GET /subscribe?topic={topic}"];
+        paths.extend(queue_path.as_deref());
         if self.keyring.session.is_some() {
             paths.push("GET /events/");
         }
         if self.is_inside() {
-            paths.extend(["POST /publish/{topic}", "GET /stats", "GET /metrics", "GET /admin/"]);
+            paths.extend([
+                "POST /publish/{topic}",
+                "GET /stats",
+                "GET /metrics",
+                "GET /debug/vars",
+                "GET /admin/",
+            ]);
         }
         if self.door == Door::Control {
             paths.extend(control::PATHS);

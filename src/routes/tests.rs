@@ -78,9 +78,15 @@ fn refused(action: Result<Action, Refusal>, status: Status, about: &str) {
 fn every_path_that_a_404_lists_is_there() {
     let access = access("--namespaces", &[]);
     let listed = get("/nowhere", &access).unwrap_err().reason;
-    for path in
-        ["/subscribe/{topic}", "/subscribe?topic={topic}", "/stats", "/metrics", "/admin/", "/healthz"]
-    {
+    for path in [
+        "/subscribe/{topic}",
+        "/subscribe?topic={topic}",
+        "/stats",
+        "/metrics",
+        "/debug/vars",
+        "/admin/",
+        "/healthz",
+    ] {
         assert!(listed.contains(&format!("GET {path}")), "{path}");
         assert!(get(&path.replace("{topic}", "pets"), &access).is_ok(), "{path}");
     }
@@ -226,7 +232,7 @@ fn what_shows_the_broker_from_inside_needs_a_publishers_token_where_there_is_a_s
     let wrong = token(SUBSCRIBER, json!({"sub": "*"}));
     // As a session's token has none.
     let of_no_topic = token(PUBLISHER, json!({"userId": "alex", "channel": "chat"}));
-    for path in ["/stats", "/metrics", "/admin/status.json", "/admin/events"] {
+    for path in ["/stats", "/metrics", "/debug/vars", "/admin/status.json", "/admin/events"] {
         assert!(get(path, &open).is_ok(), "{path}");
         refused(get(path, &guarded), Status::Unauthorized, "no token");
         refused(get(&format!("{path}?token={wrong}"), &guarded), Status::Unauthorized, "signature");

@@ -1,34 +1,35 @@
 //! A connection that speaks HTTP: requests in, answers out, until it closes or becomes a stream.
 
+mod asking;
 mod publishing;
+mod waiting;
 
-use std::future::poll_fn;
 use std::net::{IpAddr, Shutdown};
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_uring::net::TcpStream;
 
 use crate::admin;
 use crate::arena::Key;
+use crate::bridge;
 use crate::budget::Charge;
 use crate::clock::unix_s;
+use crate::debug;
 use crate::http::{BodyLength, Head, HttpLimits, Method, Refusal, RequestReader, Status};
 use crate::metrics;
 use crate::routes::{self, Action, AdminAction, Door, Subscribe};
 use crate::shard::connection::publishing::{Posting, Purpose};
+use crate::shard::connection::waiting::Woken;
 use crate::shard::input::Input;
 use crate::shard::message::Ticket;
-use crate::shard::pipeline::{Answer, Encoding, Pipeline, Request};
+use crate::shard::pipeline::{Answer, Encoding, Pipeline, Request, Sharing};
+use crate::shard::queue::QueueStream;
 use crate::shard::visitors::Visitor;
 use crate::shard::{Phase, Shard, stream};
 
-/// How often a publisher that is not read from asks for room again.
-const BLOCKED_RETRY: Duration = Duration::from_millis(5);
 /// Header fields of one request.
 const HEADERS_MAX: usize = 100;
 /// How long a connection that was refused is read from, so that the refusal is not lost to a reset.
@@ -110,6 +111,8 @@ enum Stage {
         upload: Option<Charge>,
         since: Instant,
     },
+    /// The bridge is opening a queue for it.
+    Queue(Box<(Request, Option<Visitor>)>),
     /// Becomes a stream when the answers before it are sent.
     Subscribe(Box<Opening>),
 }
@@ -117,9 +120,18 @@ enum Stage {
 /// A stream that was asked for.
 pub(super) struct Opening {
     pub(super) request: Request,
-    pub(super) subscribe: Subscribe,
+    pub(super) source: Source,
     /// None where nobody may ask.
     pub(super) visitor: Option<Visitor>,
+}
+
+/// Where a stream's events come from.
+#[derive(Debug)]
+pub(super) enum Source {
+    Topics(Subscribe),
+    Queue(QueueStream),
+    /// A queue that the server's end came before.
+    Late,
 }
 
 /// What became of the answers that were ready.
@@ -127,13 +139,6 @@ enum Flushed {
     Nothing,
     Some,
     End(End),
-}
-
-/// Why waiting ended.
-enum Woken {
-    Read(std::io::Result<usize>),
-    Answers,
-    TimedOut,
 }
 
 impl<'c> Connection<'c> {
@@ -235,6 +240,7 @@ impl<'c> Connection<'c> {
                 Err(refusal) => self.refuse(request, refusal),
             },
             Stage::Blocked { request, posting, upload, since } => self.post(request, posting, upload, since),
+            Stage::Queue(asked) => self.step_queue(asked),
             stage @ Stage::Subscribe(..) => self.stay(stage),
         }
     }
@@ -257,9 +263,12 @@ impl<'c> Connection<'c> {
             keep_alive: head.keep_alive && self.shard.phase() == Phase::Serving,
             head_only: head.method == Method::Head,
             origin: head.origin.clone(),
-            is_shared: self.door == Door::Public,
+            sharing: self.sharing(),
         };
         let access = &self.shard.shared.access;
+        let is_queue = access.queues.as_ref().is_some_and(|queues| queues.is_at(&head.path));
+        let sharing = if is_queue { Sharing::Queue } else { request.sharing };
+        let request = Request { sharing, ..request };
         let action = routes::route(&head, self.door, access, unix_s());
         self.must_yield = routes::may_have_taken_long(&head, access);
         self.enter(request, &head, action)
@@ -269,6 +278,10 @@ impl<'c> Connection<'c> {
     fn enter(&mut self, request: Request, head: &Head, action: Result<Action, Refusal>) -> bool {
         self.since = Instant::now();
         let has_body = head.body != BodyLength::None;
+        // Scrapers are no browsers: no page needs it, and any page could ask for it from within a network.
+        let is_private =
+            matches!(action, Ok(Action::Metrics | Action::Vars | Action::Admin(AdminAction::Page)));
+        let sharing = if is_private { Sharing::None } else { request.sharing };
         let answer = match action {
             Ok(Action::Publish(publish)) => {
                 return self.expect_body(request, head, Purpose::Publish(publish));
@@ -280,9 +293,10 @@ impl<'c> Connection<'c> {
             Ok(Action::Admin(AdminAction::Events { expires_s })) if !has_body => {
                 let topics = [self.shard.shared.access.admin_topic.clone()].into();
                 let subscribe = Subscribe { topics, last_event_id: None, expires_s };
-                return self.subscribe(Request { is_shared: false, ..request }, head, subscribe);
+                return self.subscribe(Request { sharing: Sharing::None, ..request }, head, subscribe);
             }
-            Ok(Action::Subscribe(_) | Action::Admin(AdminAction::Events { .. })) => {
+            Ok(Action::Queue(queue)) if !has_body => return self.ask_queue(request, head, queue),
+            Ok(Action::Subscribe(_) | Action::Queue(_) | Action::Admin(AdminAction::Events { .. })) => {
                 Answer::Refused(Refusal::new(Status::BadRequest, "a subscription has no body; send none"))
             }
             Ok(Action::Admin(AdminAction::Status { topic, max })) if !has_body => {
@@ -309,6 +323,10 @@ impl<'c> Connection<'c> {
                 self.must_flush = !has_body;
                 Answer::Metrics(metrics::text(&self.shard.shared))
             }
+            Ok(Action::Vars) => {
+                self.must_flush = !has_body;
+                Answer::Json(debug::vars(&self.shard.shared).to_string().into_bytes())
+            }
             Ok(Action::Health) if self.shard.is_draining() => {
                 Answer::Refused(Refusal::new(Status::ServiceUnavailable, "draining"))
             }
@@ -316,9 +334,7 @@ impl<'c> Connection<'c> {
             Ok(Action::Methods(methods)) => Answer::Methods(methods),
             Err(refusal) => Answer::Refused(refusal),
         };
-        // Scrapers are no browsers: no page needs it, and any page could ask for it from within a network.
-        let is_shared = request.is_shared && !matches!(answer, Answer::Metrics(_) | Answer::Page(_));
-        let request = Request { is_shared, ..request };
+        let request = Request { sharing, ..request };
         if !has_body {
             self.push(request, answer);
         } else if head.expect_continue {
@@ -336,21 +352,21 @@ impl<'c> Connection<'c> {
             self.push(request, Answer::StreamHead);
             return true;
         }
-        let access = &self.shard.shared.access;
-        let visitor = access.can_survey().then(|| {
-            let address = routes::client_address(self.peer, head, access);
-            Visitor::new(address, head.user_agent.as_deref().unwrap_or_default(), unix_s())
-        });
-        self.stay(Stage::Subscribe(Box::new(Opening { request, subscribe, visitor })))
+        let visitor = self.visitor(head);
+        let source = Source::Topics(subscribe);
+        self.stay(Stage::Subscribe(Box::new(Opening { request, source, visitor })))
     }
 
-    /// Has the admin thread answer a request.
-    fn ask_admin(&mut self, request: Request, question: impl FnOnce(Ticket) -> admin::Request) -> bool {
-        let ticket = self.expect(Request { is_shared: false, ..request });
-        if !self.shard.shared.admin.leave(question(ticket)) {
-            self.pipeline.answer(ticket.request, Answer::Refused(admin::busy()));
-        }
-        true
+    fn visitor(&self, head: &Head) -> Option<Visitor> {
+        let access = &self.shard.shared.access;
+        access.can_survey().then(|| {
+            let address = routes::client_address(self.peer, head, access);
+            Visitor::new(address, head.user_agent.as_deref().unwrap_or_default(), unix_s())
+        })
+    }
+
+    fn stay_for(&mut self, (request, visitor): (Request, Option<Visitor>), source: Source) -> bool {
+        self.stay(Stage::Subscribe(Box::new(Opening { request, source, visitor })))
     }
 
     /// A request that is answered later: where its answer belongs.
@@ -361,12 +377,20 @@ impl<'c> Connection<'c> {
 
     /// One whose head could not be read: all that is known of it is who sent it, if that.
     fn unread(&self, origin: Option<Bytes>) -> Request {
-        Request { is_shared: self.door == Door::Public, ..Request::unread(origin) }
+        Request { sharing: self.sharing(), ..Request::unread(origin) }
+    }
+
+    fn sharing(&self) -> Sharing {
+        match self.door {
+            Door::Public => Sharing::Cors,
+            Door::Control => Sharing::None,
+        }
     }
 
     fn push(&mut self, request: Request, answer: Answer) {
         if let Answer::Refused(refusal) = &answer {
-            tracing::debug!(shard = self.shard.id, %refusal, "refused");
+            let refusal = bridge::without_queue(&refusal.to_string());
+            tracing::debug!(shard = self.shard.id, refusal, "refused");
         }
         let closes = matches!(&answer, Answer::Refused(refusal) if refusal.close);
         self.last_request_seen |= closes || !request.keep_alive;
@@ -388,7 +412,7 @@ impl<'c> Connection<'c> {
         let shared = &self.shard.shared;
         let mut out = Vec::new();
         let date = self.shard.date();
-        let encoding = Encoding { cors: &shared.cors, date: &date, epoch: shared.epoch };
+        let encoding = Encoding::of(shared, &date);
         let taken = self.pipeline.take_ready(encoding, &mut out);
         if out.is_empty() {
             return Flushed::Nothing;
@@ -399,83 +423,6 @@ impl<'c> Connection<'c> {
             return Flushed::End(End::Closed);
         };
         if taken.closes { Flushed::End(End::Refused) } else { Flushed::Some }
-    }
-
-    /// Waits for bytes, answers or the deadline, whichever comes first.
-    async fn wait(&mut self) -> Woken {
-        // What must be flushed first has requests behind it in the buffer, which a read would take away.
-        let may_read = !self.last_request_seen
-            && !self.must_flush
-            && match self.stage {
-                Stage::Head => self.pipeline.len() < self.shard.shared.config.http.unanswered_max,
-                Stage::Body { full: None, .. } | Stage::Skip { .. } => true,
-                Stage::Body { .. } | Stage::Blocked { .. } | Stage::Subscribe(..) => false,
-            };
-        if may_read && !self.input.is_reading() {
-            if self.pipeline.len() == 0 {
-                self.input.rest();
-            }
-            self.input.start();
-        }
-        let phase = self.shard.phase();
-        let mut deadline = pin!(self.deadline().map(sleep_until));
-        poll_fn(|cx| {
-            self.pipeline.remember_waker(cx.waker());
-            if let Poll::Ready(result) = self.input.poll(cx) {
-                return Poll::Ready(Woken::Read(result));
-            }
-            if self.pipeline.is_ready() || self.shard.phase() != phase {
-                return Poll::Ready(Woken::Answers);
-            }
-            match deadline.as_mut().as_pin_mut() {
-                Some(deadline) => deadline.poll(cx).map(|()| Woken::TimedOut),
-                None => Poll::Pending,
-            }
-        })
-        .await
-    }
-
-    /// When patience ends with what the connection is in the middle of.
-    fn deadline(&self) -> Option<Instant> {
-        let http = &self.shard.shared.config.http;
-        let patience = match self.stage {
-            Stage::Head if self.pipeline.len() > 0 => return None,
-            Stage::Head if self.input.bytes() > 0 || self.is_fresh => http.head_timeout,
-            Stage::Head => http.idle_timeout,
-            Stage::Body { full: None, .. } | Stage::Skip { .. } => http.body_timeout,
-            Stage::Body { .. } | Stage::Blocked { .. } => return Some(Instant::now() + BLOCKED_RETRY),
-            Stage::Subscribe(..) => return None,
-        };
-        Some(self.since + patience)
-    }
-
-    /// Acts on a deadline; false when the connection is just closed.
-    fn time_out(&mut self) -> bool {
-        let refused = |what: &str| {
-            let reason = format!("the {what} took too long; send it faster, or raise --{what}-timeout");
-            Answer::Refused(Refusal::closing(Status::RequestTimeout, reason))
-        };
-        let wait_max = self.shard.shared.config.mailbox.wait_max;
-        match std::mem::replace(&mut self.stage, Stage::Head) {
-            Stage::Head if self.input.bytes() > 0 => {
-                self.push(self.unread(None), refused("head"));
-            }
-            Stage::Head => return false,
-            Stage::Body { request, full: Some(since), .. } if since.elapsed() >= wait_max => {
-                let reason = "too many large bodies are arriving at once; publish again later, or raise --mailbox-bytes";
-                let refusal = Refusal { close: true, ..Refusal::unavailable(reason) };
-                self.push(request, Answer::Refused(refusal));
-            }
-            Stage::Body { request, full: None, .. } | Stage::Skip { request, .. } => {
-                self.push(request, refused("body"));
-            }
-            Stage::Blocked { request, since, .. } if since.elapsed() >= wait_max => {
-                let reason = "no room on the way between CPUs; publish again later, or raise --mailbox-bytes or --mailbox-messages";
-                self.push(request, Answer::Refused(Refusal::unavailable(reason)));
-            }
-            stage => self.stage = stage,
-        }
-        true
     }
 }
 

@@ -5,6 +5,8 @@
 
 mod channels;
 mod ending;
+mod fault;
+mod follower;
 mod limits;
 
 use std::collections::VecDeque;
@@ -13,6 +15,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
+pub(crate) use self::fault::Fault;
 use crate::arena::{Arena, Key};
 use crate::event_id::{Epoch, Sequence};
 use crate::memory::Memory;
@@ -96,23 +99,6 @@ pub(crate) enum Joined {
     Closed,
 }
 
-/// A bug put in on purpose, to see that the simulation finds it. None is ever put in outside of tests.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) enum Fault {
-    #[default]
-    None,
-    /// A newcomer's cursor starts in the middle of an open block.
-    JoinWithoutSeal,
-    /// A log is trimmed and those behind are not told.
-    TrimUntold,
-    /// A topic's new block wakes nobody.
-    ForgottenWake,
-    /// A stream of several gets publishers' own ids as they are.
-    OwnIdLeftLast,
-    /// Home is told that a topic is left which another channel still takes.
-    LeaveWithOtherChannel,
-}
-
 impl Fanout {
     pub(crate) fn new(shard: ShardId, limits: FanoutLimits, memory: Arc<Memory>, seed: u64) -> Self {
         Fanout {
@@ -169,7 +155,9 @@ impl Fanout {
     pub(crate) fn sent(&mut self, key: Key, now_ms: u64, out: &mut Vec<Post>) {
         let Some(subscriber) = self.subscribers.get_mut(key) else { return };
         let channel = &mut self.channels[subscriber.channel];
-        if let Some((after, told)) = subscriber.sent(&mut channel.log, now_ms) {
+        let more = subscriber.sent(&mut channel.log, now_ms);
+        channel.tell_sent(subscriber.sent);
+        if let Some((after, told)) = more {
             let (selection, from) = (channel.selection.clone(), self.shard);
             out.push(home(selection.home(), ToHome::More { selection, from, key, after, told }));
         }
@@ -311,6 +299,7 @@ impl Fanout {
                     subscriber.wake();
                 }
             }
+            ToFanout::End { topic } => self.end_followed(&topic),
             ToFanout::Disconnect { topic, upto, tally } => {
                 let ended = self.disconnect(&topic, upto);
                 work += ended.work;
@@ -390,6 +379,7 @@ impl Fanout {
             }
             let more = subscriber.sent(&mut channel.log, now_ms);
             debug_assert!(more.is_none(), "only a subscriber that replays asks for more");
+            channel.tell_sent(subscriber.sent);
         }
         match subscriber.is_idle() {
             true => channel.list_idle(index, &mut subscriber.idle_at),
@@ -450,6 +440,10 @@ impl Fanout {
             }
         }
         let Channel { log, selection, .. } = &self.channels[key];
+        if self.channels[key].follower.is_some() {
+            // Bounded where it comes from; and an event that is longer than that could never be sent.
+            return;
+        }
         let lag_bytes_max = match selection.is_part() && self.memory.is_filling() {
             // Its log is often one client's alone: before all histories give way to it, it has a sixteenth.
             true => self.limits.lag_bytes_max / PART_SHARE,

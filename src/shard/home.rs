@@ -230,7 +230,7 @@ impl Home {
                 count: published.events,
                 last: self.sequence,
                 at_us,
-                charge: Arc::clone(&charge),
+                charge: Some(Arc::clone(&charge)),
                 tally: None,
             };
             out.push(Post { to, message: Message::Fanout(message) });

@@ -15,6 +15,7 @@ use crate::budget::Charge;
 use crate::event::Events;
 use crate::event_id::{EventId, Sequence};
 use crate::shard::history::GapReason;
+use crate::shard::queue::QueueStream;
 use crate::shard::selection::Selection;
 use crate::shard::tally::Tally;
 use crate::shard::visitors::Survey;
@@ -41,6 +42,8 @@ pub(crate) enum Message {
     Answer(Ticket, Result<Published, PublishError>),
     /// From the last shard that ended streams to the connection that asked for it: how many there were.
     Disconnected(Ticket, u32),
+    /// A queue that was asked for is the client's, or one line why not.
+    Queue(Ticket, Result<QueueStream, String>),
     /// The answer to a request that was looked up elsewhere, with room for it; none when there was no room.
     Json(Ticket, Option<(Vec<u8>, Charge)>),
     /// Which streams are open?
@@ -96,7 +99,8 @@ pub(crate) enum ToFanout {
         count: u32,
         last: Sequence,
         at_us: u64,
-        charge: Arc<Charge>,
+        /// None for what a queue delivers, which is bounded where it comes from.
+        charge: Option<Arc<Charge>>,
         /// Of an emit: who waits to hear how many streams it was sent to.
         tally: Option<Arc<Tally>>,
     },
@@ -104,6 +108,8 @@ pub(crate) enum ToFanout {
     Page { key: Key, gap: Option<Gap>, frames: Vec<Bytes>, upto: Sequence, told: Sequence, joined: bool },
     /// The subscriber cannot join: the home shard has room for no further topic.
     Refused { key: Key },
+    /// The stream that takes this topic, which is a queue's, ends, and is told when to come back.
+    End { topic: Topic },
     /// Streams that take this topic, which is a session's, end after the event `upto`.
     Disconnect { topic: Topic, upto: Sequence, tally: Arc<Tally> },
 }

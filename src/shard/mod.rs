@@ -25,6 +25,7 @@ pub(crate) mod mailbox;
 pub(crate) mod message;
 mod pipeline;
 mod positions;
+pub(crate) mod queue;
 pub(crate) mod selection;
 mod several;
 #[cfg(test)]
@@ -182,6 +183,12 @@ impl Shard {
             }
             Message::Answer(ticket, result) => self.answer(ticket, Answer::Published(result)),
             Message::Disconnected(ticket, streams) => self.answer(ticket, Answer::Disconnected(streams)),
+            Message::Queue(ticket, result) => {
+                // One whose client left meanwhile is closed by being dropped.
+                if let Some(pipeline) = self.pipelines.borrow_mut().get_mut(ticket.connection) {
+                    pipeline.opens(result);
+                }
+            }
             Message::Json(ticket, Some((body, charge))) => self.answer(ticket, Answer::Status(body, charge)),
             Message::Json(ticket, None) => self.answer(ticket, Answer::Refused(admin::busy())),
             Message::Survey(survey) => self.walks.borrow_mut().push(Walk::new(survey)),

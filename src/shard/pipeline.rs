@@ -13,6 +13,8 @@ use crate::budget::Charge;
 use crate::event_id::{Epoch, EventId};
 use crate::http::{self, Context, Cors, Refusal, Status, Version};
 use crate::shard::message::{PublishError, Published};
+use crate::shard::queue::QueueStream;
+use crate::shared::Shared;
 
 /// What of a request its answer depends on.
 #[derive(Clone, Debug)]
@@ -21,16 +23,35 @@ pub(crate) struct Request {
     pub(crate) keep_alive: bool,
     pub(crate) head_only: bool,
     pub(crate) origin: Option<Bytes>,
-    /// Whether pages of other origins may read the answer, as far as CORS is set so.
-    pub(crate) is_shared: bool,
+    pub(crate) sharing: Sharing,
+}
+
+/// Whether pages of other origins may read an answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Sharing {
+    None,
+    /// As far as CORS is set so.
+    Cors,
+    /// As the header lines of queues say.
+    Queue,
 }
 
 /// What encodes an answer beside its request.
 #[derive(Clone, Copy)]
 pub(crate) struct Encoding<'a> {
     pub(crate) cors: &'a Cors,
+    /// Header lines of every answer about queues.
+    pub(crate) queue_lines: &'a [u8],
     pub(crate) date: &'a [u8; 29],
     pub(crate) epoch: Epoch,
+}
+
+impl<'a> Encoding<'a> {
+    /// Of this server, at this date.
+    pub(crate) fn of(shared: &'a Shared, date: &'a [u8; 29]) -> Self {
+        let queue_lines = shared.access.queues.as_ref().map_or(&b""[..], |queues| &queues.cors_lines);
+        Encoding { cors: &shared.cors, queue_lines, date, epoch: shared.epoch }
+    }
 }
 
 /// An answer.
@@ -65,6 +86,8 @@ struct Inner {
     /// How many were taken out before `due`.
     taken: u64,
     waker: Option<Waker>,
+    /// What became of the queue that was asked for.
+    opened: Option<Result<QueueStream, String>>,
 }
 
 impl Pipeline {
@@ -121,7 +144,19 @@ impl Pipeline {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        matches!(self.0.borrow().due.front(), Some((_, Some(_))))
+        let inner = self.0.borrow();
+        inner.opened.is_some() || matches!(inner.due.front(), Some((_, Some(_))))
+    }
+
+    /// The queue that the connection asked for is its own, or it is told why not.
+    pub(crate) fn opens(&self, result: Result<QueueStream, String>) {
+        self.0.borrow_mut().opened = Some(result);
+        self.wake();
+    }
+
+    /// What became of the queue that was asked for, once that is known.
+    pub(crate) fn take_opened(&self) -> Option<Result<QueueStream, String>> {
+        self.0.borrow_mut().opened.take()
     }
 
     pub(crate) fn remember_waker(&self, waker: &Waker) {
@@ -179,6 +214,9 @@ impl Answer {
                 refusal.encode(&cx, out);
                 return refusal.close || !cx.keep_alive;
             }
+            Answer::Methods(methods) if request.sharing == Sharing::Queue => {
+                http::encode_methods(methods, &cx, out);
+            }
             Answer::Methods(methods) => http::encode_preflight(methods, &cx, out),
             Answer::StreamHead => {
                 http::encode_stream_head(&cx, out);
@@ -198,7 +236,13 @@ const JSON: &str = "application/json";
 impl Request {
     /// One whose head could not be read: all that is known of it is who sent it, if that.
     pub(crate) fn unread(origin: Option<Bytes>) -> Self {
-        Request { version: Version::Http11, keep_alive: false, head_only: false, origin, is_shared: true }
+        Request {
+            version: Version::Http11,
+            keep_alive: false,
+            head_only: false,
+            origin,
+            sharing: Sharing::Cors,
+        }
     }
 
     pub(crate) fn context<'a>(&'a self, encoding: Encoding<'a>) -> Context<'a> {
@@ -207,7 +251,11 @@ impl Request {
             keep_alive: self.keep_alive,
             head_only: self.head_only,
             date: encoding.date,
-            cors: if self.is_shared { encoding.cors.lines(self.origin.as_deref()) } else { b"" },
+            cors: match self.sharing {
+                Sharing::None => b"",
+                Sharing::Cors => encoding.cors.lines(self.origin.as_deref()),
+                Sharing::Queue => encoding.queue_lines,
+            },
         }
     }
 }
@@ -243,7 +291,7 @@ mod tests {
             keep_alive: true,
             head_only: false,
             origin: None,
-            is_shared: true,
+            sharing: Sharing::Cors,
         }
     }
 
@@ -253,7 +301,7 @@ mod tests {
 
     fn take(pipeline: &Pipeline) -> String {
         let cors = Cors::parse(&["*".to_owned()]).unwrap();
-        let encoding = Encoding { cors: &cors, date: &[b'-'; 29], epoch: Epoch::at(7) };
+        let encoding = Encoding { cors: &cors, queue_lines: b"", date: &[b'-'; 29], epoch: Epoch::at(7) };
         let mut out = Vec::new();
         pipeline.take_ready(encoding, &mut out);
         String::from_utf8(out).unwrap()

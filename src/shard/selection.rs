@@ -27,6 +27,11 @@ enum Kind {
 }
 
 impl Selection {
+    /// What carries a queue's events.
+    pub(crate) fn of_queue(topic: Topic, shards: usize) -> Self {
+        Selection { home: topic.home(shards) as ShardId, kind: Kind::Whole, topics: [topic].into() }
+    }
+
     /// The only part of a stream on one topic, or on a user's and those of the channel; none for other topics,
     /// which may have several homes.
     pub(crate) fn whole(topics: &[Topic], shards: usize) -> Option<Self> {

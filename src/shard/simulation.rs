@@ -230,7 +230,7 @@ impl World {
                 }
             }
             Message::Answer(..) | Message::Disconnected(..) => self.unanswered -= 1,
-            Message::Json(..) | Message::Survey(_) | Message::Control(_) => {}
+            Message::Queue(..) | Message::Json(..) | Message::Survey(_) | Message::Control(_) => {}
         }
         self.post(shard, out);
     }

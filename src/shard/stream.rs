@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::net::Shutdown;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -16,8 +17,11 @@ use tokio_uring::{BufResult, InFlightOneshot, WriteData, WriteTransform};
 use crate::config::RefuseStreams;
 use crate::http::{self, Refusal, Version};
 use crate::routes::Subscribe;
-use crate::shard::connection;
+use crate::shard::connection::{self, Source};
+use crate::shard::fanout::Subscription;
 use crate::shard::pipeline::{Encoding, Request};
+use crate::shard::queue::QueueStream;
+use crate::shard::selection::Selection;
 use crate::shard::several::{self, Feed};
 use crate::shard::subscriber::{Next, Opening, Outgoing};
 use crate::shard::wire::{Buffers, Framing, retry_field, skip};
@@ -27,6 +31,8 @@ use crate::shared::{OpenStream, Streams};
 /// Bytes a subscriber may send us, which are thrown away. It has nothing to say: more is a mistake or an
 /// attack.
 const RECEIVED_BYTES_MAX: usize = 1024;
+/// What a queue's stream begins with, so that a proxy and a page see at once that it is there.
+const GREETING: &str = ": SSE stream\n";
 
 /// Streams that may end before others have their turn: all of a channel may be disconnected at once, and each takes
 /// some 40 us.
@@ -39,26 +45,34 @@ pub(super) async fn begin(
     opening: connection::Opening,
     received: usize,
 ) -> Option<TcpStream> {
-    let connection::Opening { request, subscribe, visitor } = opening;
-    let framing = match request.version {
-        Version::Http10 => Framing::Plain,
-        Version::Http11 => Framing::Chunked,
-    };
-    let opening = shard.opening(&request, framing);
-    let watches = subscribe.topics[..] == [shard.shared.access.admin_topic.clone()];
+    let connection::Opening { request, source, visitor } = opening;
+    let framing = shard.framing(&request, &source);
+    let opening = shard.opening(&request, &source, framing);
+    let watches = matches!(&source, Source::Topics(subscribe) if shard.feeds_a_page(subscribe));
     let open = Streams::open(&shard.shared, watches).filter(|_| shard.phase() == Phase::Serving);
-    let Some(open) = open else {
-        tracing::debug!(shard = shard.id, topics = ?subscribe.topics, "stream refused");
-        shard.stats().refused.add(1);
-        let write = stream.write_all(opening.refusal);
-        let _ = timeout(shard.shared.config.stream.send_timeout, write).await;
-        return Some(stream);
+    tracing::debug!(shard = shard.id, ?source, "stream asked for");
+    let (feed, open) = match (source, open) {
+        (Source::Topics(Subscribe { topics, last_event_id, expires_s }), Some(open)) => {
+            let request = several::Request { topics, framing, last_event_id, expires_s, opening };
+            let shards = shard.shared.shards;
+            let subscribe =
+                |fanout: &mut _, now_ms, out: &mut _| Feed::subscribe(request, shards, fanout, now_ms, out);
+            (shard.with_fanout(subscribe), open)
+        }
+        (Source::Queue(queue), Some(mut open)) => {
+            let feed = shard.follow(&queue, framing, opening);
+            queue.is_ready();
+            open.keep(queue);
+            (feed, open)
+        }
+        (Source::Late, _) | (_, None) => {
+            tracing::debug!(shard = shard.id, "stream refused");
+            shard.stats().refused.add(1);
+            let write = stream.write_all(opening.refusal);
+            let _ = timeout(shard.shared.config.stream.send_timeout, write).await;
+            return Some(stream);
+        }
     };
-    let Subscribe { topics, last_event_id, expires_s } = subscribe;
-    tracing::debug!(shard = shard.id, ?topics, ?last_event_id, "stream opens");
-    let request = several::Request { topics, framing, last_event_id, expires_s, opening };
-    let shards = shard.shared.shards;
-    let feed = shard.with_fanout(|fanout, now_ms, out| Feed::subscribe(request, shards, fanout, now_ms, out));
     // The page is no subscriber, and its topic has no path.
     if let Some(visitor) = visitor.filter(|_| !watches) {
         shard.visitors.borrow_mut().enter(feed.subscribers(), visitor);
@@ -185,6 +199,9 @@ impl Shard {
                         if !send.outgoing.buffers.is_empty() {
                             let rest = std::mem::take(&mut send.outgoing.buffers);
                             send.operation = Operation::start(stream, rest);
+                            if let Some(key) = feed.single() {
+                                self.with_fanout(|fanout, now_ms, _| fanout.partly_sent(key, now_ms));
+                            }
                             continue;
                         }
                         *sending = None;
@@ -220,13 +237,56 @@ impl Shard {
         }
     }
 
+    /// Whether it is an admin page that subscribes.
+    fn feeds_a_page(&self, subscribe: &Subscribe) -> bool {
+        subscribe.topics[..] == [self.shared.access.admin_topic.clone()]
+    }
+
+    /// How a stream's body is delimited.
+    fn framing(&self, request: &Request, source: &Source) -> Framing {
+        let is_identity = self.shared.access.queues.as_ref().is_some_and(|queues| queues.is_identity);
+        match (request.version, source) {
+            (Version::Http11, Source::Queue(_) | Source::Late) if is_identity => Framing::Plain,
+            (Version::Http11, _) => Framing::Chunked,
+            (Version::Http10, _) => Framing::Plain,
+        }
+    }
+
+    /// The subscriber that a queue's stream is.
+    fn follow(&self, queue: &QueueStream, framing: Framing, opening: Opening) -> Feed {
+        let selection = Selection::of_queue(queue.topic.clone(), self.shared.shards);
+        let subscription =
+            Subscription { selection, framing, last_event_id: None, expires_s: u64::MAX, opening };
+        Feed::Single(
+            self.with_fanout(|fanout, now_ms, _| {
+                fanout.follow(subscription, Arc::clone(&queue.sent), now_ms)
+            }),
+        )
+    }
+
     /// The bytes a stream begins with, or those it is refused with: EventSource gives up for ever on any
     /// status but 200, so by default a refusal is a 200 that says when to come back.
-    fn opening(&self, request: &Request, framing: Framing) -> Opening {
+    fn opening(&self, request: &Request, source: &Source, framing: Framing) -> Opening {
         let date = self.date();
-        let encoding = Encoding { cors: &self.shared.cors, date: &date, epoch: self.shared.epoch };
+        let encoding = Encoding::of(&self.shared, &date);
         let mut head = Vec::with_capacity(256);
-        http::encode_stream_head(&request.context(encoding), &mut head);
+        let cx = request.context(encoding);
+        match (source, &self.shared.access.queues) {
+            (Source::Queue(_) | Source::Late, Some(queues)) => {
+                let is_chunked = framing == Framing::Chunked;
+                http::encode_queue_head(&queues.stream_lines, is_chunked, &cx, &mut head);
+                let mut greeting = Vec::new();
+                // An id without data is no event, but the page's Last-Event-ID (WHATWG HTML, 9.2.6): with none it would
+                // be locked out by its own ghost.
+                let id = match source {
+                    Source::Queue(QueueStream { first_id: Some(id), .. }) => format!("id: {id}\n"),
+                    _ => String::new(),
+                };
+                framing.frame([Bytes::from(format!("{GREETING}{id}\n"))], &mut greeting);
+                head.extend(greeting.iter().flatten());
+            }
+            _ => http::encode_stream_head(&cx, &mut head),
+        }
         let refusal = match self.shared.config.stream.refuse {
             RefuseStreams::Retry => {
                 let retry_ms = self.fanout.borrow_mut().retry_ms();
@@ -237,7 +297,7 @@ impl Shard {
                 let reason = "no room for a further stream; try again later, or raise --subscribers-max or --topics-max";
                 let refusal = Refusal { close: true, ..Refusal::unavailable(reason) };
                 let mut out = Vec::with_capacity(256);
-                refusal.encode(&request.context(encoding), &mut out);
+                refusal.encode(&cx, &mut out);
                 out
             }
         };
@@ -274,8 +334,6 @@ impl<'s> Operation<'s> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::arena::Arena;
     use crate::config::Config;

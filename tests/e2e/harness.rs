@@ -303,6 +303,11 @@ impl Stream {
     pub(crate) fn send(address: SocketAddr, request: &str) -> Stream {
         let mut connection = connect(address);
         connection.write_all(request.as_bytes()).expect("sent");
+        Stream::of(connection)
+    }
+
+    /// Reads the head of the answer on a connection on which a stream was asked for.
+    pub(crate) fn of(connection: TcpStream) -> Stream {
         let mut reader = BufReader::new(connection);
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {

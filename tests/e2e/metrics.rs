@@ -27,6 +27,9 @@ fn token(sub: &str) -> String {
     encode(&Header::default(), &json!({"sub": sub, "exp": exp}), &key).unwrap()
 }
 
+/// A broker that is not there.
+const NOBODY: &str = "amqp://guest:hunter2@127.0.0.1:1/";
+
 /// A scrape: the value of each series, by its name and labels as they stand there.
 fn scrape(server: &Server) -> BTreeMap<String, f64> {
     let answer = server.get("/metrics");
@@ -55,7 +58,7 @@ fn sum(scrape: &BTreeMap<String, f64>, name: &str) -> f64 {
 
 #[test]
 fn promtool_finds_nothing_to_say() {
-    let server = Server::start(&["--threads", "2"]);
+    let server = Server::start(&["--threads", "2", "--broker-node", NOBODY]);
     let mut stream = Stream::open(&server, "/subscribe/promtool1");
     assert_eq!(server.post("/publish/promtool1", "data: x").status, 200);
     assert_eq!(stream.event().data, "x");
@@ -147,8 +150,79 @@ fn metrics_need_the_publishers_token_when_a_secret_is_set() {
 }
 
 #[test]
+fn what_becomes_of_queues_is_counted_in_metrics_and_variables_alike() {
+    let server = Server::start(&["--broker-node", NOBODY]);
+    let before = scrape(&server);
+    assert_eq!((before["esper_brokers"], before["esper_brokers_connected"]), (1.0, 0.0));
+    assert_eq!(before["esper_queue_refused_requests_total"], 0.0);
+    assert_eq!(server.get("/?id=alice").status, 503);
+    assert_eq!(scrape(&server)["esper_queue_refused_requests_total"], 1.0);
+    let vars = vars(&server.get("/debug/vars"));
+    assert_eq!(vars["eventsourced"]["Broker"], json!({"Configured": 1, "Connected": 0}));
+    assert_eq!(vars["eventsourced"]["Consumer"], json!({"Open": 0, "Refused": 1}));
+    let alone = Server::start(&[]);
+    assert!(names(&scrape(&alone)).iter().all(|name| !name.contains("queue") && !name.contains("broker")));
+}
+
+fn vars(answer: &Answer) -> Value {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.field("Content-Type"), Some("application/json"));
+    serde_json::from_str(&answer.body).unwrap()
+}
+
+#[test]
+fn the_variables_of_a_server_without_a_broker_are_all_there_and_zeros() {
+    for flags in [&[][..], &["--broker-node", NOBODY]] {
+        let server = Server::start(flags);
+        let mut vars = vars(&server.get("/debug/vars"));
+        assert_eq!(vars["version"], env!("CARGO_PKG_VERSION"));
+        assert!(vars["eventsourced"]["Uptime"].is_u64(), "{vars}");
+        vars["eventsourced"]["Uptime"] = 0.into();
+        let zeros = json!({
+            "Broker": {"Configured": flags.len() / 2, "Connected": 0},
+            "Consumer": {"Open": 0, "Refused": 0},
+            "Delivery": {
+                "Delivered": 0,
+                "Redelivered": 0,
+                "Acknowledged": 0,
+                "AcknowledgedUnsent": 0,
+                "Published": 0,
+            },
+            "Uptime": 0,
+        });
+        assert_eq!(vars["eventsourced"], zeros);
+    }
+}
+
+#[test]
+fn the_variables_show_the_command_line_without_secrets() {
+    let secret = "a-secret-of-32-characters-session";
+    let server = Server::start(&["--broker-node", NOBODY, "--session-secret", secret]);
+    let answer = server.get("/debug/vars");
+    let vars = vars(&answer);
+    let cmdline: Vec<_> =
+        vars["cmdline"].as_array().unwrap()[1..].iter().map(|arg| arg.as_str().unwrap()).collect();
+    let masked = ["--broker-node", "amqp://***@127.0.0.1:1/", "--session-secret", "***", "--port", "0"];
+    assert_eq!(cmdline, masked);
+    assert!(!answer.body.contains("hunter2") && !answer.body.contains(secret), "{answer:?}");
+}
+
+#[test]
+fn the_variables_are_for_those_who_run_it_alone() {
+    let server = Server::start_with(&[], &[("ESPER_PUBLISHER_SECRET", SECRET)]);
+    check_refusal(&server.get("/debug/vars"), 401, "no token");
+    let answer = server.get(&format!("/debug/vars?token={}", token(NO_TOPIC)));
+    assert_eq!((answer.status, answer.field("Access-Control-Allow-Origin")), (200, None), "no page reads it");
+    let answer = server.post("/debug/vars", "x");
+    assert_eq!((answer.status, answer.field("Allow")), (405, Some("GET, HEAD, OPTIONS")));
+    for path in ["/debug", "/debug/", "/debug/vars/", "/debug/pprof"] {
+        check_refusal(&server.get(path), 404, "no such path");
+    }
+}
+
+#[test]
 fn docs_metrics_md_names_every_metric_with_its_type_and_meaning() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--broker-node", NOBODY]);
     let body = server.get("/metrics").body;
     let comments = |kind: &str| -> BTreeMap<String, String> {
         let lines = body.lines().filter_map(|line| line.strip_prefix(kind)?.split_once(' '));
@@ -182,7 +256,8 @@ fn queries(dashboard: &Value) -> Vec<&str> {
 
 #[test]
 fn every_metric_that_the_dashboard_asks_for_is_there() {
-    let server = Server::start(&[]);
+    // Those of queues are there with a broker alone.
+    let server = Server::start(&["--broker-node", NOBODY]);
     let scrape = scrape(&server);
     let names = names(&scrape);
     let dashboard = serde_json::from_str(DASHBOARD).unwrap();
@@ -226,7 +301,8 @@ fn the_dashboard_takes_its_data_source_from_whoever_imports_it() {
 
 #[test]
 fn prometheus_scrapes_as_the_docs_say_and_answers_every_query_of_the_dashboard() {
-    let server = Server::start_with(&["--threads", "2"], &[("ESPER_PUBLISHER_SECRET", SECRET)]);
+    let flags = ["--threads", "2", "--broker-node", NOBODY];
+    let server = Server::start_with(&flags, &[("ESPER_PUBLISHER_SECRET", SECRET)]);
     let prometheus = Prometheus::start(server.address);
     let mut stream = Stream::open(&server, "/subscribe/scraped01");
     let path = format!("/publish/scraped01?token={}", token("scraped01"));

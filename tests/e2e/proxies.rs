@@ -149,7 +149,15 @@ fn a_stream_that_no_instance_can_serve_is_closed_without_an_answer() {
 fn what_shows_the_broker_from_inside_is_not_for_the_public() {
     let server = Server::start(&[]);
     for proxy in [nginx(NGINX, [server.address; 2]), haproxy(HAPROXY, [server.address; 2])] {
-        for path in ["/admin", "/admin/", "/admin/status.json", "/%61dmin/events", "/metrics", "/stat%73"] {
+        for path in [
+            "/admin",
+            "/admin/",
+            "/admin/status.json",
+            "/%61dmin/events",
+            "/metrics",
+            "/stat%73",
+            "/debug/vars",
+        ] {
             let answer = Answer::parse(&exchange(proxy.address, "GET", path, &[], ""));
             assert_eq!(answer.status, 404, "{path}");
         }

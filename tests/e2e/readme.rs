@@ -19,7 +19,7 @@ pub(crate) fn block(name: &str) -> &'static str {
 }
 
 /// The fenced block that comes next after some text.
-fn fence(before: &str) -> &'static str {
+pub(crate) fn fence(before: &str) -> &'static str {
     let (_, rest) = README.split_once(before).unwrap_or_else(|| panic!("the README has no {before:?}"));
     let (_, rest) = rest.split_once("```").unwrap();
     let (_, rest) = rest.split_once('\n').unwrap();
@@ -197,6 +197,7 @@ fn every_file_that_the_documents_link_to_is_there() {
         "docs/flags.md",
         "docs/http.md",
         "docs/metrics.md",
+        "docs/queues.md",
         "docs/sessions.md",
         "docs/sseserver.md",
     ] {
@@ -280,7 +281,7 @@ fn systemd_takes_the_unit_and_esper_its_variables() {
 }
 
 /// Runs a script as the README has it, and returns what it printed.
-fn bash(script: &str, variables: &[(&str, &str)]) -> String {
+pub(crate) fn bash(script: &str, variables: &[(&str, &str)]) -> String {
     let output = shell(&format!("set -euo pipefail\n{script}")).envs(variables.iter().copied()).output();
     let output = output.expect("bash is installed");
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -302,13 +303,13 @@ fn shell(script: &str) -> Command {
 }
 
 /// A command that goes on until this is dropped.
-struct Background {
+pub(crate) struct Background {
     child: Child,
     printed: Arc<Mutex<String>>,
 }
 
 impl Background {
-    fn start(command: &str) -> Background {
+    pub(crate) fn start(command: &str) -> Background {
         let mut child = shell(&format!("exec {command}"))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -326,7 +327,7 @@ impl Background {
         Background { child, printed }
     }
 
-    fn printed(&self) -> String {
+    pub(crate) fn printed(&self) -> String {
         self.printed.lock().unwrap().clone()
     }
 }

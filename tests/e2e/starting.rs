@@ -445,7 +445,9 @@ fn listening_beyond_loopback_where_anybody_may_publish_is_warned_of() {
         let log = server.log();
         assert_eq!(log.contains(WARNING), warned, "{flags:?} {variables:?}: {log}");
         if warned {
-            assert!(log.contains("WARN set ESPER_PUBLISHER_SECRET, or say that it is meant with --no-auth"));
+            for mend in ["WARN set ESPER_PUBLISHER_SECRET, or", "--bind-control", "--no-auth"] {
+                assert!(log.contains(mend), "{log}");
+            }
         }
         assert!(!log.contains("correct horse"), "no secret is ever logged");
     }

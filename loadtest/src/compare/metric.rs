@@ -56,12 +56,17 @@ impl Metric {
 
     /// As people read it.
     pub(crate) fn show(self, value: f64) -> String {
-        match value.abs() {
-            under if under < 0.1 => format!("{value:.3}"),
-            under if under < 10.0 => format!("{value:.2}"),
-            under if under < 100.0 => format!("{value:.1}"),
-            _ => thousands(value),
-        }
+        show(value)
+    }
+}
+
+/// A figure as people read it.
+pub(crate) fn show(value: f64) -> String {
+    match value.abs() {
+        under if under < 0.1 => format!("{value:.3}"),
+        under if under < 10.0 => format!("{value:.2}"),
+        under if under < 100.0 => format!("{value:.1}"),
+        _ => thousands(value),
     }
 }
 

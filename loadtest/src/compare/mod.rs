@@ -2,11 +2,11 @@
 //! to itself, so that a slow hour of the machine or an aged process favours nobody.
 
 mod case;
-mod metric;
+pub(crate) mod metric;
 mod must;
-mod peer;
+pub(crate) mod peer;
 mod plot;
-mod results;
+pub(crate) mod results;
 mod tables;
 
 use crate::args::{CompareArgs, FloorArgs, PlotArgs, RunFlags, TablesArgs};

@@ -42,6 +42,9 @@ pub(crate) struct Peer {
     /// It has one thread, whatever it is asked.
     #[serde(default)]
     pub(crate) one_worker: bool,
+    /// Variables of its process.
+    #[serde(skip)]
+    variables: Vec<(&'static str, String)>,
     /// What to do when its program is not there.
     #[serde(default)]
     missing: Option<String>,
@@ -132,6 +135,14 @@ pub(crate) struct Running {
 }
 
 impl Peer {
+    /// The same with more words on its command line, and with variables for what nobody else is to see.
+    #[cfg(feature = "queues")]
+    pub(crate) fn with(mut self, words: &[&str], variables: Vec<(&'static str, String)>) -> Peer {
+        self.command.extend(words.iter().map(|&word| word.to_owned()));
+        self.variables = variables;
+        self
+    }
+
     /// Starts it and waits until it listens. With one worker it is pinned to `cpu`.
     pub(crate) fn start(&self, esper: &Path, workers: usize, cpu: usize) -> Result<Running, String> {
         let folder = Folder::temporary()?;
@@ -155,7 +166,8 @@ impl Peer {
         let (stdout, stderr) = output.map_err(|error| format!("{}: {error}", log.display()))?;
         let mut words = self.command.iter().map(|word| fill(word));
         let mut command = Command::new(words.next().unwrap_or_default());
-        command.args(words).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        let variables = self.variables.iter().map(|(name, value)| (name, value));
+        command.args(words).envs(variables).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let mut child = Child::start(&mut command, (workers == 1).then_some(cpu))?;
         let deadline = Instant::now() + START_TIMEOUT;
         let address = SocketAddr::from(([127, 0, 0, 1], port));

@@ -3,6 +3,7 @@
 use crate::compare::case::{Axis, Case};
 use crate::compare::metric::{Metric, Spread, ratio_over};
 use crate::report::Report;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -45,17 +46,12 @@ pub(crate) struct Record {
 impl Results {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> Result<Results, String> {
-        let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
-        serde_json::from_str(&text).map_err(|error| wrong(&error))
+        read_json(path)
     }
 
     /// Writes the file, whole or not at all.
     pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
-        let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let text = serde_json::to_string(self).map_err(|error| wrong(&error))?;
-        let new = path.with_extension("new");
-        std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path)).map_err(|error| wrong(&error))
+        write_json(self, path)
     }
 
     /// The reports of one peer in one case, in the order of the rounds.
@@ -99,6 +95,21 @@ impl Results {
         let mut own = self.records.iter().filter(|record| Some(&record.peer) == self.peers.first());
         own.all(Record::passed)
     }
+}
+
+/// Reads what was written to a file.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
+    let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    serde_json::from_str(&text).map_err(|error| wrong(&error))
+}
+
+/// Writes a file, whole or not at all.
+pub(crate) fn write_json(what: &impl Serialize, path: &Path) -> Result<(), String> {
+    let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text = serde_json::to_string(what).map_err(|error| wrong(&error))?;
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path)).map_err(|error| wrong(&error))
 }
 
 impl Record {

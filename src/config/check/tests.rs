@@ -1,7 +1,8 @@
-//! Flags and variables as a person writes them, and the configuration or the refusal they give.
+//! Flags, variables and files as a person writes them, and the configuration or the refusal they give.
 
 use std::collections::HashSet;
 
+use super::super::file::{NESTED, NO_KEYS};
 use super::super::keys::tests::{TempFile, pair, parse};
 use super::super::{LogFormat, LogLevel, PublicKey, RefuseStreams, Secret, SlowPolicy};
 use super::*;
@@ -48,6 +49,15 @@ fn control(change: fn(&mut Control)) -> Option<Control> {
     Some(control)
 }
 
+/// What the queues' other flags are given with.
+const WITH_BROKER: &str = "--broker-node amqp://localhost/";
+
+fn queues(change: fn(&mut Queues)) -> Option<Queues> {
+    let mut queues = parse(WITH_BROKER, &[]).unwrap().queues.unwrap();
+    change(&mut queues);
+    Some(queues)
+}
+
 fn public_keys() -> Vec<PublicKey> {
     PublicKey::list_from_pem(PUBLIC_KEY).unwrap()
 }
@@ -74,6 +84,15 @@ const ROWS: &[Row] = &[
     ("no-auth", "true", |c| c.auth.enabled = false),
     ("cookie-name", "t", |c| c.auth.cookie_name = "t".into()),
     ("no-admin", "true", |c| c.admin = false),
+    ("broker-node", "amqp://localhost/", |c| c.queues = queues(|_| {})),
+    ("queue-pattern", "q-${cookie:sid}", |c| {
+        c.queues = queues(|q| q.pattern = "q-${cookie:sid}".parse().unwrap());
+    }),
+    ("queue-path", "/queue", |c| c.queues = queues(|q| q.path = "/queue".into())),
+    ("queue-expire", "60", |c| c.queues = queues(|q| q.expire = Duration::from_secs(60))),
+    ("queue-prefetch", "101", |c| c.queues = queues(|q| q.prefetch = 101)),
+    ("queue-ack-window", "0", |c| c.queues = queues(|q| q.ack_window = 0)),
+    ("queue-ack-delay", "1m", |c| c.queues = queues(|q| q.ack_delay = Duration::from_secs(60))),
     ("namespaces", "true", |c| c.namespaces = true),
     ("history-events", "0", |c| c.history.events_max = 0),
     ("history-bytes", "1KiB", |c| c.history.bytes_max = 1024),
@@ -105,13 +124,8 @@ const ROWS: &[Row] = &[
     ("log-level", "debug", |c| c.log_level = LogLevel::Debug),
 ];
 
-#[test]
-fn every_flag_and_its_variable_set_what_they_name_and_nothing_else() {
-    use clap::CommandFactory as _;
-    let flags: HashSet<String> =
-        Flags::command().get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect();
-    assert_eq!(ROWS.iter().map(|row| row.0.to_owned()).collect::<HashSet<_>>(), flags);
-
+/// Each row with its files' names put in, and the flags that it needs beside it.
+fn rows(mut each: impl FnMut(&str, &str, &str, &Config)) {
     let (secret, key) = (TempFile::new(SECRET), TempFile::new(PUBLIC_KEY));
     for (flag, value, change) in ROWS {
         let mut expected = unflagged();
@@ -121,14 +135,120 @@ fn every_flag_and_its_variable_set_what_they_name_and_nothing_else() {
             "KEY" => key.path(),
             value => value,
         };
-        let with = if expected.control.is_some() && *flag != "bind-control" { WITH_CONTROL } else { "" };
-        let line =
-            if value == "true" { format!("{with} --{flag}") } else { format!("{with} --{flag} {value}") };
-        let name = format!("ESPER_{}", flag.to_uppercase().replace('-', "_"));
-        assert_eq!(parse(&line, &[]).as_ref(), Ok(&expected), "{line}");
-        assert_eq!(parse(with, &[(&name, value)]).as_ref(), Ok(&expected), "{name}={value}");
-        assert_eq!(layers::unknown([&*name].into_iter()), [""; 0], "{name} is known");
+        let with = match (&expected.control, &expected.queues) {
+            (Some(_), _) if *flag != "bind-control" => WITH_CONTROL,
+            (_, Some(_)) if *flag != "broker-node" => WITH_BROKER,
+            _ => "",
+        };
+        each(flag, value, with, &expected);
     }
+}
+
+fn flags_line(flag: &str, value: &str, with: &str) -> String {
+    if value == "true" { format!("{with} --{flag}") } else { format!("{with} --{flag} {value}") }
+}
+
+/// What `--dump-config` prints with these flags.
+fn dumped(line: &str) -> String {
+    match parse(&format!("{line} --dump-config"), &[]) {
+        Err(ConfigError::Help(text)) => text,
+        other => panic!("{line} gave {other:?}"),
+    }
+}
+
+#[test]
+fn every_flag_its_variable_and_its_key_set_what_they_name_and_nothing_else() {
+    use clap::CommandFactory as _;
+    let flags: HashSet<String> = (Flags::command().get_arguments())
+        .filter_map(|arg| arg.get_long().filter(|flag| !NO_KEYS.contains(flag)).map(str::to_owned))
+        .collect();
+    assert_eq!(ROWS.iter().map(|row| row.0.to_owned()).collect::<HashSet<_>>(), flags);
+
+    rows(|flag, value, with, expected| {
+        let line = flags_line(flag, value, with);
+        let name = format!("ESPER_{}", flag.to_uppercase().replace('-', "_"));
+        assert_eq!(parse(&line, &[]).as_ref(), Ok(expected), "{line}");
+        assert_eq!(parse(with, &[(&name, value)]).as_ref(), Ok(expected), "{name}={value}");
+        assert_eq!(layers::unknown([&*name].into_iter()), [""; 0], "{name} is known");
+
+        if flag == "session-secret" {
+            return;
+        }
+        let nested = NESTED.iter().find(|(.., nested)| *nested == flag && flag != "bind");
+        let nested = nested.map(|(section, key, _)| format!("{section}:\n  {key}: '{value}'\n"));
+        for text in [Some(format!("{flag}: '{value}'\n")), nested].into_iter().flatten() {
+            let file = TempFile::new(&text);
+            assert_eq!(
+                parse(&format!("{with} --config {}", file.path()), &[]).as_ref(),
+                Ok(expected),
+                "{text}"
+            );
+        }
+    });
+}
+
+#[test]
+fn what_is_dumped_reads_back_as_what_it_was_and_is_dumped_as_the_same() {
+    rows(|flag, value, with, expected| {
+        let text = dumped(&flags_line(flag, value, with));
+        let file = TempFile::new(&text);
+        let line = format!("--config {}", file.path());
+        if flag == "session-secret" {
+            assert!(text.contains("\n# session-secret: '***' (set by ESPER_SESSION_SECRET)\n"), "{text}");
+            assert!(parse(&line, &[]).unwrap().auth.session.secret.is_none());
+            return;
+        }
+        assert_eq!(parse(&line, &[]).as_ref(), Ok(expected), "{flag}: {text}");
+        assert_eq!(dumped(&line), text, "{flag}");
+    });
+}
+
+#[test]
+fn a_dump_stands_over_every_file_below_it() {
+    // Flags that take back what a file says, and what only a file says.
+    let lower = TempFile::new(
+        "threads: 1\nnamespaces: true\ntrusted-proxy: [10.0.0.1, '::1']\nsubscribers-max: 7\n\
+         header: {sse: {X-Accel-Buffering: null, X-A: 'b: \"c\"'}, cors: {Access-Control-Allow-Origin: x}}\n\
+         queue: {subscribe: [{exchange: e, topic: 'a/${routing_key}'}]}\n",
+    );
+    let places = [lower.path().into()];
+    let read = |line: &str| {
+        let args = ["esper"].into_iter().chain(line.split_whitespace()).map(OsString::from).collect();
+        Config::parse_with_warnings(args, &|_| None, &places)
+    };
+    let line = format!("--cores 1 {WITH_BROKER} --trusted-proxy 10.0.0.2");
+    let expected = read(&line).unwrap().0;
+    let Err(ConfigError::Help(text)) = read(&format!("{line} -c")) else { panic!("no dump") };
+    let file = TempFile::new(&text);
+    let line = format!("--config {}", file.path());
+    assert_eq!(read(&line).unwrap().0, expected, "{text}");
+    assert_eq!(read(&format!("{line} -c")), Err(ConfigError::Help(text)));
+    let queues = expected.queues.unwrap();
+    assert_eq!(queues.subscribe[0].topic, "a/${routing_key}");
+    assert!(queues.headers_sse.contains(&("X-A".to_owned(), "b: \"c\"".to_owned())));
+    assert!(!queues.headers_sse.iter().any(|(name, _)| name == "X-Accel-Buffering"));
+}
+
+#[test]
+fn a_dump_shows_no_credentials_and_a_masked_url_is_no_url() {
+    let text = dumped("--broker-node amqp://guest:hunter2@a:1/ --broker-node amqp://b/");
+    assert!(!text.contains("hunter2") && text.contains("#   - \"amqp://***@a:1/\"\n"), "{text}");
+    let read_back = |text: &str| {
+        let file = TempFile::new(text);
+        parse(&format!("--config {}", file.path()), &[])
+            .map_err(|error| error.to_string().replace(file.path(), "FILE"))
+    };
+    assert_eq!(read_back(&text).unwrap().queues, None, "it says that they must be written in");
+    let line = 1 + text.lines().position(|line| line == "  # node:").unwrap();
+    let shown = text.replace("  # node:", "  node:").replace("  #   - ", "    - ");
+    assert_eq!(
+        read_back(&shown).unwrap_err(),
+        format!(
+            "FILE:{} broker.node: ***: its credentials are masked; \
+             write the broker's user and password in the place of ***",
+            line + 1
+        )
+    );
 }
 
 #[test]

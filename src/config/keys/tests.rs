@@ -20,7 +20,7 @@ impl TempFile {
         Self::with_mode(content, 0o600)
     }
 
-    fn with_mode(content: impl AsRef<[u8]>, mode: u32) -> Self {
+    pub(in crate::config) fn with_mode(content: impl AsRef<[u8]>, mode: u32) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("esper-check-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let file = Self(std::env::temp_dir().join(name));
@@ -281,12 +281,16 @@ fn a_secret_that_may_be_guessed_or_read_by_others_is_warned_of_by_its_name() {
             vec![guessed("ESPER_SUBSCRIBER_SECRET")],
         ),
         (
-            "-secret short".to_owned(),
+            format!("{WITH_CONTROL} -secret short"),
             &[("ESPER_SESSION_SECRET_PREVIOUS", "s")],
             vec![guessed("--session-secret"), guessed("ESPER_SESSION_SECRET_PREVIOUS")],
         ),
         (
-            format!("--session-secret-file {} --publisher-secret-file {}", open.path(), group.path()),
+            format!(
+                "{WITH_CONTROL} --session-secret-file {} --publisher-secret-file {}",
+                open.path(),
+                group.path()
+            ),
             &[],
             vec![readable("session-secret-file", &open)],
         ),
@@ -303,6 +307,16 @@ fn a_secret_that_may_be_guessed_or_read_by_others_is_warned_of_by_its_name() {
     ] {
         let args = ["esper"].into_iter().chain(line.split_whitespace()).map(OsString::from).collect();
         let env = |name: &str| variables.iter().find(|(set, _)| *set == name).map(|(_, value)| value.into());
-        assert_eq!(Config::parse_with_warnings(args, &env).unwrap().1, warnings, "{line}");
+        assert_eq!(Config::parse_with_warnings(args, &env, &[]).unwrap().1, warnings, "{line}");
+    }
+}
+
+#[test]
+fn sessions_that_nothing_can_be_emitted_to_are_warned_of() {
+    for (line, warnings) in [("", 0), ("-secret s", 1), (WITH_CONTROL, 0)] {
+        let args = format!("esper {line}").split_whitespace().map(OsString::from).collect();
+        let said = Config::parse_with_warnings(args, &|_| None, &[]).unwrap().1;
+        let hints = said.iter().filter(|line| line.contains("open one with --bind-control"));
+        assert_eq!(hints.count(), warnings, "{said:?}");
     }
 }

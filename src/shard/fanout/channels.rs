@@ -2,10 +2,13 @@
 
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use slab::Slab;
 use smallvec::SmallVec;
 
+use crate::arena::Key;
+use crate::event_id::Sequence;
 use crate::memory::Memory;
 use crate::shard::log::Log;
 use crate::shard::message::ShardId;
@@ -31,8 +34,18 @@ pub(super) struct Channel {
     pub(super) subscribers: u32,
     /// Those with nothing to send, sent to when the next block is sealed.
     pub(super) idle: Vec<u32>,
+    /// Of a queue's topic.
+    pub(super) follower: Option<Follower>,
     /// Whether it gained something this turn.
     pub(super) gained: bool,
+}
+
+/// The one subscriber of a queue's topic.
+#[derive(Debug)]
+pub(super) struct Follower {
+    pub(super) key: Key,
+    /// Where the number of the newest event that the kernel took from it is told.
+    pub(super) sent: Arc<AtomicU64>,
 }
 
 impl Channels {
@@ -55,6 +68,7 @@ impl Channels {
             log: Log::new(Arc::clone(memory), selection.is_part()),
             subscribers: 0,
             idle: Vec::new(),
+            follower: None,
             gained: false,
         });
         self.by_selection.insert(selection.clone(), key);
@@ -94,6 +108,14 @@ impl Channels {
         }
     }
 
+    /// The one subscriber of a queue's topic.
+    pub(super) fn follower(&self, topic: &Topic) -> Option<Key> {
+        let channels = self.by_topic.get(topic)?;
+        channels
+            .iter()
+            .find_map(|key| self.slots[*key as usize].follower.as_ref().map(|follower| follower.key))
+    }
+
     /// The channels that take this topic, of whatever home.
     pub(super) fn of(&self, topic: &Topic) -> &[u32] {
         self.by_topic.get(topic).map_or(&[], |channels| channels)
@@ -129,6 +151,13 @@ impl IndexMut<u32> for Channels {
 }
 
 impl Channel {
+    /// Tells how far its follower, if it has one, has been sent.
+    pub(super) fn tell_sent(&self, sent: Sequence) {
+        if let Some(follower) = &self.follower {
+            follower.sent.store(sent, Ordering::Relaxed);
+        }
+    }
+
     /// Its place among the channels of this topic is another.
     fn moves(&mut self, topic: &Topic, place: u32) {
         if let Some(number) = self.selection.topics().iter().position(|own| own == topic) {

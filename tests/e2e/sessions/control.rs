@@ -18,7 +18,9 @@ pub(super) fn routes() -> Vec<(&'static str, String, String)> {
         ("POST", format!("/publish/{TOPIC}"), "data: x".to_owned()),
         ("GET", "/nowhere".to_owned(), String::new()),
     ];
-    for target in ["/healthz", "/stats", "/metrics", "/admin/", "/admin/status.json", "/admin/events"] {
+    for target in
+        ["/healthz", "/stats", "/metrics", "/debug/vars", "/admin/", "/admin/status.json", "/admin/events"]
+    {
         routes.push(("GET", target.to_owned(), String::new()));
     }
     for slash in ["", "/"] {

@@ -33,6 +33,7 @@ fn on_the_public_port_control_routes_are_answered_as_if_they_did_not_exist() {
         "/publish/control01",
         "/stats",
         "/metrics",
+        "/debug/vars",
         "/admin",
         "/admin/",
         "/admin/status.json",
@@ -189,6 +190,7 @@ fn without_a_control_token_the_control_port_asks_for_the_same_tokens_as_the_publ
         ("POST", format!("/publish/{TOPIC}"), "data: x", &publisher),
         ("GET", "/stats".to_owned(), "", &publisher),
         ("GET", "/metrics".to_owned(), "", &publisher),
+        ("GET", "/debug/vars".to_owned(), "", &publisher),
         ("GET", "/admin/status.json".to_owned(), "", &publisher),
     ] {
         check_refused(&ask(sessions.control, method, &target, &[], body), 401, "no token");
@@ -275,7 +277,7 @@ fn no_secret_and_no_token_is_ever_shown() {
         }
         // What is there of an open stream, too.
         let _stream = sessions.resume(&minted, "");
-        for target in ["/stats", "/metrics", "/admin/status.json", "/sessions/?channel=chat"] {
+        for target in ["/stats", "/metrics", "/debug/vars", "/admin/status.json", "/sessions/?channel=chat"] {
             shown += &ask(sessions.control, "GET", target, &[&operator], "").body;
         }
         sessions.server.terminate();

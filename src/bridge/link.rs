@@ -1,0 +1,344 @@
+//! One connection to a broker, and what a broker's refusal says.
+
+use std::cell::Cell;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::protocol::AMQPErrorKind;
+use lapin::tcp::{AsyncTcpStream, OwnedTLSConfig};
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
+use socket2::{SockRef, Socket};
+use tokio::net::lookup_host;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+
+use crate::config::BrokerUrl;
+
+/// For the name, TCP, TLS and AMQP's greetings together.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// For a closing handshake: of one channel, or of a connection.
+pub(super) const CLOSE_TIME: Duration = Duration::from_secs(2);
+/// How often a connection is looked at, beside what it says itself.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a broker that did not answer is asked after all others: until its heartbeats tell what is the matter.
+const SILENT_TIME: Duration = Duration::from_secs(2 * HEARTBEAT_S as u64);
+/// Seconds after which either side ends a connection on which it hears nothing, unless the URL says.
+const HEARTBEAT_S: u16 = 10;
+
+/// A connection to a broker.
+pub(super) struct Link {
+    connection: Connection,
+    cut: Cut,
+    masks: Masks,
+    channels: Cell<u16>,
+    channels_max: u16,
+    /// When it last left a question unanswered.
+    silent_since: Cell<Option<Instant>>,
+}
+
+/// A channel's place on a connection, for as long as it is held.
+pub(super) struct Lease(Rc<Link>);
+
+impl Link {
+    /// # Errors
+    /// One line why not, without credentials.
+    pub(super) async fn connect(url: &BrokerUrl) -> Result<Self, String> {
+        let Some(mut uri) = url.uri() else { return Err("its URL cannot be read".to_owned()) };
+        uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
+        let (masks, cut) = (Masks::of(&uri), Cut::default());
+        let connection = match timeout(CONNECT_TIME, connect(uri, &cut)).await {
+            Ok(connected) => connected.map_err(|error| with_mend(masks.reason(&error)))?,
+            Err(_) => return Err("it does not answer in 10 s".to_owned()),
+        };
+        let channels_max = connection.configuration().channel_max();
+        Ok(Self {
+            connection,
+            cut,
+            masks,
+            channels: Cell::new(0),
+            channels_max,
+            silent_since: Cell::new(None),
+        })
+    }
+
+    /// Returns when the connection is no longer there, and says why.
+    pub(super) async fn lost(&self) -> String {
+        let mut events = std::pin::pin!(self.connection.events_listener());
+        let mut event = Ok(None);
+        while self.is_connected() {
+            // It tells of channels that fail as well; and of a broker that closes the connection in order it
+            // does not tell.
+            event = timeout(LOOK_EVERY, events.next()).await;
+        }
+        match event {
+            // What is said of a channel names its queue, which may be a session's.
+            Ok(Some(Event::Error(error))) if !is_of_channel(&error) => self.masks.reason(&error),
+            _ => "the connection was closed".to_owned(),
+        }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.status().connected()
+    }
+
+    /// Closes the connection, and with it all its channels; whether the broker answers or not.
+    pub(super) async fn close(&self) {
+        let _ = timeout(CLOSE_TIME, self.connection.close(200, "esper is stopping".into())).await;
+        self.cut.now();
+    }
+
+    /// How many channels there are, or `None` when there is no room for another.
+    pub(super) fn load(&self) -> Option<u16> {
+        Some(self.channels.get()).filter(|&channels| self.is_connected() && channels < self.channels_max)
+    }
+
+    /// Whether it left a question unanswered not long ago: others are asked first.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent_since.get().is_some_and(|since| since.elapsed() < SILENT_TIME)
+    }
+
+    pub(super) fn lease(self: Rc<Self>) -> Lease {
+        self.channels.set(self.channels.get().saturating_add(1));
+        Lease(self)
+    }
+}
+
+impl Lease {
+    /// # Errors
+    /// One line why not, without credentials.
+    pub(super) async fn channel(&self) -> Result<Channel, String> {
+        self.0.connection.create_channel().await.map_err(|error| self.reason(&error))
+    }
+
+    /// The broker did not answer in time.
+    pub(super) fn is_late(&self) {
+        self.0.silent_since.set(Some(Instant::now()));
+    }
+
+    /// What a broker's or lapin's error says: one line of visible ASCII, without credentials.
+    pub(super) fn reason(&self, error: &lapin::Error) -> String {
+        self.0.masks.reason(error)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.channels.set(self.0.channels.get().saturating_sub(1));
+    }
+}
+
+/// Puts back what the channel has not acknowledged, in order.
+///
+/// Always by this: a channel that is only dropped is closed by lapin in the background, and when the broker has
+/// closed it by then, lapin takes that for an error of the whole connection.
+pub(super) async fn close(channel: &Channel) {
+    if channel.status().connected() {
+        let _ = timeout(CLOSE_TIME, channel.close(200, "done".into())).await;
+    }
+}
+
+async fn connect(uri: AMQPUri, cut: &Cut) -> lapin::Result<Connection> {
+    // Not left to lapin, which panics when the runtime ends before the name is resolved.
+    let mut addresses: Vec<_> = lookup_host((&*uri.authority.host, uri.authority.port)).await?.collect();
+    // One of them may be dead and take all the time there is; the next attempt begins with another.
+    fastrand::shuffle(&mut addresses);
+    let (runtime, cut) = (lapin::runtime::default_runtime()?, Arc::clone(&cut.0));
+    let own = runtime.clone();
+    // As lapin's own, but that it can be cut off. It runs on lapin's thread, and may outlive this runtime's timers.
+    let open = async move |uri: AMQPUri, _| {
+        let open = async {
+            let stream =
+                first(&addresses, async |address| AsyncTcpStream::connect(&own, address).await).await?;
+            if let AsyncTcpStream::Plain(plain) = &stream {
+                cut.keep(plain.get_ref().into())?;
+            }
+            match uri.scheme {
+                AMQPScheme::AMQP => Ok(stream),
+                AMQPScheme::AMQPS => {
+                    stream.into_tls(&uri.authority.host, OwnedTLSConfig::default().as_ref()).await
+                }
+            }
+        };
+        let opened = tokio::select! {
+            opened = open => opened,
+            () = cut.cut.notified() => Err(io::ErrorKind::TimedOut.into()),
+        };
+        opened.map_err(lapin::Error::from)
+    };
+    let properties = ConnectionProperties::default().with_connection_name("esper".into());
+    Connection::connector(uri, runtime, open, properties).await
+}
+
+/// Ends a connection when it is dropped, in whatever state that is: lapin's thread for it would wait for a broker
+/// that does not answer for ever.
+#[derive(Default)]
+struct Cut(Arc<Cuttable>);
+
+#[derive(Default)]
+struct Cuttable {
+    cut: Notify,
+    socket: Mutex<Option<Socket>>,
+}
+
+impl Cut {
+    fn now(&self) {
+        self.0.cut.notify_one();
+        if let Some(socket) = &*self.0.socket.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        self.now();
+    }
+}
+
+impl Cuttable {
+    /// Keeps a second handle on a connection's socket.
+    fn keep(&self, socket: SockRef<'_>) -> io::Result<()> {
+        // Heartbeats notice a broker that is gone; this, one that is gone while we wait to send to it.
+        socket.set_tcp_user_timeout(Some(2 * Duration::from_secs(HEARTBEAT_S.into())))?;
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket.try_clone()?);
+        Ok(())
+    }
+}
+
+/// What the first of the addresses gives that gives anything, else the last one's error.
+async fn first<S>(
+    addresses: &[SocketAddr],
+    connect: impl AsyncFn(SocketAddr) -> io::Result<S>,
+) -> io::Result<S> {
+    let mut error = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
+    for &address in addresses {
+        match connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(refused) => error = refused,
+        }
+    }
+    Err(error)
+}
+
+fn is_of_channel(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(said) if matches!(said.kind(), AMQPErrorKind::Soft(_)))
+}
+
+/// What ends an attempt to connect, and the mend where it is the URL's.
+fn with_mend(said: String) -> String {
+    let mends = [
+        ("ACCESS_REFUSED", "the user or the password in its URL is wrong"),
+        ("failed to parse", "this is not AMQP; write amqps:// if it speaks TLS"),
+        ("InvalidContentType", "this is not TLS; write amqp:// if it speaks none"),
+        ("invalid peer certificate", "name the file of who signs it in SSL_CERT_FILE"),
+    ];
+    match mends.iter().find(|(part, _)| said.contains(part)) {
+        Some((_, mend)) => format!("{mend} ({said})"),
+        None => said,
+    }
+}
+
+/// What a broker said of a queue, for the log: a queue's name may be a session's. As RabbitMQ quotes it, and
+/// without its end where the text was too long.
+pub(crate) fn without_queue(said: &str) -> String {
+    let Some((before, name)) = said.split_once("queue '") else { return said.to_owned() };
+    let end = ["' in vhost", "': "].into_iter().find_map(|end| name.rfind(end));
+    format!("{before}queue '***{}", end.map_or("", |end| &name[end..]))
+}
+
+/// What must not be shown of a broker's answers.
+struct Masks {
+    user: String,
+    password: String,
+}
+
+impl Masks {
+    fn of(uri: &AMQPUri) -> Self {
+        let user = &uri.authority.userinfo;
+        Self { user: format!("'{}'", user.username), password: user.password.clone() }
+    }
+
+    fn reason(&self, error: &lapin::Error) -> String {
+        let said = match error.kind() {
+            ErrorKind::ProtocolError(error) => error.get_message().to_string(),
+            ErrorKind::IOError(error) => error.to_string(),
+            _ => error.to_string(),
+        };
+        self.masked(&said)
+    }
+
+    fn masked(&self, said: &str) -> String {
+        const CHARACTERS_MAX: usize = 200;
+        let mut said = said.replace(&self.user, "'***'");
+        // A shorter one would be found in words as well, and tell more than it hides.
+        if self.password.len() >= 4 {
+            said = said.replace(&self.password, "***");
+        }
+        said.chars()
+            .take(CHARACTERS_MAX)
+            .map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_brokers_words_are_one_line_without_credentials() {
+        let url: BrokerUrl = "amqp://rabbit:hunter2@localhost/".parse().unwrap();
+        let masks = Masks::of(&url.uri().unwrap());
+        assert_eq!(
+            masks.masked(
+                "ACCESS_REFUSED - access to queue 'rabbit ears' refused for user 'rabbit'\r\nhunter2 \u{e9}"
+            ),
+            "ACCESS_REFUSED - access to queue 'rabbit ears' refused for user '***'??*** ?"
+        );
+        assert_eq!(masks.masked(&"x".repeat(5000)).len(), 200);
+    }
+
+    #[test]
+    fn a_queue_is_told_of_without_its_name() {
+        for (said, told) in [
+            ("no broker is reachable", "no broker is reachable"),
+            (
+                "PRECONDITION_FAILED - inequivalent arg 'x-expires' for queue 'secret' in vhost '/': received 1",
+                "PRECONDITION_FAILED - inequivalent arg 'x-expires' for queue '***' in vhost '/': received 1",
+            ),
+            (
+                "access to queue 'it's' in vhost 'mine' in vhost '/' refused",
+                "access to queue '***' in vhost '/' refused",
+            ),
+            ("access to queue 'secret that was cut o", "access to queue '***"),
+            (
+                "cannot declare queue 'secret': queue limit in vhost '/' (1) is reached",
+                "cannot declare queue '***': queue limit in vhost '/' (1) is reached",
+            ),
+        ] {
+            assert_eq!(without_queue(said), told);
+        }
+    }
+
+    #[test]
+    fn an_attempt_that_cannot_succeed_says_what_of_the_url_to_mend() {
+        for (said, part) in [
+            (
+                "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN",
+                "user or the password",
+            ),
+            ("failed to parse: Parsing Error", "write amqps://"),
+            ("received corrupt message of type InvalidContentType", "write amqp://"),
+            ("invalid peer certificate: UnknownIssuer", "SSL_CERT_FILE"),
+        ] {
+            let told = with_mend(said.to_owned());
+            assert!(told.contains(part) && told.contains(said), "{told}");
+        }
+        assert_eq!(with_mend("Connection refused".to_owned()), "Connection refused");
+    }
+}

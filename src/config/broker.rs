@@ -1,0 +1,197 @@
+//! Where the message brokers are, and what of their exchanges is published to topics.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use lapin::uri::AMQPUri;
+
+/// A broker node's URL, `amqp://user:password@host:port/vhost` or `amqps://...`. Printing one, by `{}` or
+/// `{:?}`, shows `***` for the credentials.
+///
+/// As RabbitMQ's URI specification has it, with one difference: a path of `/` alone is the virtual host `/`,
+/// as without a path, because that is how people write it.
+#[derive(Clone, Eq, PartialEq)]
+pub struct BrokerUrl {
+    text: String,
+    shown: String,
+}
+
+impl BrokerUrl {
+    /// The URL as it was written, with its credentials: to connect with. Nothing else has a use for it.
+    pub fn expose(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it holds a name or a password, so that showing it masks something.
+    pub fn has_credentials(&self) -> bool {
+        self.shown != self.text
+    }
+
+    /// What lapin connects to.
+    pub(crate) fn uri(&self) -> Option<AMQPUri> {
+        uri(&self.text).ok()
+    }
+}
+
+impl FromStr for BrokerUrl {
+    type Err = &'static str;
+
+    /// # Errors
+    /// What is wrong and the mend, without a part of the text, which may be the password.
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let text = text.trim();
+        uri(text)?;
+        let shown = masked(text);
+        Ok(Self { text: text.to_owned(), shown })
+    }
+}
+
+impl fmt::Debug for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Display for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// What of an exchange is published to topics, on every node alike.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SubscribeRule {
+    /// The exchange's name; never empty. It is not declared: somebody else owns it.
+    pub exchange: String,
+    /// The binding pattern; for a topic exchange `*` is one word and `#` any number of them.
+    pub routing_key: String,
+    /// The topic, in which `${routing_key}` stands for the message's routing key.
+    pub topic: String,
+}
+
+const SCHEME: &str = "not a broker's URL; write amqp://user:password@host:5672/ or amqps://...";
+const PARAMETERS: [&str; 5] =
+    ["heartbeat", "channel_max", "frame_max", "connection_timeout", "auth_mechanism"];
+
+fn uri(text: &str) -> Result<AMQPUri, &'static str> {
+    let Some((scheme, rest)) = text.split_once("://") else { return Err(SCHEME) };
+    if !matches!(scheme, "amqp" | "amqps") || text.contains(|c: char| c.is_control() || c == ' ') {
+        return Err(SCHEME);
+    }
+    let (authority, tail) = parts(rest);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if host.is_empty() || host.starts_with(':') {
+        return Err("a broker's URL without a host; write amqp://user:password@host:5672/");
+    }
+    if tail.contains('#') {
+        return Err("a broker's URL with a #; write %23 if it is part of the password or the virtual host");
+    }
+    // Else what follows a / in a password would be taken for the virtual host, and shown.
+    if tail.contains('@') {
+        return Err(
+            "a broker's URL with an @ after its path began; write %2F, %3F or %40 for a /, ? or @ in the \
+                    password",
+        );
+    }
+    let query = tail.split_once('?').map_or("", |(_, query)| query);
+    let known = |pair: &str| PARAMETERS.contains(&pair.split('=').next().unwrap_or_default());
+    if !query.split('&').all(|pair| pair.is_empty() || known(pair)) {
+        return Err(
+            "a broker's URL with an unknown parameter; there are heartbeat, channel_max, frame_max, \
+                    connection_timeout and auth_mechanism",
+        );
+    }
+    // Its reasons may quote what was written, so they are not passed on.
+    let mut uri: AMQPUri = text.parse().map_err(|_| {
+        "not a broker's URL; write amqp://user:password@host:5672/, and what is not a letter or digit of \
+             the password as %XX"
+    })?;
+    // It takes an IPv6 address for no host at all, which would be localhost.
+    if let Some(address) = host.strip_prefix('[').and_then(|host| host.split_once(']')) {
+        let address: Ipv6Addr = address.0.parse().map_err(|_| SCHEME)?;
+        uri.authority.host = address.to_string();
+    }
+    if uri.vhost.is_empty() {
+        uri.vhost = "/".to_owned();
+    }
+    Ok(uri)
+}
+
+/// What stands between `//` and the path, and the rest.
+fn parts(rest: &str) -> (&str, &str) {
+    rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()))
+}
+
+fn masked(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return "***".to_owned() };
+    let (authority, tail) = parts(rest);
+    let host = match authority.rsplit_once('@') {
+        Some((_, host)) => format!("***@{host}"),
+        None => authority.to_owned(),
+    };
+    format!("{scheme}://{host}{tail}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_never_printed() {
+        for (text, shown) in [
+            ("amqp://guest:hunter2@10.0.0.11:5672/", "amqp://***@10.0.0.11:5672/"),
+            ("amqps://guest:hunter2@[::1]:5671/v?heartbeat=5", "amqps://***@[::1]:5671/v?heartbeat=5"),
+            ("amqp://hunter2@localhost", "amqp://***@localhost"),
+            ("amqp://a:hunter2%40@localhost/v%2fw", "amqp://***@localhost/v%2fw"),
+            ("amqp://a:b@hunter2@localhost/", "amqp://***@localhost/"),
+        ] {
+            let url: BrokerUrl = text.parse().unwrap();
+            assert_eq!(format!("{url}"), shown);
+            assert_eq!(format!("{url:?}"), shown);
+            assert_eq!(url.expose(), text);
+            assert!(url.has_credentials());
+        }
+        assert!(!"amqp://localhost/".parse::<BrokerUrl>().unwrap().has_credentials());
+    }
+
+    #[test]
+    fn an_address_means_what_it_says() {
+        for (text, host, port, vhost) in [
+            ("amqp://guest:guest@10.0.0.11:5672/", "10.0.0.11", 5672, "/"),
+            ("amqp://localhost", "localhost", 5672, "/"),
+            ("amqp://localhost/%2f", "localhost", 5672, "/"),
+            ("amqps://rabbit.example.org/shop", "rabbit.example.org", 5671, "shop"),
+            ("amqp://[::1]:5673/", "::1", 5673, "/"),
+        ] {
+            let uri = text.parse::<BrokerUrl>().unwrap().uri().unwrap();
+            let found = (uri.authority.host.as_str(), uri.authority.port, uri.vhost.as_str());
+            assert_eq!(found, (host, port, vhost), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_broker_url_is_refused_without_being_quoted() {
+        for text in [
+            "",
+            "hunter2",
+            "http://guest:hunter2@localhost/",
+            "amqp:hunter2",
+            "amqp://",
+            "amqp://guest:hunter2@/",
+            "amqp://guest:hunter2@:5672/",
+            "amqp://guest:hunter2@localhost:port/",
+            "amqp://guest:hunter2@localhost:99999/",
+            "amqp://guest:hunter2@[::x]/",
+            "amqp://guest:1/hunter2@localhost/",
+            "amqp://guest:1?hunter2@localhost/",
+            "amqp://guest:hun#ter2@localhost/",
+            "amqp://guest:hunter2@localhost/?cacertfile=hunter2",
+            "amqp://guest:hunter2@localhost/?heartbeat=hunter2",
+            "amqp://guest:hunter2@local host/",
+        ] {
+            let reason = text.parse::<BrokerUrl>().unwrap_err();
+            assert!(!reason.contains("hunter2"), "{reason}");
+        }
+    }
+}

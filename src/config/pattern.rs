@@ -1,0 +1,253 @@
+//! How a request's queue is named: text, and what the request's query and cookies say.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// Most bytes of a queue's name: AMQP's short string (AMQP 0-9-1, 4.2.5.3).
+const NAME_BYTES_MAX: usize = 255;
+/// What the names of the broker's own queues begin with; it refuses to declare others that do.
+const RESERVED: &str = "amq.";
+
+/// How a queue is named: `${query:id}` is a parameter of the request's query, `${cookie:sid}` one of its
+/// cookies, and all else is text, in any mix.
+///
+/// ```
+/// use esper::config::Pattern;
+///
+/// let pattern: Pattern = "queue-${query:id}".parse()?;
+/// assert_eq!(pattern.name(|_| Some("7".to_owned()), |_| None).as_deref(), Ok("queue-7"));
+/// # Ok::<(), String>(())
+/// ```
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Pattern(Vec<Part>);
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Part {
+    Text(String),
+    /// A parameter of the query: visible ASCII, so that its name can stand in a header.
+    Query(String),
+    Cookie(String),
+}
+
+/// Why a request names no queue. `Display` is one line of ASCII, for a header, and shows nothing that the
+/// client sent.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum PatternError {
+    /// The parameter is not in the query, or has no value: with one all such clients would share a queue.
+    #[error("no query parameter {0}, which names the queue; ask with ?{0}=...")]
+    NoQuery(String),
+    /// As much for a cookie.
+    #[error("no cookie {0}, which names the queue")]
+    NoCookie(String),
+    /// More bytes than a queue's name may have.
+    #[error("the queue's name takes {0} bytes; at most 255 are possible")]
+    TooLong(usize),
+    /// It begins with `amq.`.
+    #[error("the queue's name begins with amq., as only the broker's own may")]
+    Reserved,
+    /// RabbitMQ leaves CR and LF out of a name, which would then be that of another queue.
+    #[error("the queue's name has a control character")]
+    Control,
+}
+
+impl Pattern {
+    /// The queue of a request. `query` and `cookie` give a value by its name, decoded.
+    ///
+    /// # Errors
+    /// [`PatternError`]: what is missing, or why the broker would not take the name.
+    pub fn name(
+        &self,
+        query: impl Fn(&str) -> Option<String>,
+        cookie: impl Fn(&str) -> Option<String>,
+    ) -> Result<String, PatternError> {
+        let mut queue = String::new();
+        let some = |value: Option<String>| value.filter(|value| !value.is_empty());
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => queue.push_str(text),
+                Part::Query(name) => {
+                    queue += &some(query(name)).ok_or_else(|| PatternError::NoQuery(name.clone()))?;
+                }
+                Part::Cookie(name) => {
+                    queue += &some(cookie(name)).ok_or_else(|| PatternError::NoCookie(name.clone()))?;
+                }
+            }
+        }
+        check_name(&queue).map(|()| queue)
+    }
+
+    /// Whether every request names the same queue, which then has one client at a time.
+    pub fn is_constant(&self) -> bool {
+        self.0.iter().all(|part| matches!(part, Part::Text(_)))
+    }
+}
+
+fn check_name(queue: &str) -> Result<(), PatternError> {
+    if queue.len() > NAME_BYTES_MAX {
+        return Err(PatternError::TooLong(queue.len()));
+    }
+    if queue.starts_with(RESERVED) {
+        return Err(PatternError::Reserved);
+    }
+    if queue.chars().any(char::is_control) {
+        return Err(PatternError::Control);
+    }
+    Ok(())
+}
+
+impl FromStr for Pattern {
+    /// What is wrong, where, and what is right.
+    type Err = String;
+
+    fn from_str(pattern: &str) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut rest = pattern;
+        while let Some((text, from_name)) = rest.split_once("${") {
+            // Counted as people count: from 1, and not in bytes.
+            let at = 1 + pattern[..pattern.len() - from_name.len() - 2].chars().count();
+            let (name, after) = from_name.split_once('}').ok_or_else(|| {
+                format!("'${{' at character {at} has no '}}'; write ${{query:NAME}} or ${{cookie:NAME}}")
+            })?;
+            if !text.is_empty() {
+                parts.push(Part::Text(text.to_owned()));
+            }
+            parts.push(Part::parse(name).map_err(|reason| format!("at character {at}: {reason}"))?);
+            rest = after;
+        }
+        if !rest.is_empty() {
+            parts.push(Part::Text(rest.to_owned()));
+        }
+        if parts.is_empty() {
+            return Err("empty; write what a queue's name is made of, such as ${query:id}".to_owned());
+        }
+        // A value has at least one character, so this is the least of all names.
+        let least: String = parts.iter().map(|part| part.text().unwrap_or("x")).collect();
+        check_name(&least).map_err(|reason| format!("{reason}; write another text"))?;
+        Ok(Self(parts))
+    }
+}
+
+impl Part {
+    /// What stands between `${` and `}`.
+    fn parse(source: &str) -> Result<Self, &'static str> {
+        let (kind, name) = source
+            .split_once(':')
+            .filter(|(kind, _)| matches!(*kind, "query" | "cookie"))
+            .ok_or("neither query nor cookie; write ${query:NAME} or ${cookie:NAME}")?;
+        if name.is_empty() {
+            return Err("no name; write one, such as ${query:id}");
+        }
+        if !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("a name with other than visible ASCII; write one such as ${query:id}");
+        }
+        Ok(if kind == "query" { Self::Query(name.to_owned()) } else { Self::Cookie(name.to_owned()) })
+    }
+
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Query(_) | Self::Cookie(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    /// As it was written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(text),
+            Part::Query(name) => write!(f, "${{query:{name}}}"),
+            Part::Cookie(name) => write!(f, "${{cookie:{name}}}"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(pattern: &str, query: &str, cookie: &str) -> Result<String, PatternError> {
+        let value = |of: &'static str, value: &str| {
+            let value = value.to_owned();
+            move |name: &str| (name == of).then(|| value.clone())
+        };
+        pattern.parse::<Pattern>().unwrap().name(value("id", query), value("sid", cookie))
+    }
+
+    #[test]
+    fn a_name_is_made_of_text_query_and_cookies_in_any_mix() {
+        for (pattern, expected) in [
+            ("${query:id}", "7"),
+            ("${cookie:sid}", "é"),
+            ("queue-${query:id}-${cookie:sid}-name", "queue-7-é-name"),
+            ("${query:id}${query:id}", "77"),
+            ("constant", "constant"),
+            ("$-{-}-$$${query:id}$", "$-{-}-$$7$"),
+            ("x.amq.${query:id}", "x.amq.7"),
+        ] {
+            assert_eq!(name(pattern, "7", "é").as_deref(), Ok(expected), "{pattern}");
+            assert_eq!(pattern.parse::<Pattern>().unwrap().to_string(), pattern);
+        }
+    }
+
+    #[test]
+    fn a_request_that_names_no_queue_is_told_why_in_one_line_without_what_it_sent() {
+        let long = "x".repeat(256);
+        for (pattern, query, reason) in [
+            ("${query:other}", "7", "no query parameter other, which names the queue; ask with ?other=..."),
+            ("q-${query:id}", "", "no query parameter id, which names the queue; ask with ?id=..."),
+            ("q-${cookie:other}", "", "no cookie other, which names the queue"),
+            ("${query:id}", &long, "the queue's name takes 256 bytes; at most 255 are possible"),
+            ("q${query:id}", &long[1..], "the queue's name takes 256 bytes; at most 255 are possible"),
+            ("${query:id}", "amq.gen", "the queue's name begins with amq., as only the broker's own may"),
+            ("a${query:id}", "mq.gen", "the queue's name begins with amq., as only the broker's own may"),
+            ("${query:id}", "a\r\nX: y", "the queue's name has a control character"),
+            ("${query:id}", "am\nq.gen", "the queue's name has a control character"),
+        ] {
+            let error = name(pattern, query, "").unwrap_err().to_string();
+            assert_eq!(error, reason, "{pattern}");
+            assert!(error.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()), "{error}");
+        }
+        assert_eq!(name("${query:id}", &long[1..], ""), Ok(long[1..].to_owned()));
+        assert_eq!(name("${query:id}", "AMQ.gen", ""), Ok("AMQ.gen".to_owned()));
+    }
+
+    #[test]
+    fn a_pattern_that_can_name_no_queue_is_refused_with_the_place() {
+        for (pattern, reason) in [
+            ("", "empty; write what a queue's name is made of, such as ${query:id}"),
+            ("é-${query:id", "'${' at character 3 has no '}'; write ${query:NAME} or ${cookie:NAME}"),
+            ("${}", "at character 1: neither query nor cookie; write ${query:NAME} or ${cookie:NAME}"),
+            (
+                "${query:id}${header:id}",
+                "at character 12: neither query nor cookie; write ${query:NAME} or ${cookie:NAME}",
+            ),
+            ("${query}", "at character 1: neither query nor cookie; write ${query:NAME} or ${cookie:NAME}"),
+            ("${query:}", "at character 1: no name; write one, such as ${query:id}"),
+            (
+                "${query:i d}",
+                "at character 1: a name with other than visible ASCII; write one such as ${query:id}",
+            ),
+            (
+                "amq.${query:id}",
+                "the queue's name begins with amq., as only the broker's own may; write another text",
+            ),
+            ("a\n${query:id}", "the queue's name has a control character; write another text"),
+            ("${query:id}\n", "the queue's name has a control character; write another text"),
+        ] {
+            assert_eq!(pattern.parse::<Pattern>(), Err(reason.to_owned()), "{pattern}");
+        }
+        let long = "x".repeat(254) + "${query:id}";
+        assert!(long.parse::<Pattern>().is_ok());
+        assert!(format!("x{long}").parse::<Pattern>().unwrap_err().contains("256 bytes"));
+    }
+
+    #[test]
+    fn only_a_pattern_without_parameters_is_constant() {
+        for (pattern, constant) in [("a", true), ("a${query:id}", false), ("${cookie:id}", false)] {
+            assert_eq!(pattern.parse::<Pattern>().unwrap().is_constant(), constant);
+        }
+    }
+}

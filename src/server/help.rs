@@ -1,0 +1,44 @@
+//! What mends a start that failed: the likely cause of each of the kernel's refusals.
+
+use std::io;
+
+use crate::routes::Door;
+
+/// Why an address cannot be listened on, and the mend.
+pub(super) fn listen_help(door: Door, error: &io::Error) -> String {
+    let (bind, port) = match door {
+        Door::Public => ("--bind", "--port"),
+        Door::Control => ("--bind-control", "port in --bind-control"),
+    };
+    let mend = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("choose another {port}, stop the process that has it, or share it with --takeover")
+        }
+        io::ErrorKind::AddrNotAvailable => format!("give an address of this machine with {bind}"),
+        io::ErrorKind::PermissionDenied => {
+            format!("choose a {port} from 1024, or grant CAP_NET_BIND_SERVICE")
+        }
+        _ if error.raw_os_error() == Some(24) => "raise the file limit (ulimit -n, LimitNOFILE=)".to_owned(),
+        _ => format!("check {bind} and {port}"),
+    };
+    format!("{error}; {mend}")
+}
+
+/// Why there is no io_uring, and the mend.
+pub(super) fn ring_help(error: &io::Error) -> String {
+    let mend = match error.raw_os_error() {
+        // EPERM and ENOSYS: what sysctl, seccomp profiles and old kernels answer. EMFILE: no descriptor for
+        // it.
+        Some(1) => {
+            "allow it: sysctl -w kernel.io_uring_disabled=0, or in a container --security-opt seccomp=scripts/seccomp.json"
+        }
+        Some(38) => {
+            "it needs Linux 5.11 or later, and in a container --security-opt seccomp=scripts/seccomp.json"
+        }
+        Some(24) => "raise the file limit (ulimit -n, LimitNOFILE=)",
+        // ENOMEM: before Linux 5.12 rings count as locked memory.
+        Some(12) => "raise the locked memory limit (ulimit -l, LimitMEMLOCK=)",
+        _ => "it needs Linux 5.11 or later",
+    };
+    format!("{error}; {mend}")
+}

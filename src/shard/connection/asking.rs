@@ -1,0 +1,57 @@
+//! What another thread answers: the bridge, whether a queue is the client's; the admin thread, how the broker is.
+
+use super::{Connection, Source, Stage};
+use crate::admin;
+use crate::bridge::ToBridge;
+use crate::http::Head;
+use crate::routes::{Queue, queue_refused};
+use crate::shard::Phase;
+use crate::shard::message::Ticket;
+use crate::shard::pipeline::{Answer, Request, Sharing};
+use crate::shard::visitors::Visitor;
+
+impl Connection<'_> {
+    /// Has the bridge open a queue.
+    pub(super) fn ask_queue(&mut self, request: Request, head: &Head, queue: Queue) -> bool {
+        let Queue { name, last_event_id } = queue;
+        let shared = &self.shard.shared;
+        if shared.streams.are_full() {
+            // Before the broker has sent all that there would be no stream for, to send it once more to the next.
+            let visitor = self.visitor(head);
+            return self.stay_for((request, visitor), Source::Late);
+        }
+        let ticket = Ticket { shard: self.shard.id, connection: self.key, request: 0 };
+        let open = ToBridge::Open { queue: name, last_event_id, ticket };
+        match shared.bridge.as_ref().map(|bridge| bridge.sender.send(open)) {
+            Some(Ok(())) => {
+                let visitor = self.visitor(head);
+                self.stay(Stage::Queue(Box::new((request, visitor))))
+            }
+            _ => self.refuse(request, queue_refused("the server is stopping; try again later".to_owned())),
+        }
+    }
+
+    /// Goes on when the bridge has answered.
+    pub(super) fn step_queue(&mut self, asked: Box<(Request, Option<Visitor>)>) -> bool {
+        match self.pipeline.take_opened() {
+            None if self.shard.phase() == Phase::Serving => self.stay(Stage::Queue(asked)),
+            Some(Ok(queue)) => self.stay_for(*asked, Source::Queue(queue)),
+            // It may wait for longer than the end may take.
+            None => self.stay_for(*asked, Source::Late),
+            Some(Err(reason)) => self.refuse(asked.0, queue_refused(reason)),
+        }
+    }
+
+    /// Has the admin thread answer a request.
+    pub(super) fn ask_admin(
+        &mut self,
+        request: Request,
+        question: impl FnOnce(Ticket) -> admin::Request,
+    ) -> bool {
+        let ticket = self.expect(Request { sharing: Sharing::None, ..request });
+        if !self.shard.shared.admin.leave(question(ticket)) {
+            self.pipeline.answer(ticket.request, Answer::Refused(admin::busy()));
+        }
+        true
+    }
+}

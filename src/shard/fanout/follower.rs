@@ -1,0 +1,46 @@
+//! The one subscriber of a queue's topic, whose events come past the homes.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use super::channels::Follower;
+use super::{Fanout, Key, Subscription};
+use crate::shard::subscriber::Reached;
+use crate::shard::wire::retry_field;
+use crate::topic::Topic;
+
+impl Fanout {
+    /// Takes in the one subscriber of a queue's topic, which is live at once. `sent` is told how far it has come.
+    pub(crate) fn follow(&mut self, subscription: Subscription, sent: Arc<AtomicU64>, now_ms: u64) -> Key {
+        // Home need not know.
+        let mut no_posts = Vec::new();
+        let key = self.subscribe(subscription, now_ms, &mut no_posts);
+        if let Some(subscriber) = self.subscribers.get_mut(key) {
+            let channel = &mut self.channels[subscriber.channel];
+            channel.follower = Some(Follower { key, sent });
+            let reached = Reached { upto: 0, told: 0, joined: true };
+            subscriber.page(&mut channel.log, None, Vec::new(), reached);
+        }
+        key
+    }
+
+    /// A part of what is sent to a subscriber went out. For a queue's that is as good as a send: a message that takes
+    /// its client longer than one may take would come back to it again and again, and nothing behind it would come.
+    pub(crate) fn partly_sent(&mut self, key: Key, now_ms: u64) {
+        let Some(subscriber) = self.subscribers.get_mut(key) else { return };
+        let channel = self.channels.get(subscriber.channel);
+        if channel.is_some_and(|channel| channel.follower.is_some()) {
+            subscriber.touched_ms = now_ms;
+        }
+    }
+
+    /// The queue is no longer delivered.
+    pub(super) fn end_followed(&mut self, topic: &Topic) {
+        let retry = retry_field(self.retry_ms());
+        let key = self.channels.follower(topic);
+        if let Some(subscriber) = key.and_then(|key| self.subscribers.get_mut(key)) {
+            subscriber.end(&retry, true);
+            subscriber.wake();
+        }
+    }
+}
