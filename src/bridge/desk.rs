@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -58,6 +59,9 @@ pub(super) struct Desk<T, O> {
     /// Where orders for a stream go, and the queue it has.
     streams: RefCell<HashMap<StreamId, (Orders, Rc<str>)>>,
     carried: RefCell<HashMap<Rc<str>, (Instant, Carried)>>,
+    /// First ids that were given.
+    first_ids: Cell<u64>,
+    first_id_key: RandomState,
     opening: Semaphore,
     refusals: RefCell<Throttle>,
     /// Told whenever a place becomes free.
@@ -101,6 +105,8 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
             places: RefCell::default(),
             streams: RefCell::default(),
             carried: RefCell::default(),
+            first_ids: Cell::new(0),
+            first_id_key: RandomState::new(),
             opening: Semaphore::new(OPENING_MAX as usize),
             refusals: RefCell::new(Throttle::new(TELL_EVERY)),
             freed: Notify::new(),
@@ -110,8 +116,8 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
 
     /// Serves a client that asks for a queue until its stream ends.
     pub(super) async fn serve(self: Rc<Self>, queue: String, last_event_id: Option<Box<str>>, ticket: T) {
-        // With it a page that has had no message yet comes back as one that had the queue, too. It cannot be guessed.
-        let first_id = last_event_id.is_none().then(|| format!("{:016x}", fastrand::u64(..)));
+        // With it a page that has had no message yet comes back as one that had the queue, too.
+        let first_id = last_event_id.is_none().then(|| format!("{:016x}", self.next_first_id()));
         match self.open(&queue, last_event_id.as_deref(), first_id.as_deref()).await {
             Ok(stream) => {
                 let opened = Opened { stream: stream.id, first_id, sent: stream.sent() };
@@ -124,6 +130,12 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
                 self.outlet.answer(ticket, Err(reason));
             }
         }
+    }
+
+    /// Whoever knows it may take the queue over, so none follows from others: SipHash under a random key.
+    fn next_first_id(&self) -> u64 {
+        self.first_ids.replace(self.first_ids.get() + 1);
+        self.first_id_key.hash_one(self.first_ids.get())
     }
 
     /// Tells of what a page is refused for that is not its own doing: it cannot read the answer.
