@@ -41,7 +41,7 @@ pub(super) enum NotOpened {
 impl Consuming {
     pub(super) async fn open(lease: Lease, queue: &str, config: &BridgeConfig) -> Result<Self, NotOpened> {
         let late = |lease: &Lease| {
-            lease.is_late();
+            lease.note_silence();
             NotOpened::Late
         };
         let channel = match timeout(OPEN_TIME, lease.channel()).await {

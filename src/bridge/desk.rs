@@ -134,8 +134,9 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
 
     /// Whoever knows it may take the queue over, so none follows from others: SipHash under a random key.
     fn next_first_id(&self) -> u64 {
-        self.first_ids.replace(self.first_ids.get() + 1);
-        self.first_id_key.hash_one(self.first_ids.get())
+        let number = self.first_ids.get() + 1;
+        self.first_ids.set(number);
+        self.first_id_key.hash_one(number)
     }
 
     /// Tells of what a page is refused for that is not its own doing: it cannot read the answer.

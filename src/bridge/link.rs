@@ -115,8 +115,8 @@ impl Lease {
         self.0.connection.create_channel().await.map_err(|error| self.reason(&error))
     }
 
-    /// The broker did not answer in time.
-    pub(super) fn is_late(&self) {
+    /// Notes that the broker did not answer in time.
+    pub(super) fn note_silence(&self) {
         self.0.silent_since.set(Some(Instant::now()));
     }
 

@@ -389,8 +389,11 @@ impl<'c> Connection<'c> {
 
     fn push(&mut self, request: Request, answer: Answer) {
         if let Answer::Refused(refusal) = &answer {
-            let refusal = bridge::without_queue(&refusal.to_string());
-            tracing::debug!(shard = self.shard.id, refusal, "refused");
+            tracing::debug!(
+                shard = self.shard.id,
+                refusal = bridge::without_queue(&refusal.to_string()),
+                "refused"
+            );
         }
         let closes = matches!(&answer, Answer::Refused(refusal) if refusal.close);
         self.last_request_seen |= closes || !request.keep_alive;
