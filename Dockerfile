@@ -20,9 +20,6 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 USER 65532:65532
 # The container's network decides who reaches it; -p 127.0.0.1:3000:3000 keeps it to this machine.
 ENV ESPER_BIND=0.0.0.0
-# Large buffers go back to the system when they are freed: after a burst the allocator would keep hundreds of
-# megabytes resident.
-ENV MALLOC_MMAP_THRESHOLD_=65536
 EXPOSE 3000
 STOPSIGNAL SIGTERM
 # bash opens the socket itself: a check every 10 s is not worth curl in the image.

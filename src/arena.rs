@@ -58,6 +58,10 @@ impl<T> Arena<T> {
         self.slots.capacity() as u32
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        self.slots.iter().map(|(index, (_, value))| (index as u32, value))
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut T)> {
         self.slots.iter_mut().map(|(index, (_, value))| (index as u32, value))
     }

@@ -39,7 +39,6 @@ impl Budget {
     }
 
     /// Bytes under way now.
-    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -63,16 +62,21 @@ impl Charge {
         self.bytes
     }
 
-    /// Takes room for `bytes` more under the same charge; false, and nothing taken, when there is none.
-    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
-        let before = self.budget.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let alone = before == self.bytes;
-        if before.saturating_add(bytes) <= self.budget.bytes_max || alone {
-            self.bytes += bytes;
+    /// Makes it a charge of `bytes`; false, and the charge as it was, when there is no room for more.
+    pub(crate) fn resize(&mut self, bytes: usize) -> bool {
+        let Some(more) = bytes.checked_sub(self.bytes) else {
+            self.budget.bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+            self.bytes = bytes;
             return true;
+        };
+        let before = self.budget.bytes.fetch_add(more, Ordering::Relaxed);
+        let fits = before.saturating_add(more) <= self.budget.bytes_max;
+        if fits {
+            self.bytes = bytes;
+        } else {
+            self.budget.bytes.fetch_sub(more, Ordering::Relaxed);
         }
-        self.budget.bytes.fetch_sub(bytes, Ordering::Relaxed);
-        false
+        fits
     }
 }
 
@@ -108,12 +112,14 @@ mod tests {
     }
 
     #[test]
-    fn a_charge_grows_only_while_there_is_room() {
+    fn a_charge_grows_only_while_there_is_room_and_shrinks_always() {
         let budget = Budget::new(100, 10);
         let mut first = budget.take(50).unwrap();
         let mut second = budget.take(10).unwrap();
-        assert!(first.grow(40));
-        assert!(!second.grow(1));
+        assert!(first.resize(90));
+        assert!(!second.resize(11));
+        assert_eq!((second.bytes(), budget.bytes()), (10, 100));
+        assert!(first.resize(89) && second.resize(11));
         assert_eq!(budget.bytes(), 100);
     }
 }

@@ -90,6 +90,7 @@ mod memory;
 mod metrics;
 mod mint;
 mod publisher;
+mod request_memory;
 mod routes;
 mod server;
 mod session;

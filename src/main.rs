@@ -17,6 +17,11 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+/// Gives freed memory back to the system within ten seconds.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// How soon a signal is acted on.
 const SIGNAL_LATENCY: Duration = Duration::from_millis(50);
 

@@ -199,6 +199,9 @@ impl Collector for Scrape {
         let (gauge, held) = (MetricType::Gauge, memory.bytes() as u64);
         let help = "Bytes of events held: for replay, for subscribers that are behind, and in sends; without what an event costs beside them.";
         encoder.encode_descriptor("esper_held_bytes", help, None, gauge)?.encode_gauge(&signed(held))?;
+        let held = self.0.request_memory.bytes() as u64;
+        let help = "Bytes held by connections that are no streams: 4 KiB each, unfinished requests and unsent answers.";
+        encoder.encode_descriptor("esper_request_bytes", help, None, gauge)?.encode_gauge(&signed(held))?;
         let (name, help) = ("esper_start_time_seconds", "When the server started, in Unix time.");
         encoder.encode_descriptor(name, help, None, gauge)?.encode_gauge(&signed(stats.started_s))?;
         let (name, help) = ("esper_build_info", "Always 1; its labels say what runs.");
@@ -306,7 +309,7 @@ mod tests {
     #[test]
     fn every_sample_stands_under_the_declaration_of_its_name() {
         for (shared, metrics) in [(two_shards(), 0), (with_bridge(), OF_BRIDGE.len())] {
-            assert_eq!(declared(&text(&shared)).len(), PER_SHARD.len() + metrics + 4);
+            assert_eq!(declared(&text(&shared)).len(), PER_SHARD.len() + metrics + 5);
         }
     }
 

@@ -26,6 +26,7 @@ use crate::http::Cors;
 use crate::keyring::Keyring;
 use crate::memory::Memory;
 use crate::publisher::Publisher;
+use crate::request_memory::RequestMemory;
 use crate::routes::Door;
 use crate::shard::accept::{self, Listener};
 use crate::shard::mailbox::{Doors, Inside, mailboxes};
@@ -264,6 +265,7 @@ impl Server {
     /// | `bytes` | bytes of streams sent |
     /// | `evicted`, `refused` | streams cut for being too slow; requests and streams refused |
     /// | `history_bytes`, `held_bytes` | bytes kept for replay; bytes of events held in all |
+    /// | `request_bytes` | bytes held by connections that are no streams |
     /// | `uptime_s` | seconds since it started |
     /// | `publish_to_send_us` | `p50`, `p99`, `p999`, `max` in microseconds, and `count`, from a publish to the kernel's taking its events for a subscriber |
     /// | `shards` | the same of each shard |
@@ -449,17 +451,19 @@ pub(crate) fn shared(config: Config, subscribers_allowed: usize) -> Result<Share
     let shards = config.cpus.ids.len();
     let mailbox = config.mailbox;
     let memory = Memory::new(config.history.memory_bytes_max);
+    let request_memory = Arc::new(RequestMemory::new(config.http.memory_bytes_max));
     Ok(Shared {
         access: Access::new(&config, TopicHasher::new()),
         admin: Desk::default(),
         cors: Cors::parse(&config.cors_origins).map_err(StartError::Config)?,
         epoch: Epoch::now(),
         clock,
-        stats: Stats::new(clock, Arc::clone(&memory), shards),
+        stats: Stats::new(clock, Arc::clone(&memory), Arc::clone(&request_memory), shards),
         memory,
         bridge: None,
         budget: Budget::new(mailbox.bytes_max, mailbox.messages_max),
-        uploads: Budget::new(mailbox.bytes_max, usize::MAX),
+        request_memory,
+        files_short_at_ms: 0.into(),
         streams: Streams::new(config.subscribers_max.unwrap_or(subscribers_allowed)),
         draining: false.into(),
         shards,

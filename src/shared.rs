@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use smallvec::SmallVec;
@@ -18,6 +18,7 @@ use crate::event_id::Epoch;
 use crate::http::Cors;
 use crate::keyring::Keyring;
 use crate::memory::Memory;
+use crate::request_memory::RequestMemory;
 use crate::routes::QueueAccess;
 use crate::shard::message::Ticket;
 use crate::shard::queue::QueueStream;
@@ -26,6 +27,9 @@ use crate::topic::{Topic, TopicError, TopicHasher};
 
 /// What each event costs between shards beside its text.
 const EVENT_BYTES: usize = 256;
+
+/// How long after an accept found no free descriptor connections that only wait still give way: two pauses of accepting.
+const FILES_SHORT_MS: u64 = 200;
 
 /// What all shards share.
 #[derive(Debug)]
@@ -40,8 +44,10 @@ pub(crate) struct Shared {
     pub(crate) budget: Arc<Budget>,
     /// What events hold, wherever they are.
     pub(crate) memory: Arc<Memory>,
-    /// What bodies may hold while they arrive.
-    pub(crate) uploads: Arc<Budget>,
+    /// What connections hold that are no streams.
+    pub(crate) request_memory: Arc<RequestMemory>,
+    /// When an accept last found no free descriptor, in milliseconds of the server's clock; 0 for never.
+    pub(crate) files_short_at_ms: AtomicU64,
     pub(crate) streams: Streams,
     /// The way to the thread that puts together what the admin page shows, and who is connected.
     pub(crate) admin: Desk,
@@ -91,6 +97,17 @@ impl Shared {
             return None;
         }
         self.budget.take(events.text_bytes() + events.len() * EVENT_BYTES)
+    }
+
+    /// Has all shards make room: an accept found no free descriptor.
+    pub(crate) fn note_files_short(&self) {
+        self.files_short_at_ms.store(self.clock.now_ms().max(1), Ordering::Relaxed);
+    }
+
+    /// Whether an accept found no free descriptor a moment ago.
+    pub(crate) fn files_are_short(&self, now_ms: u64) -> bool {
+        let short_at_ms = self.files_short_at_ms.load(Ordering::Relaxed);
+        short_at_ms > 0 && now_ms.saturating_sub(short_at_ms) < FILES_SHORT_MS
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::clock::{Clock, unix_s};
 use crate::memory::Memory;
+use crate::request_memory::RequestMemory;
 
 /// A minute in microseconds: what takes longer is recorded as this.
 const LATENCY_US_MAX: u64 = 60_000_000;
@@ -19,6 +20,7 @@ pub(crate) struct Stats {
     /// When the server started, in Unix seconds.
     pub(crate) started_s: u64,
     memory: Arc<Memory>,
+    request_memory: Arc<RequestMemory>,
     shards: Box<[ShardStats]>,
 }
 
@@ -74,8 +76,14 @@ pub(crate) struct ShardStats {
 }
 
 impl Stats {
-    pub(crate) fn new(clock: Clock, memory: Arc<Memory>, shards: usize) -> Self {
-        Stats { clock, started_s: unix_s(), memory, shards: (0..shards).map(|_| ShardStats::new()).collect() }
+    pub(crate) fn new(
+        clock: Clock,
+        memory: Arc<Memory>,
+        request_memory: Arc<RequestMemory>,
+        shards: usize,
+    ) -> Self {
+        let shards = (0..shards).map(|_| ShardStats::new()).collect();
+        Stats { clock, started_s: unix_s(), memory, request_memory, shards }
     }
 
     pub(crate) fn shard(&self, shard: usize) -> &ShardStats {
@@ -115,6 +123,7 @@ impl Stats {
             "refused": self.sum(|s| &s.refused),
             "history_bytes": self.sum(|s| &s.history_bytes),
             "held_bytes": self.memory.bytes(),
+            "request_bytes": self.request_memory.bytes(),
             "uptime_s": self.clock.elapsed().as_secs(),
             "publish_to_send_us": percentiles(&latency),
             "shards": self.shards.iter().map(ShardStats::json).collect::<Vec<_>>(),
@@ -193,7 +202,7 @@ mod tests {
 
     #[test]
     fn counters_and_latencies_of_all_shards_are_summed() {
-        let stats = Stats::new(Clock::start(), Memory::new(0), 2);
+        let stats = Stats::new(Clock::start(), Memory::new(0), Arc::new(RequestMemory::new(0)), 2);
         for (shard, us) in [(0, 100), (1, 300)] {
             stats.shard(shard).delivered.add(5);
             stats.shard(shard).record_latency_us(us);

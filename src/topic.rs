@@ -172,7 +172,6 @@ impl Topic {
     }
 
     /// The keyed hash of the name.
-    #[cfg(test)]
     pub(crate) fn hash(&self) -> u64 {
         self.hash
     }

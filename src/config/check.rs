@@ -168,6 +168,7 @@ fn checked(flags: Flags, auth: Auth, control: Option<Control>, cpus: Cpus) -> (Q
             body_timeout: http.body_timeout.0,
             idle_timeout: http.idle_timeout.0,
             unanswered_max: http.unanswered_max,
+            memory_bytes_max: http.request_memory.0,
         },
         mailbox: Mailbox {
             bytes_max: mailbox.mailbox_bytes.0,
@@ -262,6 +263,13 @@ fn check(flags: &Flags, names: &Names) -> Result<(), String> {
     }
     within(names, "head-max", http.head_max, Size(KIB), Size(MIB))?;
     within(names, "body-max", http.body_max, Size(KIB), Size(64 * MIB))?;
+    within(
+        names,
+        "request-memory",
+        http.request_memory,
+        Size(MIB),
+        Size(usize::try_from(Size::MAX).unwrap_or(usize::MAX)),
+    )?;
     // Which of the origins it was, the reason says.
     Cors::parse(&http.cors_origin).map_err(|reason| format!("{}: {reason}", names.of("cors-origin")))?;
 
@@ -270,6 +278,7 @@ fn check(flags: &Flags, names: &Names) -> Result<(), String> {
     let body_max = format!("twice {}", names.with("body-max", http.body_max));
     at_least(names, "slow-lag", streams.slow_lag, two_bodies, &body_max)?;
     at_least(names, "mailbox-bytes", mailbox.mailbox_bytes, two_bodies, &body_max)?;
+    at_least(names, "request-memory", http.request_memory, two_bodies, &body_max)?;
     // The memory holds the logs, which hold what subscribers are behind, and the histories.
     for (flag, size) in [("slow-lag", streams.slow_lag), ("history-bytes", history.history_bytes)] {
         at_least(names, "history-memory", history.history_memory, size, &names.with(flag, size))?;

@@ -326,6 +326,10 @@ pub(super) struct HttpFlags {
     #[arg(long, value_name = "N", value_parser = positive, default_value_t = Http::DEFAULT.unanswered_max)]
     pub(super) unanswered_max: usize,
 
+    /// Bytes held by all connections that are no streams: 4 KiB each, unfinished requests, unsent answers
+    #[arg(long, value_name = "SIZE", default_value_t = Size(Http::DEFAULT.memory_bytes_max))]
+    pub(super) request_memory: Size,
+
     // Not a doc comment: rustdoc wants its address as a link, which would stand in the help.
     #[arg(long, help = CORS_ORIGIN_HELP, value_name = "ORIGIN", default_value = Config::CORS_ORIGIN)]
     #[arg(value_delimiter = ',', value_parser = trimmed)]

@@ -43,6 +43,7 @@ impl Config {
         within("http.body_timeout", http.body_timeout, times(TIME_MIN))?;
         within("http.idle_timeout", http.idle_timeout, times(TIME_MIN))?;
         within("http.unanswered_max", http.unanswered_max, counts(1))?;
+        within("http.memory_bytes_max", http.memory_bytes_max, MIB..=*sizes.end())?;
         within("mailbox.bytes_max", mailbox.bytes_max, sizes)?;
         within("mailbox.messages_max", mailbox.messages_max, counts(1))?;
         within("mailbox.wait_max", mailbox.wait_max, times(Duration::ZERO))?;
@@ -57,6 +58,7 @@ impl Config {
         let two_bodies = ("twice http.body_bytes_max", 2 * http.body_bytes_max);
         at_least("stream.lag_bytes_max", stream.lag_bytes_max, two_bodies)?;
         at_least("mailbox.bytes_max", mailbox.bytes_max, two_bodies)?;
+        at_least("http.memory_bytes_max", http.memory_bytes_max, two_bodies)?;
         // The memory holds the logs, which hold what subscribers are behind, and the histories.
         let memory = |other| at_least("history.memory_bytes_max", history.memory_bytes_max, other);
         memory(("stream.lag_bytes_max", stream.lag_bytes_max))?;
@@ -114,7 +116,7 @@ mod tests {
     #[test]
     fn what_is_out_of_range_is_refused_by_its_field() {
         type Row = (&'static str, fn(&mut Config));
-        let rows: [Row; 35] = [
+        let rows: [Row; 36] = [
             ("cpus.ids.len() 0", |c| c.cpus.ids.clear()),
             ("cpus.ids.len() 1025", |c| c.cpus.ids = (0..1025).collect()),
             ("topics_max 0", |c| c.topics_max = 0),
@@ -134,6 +136,7 @@ mod tests {
             ("http.body_timeout", |c| c.http.body_timeout = Duration::ZERO),
             ("http.idle_timeout", |c| c.http.idle_timeout = Duration::ZERO),
             ("http.unanswered_max 0", |c| c.http.unanswered_max = 0),
+            ("http.memory_bytes_max 1048575", |c| c.http.memory_bytes_max = MIB - 1),
             ("mailbox.bytes_max", |c| c.mailbox.bytes_max = usize::MAX),
             ("mailbox.messages_max 0", |c| c.mailbox.messages_max = 0),
             ("mailbox.wait_max", |c| c.mailbox.wait_max = Duration::MAX),
@@ -180,7 +183,7 @@ mod tests {
             "--bind 127.0.0.1:0 --bind-control [::1]:1 --session-time-max 1s",
             "--heartbeat 100ms --history-events 0 --mailbox-wait 0s --retry-min 365d --retry-max 365d",
             "--heartbeat 0s --topics-max 1000000000 --subscribers-max 1 --mailbox-messages 1",
-            "--head-max 1MiB --body-max 1KiB --slow-lag 2KiB --mailbox-bytes 2KiB",
+            "--head-max 1MiB --body-max 1KiB --slow-lag 2KiB --mailbox-bytes 2KiB --request-memory 1MiB",
             "--body-max 64MiB --slow-lag 128MiB --mailbox-bytes 128MiB --history-memory 1PiB",
         ] {
             let config = Config::parse(["esper"].into_iter().chain(line.split_whitespace()), &|_| None);

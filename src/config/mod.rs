@@ -357,6 +357,9 @@ pub struct Http {
     pub idle_timeout: Duration,
     /// Publishes of one connection that are read but not answered yet.
     pub unanswered_max: usize,
+    /// Bytes that all connections which are no streams may hold together: 4 KiB each, unfinished requests, and
+    /// answers not sent yet. At least 1 MiB, and twice `body_bytes_max`.
+    pub memory_bytes_max: usize,
 }
 
 impl Http {
@@ -367,6 +370,7 @@ impl Http {
         body_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(60),
         unanswered_max: 512,
+        memory_bytes_max: 128 * MIB,
     };
 }
 

@@ -54,9 +54,9 @@ impl Chunked {
         std::mem::take(&mut self.decoded).freeze()
     }
 
-    /// The bytes of data decoded so far.
+    /// The memory that the data decoded so far takes, in bytes.
     pub(super) fn bytes_held(&self) -> usize {
-        self.decoded.len()
+        self.decoded.capacity()
     }
 
     fn advance(

@@ -125,13 +125,11 @@ impl RequestReader {
         Ok(true)
     }
 
-    /// The bytes held for the unfinished body, here and in `buf`: all there is until [`Self::body`] has been
-    /// tried, for a chunked one.
-    pub(crate) fn body_bytes_held(&self, buf: &BytesMut) -> usize {
+    /// The memory that is held for an unfinished body beside the buffer it comes in, in bytes.
+    pub(crate) fn bytes_held(&self) -> usize {
         match &self.body {
-            Body::Finished => 0,
-            Body::Length(left) => buf.len().min(*left),
-            Body::Chunked(chunked) => chunked.bytes_held() + buf.len(),
+            Body::Finished | Body::Length(_) => 0,
+            Body::Chunked(chunked) => chunked.bytes_held(),
         }
     }
 
@@ -304,23 +302,21 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_held_for_a_body_are_counted() {
+    fn the_memory_held_for_a_body_is_counted() {
         let mut reader = reader();
         let mut length = buf("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nabc");
-        assert_eq!(reader.body_bytes_held(&length), 0);
         reader.head(&mut length).unwrap().unwrap();
         assert_eq!(reader.body(&mut length), Ok(None));
-        assert_eq!(reader.body_bytes_held(&length), 3);
-        length.extend_from_slice(b"deGET / HTTP");
-        assert_eq!(reader.body_bytes_held(&length), 5);
+        assert_eq!((reader.bytes_held(), &length[..]), (0, &b"abc"[..]), "it stays in its buffer");
+        length.extend_from_slice(b"de");
         reader.body(&mut length).unwrap().unwrap();
         let mut chunked =
             buf("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n2\r\nf");
         reader.head(&mut chunked).unwrap().unwrap();
         assert_eq!(reader.body(&mut chunked), Ok(None));
-        assert_eq!(reader.body_bytes_held(&chunked), 6);
+        assert!(reader.bytes_held() >= 6, "{}", reader.bytes_held());
         assert!(!reader.skip_body(&mut chunked).unwrap());
-        assert_eq!(reader.body_bytes_held(&chunked), 0);
+        assert_eq!(reader.bytes_held(), 0);
     }
 
     #[test]

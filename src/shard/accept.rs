@@ -6,10 +6,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
-use tokio_uring::net::TcpListener;
+use tokio_uring::net::{TcpListener, TcpStream};
 
+use crate::budget::Charge;
 use crate::routes::Door;
-use crate::shard::{Phase, Shard, connection};
+use crate::shard::connection::eviction::EVICTION_TIME;
+use crate::shard::{Phase, Shard, connection, sockets};
 
 /// Accepts under way at a time, so that one trip into the kernel brings several connections.
 const ACCEPTS: usize = 8;
@@ -45,22 +47,64 @@ pub(crate) async fn run(shard: Rc<Shard>, listener: Listener) {
 async fn accept(shard: Rc<Shard>, door: Door, listener: Rc<TcpListener>, warned: Rc<Cell<Option<Instant>>>) {
     while shard.phase() == Phase::Serving {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                drop(tokio_uring::spawn(connection::run(Rc::clone(&shard), stream, peer.ip(), door)));
-            }
+            Ok((stream, peer)) => match admit(&shard).await {
+                Some(charge) => {
+                    let connection = connection::run(Rc::clone(&shard), stream, peer.ip(), door, charge);
+                    drop(tokio_uring::spawn(connection));
+                }
+                None => refuse(&shard, stream, &warned),
+            },
             Err(_) if shard.phase() > Phase::Serving => return,
             Err(error) => {
-                if warned.get().is_none_or(|at| at.elapsed() > WARNING_INTERVAL) {
-                    warned.set(Some(Instant::now()));
+                shard.shared.note_files_short();
+                if shard.evict() {
+                    tokio::time::sleep(EVICTION_TIME).await;
+                    continue;
+                }
+                warn(&warned, || {
                     tracing::warn!(
                         shard = shard.id,
                         %error,
                         "cannot accept, and goes on when connections close; if descriptors ran out, \
                          raise the file limit (ulimit -n, LimitNOFILE=)"
                     );
-                }
+                });
                 tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+}
+
+/// Takes memory for a new connection, that of others which only wait if there is no other; none when there is not.
+async fn admit(shard: &Shard) -> Option<Charge> {
+    let memory = &shard.shared.request_memory;
+    if let Some(charge) = memory.admit() {
+        return Some(charge);
+    }
+    memory.note_short(shard.shared.clock.now_ms());
+    if shard.evict() {
+        tokio::time::sleep(EVICTION_TIME).await;
+    }
+    memory.admit()
+}
+
+/// Resets a connection that there is no memory for. An answer would need some, and an EventSource that got 503 would never
+/// come back.
+fn refuse(shard: &Shard, stream: TcpStream, warned: &Cell<Option<Instant>>) {
+    shard.stats().refused.add(1);
+    warn(warned, || {
+        tracing::warn!(
+            shard = shard.id,
+            "a connection is reset because there is no memory for it; raise --request-memory"
+        );
+    });
+    sockets::reset_at_close(&stream);
+}
+
+/// Says something, unless something was said a moment ago.
+fn warn(warned: &Cell<Option<Instant>>, say: impl FnOnce()) {
+    if warned.get().is_none_or(|at| at.elapsed() > WARNING_INTERVAL) {
+        warned.set(Some(Instant::now()));
+        say();
     }
 }

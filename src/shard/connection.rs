@@ -1,15 +1,18 @@
 //! A connection that speaks HTTP: requests in, answers out, until it closes or becomes a stream.
 
 mod asking;
+pub(super) mod eviction;
+mod holding;
+pub(super) mod linger;
 mod publishing;
 mod waiting;
 
 use std::net::{IpAddr, Shutdown};
+use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tokio_uring::net::TcpStream;
 
 use crate::admin;
@@ -21,31 +24,41 @@ use crate::debug;
 use crate::http::{BodyLength, Head, HttpLimits, Method, Refusal, RequestReader, Status};
 use crate::metrics;
 use crate::routes::{self, Action, AdminAction, Door, Subscribe};
+use crate::shard::connection::holding::{Holding, LOOK};
 use crate::shard::connection::publishing::{Posting, Purpose};
 use crate::shard::connection::waiting::Woken;
-use crate::shard::input::Input;
+use crate::shard::input::{DRAIN_BYTES, Input};
 use crate::shard::message::Ticket;
 use crate::shard::pipeline::{Answer, Encoding, Pipeline, Request, Sharing};
 use crate::shard::queue::QueueStream;
 use crate::shard::visitors::Visitor;
-use crate::shard::{Phase, Shard, stream};
+use crate::shard::{Phase, Shard, sockets, stream};
 
 /// Header fields of one request.
 const HEADERS_MAX: usize = 100;
-/// How long a connection that was refused is read from, so that the refusal is not lost to a reset.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_READ_BYTES: usize = 2 << 10;
+/// What a connection takes beside its buffers: its task and its place among the others, in bytes.
+const TASK_BYTES: usize = 2 << 10;
+/// So few answers are small enough to be sent at once whatever memory there is.
+const FEW_ANSWERS: usize = 4;
+/// Answers are sent in pieces of this size, in bytes, or of the smaller one where there is no memory for it.
+const ANSWER_BYTES: usize = 32 << 10;
+const ANSWER_BYTES_MIN: usize = 1 << 10;
 
-/// Serves a connection until it closes or becomes a stream.
-pub(crate) async fn run(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, door: Door) {
+/// Serves a connection until it closes or becomes a stream. `charge` is what every connection takes of the memory for
+/// requests.
+pub(crate) async fn run(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, door: Door, charge: Charge) {
     let pipeline = Rc::new(Pipeline::default());
     let key = shard.add_pipeline(Rc::clone(&pipeline));
     shard.sockets.opens(&stream);
-    let end = Connection::new(&shard, &stream, (peer, door), pipeline, key).serve().await;
+    let mut holding = Holding::new(&shard.shared.request_memory, shard.shared.clock, charge);
+    let end = Connection::new(&shard, &stream, (peer, door), pipeline, key, &mut holding).serve().await;
     let refused = match end {
         End::Subscribe(newcomer, received) => stream::begin(&shard, stream, *newcomer, received).await,
         End::Refused => Some(stream),
-        End::Closed => {
+        End::Closed | End::Cut => {
+            if matches!(end, End::Cut) {
+                sockets::reset_at_close(&stream);
+            }
             // Dropping it is not enough: a read under way would keep it open.
             let _ = stream.shutdown(Shutdown::Both);
             shard.sockets.closes(&stream);
@@ -55,7 +68,8 @@ pub(crate) async fn run(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, door:
     // What was asked is answered: a server that stops need not wait for this connection any more.
     shard.remove_pipeline(key);
     if let Some(stream) = refused {
-        linger(&stream).await;
+        holding.set(0);
+        shard.lingering.linger(&stream).await;
         shard.sockets.closes(&stream);
     }
 }
@@ -63,13 +77,15 @@ pub(crate) async fn run(shard: Rc<Shard>, stream: TcpStream, peer: IpAddr, door:
 /// How a connection's HTTP ends.
 enum End {
     Closed,
+    /// The client does not take its answers.
+    Cut,
     /// The client may still be sending what nobody will read.
     Refused,
     /// It becomes a stream; so many bytes came behind the request.
     Subscribe(Box<Opening>, usize),
 }
 
-struct Connection<'c> {
+struct Connection<'c, 'm> {
     shard: &'c Shard,
     stream: &'c TcpStream,
     peer: IpAddr,
@@ -78,9 +94,12 @@ struct Connection<'c> {
     key: Key,
     reader: RequestReader,
     input: Input<'c>,
+    holding: &'c mut Holding<'m>,
     stage: Stage,
     /// When the stage began.
     since: Instant,
+    /// When the client last sent something.
+    heard: Instant,
     /// Nothing more is parsed: a request said close, was refused, or the client sends no more.
     last_request_seen: bool,
     is_fresh: bool,
@@ -97,18 +116,16 @@ enum Stage {
     Body {
         request: Request,
         purpose: Purpose,
-        upload: Option<Charge>,
-        /// Since when it is not read from, because there is no room for what has arrived of it.
-        full: Option<Instant>,
     },
     /// A body that nobody wants; its answer is known.
-    Skip { request: Request, answer: Answer },
+    Skip {
+        request: Request,
+        answer: Answer,
+    },
     /// A publish that waits for room between shards.
     Blocked {
         request: Request,
         posting: Posting,
-        /// What its body was charged with while it arrived: given back when it is posted or refused.
-        upload: Option<Charge>,
         since: Instant,
     },
     /// The bridge is opening a queue for it.
@@ -141,14 +158,16 @@ enum Flushed {
     End(End),
 }
 
-impl<'c> Connection<'c> {
+impl<'c, 'm> Connection<'c, 'm> {
     fn new(
         shard: &'c Shard,
         stream: &'c TcpStream,
         (peer, door): (IpAddr, Door),
         pipeline: Rc<Pipeline>,
         key: Key,
+        holding: &'c mut Holding<'m>,
     ) -> Self {
+        let now = Instant::now();
         let http = &shard.shared.config.http;
         let limits = HttpLimits {
             head_bytes_max: http.head_bytes_max,
@@ -164,8 +183,10 @@ impl<'c> Connection<'c> {
             key,
             reader: RequestReader::new(limits),
             input: Input::new(stream),
+            holding,
             stage: Stage::Head,
-            since: Instant::now(),
+            since: now,
+            heard: now,
             last_request_seen: false,
             is_fresh: true,
             must_flush: false,
@@ -178,6 +199,7 @@ impl<'c> Connection<'c> {
             // While a read is under way it holds the buffer.
             self.must_flush = false;
             while !self.input.is_reading() && !self.must_flush && !self.must_yield && self.step() {}
+            self.settle();
             if std::mem::take(&mut self.must_yield) {
                 // Or 400 pipelined requests with wrong tokens would hold the shard up for a second.
                 let _ = tokio_uring::no_op().await;
@@ -204,10 +226,13 @@ impl<'c> Connection<'c> {
             }
             match self.wait().await {
                 Woken::Read(Ok(bytes)) if bytes > 0 => {
+                    self.heard = Instant::now();
                     if self.input.bytes() == bytes && matches!(self.stage, Stage::Head) {
                         // The first bytes of a head.
-                        self.since = Instant::now();
+                        self.since = self.heard;
                     }
+                    self.holding.received(bytes);
+                    self.drain();
                 }
                 // The client sends no more; what it asked is still answered, but for what it broke off.
                 Woken::Read(Ok(_)) => {
@@ -216,9 +241,30 @@ impl<'c> Connection<'c> {
                 }
                 Woken::Read(_) => return End::Closed,
                 Woken::Answers => {}
+                Woken::Evicted => return End::Closed,
                 Woken::TimedOut if self.time_out() => {}
                 Woken::TimedOut => return End::Closed,
             }
+        }
+    }
+
+    /// Charges what the connection holds, with the read that comes next.
+    fn settle(&mut self) {
+        self.input.shrink();
+        self.pipeline.shrink();
+        let posting = match &self.stage {
+            Stage::Blocked { posting, .. } => posting.bytes(),
+            _ => 0,
+        };
+        let buffers = self.input.bytes_to_read() + self.reader.bytes_held();
+        self.holding.set(TASK_BYTES + buffers + posting + self.pipeline.bytes());
+    }
+
+    /// Takes what waits behind a read that was filled, if there is memory for it and for the requests in it.
+    fn drain(&mut self) {
+        if self.input.was_filled() && self.holding.add(2 * DRAIN_BYTES) {
+            let bytes = self.input.drain(&mut self.shard.scratch.borrow_mut());
+            self.holding.received(bytes);
         }
     }
 
@@ -229,7 +275,7 @@ impl<'c> Connection<'c> {
         }
         match std::mem::replace(&mut self.stage, Stage::Head) {
             Stage::Head => self.step_head(),
-            Stage::Body { request, purpose, upload, full } => self.step_body(request, purpose, upload, full),
+            Stage::Body { request, purpose } => self.step_body(request, purpose),
             Stage::Skip { request, answer } => match self.reader.skip_body(&mut self.input.buffer) {
                 Ok(true) => {
                     self.since = Instant::now();
@@ -239,14 +285,14 @@ impl<'c> Connection<'c> {
                 Ok(false) => self.stay(Stage::Skip { request, answer }),
                 Err(refusal) => self.refuse(request, refusal),
             },
-            Stage::Blocked { request, posting, upload, since } => self.post(request, posting, upload, since),
+            Stage::Blocked { request, posting, since } => self.post(request, posting, since),
             Stage::Queue(asked) => self.step_queue(asked),
             stage @ Stage::Subscribe(..) => self.stay(stage),
         }
     }
 
     fn step_head(&mut self) -> bool {
-        if self.pipeline.len() >= self.shard.shared.config.http.unanswered_max {
+        if !self.may_ask() {
             return false;
         }
         let head = match self.reader.head(&mut self.input.buffer) {
@@ -272,6 +318,13 @@ impl<'c> Connection<'c> {
         let action = routes::route(&head, self.door, access, unix_s());
         self.must_yield = routes::may_have_taken_long(&head, access);
         self.enter(request, &head, action)
+    }
+
+    /// Whether a further request is taken up before those under way are answered.
+    fn may_ask(&self) -> bool {
+        let under_way = self.pipeline.len();
+        under_way < self.shard.shared.config.http.unanswered_max
+            && (under_way == 0 || self.holding.starved().is_none())
     }
 
     /// Takes up a request whose head is read.
@@ -312,20 +365,21 @@ impl<'c> Connection<'c> {
             Ok(Action::Admin(AdminAction::Status { .. }) | Action::Sessions(_)) => {
                 Answer::Refused(Refusal::new(Status::BadRequest, "this request has no body; send none"))
             }
-            Ok(Action::Admin(AdminAction::Page)) => Answer::Page(routes::ADMIN_PAGE),
+            Ok(Action::Admin(AdminAction::Page)) => {
+                let page = routes::ADMIN_PAGE;
+                self.long(has_body, page.len(), Answer::Page(page))
+            }
             Ok(Action::Stats) => {
-                // 16 us each: what is pipelined behind it waits until it is sent, and others have had their
-                // turn.
-                self.must_flush = !has_body;
-                Answer::Json(self.shard.shared.stats.json().to_string().into_bytes())
+                let json = self.shard.shared.stats.json().to_string().into_bytes();
+                self.long(has_body, json.len(), Answer::Json(json))
             }
             Ok(Action::Metrics) => {
-                self.must_flush = !has_body;
-                Answer::Metrics(metrics::text(&self.shard.shared))
+                let text = metrics::text(&self.shard.shared);
+                self.long(has_body, text.len(), Answer::Metrics(text))
             }
             Ok(Action::Vars) => {
-                self.must_flush = !has_body;
-                Answer::Json(debug::vars(&self.shard.shared).to_string().into_bytes())
+                let json = debug::vars(&self.shard.shared).to_string().into_bytes();
+                self.long(has_body, json.len(), Answer::Json(json))
             }
             Ok(Action::Health) if self.shard.is_draining() => {
                 Answer::Refused(Refusal::new(Status::ServiceUnavailable, "draining"))
@@ -344,6 +398,18 @@ impl<'c> Connection<'c> {
             self.stage = Stage::Skip { request, answer };
         }
         true
+    }
+
+    /// An answer of so many bytes, or a refusal where there is no memory for it: it is held while it is sent. What is
+    /// pipelined behind it waits until then, and others have had their turn: it takes 16 us to make.
+    fn long(&mut self, has_body: bool, bytes: usize, answer: Answer) -> Answer {
+        self.must_flush = !has_body;
+        match self.holding.add(2 * bytes) {
+            true => answer,
+            false => Answer::Refused(Refusal::unavailable(
+                "no memory for this answer; ask again later, or raise --request-memory",
+            )),
+        }
     }
 
     /// Takes up a stream; for HEAD its head alone.
@@ -410,37 +476,38 @@ impl<'c> Connection<'c> {
         false
     }
 
-    /// Sends the answers that are ready; tells how the connection ends if it ends with them.
+    /// Sends answers that are ready; tells how the connection ends if it ends with them.
     async fn flush(&mut self) -> Flushed {
         let shared = &self.shard.shared;
         let mut out = Vec::new();
         let date = self.shard.date();
         let encoding = Encoding::of(shared, &date);
-        let taken = self.pipeline.take_ready(encoding, &mut out);
+        let bytes_max = match self.pipeline.len() <= FEW_ANSWERS || self.holding.add(ANSWER_BYTES) {
+            true => ANSWER_BYTES,
+            false => ANSWER_BYTES_MIN,
+        };
+        let taken = self.pipeline.take_ready(encoding, bytes_max, &mut out);
         if out.is_empty() {
             return Flushed::Nothing;
         }
         self.shard.stats().refused.add(taken.refused);
-        let write = self.stream.write_all(out);
-        let Ok((Ok(()), _)) = timeout(shared.config.stream.send_timeout, write).await else {
-            return Flushed::End(End::Closed);
-        };
+        if !self.write(out).await {
+            return Flushed::End(End::Cut);
+        }
         if taken.closes { Flushed::End(End::Refused) } else { Flushed::Some }
     }
-}
 
-/// Closes in two steps: closing at once would reset the connection while the client still sends, and the
-/// reset could overtake the refusal (RFC 9112, section 9.6).
-async fn linger(stream: &TcpStream) {
-    let _ = stream.shutdown(Shutdown::Write);
-    let drain = async {
-        let mut buffer = Vec::with_capacity(LINGER_READ_BYTES);
-        let mut result = Ok(1);
-        while matches!(result, Ok(bytes) if bytes > 0) {
-            (result, buffer) = stream.read(buffer).await;
+    /// Writes all of it; false when the client is gone, or takes it too slowly.
+    async fn write(&self, out: Vec<u8>) -> bool {
+        let mut write = pin!(self.stream.write_all(out));
+        let end = Instant::now() + self.shard.shared.config.stream.send_timeout;
+        loop {
+            let look_end = Instant::now() + LOOK;
+            match timeout_at(look_end.min(end), write.as_mut()).await {
+                Ok((result, _)) => return result.is_ok(),
+                Err(_) if Instant::now() >= end || self.holding.is_in_the_way() => return false,
+                Err(_) => {}
+            }
         }
-    };
-    // Not awaited to its end, it ends with the socket.
-    let _ = timeout(LINGER, drain).await;
-    let _ = stream.shutdown(Shutdown::Both);
+    }
 }

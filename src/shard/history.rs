@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 
 use crate::event_id::{Epoch, Sequence};
+use crate::shard::home::End;
 
 /// What an event costs beside its bytes: the entry here, its place in the home's order of ages, and two heap
 /// blocks.
@@ -56,10 +57,8 @@ pub(crate) struct Retained<'h> {
 pub(crate) struct History {
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// Everything up to here is no longer retained.
-    dropped: Sequence,
-    /// The publisher's own id of the event at `dropped`, which may still be resumed after without a gap.
-    dropped_own_id: Option<Box<str>>,
+    /// The newest event that is no longer retained.
+    dropped: End,
     /// Where each publisher's id was used last.
     own_ids: HashMap<Box<str>, Sequence>,
 }
@@ -81,8 +80,8 @@ impl Entry {
 
 impl History {
     /// An empty one in which everything up to `dropped` counts as lost.
-    pub(crate) fn new(dropped: Sequence) -> Self {
-        History { entries: VecDeque::new(), bytes: 0, dropped, dropped_own_id: None, own_ids: HashMap::new() }
+    pub(crate) fn new(dropped: End) -> Self {
+        History { entries: VecDeque::new(), bytes: 0, dropped, own_ids: HashMap::new() }
     }
 
     /// Adds the newest event; returns the bytes it is accounted with.
@@ -109,13 +108,12 @@ impl History {
         let Some(entry) = self.entries.pop_front() else { return 0 };
         let cost = entry.cost();
         self.bytes -= cost;
-        self.dropped = entry.sequence;
         if let Some(id) = &entry.own_id
             && self.own_ids.get(id) == Some(&entry.sequence)
         {
             self.own_ids.remove(id);
         }
-        self.dropped_own_id = entry.own_id;
+        self.dropped = End { sequence: entry.sequence, own_id: entry.own_id };
         // Room follows what is kept, or a topic that once was full would hold 100 KiB for its last event.
         // Down to a half, at a quarter: each event pays for one move.
         if self.entries.len() < self.entries.capacity() / 4 {
@@ -132,12 +130,12 @@ impl History {
         if let Some(&sequence) = self.own_ids.get(id) {
             return (sequence, None);
         }
-        if self.dropped_own_id.as_deref() == Some(id) {
-            return (self.dropped, None);
+        if self.dropped.own_id.as_deref() == Some(id) {
+            return (self.dropped.sequence, None);
         }
         match epoch.sequence(id) {
             Some(sequence) if sequence > newest => (0, Some(GapReason::Unknown)),
-            Some(sequence) if sequence < self.dropped => (sequence, Some(GapReason::Trimmed)),
+            Some(sequence) if sequence < self.dropped.sequence => (sequence, Some(GapReason::Trimmed)),
             // Not necessarily one of this topic's own: any place in the home's sequence splits it in two.
             Some(sequence) => (sequence, None),
             None => (0, Some(GapReason::Unknown)),
@@ -190,12 +188,20 @@ impl History {
 
     /// Everything up to here is no longer retained.
     pub(crate) fn dropped(&self) -> Sequence {
-        self.dropped
+        self.dropped.sequence
     }
 
     /// The publisher's own id of the last event that was dropped.
     pub(crate) fn dropped_own_id(&self) -> Option<&str> {
-        self.dropped_own_id.as_deref()
+        self.dropped.own_id.as_deref()
+    }
+
+    /// Where the topic ends when it is forgotten now: at the newest event it ever had.
+    pub(crate) fn into_end(mut self) -> End {
+        match self.entries.pop_back() {
+            Some(Entry { sequence, own_id, .. }) => End { sequence, own_id },
+            None => self.dropped,
+        }
     }
 
     fn entry(&self, sequence: Sequence) -> Option<&Entry> {
@@ -212,9 +218,9 @@ impl History {
         self.entries.front().map(|entry| entry.at_ms)
     }
 
-    /// The newest event this topic ever had, retained or not.
+    /// The newest retained event.
     pub(crate) fn last(&self) -> Option<Sequence> {
-        self.entries.back().map(|entry| entry.sequence).or((self.dropped > 0).then_some(self.dropped))
+        self.entries.back().map(|entry| entry.sequence)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -233,7 +239,7 @@ mod tests {
     const EPOCH: u64 = 1000;
 
     fn history(sequences: &[(Sequence, Option<&str>)]) -> History {
-        let mut history = History::new(0);
+        let mut history = History::new(End::default());
         for (sequence, own_id) in sequences {
             history.append(*sequence, Bytes::from(format!("{sequence}\n")), *own_id, 0);
         }

@@ -6,6 +6,7 @@
 //! With namespaces its topics form a tree, with everything at the root. An event is kept once, by its own topic, and
 //! the order of ages is the order of the whole home: a subscriber to a parent replays from that.
 
+mod forgotten;
 mod frames;
 mod replay;
 
@@ -26,6 +27,8 @@ use crate::shard::message::{Message, Post, PublishError, Published, ReplyTo, Sha
 use crate::shard::tally::Tally;
 use crate::topic::{Topic, TopicMap};
 
+pub(crate) use forgotten::End;
+use forgotten::Forgotten;
 use frames::Frames;
 pub(crate) use replay::PAGE_FRAMES_MAX;
 
@@ -55,7 +58,8 @@ pub(crate) struct Home {
     epoch: Epoch,
     sequence: Sequence,
     names: TopicMap<u32>,
-    topics: Slab<HomeTopic>,
+    /// Boxed, because the places of topics that are gone are kept.
+    topics: Slab<Box<HomeTopic>>,
     /// All retained events of all topics, oldest first. An entry whose event was dropped by its topic's own limit is
     /// stale; they are swept out when they outnumber the rest.
     by_age: VecDeque<Aged>,
@@ -66,9 +70,8 @@ pub(crate) struct Home {
     by_use: BinaryHeap<Reverse<(u64, u32)>>,
     /// Counts uses, so that topics can be told apart by when they were used last.
     use_clock: u64,
-    /// The newest event of any topic that was forgotten with its history: whoever resumes before it is told
-    /// of a gap.
-    forgotten: Sequence,
+    /// Where topics ended that were forgotten: whoever resumes before that is told of a gap.
+    forgotten: Forgotten,
     events: usize,
     bytes: usize,
 }
@@ -99,8 +102,8 @@ struct HomeTopic {
     members: SmallVec<[ShardId; 4]>,
     history: History,
     used: u64,
-    /// Whether it has an entry in `by_use`.
-    queued: bool,
+    /// What its entry in `by_use` says; 0 while it has none.
+    queued_use: u64,
 }
 
 impl Home {
@@ -117,7 +120,7 @@ impl Home {
             own_by_age: VecDeque::new(),
             by_use: BinaryHeap::new(),
             use_clock: 0,
-            forgotten: 0,
+            forgotten: Forgotten::default(),
             events: 0,
             bytes: 0,
         }
@@ -175,23 +178,50 @@ impl Home {
         self.oldest().map(|(_, at_ms)| at_ms)
     }
 
-    /// Drops what is past its age.
-    pub(crate) fn expire(&mut self, now_ms: u64) {
-        while let Some((topic, at_ms)) = self.oldest() {
-            if now_ms.saturating_sub(at_ms) <= self.limits.history_age_max_ms {
-                break;
-            }
-            self.drop_first(topic);
-        }
+    /// Drops what is past its age, at most `events_max` events; returns whether there is more.
+    pub(crate) fn expire(&mut self, now_ms: u64, events_max: usize) -> bool {
+        let age_max_ms = self.limits.history_age_max_ms;
+        self.drop_oldest(events_max, |_, at_ms| now_ms.saturating_sub(at_ms) > age_max_ms)
     }
 
     /// Drops the oldest events of all topics until `bytes` are freed or nothing is left.
     pub(crate) fn release(&mut self, bytes: usize) {
         let target = self.bytes.saturating_sub(bytes);
-        while self.bytes > target
-            && let Some((topic, _)) = self.oldest()
-        {
-            self.drop_first(topic);
+        self.drop_oldest(usize::MAX, |home, _| home.bytes > target);
+    }
+
+    /// Drops the oldest event, and its topic if nothing is left of that, for as long as `drops` says so of the home and
+    /// of when the event was ordered; returns whether it still does after `events_max`.
+    fn drop_oldest(&mut self, events_max: usize, drops: impl Fn(&Home, u64) -> bool) -> bool {
+        for _ in 0..events_max {
+            match self.oldest() {
+                Some((topic, at_ms)) if drops(self, at_ms) => {
+                    self.drop_first(topic);
+                    self.unneeded(topic);
+                }
+                _ => {
+                    self.shrink();
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Lets go of memory that what is left does not need, once that is less than a quarter.
+    fn shrink(&mut self) {
+        let (topics, events) = (self.topics.len(), self.by_age.len());
+        if topics < self.names.capacity() / 4 {
+            self.names.shrink_to(2 * topics);
+            self.topics.shrink_to_fit();
+        }
+        if events < self.by_age.capacity() / 4 {
+            self.by_age.shrink_to(2 * events);
+            self.own_by_age.shrink_to(2 * self.own_by_age.len());
+        }
+        if self.by_use.len() > 2 * topics + 64 {
+            self.by_use.retain(|Reverse((used, key))| is_queued(&self.topics, *used, *key));
+            self.by_use.shrink_to(2 * topics);
         }
     }
 
@@ -235,6 +265,8 @@ impl Home {
             };
             out.push(Post { to, message: Message::Fanout(message) });
         }
+        // Too large for its history: it is ordered and gone.
+        self.unneeded(key);
         Ok(published)
     }
 
@@ -242,7 +274,7 @@ impl Home {
     fn listeners(&self, key: u32) -> SmallVec<[(ShardId, SmallVec<[Topic; 1]>); 4]> {
         let mut listeners = SmallVec::<[(ShardId, SmallVec<[Topic; 1]>); 4]>::new();
         for key in self.with_parents(key) {
-            let HomeTopic { topic, members, .. } = &self.topics[key as usize];
+            let HomeTopic { topic, members, .. } = &*self.topics[key as usize];
             for member in members {
                 match listeners.iter_mut().find(|(shard, _)| shard == member) {
                     Some((_, topics)) => topics.push(topic.clone()),
@@ -313,15 +345,17 @@ impl Home {
         self.unneeded(key);
     }
 
-    /// Sees to a topic that may have lost its last subscriber or its last child: it may be forgotten now.
+    /// Sees to a topic that may have lost its last subscriber, child or event: without any it is forgotten now, and with
+    /// events alone it may be forgotten to make room.
     fn unneeded(&mut self, key: u32) {
         let home_topic = &mut self.topics[key as usize];
         if home_topic.is_needed() {
             return;
         }
-        if self.limits.history_events_max == 0 {
+        if home_topic.history.len() == 0 {
             self.forget(key);
-        } else if !std::mem::replace(&mut home_topic.queued, true) {
+        } else if home_topic.queued_use == 0 {
+            home_topic.queued_use = home_topic.used;
             self.by_use.push(Reverse((home_topic.used, key)));
         }
     }
@@ -359,24 +393,22 @@ impl Home {
         }
         self.use_clock += 1;
         let used = self.use_clock;
-        let history = History::new(self.forgotten);
+        let end = self.forgotten.end(&topic);
         // Below `topics_max`, which is far below 2^32.
-        let key = self.topics.insert(HomeTopic {
+        let key = self.topics.insert(Box::new(HomeTopic {
             topic: topic.clone(),
             parent,
             children: 0,
-            floor: self.forgotten,
+            floor: end.sequence,
             lost_below: 0,
             lost_by: u32::MAX,
             members: SmallVec::new(),
-            history,
+            history: History::new(end),
             used,
-            queued: self.limits.history_events_max > 0,
-        }) as u32;
+            queued_use: used,
+        })) as u32;
         self.names.insert(topic, key);
-        if self.limits.history_events_max > 0 {
-            self.by_use.push(Reverse((used, key)));
-        }
+        self.by_use.push(Reverse((used, key)));
         Some(key)
     }
 
@@ -391,11 +423,15 @@ impl Home {
         while seen.len() < EVICTION_TRIES
             && let Some(Reverse((used, key))) = self.by_use.pop()
         {
-            let home_topic = &mut self.topics[key as usize];
-            if home_topic.is_needed() {
-                home_topic.queued = false;
+            if !is_queued(&self.topics, used, key) {
                 continue;
             }
+            let home_topic = &mut self.topics[key as usize];
+            if home_topic.is_needed() {
+                home_topic.queued_use = 0;
+                continue;
+            }
+            home_topic.queued_use = home_topic.used;
             seen.push((home_topic.used, key));
             if home_topic.used == used {
                 break;
@@ -409,12 +445,15 @@ impl Home {
     }
 
     fn forget(&mut self, key: u32) {
-        let HomeTopic { topic, history, floor, lost_below, parent, .. } = self.topics.remove(key as usize);
+        let HomeTopic { topic, history, floor, lost_below, parent, .. } = *self.topics.remove(key as usize);
         self.names.remove(&topic);
         self.bytes -= history.bytes();
         self.events -= history.len();
-        let lost = history.last().filter(|last| *last > floor).unwrap_or(0).max(lost_below);
-        self.forgotten = self.forgotten.max(lost);
+        let end = history.into_end();
+        // What it only counted as lost it may never have had.
+        let lost = Some(end.sequence).filter(|last| *last > floor).unwrap_or(0).max(lost_below);
+        let end = if lost_below > end.sequence { End { sequence: lost_below, own_id: None } } else { end };
+        self.forgotten.note(&topic, end);
         if let Some(parent) = parent {
             self.lost_below(parent, lost, u32::MAX);
             self.topics[parent as usize].children -= 1;
@@ -448,7 +487,7 @@ impl Home {
     }
 
     fn drop_first(&mut self, key: u32) {
-        let HomeTopic { history, parent, .. } = &mut self.topics[key as usize];
+        let HomeTopic { history, parent, .. } = &mut *self.topics[key as usize];
         self.bytes -= history.drop_first();
         self.events -= 1;
         if let Some(parent) = *parent {
@@ -465,9 +504,14 @@ impl HomeTopic {
     }
 }
 
+/// Whether an entry of [`Home::by_use`] is a topic's, and not left over from one that is gone.
+fn is_queued(topics: &Slab<Box<HomeTopic>>, used: u64, key: u32) -> bool {
+    topics.get(key as usize).is_some_and(|topic| topic.queued_use == used)
+}
+
 /// Sequences are never used twice, so a topic that holds nothing older than this event holds it, and a key
 /// that went to another topic does not.
-fn is_retained(topics: &Slab<HomeTopic>, aged: &Aged) -> bool {
+fn is_retained(topics: &Slab<Box<HomeTopic>>, aged: &Aged) -> bool {
     let first = topics.get(aged.topic as usize).and_then(|topic| topic.history.first());
     first.is_some_and(|first| first <= aged.sequence)
 }

@@ -1,4 +1,8 @@
 //! The bytes a connection has received and not used, and the read that brings more.
+//!
+//! A connection is given a small buffer of its own. Only when a read filled it, what waits behind is taken through one
+//! large buffer that the whole shard shares: so a connection holds what it was sent and little more, and one that sends
+//! hundreds of requests at once still needs few system calls.
 
 use std::io;
 use std::pin::Pin;
@@ -9,10 +13,16 @@ use tokio_uring::BufResult;
 use tokio_uring::buf::{BoundedBuf, Slice};
 use tokio_uring::net::TcpStream;
 
-/// The first read of a connection: a browser's request fits, and 15,000 of them at once take 30 MB.
-const READ_BYTES_MIN: usize = 2 << 10;
-/// A connection that fills its read gets larger ones: 64 KiB hold some 300 pipelined publishes.
-pub(super) const READ_BYTES_MAX: usize = 64 << 10;
+use crate::shard::sockets;
+
+/// Room for a read into an empty buffer: a browser's request fits, and 15,000 of them at once take 30 MB.
+const READ_BYTES: usize = 2 << 10;
+/// Least room for a read behind what is there.
+const SPARE_BYTES_MIN: usize = 512;
+/// A buffer with less in it grows by [`READ_BYTES`] and no more, at the cost of a copy; a larger one doubles.
+const EXACT_BYTES_MAX: usize = 16 << 10;
+/// What is taken at once behind a read that was filled: 64 KiB hold some 300 pipelined publishes.
+pub(crate) const DRAIN_BYTES: usize = 64 << 10;
 
 /// What came in on a socket.
 pub(super) struct Input<'s> {
@@ -23,14 +33,18 @@ pub(super) struct Input<'s> {
     read: Option<Read<'s>>,
     /// Bytes in the buffer when it was lent.
     lent_bytes: usize,
-    read_bytes: usize,
+    /// Memory that the buffer takes, lent or not, and whatever was split off its front since it was allocated.
+    allocated_bytes: usize,
+    /// The last read had no room for more.
+    was_filled: bool,
 }
 
 type Read<'s> = Pin<Box<dyn Future<Output = BufResult<usize, Slice<BytesMut>>> + 's>>;
 
 impl<'s> Input<'s> {
     pub(super) fn new(stream: &'s TcpStream) -> Self {
-        Input { stream, buffer: BytesMut::new(), read: None, lent_bytes: 0, read_bytes: READ_BYTES_MIN }
+        let buffer = BytesMut::new();
+        Input { stream, buffer, read: None, lent_bytes: 0, allocated_bytes: 0, was_filled: false }
     }
 
     /// Whether a read has the buffer.
@@ -38,9 +52,23 @@ impl<'s> Input<'s> {
         self.read.is_some()
     }
 
+    /// Whether the last read was filled, so that more is likely to wait in the socket.
+    pub(super) fn was_filled(&self) -> bool {
+        self.was_filled
+    }
+
     /// Starts a read behind what is there.
     pub(super) fn start(&mut self) {
-        self.buffer.reserve(self.read_bytes);
+        if !self.has_spare() {
+            if self.buffer.len() < EXACT_BYTES_MAX && !self.buffer.is_empty() {
+                let mut larger = BytesMut::with_capacity(self.buffer.len() + READ_BYTES);
+                larger.extend_from_slice(&self.buffer);
+                self.buffer = larger;
+            } else {
+                self.buffer.reserve(READ_BYTES);
+            }
+            self.allocated_bytes = self.buffer.capacity();
+        }
         let buffer = std::mem::take(&mut self.buffer);
         self.lent_bytes = buffer.len();
         self.read = Some(Box::pin(self.stream.read(buffer.slice(self.lent_bytes..))));
@@ -52,29 +80,46 @@ impl<'s> Input<'s> {
         let Poll::Ready((result, slice)) = read.as_mut().poll(cx) else { return Poll::Pending };
         self.read = None;
         self.buffer = slice.into_inner();
-        if result.as_ref().is_ok_and(|bytes| *bytes >= self.read_bytes) {
-            self.read_bytes = READ_BYTES_MAX;
-        }
+        self.was_filled = self.buffer.len() == self.buffer.capacity();
         Poll::Ready(result)
     }
 
-    /// Gives up an empty buffer and the size it grew to: between requests a connection holds no more than it came
-    /// with.
-    pub(super) fn rest(&mut self) {
-        if !self.is_reading() && self.buffer.is_empty() {
-            self.buffer = BytesMut::new();
-            self.read_bytes = READ_BYTES_MIN;
+    /// Takes what waits in the socket, up to the size of `scratch`, through it; returns how many bytes that was.
+    pub(super) fn drain(&mut self, scratch: &mut [u8]) -> usize {
+        let bytes = sockets::receive(self.stream, scratch);
+        self.buffer.extend_from_slice(&scratch[..bytes]);
+        self.allocated_bytes = self.buffer.capacity();
+        bytes
+    }
+
+    /// Lets go of memory that what is left does not need: of a large buffer that was used up, and of one whose front
+    /// went to requests.
+    pub(super) fn shrink(&mut self) {
+        if self.is_reading() || self.allocated_bytes <= READ_BYTES {
+            return;
+        }
+        if self.buffer.is_empty() || self.buffer.capacity() < self.allocated_bytes {
+            self.buffer = BytesMut::from(&self.buffer[..]);
+            self.allocated_bytes = self.buffer.capacity();
         }
     }
 
-    /// Moves what is left into a buffer of its own: it shares the memory of a large body that was split off, and a
-    /// kept connection would hold that for as long as it is idle.
-    pub(super) fn detach(&mut self) {
-        self.buffer = BytesMut::from(&self.buffer[..]);
+    /// Memory that it takes with a read under way.
+    pub(super) fn bytes_to_read(&self) -> usize {
+        match self.buffer.len() {
+            _ if self.is_reading() || self.has_spare() => self.allocated_bytes,
+            bytes if bytes < EXACT_BYTES_MAX => bytes + READ_BYTES,
+            _ => 2 * self.allocated_bytes,
+        }
     }
 
     /// Bytes that are here, lent or not.
     pub(super) fn bytes(&self) -> usize {
         if self.is_reading() { self.lent_bytes } else { self.buffer.len() }
+    }
+
+    fn has_spare(&self) -> bool {
+        let least = if self.buffer.is_empty() { READ_BYTES } else { SPARE_BYTES_MIN };
+        self.buffer.capacity() - self.buffer.len() >= least
     }
 }

@@ -49,8 +49,11 @@ use crate::admin;
 use crate::arena::{Arena, Key};
 use crate::clock::{Date, unix_s};
 use crate::config::SlowPolicy;
+use crate::shard::connection::eviction::Evictions;
+use crate::shard::connection::linger::Lingering;
 use crate::shard::fanout::{Fanout, FanoutLimits};
 use crate::shard::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
+use crate::shard::input::DRAIN_BYTES;
 use crate::shard::mailbox::{Doors, Inside, Mailbox};
 use crate::shard::message::{Control, Message, Post, ShardId, Ticket};
 use crate::shard::pipeline::{Answer, Pipeline};
@@ -66,6 +69,8 @@ use crate::stats::ShardStats;
 const WORK_PER_TURN: usize = 2048;
 /// Work of one turn's sends, in units of [`Fanout::send_ready`]: about 1 ms of the kernel's time at 4 us each.
 const SEND_WORK_PER_TURN: usize = 256;
+/// Events that expire before others have their turn: some 0.5 ms.
+const EXPIRED_PER_TURN: usize = 2048;
 /// The sweep goes round once in a second at most, in so many parts that none is felt.
 const SWEEP_PARTS: u32 = 16;
 
@@ -77,6 +82,10 @@ pub(crate) struct Shard {
     fanout: RefCell<Fanout>,
     mailbox: Mailbox,
     pub(crate) sockets: Sockets,
+    lingering: Lingering,
+    evictions: Evictions,
+    /// What a connection with much to read is read through.
+    scratch: RefCell<Box<[u8]>>,
     visitors: RefCell<Visitors>,
     /// Surveys under way; the last one goes on.
     walks: RefCell<Vec<Walk>>,
@@ -114,6 +123,9 @@ impl Shard {
             fanout: RefCell::new(fanout),
             mailbox: Mailbox::new(id, inside, doors),
             sockets: Sockets::default(),
+            lingering: Lingering::default(),
+            evictions: Evictions::default(),
+            scratch: RefCell::new(vec![0; DRAIN_BYTES].into()),
             visitors: RefCell::default(),
             walks: RefCell::default(),
             pipelines: RefCell::new(Arena::default()),
@@ -264,9 +276,14 @@ impl Shard {
             tokio::time::sleep(round / SWEEP_PARTS).await;
             let (now_ms, unix_s) = (self.shared.clock.now_ms(), unix_s());
             self.date.borrow_mut().update(unix_s);
-            self.home.borrow_mut().expire(now_ms);
+            while self.home.borrow_mut().expire(now_ms, EXPIRED_PER_TURN) {
+                let _ = tokio_uring::no_op().await;
+            }
             self.fanout.borrow_mut().sweep(SWEEP_PARTS, now_ms, unix_s);
             self.keep_to_memory();
+            if self.shared.files_are_short(now_ms) {
+                self.evict();
+            }
             self.stats().topics.set(self.home.borrow().topics() as u64);
             self.stats().evicted.set(self.fanout.borrow().evicted);
             self.stats().refused.add(std::mem::take(&mut self.fanout.borrow_mut().refused));

@@ -2,12 +2,13 @@
 //! the order they came in (RFC 9112, section 9.3.2).
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::task::Waker;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use crate::budget::Charge;
 use crate::event_id::{Epoch, EventId};
@@ -76,9 +77,25 @@ pub(crate) enum Answer {
     Continue,
 }
 
-/// Answers due on one connection.
+/// Room for so many requests under way is kept when there are none.
+const DUE_KEPT: usize = 8;
+
+/// Answers due on one connection, and what others may know of it.
 #[derive(Debug, Default)]
-pub(crate) struct Pipeline(RefCell<Inner>);
+pub(crate) struct Pipeline {
+    inner: RefCell<Inner>,
+    client_wait: Cell<Option<ClientWait>>,
+    is_evicted: Cell<bool>,
+}
+
+/// A connection that waits for its client, and owes it nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientWait {
+    /// When it heard from its client last.
+    pub(crate) since: Instant,
+    /// Whether nothing of a next request has come.
+    pub(crate) between_requests: bool,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -93,19 +110,19 @@ struct Inner {
 impl Pipeline {
     /// Adds a request that is answered later; returns its number.
     pub(crate) fn expect(&self, request: Request) -> u64 {
-        let mut inner = self.0.borrow_mut();
+        let mut inner = self.inner.borrow_mut();
         inner.due.push_back((request, None));
         inner.taken + inner.due.len() as u64 - 1
     }
 
     /// Adds a request with its answer.
     pub(crate) fn push(&self, request: Request, answer: Answer) {
-        self.0.borrow_mut().due.push_back((request, Some(answer)));
+        self.inner.borrow_mut().due.push_back((request, Some(answer)));
     }
 
     /// A request that was expected is answered.
     pub(crate) fn answer(&self, number: u64, answer: Answer) {
-        let mut inner = self.0.borrow_mut();
+        let mut inner = self.inner.borrow_mut();
         let place = number.wrapping_sub(inner.taken) as usize;
         if let Some((_, due)) = inner.due.get_mut(place) {
             *due = Some(answer);
@@ -118,13 +135,14 @@ impl Pipeline {
         }
     }
 
-    /// Encodes the answers that are next in line; returns how many of them are refusals, and whether the
-    /// connection ends after them.
-    pub(crate) fn take_ready(&self, encoding: Encoding<'_>, out: &mut Vec<u8>) -> Taken {
-        let mut inner = self.0.borrow_mut();
+    /// Encodes the answers that are next in line until `out` has `bytes_max`, or a little more; returns how many of them
+    /// are refusals, and whether the connection ends after them.
+    pub(crate) fn take_ready(&self, encoding: Encoding<'_>, bytes_max: usize, out: &mut Vec<u8>) -> Taken {
+        let mut inner = self.inner.borrow_mut();
         let mut taken = Taken::default();
         while let Some((_, Some(_))) = inner.due.front()
             && !taken.closes
+            && out.len() < bytes_max
         {
             let Some((request, Some(answer))) = inner.due.pop_front() else { break };
             inner.taken += 1;
@@ -140,34 +158,66 @@ impl Pipeline {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.borrow().due.len()
+        self.inner.borrow().due.len()
+    }
+
+    /// Memory that the requests under way take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.inner.borrow().due.capacity() * size_of::<(Request, Option<Answer>)>()
+    }
+
+    /// Lets go of memory that no request under way needs.
+    pub(crate) fn shrink(&self) {
+        let due = &mut self.inner.borrow_mut().due;
+        if due.is_empty() && due.capacity() > DUE_KEPT {
+            *due = VecDeque::new();
+        }
+    }
+
+    /// Says since when the connection waits for its client; none when it does not.
+    pub(crate) fn set_client_wait(&self, wait: Option<ClientWait>) {
+        self.client_wait.set(wait);
+    }
+
+    pub(crate) fn client_wait(&self) -> Option<ClientWait> {
+        self.client_wait.get()
+    }
+
+    /// Has the connection close, to make room for others.
+    pub(crate) fn evict(&self) {
+        self.is_evicted.set(true);
+        self.wake();
+    }
+
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.is_evicted.get()
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        let inner = self.0.borrow();
+        let inner = self.inner.borrow();
         inner.opened.is_some() || matches!(inner.due.front(), Some((_, Some(_))))
     }
 
     /// The queue that the connection asked for is its own, or it is told why not.
     pub(crate) fn opens(&self, result: Result<QueueStream, String>) {
-        self.0.borrow_mut().opened = Some(result);
+        self.inner.borrow_mut().opened = Some(result);
         self.wake();
     }
 
     /// What became of the queue that was asked for, once that is known.
     pub(crate) fn take_opened(&self) -> Option<Result<QueueStream, String>> {
-        self.0.borrow_mut().opened.take()
+        self.inner.borrow_mut().opened.take()
     }
 
     pub(crate) fn remember_waker(&self, waker: &Waker) {
-        let known = &mut self.0.borrow_mut().waker;
+        let known = &mut self.inner.borrow_mut().waker;
         if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
             *known = Some(waker.clone());
         }
     }
 
     pub(crate) fn wake(&self) {
-        if let Some(waker) = &self.0.borrow().waker {
+        if let Some(waker) = &self.inner.borrow().waker {
             waker.wake_by_ref();
         }
     }
@@ -303,7 +353,7 @@ mod tests {
         let cors = Cors::parse(&["*".to_owned()]).unwrap();
         let encoding = Encoding { cors: &cors, queue_lines: b"", date: &[b'-'; 29], epoch: Epoch::at(7) };
         let mut out = Vec::new();
-        pipeline.take_ready(encoding, &mut out);
+        pipeline.take_ready(encoding, usize::MAX, &mut out);
         String::from_utf8(out).unwrap()
     }
 

@@ -171,7 +171,7 @@ impl Several {
             // Asked all the same: a part may have been cut.
             Flight::Head | Flight::Part(_) | Flight::Farewell => {
                 let cut = self.parts.iter().any(|part| !part.has_ended && fanout.is_closed(part.key));
-                return if cut { Next::Close } else { Next::Wait };
+                return if cut { Next::Cut } else { Next::Wait };
             }
         }
         if self.opening.is_some() {

@@ -279,7 +279,7 @@ impl World {
 
     fn trim(&mut self, shard: usize) {
         if self.random.bool() {
-            self.homes[shard].expire(self.now_ms);
+            self.homes[shard].expire(self.now_ms, 3);
         } else {
             let bytes = self.random.usize(0..2_000);
             self.homes[shard].release(bytes);
@@ -430,7 +430,7 @@ fn ask(fanout: &mut Fanout, stream: &mut Stream, now_ms: u64, out: &mut Vec<Post
             false
         }
         Next::Wait => false,
-        Next::Close => true,
+        Next::Close | Next::Cut => true,
     }
 }
 

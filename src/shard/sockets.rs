@@ -8,9 +8,12 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
 
-use nix::sys::socket::{MsgFlags, Shutdown, send, sendmsg, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, sendmsg, shutdown};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use smallvec::SmallVec;
+use socket2::SockRef;
 use tokio_uring::net::TcpStream;
 
 use crate::shard::subscriber::Outgoing;
@@ -86,6 +89,22 @@ impl Sockets {
         skip(&mut outgoing.buffers, sent);
         sent
     }
+}
+
+/// Receives what is there without waiting, up to the size of `buffer`; returns how many bytes that was. An end and an error
+/// are 0: the next read through the ring meets them again.
+pub(super) fn receive(stream: &TcpStream, buffer: &mut [u8]) -> usize {
+    recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT).unwrap_or(0)
+}
+
+/// Has the kernel reset the connection when it is closed, and not wait until the client takes what was not sent: it may
+/// never, and would hold its side for open. Returns whether it will.
+///
+/// tokio-uring gives no safe access to a socket's options; a second descriptor of the same socket does.
+pub(super) fn reset_at_close(stream: &TcpStream) -> bool {
+    let own = pidfd_open(getpid(), PidfdFlags::empty());
+    let socket = own.and_then(|own| pidfd_getfd(own, stream.as_raw_fd(), PidfdGetfdFlags::empty()));
+    socket.is_ok_and(|socket| SockRef::from(&socket).set_linger(Some(Duration::ZERO)).is_ok())
 }
 
 #[cfg(test)]

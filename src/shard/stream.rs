@@ -23,6 +23,7 @@ use crate::shard::pipeline::{Encoding, Request};
 use crate::shard::queue::QueueStream;
 use crate::shard::selection::Selection;
 use crate::shard::several::{self, Feed};
+use crate::shard::sockets::reset_at_close;
 use crate::shard::subscriber::{Next, Opening, Outgoing};
 use crate::shard::wire::{Buffers, Framing, retry_field, skip};
 use crate::shard::{Phase, Shard};
@@ -126,16 +127,17 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
         shard.sockets.enter(key.index, &stream);
     }
     async move {
-        {
+        let end = {
             // The smallest buffer: it lies idle for the whole life of the connection.
             let mut reading = pin!(stream.read(Vec::with_capacity(8)));
             let mut sending = None;
             poll_fn(|cx| {
                 // Some of it may have come with the request.
-                if received > RECEIVED_BYTES_MAX
-                    || shard.drive(&mut feed, &stream, &mut sending, cx).is_ready()
-                {
-                    return Poll::Ready(());
+                if received > RECEIVED_BYTES_MAX {
+                    return Poll::Ready(End::Closed);
+                }
+                if let Poll::Ready(end) = shard.drive(&mut feed, &stream, &mut sending, cx) {
+                    return Poll::Ready(end);
                 }
                 if sending.is_some() {
                     // Asked again when it is sent: every look at the read is a cache miss or two.
@@ -145,13 +147,17 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
                     let bytes = result.unwrap_or(0);
                     received += bytes;
                     if bytes == 0 || received > RECEIVED_BYTES_MAX {
-                        return Poll::Ready(());
+                        return Poll::Ready(End::Closed);
                     }
                     reading.set(stream.read(Vec::with_capacity(8)));
                 }
                 Poll::Pending
             })
-            .await;
+            .await
+        };
+        // One that is still open when all is to end has not taken its farewell.
+        if end == End::Cut || shard.phase() == Phase::Stopped {
+            reset_at_close(&stream);
         }
         // What is still under way in the kernel ends with this, and frees its buffers and the descriptor.
         let _ = stream.shutdown(Shutdown::Both);
@@ -165,6 +171,15 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
         shard.stats().clients.subtract(1);
         drop(open);
     }
+}
+
+/// How a stream ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum End {
+    /// Its client left, or was sent all it was to be sent.
+    Closed,
+    /// Its client did not take what it was sent. It is told by a reset, and comes back.
+    Cut,
 }
 
 /// A send under way.
@@ -181,14 +196,14 @@ enum Operation<'s> {
 }
 
 impl Shard {
-    /// Sends what there is to send until it must wait; ready when the connection is to be closed.
+    /// Sends what there is to send until it must wait; ready, and how it ends, when the connection is to be closed.
     fn drive<'s>(
         &self,
         feed: &mut Feed,
         stream: &'s TcpStream,
         sending: &mut Option<Box<Sending<'s>>>,
         cx: &mut Context<'_>,
-    ) -> Poll<()> {
+    ) -> Poll<End> {
         loop {
             if let Some(send) = sending {
                 match send.operation.poll(cx) {
@@ -207,7 +222,7 @@ impl Shard {
                         *sending = None;
                         self.with_fanout(|fanout, now_ms, out| feed.sent(fanout, now_ms, out));
                     }
-                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Ready(_) => return Poll::Ready(End::Closed),
                     // Asked all the same: it may have been cut.
                     Poll::Pending => {}
                 }
@@ -232,7 +247,8 @@ impl Shard {
                     }
                 }
                 Next::Wait => return Poll::Pending,
-                Next::Close => return Poll::Ready(()),
+                Next::Close => return Poll::Ready(End::Closed),
+                Next::Cut => return Poll::Ready(End::Cut),
             }
         }
     }

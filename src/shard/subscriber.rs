@@ -17,8 +17,10 @@ pub(crate) enum Next {
     Send(Outgoing),
     /// Nothing now: it is woken when there is.
     Wait,
-    /// Close the connection.
+    /// Close the connection: all was sent that was to be sent, or nothing is under way.
     Close,
+    /// Close the connection although its client has not taken what is under way.
+    Cut,
 }
 
 /// Bytes to send and what they stand for.
@@ -166,7 +168,7 @@ impl Subscriber {
     /// What to send now. A live subscriber that is told to wait is idle: its topic must wake it.
     pub(crate) fn next(&mut self, log: &mut Log, epoch: Option<Epoch>, now_ms: u64) -> Next {
         if matches!(self.stage, Stage::Closed) {
-            return Next::Close;
+            return if self.is_sending() { Next::Cut } else { Next::Close };
         }
         if let Some(unsent) = self.unsent.take() {
             return Next::Send(*unsent);

@@ -31,7 +31,7 @@ fn the_defaults_are_allowed_when_they_are_written_out() {
         --history-bytes 4MiB --history-age 10m --history-memory 256MiB --topics-max 100000 \
         --heartbeat 15s --slow-lag 4MiB --slow-policy cut --send-timeout 20s --refuse-streams retry \
         --retry-min 1s --retry-max 5s --head-max 16KiB --body-max 1MiB --head-timeout 10s \
-        --body-timeout 30s --idle-timeout 60s --unanswered-max 512 --cors-origin * --mailbox-bytes 64MiB \
+        --body-timeout 30s --idle-timeout 60s --unanswered-max 512 --request-memory 128MiB --cors-origin * --mailbox-bytes 64MiB \
         --mailbox-messages 65536 --mailbox-wait 1s --drain-delay 0s --drain-time 10s --log-format text \
         --log-level info";
     assert_eq!(parse(written, &[]), Ok(unflagged()));
@@ -113,6 +113,7 @@ const ROWS: &[Row] = &[
     ("body-timeout", "1ms", |c| c.http.body_timeout = Duration::from_millis(1)),
     ("idle-timeout", "1ms", |c| c.http.idle_timeout = Duration::from_millis(1)),
     ("unanswered-max", "1", |c| c.http.unanswered_max = 1),
+    ("request-memory", "2MiB", |c| c.http.memory_bytes_max = 2 << 20),
     ("cors-origin", "https://a.example", |c| c.cors_origins = vec!["https://a.example".into()]),
     ("trusted-proxy", "10.0.0.1", |c| c.trusted_proxies = vec!["10.0.0.1/32".parse().unwrap()]),
     ("mailbox-bytes", "2MiB", |c| c.mailbox.bytes_max = 2 << 20),
@@ -368,7 +369,7 @@ fn limits_are_allowed_up_to_their_edges() {
         "--bind 127.0.0.1 --bindctl=127.0.0.1:3001",
         "--session-time-max 1s",
         "--heartbeat 100ms",
-        "--head-max 1MiB --body-max 1KiB --slow-lag 2KiB --mailbox-bytes 2KiB",
+        "--head-max 1MiB --body-max 1KiB --slow-lag 2KiB --mailbox-bytes 2KiB --request-memory 1MiB",
         "--body-max 64MiB --slow-lag 128MiB --mailbox-bytes 128MiB --history-memory 128MiB",
         "--history-bytes 256MiB",
         "--retry-min 5s --retry-max 5s",

@@ -10,7 +10,7 @@ use crate::shard::message::Ticket;
 use crate::shard::pipeline::{Answer, Request, Sharing};
 use crate::shard::visitors::Visitor;
 
-impl Connection<'_> {
+impl Connection<'_, '_> {
     /// Has the bridge open a queue.
     pub(super) fn ask_queue(&mut self, request: Request, head: &Head, queue: Queue) -> bool {
         let Queue { name, last_event_id } = queue;

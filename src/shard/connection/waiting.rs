@@ -9,41 +9,40 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Connection, Stage};
 use crate::http::{Refusal, Status};
-use crate::shard::pipeline::Answer;
+use crate::shard::pipeline::{Answer, ClientWait};
 
-/// How often a publisher that is not read from asks for room again.
+/// How often a connection that is not read from asks for room again.
 const BLOCKED_RETRY: Duration = Duration::from_millis(5);
 
 /// Why waiting ended.
 pub(super) enum Woken {
     Read(std::io::Result<usize>),
     Answers,
+    /// It is to make room for others.
+    Evicted,
     TimedOut,
 }
 
-impl Connection<'_> {
+impl Connection<'_, '_> {
     /// Waits for bytes, answers or the deadline, whichever comes first.
     pub(super) async fn wait(&mut self) -> Woken {
-        // What must be flushed first has requests behind it in the buffer, which a read would take away.
-        let may_read = !self.last_request_seen
-            && !self.must_flush
-            && match self.stage {
-                Stage::Head => self.pipeline.len() < self.shard.shared.config.http.unanswered_max,
-                Stage::Body { full: None, .. } | Stage::Skip { .. } => true,
-                Stage::Body { .. } | Stage::Blocked { .. } | Stage::Queue(..) | Stage::Subscribe(..) => false,
-            };
-        if may_read && !self.input.is_reading() {
-            if self.pipeline.len() == 0 {
-                self.input.rest();
-            }
+        if self.may_read() && !self.input.is_reading() {
             self.input.start();
         }
+        let waits_for_client = self.input.is_reading() && self.pipeline.len() == 0;
+        self.pipeline.set_client_wait(waits_for_client.then(|| ClientWait {
+            since: self.heard,
+            between_requests: matches!(self.stage, Stage::Head) && self.input.bytes() == 0,
+        }));
         let phase = self.shard.phase();
         let mut deadline = pin!(self.deadline().map(sleep_until));
-        poll_fn(|cx| {
+        let woken = poll_fn(|cx| {
             self.pipeline.remember_waker(cx.waker());
             if let Poll::Ready(result) = self.input.poll(cx) {
                 return Poll::Ready(Woken::Read(result));
+            }
+            if self.pipeline.is_evicted() {
+                return Poll::Ready(Woken::Evicted);
             }
             if self.pipeline.is_ready() || self.shard.phase() != phase {
                 return Poll::Ready(Woken::Answers);
@@ -53,43 +52,82 @@ impl Connection<'_> {
                 None => Poll::Pending,
             }
         })
-        .await
+        .await;
+        self.pipeline.set_client_wait(None);
+        woken
     }
 
-    /// When patience ends with what the connection is in the middle of.
+    /// Whether more of what the client sends can be used.
+    fn may_read(&self) -> bool {
+        // What must be flushed first has requests behind it in the buffer, which a read would take away.
+        !self.last_request_seen
+            && !self.must_flush
+            && self.holding.starved().is_none()
+            && match self.stage {
+                Stage::Head => self.may_ask(),
+                Stage::Body { .. } | Stage::Skip { .. } => true,
+                Stage::Blocked { .. } | Stage::Queue(..) | Stage::Subscribe(..) => false,
+            }
+    }
+
+    /// When to look again at what the connection is in the middle of.
     fn deadline(&self) -> Option<Instant> {
+        let retry = Some(Instant::now() + BLOCKED_RETRY);
+        let patience_end = self.patience_end();
+        match self.stage {
+            Stage::Blocked { .. } => retry,
+            _ if patience_end.is_some() && self.holding.starved().is_some() => retry,
+            _ => patience_end.map(|end| self.holding.look_end().map_or(end, |look_end| look_end.min(end))),
+        }
+    }
+
+    /// When patience ends with a client that is waited for.
+    fn patience_end(&self) -> Option<Instant> {
         let http = &self.shard.shared.config.http;
         let patience = match self.stage {
             Stage::Head if self.pipeline.len() > 0 => return None,
             Stage::Head if self.input.bytes() > 0 || self.is_fresh => http.head_timeout,
             Stage::Head => http.idle_timeout,
-            Stage::Body { full: None, .. } | Stage::Skip { .. } => http.body_timeout,
-            Stage::Body { .. } | Stage::Blocked { .. } => return Some(Instant::now() + BLOCKED_RETRY),
-            Stage::Queue(..) | Stage::Subscribe(..) => return None,
+            Stage::Body { .. } | Stage::Skip { .. } => http.body_timeout,
+            Stage::Blocked { .. } | Stage::Queue(..) | Stage::Subscribe(..) => return None,
         };
         Some(self.since + patience)
     }
 
     /// Acts on a deadline; false when the connection is just closed.
     pub(super) fn time_out(&mut self) -> bool {
-        let refused = |what: &str| {
+        if let Stage::Blocked { .. } = self.stage {
+            return self.time_out_blocked();
+        }
+        let wait_max = self.shard.shared.config.mailbox.wait_max;
+        let refusal = if self.holding.starved().is_some_and(|since| since.elapsed() >= wait_max) {
+            let reason =
+                "too much is arriving at once; send it again later, or raise --request-memory".to_owned();
+            Refusal { close: true, ..Refusal::unavailable(reason) }
+        } else if self.holding.gives_way() {
+            let reason =
+                "sent too slowly while others find no room; send it faster, or raise --request-memory";
+            Refusal::closing(Status::RequestTimeout, reason)
+        } else if self.patience_end().is_some_and(|end| Instant::now() >= end) {
+            let what = if let Stage::Head = self.stage { "head" } else { "body" };
             let reason = format!("the {what} took too long; send it faster, or raise --{what}-timeout");
-            Answer::Refused(Refusal::closing(Status::RequestTimeout, reason))
+            Refusal::closing(Status::RequestTimeout, reason)
+        } else {
+            return true;
         };
+        let request = match std::mem::replace(&mut self.stage, Stage::Head) {
+            Stage::Head if self.input.bytes() == 0 => return false,
+            Stage::Body { request, .. } | Stage::Skip { request, .. } => request,
+            _ => self.unread(None),
+        };
+        self.push(request, Answer::Refused(refusal));
+        true
+    }
+
+    /// Refuses a publish that has waited long enough for room between shards.
+    fn time_out_blocked(&mut self) -> bool {
         let wait_max = self.shard.shared.config.mailbox.wait_max;
         match std::mem::replace(&mut self.stage, Stage::Head) {
-            Stage::Head if self.input.bytes() > 0 => {
-                self.push(self.unread(None), refused("head"));
-            }
-            Stage::Head => return false,
-            Stage::Body { request, full: Some(since), .. } if since.elapsed() >= wait_max => {
-                let reason = "too many large bodies are arriving at once; publish again later, or raise --mailbox-bytes";
-                let refusal = Refusal { close: true, ..Refusal::unavailable(reason) };
-                self.push(request, Answer::Refused(refusal));
-            }
-            Stage::Body { request, full: None, .. } | Stage::Skip { request, .. } => {
-                self.push(request, refused("body"));
-            }
             Stage::Blocked { request, since, .. } if since.elapsed() >= wait_max => {
                 let reason = "no room on the way between CPUs; publish again later, or raise --mailbox-bytes or --mailbox-messages";
                 self.push(request, Answer::Refused(Refusal::unavailable(reason)));

@@ -108,7 +108,7 @@ impl Tester {
         match self.next(key) {
             Next::Send(Outgoing { buffers, .. }) => String::from_utf8(buffers.concat()).unwrap(),
             Next::Wait => String::new(),
-            Next::Close => "CLOSE".to_owned(),
+            Next::Close | Next::Cut => "CLOSE".to_owned(),
         }
     }
 

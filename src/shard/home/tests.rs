@@ -134,7 +134,7 @@ fn limits_of_events_age_and_memory_drop_the_oldest_first() {
     }
     let replay = |tester: &mut Tester| tester.join(1, 0, Some("9-1")).unwrap().0.matches("data").count();
     assert_eq!(replay(&mut tester), 3, "events");
-    tester.home.expire(1500);
+    tester.home.expire(1500, usize::MAX);
     assert_eq!(replay(&mut tester), 2, "age: those of 400 ms and before went");
     tester.home.release(1);
     assert_eq!(replay(&mut tester), 1, "memory");

@@ -1,0 +1,87 @@
+//! The memory of connections that are no streams: one budget for the whole server, taken before it is used.
+//!
+//! It is not the memory of events: a client that sends half a request must not cost others their history.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::budget::{Budget, Charge};
+
+/// What every connection is charged: its task, which a test bounds, and the buffer of its read.
+pub(crate) const CONNECTION_BYTES: usize = 4 << 10;
+/// How long after memory ran short those that send too slowly still give way.
+const SHORT_MS: u64 = 1000;
+
+/// The bytes that all connections hold which are no streams, and how many they may.
+#[derive(Debug)]
+pub(crate) struct RequestMemory {
+    budget: Arc<Budget>,
+    /// What is beyond this is kept for new connections.
+    grown_bytes_max: usize,
+    /// When somebody last found no room, in milliseconds of the server's clock; 0 for never.
+    short_at_ms: AtomicU64,
+}
+
+impl RequestMemory {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        RequestMemory {
+            budget: Budget::new(bytes_max, usize::MAX),
+            grown_bytes_max: bytes_max / 8 * 7,
+            short_at_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes [`CONNECTION_BYTES`] for a new connection; none when there is no room.
+    pub(crate) fn admit(&self) -> Option<Charge> {
+        self.budget.take(CONNECTION_BYTES)
+    }
+
+    /// Makes `charge` one of `bytes`; false, and the charge as it was, when there is no room for more. An eighth of the
+    /// memory is never taken so: whatever those hold that are here, others get in.
+    pub(crate) fn resize(&self, charge: &mut Charge, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(charge.bytes());
+        (more == 0 || self.budget.bytes() + more <= self.grown_bytes_max) && charge.resize(bytes)
+    }
+
+    /// Somebody found no room at `now_ms`: those that send too slowly give way.
+    pub(crate) fn note_short(&self, now_ms: u64) {
+        self.short_at_ms.store(now_ms.max(1), Ordering::Relaxed);
+    }
+
+    /// Returns whether somebody found no room within the last second.
+    pub(crate) fn is_short(&self, now_ms: u64) -> bool {
+        let short_at_ms = self.short_at_ms.load(Ordering::Relaxed);
+        short_at_ms > 0 && now_ms.saturating_sub(short_at_ms) < SHORT_MS
+    }
+
+    /// Bytes held now.
+    pub(crate) fn bytes(&self) -> usize {
+        self.budget.bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_eighth_is_kept_for_new_connections() {
+        let memory = RequestMemory::new(32 << 10);
+        let mut first = memory.admit().unwrap();
+        assert!(!memory.resize(&mut first, (28 << 10) + 1));
+        assert!(memory.resize(&mut first, 28 << 10));
+        let second = memory.admit().unwrap();
+        assert!(memory.admit().is_none(), "36 KiB");
+        assert_eq!((first.bytes(), second.bytes(), memory.bytes()), (28 << 10, 4 << 10, 32 << 10));
+        assert!(memory.resize(&mut first, 4 << 10), "it may always be less");
+        assert!(memory.admit().is_some());
+    }
+
+    #[test]
+    fn memory_is_short_for_a_second_after_somebody_found_no_room() {
+        let memory = RequestMemory::new(0);
+        assert!(!memory.is_short(0));
+        memory.note_short(5000);
+        assert!(memory.is_short(5999) && !memory.is_short(6000));
+    }
+}

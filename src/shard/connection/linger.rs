@@ -1,0 +1,58 @@
+//! Closing a connection that was refused.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::Shutdown;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::select;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_uring::net::TcpStream;
+
+/// How long a connection that was refused is read from, so that the refusal is not lost to a reset.
+const LINGER: Duration = Duration::from_secs(1);
+const READ_BYTES: usize = 2 << 10;
+
+/// The refused connections of a shard that are not closed yet, in the order in which they were refused.
+#[derive(Debug, Default)]
+pub(crate) struct Lingering {
+    bells: RefCell<BTreeMap<u64, Rc<Notify>>>,
+    next: Cell<u64>,
+}
+
+impl Lingering {
+    /// Closes in two steps: closing at once would reset the connection while the client still sends, and the
+    /// reset could overtake the refusal (RFC 9112, section 9.6). Returns when it may be closed.
+    pub(super) async fn linger(&self, stream: &TcpStream) {
+        let _ = stream.shutdown(Shutdown::Write);
+        let number = self.next.replace(self.next.get() + 1);
+        let bell = Rc::new(Notify::new());
+        self.bells.borrow_mut().insert(number, Rc::clone(&bell));
+        let drain = async {
+            let mut buffer = Vec::with_capacity(READ_BYTES);
+            let mut result = Ok(1);
+            while matches!(result, Ok(bytes) if bytes > 0) {
+                (result, buffer) = stream.read(buffer).await;
+            }
+        };
+        // Not awaited to its end, it ends with the socket.
+        let _ = select(pin!(timeout(LINGER, drain)), pin!(bell.notified())).await;
+        self.bells.borrow_mut().remove(&number);
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bells.borrow().len()
+    }
+
+    /// Has the first so many closed now.
+    pub(super) fn end_first(&self, count: usize) {
+        for _ in 0..count {
+            let Some((_, bell)) = self.bells.borrow_mut().pop_first() else { return };
+            bell.notify_one();
+        }
+    }
+}
