@@ -143,7 +143,8 @@ mod tests {
         let mut position = Vec::new();
         run.write_position([(0, 5), (1023, 0)].into_iter(), &mut position);
         let position = String::from_utf8(position).unwrap();
-        for ours in [&run.text(0), &run.text(u64::MAX), &other.text(7), &position, "10000000000000000000-1.2"] {
+        for ours in [&run.text(0), &run.text(u64::MAX), &other.text(7), &position, "10000000000000000000-1.2"]
+        {
             assert!(has_our_form(ours), "{ours}");
         }
         for own in [

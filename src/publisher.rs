@@ -271,7 +271,8 @@ fn read(
     answer: Result<Result<message::Published, message::PublishError>, oneshot::error::RecvError>,
     epoch: Epoch,
 ) -> Result<Published, PublishError> {
-    let message::Published { last_id, events, ids_replaced, .. } = answer.map_err(|_| PublishError::Stopped)??;
+    let message::Published { last_id, events, ids_replaced, .. } =
+        answer.map_err(|_| PublishError::Stopped)??;
     let id = match last_id {
         EventId::Own(id) => id.into(),
         EventId::Sequence(sequence) => epoch.text(sequence),

@@ -226,10 +226,7 @@ fn wrap_refuses_what_no_event_can_carry() {
     for bad in ["a\nb", "a\rb", "a\0b", "\n"] {
         assert_eq!(wrap("x", Some(bad), None).unwrap_err(), EventError::NameCharacter);
         let character = bad.bytes().find(u8::is_ascii_control).unwrap();
-        assert_eq!(
-            wrap("x", None, Some(bad)).unwrap_err(),
-            EventError::IdCharacter { event: 1, character }
-        );
+        assert_eq!(wrap("x", None, Some(bad)).unwrap_err(), EventError::IdCharacter { event: 1, character });
     }
 }
 
