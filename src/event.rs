@@ -62,7 +62,7 @@ impl EventLimits {
         EventLimits {
             // Wrapping may prefix every line; text that grows past this is not worth its memory.
             text_bytes_max: 2 * body_bytes_max,
-            // It is sent back to us in a header of every reconnect.
+            // It is sent back to us in a header of every reconnect: an eighth of the smallest head there may be.
             id_bytes_max: 128,
             name_bytes_max: 128,
             // Each costs the history more than its bytes.

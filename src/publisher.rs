@@ -206,8 +206,8 @@ pub struct Published {
     pub id: String,
     /// How many there were.
     pub events: usize,
-    /// How many of them had an id of the form that is the server's own, and were given another: 20 digits, then what
-    /// [`Published::id`] or a stream of several topics has behind them. A relay passes such on.
+    /// How many of them came with an id that some server gave, as a relay passes it on, and were given another: kept, it
+    /// would stand for a place among the events of this server.
     pub ids_replaced: usize,
 }
 

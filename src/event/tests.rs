@@ -237,7 +237,7 @@ fn an_id_that_no_header_can_carry_is_refused_and_no_other() {
         let is_bad = byte.is_ascii_control() && byte != b'\t';
         let refused = Err(EventError::IdCharacter { event: 1, character: byte });
         let wrapped = wrap("x", None, Some(&id)).map(drop);
-        assert_eq!(wrapped, if is_bad { refused.clone() } else { Ok(()) }, "{byte}");
+        assert_eq!(wrapped, if is_bad { refused } else { Ok(()) }, "{byte}");
         if !b"\0\r\n".contains(&byte) {
             let text = format!("data: 1\n\nid:{id}\ndata: 2\nid: good\n\ndata: 3\nid: {id}");
             let refused = Err(EventError::IdCharacter { event: 3, character: byte });
