@@ -12,6 +12,8 @@ use memchr::memchr;
 use smallvec::SmallVec;
 use thiserror::Error;
 
+use crate::event_id::has_our_form;
+
 /// U+FEFF in UTF-8. A parser drops it at the very start of a stream and nowhere else.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -34,6 +36,13 @@ pub(crate) struct Event<'a> {
     pub(crate) id: Option<&'a str>,
 }
 
+impl<'a> Event<'a> {
+    /// The id that is the publisher's own: one of the broker's form is not, because others' events are found by those.
+    pub(crate) fn own_id(&self) -> Option<&'a str> {
+        self.id.filter(|id| !has_our_form(id))
+    }
+}
+
 /// What a publish may hold at most.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EventLimits {
@@ -53,7 +62,7 @@ impl EventLimits {
         EventLimits {
             // Wrapping may prefix every line; text that grows past this is not worth its memory.
             text_bytes_max: 2 * body_bytes_max,
-            // It is sent back to us in a header of every reconnect.
+            // It is sent back to us in a header of every reconnect: an eighth of the smallest head there may be.
             id_bytes_max: 128,
             name_bytes_max: 128,
             // Each costs the history more than its bytes.
@@ -95,8 +104,8 @@ impl Events {
             if text.get(block.lines.clone()).is_some_and(|lines| lines.starts_with(BYTE_ORDER_MARK)) {
                 return Err(EventError::ByteOrderMark { event });
             }
-            if block.id.as_ref().is_some_and(|id| id.len() > limits.id_bytes_max) {
-                return Err(EventError::IdTooLong { event, id_bytes_max: limits.id_bytes_max });
+            if let Some(id) = &block.id {
+                check_id(text.get(id.clone()).unwrap_or_default(), event, limits)?;
             }
             spans.push(Span::new(block.lines, block.id));
         }
@@ -133,12 +142,7 @@ impl Events {
             return Err(EventError::NameCharacter);
         }
         let id = id.unwrap_or_default().as_bytes();
-        if id.len() > limits.id_bytes_max {
-            return Err(EventError::IdTooLong { event: 1, id_bytes_max: limits.id_bytes_max });
-        }
-        if !is_one_line(id) {
-            return Err(EventError::IdCharacter);
-        }
+        check_id(id, 1, limits)?;
 
         // Room for a body of one line, which a JSON text mostly is: `event:`, `id:`, `data:`, a space and LF
         // each.
@@ -247,9 +251,16 @@ pub(crate) enum EventError {
         /// The limit.
         id_bytes_max: usize,
     },
-    /// A line end or NUL in the id to wrap with.
-    #[error("the id has a line end or a NUL in it: remove it")]
-    IdCharacter,
+    /// A control character in a publisher's own id: with it a client's reconnect would be no HTTP (RFC 9110, 5.5).
+    #[error(
+        "event {event} has an id with U+{character:04X} in it, which no Last-Event-ID header can carry: remove it"
+    )]
+    IdCharacter {
+        /// Which event.
+        event: usize,
+        /// The first such character.
+        character: u8,
+    },
     /// An event name to wrap with past the limit.
     #[error("the event name is longer than {name_bytes_max} bytes: shorten it")]
     NameTooLong {
@@ -307,6 +318,17 @@ fn check_utf8(body: &[u8]) -> Result<(), EventError> {
 fn check_length(bytes: usize, limits: &EventLimits) -> Result<(), EventError> {
     let text_bytes_max = limits.text_bytes_max.min(u32::MAX as usize);
     if bytes > text_bytes_max { Err(EventError::TooLong { text_bytes_max }) } else { Ok(()) }
+}
+
+/// Checks an id that a client sends back in a header. A tab may stand there.
+fn check_id(id: &[u8], event: usize, limits: &EventLimits) -> Result<(), EventError> {
+    if id.len() > limits.id_bytes_max {
+        return Err(EventError::IdTooLong { event, id_bytes_max: limits.id_bytes_max });
+    }
+    match id.iter().find(|byte| byte.is_ascii_control() && **byte != b'\t') {
+        Some(&character) => Err(EventError::IdCharacter { event, character }),
+        None => Ok(()),
+    }
 }
 
 fn is_one_line(value: &[u8]) -> bool {

@@ -1,33 +1,43 @@
-//! The ids that esper gives: `<unix-ms>-<n>`.
+//! The ids that esper gives: `<run>-<n>`.
 //!
-//! The first part is when this run began, the second the event's place in its home shard's sequence. A first
-//! part that is fixed for the run tells ids of this run from those of an earlier one, or of another instance
-//! behind the same balancer, exactly; a part that moved with the clock could only guess.
+//! The first part is drawn at random when a run begins, the second is the event's place in its home shard's
+//! sequence. A first part that is fixed for the run tells ids of this run from those of an earlier one, or of
+//! another instance behind the same balancer; the time alone could not, where clocks start anew at each boot.
 //!
 //! A stream over several homes is at a place in the sequence of each. Its ids are positions that name them all,
-//! `<unix-ms>-<home>.<n>-<home>.<n>`, so that one `Last-Event-ID` resumes it everywhere.
+//! `<run>-<home>.<n>-<home>.<n>`, so that one `Last-Event-ID` resumes it everywhere.
+//!
+//! Ids of this form are the broker's alone, whichever run they name: a publisher's would stand for a place, and a
+//! stream that resumed there would skip what others published.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::SystemTime;
 
 /// An event's place among all that its home shard ordered, from 1.
 pub(crate) type Sequence = u64;
 
-/// When this run began, in Unix milliseconds.
+/// The least first part of ids. From here on it has 20 digits, which no time and no signed 64-bit number has: ids of
+/// publishers that are `<number>-<number>`, as those of Redis streams, are not taken for the broker's.
+pub(crate) const RUN_MIN: u64 = 10_000_000_000_000_000_000;
+
+/// The first part of the ids of one run: 63 random bits, less the fraction of one that 20 digits cost.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Epoch(u64);
 
 impl Epoch {
-    pub(crate) fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Epoch(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    /// Draws that of a new run.
+    pub(crate) fn new() -> Self {
+        // SipHash under a key of the kernel's. The time is for the first moments of a machine that has no randomness yet.
+        let bits = RandomState::new().hash_one(SystemTime::now());
+        Epoch(RUN_MIN + bits % (u64::MAX - RUN_MIN))
     }
 
     #[cfg(test)]
-    pub(crate) fn at(ms: u64) -> Self {
-        Epoch(ms)
+    pub(crate) fn at(run: u64) -> Self {
+        Epoch(run)
     }
 
-    /// Appends `<unix-ms>-<n>`.
+    /// Appends `<run>-<n>`.
     pub(crate) fn write(self, sequence: Sequence, out: &mut Vec<u8>) {
         out.extend_from_slice(itoa::Buffer::new().format(self.0).as_bytes());
         out.push(b'-');
@@ -47,7 +57,7 @@ impl Epoch {
         digits(self.0) + 1 + digits(sequence)
     }
 
-    /// `<unix-ms>-<n>` as text.
+    /// `<run>-<n>` as text.
     pub(crate) fn text(self, sequence: Sequence) -> String {
         format!("{}-{sequence}", self.0)
     }
@@ -66,7 +76,7 @@ impl Epoch {
     /// The place that a position of this run names at `home`; nothing for any other text.
     pub(crate) fn place_at(self, position: &str, home: u16) -> Option<Sequence> {
         let mut parts = position.split('-');
-        number(parts.next()?).filter(|ms| *ms == self.0)?;
+        number(parts.next()?).filter(|run| *run == self.0)?;
         let mut found = None;
         for part in parts {
             let (at, sequence) = part.split_once('.')?;
@@ -80,11 +90,21 @@ impl Epoch {
 
     /// The place an id of this run names; nothing for any other text, however alike.
     pub(crate) fn sequence(self, id: &str) -> Option<Sequence> {
-        let (ms, n) = id.split_once('-')?;
-        let sequence = n.parse().ok()?;
-        // Comparing with the canonical form refuses `+5`, `007` and another run's milliseconds at once.
-        (ms.parse() == Ok(self.0) && self.text(sequence) == id).then_some(sequence)
+        let (run, n) = id.split_once('-')?;
+        number(run).filter(|run| *run == self.0)?;
+        number(n)
     }
+}
+
+/// Whether an id has the form of the broker's own, of this run or another: an id or a position.
+pub(crate) fn has_our_form(id: &str) -> bool {
+    let Some((run, places)) = id.split_once('-') else { return false };
+    let is_place = |place: &str| {
+        let Some((home, sequence)) = place.split_once('.') else { return false };
+        number(home).is_some() && number(sequence).is_some()
+    };
+    number(run).is_some_and(|run| run >= RUN_MIN)
+        && (number(places).is_some() || places.split('-').all(is_place))
 }
 
 /// A number as it is written here: without a sign or leading zeros.
@@ -105,6 +125,50 @@ pub(crate) enum EventId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_that_begin_in_the_same_moment_differ() {
+        let mut runs: Vec<_> = (0..1000).map(|_| Epoch::new().0).collect();
+        runs.sort_unstable();
+        assert!(runs.windows(2).all(|two| two[0] != two[1]));
+        // Were bits missing, those of some place would be the same in all.
+        let (any, all) = runs.iter().fold((0, u64::MAX), |(any, all), run| (any | run, all & run));
+        assert_eq!((any, all), (u64::MAX, 1 << 63));
+        assert!(runs.iter().all(|run| has_our_form(&Epoch(*run).text(1))));
+    }
+
+    #[test]
+    fn the_brokers_form_is_that_of_any_run_and_nothing_else() {
+        let (run, other) = (Epoch::new(), Epoch::at(u64::MAX));
+        let mut position = Vec::new();
+        run.write_position([(0, 5), (1023, 0)].into_iter(), &mut position);
+        let position = String::from_utf8(position).unwrap();
+        for ours in [&run.text(0), &run.text(u64::MAX), &other.text(7), &position, "10000000000000000000-1.2"]
+        {
+            assert!(has_our_form(ours), "{ours}");
+        }
+        for own in [
+            "1700000000000-5",
+            "9223372036854775807-5",
+            "9999999999999999999-5",
+            "18446744073709551616-5",
+            "010000000000000000000-5",
+            "+10000000000000000000-5",
+            "10000000000000000000",
+            "10000000000000000000-",
+            "10000000000000000000-05",
+            "10000000000000000000-+5",
+            "10000000000000000000-5-6",
+            "10000000000000000000-5.",
+            "10000000000000000000-5.6-",
+            "10000000000000000000-5.6-7",
+            "10000000000000000000-18446744073709551616",
+            "-5",
+            "",
+        ] {
+            assert!(!has_our_form(own), "{own}");
+        }
+    }
 
     #[test]
     fn only_the_exact_text_of_this_run_names_a_place() {

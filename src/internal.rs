@@ -81,7 +81,7 @@ impl Ordering {
         };
         let topic = Topic::parse(b"abcdef123", &TopicHasher::new()).ok()?;
         let key = Arena::default().insert(());
-        let mut home = Home::new(0, Epoch::now(), limits, Memory::new(usize::MAX));
+        let mut home = Home::new(0, Epoch::new(), limits, Memory::new(usize::MAX));
         let mut out = Vec::new();
         let selection = Selection::whole(std::slice::from_ref(&topic), 1)?;
         let join = ToHome::Join { selection, from: 0, key, last_event_id: None };

@@ -156,7 +156,8 @@ impl Event {
     }
 
     /// Gives it an id of the publisher's own, which is kept and found again when a subscriber resumes after
-    /// it; without one, or with the empty one, the server adds its own. One line of at most 128 bytes.
+    /// it; without one, or with the empty one, the server adds its own. At most 128 bytes, without control characters
+    /// but the tab. One that some server gave is [replaced](Published::ids_replaced).
     pub fn id(mut self, id: impl Into<String>) -> Event {
         self.id = Some(id.into());
         self
@@ -205,6 +206,9 @@ pub struct Published {
     pub id: String,
     /// How many there were.
     pub events: usize,
+    /// How many of them came with an id that some server gave, as a relay passes it on, and were given another: kept, it
+    /// would stand for a place among the events of this server.
+    pub ids_replaced: usize,
 }
 
 /// Why nothing was published. `Display` is one line that says what was wrong and what to do.
@@ -267,10 +271,11 @@ fn read(
     answer: Result<Result<message::Published, message::PublishError>, oneshot::error::RecvError>,
     epoch: Epoch,
 ) -> Result<Published, PublishError> {
-    let message::Published { last_id, events, .. } = answer.map_err(|_| PublishError::Stopped)??;
+    let message::Published { last_id, events, ids_replaced, .. } =
+        answer.map_err(|_| PublishError::Stopped)??;
     let id = match last_id {
         EventId::Own(id) => id.into(),
         EventId::Sequence(sequence) => epoch.text(sequence),
     };
-    Ok(Published { id, events: events as usize })
+    Ok(Published { id, events: events as usize, ids_replaced: ids_replaced as usize })
 }

@@ -456,7 +456,7 @@ pub(crate) fn shared(config: Config, subscribers_allowed: usize) -> Result<Share
         access: Access::new(&config, TopicHasher::new()),
         admin: Desk::default(),
         cors: Cors::parse(&config.cors_origins).map_err(StartError::Config)?,
-        epoch: Epoch::now(),
+        epoch: Epoch::new(),
         clock,
         stats: Stats::new(clock, Arc::clone(&memory), Arc::clone(&request_memory), shards),
         memory,

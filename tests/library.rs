@@ -223,6 +223,36 @@ fn an_event_is_written_as_the_wire_has_it() {
     assert_eq!(subscriber.next(), "data: 2\n");
 }
 
+/// As a relay between two servers does it.
+#[test]
+fn an_id_that_another_server_gave_is_replaced_and_the_receipt_says_so() {
+    let _process = shared_process();
+    let [here, there] = [0, 1].map(|_| builder().start().unwrap());
+    let publish = |server: &Server, event| server.publisher().publish("pets", event).unwrap().wait().unwrap();
+    let [first, second] = ["1", "2"].map(|data| publish(&here, Event::data(data)));
+    assert_eq!((first.ids_replaced, second.ids_replaced), (0, 0));
+    let foreign = publish(&there, Event::data("-"));
+    assert_ne!(foreign.id.split_once('-').unwrap().0, first.id.split_once('-').unwrap().0);
+    let own = publish(&here, Event::data("own").id("1700000000000-1"));
+    assert_eq!((own.id.as_str(), own.ids_replaced), ("1700000000000-1", 0), "as those of Redis streams are");
+
+    for id in [&first.id, &foreign.id] {
+        let replaced = publish(&here, Event::data("relayed").id(id.as_str()));
+        assert_eq!(replaced.ids_replaced, 1);
+        assert!(![&first.id, &second.id, &foreign.id].contains(&&replaced.id), "{replaced:?}");
+    }
+    let text = format!("id: {}\ndata: 1\n\ndata: 2\n\nid:{}\ndata: 3", second.id, foreign.id);
+    let published = here.publisher().publish_text("pets", text).unwrap().wait().unwrap();
+    assert_eq!((published.events, published.ids_replaced), (3, 2));
+
+    let path = format!("/subscribe/pets?lastEventId={}", first.id);
+    let mut subscriber = Subscriber::open(here.address(), &path);
+    let mut data =
+        || subscriber.next().lines().find_map(|line| Some(line.strip_prefix("data:")?.trim().to_owned()));
+    let seen: Vec<_> = (0..7).map(|_| data().unwrap()).collect();
+    assert_eq!(seen, ["2", "own", "relayed", "relayed", "1", "2", "3"]);
+}
+
 #[test]
 fn what_cannot_be_published_is_refused_in_one_line() {
     let _process = shared_process();
@@ -242,7 +272,8 @@ fn what_cannot_be_published_is_refused_in_one_line() {
         (Event::data("a\0"), "NUL at byte 1"),
         (Event::data("-").name("a\nb"), "the event name has a line end"),
         (Event::data("-").name(long.as_str()), "the event name is longer than 128 bytes"),
-        (Event::data("-").id("a\rb"), "the id has a line end"),
+        (Event::data("-").id("a\rb"), "event 1 has an id with U+000D in it"),
+        (Event::data("-").id("\u{7f}"), "event 1 has an id with U+007F in it"),
         (Event::data("-").id(long.as_str()), "event 1 has an id longer than 128 bytes"),
         (Event::data("x".repeat(3 << 20)), "the events are longer than 2097152 bytes"),
     ] {
@@ -254,6 +285,7 @@ fn what_cannot_be_published_is_refused_in_one_line() {
         ("", "empty"),
         (": a comment\n\n", "no event in the text"),
         ("data: 1\n\nevent: 2\n\n", "event 2 has no data: line"),
+        ("data: 1\n\nid: \u{1}\ndata: 2", "event 2 has an id with U+0001 in it"),
     ] {
         let refused = publisher.publish_text("pets", text).unwrap_err();
         assert!(matches!(&refused, PublishError::Event(line) if line.starts_with(start)), "{refused:?}");

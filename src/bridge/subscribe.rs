@@ -18,6 +18,7 @@ use super::message::{Name, text};
 use super::stats::BridgeStats;
 use super::throttle::Throttle;
 use crate::config::SubscribeRule;
+use crate::event_id::has_our_form;
 
 /// Messages the broker sends before some are acknowledged, and how many of them are acknowledged at once.
 const PREFETCH: u16 = 200;
@@ -148,7 +149,7 @@ async fn publish<I: Inlet>(rule: &SubscribeRule, delivery: Delivery, inlet: &I) 
     let properties = &delivery.properties;
     let message_id = properties.message_id().as_ref().map(|id| id.as_str());
     let timestamp = properties.timestamp().unwrap_or_default().to_be_bytes();
-    let name = Name::new(message_id, &[&delivery.data, routing_key.as_bytes(), &timestamp]);
+    let name = name(message_id, &[&delivery.data, routing_key.as_bytes(), &timestamp]);
     let (data, id) = (text(delivery.data), name.text().to_string());
     let mut backoff = Backoff::from(FULL_WAIT);
     loop {
@@ -157,5 +158,30 @@ async fn publish<I: Inlet>(rule: &SubscribeRule, delivery: Delivery, inlet: &I) 
             Err(PublishFailure::Full) => sleep(backoff.next()).await,
             Err(PublishFailure::Refused(reason)) => return Err(reason),
         }
+    }
+}
+
+/// What a message is called as an event of a topic. The hash of an id that some esper gave is no less one of a kind, and
+/// the same on every node; the id itself each would replace by another.
+fn name(message_id: Option<&str>, parts: &[&[u8]]) -> Name {
+    match message_id {
+        Some(id) if has_our_form(id) => Name::new(None, &[id.as_bytes()]),
+        id => Name::new(id, parts),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_an_esper_gave_is_hashed_and_every_other_as_it_is() {
+        let text = |id| name(id, &[b"body"]).text().to_string();
+        let (first, second) = (text(Some("10000000000000000000-1")), text(Some("10000000000000000000-2")));
+        assert!(first != second && first != text(None), "{first} {second}");
+        for id in [&first, &second, &text(Some("10000000000000000000-0.1-1.2"))] {
+            assert!(id.len() == 16 && !has_our_form(id), "{id}");
+        }
+        assert_eq!(text(Some("1700000000000-1")), "1700000000000-1");
     }
 }

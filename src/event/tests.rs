@@ -225,8 +225,28 @@ fn wrap_refuses_what_no_event_can_carry() {
     assert_eq!(bytes.unwrap_err(), EventError::Utf8 { offset: 1 });
     for bad in ["a\nb", "a\rb", "a\0b", "\n"] {
         assert_eq!(wrap("x", Some(bad), None).unwrap_err(), EventError::NameCharacter);
-        assert_eq!(wrap("x", None, Some(bad)).unwrap_err(), EventError::IdCharacter);
+        let character = bad.bytes().find(u8::is_ascii_control).unwrap();
+        assert_eq!(wrap("x", None, Some(bad)).unwrap_err(), EventError::IdCharacter { event: 1, character });
     }
+}
+
+#[test]
+fn an_id_that_no_header_can_carry_is_refused_and_no_other() {
+    for byte in 0..=127_u8 {
+        let id = format!("a{}b", char::from(byte));
+        let is_bad = byte.is_ascii_control() && byte != b'\t';
+        let refused = Err(EventError::IdCharacter { event: 1, character: byte });
+        let wrapped = wrap("x", None, Some(&id)).map(drop);
+        assert_eq!(wrapped, if is_bad { refused } else { Ok(()) }, "{byte}");
+        if !b"\0\r\n".contains(&byte) {
+            let text = format!("data: 1\n\nid:{id}\ndata: 2\nid: good\n\ndata: 3\nid: {id}");
+            let refused = Err(EventError::IdCharacter { event: 3, character: byte });
+            let parsed = parse(text.as_bytes()).map(drop);
+            assert_eq!(parsed, if is_bad { refused } else { Ok(()) }, "{byte}");
+        }
+    }
+    // Bytes from 0x80 on may stand in a header.
+    assert!(wrap("x", None, Some("\u{80}\u{85}\u{a0}\u{2028}\u{feff}\u{10ffff}")).is_ok());
 }
 
 /// A value, often with what might be taken for syntax in it.

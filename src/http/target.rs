@@ -43,9 +43,16 @@ pub(crate) fn query_values<'a>(
     })
 }
 
+/// The value of the first pair of this name, decoded as forms are, or as it was sent where that cannot be done.
+pub(crate) fn query_bytes<'a>(query: &'a [u8], name: &str) -> Option<Cow<'a, [u8]>> {
+    let is_name = |raw| form_decode(raw).is_ok_and(|decoded| *decoded == *name.as_bytes());
+    let (_, raw) = pairs(query).find(|(raw, _)| is_name(raw))?;
+    Some(form_decode(raw).unwrap_or(Cow::Borrowed(raw)))
+}
+
 /// Whether the query has a pair of this name, with a value or without. What cannot be decoded is not it.
 pub(crate) fn query_has(query: &[u8], name: &str) -> bool {
-    pairs(query).any(|(raw, _)| form_decode(raw).is_ok_and(|decoded| *decoded == *name.as_bytes()))
+    query_bytes(query, name).is_some()
 }
 
 /// Names and values of a form's body, decoded. 400 for bad percent-encoding.

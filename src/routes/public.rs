@@ -51,7 +51,7 @@ impl Call<'_> {
             topics.iter().try_for_each(|topic| check_covered(&grant, topic))?;
             expires_s = grant.expires_s;
         }
-        Ok(Action::Subscribe(Subscribe { topics, last_event_id: last_event_id(self.head)?, expires_s }))
+        Ok(Action::Subscribe(Subscribe { topics, last_event_id: last_event_id(self.head), expires_s }))
     }
 
     /// A publish to the topic at this path.
@@ -77,12 +77,19 @@ impl Call<'_> {
 }
 
 /// The id of the header, or of the query where a client cannot set the header.
-pub(super) fn last_event_id(head: &Head) -> Result<Option<Box<str>>, Refusal> {
+///
+/// No text is refused: an EventSource would give up for ever, and its page never hear of the gap.
+pub(super) fn last_event_id(head: &Head) -> Option<Box<str>> {
     let id = match &head.last_event_id {
-        Some(id) => Some(String::from_utf8_lossy(id)),
-        None => target::query_value(&head.query, "lastEventId")?,
+        Some(id) => Cow::Borrowed(&id[..]),
+        None => target::query_bytes(&head.query, "lastEventId")?,
     };
-    Ok(id.as_deref().and_then(known_id).map(Box::from))
+    // EventSource sends UTF-8. A script that sets a header can send Latin-1 alone (Fetch standard, ByteString).
+    let text = match str::from_utf8(&id) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => id.iter().copied().map(char::from).collect(),
+    };
+    known_id(&text).map(Box::from)
 }
 
 /// The one topic that a subscription's path names. 400 when the query names some too: one of the two was

@@ -76,7 +76,7 @@ impl Call<'_> {
                 .pattern
                 .name(query, cookie)
                 .map_err(|error| queue_refused(error.to_string()))?;
-            Ok(Action::Queue(Queue { name, last_event_id: last_event_id(self.head)? }))
+            Ok(Action::Queue(Queue { name, last_event_id: last_event_id(self.head) }))
         })
     }
 }

@@ -22,7 +22,7 @@ impl Call<'_> {
             let hasher = &self.access.hasher;
             let (all, own) = (session.topic_of_all(hasher), session.topic(hasher));
             let topics = if own == all { smallvec![all] } else { smallvec![all, own] };
-            Ok(Action::Subscribe(Subscribe { topics, last_event_id: last_event_id(self.head)?, expires_s }))
+            Ok(Action::Subscribe(Subscribe { topics, last_event_id: last_event_id(self.head), expires_s }))
         })
     }
 }

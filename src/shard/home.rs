@@ -243,8 +243,8 @@ impl Home {
         };
 
         let first = self.sequence + 1;
-        let Frames { frames, ends, last_id } = self.serialise(events, history_on);
-        let published = Published { last_id, events: ends.len() as u32, streams: None };
+        let Frames { frames, ends, last_id, ids_replaced } = self.serialise(events, history_on);
+        let published = Published { last_id, events: ends.len() as u32, ids_replaced, streams: None };
         let Some(key) = key else { return Ok(published) };
 
         self.touch(key);
@@ -313,9 +313,10 @@ impl Home {
                 _ => self.memory.share(frames[start..end].to_vec()),
             };
             let history = &mut self.topics[key as usize].history;
-            self.bytes += history.append(sequence, frame, event.id, now_ms);
+            let own_id = event.own_id();
+            self.bytes += history.append(sequence, frame, own_id, now_ms);
             self.events += 1;
-            let aged = Aged { topic: key, own_id: event.id.is_some(), sequence };
+            let aged = Aged { topic: key, own_id: own_id.is_some(), sequence };
             if aged.own_id {
                 self.own_by_age.push_back(aged);
             }

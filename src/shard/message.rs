@@ -150,6 +150,8 @@ pub(crate) struct Ticket {
 pub(crate) struct Published {
     pub(crate) last_id: EventId,
     pub(crate) events: u32,
+    /// How many of them had an id of the broker's own form, in whose place they were given another.
+    pub(crate) ids_replaced: u32,
     /// How many streams it was sent to, where that was asked.
     pub(crate) streams: Option<u32>,
 }

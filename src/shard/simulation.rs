@@ -20,7 +20,7 @@ use bytes::Bytes;
 use crate::arena::Key;
 use crate::budget::Budget;
 use crate::event::{EventLimits, Events};
-use crate::event_id::Epoch;
+use crate::event_id::{Epoch, RUN_MIN};
 use crate::memory::Memory;
 use crate::shard::fanout::{Fanout, FanoutLimits, Fault};
 use crate::shard::home::{Home, HomeLimits};
@@ -67,7 +67,7 @@ impl World {
         let mut random = fastrand::Rng::with_seed(seed);
         let shards = random.usize(1..=4);
         let kind = random.choice([Topics::Ids, Topics::Paths, Topics::Sessions]).unwrap();
-        let epoch = Epoch::at(1_000_000 + seed);
+        let epoch = Epoch::at(RUN_MIN + seed);
         let may_forget = random.u8(0..5) == 0;
         let home_limits = HomeLimits {
             history_events_max: random.choice([0, 5, 40, 1000]).unwrap(),
@@ -162,8 +162,11 @@ impl World {
         let mut body = String::new();
         for _ in 0..self.random.usize(1..=3) {
             self.published += 1;
-            let own_id =
-                if self.random.u8(0..8) == 0 { format!("id:own{}\n", self.published) } else { String::new() };
+            let own_id = match self.random.u8(0..16) {
+                0 | 1 => format!("id:own{}\n", self.published),
+                2 => format!("id:{}\n", self.id_of_the_brokers()),
+                _ => String::new(),
+            };
             body += &format!("data:{}\n{own_id}\n", self.published);
         }
         let limits =
@@ -181,6 +184,16 @@ impl World {
         self.unanswered += 1;
         let to = self.topics[topic].home(self.homes.len());
         self.channels[shard][to].push_back(Message::Home(message));
+    }
+
+    /// One that a relay might pass on: of an event that was, will be or never was, of this run or another.
+    fn id_of_the_brokers(&mut self) -> String {
+        let run = self.model.epoch.filter(|_| self.random.bool()).unwrap_or(Epoch::at(u64::MAX));
+        let sequence = self.random.u64(0..self.published + 3);
+        match self.random.bool() {
+            true => run.text(sequence),
+            false => format!("{}-0.{sequence}-1.{sequence}", run.text(0).trim_end_matches("-0")),
+        }
     }
 
     /// Ends the streams of a session.

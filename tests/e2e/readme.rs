@@ -34,23 +34,23 @@ fn the_walk_through_prints_what_the_readme_shows() {
 
     let subscriber = Background::start(&here("subscribe"));
     eventually("curl is subscribed", || (server.stats()["clients"] == 1).then_some(()));
-    let answer = without_ms(&bash(&here("publish"), &[]));
-    assert!(README.contains(&format!("`{}`", answer.replace("RUN", "1763679451000"))), "{answer}");
-    let printed = fence("and the subscriber prints:").replace("1763679451000", "RUN") + "\n";
+    let answer = without_run(&bash(&here("publish"), &[]));
+    assert!(README.contains(&format!("`{}`", answer.replace("RUN", "14695981039346656037"))), "{answer}");
+    let printed = fence("and the subscriber prints:").replace("14695981039346656037", "RUN") + "\n";
     let got = eventually("curl prints the event", || {
         let got = subscriber.printed();
         got.ends_with("\n\n").then_some(got)
     });
-    assert_eq!(without_ms(&got), printed);
+    assert_eq!(without_run(&got), printed);
 
-    assert_eq!(without_ms(&bash(&here("publish-json"), &[])), r#"{"id":"RUN-2","events":1}"#);
+    assert_eq!(without_run(&bash(&here("publish-json"), &[])), r#"{"id":"RUN-2","events":1}"#);
     let again = "event:testing\ndata:{\"some\":\"data\"}\nid:RUN-2\n\n";
     let got = eventually("curl prints both events", || {
-        Some(without_ms(&subscriber.printed())).filter(|got| got.matches("\n\n").count() == 2)
+        Some(without_run(&subscriber.printed())).filter(|got| got.matches("\n\n").count() == 2)
     });
     assert_eq!(got, format!("{printed}{again}"));
 
-    let replayed = without_ms(&bash(&here("replay"), &[]));
+    let replayed = without_run(&bash(&here("replay"), &[]));
     let gap = "event:gap\ndata:{\"from\":\"0\",\"reason\":\"unknown\"}\n\n";
     assert_eq!(replayed, format!("{gap}{printed}{again}"));
 }
@@ -63,12 +63,12 @@ fn with_namespaces_a_parent_and_a_stream_of_several_topics_get_what_the_readme_p
 
     let streams = [Background::start(&here("subscribe-namespace")), Background::start(&here("several"))];
     eventually("both are subscribed", || (server.stats()["clients"] == 2).then_some(()));
-    assert_eq!(without_ms(&bash(&here("publish-namespace"), &[])), r#"{"id":"RUN-1","events":1}"#);
+    assert_eq!(without_run(&bash(&here("publish-namespace"), &[])), r#"{"id":"RUN-1","events":1}"#);
     let [parent, several] = streams.map(|stream| {
         let got = eventually("curl prints the event", || {
             Some(stream.printed()).filter(|printed| printed.ends_with("\n\n"))
         });
-        without_ms(&got)
+        without_run(&got)
     });
     assert_eq!(parent, "event:new-dog\ndata:Corgi\nid:RUN-1\n\n");
     // A position: which CPUs are in it depends on where the topics are.
@@ -98,7 +98,7 @@ fn a_token_made_in_a_shell_publishes_and_subscribes() {
 
     let script = block("authenticated").replace("127.0.0.1:3000", &server.address.to_string());
     let answer = bash(&script, &variables);
-    assert_eq!(without_ms(&answer), r#"{"id":"RUN-1","events":1}"#);
+    assert_eq!(without_run(&answer), r#"{"id":"RUN-1","events":1}"#);
 
     let token = bash("esper token --sub abcdef123", &variables);
     let path = format!("/subscribe/abcdef123?token={}", token.trim());
@@ -130,13 +130,13 @@ fn the_five_commands_of_a_session_print_what_the_readme_shows() {
     let listed = eventually("curl is subscribed", || Some(listed()).filter(|all| all["streams"] == 1));
     assert_eq!((&listed["channel"], &listed["users"][0]["userId"]), (&"chat".into(), &"alex".into()));
 
-    let answer = without_ms(&bash(&here(emit), &[]));
-    assert!(README.contains(&format!("`{}`", answer.replace("RUN", "1763679451000"))), "{answer}");
-    let printed = fence("with which the third prints").replace("1763679451000", "RUN") + "\n";
+    let answer = without_run(&bash(&here(emit), &[]));
+    assert!(README.contains(&format!("`{}`", answer.replace("RUN", "14695981039346656037"))), "{answer}");
+    let printed = fence("with which the third prints").replace("14695981039346656037", "RUN") + "\n";
     let got = eventually("curl prints the event", || {
         Some(subscriber.printed()).filter(|got| got.ends_with("\n\n"))
     });
-    assert_eq!(without_ms(&got), printed);
+    assert_eq!(without_run(&got), printed);
 }
 
 /// Name, value's name and default of every flag, as `--help` and docs/flags.md have them.
@@ -339,16 +339,16 @@ impl Drop for Background {
     }
 }
 
-/// The text with RUN for the first part of ids, when this run of the server began.
-fn without_ms(text: &str) -> String {
+/// The text with RUN for the first part of ids, which is another at each run of the server.
+fn without_run(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
         let (before, digits) = rest.split_at(at);
         let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-        let is_ms = end == 13 && digits[end..].starts_with('-');
+        let is_run = end == 20 && digits[end..].starts_with('-');
         out.push_str(before);
-        out.push_str(if is_ms { "RUN" } else { &digits[..end] });
+        out.push_str(if is_run { "RUN" } else { &digits[..end] });
         rest = &digits[end..];
     }
     out + rest

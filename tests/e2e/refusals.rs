@@ -195,14 +195,15 @@ fn bad_urls() -> Vec<Row> {
         ("wrap&event=a%0Ab", "event name has a line end or a NUL"),
         ("wrap&event=a%0Db", "event name has a line end or a NUL"),
         ("wrap&event=a%00b", "event name has a line end or a NUL"),
-        ("wrap&id=a%0Ab", "id has a line end or a NUL"),
-        ("wrap&id=a%00b", "id has a line end or a NUL"),
+        ("wrap&id=a%0Ab", "event 1 has an id with U+000A in it, which no Last-Event-ID header can carry"),
+        ("wrap&id=a%00b", "event 1 has an id with U+0000 in it"),
+        ("wrap&id=a%7Fb", "event 1 has an id with U+007F in it"),
         (&*format!("wrap&event={}", "e".repeat(129)), "event name is longer than 128 bytes"),
         (&*format!("wrap&id={}", "e".repeat(129)), "id longer than 128 bytes"),
     ] {
         rows.push(keeps(400, about, publish(&format!("/publish/refused01?{query}"), "", "data")));
     }
-    rows.push(keeps(400, "not UTF-8", get("/subscribe/refused01?lastEventId=%ff")));
+    rows.push(keeps(400, "not UTF-8", get("/subscribe?topic=%ff")));
     rows.push(keeps(
         400,
         "a subscription has no body",
@@ -219,6 +220,8 @@ fn bad_bodies() -> Vec<Row> {
         keeps(400, "empty body", publish("/publish/refused01?wrap", "", "")),
         keeps(400, "empty body", publish("/publish/refused01", "Content-Type: application/json\r\n", "")),
         keeps(400, "event 1 has an id longer than 128 bytes", text(format!("data\nid:{}", "i".repeat(129)))),
+        keeps(400, "event 2 has an id with U+0001 in it", text("data\n\ndata\nid: a\u{1}b")),
+        keeps(400, "event 1 has an id with U+007F in it", text("id:\u{7f}\ndata")),
         keeps(400, "more than 4096 events", text("data\n\n".repeat(4097))),
         keeps(400, "event 2 begins with a byte-order mark", text("data: x\n\n\u{feff}data: y\ndata: z")),
         // Each of its lines becomes a `data:` line, seven times as long.

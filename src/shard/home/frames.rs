@@ -13,6 +13,8 @@ pub(super) struct Frames {
     /// Where each frame ends.
     pub(super) ends: SmallVec<[usize; 4]>,
     pub(super) last_id: EventId,
+    /// How many of the publisher's ids were replaced.
+    pub(super) ids_replaced: u32,
 }
 
 impl Home {
@@ -25,20 +27,24 @@ impl Home {
         let mut text = Vec::with_capacity(events.text_bytes() + events.len() * tail_bytes);
         let mut ends = SmallVec::new();
         let mut last_id = EventId::Sequence(self.sequence);
+        let mut ids_replaced = 0;
         for event in events.iter() {
             self.sequence += 1;
             text.extend_from_slice(event.lines);
-            last_id = match event.id {
+            // Without history nobody resumes, and no id can stand for another event.
+            let own_id = if with_ids { event.own_id() } else { event.id };
+            last_id = match own_id {
                 Some(id) => EventId::Own(id.into()),
                 None => EventId::Sequence(self.sequence),
             };
-            if with_ids && event.id.is_none() {
-                // Last of the event's lines: an empty `id:` of the publisher's before it is overruled.
+            if with_ids && own_id.is_none() {
+                // Last of the event's lines: an `id:` of the publisher's before it is overruled.
                 self.epoch.write_line(self.sequence, &mut text);
+                ids_replaced += u32::from(event.id.is_some());
             }
             text.push(b'\n');
             ends.push(text.len());
         }
-        Frames { frames: self.memory.share(text), ends, last_id }
+        Frames { frames: self.memory.share(text), ends, last_id, ids_replaced }
     }
 }

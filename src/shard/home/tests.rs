@@ -107,10 +107,16 @@ fn an_event_is_given_an_id_unless_it_has_one_and_goes_to_each_member_once() {
     }
     let (frames, answer) = tester.publish(1, "data:a\n\ndata:b\nid:own\n\n");
     assert_eq!(frames, ["data:a\nid:9-1\n\ndata:b\nid:own\n\n"; 2]);
-    assert_eq!(answer, Ok(Published { last_id: EventId::Own("own".into()), events: 2, streams: None }));
+    assert_eq!(
+        answer,
+        Ok(Published { last_id: EventId::Own("own".into()), events: 2, ids_replaced: 0, streams: None })
+    );
     let (frames, answer) = tester.publish(1, "id:\ndata:c");
     assert_eq!(frames[0], "id:\ndata:c\nid:9-3\n\n", "an empty id counts as none");
-    assert_eq!(answer, Ok(Published { last_id: EventId::Sequence(3), events: 1, streams: None }));
+    assert_eq!(
+        answer,
+        Ok(Published { last_id: EventId::Sequence(3), events: 1, ids_replaced: 0, streams: None })
+    );
     tester.leave(1, 3);
     assert_eq!(tester.publish(1, "data:d").0.len(), 1);
 }

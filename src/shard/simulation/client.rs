@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 
 use crate::event::Events;
-use crate::event_id::Epoch;
+use crate::event_id::{Epoch, has_our_form};
 use crate::shard::several::Feed;
 use crate::shard::wire::Framing;
 use crate::topic::Topic;
@@ -208,6 +208,12 @@ impl Client {
         // Without history a publisher's own id comes through, but nobody can resume after it.
         self.last_id = id(event).filter(|_| model.epoch.is_some());
         assert!(self.last_id.is_some() || model.epoch.is_none(), "an event without an id");
+        if is_single
+            && let (Some(epoch), Some(id)) = (model.epoch, &self.last_id)
+            && has_our_form(id)
+        {
+            assert_eq!(epoch.sequence(id), Some(place as u64 + 1), "{id} is another event's");
+        }
         if !is_single && let (Some(epoch), Some(id)) = (model.epoch, &self.last_id) {
             assert_eq!(epoch.place_at(id, home as u16), Some(place as u64 + 1), "{id} is not its place");
             for other in 0..model.ordered.len() {

@@ -346,8 +346,10 @@ fn an_emit_that_no_event_source_could_read_is_refused_with_the_reason() {
         (&[("data", "x"), ("event", "a\rb")], "event name has a line end"),
         (&[("data", "x"), ("event", "a\0b")], "event name has a line end or a NUL"),
         (&[("data", "x"), ("event", &long)], "event name is longer than 128 bytes"),
-        (&[("data", "x"), ("id", "a\nb")], "id has a line end"),
-        (&[("data", "x"), ("id", "a\0b")], "id has a line end or a NUL"),
+        (&[("payload", "data\nid: \u{1b}")], "id with U+001B in it"),
+        (&[("data", "x"), ("id", "a\nb")], "id with U+000A in it"),
+        (&[("data", "x"), ("id", "a\0b")], "id with U+0000 in it"),
+        (&[("data", "x"), ("id", "a\u{7f}b")], "id with U+007F in it"),
         (&[("data", "x"), ("id", &long)], "id longer than 128 bytes"),
     ] {
         let form = [&[("userId", "alex"), ("channel", "chat")], fields].concat();
