@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 /// Descriptors for what is no connection: standard streams, rings, listeners and their wake-ups.
-const FILES_PER_SHARD: u64 = 8;
+pub(crate) const FILES_PER_SHARD: u64 = 8;
 const FILES_BESIDE: u64 = 64;
 /// How long an address that is taken is waited for. The kernel ends what a killed process had under way in a ring after
 /// the process, and with it the listener: some milliseconds, on a busy machine a tenth of a second.

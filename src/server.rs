@@ -119,16 +119,15 @@ pub enum StartError {
     Ring(io::Error),
     /// The process's limit on open files leaves none for a subscriber.
     #[error(
-        "the limit on open files is {limit}, and the server itself takes {needed} on {shards} CPU(s), so that none is \
-         left for subscribers; raise it (ulimit -n, LimitNOFILE=), or use fewer CPUs with --threads"
+        "the limit on open files is {limit}, and the server itself takes {needed}, {} for each CPU, so that none is left \
+         for subscribers; raise it (ulimit -n, LimitNOFILE=), or use fewer CPUs with --threads",
+        host::FILES_PER_SHARD
     )]
     FileLimit {
         /// How many files may be open.
         limit: u64,
         /// How many the server needs for itself.
         needed: u64,
-        /// For how many shards.
-        shards: usize,
     },
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}; raise the process limit (ulimit -u, TasksMax=)")]
@@ -161,7 +160,7 @@ impl Server {
         let files = host::file_limit(config.raise_file_limit);
         let subscribers_allowed = host::subscribers_allowed(files, shards);
         if subscribers_allowed == 0 {
-            return Err(StartError::FileLimit { limit: files, needed: host::files_beside(shards), shards });
+            return Err(StartError::FileLimit { limit: files, needed: host::files_beside(shards) });
         }
         host::try_ring().map_err(StartError::Ring)?;
         let mut shared = shared(config, subscribers_allowed)?;

@@ -288,8 +288,9 @@ fn check_head(flags: &Flags, names: &Names, shards: usize) -> Result<(), String>
         return Ok(());
     }
     Err(format!(
-        "{}: less than ids of streams over {shards} CPU(s) take with {}; raise {} to {least}",
+        "{}: less than ids of streams over {} take with {}; raise {} to {least}",
         names.with("head-max", head_max),
+        cpus::cpus_in_words(shards),
         names.of("namespaces"),
         names.of("head-max"),
     ))

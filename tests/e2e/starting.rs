@@ -118,7 +118,7 @@ fn a_wrong_value_is_named_with_what_is_right_and_exits_2() {
         (
             "--namespaces --head-max 1KiB --cores 1 --dump-config",
             &[],
-            "--head-max 1KiB: less than ids of streams over 1 CPU(s) take with --namespaces; raise --head-max to 2072",
+            "--head-max 1KiB: less than ids of streams over 1 CPU take with --namespaces; raise --head-max to 2072",
         ),
         (
             "-b localhost",
@@ -360,7 +360,7 @@ fn a_file_limit_that_leaves_no_subscriber_is_one_clear_line_with_the_mend() {
         assert_eq!(
             only_error(&ended.stderr),
             format!(
-                "the limit on open files is {limit}, and the server itself takes 72 on 1 CPU(s), so that none is \
+                "the limit on open files is {limit}, and the server itself takes 72, 8 for each CPU, so that none is \
                  left for subscribers; raise it (ulimit -n, LimitNOFILE=), or use fewer CPUs with --threads"
             )
         );
