@@ -44,8 +44,8 @@
 //! - **Too slow is a place as well.** A log keeps a block only while a cursor is at or before it, and is
 //!   trimmed at a limit. A subscriber it is trimmed past is cut, or skipped forward and told so.
 //! - **Decide without I/O.** Requests, events, tokens, homes, logs and cursors take bytes and the time, and
-//!   return what to do. Only `server`, `admin`, `bridge`, `host` and seven files of `shard` know threads,
-//!   sockets or a runtime. So a seeded simulation can run several shards in one thread against a naive model.
+//!   return what to do. Only `server`, `admin`, `bridge`, `host`, `log` and seven files of `shard` know
+//!   threads, sockets or a runtime. So a seeded simulation can run several shards in one thread against a naive model.
 //! - **Memory is bounded at the door.** No shard waits for another's mailbox. A publish takes room from one
 //!   budget before it is posted, and gives it back when the last shard has taken it in; without room its
 //!   publisher is not read from.
@@ -59,6 +59,7 @@
 //! |---|---|
 //! | [`config`] | flags, variables and files become one checked [`config::Config`] |
 //! | `server`, `builder`, `host` | starts and ends the shards; what the machine allows |
+//! | `log` | the binary's log, which nobody waits for |
 //! | `publisher` | publishing from within the program |
 //! | `shared`, `stats`, `budget`, `memory`, `clock` | the little that all shards share |
 //! | `http`, `routes`, `auth` | a request's bytes, what it asks for, whether it may |
@@ -86,6 +87,8 @@ mod http;
 #[doc(hidden)]
 pub mod internal;
 mod keyring;
+#[doc(hidden)]
+pub mod log;
 mod memory;
 mod metrics;
 mod mint;

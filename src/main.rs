@@ -3,19 +3,16 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use esper::config::{Config, LogFormat};
-use esper::{Server, token};
+use esper::config::{Config, ConfigError};
+use esper::{Server, log, token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 /// Gives freed memory back to the system within ten seconds.
 #[cfg(feature = "jemalloc")]
@@ -35,19 +32,25 @@ fn main() -> ExitCode {
         Ok(read) => read,
         Err(error) => return error.report(),
     };
-    start_log(&config);
+    if let Err(error) = log::start(&config) {
+        let reason =
+            format!("cannot start the log's thread: {error}; raise the process limit (ulimit -u, TasksMax=)");
+        return ConfigError::Host(reason).report();
+    }
     end_on_panic();
     if !notes.files.is_empty() {
         tracing::info!("configured by {}", notes.files.join(", "));
     }
     warn(&config, &notes.warnings);
-    match run(config, signals) {
+    let code = match run(config, signals) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
-    }
+    };
+    log::flush();
+    code
 }
 
 fn run(config: Config, signals: io::Result<Signals>) -> Result<(), Box<dyn Error>> {
@@ -116,27 +119,12 @@ impl Signals {
     }
 }
 
-fn start_log(config: &Config) {
-    let level = tracing::Level::from(config.log_level);
-    let log = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .with_max_level(level);
-    // Not what libraries say: lapin tells of every queue that is refused as an error, by its name, which may be
-    // a session's.
-    let ours = Targets::new().with_target(env!("CARGO_CRATE_NAME"), level);
-    match config.log_format {
-        LogFormat::Text => log.finish().with(ours).init(),
-        LogFormat::Json => log.json().finish().with(ours).init(),
-    }
-}
-
 /// A panic is a bug, and what it leaves behind on its shard cannot be trusted: it ends the server, which is
 /// started again, instead of one task that nobody misses.
 fn end_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!("bug: {panic}");
+        log::flush();
         std::process::exit(1);
     }));
 }
@@ -163,4 +151,39 @@ fn warn(config: &Config, warnings: &[String]) {
 /// Whether the public port serves `/publish`.
 fn is_publishing_public(config: &Config) -> bool {
     config.control.as_ref().is_none_or(|control| control.public_publish)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::thread;
+
+    use super::*;
+
+    /// Is run by the test below, in a process of its own.
+    #[test]
+    #[ignore = "ends the process"]
+    fn one_thread_panics() {
+        log::start(&Config::default()).unwrap();
+        end_on_panic();
+        let _ = thread::spawn(|| panic!("a bug")).join();
+        std::process::exit(3);
+    }
+
+    #[test]
+    fn a_panic_anywhere_ends_the_process_with_1_whether_or_not_it_can_be_logged() {
+        let this = std::env::current_exe().unwrap();
+        for (stderr, said) in [("2>&1", true), ("2>/dev/full", false), ("2>&-", false)] {
+            let mut command = Command::new("sh");
+            let test = format!("exec \"$0\" --exact tests::one_thread_panics --ignored --nocapture {stderr}");
+            let output = command.args(["-c", &test]).arg(&this).output().unwrap();
+            assert_eq!(output.status.code(), Some(1), "{stderr}: {output:?}");
+            let stdout = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(
+                stdout.contains("ERROR bug: panicked at") && stdout.contains("a bug"),
+                said,
+                "{stdout}"
+            );
+        }
+    }
 }

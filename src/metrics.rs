@@ -14,6 +14,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::bridge::BridgeStats;
+use crate::log;
 use crate::shared::Shared;
 use crate::stats::{Counter, ShardStats};
 
@@ -194,6 +195,13 @@ impl Collector for Scrape {
                 let value = signed(counter(&bridge.stats).value());
                 encoder.encode_descriptor(name, help, None, kind)?.encode_gauge(&value)?;
             }
+        }
+
+        // A program that has the server inside has a log of its own.
+        if let Some(lost) = log::lines_lost() {
+            let (name, help) =
+                ("esper_log_lines_dropped_total", "Lines of the log that could not be written in time.");
+            encoder.encode_descriptor(name, help, None, MetricType::Counter)?.encode_gauge(&signed(lost))?;
         }
 
         let (gauge, held) = (MetricType::Gauge, memory.bytes() as u64);

@@ -115,9 +115,21 @@ pub enum StartError {
         /// The kernel's reason.
         error: io::Error,
     },
-    /// The kernel gives no ring.
+    /// The kernel gives no ring, or takes no operations from it.
     #[error("cannot set up io_uring: {}", help::ring_help(.0))]
     Ring(io::Error),
+    /// The process's limit on open files leaves none for a subscriber.
+    #[error(
+        "the limit on open files is {limit}, and the server itself takes {needed}, {} for each CPU, so that none is left \
+         for subscribers; raise it (ulimit -n, LimitNOFILE=), or use fewer CPUs with --threads",
+        host::FILES_PER_SHARD
+    )]
+    FileLimit {
+        /// How many files may be open.
+        limit: u64,
+        /// How many the server needs for itself.
+        needed: u64,
+    },
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}; raise the process limit (ulimit -u, TasksMax=)")]
     Thread(io::Error),
@@ -137,7 +149,8 @@ impl Server {
 
     /// Starts a server. It serves when this returns.
     ///
-    /// Every subscriber takes an open file, and without [`Config::raise_file_limit`] a process often may have
+    /// An address that is taken is waited for, a second at most: the kernel may still be ending a process that was
+    /// killed. Every subscriber takes an open file, and without [`Config::raise_file_limit`] a process often may have
     /// 1024.
     ///
     /// # Errors
@@ -147,6 +160,10 @@ impl Server {
         let shards = config.cpus.ids.len();
         let files = host::file_limit(config.raise_file_limit);
         let subscribers_allowed = host::subscribers_allowed(files, shards);
+        if subscribers_allowed == 0 {
+            return Err(StartError::FileLimit { limit: files, needed: host::files_beside(shards) });
+        }
+        host::try_ring().map_err(StartError::Ring)?;
         let mut shared = shared(config, subscribers_allowed)?;
         let orders = shared.config.queues.is_some().then(|| {
             let (sender, orders) = unbounded_channel();
@@ -216,6 +233,13 @@ impl Server {
             shards,
             "the file limit allows {subscribers_allowed} subscribers"
         );
+        let wanted = server.shared.streams.max();
+        if wanted > subscribers_allowed {
+            tracing::warn!(
+                "--subscribers-max {wanted} is more than the file limit allows, {subscribers_allowed}; \
+                 raise the file limit (ulimit -n, LimitNOFILE=), or lower --subscribers-max"
+            );
+        }
         Ok(server)
     }
 

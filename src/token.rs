@@ -2,11 +2,10 @@
 //! for it.
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::config::{ConfigError, TokenClaims, TokenOrder};
+use crate::config::{self, ConfigError, TokenClaims, TokenOrder};
 use crate::mint;
 
 /// Prints the token that the process's arguments, behind `token`, ask for, or what is wrong with them.
@@ -14,17 +13,9 @@ pub fn run() -> ExitCode {
     // clap wants a program's name first: `token` is it.
     let args = std::env::args_os().skip(1).collect();
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let token = match token(args, &|name| std::env::var_os(name), now_s) {
-        Ok(token) => token,
-        Err(error) => return error.report(),
-    };
-    let mut stdout = io::stdout();
-    match writeln!(stdout, "{token}").and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            ConfigError::Host(format!("cannot print the token: {error}; look where it is written to"))
-                .report()
-        }
-        _ => ExitCode::SUCCESS,
+    match token(args, &|name| std::env::var_os(name), now_s) {
+        Ok(token) => config::print("the token", &format!("{token}\n")),
+        Err(error) => error.report(),
     }
 }
 

@@ -99,11 +99,14 @@ impl Config {
         }
         // Last, so that a wrong value is named whatever machine it is tried on.
         let cpus = choose_cpus(&flags, &names)?;
+        check_head(&flags, &names, cpus.ids.len()).map_err(ConfigError::Usage)?;
         let dumped = flags.files.dump_config.then(|| dump::text(&matches, &flags, &settings, &auth));
         let (queue_flags, config) = checked(flags, auth, control, cpus);
         let around = (&config.stream, config.namespaces);
         let queues = Queues::new(queue_flags, &settings, around, &names, &mut warnings);
         let config = Self { queues: queues.map_err(ConfigError::Usage)?, ..config };
+        // Finds nothing that was not refused by its flag; else it is refused here, and not when the server starts.
+        config.check().map_err(ConfigError::Usage)?;
         match dumped {
             None => Ok((config, Notes { files: settings.files, warnings })),
             Some(text) => Err(text.map_or_else(ConfigError::Usage, ConfigError::Help)),
@@ -285,6 +288,21 @@ fn check(flags: &Flags, names: &Names) -> Result<(), String> {
     }
     let retry_min = names.with("retry-min", streams.retry_min);
     at_least(names, "retry-max", streams.retry_max, streams.retry_min, &retry_min)
+}
+
+/// A head holds the id of a stream over all shards.
+fn check_head(flags: &Flags, names: &Names, shards: usize) -> Result<(), String> {
+    let (head_max, least) = (flags.http.head_max, Size(Config::head_bytes_min(shards)));
+    if !flags.topics.namespaces || head_max >= least {
+        return Ok(());
+    }
+    Err(format!(
+        "{}: less than ids of streams over {} take with {}; raise {} to {least}",
+        names.with("head-max", head_max),
+        cpus::cpus_in_words(shards),
+        names.of("namespaces"),
+        names.of("head-max"),
+    ))
 }
 
 /// Where it listens: one port for the public, and none of its places for control.

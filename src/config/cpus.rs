@@ -138,7 +138,7 @@ impl Wanted {
     }
 }
 
-fn cpus_in_words(count: usize) -> String {
+pub(super) fn cpus_in_words(count: usize) -> String {
     if count == 1 { "1 CPU".to_owned() } else { format!("{count} CPUs") }
 }
 

@@ -1,9 +1,15 @@
 //! Why there is no configuration, and what the process does about it.
 
-use std::io::Write as _;
+use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
 use super::command_line::without_credentials;
+
+/// How long the process's end waits for somebody to read why it failed.
+const REPORT_MAX: Duration = Duration::from_secs(1);
 
 /// Why there is no configuration. `Display` is the text for the person: one line, except for `Help`.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -33,11 +39,31 @@ impl ConfigError {
     /// Tells the person, on standard output what was asked for, on standard error what is wrong, and returns
     /// what `main` should.
     pub fn report(&self) -> ExitCode {
-        // A closed pipe at the other end (`esper --help | head -1`) is no reason to fail.
-        let _ = match self {
-            Self::Help(text) => write!(std::io::stdout(), "{text}"),
-            Self::Usage(_) | Self::Host(_) => writeln!(std::io::stderr(), "error: {self}"),
-        };
+        if let Self::Help(text) = self {
+            return print("what was asked for", text);
+        }
+        let line = format!("error: {self}\n");
+        let (done, written) = channel();
+        let write = move || done.send(io::stderr().write_all(line.as_bytes()));
+        if thread::Builder::new().spawn(write).is_ok() {
+            // Whoever does not read why it failed sees that it did.
+            let _ = written.recv_timeout(REPORT_MAX);
+        } else {
+            let _ = writeln!(io::stderr(), "error: {self}");
+        }
         ExitCode::from(self.exit_code())
+    }
+}
+
+/// Writes `text` to standard output and returns what `main` should: failure, and a line on standard error that
+/// calls it `what`, when not all of it was written.
+pub(crate) fn print(what: &str, text: &str) -> ExitCode {
+    let mut stdout = io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // A closed pipe at the other end (`esper --help | head -1`) is no reason to fail.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            ConfigError::Host(format!("cannot print {what}: {error}; look where it is written to")).report()
+        }
+        _ => ExitCode::SUCCESS,
     }
 }

@@ -64,11 +64,16 @@ impl Config {
         memory(("stream.lag_bytes_max", stream.lag_bytes_max))?;
         memory(("history.bytes_max", history.bytes_max))?;
         if self.namespaces {
-            // The id of a stream of everything names the place at each home, and comes back in a header.
-            let ids = ("what ids of streams over all shards take", 2 * KIB + 24 * cpus.ids.len());
+            let ids = ("what ids of streams over all shards take", Self::head_bytes_min(cpus.ids.len()));
             at_least("http.head_bytes_max", http.head_bytes_max, ids)?;
         }
         at_least("stream.retry_max", stream.retry_max, ("stream.retry_min", stream.retry_min))
+    }
+
+    /// Returns the least `Http::head_bytes_max` with namespaces: the id of a stream of everything names the place
+    /// at each home, and comes back in a header.
+    pub(super) fn head_bytes_min(shards: usize) -> usize {
+        2 * KIB + 24 * shards
     }
 
     fn check_control(&self, control: &Control) -> Result<(), String> {

@@ -37,6 +37,7 @@ pub use broker::{BrokerUrl, SubscribeRule};
 pub use control::Control;
 pub use cpus::Cpus;
 pub use error::ConfigError;
+pub(crate) use error::print;
 pub use ipnet::IpNet;
 pub(crate) use limits::SHARDS_MAX;
 pub use pattern::{Pattern, PatternError};

@@ -2,7 +2,7 @@
 
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -54,6 +54,18 @@ impl Server {
             let ended = server.child.try_wait().expect("our child");
             assert!(ended.is_none(), "the server did not start: {ended:?} {}", server.log());
             server.logged_address("listening on http://")
+        });
+        server
+    }
+
+    /// Starts a command that ends up as esper, and waits until it listens on this port. Its log is the command's affair.
+    pub(crate) fn spawn_unheard(mut command: Command, port: &str) -> Server {
+        let child = command.spawn().expect("the binary starts");
+        let address = format!("127.0.0.1:{port}").parse().expect("a port");
+        let mut server = Server { child, address, log: Arc::default() };
+        eventually("the server listens", || {
+            assert!(server.is_running(), "the server did not start");
+            TcpStream::connect(address).ok()
         });
         server
     }
@@ -179,6 +191,16 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let connection = TcpStream::connect(address).expect("it listens");
     connection.set_read_timeout(Some(PATIENCE)).expect("a socket");
     connection
+}
+
+/// A free port below those that the kernel gives out by itself, so that no other test is given it in the moment between a
+/// server and its successor.
+pub(crate) fn port_of_its_own() -> String {
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    eventually("a free port", || {
+        let port = 20_000 + std::process::id() % 1000 * 10 + TRIED.fetch_add(1, Ordering::Relaxed);
+        TcpListener::bind(("127.0.0.1", port as u16)).ok().map(|_| port.to_string())
+    })
 }
 
 /// One request on a connection of its own; all that comes back. The sending side stays open, because proxies take its end

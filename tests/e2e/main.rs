@@ -13,6 +13,7 @@ mod auth;
 mod browser;
 mod config_file;
 mod ids;
+mod log;
 mod metrics;
 mod namespaces;
 mod proxies;

@@ -116,6 +116,11 @@ fn a_wrong_value_is_named_with_what_is_right_and_exits_2() {
             "--retry-max 5s: less than --retry-min 6s; raise --retry-max to 6s, or lower the other",
         ),
         (
+            "--namespaces --head-max 1KiB --cores 1 --dump-config",
+            &[],
+            "--head-max 1KiB: less than ids of streams over 1 CPU take with --namespaces; raise --head-max to 2072",
+        ),
+        (
             "-b localhost",
             &[],
             "--bind localhost: not an address; \
@@ -297,20 +302,24 @@ fn a_cpu_that_is_not_there_is_one_clear_line_and_exits_1() {
     }
 }
 
-/// Runs a command under a seccomp filter that answers io_uring_setup (425 everywhere) with an error number.
-const WITHOUT_IO_URING: &str = "
+/// Runs a command under a seccomp filter that answers a system call with an error number.
+const WITHOUT_CALL: &str = "
 import ctypes, os, struct, sys
-errno = int(sys.argv[1])
+call, errno = map(int, sys.argv[1:3])
 load, jump_if, give = 0x20, 0x15, 0x06
-steps = [(load, 0, 0, 0), (jump_if, 0, 1, 425), (give, 0, 0, 0x00050000 | errno), (give, 0, 0, 0x7fff0000)]
+steps = [(load, 0, 0, 0), (jump_if, 0, 1, call), (give, 0, 0, 0x00050000 | errno), (give, 0, 0, 0x7fff0000)]
 code = ctypes.create_string_buffer(b''.join(struct.pack('=HBBI', *step) for step in steps))
 program = ctypes.create_string_buffer(struct.pack('@HP', len(steps), ctypes.addressof(code)))
 libc = ctypes.CDLL(None, use_errno=True)
 long = ctypes.c_ulong
 assert libc.prctl(38, long(1), long(0), long(0), long(0)) == 0  # no new privileges
 assert libc.prctl(22, long(2), program, long(0), long(0)) == 0, os.strerror(ctypes.get_errno())  # filter
-os.execv(sys.argv[2], sys.argv[2:])
+os.execv(sys.argv[3], sys.argv[3:])
 ";
+/// Their numbers everywhere.
+const IO_URING_SETUP: &str = "425";
+const IO_URING_ENTER: &str = "426";
+const IO_URING_REGISTER: &str = "427";
 
 #[test]
 fn io_uring_that_is_forbidden_is_one_clear_line_with_the_mend() {
@@ -327,9 +336,72 @@ fn io_uring_that_is_forbidden_is_one_clear_line_with_the_mend() {
             "it needs Linux 5.11 or later, and in a container --security-opt seccomp=scripts/seccomp.json",
         ),
     ] {
-        let ended = run(launched(&["python3", "-c", WITHOUT_IO_URING, errno], &[]));
-        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{}", ended.stderr);
-        assert_eq!(only_error(&ended.stderr), format!("cannot set up io_uring: {reason}; {mend}"));
+        for call in [IO_URING_SETUP, IO_URING_ENTER] {
+            let ended = run(launched(&["python3", "-c", WITHOUT_CALL, call, errno], &[]));
+            assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{call}: {}", ended.stderr);
+            assert_eq!(only_error(&ended.stderr), format!("cannot set up io_uring: {reason}; {mend}"));
+        }
+    }
+}
+
+#[test]
+fn a_filter_that_forbids_the_call_of_io_uring_that_is_not_used_is_no_matter() {
+    let server = Server::spawn(launched(&["python3", "-c", WITHOUT_CALL, IO_URING_REGISTER, "1"], &[]));
+    assert_eq!(server.get("/healthz").status, 200);
+    assert_eq!(server.stop().code(), Some(0));
+}
+
+#[test]
+fn a_file_limit_that_leaves_no_subscriber_is_one_clear_line_with_the_mend() {
+    for limit in ["10", "40", "72"] {
+        let limits = format!("--nofile={limit}:{limit}");
+        let ended = run(launched(&["prlimit", &limits], &["--cores", "1"]));
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{limit}: {}", ended.stderr);
+        assert_eq!(
+            only_error(&ended.stderr),
+            format!(
+                "the limit on open files is {limit}, and the server itself takes 72, 8 for each CPU, so that none is \
+                 left for subscribers; raise it (ulimit -n, LimitNOFILE=), or use fewer CPUs with --threads"
+            )
+        );
+    }
+    // One is enough to be of use.
+    let server = Server::spawn(launched(&["prlimit", "--nofile=73:73"], &["--cores", "1"]));
+    let mut stream = Stream::open(&server, "/subscribe/starting1");
+    assert_eq!(server.post("/publish/starting1", "data: one").status, 200);
+    assert_eq!(stream.event().data, "one");
+}
+
+#[test]
+fn more_subscribers_than_the_file_limit_allows_are_warned_of() {
+    let flags = ["--cores", "1", "--subscribers-max", "1000"];
+    for (limits, warned) in [("--nofile=100:100", true), ("--nofile=2000:2000", false)] {
+        let log = Server::spawn(launched(&["prlimit", limits], &flags)).log();
+        let warning =
+            "WARN --subscribers-max 1000 is more than the file limit allows, 28; raise the file limit";
+        assert_eq!(log.contains(warning), warned, "{log}");
+    }
+}
+
+/// Whatever a flag allows by itself is allocated when it is used, not when it is allowed.
+#[test]
+fn with_all_limits_at_their_edges_it_starts_and_serves() {
+    for line in [
+        "--namespaces --topics-max 1000000000 --history-events 1000000000 --history-bytes 1PiB --history-memory 1PiB \
+         --history-age 365d --heartbeat 365d --slow-lag 1PiB --send-timeout 365d --subscribers-max 1000000000 \
+         --retry-min 365d --retry-max 365d --head-max 1MiB --body-max 64MiB --head-timeout 365d --body-timeout 365d \
+         --idle-timeout 365d --unanswered-max 1000000000 --mailbox-bytes 1PiB --mailbox-messages 1000000000 \
+         --mailbox-wait 365d --session-time-max 365d",
+        "--topics-max 1 --history-events 0 --history-bytes 0 --history-memory 2KiB --history-age 1ms \
+         --heartbeat 100ms --slow-lag 2KiB --subscribers-max 1 --retry-min 1ms --retry-max 1ms --head-max 1KiB \
+         --body-max 1KiB --unanswered-max 1 --mailbox-bytes 2KiB --mailbox-messages 1 --mailbox-wait 0s \
+         --session-time-max 1s --drain-time 1ms",
+    ] {
+        let flags: Vec<&str> = line.split_whitespace().collect();
+        let server = Server::start(&flags);
+        let mut stream = Stream::open(&server, "/subscribe/starting1");
+        assert_eq!(server.post("/publish/starting1", "data: one").status, 200, "{line}");
+        assert_eq!(stream.event().data, "one");
     }
 }
 

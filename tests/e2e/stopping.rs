@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::harness::{Event, Publisher, Server, Stream, eventually, signal};
+use crate::harness::{Event, Publisher, Server, Stream, eventually, port_of_its_own, signal};
 
 const TOPIC: &str = "stopping01";
 
@@ -247,16 +247,6 @@ fn an_idle_or_half_asked_connection_holds_a_drain_no_longer_than_the_drain_time(
     assert_eq!(server.stop().code(), Some(0));
 }
 
-/// A free port below those that the kernel gives out by itself, so that no other test is given it in the moment between a
-/// server and its successor.
-fn port_of_its_own() -> String {
-    static TRIED: AtomicU32 = AtomicU32::new(0);
-    eventually("a free port", || {
-        let port = 20_000 + std::process::id() % 1000 * 10 + TRIED.fetch_add(1, Ordering::Relaxed);
-        TcpListener::bind(("127.0.0.1", port as u16)).ok().map(|_| port.to_string())
-    })
-}
-
 #[test]
 fn after_a_kill_the_same_port_is_taken_again_and_old_ids_yield_a_gap() {
     let port = port_of_its_own();
@@ -269,9 +259,6 @@ fn after_a_kill_the_same_port_is_taken_again_and_old_ids_yield_a_gap() {
     assert_eq!(stream.next_event(), None);
     assert!(!stream.is_complete, "a reader can tell that it was cut");
 
-    // The kernel ends what a ring has under way after the process: some milliseconds, on a busy machine a tenth of a
-    // second, which systemd's RestartSec is longer than.
-    eventually("the port is free", || TcpListener::bind(server.address).ok().map(drop));
     let again = Server::start(&["--port", &port]);
     assert_eq!(again.address, server.address);
     assert_eq!(again.post(&format!("/publish/{TOPIC}"), "data: kept").status, 200);
@@ -282,6 +269,22 @@ fn after_a_kill_the_same_port_is_taken_again_and_old_ids_yield_a_gap() {
     assert_eq!(stream.event().data, "kept", "then what is kept");
     assert_eq!(again.post(&format!("/publish/{TOPIC}"), "data: new").status, 200);
     assert_eq!(stream.event().data, "new");
+}
+
+/// The kernel ends what a ring has under way after the process, and keeps the listener until then.
+#[test]
+fn after_a_kill_with_connections_the_same_ports_are_taken_at_once_each_time() {
+    let (port, control) = (port_of_its_own(), format!("127.0.0.1:{}", port_of_its_own()));
+    for _ in 0..10 {
+        let mut server = Server::start(&["--port", &port, "--bind-control", control.as_str()]);
+        let streams: Vec<Stream> = (0..50).map(|_| subscribe(&server)).collect();
+        let idle: Vec<TcpStream> = (0..50).map(|_| server.connect()).collect();
+        signal(server.pid(), "KILL");
+        server.wait();
+        let again = Server::start(&["--port", &port, "--bind-control", control.as_str()]);
+        assert_eq!((again.get("/healthz").status, again.control().to_string()), (200, control.to_string()));
+        drop((streams, idle));
+    }
 }
 
 #[test]
