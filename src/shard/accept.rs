@@ -75,17 +75,22 @@ async fn accept(shard: Rc<Shard>, door: Door, listener: Rc<TcpListener>, warned:
     }
 }
 
-/// Takes memory for a new connection, that of others which only wait if there is no other; none when there is not.
+/// Takes memory for a new connection. Where there is none, others give way, and none is returned when they did not for as
+/// long as a publisher waits.
 async fn admit(shard: &Shard) -> Option<Charge> {
     let memory = &shard.shared.request_memory;
-    if let Some(charge) = memory.admit() {
-        return Some(charge);
-    }
-    memory.note_short(shard.shared.clock.now_ms());
-    if shard.evict() {
+    let end = Instant::now() + shard.shared.config.mailbox.wait_max;
+    loop {
+        if let Some(charge) = memory.admit() {
+            return Some(charge);
+        }
+        memory.note_short(shard.shared.clock.now_ms());
+        if Instant::now() >= end || shard.phase() > Phase::Serving {
+            return None;
+        }
+        shard.evict();
         tokio::time::sleep(EVICTION_TIME).await;
     }
-    memory.admit()
 }
 
 /// Resets a connection that there is no memory for. An answer would need some, and an EventSource that got 503 would never

@@ -365,21 +365,18 @@ impl<'c, 'm> Connection<'c, 'm> {
             Ok(Action::Admin(AdminAction::Status { .. }) | Action::Sessions(_)) => {
                 Answer::Refused(Refusal::new(Status::BadRequest, "this request has no body; send none"))
             }
-            Ok(Action::Admin(AdminAction::Page)) => {
-                let page = routes::ADMIN_PAGE;
-                self.long(has_body, page.len(), Answer::Page(page))
-            }
+            Ok(Action::Admin(AdminAction::Page)) => self.long(has_body, Answer::Page(routes::ADMIN_PAGE)),
             Ok(Action::Stats) => {
                 let json = self.shard.shared.stats.json().to_string().into_bytes();
-                self.long(has_body, json.len(), Answer::Json(json))
+                self.long(has_body, Answer::Json(json))
             }
             Ok(Action::Metrics) => {
                 let text = metrics::text(&self.shard.shared);
-                self.long(has_body, text.len(), Answer::Metrics(text))
+                self.long(has_body, Answer::Metrics(text))
             }
             Ok(Action::Vars) => {
                 let json = debug::vars(&self.shard.shared).to_string().into_bytes();
-                self.long(has_body, json.len(), Answer::Json(json))
+                self.long(has_body, Answer::Json(json))
             }
             Ok(Action::Health) if self.shard.is_draining() => {
                 Answer::Refused(Refusal::new(Status::ServiceUnavailable, "draining"))
@@ -400,11 +397,11 @@ impl<'c, 'm> Connection<'c, 'm> {
         true
     }
 
-    /// An answer of so many bytes, or a refusal where there is no memory for it: it is held while it is sent. What is
-    /// pipelined behind it waits until then, and others have had their turn: it takes 16 us to make.
-    fn long(&mut self, has_body: bool, bytes: usize, answer: Answer) -> Answer {
+    /// Returns a long answer, or a refusal where there is no memory to hold it while it is sent. What is pipelined behind it
+    /// waits until then, and others have had their turn: it takes 16 us to make.
+    fn long(&mut self, has_body: bool, answer: Answer) -> Answer {
         self.must_flush = !has_body;
-        match self.holding.add(2 * bytes) {
+        match self.holding.add(answer.long_bytes()) {
             true => answer,
             false => Answer::Refused(Refusal::unavailable(
                 "no memory for this answer; ask again later, or raise --request-memory",

@@ -93,7 +93,7 @@ pub(crate) struct Pipeline {
 pub(crate) struct ClientWait {
     /// When it heard from its client last.
     pub(crate) since: Instant,
-    /// Whether nothing of a next request has come.
+    /// Whether it had a request answered, and nothing of the next one has come.
     pub(crate) between_requests: bool,
 }
 
@@ -102,6 +102,8 @@ struct Inner {
     due: VecDeque<(Request, Option<Answer>)>,
     /// How many were taken out before `due`.
     taken: u64,
+    /// What the answers in `due` take that are long, in bytes.
+    long_bytes: usize,
     waker: Option<Waker>,
     /// What became of the queue that was asked for.
     opened: Option<Result<QueueStream, String>>,
@@ -117,7 +119,9 @@ impl Pipeline {
 
     /// Adds a request with its answer.
     pub(crate) fn push(&self, request: Request, answer: Answer) {
-        self.inner.borrow_mut().due.push_back((request, Some(answer)));
+        let mut inner = self.inner.borrow_mut();
+        inner.long_bytes += answer.long_bytes();
+        inner.due.push_back((request, Some(answer)));
     }
 
     /// A request that was expected is answered.
@@ -146,6 +150,7 @@ impl Pipeline {
         {
             let Some((request, Some(answer))) = inner.due.pop_front() else { break };
             inner.taken += 1;
+            inner.long_bytes -= answer.long_bytes();
             taken.closes = answer.encode(&request, encoding, out);
             taken.refused += u64::from(answer.is_refusal());
             if let Answer::Status(_, charge) = answer {
@@ -161,9 +166,10 @@ impl Pipeline {
         self.inner.borrow().due.len()
     }
 
-    /// Memory that the requests under way take.
+    /// Memory that the requests under way take with their answers, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.inner.borrow().due.capacity() * size_of::<(Request, Option<Answer>)>()
+        let inner = self.inner.borrow();
+        inner.due.capacity() * size_of::<(Request, Option<Answer>)>() + inner.long_bytes
     }
 
     /// Lets go of memory that no request under way needs.
@@ -233,6 +239,17 @@ pub(crate) struct Taken {
 }
 
 impl Answer {
+    /// Memory that a long answer takes, with what is written of it to be sent, in bytes; 0 for one of less than a kilobyte,
+    /// and for one that is charged elsewhere.
+    pub(crate) fn long_bytes(&self) -> usize {
+        match self {
+            Answer::Json(json) => 2 * json.len(),
+            Answer::Metrics(text) => 2 * text.len(),
+            Answer::Page(page) => page.len(),
+            _ => 0,
+        }
+    }
+
     fn is_refusal(&self) -> bool {
         matches!(self, Answer::Refused(_) | Answer::Published(Err(_)))
     }

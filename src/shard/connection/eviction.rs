@@ -12,7 +12,7 @@ use crate::shard::pipeline::ClientWait;
 const EVICTED_MAX: usize = 32;
 /// How long an eviction takes to free descriptors: two turns of the runtime.
 pub(crate) const EVICTION_TIME: Duration = Duration::from_millis(2);
-/// Requests that nothing came of for so long give way as well.
+/// First requests, and unfinished ones, of which nothing came for so long give way as well.
 const UNFINISHED_MIN: Duration = Duration::from_secs(1);
 
 /// When connections of a shard last gave way.

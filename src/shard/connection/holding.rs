@@ -39,7 +39,8 @@ impl<'c> Holding<'c> {
         if bytes == self.charge.bytes() {
             return self.starved = None;
         }
-        if self.charge.bytes() == CONNECTION_BYTES {
+        // Nothing was read while it was starved, which is not the client's fault.
+        if !self.holds_more() || self.starved.is_some() {
             (self.look, self.look_bytes) = (Instant::now(), 0);
         }
         if self.memory.resize(&mut self.charge, bytes) {

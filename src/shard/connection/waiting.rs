@@ -32,7 +32,7 @@ impl Connection<'_, '_> {
         let waits_for_client = self.input.is_reading() && self.pipeline.len() == 0;
         self.pipeline.set_client_wait(waits_for_client.then(|| ClientWait {
             since: self.heard,
-            between_requests: matches!(self.stage, Stage::Head) && self.input.bytes() == 0,
+            between_requests: matches!(self.stage, Stage::Head) && self.input.bytes() == 0 && !self.is_fresh,
         }));
         let phase = self.shard.phase();
         let mut deadline = pin!(self.deadline().map(sleep_until));

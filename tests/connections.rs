@@ -1,0 +1,399 @@
+//! Thousands of connections that never become streams, and clients that do not read: what they cost, and whom they delay.
+//!
+//! A process of its own, because one test takes most of the files that a process may open; its tests take turns.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what it expects by unwrapping it"
+)]
+
+#[path = "e2e/harness.rs"]
+#[allow(dead_code, reason = "other tests need the rest of it")]
+mod harness;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use harness::{Server, connect, esper, eventually};
+use rustix::process::{Resource, getrlimit};
+
+const MIB: usize = 1 << 20;
+/// Of each kind, unless the limit on open files is lower.
+const CONNECTIONS: usize = 15_000;
+/// How long memory may take to come back.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Lets one test open thousands of files at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn half_head() -> Vec<u8> {
+    let mut head = b"GET /subscribe/abcdefgh HTTP/1.1\r\nHost: h\r\nX: ".to_vec();
+    head.resize(2_100, b'x');
+    head
+}
+
+fn half_body(framing: &str) -> Vec<u8> {
+    let mut text = format!("POST /publish/abcdefgh HTTP/1.1\r\nHost: h\r\n{framing}").into_bytes();
+    text.resize(text.len() + 2_100, b'x');
+    text
+}
+
+/// Publishes that are refused, whose answers fill the client's window if nobody takes them.
+fn pipelined() -> Vec<u8> {
+    b"POST /publish/abcdefgh HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello".repeat(200)
+}
+
+#[test]
+fn unfinished_requests_cost_little_memory_which_is_counted_and_comes_back() {
+    let _alone = alone();
+    let server =
+        Server::start(&["--head-timeout", "10m", "--body-timeout", "10m", "--request-memory", "128MiB"]);
+    let resident_before = server.resident_bytes();
+    let files = usize::try_from(getrlimit(Resource::Nofile).current.unwrap()).unwrap();
+    let count = CONNECTIONS.min(files.saturating_sub(500));
+    type Send = fn(&mut TcpStream) -> std::io::Result<()>;
+    let kinds: [(&str, Send); 8] = [
+        ("nothing sent", |_| Ok(())),
+        ("half a head", |client| client.write_all(&half_head())),
+        ("half a body", |client| client.write_all(&half_body("Content-Length: 100000\r\n\r\n"))),
+        ("half a chunked body", |client| {
+            client.write_all(&half_body("Transfer-Encoding: chunked\r\n\r\n10000\r\n"))
+        }),
+        ("half a body that nobody wants", |client| {
+            client.write_all(&half_body("Content-Length: 100000\r\n\r\n").replace_path())
+        }),
+        ("a head in single bytes", |client| {
+            client.set_nodelay(true)?;
+            half_head()[..12].iter().try_for_each(|byte| client.write_all(&[*byte]))
+        }),
+        ("pipelined requests whose answers nobody reads", |client| {
+            // 30 KB each: more than both sides' kernels hold.
+            client.write_all(&b"GET /admin/ HTTP/1.1\r\nHost: h\r\n\r\n".repeat(12))
+        }),
+        ("half a head, and the end of sending", |client| {
+            client.write_all(&half_head())?;
+            client.shutdown(Shutdown::Write)
+        }),
+    ];
+    let flags = ["--head-timeout", "10m", "--body-timeout", "10m", "--request-memory", "128MiB"];
+    let left = kinds.map(|(kind, send)| {
+        let server = Server::start(&flags);
+        let resident_before = server.resident_bytes();
+        let mut clients = Vec::with_capacity(count);
+        for _ in 0..count {
+            let mut client = TcpStream::connect(server.address).expect("it listens");
+            // One that was refused meanwhile is no matter.
+            let _ = send(&mut client);
+            clients.push(client);
+        }
+        let stats = server.stats();
+        let (resident, counted) =
+            (server.resident_bytes() - resident_before, number(&stats["request_bytes"]));
+        let open = number(&stats["connections"]);
+        println!("{kind}: {open} of {count} open, {} MiB, {} counted", resident / MIB, counted / MIB);
+        assert!(resident < 200 * MIB, "{kind}: {} MiB resident", resident / MIB);
+        assert!(counted >= open * 4096 && counted <= 128 * MIB, "{kind}: {counted} counted for {open}");
+        drop(clients);
+        eventually(kind, || (number(&server.stats()["connections"]) == 1).then_some(()));
+        assert_eq!(number(&server.stats()["request_bytes"]), 4096, "{kind}: what asks for it");
+        (kind, server, resident_before)
+    });
+    let start = Instant::now();
+    for (kind, server, resident_before) in left {
+        while server.resident_bytes() > resident_before + 40 * MIB {
+            let resident = server.resident_bytes() / MIB;
+            assert!(start.elapsed() < MEMORY_PATIENCE, "{kind}: {resident} MiB stay");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+trait ReplacePath {
+    fn replace_path(self) -> Self;
+}
+
+impl ReplacePath for Vec<u8> {
+    /// To a path that there is not.
+    fn replace_path(self) -> Self {
+        String::from_utf8(self).unwrap().replace("/publish/abcdefgh", "/no/such/path/here").into_bytes()
+    }
+}
+
+fn number(value: &serde_json::Value) -> usize {
+    usize::try_from(value.as_u64().expect("a number")).unwrap()
+}
+
+/// A server that may have some 120 connections.
+fn with_few_files() -> Server {
+    let mut shell = Command::new("sh");
+    let args = ["--port", "0", "--cores", "2"];
+    shell.args(["-c", "ulimit -n 200; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_esper")]).args(args);
+    let variables = esper(&[], &[]);
+    for (name, value) in variables.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    Server::spawn(shell)
+}
+
+/// Before, the first two kept others out for a second for every 120 clients, and the others for ten, thirty and sixty.
+#[test]
+fn clients_that_do_not_close_keep_nobody_out_when_files_run_short() {
+    let _alone = alone();
+    let publish = |rest: &str| format!("POST /publish/abcdefgh HTTP/1.1\r\nHost: h\r\n{rest}");
+    for (kind, count, request) in [
+        ("refused", 3_000, "GARBAGE\r\n\r\n".to_owned()),
+        ("refused with a body", 3_000, publish("Content-Length: 99999999\r\n\r\n")),
+        ("idle after an answer", 3_000, "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n".to_owned()),
+        // These give way when they are a second old.
+        ("silent", 1_000, String::new()),
+        ("in the midst of a head", 1_000, "GET /healthz HTTP/1.1\r\nHost".to_owned()),
+        ("in the midst of a body", 1_000, publish("Content-Length: 9\r\n\r\nda")),
+    ] {
+        let server = with_few_files();
+        let mut clients = Vec::new();
+        for _ in 0..count {
+            let mut client = TcpStream::connect(server.address).expect("it listens");
+            let _ = client.write_all(request.as_bytes());
+            clients.push(client);
+        }
+        let start = Instant::now();
+        for _ in 0..20 {
+            let answer = server.post("/publish/abcdefgh", "data: x");
+            assert_eq!(answer.status, 200, "{kind}: {}", answer.body);
+        }
+        println!("{kind}: 20 publishes in {:?}", start.elapsed());
+        drop(clients);
+    }
+}
+
+#[test]
+fn uploads_that_stop_half_way_make_way_for_others() {
+    let _alone = alone();
+    let files = usize::try_from(getrlimit(Resource::Nofile).current.unwrap()).unwrap();
+    let count = CONNECTIONS.min(files.saturating_sub(500));
+    type Send = fn(&mut TcpStream) -> std::io::Result<()>;
+    let kinds: [(&str, Send); 8] = [
+        ("nothing sent", |_| Ok(())),
+        ("half a head", |client| client.write_all(&half_head())),
+        ("half a body", |client| client.write_all(&half_body("Content-Length: 100000\r\n\r\n"))),
+        ("half a chunked body", |client| {
+            client.write_all(&half_body("Transfer-Encoding: chunked\r\n\r\n10000\r\n"))
+        }),
+        ("half a body that nobody wants", |client| {
+            client.write_all(&half_body("Content-Length: 100000\r\n\r\n").replace_path())
+        }),
+        ("a head in single bytes", |client| {
+            client.set_nodelay(true)?;
+            half_head()[..12].iter().try_for_each(|byte| client.write_all(&[*byte]))
+        }),
+        ("pipelined requests whose answers nobody reads", |client| {
+            // 30 KB each: more than both sides' kernels hold.
+            client.write_all(&b"GET /admin/ HTTP/1.1\r\nHost: h\r\n\r\n".repeat(12))
+        }),
+        ("half a head, and the end of sending", |client| {
+            client.write_all(&half_head())?;
+            client.shutdown(Shutdown::Write)
+        }),
+    ];
+    for (kind, send) in kinds {
+        let mut clients = Vec::with_capacity(count);
+        for _ in 0..count {
+            let mut client = TcpStream::connect(server.address).expect("it listens");
+            // One that was refused meanwhile is no matter.
+            let _ = send(&mut client);
+            clients.push(client);
+        }
+        let stats = server.stats();
+        let (resident, counted) =
+            (server.resident_bytes() - resident_before, number(&stats["request_bytes"]));
+        let open = number(&stats["connections"]);
+        println!("{kind}: {open} of {count} open, {} MiB, {} counted", resident / MIB, counted / MIB);
+        assert!(resident < 200 * MIB, "{kind}: {} MiB resident", resident / MIB);
+        assert!(counted >= open * 4096 && counted <= 128 * MIB, "{kind}: {counted} counted for {open}");
+        drop(clients);
+        eventually(kind, || (number(&server.stats()["connections"]) == 1).then_some(()));
+        assert_eq!(number(&server.stats()["request_bytes"]), 4096, "{kind}: what asks for it");
+    }
+    let start = Instant::now();
+    while server.resident_bytes() > resident_before + 40 * MIB {
+        let resident = server.resident_bytes() / MIB;
+        assert!(start.elapsed() < MEMORY_PATIENCE, "{resident} MiB stay, {} before", resident_before / MIB);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+trait ReplacePath {
+    fn replace_path(self) -> Self;
+}
+
+impl ReplacePath for Vec<u8> {
+    /// To a path that there is not.
+    fn replace_path(self) -> Self {
+        String::from_utf8(self).unwrap().replace("/publish/abcdefgh", "/no/such/path/here").into_bytes()
+    }
+}
+
+fn number(value: &serde_json::Value) -> usize {
+    usize::try_from(value.as_u64().expect("a number")).unwrap()
+}
+
+/// A server that may have some 120 connections.
+fn with_few_files() -> Server {
+    let mut shell = Command::new("sh");
+    let args = ["--port", "0", "--cores", "2"];
+    shell.args(["-c", "ulimit -n 200; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_esper")]).args(args);
+    let variables = esper(&[], &[]);
+    for (name, value) in variables.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    Server::spawn(shell)
+}
+
+/// Before, each of the first two took a second for every 120 clients, and the others up to ten and sixty.
+#[test]
+fn clients_that_do_not_close_keep_nobody_out_when_files_run_short() {
+    let _alone = alone();
+    for (kind, request) in [
+        ("refused", &b"GARBAGE\r\n\r\n"[..]),
+        (
+            "refused with a body",
+            b"POST /publish/abcdefgh HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999\r\n\r\n",
+        ),
+        ("idle after an answer", b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"),
+        ("silent", b""),
+        ("in the midst of a head", b"GET /healthz HTTP/1.1\r\nHost"),
+        (
+            "in the midst of a body",
+            b"POST /publish/abcdefgh HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nda",
+        ),
+    ] {
+        let server = with_few_files();
+        let mut clients = Vec::new();
+        for _ in 0..3_000 {
+            let mut client = TcpStream::connect(server.address).expect("it listens");
+            let _ = client.write_all(request);
+            clients.push(client);
+        }
+        let start = Instant::now();
+        for _ in 0..20 {
+            let answer = server.post("/publish/abcdefgh", "data: x");
+            assert_eq!(answer.status, 200, "{kind}: {}", answer.body);
+        }
+        println!("{kind}: 20 publishes in {:?}", start.elapsed());
+        drop(clients);
+    }
+}
+
+#[test]
+fn uploads_that_stop_half_way_make_way_for_others() {
+    let _alone = alone();
+    let server = Server::start(&["--request-memory", "16MiB", "--mailbox-wait", "10s"]);
+    let half = {
+        let mut text =
+            b"POST /publish/abcdefgh HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n".to_vec();
+        text.resize(200_000, b'x');
+        text
+    };
+    let mut clients: Vec<TcpStream> = (0..320)
+        .map(|_| {
+            let mut client = connect(server.address);
+            client.set_nonblocking(true).unwrap();
+            let _ = client.write(&half);
+            client
+        })
+        .collect();
+    for kilobytes in [70, 200, 900] {
+        let answer = server.post("/publish/abcdefgh", &format!("data: {}", "x".repeat(kilobytes * 1000)));
+        assert_eq!(answer.status, 200, "{kilobytes} KB: {}", answer.body);
+    }
+    // They are told why.
+    let refused = eventually("one is refused", || {
+        clients.iter_mut().find_map(|client| {
+            let mut answer = [0; 1024];
+            let bytes = client.read(&mut answer).ok().filter(|bytes| *bytes > 0)?;
+            Some(String::from_utf8_lossy(&answer[..bytes]).into_owned())
+        })
+    });
+    let is_slow = refused.starts_with("HTTP/1.1 408 ") && refused.contains("--request-memory");
+    let is_late = refused.starts_with("HTTP/1.1 503 ") && refused.contains("--request-memory");
+    assert!(is_slow || is_late, "{refused}");
+}
+
+/// Waits until the connection is reset. Nothing is read: what was sent would come first.
+fn is_reset(client: &TcpStream) -> bool {
+    let error = eventually("the connection ends", || client.take_error().unwrap());
+    error.kind() == ErrorKind::ConnectionReset
+}
+
+/// Its kernel would hold the connection for open for as long as the client does not read, and no page would come back.
+#[test]
+fn a_client_that_is_cut_with_data_unsent_sees_a_reset() {
+    let _alone = alone();
+    let lag = ["--slow-lag", "1MiB", "--body-max", "128KiB", "--history-memory", "4MiB", "--heartbeat", "1h"];
+    for (kind, flags, target) in [
+        ("too far behind", &["--send-timeout", "1h"][..], "/subscribe/abcdefgh"),
+        ("of several topics", &["--send-timeout", "1h"], "/subscribe?topic=abcdefgh&topic=hgfedcba"),
+        (
+            "a send that takes too long",
+            &["--send-timeout", "1s", "--slow-lag", "64MiB", "--history-memory", "64MiB"],
+            "/subscribe/abcdefgh",
+        ),
+    ] {
+        let overridden = |flag: &str| flags.contains(&flag);
+        let kept = lag.chunks(2).filter(|pair| !overridden(pair[0])).flatten().copied();
+        let flags: Vec<_> = kept.chain(flags.iter().copied()).collect();
+        let server = Server::start(&flags);
+        let mut client = connect(server.address);
+        write!(client, "GET {target} HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        eventually("it subscribes", || (server.stats()["clients"] == 1).then_some(()));
+        let body = format!("data: {}", "x".repeat(100_000));
+        eventually("it is cut", || {
+            server.post("/publish/abcdefgh", &body);
+            (server.stats()["clients"] == 0).then_some(())
+        });
+        assert!(is_reset(&client), "{kind}");
+    }
+}
+
+#[test]
+fn a_publisher_that_takes_no_answers_sees_a_reset() {
+    let _alone = alone();
+    let server = Server::start(&["--send-timeout", "1s"]);
+    let client = connect(server.address);
+    client.set_nonblocking(true).unwrap();
+    eventually("it is there", || (server.stats()["connections"] == 2).then_some(()));
+    eventually("it is cut", || {
+        let _ = (&client).write(&pipelined());
+        // It and who asks.
+        (server.stats()["connections"] == 1).then_some(())
+    });
+    assert!(is_reset(&client));
+}
+
+#[test]
+fn a_stream_that_does_not_take_its_farewell_sees_a_reset_when_the_server_ends() {
+    let _alone = alone();
+    let server = Server::start(&["--drain-time", "500ms", "--send-timeout", "1h"]);
+    let mut client = connect(server.address);
+    write!(client, "GET /subscribe/abcdefgh HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    eventually("it subscribes", || (server.stats()["clients"] == 1).then_some(()));
+    let body = format!("data: {}", "x".repeat(900_000));
+    for _ in 0..8 {
+        assert_eq!(server.post("/publish/abcdefgh", &body).status, 200);
+    }
+    assert!(server.stop().success());
+    assert!(is_reset(&client));
+}
