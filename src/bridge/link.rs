@@ -1,22 +1,16 @@
 //! One connection to a broker, and what a broker's refusal says.
 
 use std::cell::Cell;
-use std::io;
-use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::protocol::AMQPErrorKind;
-use lapin::tcp::{AsyncTcpStream, OwnedTLSConfig};
-use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
-use socket2::{SockRef, Socket};
-use tokio::net::lookup_host;
-use tokio::sync::Notify;
+use lapin::uri::AMQPUri;
+use lapin::{Channel, Connection, ErrorKind, Event};
 use tokio::time::{Instant, timeout};
 
+use super::transport::{Cut, connect};
 use crate::config::BrokerUrl;
 
 /// For the name, TCP, TLS and AMQP's greetings together.
@@ -140,89 +134,6 @@ pub(super) async fn close(channel: &Channel) {
     if channel.status().connected() {
         let _ = timeout(CLOSE_TIME, channel.close(200, "done".into())).await;
     }
-}
-
-async fn connect(uri: AMQPUri, cut: &Cut) -> lapin::Result<Connection> {
-    // Not left to lapin, which panics when the runtime ends before the name is resolved.
-    let mut addresses: Vec<_> = lookup_host((&*uri.authority.host, uri.authority.port)).await?.collect();
-    // One of them may be dead and take all the time there is; the next attempt begins with another.
-    fastrand::shuffle(&mut addresses);
-    let (runtime, cut) = (lapin::runtime::default_runtime()?, Arc::clone(&cut.0));
-    let own = runtime.clone();
-    // As lapin's own, but that it can be cut off. It runs on lapin's thread, and may outlive this runtime's timers.
-    let open = async move |uri: AMQPUri, _| {
-        let open = async {
-            let stream =
-                first(&addresses, async |address| AsyncTcpStream::connect(&own, address).await).await?;
-            if let AsyncTcpStream::Plain(plain) = &stream {
-                cut.keep(plain.get_ref().into())?;
-            }
-            match uri.scheme {
-                AMQPScheme::AMQP => Ok(stream),
-                AMQPScheme::AMQPS => {
-                    stream.into_tls(&uri.authority.host, OwnedTLSConfig::default().as_ref()).await
-                }
-            }
-        };
-        let opened = tokio::select! {
-            opened = open => opened,
-            () = cut.cut.notified() => Err(io::ErrorKind::TimedOut.into()),
-        };
-        opened.map_err(lapin::Error::from)
-    };
-    let properties = ConnectionProperties::default().with_connection_name("esper".into());
-    Connection::connector(uri, runtime, open, properties).await
-}
-
-/// Ends a connection when it is dropped, in whatever state that is: lapin's thread for it would wait for a broker
-/// that does not answer for ever.
-#[derive(Default)]
-struct Cut(Arc<Cuttable>);
-
-#[derive(Default)]
-struct Cuttable {
-    cut: Notify,
-    socket: Mutex<Option<Socket>>,
-}
-
-impl Cut {
-    fn now(&self) {
-        self.0.cut.notify_one();
-        if let Some(socket) = &*self.0.socket.lock().unwrap_or_else(PoisonError::into_inner) {
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-impl Drop for Cut {
-    fn drop(&mut self) {
-        self.now();
-    }
-}
-
-impl Cuttable {
-    /// Keeps a second handle on a connection's socket.
-    fn keep(&self, socket: SockRef<'_>) -> io::Result<()> {
-        // Heartbeats notice a broker that is gone; this, one that is gone while we wait to send to it.
-        socket.set_tcp_user_timeout(Some(2 * Duration::from_secs(HEARTBEAT_S.into())))?;
-        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket.try_clone()?);
-        Ok(())
-    }
-}
-
-/// What the first of the addresses gives that gives anything, else the last one's error.
-async fn first<S>(
-    addresses: &[SocketAddr],
-    connect: impl AsyncFn(SocketAddr) -> io::Result<S>,
-) -> io::Result<S> {
-    let mut error = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
-    for &address in addresses {
-        match connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(refused) => error = refused,
-        }
-    }
-    Err(error)
 }
 
 fn is_of_channel(error: &lapin::Error) -> bool {

@@ -21,6 +21,7 @@
 mod brokers;
 mod consuming;
 mod desk;
+mod frames;
 mod inlet;
 mod ledger;
 mod link;
@@ -33,6 +34,7 @@ mod subscribe;
 mod tests;
 mod throttle;
 mod ticker;
+mod transport;
 
 use std::io;
 use std::rc::Rc;

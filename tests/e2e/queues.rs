@@ -5,6 +5,7 @@ mod brokers;
 mod delivery;
 mod life;
 mod page;
+mod poisoned;
 #[path = "../rabbitmq/mod.rs"]
 mod rabbitmq;
 mod readme;
