@@ -43,7 +43,7 @@ fn a_message_whose_properties_are_not_utf_8_is_delivered_like_any_other() {
     let queue = unique("bytes");
     let mut stream = opened(&beside.server, &queue, None);
     let bad = b"caf\xe9";
-    let texts = [15, 14, 10, 9, 8, 7, 5, 3, 2].map(|bit| (format!("bit {bit}"), RawProperties::text(bit, bad)));
+    let texts = [15, 14, 10, 9, 7, 5, 3, 2].map(|bit| (format!("bit {bit}"), RawProperties::text(bit, bad)));
     let entry = |key: &[u8], kind: u8, value: &[u8]| [&short(key)[..], &[kind], value].concat();
     let headers = [
         ("a header's key", entry(bad, b't', &[1])),
@@ -73,8 +73,8 @@ fn a_routing_key_that_is_not_utf_8_harms_nothing() {
     let mut raw = RawPublisher::at(url());
     let queue = unique("key");
     let mut stream = opened(&beside.server, &queue, None);
+    raw.bind(&queue, "amq.topic", b"#");
     for key in [&b"caf\xe9"[..], b"\xff", "caf\u{e9}".as_bytes()] {
-        raw.bind(&queue, "amq.topic", key);
         raw.publish("amq.topic", key, &RawProperties::default(), b"by its key");
         assert_eq!(stream.event().data, "by its key", "{}", beside.server.log());
     }
