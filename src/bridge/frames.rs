@@ -53,8 +53,7 @@ impl Frames {
             && let Some((&mut [kind, c0, c1, s0, s1, s2, s3], behind)) = rest.split_first_chunk_mut()
         {
             let (channel, size) = (u16::from_be_bytes([c0, c1]), u32::from_be_bytes([s0, s1, s2, s3]));
-            self.is_foreign =
-                !matches!(kind, METHOD | HEADER | BODY | HEARTBEAT) || size > PAYLOAD_BYTES_MAX;
+            self.is_foreign = !matches!(kind, METHOD | HEADER | BODY | HEARTBEAT) || size > PAYLOAD_BYTES_MAX;
             if self.is_foreign || behind.len() <= size as usize {
                 break;
             }

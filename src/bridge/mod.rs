@@ -175,8 +175,8 @@ pub(crate) enum ToBridge<T> {
 
 /// From the bridge. Nothing in it blocks.
 pub(crate) trait Outlet<T>: Send + Sync + 'static {
-    /// The queue is this client's, and its messages wait for `Ready`; or one line why not.
-    fn answer(&self, ticket: T, answer: Result<Opened, String>);
+    /// The queue is this client's, and its messages wait for `Ready`; or why not.
+    fn answer(&self, ticket: T, answer: Result<Opened, NoQueue>);
 
     /// Event-stream text of `events` messages, each an `id:` line, `data:` lines and a blank line; the last of
     /// them is number `last` of its stream, counted from 1.
@@ -204,6 +204,25 @@ pub(crate) struct Opened {
     pub(crate) first_id: Option<String>,
     /// Written by the shard: how many of the stream's messages the kernel has taken entirely.
     pub(crate) sent: Arc<AtomicU64>,
+}
+
+/// Why a client does not get a queue.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct NoQueue {
+    /// One line.
+    pub(crate) reason: String,
+    /// It passes without anybody's doing, so that the client need only come again.
+    pub(crate) is_passing: bool,
+}
+
+impl NoQueue {
+    pub(crate) fn passing(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), is_passing: true }
+    }
+
+    fn lasting(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), is_passing: false }
+    }
 }
 
 /// What the bridge is told before it starts.

@@ -4,6 +4,7 @@ mod asking;
 mod publishing;
 mod waiting;
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Shutdown};
 use std::rc::Rc;
 use std::time::Duration;
@@ -130,8 +131,8 @@ pub(super) struct Opening {
 pub(super) enum Source {
     Topics(Subscribe),
     Queue(QueueStream),
-    /// A queue that the server's end came before.
-    Late,
+    /// None: the queue cannot be had for now, for this reason.
+    NoQueue(Cow<'static, str>),
 }
 
 /// What became of the answers that were ready.

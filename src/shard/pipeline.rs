@@ -9,6 +9,7 @@ use std::task::Waker;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::bridge::NoQueue;
 use crate::budget::Charge;
 use crate::event_id::{Epoch, EventId};
 use crate::http::{self, Context, Cors, Refusal, Status, Version};
@@ -87,7 +88,7 @@ struct Inner {
     taken: u64,
     waker: Option<Waker>,
     /// What became of the queue that was asked for.
-    opened: Option<Result<QueueStream, String>>,
+    opened: Option<Result<QueueStream, NoQueue>>,
 }
 
 impl Pipeline {
@@ -149,13 +150,13 @@ impl Pipeline {
     }
 
     /// The queue that the connection asked for is its own, or it is told why not.
-    pub(crate) fn opens(&self, result: Result<QueueStream, String>) {
+    pub(crate) fn opens(&self, result: Result<QueueStream, NoQueue>) {
         self.0.borrow_mut().opened = Some(result);
         self.wake();
     }
 
     /// What became of the queue that was asked for, once that is known.
-    pub(crate) fn take_opened(&self) -> Option<Result<QueueStream, String>> {
+    pub(crate) fn take_opened(&self) -> Option<Result<QueueStream, NoQueue>> {
         self.0.borrow_mut().opened.take()
     }
 

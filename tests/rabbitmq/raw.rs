@@ -50,7 +50,8 @@ impl RawPublisher {
         let mut raw = RawPublisher { stream };
         raw.stream.write_all(b"AMQP\0\0\x09\x01").unwrap();
         raw.expect(10, 10);
-        let response = [&long(b"")[..], &short(b"PLAIN"), &long(b"\0guest\0guest"), &short(b"en_US")].concat();
+        let response =
+            [&long(b"")[..], &short(b"PLAIN"), &long(b"\0guest\0guest"), &short(b"en_US")].concat();
         raw.method(0, 10, 11, &response);
         raw.expect(10, 30);
         raw.method(0, 10, 31, &[&2047_u16.to_be_bytes()[..], &FRAME_MAX.to_be_bytes(), &[0, 0]].concat());

@@ -1,16 +1,20 @@
 //! Brokers that are not there, go away, and come back.
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
-use super::super::link::Link;
+use super::super::link::{Link, close};
+use super::rabbitmq::raw::{frame, long, short};
 use super::rabbitmq::{Broker, Publisher, url};
 use super::*;
 
 const NOWHERE: &str = "amqp://guest:hunter2@127.0.0.1:9/";
 
 fn refusal(node: &Node) -> String {
-    node.open(&unique("refused"), None).err().unwrap()
+    let refused = node.open(&unique("refused"), None).err().unwrap();
+    assert!(refused.is_passing, "{refused:?}");
+    refused.reason
 }
 
 #[test]
@@ -124,6 +128,57 @@ fn credentials_are_in_no_reason() {
     let vhost = format!("{}nowhere", url());
     let reason = runtime.block_on(Link::connect(&vhost.parse().unwrap())).err().unwrap();
     assert!(reason.contains("nowhere") && !reason.contains("guest"), "{reason}");
+}
+
+/// A broker closes a channel while our own close is on its way to it, and answers that one as well.
+#[test]
+fn closes_that_cross_end_the_channel_alone() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("amqp://guest:guest@{}/", listener.local_addr().unwrap());
+    let broker = std::thread::spawn(move || crossing_broker(listener.accept().unwrap().0));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let link =
+            Rc::new(Link::connect(&url.parse().unwrap()).await.unwrap_or_else(|reason| panic!("{reason}")));
+        let lease = Rc::clone(&link).lease();
+        for _ in 0..5 {
+            let channel = lease.channel().await.unwrap();
+            close(&channel).await;
+            assert!(!channel.status().connected());
+            // What the broker says is in order: by its next answer it has said all of before.
+            close(&lease.channel().await.unwrap()).await;
+            assert!(link.is_connected());
+        }
+        link.close().await;
+    });
+    broker.join().unwrap();
+}
+
+/// Speaks as much AMQP as there is to connect, and to open and close channels.
+fn crossing_broker(mut stream: TcpStream) {
+    let mut greeting = [0; 8];
+    stream.read_exact(&mut greeting).unwrap();
+    let start = [&[0, 10, 0, 10, 0, 9][..], &long(b""), &long(b"PLAIN"), &long(b"en_US")].concat();
+    stream.write_all(&frame(1, 0, &start)).unwrap();
+    let mut head = [0; 7];
+    while stream.read_exact(&mut head).is_ok() {
+        let mut payload = vec![0; u32::from_be_bytes(head[3..].try_into().unwrap()) as usize + 1];
+        stream.read_exact(&mut payload).unwrap();
+        let channel = u16::from_be_bytes([head[1], head[2]]);
+        let mut say = |said: &[&[u8]]| stream.write_all(&frame(1, channel, &said.concat())).unwrap();
+        match &payload[..4] {
+            [0, 10, 0, 11] => say(&[&[0, 10, 0, 30, 7, 255, 0, 2, 0, 0, 0, 60]]),
+            [0, 10, 0, 40] => say(&[&[0, 10, 0, 41, 0]]),
+            [0, 10, 0, 50] => return say(&[&[0, 10, 0, 51]]),
+            [0, 20, 0, 10] => say(&[&[0, 20, 0, 11], &long(b"")]),
+            [0, 20, 0, 40] => {
+                say(&[&[0, 20, 0, 40, 1, 150], &short(b"PRECONDITION_FAILED"), &[0; 4]]);
+                say(&[&[0, 20, 0, 41]]);
+            }
+            // Tune-ok, close-ok, heartbeats.
+            _ => {}
+        }
+    }
 }
 
 #[test]
