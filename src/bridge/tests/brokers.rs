@@ -103,6 +103,41 @@ fn a_url_that_stands_twice_has_room_for_twice_as_many() {
     until("a channel", || node.open(&unique("twice"), None).is_ok());
 }
 
+/// RabbitMQ ends the connection of who opens one channel more than its user may.
+#[test]
+fn a_client_beyond_the_users_limit_of_channels_ends_the_streams_of_others_once_at_most() {
+    let broker = Broker::start();
+    broker.ctl(&["set_user_limits", "guest", r#"{"max-channels": 4}"#]);
+    let node = Node::start(config(&broker.url));
+    let queues: Vec<_> = (0..5).map(|_| unique("limit")).collect();
+    let clients: Vec<_> = queues[..4].iter().map(|queue| node.open(queue, None).unwrap()).collect();
+    let fifth = node.open(&queues[4], None);
+    clients.iter().for_each(Client::wait_ended);
+    // It may have been the first on the next connection.
+    let _ = fifth.map(Client::close);
+    let mut clients = Vec::new();
+    for queue in &queues[..4] {
+        until("the broker", || {
+            let opened = node.open(queue, None);
+            let is_opened = opened.is_ok();
+            clients.extend(opened);
+            is_opened
+        });
+    }
+    for _ in 0..3 {
+        assert_eq!(
+            refusal(&node),
+            "every channel of every broker is taken; repeat a URL in broker.node for more"
+        );
+    }
+    assert_eq!((node.stats().consumers.value(), node.stats().brokers_connected.value()), (4, 1));
+
+    // Where one leaves there is room for another.
+    clients.pop().unwrap().close();
+    until("a channel", || node.open(&queues[4], None).is_ok());
+    assert_eq!(node.stats().brokers_connected.value(), 1);
+}
+
 #[test]
 fn stopping_puts_back_what_is_unacknowledged() {
     let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(), unique("stop"));
@@ -119,14 +154,14 @@ fn credentials_are_in_no_reason() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let wrong = url().replace("guest:guest@", "rabbit:hunter2@");
     for (url, said) in [(&*wrong, "ACCESS_REFUSED"), (NOWHERE, "refused")] {
-        let reason = runtime.block_on(Link::connect(&url.parse().unwrap())).err().unwrap();
+        let reason = runtime.block_on(Link::connect(&url.parse().unwrap(), None)).err().unwrap();
         assert!(
             reason.contains(said) && !reason.contains("hunter2") && !reason.contains("rabbit:"),
             "{reason}"
         );
     }
     let vhost = format!("{}nowhere", url());
-    let reason = runtime.block_on(Link::connect(&vhost.parse().unwrap())).err().unwrap();
+    let reason = runtime.block_on(Link::connect(&vhost.parse().unwrap(), None)).err().unwrap();
     assert!(reason.contains("nowhere") && !reason.contains("guest"), "{reason}");
 }
 
@@ -138,8 +173,9 @@ fn closes_that_cross_end_the_channel_alone() {
     let broker = std::thread::spawn(move || crossing_broker(listener.accept().unwrap().0));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let link =
-            Rc::new(Link::connect(&url.parse().unwrap()).await.unwrap_or_else(|reason| panic!("{reason}")));
+        let link = Rc::new(
+            Link::connect(&url.parse().unwrap(), None).await.unwrap_or_else(|reason| panic!("{reason}")),
+        );
         let lease = Rc::clone(&link).lease();
         for _ in 0..5 {
             let channel = lease.channel().await.unwrap();
@@ -207,7 +243,7 @@ fn amqps_takes_the_certificates_that_the_system_trusts() {
 fn connects_to_the_url_in_esper_test_tls_url() {
     let url = std::env::var("ESPER_TEST_TLS_URL").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    if let Err(reason) = runtime.block_on(Link::connect(&url.parse().unwrap())) {
+    if let Err(reason) = runtime.block_on(Link::connect(&url.parse().unwrap(), None)) {
         panic!("{reason}");
     }
 }
