@@ -131,7 +131,7 @@ fn make_texts_utf8(method: [u8; 4], payload: &mut [u8]) {
 /// Appends a content header with those of its properties that are read here. None of them, if they cannot be told apart.
 fn write_header(channel: u16, payload: &mut [u8], out: &mut Vec<u8>) {
     let mut fields = Fields(payload);
-    // Class, weight and the body's size.
+    // Class, weight and the body's size, which no broker leaves out.
     let Some(fixed) = fields.take(2 + 2 + 8) else { return };
     let Properties { message_id, timestamp } = Properties::read(fields).unwrap_or_default();
     let mut flags = 0;

@@ -14,9 +14,12 @@
 //! without a word has ended. Whatever is unacknowledged then goes back to its queue, in its order, and is
 //! delivered to the client's next connection; what that one's Last-Event-ID shows it has is acknowledged unsent.
 //!
+//! **One queue harms no other**, though they share a connection, which AMQP and lapin end for much. What a publisher
+//! may write and lapin cannot read stops at `frames`, between the socket and lapin.
+//!
 //! **Nothing is shared but what the seam shares.** One task for each stream, all on one thread, so `Rc` and `Cell`
-//! do. The `ledger` and `message` see no broker: what is acknowledged when, and what a message is called, are
-//! decided there, and tested without one.
+//! do. The `ledger`, `message` and `frames` see no broker: what is acknowledged when, what a message is called, and
+//! what lapin gets of it, are decided there, and tested without one.
 
 mod brokers;
 mod consuming;
