@@ -148,6 +148,9 @@ proptest! {
         let (rest, read) = parse_properties(&out[HEAD_BYTES + 12..]).unwrap();
         prop_assert_eq!(rest, [FRAME_END]);
         prop_assert!(read.headers().is_none());
-        prop_assert!(lapin::protocol::parse_class(&passed(&deliver(&key))[HEAD_BYTES..]).is_ok());
+        for method in [deliver(&key), closed(1, &key)] {
+            let out = passed(&method);
+            prop_assert_eq!(lapin::protocol::parse_class(&out[HEAD_BYTES..]).unwrap().0, [FRAME_END]);
+        }
     }
 }

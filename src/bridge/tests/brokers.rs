@@ -138,6 +138,19 @@ fn a_client_beyond_the_users_limit_of_channels_ends_the_streams_of_others_once_a
     assert_eq!(node.stats().brokers_connected.value(), 1);
 }
 
+/// Queues expire, and then there is room.
+#[test]
+fn a_limit_on_queues_refuses_for_now() {
+    let broker = Broker::start();
+    broker.ctl(&["set_vhost_limits", r#"{"max-queues": 1}"#]);
+    let node = Node::start(BridgeConfig { expire_s: 1, ..config(&broker.url) });
+    let client = node.open(&unique("only"), None).unwrap();
+    let reason = refusal(&node);
+    assert!(reason.contains("queue limit in vhost"), "{reason}");
+    client.close();
+    until("room", || node.open(&unique("next"), None).is_ok());
+}
+
 #[test]
 fn stopping_puts_back_what_is_unacknowledged() {
     let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(), unique("stop"));
