@@ -85,8 +85,9 @@ impl Node {
     async fn keep(&self, stats: &BridgeStats) {
         let mut backoff = Backoff::default();
         let (mut failed, mut throttle) = (String::new(), Throttle::new(TELL_EVERY));
+        let mut channels_max = None;
         loop {
-            let connected = Link::connect(&self.url).await;
+            let connected = Link::connect(&self.url, channels_max).await;
             self.is_tried.set(true);
             match connected {
                 Ok(link) => {
@@ -102,6 +103,15 @@ impl Node {
                     stats.brokers_connected.subtract(1);
                     self.link.replace(None);
                     tracing::warn!(broker = %self.url, "the broker is lost, its streams end: {reason}");
+                    // For the next connection alone: the limit may be another by then.
+                    channels_max = link.channels_allowed(&reason);
+                    if let Some(channels) = channels_max {
+                        tracing::warn!(
+                            broker = %self.url,
+                            channels,
+                            "no more channels are opened, until the broker is lost again; raise its user's max-channels"
+                        );
+                    }
                     failed.clear();
                     link.close().await;
                 }

@@ -105,6 +105,12 @@ fn not_opened(error: &lapin::Error, lease: &Lease) -> NotOpened {
                 false => NotOpened::Never(reason),
             }
         }
+        // A limit of the operator's: other queues expire.
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
+            if said.get_message().as_str().contains("queue limit in vhost") =>
+        {
+            NotOpened::Later(reason)
+        }
         AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => NotOpened::Never(reason),
         _ => NotOpened::Later(reason),
     }

@@ -20,7 +20,7 @@ use super::stats::BridgeStats;
 use super::stream::{Order, Stream};
 use super::throttle::Throttle;
 use super::ticker::Ticker;
-use super::{BridgeConfig, Opened, Outlet, StreamId};
+use super::{BridgeConfig, NoQueue, Opened, Outlet, StreamId};
 
 /// Queues that are asked of the brokers at once. Each takes some messages to and fro: when all clients come back
 /// together, those in front are served while the rest wait, instead of all being too late. And what a queue has is
@@ -124,10 +124,10 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
                 self.outlet.answer(ticket, Ok(opened));
                 stream.run().await;
             }
-            Err(reason) => {
+            Err(refused) => {
                 self.stats.refused.add(1);
-                self.tell(&reason);
-                self.outlet.answer(ticket, Err(reason));
+                self.tell(&refused.reason);
+                self.outlet.answer(ticket, Err(refused));
             }
         }
     }
@@ -177,7 +177,7 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
         queue: &str,
         last_event_id: Option<&str>,
         first_id: Option<&str>,
-    ) -> Result<Stream<T, O>, String> {
+    ) -> Result<Stream<T, O>, NoQueue> {
         let patience = match last_event_id {
             Some(_) => self.config.patience,
             None if self.brokers.are_starting() || self.outlet.is_exhausted() => START_TIME,
@@ -187,26 +187,28 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
         let claim = self.claim(queue, last_event_id, until).await?;
         let consuming = loop {
             let weight = if self.outlet.is_filling() { OPENING_WEIGHT } else { 1 };
-            let Ok(permit) = self.opening.acquire_many(weight).await else { return Err(STOPPING.to_owned()) };
+            let Ok(permit) = self.opening.acquire_many(weight).await else {
+                return Err(NoQueue::passing(STOPPING));
+            };
             let failed = match self.brokers.lease() {
                 // What slow clients' queues hold is given back soon, when they are cut.
-                Ok(_) if self.outlet.is_exhausted() => EXHAUSTED.to_owned(),
+                Ok(_) if self.outlet.is_exhausted() => NoQueue::passing(EXHAUSTED),
                 Ok(lease) => match Consuming::open(lease, queue, &self.config).await {
                     Ok(consuming) if self.opening.is_closed() => {
                         // Too late to be told to close with the others.
                         link::close(&consuming.channel).await;
-                        return Err(STOPPING.to_owned());
+                        return Err(NoQueue::passing(STOPPING));
                     }
                     Ok(consuming) => break consuming,
-                    Err(NotOpened::Taken) => TAKEN.to_owned(),
+                    Err(NotOpened::Taken) => NoQueue::lasting(TAKEN),
                     // Another is asked next.
                     Err(NotOpened::Late) if self.brokers.are_well() => continue,
-                    Err(NotOpened::Late) => LATE.to_owned(),
-                    Err(NotOpened::Later(reason)) => reason,
-                    Err(NotOpened::Never(reason)) => return Err(reason),
+                    Err(NotOpened::Late) => NoQueue::passing(LATE),
+                    Err(NotOpened::Later(reason)) => NoQueue::passing(reason),
+                    Err(NotOpened::Never(reason)) => return Err(NoQueue::lasting(reason)),
                 },
                 // A page whose broker starts anew comes back before that is there.
-                Err(reason) => reason,
+                Err(reason) => NoQueue::passing(reason),
             };
             drop(permit);
             let left = until.saturating_duration_since(Instant::now());
@@ -243,7 +245,7 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
         queue: &str,
         last_event_id: Option<&str>,
         until: Instant,
-    ) -> Result<Claim<T, O>, String> {
+    ) -> Result<Claim<T, O>, NoQueue> {
         loop {
             let Some((is_closing, mut gone)) = self.ask(queue, last_event_id) else { break };
             let left = match is_closing {
@@ -251,7 +253,7 @@ impl<T: Send + 'static, O: Outlet<T>> Desk<T, O> {
                 false => until.saturating_duration_since(Instant::now()),
             };
             if left.is_zero() || (timeout(left, gone.changed()).await.is_err() && is_closing) {
-                return Err(TAKEN.to_owned());
+                return Err(NoQueue::lasting(TAKEN));
             }
         }
         let (sender, gone) = watch::channel(());

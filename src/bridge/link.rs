@@ -1,22 +1,16 @@
 //! One connection to a broker, and what a broker's refusal says.
 
 use std::cell::Cell;
-use std::io;
-use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::protocol::AMQPErrorKind;
-use lapin::tcp::{AsyncTcpStream, OwnedTLSConfig};
-use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
-use socket2::{SockRef, Socket};
-use tokio::net::lookup_host;
-use tokio::sync::Notify;
+use lapin::uri::AMQPUri;
+use lapin::{Channel, Connection, ErrorKind, Event};
 use tokio::time::{Instant, timeout};
 
+use super::transport::{Cut, connect};
 use crate::config::BrokerUrl;
 
 /// For the name, TCP, TLS and AMQP's greetings together.
@@ -35,19 +29,28 @@ pub(super) struct Link {
     connection: Connection,
     cut: Cut,
     masks: Masks,
+    /// Places that are held, and how many of them may be.
+    leases: Cell<u16>,
+    leases_max: u16,
+    /// Channels that the broker has opened; after the connection's end as many as there were at it.
     channels: Cell<u16>,
-    channels_max: u16,
     /// When it last left a question unanswered.
     silent_since: Cell<Option<Instant>>,
 }
 
 /// A channel's place on a connection, for as long as it is held.
-pub(super) struct Lease(Rc<Link>);
+pub(super) struct Lease {
+    link: Rc<Link>,
+    /// The broker has opened the channel.
+    is_open: Cell<bool>,
+}
 
 impl Link {
+    /// Connects. At most `channels_max` channels are opened, or as many as the broker says.
+    ///
     /// # Errors
     /// One line why not, without credentials.
-    pub(super) async fn connect(url: &BrokerUrl) -> Result<Self, String> {
+    pub(super) async fn connect(url: &BrokerUrl, channels_max: Option<u16>) -> Result<Self, String> {
         let Some(mut uri) = url.uri() else { return Err("its URL cannot be read".to_owned()) };
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
         let (masks, cut) = (Masks::of(&uri), Cut::default());
@@ -55,13 +58,14 @@ impl Link {
             Ok(connected) => connected.map_err(|error| with_mend(masks.reason(&error)))?,
             Err(_) => return Err("it does not answer in 10 s".to_owned()),
         };
-        let channels_max = connection.configuration().channel_max();
+        let leases_max = connection.configuration().channel_max().min(channels_max.unwrap_or(u16::MAX));
         Ok(Self {
             connection,
             cut,
             masks,
+            leases: Cell::new(0),
+            leases_max,
             channels: Cell::new(0),
-            channels_max,
             silent_since: Cell::new(None),
         })
     }
@@ -82,6 +86,12 @@ impl Link {
         }
     }
 
+    /// How many channels the broker allowed, where it ended the connection because of one more: its user has a limit.
+    /// To ask for another is to end the streams of all once more.
+    pub(super) fn channels_allowed(&self, why_lost: &str) -> Option<u16> {
+        why_lost.contains("number of channels opened").then(|| self.channels.get().max(1))
+    }
+
     pub(super) fn is_connected(&self) -> bool {
         self.connection.status().connected()
     }
@@ -92,9 +102,9 @@ impl Link {
         self.cut.now();
     }
 
-    /// How many channels there are, or `None` when there is no room for another.
+    /// How many places are held, or `None` when there is no room for another.
     pub(super) fn load(&self) -> Option<u16> {
-        Some(self.channels.get()).filter(|&channels| self.is_connected() && channels < self.channels_max)
+        Some(self.leases.get()).filter(|&leases| self.is_connected() && leases < self.leases_max)
     }
 
     /// Whether it left a question unanswered not long ago: others are asked first.
@@ -103,8 +113,8 @@ impl Link {
     }
 
     pub(super) fn lease(self: Rc<Self>) -> Lease {
-        self.channels.set(self.channels.get().saturating_add(1));
-        Lease(self)
+        self.leases.set(self.leases.get().saturating_add(1));
+        Lease { link: self, is_open: Cell::new(false) }
     }
 }
 
@@ -112,23 +122,30 @@ impl Lease {
     /// # Errors
     /// One line why not, without credentials.
     pub(super) async fn channel(&self) -> Result<Channel, String> {
-        self.0.connection.create_channel().await.map_err(|error| self.reason(&error))
+        let channel = self.link.connection.create_channel().await.map_err(|error| self.reason(&error))?;
+        self.is_open.set(true);
+        self.link.channels.set(self.link.channels.get().saturating_add(1));
+        Ok(channel)
     }
 
     /// Notes that the broker did not answer in time.
     pub(super) fn note_silence(&self) {
-        self.0.silent_since.set(Some(Instant::now()));
+        self.link.silent_since.set(Some(Instant::now()));
     }
 
     /// What a broker's or lapin's error says: one line of visible ASCII, without credentials.
     pub(super) fn reason(&self, error: &lapin::Error) -> String {
-        self.0.masks.reason(error)
+        self.link.masks.reason(error)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.0.channels.set(self.0.channels.get().saturating_sub(1));
+        let link = &self.link;
+        link.leases.set(link.leases.get().saturating_sub(1));
+        if self.is_open.get() && link.is_connected() {
+            link.channels.set(link.channels.get().saturating_sub(1));
+        }
     }
 }
 
@@ -140,89 +157,6 @@ pub(super) async fn close(channel: &Channel) {
     if channel.status().connected() {
         let _ = timeout(CLOSE_TIME, channel.close(200, "done".into())).await;
     }
-}
-
-async fn connect(uri: AMQPUri, cut: &Cut) -> lapin::Result<Connection> {
-    // Not left to lapin, which panics when the runtime ends before the name is resolved.
-    let mut addresses: Vec<_> = lookup_host((&*uri.authority.host, uri.authority.port)).await?.collect();
-    // One of them may be dead and take all the time there is; the next attempt begins with another.
-    fastrand::shuffle(&mut addresses);
-    let (runtime, cut) = (lapin::runtime::default_runtime()?, Arc::clone(&cut.0));
-    let own = runtime.clone();
-    // As lapin's own, but that it can be cut off. It runs on lapin's thread, and may outlive this runtime's timers.
-    let open = async move |uri: AMQPUri, _| {
-        let open = async {
-            let stream =
-                first(&addresses, async |address| AsyncTcpStream::connect(&own, address).await).await?;
-            if let AsyncTcpStream::Plain(plain) = &stream {
-                cut.keep(plain.get_ref().into())?;
-            }
-            match uri.scheme {
-                AMQPScheme::AMQP => Ok(stream),
-                AMQPScheme::AMQPS => {
-                    stream.into_tls(&uri.authority.host, OwnedTLSConfig::default().as_ref()).await
-                }
-            }
-        };
-        let opened = tokio::select! {
-            opened = open => opened,
-            () = cut.cut.notified() => Err(io::ErrorKind::TimedOut.into()),
-        };
-        opened.map_err(lapin::Error::from)
-    };
-    let properties = ConnectionProperties::default().with_connection_name("esper".into());
-    Connection::connector(uri, runtime, open, properties).await
-}
-
-/// Ends a connection when it is dropped, in whatever state that is: lapin's thread for it would wait for a broker
-/// that does not answer for ever.
-#[derive(Default)]
-struct Cut(Arc<Cuttable>);
-
-#[derive(Default)]
-struct Cuttable {
-    cut: Notify,
-    socket: Mutex<Option<Socket>>,
-}
-
-impl Cut {
-    fn now(&self) {
-        self.0.cut.notify_one();
-        if let Some(socket) = &*self.0.socket.lock().unwrap_or_else(PoisonError::into_inner) {
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-impl Drop for Cut {
-    fn drop(&mut self) {
-        self.now();
-    }
-}
-
-impl Cuttable {
-    /// Keeps a second handle on a connection's socket.
-    fn keep(&self, socket: SockRef<'_>) -> io::Result<()> {
-        // Heartbeats notice a broker that is gone; this, one that is gone while we wait to send to it.
-        socket.set_tcp_user_timeout(Some(2 * Duration::from_secs(HEARTBEAT_S.into())))?;
-        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket.try_clone()?);
-        Ok(())
-    }
-}
-
-/// What the first of the addresses gives that gives anything, else the last one's error.
-async fn first<S>(
-    addresses: &[SocketAddr],
-    connect: impl AsyncFn(SocketAddr) -> io::Result<S>,
-) -> io::Result<S> {
-    let mut error = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
-    for &address in addresses {
-        match connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(refused) => error = refused,
-        }
-    }
-    Err(error)
 }
 
 fn is_of_channel(error: &lapin::Error) -> bool {

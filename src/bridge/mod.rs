@@ -14,13 +14,17 @@
 //! without a word has ended. Whatever is unacknowledged then goes back to its queue, in its order, and is
 //! delivered to the client's next connection; what that one's Last-Event-ID shows it has is acknowledged unsent.
 //!
+//! **One queue harms no other**, though they share a connection, which AMQP and lapin end for much. What a publisher
+//! may write and lapin cannot read stops at `frames`, between the socket and lapin.
+//!
 //! **Nothing is shared but what the seam shares.** One task for each stream, all on one thread, so `Rc` and `Cell`
-//! do. The `ledger` and `message` see no broker: what is acknowledged when, and what a message is called, are
-//! decided there, and tested without one.
+//! do. The `ledger`, `message` and `frames` see no broker: what is acknowledged when, what a message is called, and
+//! what lapin gets of it, are decided there, and tested without one.
 
 mod brokers;
 mod consuming;
 mod desk;
+mod frames;
 mod inlet;
 mod ledger;
 mod link;
@@ -33,6 +37,7 @@ mod subscribe;
 mod tests;
 mod throttle;
 mod ticker;
+mod transport;
 
 use std::io;
 use std::rc::Rc;
@@ -173,8 +178,8 @@ pub(crate) enum ToBridge<T> {
 
 /// From the bridge. Nothing in it blocks.
 pub(crate) trait Outlet<T>: Send + Sync + 'static {
-    /// The queue is this client's, and its messages wait for `Ready`; or one line why not.
-    fn answer(&self, ticket: T, answer: Result<Opened, String>);
+    /// The queue is this client's, and its messages wait for `Ready`; or why not.
+    fn answer(&self, ticket: T, answer: Result<Opened, NoQueue>);
 
     /// Event-stream text of `events` messages, each an `id:` line, `data:` lines and a blank line; the last of
     /// them is number `last` of its stream, counted from 1.
@@ -202,6 +207,25 @@ pub(crate) struct Opened {
     pub(crate) first_id: Option<String>,
     /// Written by the shard: how many of the stream's messages the kernel has taken entirely.
     pub(crate) sent: Arc<AtomicU64>,
+}
+
+/// Why a client does not get a queue.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct NoQueue {
+    /// One line.
+    pub(crate) reason: String,
+    /// It passes without anybody's doing, so that the client need only come again.
+    pub(crate) is_passing: bool,
+}
+
+impl NoQueue {
+    pub(crate) fn passing(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), is_passing: true }
+    }
+
+    fn lasting(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), is_passing: false }
+    }
 }
 
 /// What the bridge is told before it starts.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use smallvec::smallvec;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
-use super::{Bridge, BridgeConfig, Opened, Outlet, StreamId, ToBridge};
+use super::{Bridge, BridgeConfig, NoQueue, Opened, Outlet, StreamId, ToBridge};
 use crate::memory::Memory;
 use crate::publisher::Publisher;
 use crate::shard::mailbox::Doors;
@@ -61,7 +61,7 @@ impl Shards {
 }
 
 impl Outlet<Ticket> for Shards {
-    fn answer(&self, ticket: Ticket, answer: Result<Opened, String>) {
+    fn answer(&self, ticket: Ticket, answer: Result<Opened, NoQueue>) {
         let answer = answer.map(|opened| {
             let topic = Topic::of_queue(opened.stream.0, &self.hasher);
             self.places.insert(opened.stream, Place { shard: ticket.shard, topic: topic.clone() });

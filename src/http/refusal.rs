@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::Status;
-use super::response::{Context, end_head, field, number_field, start_head};
+use super::response::{Context, end_head, field, number_field, reason_field, start_head};
 
 /// A request that is refused: the status and one line of text for the person at the other end.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -61,10 +61,7 @@ impl Refusal {
             Some(Extra::Allow(methods)) => field("Allow", methods.as_bytes(), out),
             Some(Extra::RetryAfter(seconds)) => number_field("Retry-After", seconds.into(), out),
             Some(Extra::Bearer) => field("WWW-Authenticate", b"Bearer", out),
-            Some(Extra::StatusReason) => {
-                let visible = |byte: u8| if byte.is_ascii_graphic() || byte == b' ' { byte } else { b'?' };
-                field("X-Status-Reason", &self.reason.bytes().map(visible).collect::<Vec<_>>(), out);
-            }
+            Some(Extra::StatusReason) => reason_field(&self.reason, out),
             None => {}
         }
         out.extend_from_slice(b"Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n");

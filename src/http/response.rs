@@ -80,14 +80,30 @@ pub(crate) fn encode_stream_head(cx: &Context<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// The head of an event stream in header lines of the operator's own. To the close when it is not chunked.
-pub(crate) fn encode_queue_head(lines: &[u8], is_chunked: bool, cx: &Context<'_>, out: &mut Vec<u8>) {
+/// The head of an event stream in header lines of the operator's own, with the reason if it ends at once. To the close
+/// when it is not chunked.
+pub(crate) fn encode_queue_head(
+    lines: &[u8],
+    reason: Option<&str>,
+    is_chunked: bool,
+    cx: &Context<'_>,
+    out: &mut Vec<u8>,
+) {
     start_head(Status::Ok, cx, out);
     out.extend_from_slice(lines);
+    if let Some(reason) = reason {
+        reason_field(reason, out);
+    }
     if is_chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     end_head(&Context { keep_alive: cx.keep_alive && is_chunked, ..*cx }, out);
+}
+
+/// `X-Status-Reason`, where a client looks that knows no other server's answers.
+pub(super) fn reason_field(reason: &str, out: &mut Vec<u8>) {
+    let visible = |byte: u8| if byte.is_ascii_graphic() || byte == b' ' { byte } else { b'?' };
+    field("X-Status-Reason", &reason.bytes().map(visible).collect::<Vec<_>>(), out);
 }
 
 /// The answer to OPTIONS where all that it says is the operator's own.

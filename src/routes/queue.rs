@@ -1,5 +1,7 @@
 //! A client's queue of another broker, delivered as an event stream: which queue it is, and in which headers.
 
+use std::borrow::Cow;
+
 use super::{Action, Call, Methods};
 use crate::auth;
 use crate::config::Queues;
@@ -75,13 +77,13 @@ impl Call<'_> {
                 .queues
                 .pattern
                 .name(query, cookie)
-                .map_err(|error| queue_refused(error.to_string()))?;
+                .map_err(|error| queue_refused(error.to_string().into()))?;
             Ok(Action::Queue(Queue { name, last_event_id: last_event_id(self.head) }))
         })
     }
 }
 
 /// 503 with the reason in a header too, where a client looks that knows no other server's answers.
-pub(crate) fn queue_refused(reason: String) -> Refusal {
+pub(crate) fn queue_refused(reason: Cow<'static, str>) -> Refusal {
     Refusal::new(Status::ServiceUnavailable, reason).with(Extra::StatusReason)
 }

@@ -7,6 +7,7 @@ pub(super) mod linger;
 mod publishing;
 mod waiting;
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Shutdown};
 use std::pin::pin;
 use std::rc::Rc;
@@ -147,8 +148,8 @@ pub(super) struct Opening {
 pub(super) enum Source {
     Topics(Subscribe),
     Queue(QueueStream),
-    /// A queue that the server's end came before.
-    Late,
+    /// None: the queue cannot be had for now, for this reason.
+    NoQueue(Cow<'static, str>),
 }
 
 /// What became of the answers that were ready.

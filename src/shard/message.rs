@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use crate::arena::Key;
+use crate::bridge::NoQueue;
 use crate::budget::Charge;
 use crate::event::Events;
 use crate::event_id::{EventId, Sequence};
@@ -42,8 +43,8 @@ pub(crate) enum Message {
     Answer(Ticket, Result<Published, PublishError>),
     /// From the last shard that ended streams to the connection that asked for it: how many there were.
     Disconnected(Ticket, u32),
-    /// A queue that was asked for is the client's, or one line why not.
-    Queue(Ticket, Result<QueueStream, String>),
+    /// A queue that was asked for is the client's, or why not.
+    Queue(Ticket, Result<QueueStream, NoQueue>),
     /// The answer to a request that was looked up elsewhere, with room for it; none when there was no room.
     Json(Ticket, Option<(Vec<u8>, Charge)>),
     /// Which streams are open?

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use crate::bridge::NoQueue;
 use crate::budget::Charge;
 use crate::event_id::{Epoch, EventId};
 use crate::http::{self, Context, Cors, Refusal, Status, Version};
@@ -106,7 +107,7 @@ struct Inner {
     long_bytes: usize,
     waker: Option<Waker>,
     /// What became of the queue that was asked for.
-    opened: Option<Result<QueueStream, String>>,
+    opened: Option<Result<QueueStream, NoQueue>>,
 }
 
 impl Pipeline {
@@ -205,13 +206,13 @@ impl Pipeline {
     }
 
     /// The queue that the connection asked for is its own, or it is told why not.
-    pub(crate) fn opens(&self, result: Result<QueueStream, String>) {
+    pub(crate) fn opens(&self, result: Result<QueueStream, NoQueue>) {
         self.inner.borrow_mut().opened = Some(result);
         self.wake();
     }
 
     /// What became of the queue that was asked for, once that is known.
-    pub(crate) fn take_opened(&self) -> Option<Result<QueueStream, String>> {
+    pub(crate) fn take_opened(&self) -> Option<Result<QueueStream, NoQueue>> {
         self.inner.borrow_mut().opened.take()
     }
 

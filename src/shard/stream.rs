@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_uring::net::TcpStream;
 use tokio_uring::{BufResult, InFlightOneshot, WriteData, WriteTransform};
 
+use crate::bridge::without_queue;
 use crate::config::RefuseStreams;
 use crate::http::{self, Refusal, Version};
 use crate::routes::Subscribe;
@@ -35,6 +36,10 @@ const RECEIVED_BYTES_MAX: usize = 1024;
 /// What a queue's stream begins with, so that a proxy and a page see at once that it is there.
 const GREETING: &str = ": SSE stream\n";
 
+/// Why a stream is refused for now that there is no place for.
+pub(super) const FULL: &str =
+    "no room for a further stream; try again later, or raise --subscribers-max or --topics-max";
+
 /// Streams that may end before others have their turn: all of a channel may be disconnected at once, and each takes
 /// some 40 us.
 const ENDS_PER_TURN: usize = 32;
@@ -51,7 +56,7 @@ pub(super) async fn begin(
     let opening = shard.opening(&request, &source, framing);
     let watches = matches!(&source, Source::Topics(subscribe) if shard.feeds_a_page(subscribe));
     let open = Streams::open(&shard.shared, watches).filter(|_| shard.phase() == Phase::Serving);
-    tracing::debug!(shard = shard.id, ?source, "stream asked for");
+    tracing::debug!(shard = shard.id, source = without_queue(&format!("{source:?}")), "stream asked for");
     let (feed, open) = match (source, open) {
         (Source::Topics(Subscribe { topics, last_event_id, expires_s }), Some(open)) => {
             let request = several::Request { topics, framing, last_event_id, expires_s, opening };
@@ -66,7 +71,7 @@ pub(super) async fn begin(
             open.keep(queue);
             (feed, open)
         }
-        (Source::Late, _) | (_, None) => {
+        (Source::NoQueue(_), _) | (_, None) => {
             tracing::debug!(shard = shard.id, "stream refused");
             shard.stats().refused.add(1);
             let write = stream.write_all(opening.refusal);
@@ -262,7 +267,7 @@ impl Shard {
     fn framing(&self, request: &Request, source: &Source) -> Framing {
         let is_identity = self.shared.access.queues.as_ref().is_some_and(|queues| queues.is_identity);
         match (request.version, source) {
-            (Version::Http11, Source::Queue(_) | Source::Late) if is_identity => Framing::Plain,
+            (Version::Http11, Source::Queue(_) | Source::NoQueue(_)) if is_identity => Framing::Plain,
             (Version::Http11, _) => Framing::Chunked,
             (Version::Http10, _) => Framing::Plain,
         }
@@ -288,9 +293,13 @@ impl Shard {
         let mut head = Vec::with_capacity(256);
         let cx = request.context(encoding);
         match (source, &self.shared.access.queues) {
-            (Source::Queue(_) | Source::Late, Some(queues)) => {
+            (Source::Queue(_) | Source::NoQueue(_), Some(queues)) => {
                 let is_chunked = framing == Framing::Chunked;
-                http::encode_queue_head(&queues.stream_lines, is_chunked, &cx, &mut head);
+                let reason = match source {
+                    Source::NoQueue(reason) => Some(&**reason),
+                    _ => None,
+                };
+                http::encode_queue_head(&queues.stream_lines, reason, is_chunked, &cx, &mut head);
                 let mut greeting = Vec::new();
                 // An id without data is no event, but the page's Last-Event-ID (WHATWG HTML, 9.2.6): with none it would
                 // be locked out by its own ghost.
@@ -310,8 +319,7 @@ impl Shard {
                 [&head, &farewell[..]].concat()
             }
             RefuseStreams::Unavailable => {
-                let reason = "no room for a further stream; try again later, or raise --subscribers-max or --topics-max";
-                let refusal = Refusal { close: true, ..Refusal::unavailable(reason) };
+                let refusal = Refusal { close: true, ..Refusal::unavailable(FULL) };
                 let mut out = Vec::with_capacity(256);
                 refusal.encode(&cx, &mut out);
                 out

@@ -5,6 +5,7 @@ mod brokers;
 mod delivery;
 mod life;
 mod page;
+mod poisoned;
 #[path = "../rabbitmq/mod.rs"]
 mod rabbitmq;
 mod readme;
@@ -74,7 +75,7 @@ fn unique(name: &str) -> String {
 fn open(server: &Server, queue: &str, last_event_id: Option<&str>) -> Stream {
     let fields = last_event_id.map(|id| format!("Last-Event-ID: {id}"));
     let mut stream = Stream::open_with(server, &format!("/?id={queue}"), fields.as_deref().as_slice());
-    if stream.head.status == 200 && last_event_id.is_none() {
+    if is_there(&stream) && last_event_id.is_none() {
         first_id(&mut stream);
     }
     stream
@@ -90,20 +91,30 @@ fn first_id(stream: &mut Stream) -> String {
 /// The queue's stream, which is this client's.
 fn opened(server: &Server, queue: &str, last_event_id: Option<&str>) -> Stream {
     let stream = open(server, queue, last_event_id);
-    assert_eq!(stream.head.status, 200, "{:?} {}", stream.head, server.log());
+    assert!(is_there(&stream), "{:?} {}", stream.head, server.log());
     stream
+}
+
+/// Whether it is the queue's stream, and no refusal for now.
+fn is_there(stream: &Stream) -> bool {
+    stream.head.status == 200 && stream.head.field("X-Status-Reason").is_none()
 }
 
 /// The queue's stream as soon as it is to be had.
 fn opened_at_last(server: &Server, queue: &str) -> Stream {
     eventually("the queue is free", || {
         let stream = open(server, queue, None);
-        match stream.head.status {
-            200 => Some(stream),
-            503 => None,
-            other => panic!("{other}: {:?}", stream.head),
-        }
+        assert!([200, 503].contains(&stream.head.status), "{:?}", stream.head);
+        is_there(&stream).then_some(stream)
     })
+}
+
+/// Why the queue is refused for now: with 200, a time to come back after, and the end.
+fn refused_for_now(server: &Server, path: &str) -> String {
+    let answer = Answer::parse(&exchange(server.address, "GET", path, &[], ""));
+    let is_told = answer.body.contains("retry:") && answer.body.ends_with("0\r\n\r\n");
+    assert!(answer.status == 200 && is_told, "{answer:?}");
+    answer.field("X-Status-Reason").expect("a reason").to_owned()
 }
 
 /// Why the queue is refused. The reason is in the body and in a header alike.

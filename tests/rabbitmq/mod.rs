@@ -2,6 +2,8 @@
 //! whole server take it in, each with what it needs of it.
 #![allow(dead_code)]
 
+pub(crate) mod raw;
+
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -209,6 +211,16 @@ impl Publisher {
             }
             declared.map_err(|error| error.to_string())
         })
+    }
+
+    /// Declares a queue whose messages the broker moves to another at once.
+    pub(super) fn declare_moving(&self, queue: &str, to: &str) {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-message-ttl".into(), AMQPValue::LongInt(0));
+        arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString("".into()));
+        arguments.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(to.into()));
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        self.runtime.block_on(self.channel.queue_declare(queue.into(), options, arguments)).unwrap();
     }
 
     pub(super) fn delete(&self, queue: &str) {

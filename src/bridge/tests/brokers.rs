@@ -1,16 +1,20 @@
 //! Brokers that are not there, go away, and come back.
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
-use super::super::link::Link;
+use super::super::link::{Link, close};
+use super::rabbitmq::raw::{frame, long, short};
 use super::rabbitmq::{Broker, Publisher, url};
 use super::*;
 
 const NOWHERE: &str = "amqp://guest:hunter2@127.0.0.1:9/";
 
 fn refusal(node: &Node) -> String {
-    node.open(&unique("refused"), None).err().unwrap()
+    let refused = node.open(&unique("refused"), None).err().unwrap();
+    assert!(refused.is_passing, "{refused:?}");
+    refused.reason
 }
 
 #[test]
@@ -99,6 +103,54 @@ fn a_url_that_stands_twice_has_room_for_twice_as_many() {
     until("a channel", || node.open(&unique("twice"), None).is_ok());
 }
 
+/// RabbitMQ ends the connection of who opens one channel more than its user may.
+#[test]
+fn a_client_beyond_the_users_limit_of_channels_ends_the_streams_of_others_once_at_most() {
+    let broker = Broker::start();
+    broker.ctl(&["set_user_limits", "guest", r#"{"max-channels": 4}"#]);
+    let node = Node::start(config(&broker.url));
+    let queues: Vec<_> = (0..5).map(|_| unique("limit")).collect();
+    let clients: Vec<_> = queues[..4].iter().map(|queue| node.open(queue, None).unwrap()).collect();
+    let fifth = node.open(&queues[4], None);
+    clients.iter().for_each(Client::wait_ended);
+    // It may have been the first on the next connection.
+    let _ = fifth.map(Client::close);
+    let mut clients = Vec::new();
+    for queue in &queues[..4] {
+        until("the broker", || {
+            let opened = node.open(queue, None);
+            let is_opened = opened.is_ok();
+            clients.extend(opened);
+            is_opened
+        });
+    }
+    for _ in 0..3 {
+        assert_eq!(
+            refusal(&node),
+            "every channel of every broker is taken; repeat a URL in broker.node for more"
+        );
+    }
+    assert_eq!((node.stats().consumers.value(), node.stats().brokers_connected.value()), (4, 1));
+
+    // Where one leaves there is room for another.
+    clients.pop().unwrap().close();
+    until("a channel", || node.open(&queues[4], None).is_ok());
+    assert_eq!(node.stats().brokers_connected.value(), 1);
+}
+
+/// Queues expire, and then there is room.
+#[test]
+fn a_limit_on_queues_refuses_for_now() {
+    let broker = Broker::start();
+    broker.ctl(&["set_vhost_limits", r#"{"max-queues": 1}"#]);
+    let node = Node::start(BridgeConfig { expire_s: 1, ..config(&broker.url) });
+    let client = node.open(&unique("only"), None).unwrap();
+    let reason = refusal(&node);
+    assert!(reason.contains("queue limit in vhost"), "{reason}");
+    client.close();
+    until("room", || node.open(&unique("next"), None).is_ok());
+}
+
 #[test]
 fn stopping_puts_back_what_is_unacknowledged() {
     let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(), unique("stop"));
@@ -115,15 +167,67 @@ fn credentials_are_in_no_reason() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let wrong = url().replace("guest:guest@", "rabbit:hunter2@");
     for (url, said) in [(&*wrong, "ACCESS_REFUSED"), (NOWHERE, "refused")] {
-        let reason = runtime.block_on(Link::connect(&url.parse().unwrap())).err().unwrap();
+        let reason = runtime.block_on(Link::connect(&url.parse().unwrap(), None)).err().unwrap();
         assert!(
             reason.contains(said) && !reason.contains("hunter2") && !reason.contains("rabbit:"),
             "{reason}"
         );
     }
     let vhost = format!("{}nowhere", url());
-    let reason = runtime.block_on(Link::connect(&vhost.parse().unwrap())).err().unwrap();
+    let reason = runtime.block_on(Link::connect(&vhost.parse().unwrap(), None)).err().unwrap();
     assert!(reason.contains("nowhere") && !reason.contains("guest"), "{reason}");
+}
+
+/// A broker closes a channel while our own close is on its way to it, and answers that one as well.
+#[test]
+fn closes_that_cross_end_the_channel_alone() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("amqp://guest:guest@{}/", listener.local_addr().unwrap());
+    let broker = std::thread::spawn(move || crossing_broker(listener.accept().unwrap().0));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let link = Rc::new(
+            Link::connect(&url.parse().unwrap(), None).await.unwrap_or_else(|reason| panic!("{reason}")),
+        );
+        let lease = Rc::clone(&link).lease();
+        for _ in 0..5 {
+            let channel = lease.channel().await.unwrap();
+            close(&channel).await;
+            assert!(!channel.status().connected());
+            // What the broker says is in order: by its next answer it has said all of before.
+            close(&lease.channel().await.unwrap()).await;
+            assert!(link.is_connected());
+        }
+        link.close().await;
+    });
+    broker.join().unwrap();
+}
+
+/// Speaks as much AMQP as there is to connect, and to open and close channels.
+fn crossing_broker(mut stream: TcpStream) {
+    let mut greeting = [0; 8];
+    stream.read_exact(&mut greeting).unwrap();
+    let start = [&[0, 10, 0, 10, 0, 9][..], &long(b""), &long(b"PLAIN"), &long(b"en_US")].concat();
+    stream.write_all(&frame(1, 0, &start)).unwrap();
+    let mut head = [0; 7];
+    while stream.read_exact(&mut head).is_ok() {
+        let mut payload = vec![0; u32::from_be_bytes(head[3..].try_into().unwrap()) as usize + 1];
+        stream.read_exact(&mut payload).unwrap();
+        let channel = u16::from_be_bytes([head[1], head[2]]);
+        let mut say = |said: &[&[u8]]| stream.write_all(&frame(1, channel, &said.concat())).unwrap();
+        match &payload[..4] {
+            [0, 10, 0, 11] => say(&[&[0, 10, 0, 30, 7, 255, 0, 2, 0, 0, 0, 60]]),
+            [0, 10, 0, 40] => say(&[&[0, 10, 0, 41, 0]]),
+            [0, 10, 0, 50] => return say(&[&[0, 10, 0, 51]]),
+            [0, 20, 0, 10] => say(&[&[0, 20, 0, 11], &long(b"")]),
+            [0, 20, 0, 40] => {
+                say(&[&[0, 20, 0, 40, 1, 150], &short(b"PRECONDITION_FAILED"), &[0; 4]]);
+                say(&[&[0, 20, 0, 41]]);
+            }
+            // Tune-ok, close-ok, heartbeats.
+            _ => {}
+        }
+    }
 }
 
 #[test]
@@ -152,7 +256,7 @@ fn amqps_takes_the_certificates_that_the_system_trusts() {
 fn connects_to_the_url_in_esper_test_tls_url() {
     let url = std::env::var("ESPER_TEST_TLS_URL").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    if let Err(reason) = runtime.block_on(Link::connect(&url.parse().unwrap())) {
+    if let Err(reason) = runtime.block_on(Link::connect(&url.parse().unwrap(), None)) {
         panic!("{reason}");
     }
 }

@@ -32,7 +32,7 @@ struct Heard(Arc<(Mutex<State>, Condvar)>);
 
 #[derive(Default)]
 struct State {
-    answers: HashMap<u32, Result<Opened, String>>,
+    answers: HashMap<u32, Result<Opened, NoQueue>>,
     texts: HashMap<StreamId, Vec<(String, u32, u64)>>,
     ended: HashSet<StreamId>,
     published: Vec<(String, String, String)>,
@@ -60,7 +60,7 @@ impl Heard {
 }
 
 impl Outlet<u32> for Heard {
-    fn answer(&self, ticket: u32, answer: Result<Opened, String>) {
+    fn answer(&self, ticket: u32, answer: Result<Opened, NoQueue>) {
         self.change(|state| drop(state.answers.insert(ticket, answer)));
     }
 
@@ -156,14 +156,14 @@ impl Node {
         ticket
     }
 
-    fn answer(&self, ticket: u32) -> Result<Client<'_>, String> {
+    fn answer(&self, ticket: u32) -> Result<Client<'_>, NoQueue> {
         let opened = self.heard.wait("an answer", |state| state.answers.remove(&ticket))?;
         let Opened { stream, sent, .. } = opened;
         Ok(Client { node: self, stream, sent, taken: 0, auto: true })
     }
 
     /// A client whose queue may be delivered.
-    fn open(&self, queue: &str, last_event_id: Option<&str>) -> Result<Client<'_>, String> {
+    fn open(&self, queue: &str, last_event_id: Option<&str>) -> Result<Client<'_>, NoQueue> {
         let client = self.answer(self.ask(queue, last_event_id))?;
         self.send(ToBridge::Ready { stream: client.stream });
         Ok(client)

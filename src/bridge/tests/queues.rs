@@ -74,12 +74,13 @@ fn a_second_client_is_refused_while_the_first_is_there_here_or_elsewhere() {
     let (node, other) = (Node::start(config(url())), Node::start(config(url())));
     let queue = unique("second");
     let client = node.open(&queue, None).unwrap();
+    let taken = Some(NoQueue::lasting("another client has this queue"));
     for node in [&node, &other] {
-        assert_eq!(node.open(&queue, None).err().as_deref(), Some("another client has this queue"));
+        assert_eq!(node.open(&queue, None).err(), taken);
     }
     // Nor does an id that this stream never issued help, however long it waits.
     for node in [&node, &other] {
-        assert_eq!(node.open(&queue, Some("x")).err().as_deref(), Some("another client has this queue"));
+        assert_eq!(node.open(&queue, Some("x")).err(), taken);
     }
     assert_eq!((node.stats().refused.value(), other.stats().refused.value()), (2, 2));
     client.close();
@@ -166,8 +167,9 @@ fn a_queue_without_a_client_expires() {
 fn a_queue_of_other_properties_is_refused_with_the_brokers_reason() {
     let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(), unique("other"));
     publisher.declare(&queue, true, None).unwrap();
-    let reason = node.open(&queue, None).err().unwrap();
-    assert!(reason.starts_with("the broker refuses the queue: PRECONDITION_FAILED"), "{reason}");
+    let refused = node.open(&queue, None).err().unwrap();
+    assert!(refused.reason.starts_with("the broker refuses the queue: PRECONDITION_FAILED"), "{refused:?}");
+    assert!(!refused.is_passing);
     publisher.delete(&queue);
     assert!(node.open(&queue, None).is_ok());
 }

@@ -1,5 +1,6 @@
 //! From exchanges to topics.
 
+use super::rabbitmq::raw::{RawProperties, RawPublisher};
 use super::rabbitmq::{Publisher, url};
 use super::*;
 
@@ -72,5 +73,22 @@ fn an_exchange_that_is_missing_is_found_later_and_what_is_not_taken_waits_or_is_
     });
     let all = published(&node, 1);
     assert!(all.iter().all(|(_, data, _)| data != "nameless") && all[0].1 == "bound");
+    publisher.delete_exchange(&exchange);
+}
+
+#[test]
+fn a_routing_key_that_is_not_utf_8_names_a_topic_all_the_same() {
+    let (publisher, exchange) = (Publisher::new(), unique("bytes"));
+    publisher.declare_exchange(&exchange);
+    let rules = vec![rule(&exchange, "#", "live/${routing_key}")];
+    let node = Node::start(BridgeConfig { subscribe: rules, ..config(url()) });
+    let mut raw = RawPublisher::at(url());
+    until("the binding", || {
+        raw.publish(&exchange, b"caf\xe9", &RawProperties::text(7, b"\xff"), b"here");
+        node.stats().published.value() > 0
+    });
+    let (topic, data, _) = published(&node, 1).remove(0);
+    assert_eq!((&*topic, &*data), ("live/caf?", "here"));
+    assert_eq!(node.stats().brokers_connected.value(), 1);
     publisher.delete_exchange(&exchange);
 }

@@ -1,14 +1,20 @@
 //! What another thread answers: the bridge, whether a queue is the client's; the admin thread, how the broker is.
 
+use std::borrow::Cow;
+
 use super::{Connection, Source, Stage};
 use crate::admin;
-use crate::bridge::ToBridge;
+use crate::bridge::{NoQueue, ToBridge};
+use crate::config::RefuseStreams;
 use crate::http::Head;
 use crate::routes::{Queue, queue_refused};
 use crate::shard::Phase;
 use crate::shard::message::Ticket;
 use crate::shard::pipeline::{Answer, Request, Sharing};
+use crate::shard::stream::FULL;
 use crate::shard::visitors::Visitor;
+
+const STOPPING: &str = "the server is stopping; try again later";
 
 impl Connection<'_, '_> {
     /// Has the bridge open a queue.
@@ -17,8 +23,7 @@ impl Connection<'_, '_> {
         let shared = &self.shard.shared;
         if shared.streams.are_full() {
             // Before the broker has sent all that there would be no stream for, to send it once more to the next.
-            let visitor = self.visitor(head);
-            return self.stay_for((request, visitor), Source::Late);
+            return self.refuse_for_now((request, self.visitor(head)), FULL);
         }
         let ticket = Ticket { shard: self.shard.id, connection: self.key, request: 0 };
         let open = ToBridge::Open { queue: name, last_event_id, ticket };
@@ -27,7 +32,7 @@ impl Connection<'_, '_> {
                 let visitor = self.visitor(head);
                 self.stay(Stage::Queue(Box::new((request, visitor))))
             }
-            _ => self.refuse(request, queue_refused("the server is stopping; try again later".to_owned())),
+            _ => self.refuse_for_now((request, self.visitor(head)), STOPPING),
         }
     }
 
@@ -37,8 +42,21 @@ impl Connection<'_, '_> {
             None if self.shard.phase() == Phase::Serving => self.stay(Stage::Queue(asked)),
             Some(Ok(queue)) => self.stay_for(*asked, Source::Queue(queue)),
             // It may wait for longer than the end may take.
-            None => self.stay_for(*asked, Source::Late),
-            Some(Err(reason)) => self.refuse(asked.0, queue_refused(reason)),
+            None => self.refuse_for_now(*asked, STOPPING),
+            Some(Err(NoQueue { reason, is_passing: true })) => self.refuse_for_now(*asked, reason),
+            Some(Err(NoQueue { reason, .. })) => self.refuse(asked.0, queue_refused(reason.into())),
+        }
+    }
+
+    /// Refuses a queue for a reason that passes, as `--refuse-streams` says.
+    fn refuse_for_now(
+        &mut self,
+        asked: (Request, Option<Visitor>),
+        reason: impl Into<Cow<'static, str>>,
+    ) -> bool {
+        match self.shard.shared.config.stream.refuse {
+            RefuseStreams::Retry => self.stay_for(asked, Source::NoQueue(reason.into())),
+            RefuseStreams::Unavailable => self.refuse(asked.0, queue_refused(reason.into())),
         }
     }
 

@@ -11,10 +11,10 @@ use rabbitmq::Broker;
 fn opened_when_there(server: &Server, queue: &str, last_event_id: Option<&str>) -> Stream {
     for _ in 0..600 {
         let stream = open(server, queue, last_event_id);
-        if stream.head.status == 200 {
+        assert_eq!(stream.head.status, 200);
+        if is_there(&stream) {
             return stream;
         }
-        assert_eq!(stream.head.status, 503);
         pause(Duration::from_millis(100));
     }
     panic!("no broker in a minute: {}", server.log());
@@ -44,7 +44,7 @@ fn nothing_is_lost_or_doubled_when_the_broker_stops_or_dies_and_comes_back() {
         assert_eq!(data(&seen), bodies(at..at + 6));
         end();
         told_to_come_back(&mut stream);
-        let reason = refused(&server, &format!("/?id={queue}"), &[]);
+        let reason = refused_for_now(&server, &format!("/?id={queue}"));
         assert_eq!(reason, "no broker is reachable; try again later");
         assert_eq!(server.get("/healthz").status, 200);
         broker.again();
@@ -115,7 +115,8 @@ fn a_server_starts_without_its_broker_says_so_and_heals_by_itself() {
     broker.stop();
     let server = start_alone(&[&broker.url], &SHORT);
     let queue = unique("later");
-    assert_eq!(refused(&server, &format!("/?id={queue}"), &[]), "no broker is reachable; try again later");
+    let reason = refused_for_now(&server, &format!("/?id={queue}"));
+    assert_eq!(reason, "no broker is reachable; try again later");
     eventually("it tells of it", || server.log().contains("the broker is not reachable").then_some(()));
     assert!(server.log().contains("amqp://***@127.0.0.1:"), "and which it is: {}", server.log());
     broker.again();
@@ -124,13 +125,20 @@ fn a_server_starts_without_its_broker_says_so_and_heals_by_itself() {
     assert_eq!(stream.event().data, "at last");
 }
 
+/// For what is no EventSource, and does not come back by itself.
+#[test]
+fn a_queue_is_refused_with_503_where_that_is_asked_for() {
+    let server = start_alone(&["amqp://guest:guest@127.0.0.1:9/"], &["--refuse-streams", "503"]);
+    assert_eq!(refused(&server, "/?id=x", &[]), "no broker is reachable; try again later");
+}
+
 #[test]
 fn a_brokers_credentials_are_shown_nowhere() {
     let address = url().rsplit_once('@').unwrap().1;
     let wrong = format!("amqp://somebody:hunter2hunter2@{address}");
     let server = start_alone(&[&wrong], &["--log-level", "debug"]);
     eventually("it is refused", || server.log().contains("the broker is not reachable: ").then_some(()));
-    let reason = refused(&server, "/?id=secret1", &[]);
+    let reason = refused_for_now(&server, "/?id=secret1");
     let dumped = run(esper(&["--dump-config"], &[("ESPER_BROKER_NODE", &wrong)]));
     assert_eq!((dumped.code, dumped.stdout.contains("amqp://***@")), (Some(0), true), "{dumped:?}");
     let unread = run(esper(&["--broker-node", &format!("{wrong}#")], &[]));

@@ -1,0 +1,203 @@
+//! A socket to a broker, as lapin gets it: with or without TLS, its frames made safe, and such that it can be cut off.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use async_rs::traits::Reactor;
+use async_rs::util::RuntimeParts;
+use async_rs::{Runtime, Tokio};
+use futures_io::{AsyncRead, AsyncWrite};
+use futures_util::Stream;
+use lapin::tcp::{AsyncTcpStream, OwnedTLSConfig};
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{Connection, ConnectionProperties};
+use socket2::{SockRef, Socket};
+use tokio::net::lookup_host;
+use tokio::sync::Notify;
+
+use super::frames::Frames;
+
+/// How long what is sent may stay unacknowledged by the broker's machine.
+const PEER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bytes that are read at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Connects to a broker. The connection ends with `cut`.
+pub(super) async fn connect(uri: AMQPUri, cut: &Cut) -> lapin::Result<Connection> {
+    // Not left to lapin, which panics when the runtime ends before the name is resolved.
+    let mut addresses: Vec<_> = lookup_host((&*uri.authority.host, uri.authority.port)).await?.collect();
+    // One of them may be dead and take all the time there is; the next attempt begins with another.
+    fastrand::shuffle(&mut addresses);
+    let (tokio, cut) = (Tokio::current(), Arc::clone(&cut.0));
+    let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), Filtering(tokio.clone())));
+    // As lapin's own, but for what this module is for. It runs on lapin's thread, and may outlive this runtime's timers.
+    let open = async move |uri: AMQPUri, _| {
+        let open = async {
+            let stream =
+                first(&addresses, async |address| AsyncTcpStream::connect(&tokio, address).await).await?;
+            if let AsyncTcpStream::Plain(plain) = &stream {
+                cut.keep(plain.get_ref().into())?;
+            }
+            match uri.scheme {
+                AMQPScheme::AMQP => Ok(stream),
+                AMQPScheme::AMQPS => {
+                    stream.into_tls(&uri.authority.host, OwnedTLSConfig::default().as_ref()).await
+                }
+            }
+        };
+        let opened = tokio::select! {
+            opened = open => opened,
+            () = cut.cut.notified() => Err(io::ErrorKind::TimedOut.into()),
+        };
+        opened.map(|stream| AsyncTcpStream::Plain(Filtered::new(stream))).map_err(lapin::Error::from)
+    };
+    let properties = ConnectionProperties::default().with_connection_name("esper".into());
+    Connection::connector(uri, runtime, open, properties).await
+}
+
+/// What the first of the addresses gives that gives anything, else the last one's error.
+async fn first<S>(
+    addresses: &[SocketAddr],
+    connect: impl AsyncFn(SocketAddr) -> io::Result<S>,
+) -> io::Result<S> {
+    let mut error = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
+    for &address in addresses {
+        match connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(refused) => error = refused,
+        }
+    }
+    Err(error)
+}
+
+/// Ends a connection when it is dropped, in whatever state that is: lapin's thread for it would wait for a broker
+/// that does not answer for ever.
+#[derive(Default)]
+pub(super) struct Cut(Arc<Cuttable>);
+
+#[derive(Default)]
+struct Cuttable {
+    cut: Notify,
+    socket: Mutex<Option<Socket>>,
+}
+
+impl Cut {
+    /// Ends the connection.
+    pub(super) fn now(&self) {
+        self.0.cut.notify_one();
+        if let Some(socket) = &*self.0.socket.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        self.now();
+    }
+}
+
+impl Cuttable {
+    /// Keeps a second handle on a connection's socket.
+    fn keep(&self, socket: SockRef<'_>) -> io::Result<()> {
+        // Heartbeats notice a broker that is gone; this, one that is gone while we wait to send to it.
+        socket.set_tcp_user_timeout(Some(PEER_TIMEOUT))?;
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket.try_clone()?);
+        Ok(())
+    }
+}
+
+type TokioStream = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
+
+/// A stream whose frames are made safe for lapin.
+struct Filtered {
+    /// Behind TLS, if there is any.
+    stream: TokioStream,
+    frames: Frames,
+    read: Box<[u8]>,
+    /// What lapin is yet to get, from `taken` on.
+    safe: Vec<u8>,
+    taken: usize,
+}
+
+impl Filtered {
+    fn new(stream: TokioStream) -> Self {
+        let read = vec![0; READ_BYTES].into_boxed_slice();
+        Self { stream, frames: Frames::default(), read, safe: Vec::new(), taken: 0 }
+    }
+}
+
+impl AsyncRead for Filtered {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        while this.taken == this.safe.len() {
+            let count = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut this.read))?;
+            if count == 0 {
+                return Poll::Ready(Ok(0));
+            }
+            (this.taken, _) = (0, this.safe.clear());
+            this.frames.take(&this.read[..count], &mut this.safe);
+        }
+        let count = (&this.safe[this.taken..]).read(out)?;
+        this.taken += count;
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl AsyncWrite for Filtered {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_close(cx)
+    }
+}
+
+/// Tokio's reactor, but that its streams are [`Filtered`]: lapin takes no others than its runtime's. It asks for timers
+/// alone, as it is given its stream.
+#[derive(Clone, Debug)]
+struct Filtering(Tokio);
+
+impl Reactor for Filtering {
+    type TcpStream = Filtered;
+    type Sleep = <Tokio as Reactor>::Sleep;
+
+    fn register<H: Read + Write + Send + 'static>(
+        &self,
+        _socket: H,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+        Err::<Filtered, _>(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sleep(&self, duration: Duration) -> Self::Sleep {
+        self.0.sleep(duration)
+    }
+
+    fn interval(&self, duration: Duration) -> impl Stream<Item = Instant> + Send + 'static {
+        self.0.interval(duration)
+    }
+
+    fn tcp_connect_addr(
+        &self,
+        _address: SocketAddr,
+    ) -> impl Future<Output = io::Result<Filtered>> + Send + 'static {
+        std::future::ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+}
