@@ -176,6 +176,69 @@ fn who_resumes_in_a_topic_that_was_forgotten_is_told_of_a_gap() {
 }
 
 #[test]
+fn a_topic_with_neither_subscribers_nor_history_is_forgotten_and_resumed_without_a_gap() {
+    let mut tester = Tester::new(HomeLimits { topics_max: 10, ..LIMITS });
+    let _ = tester.publish(1, "data:a");
+    let _ = tester.publish(1, "data:b\nid:own");
+    let _ = tester.publish(2, "data:c");
+    let _ = tester.publish(3, "data:d");
+    tester.join(3, 0, None);
+    assert!(!tester.home.expire(9000, 10));
+    assert_eq!((tester.home.topics(), tester.home.bytes()), (1, 0), "that with a subscriber stays");
+    tester.leave(3, 0);
+    assert_eq!(tester.home.topics(), 0);
+    // What each had last is known, whatever others had later.
+    for (topic, last_id) in [(1, "9-2"), (1, "own"), (2, "9-3"), (3, "9-4"), (4, "9-1")] {
+        assert_eq!(
+            tester.join(topic, 0, Some(last_id)),
+            Some((String::new(), None)),
+            "{topic} after {last_id}"
+        );
+        tester.leave(topic, 0);
+    }
+    for (topic, last_id) in [(1, "9-1"), (2, "9-2")] {
+        let gap = tester.join(topic, 0, Some(last_id)).unwrap().1.unwrap();
+        assert_eq!(gap.reason, GapReason::Trimmed, "{topic} after {last_id}");
+    }
+}
+
+#[test]
+fn a_subscriber_who_leaves_a_topic_without_history_takes_it_along() {
+    let mut tester = Tester::new(LIMITS);
+    for from in [0, 1] {
+        tester.join(1, from, None);
+    }
+    tester.leave(1, 0);
+    assert_eq!(tester.home.topics(), 1);
+    tester.leave(1, 1);
+    assert_eq!(tester.home.topics(), 0);
+}
+
+#[test]
+fn an_event_too_large_for_its_history_leaves_no_topic_behind() {
+    let mut tester = Tester::new(HomeLimits { history_bytes_max: 1, ..LIMITS });
+    assert!(tester.publish(1, "data:a").1.is_ok());
+    assert_eq!((tester.home.topics(), tester.home.bytes()), (0, 0));
+    assert_eq!(tester.join(1, 0, Some("9-0")).unwrap().1.unwrap().reason, GapReason::Trimmed);
+}
+
+#[test]
+fn as_many_events_expire_at_a_time_as_are_asked_for_and_their_memory_goes_with_them() {
+    let mut tester = Tester::new(HomeLimits { topics_max: 10_000, ..LIMITS });
+    for topic in 0..5_000 {
+        let _ = tester.publish(topic, "data:a");
+    }
+    let mut turns = 1;
+    while tester.home.expire(9000, 1000) {
+        turns += 1;
+    }
+    assert_eq!((turns, tester.home.topics()), (6, 0));
+    let Home { names, topics, by_age, by_use, .. } = &tester.home;
+    let kept = [names.capacity(), topics.capacity(), by_age.capacity(), by_use.capacity()];
+    assert!(kept.iter().all(|kept| *kept < 500), "{kept:?}");
+}
+
+#[test]
 fn the_order_of_ages_does_not_grow_with_what_is_gone() {
     let mut tester = Tester::new(HomeLimits { topics_max: 10, ..LIMITS });
     let _ = tester.publish(2, "data:quiet");
