@@ -186,14 +186,9 @@ impl History {
         self.entry(sequence)?.own_id.as_deref()
     }
 
-    /// Everything up to here is no longer retained.
-    pub(crate) fn dropped(&self) -> Sequence {
-        self.dropped.sequence
-    }
-
-    /// The publisher's own id of the last event that was dropped.
-    pub(crate) fn dropped_own_id(&self) -> Option<&str> {
-        self.dropped.own_id.as_deref()
+    /// The newest event that is no longer retained.
+    pub(crate) fn dropped(&self) -> &End {
+        &self.dropped
     }
 
     /// Where the topic ends when it is forgotten now: at the newest event it ever had.
