@@ -11,10 +11,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, sendmsg, shutdown};
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use smallvec::SmallVec;
-use socket2::SockRef;
 use tokio_uring::net::TcpStream;
+use tokio_uring_socket2::SockRef;
 
 use crate::shard::subscriber::Outgoing;
 use crate::shard::wire::skip;
@@ -97,24 +96,39 @@ pub(super) fn receive(stream: &TcpStream, buffer: &mut [u8]) -> usize {
     recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT).unwrap_or(0)
 }
 
-/// Has the kernel reset the connection when it is closed, and not wait until the client takes what was not sent: it may
-/// never, and would hold its side for open. Returns whether it will.
+/// Has the kernel reset the connection when it is closed. Otherwise it would wait until the client has taken what was sent,
+/// which may be never, and until then the client would take the connection for open.
 ///
-/// tokio-uring gives no safe access to a socket's options; a second descriptor of the same socket does.
-pub(super) fn reset_at_close(stream: &TcpStream) -> bool {
-    let own = pidfd_open(getpid(), PidfdFlags::empty());
-    let socket = own.and_then(|own| pidfd_getfd(own, stream.as_raw_fd(), PidfdGetfdFlags::empty()));
-    socket.is_ok_and(|socket| SockRef::from(&socket).set_linger(Some(Duration::ZERO)).is_ok())
+/// This needs no descriptor, of which there may be none left, and no system call that a listener does not need as well.
+pub(super) fn reset_at_close(stream: &TcpStream) {
+    // A socket refuses this option only when it is closed.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{ErrorKind, Read};
     use std::net::TcpListener;
 
     use bytes::Bytes;
 
     use super::*;
+
+    #[test]
+    fn a_socket_that_is_to_be_reset_is_and_another_ends_in_order() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connect = || {
+            let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (TcpStream::from_std(ours), listener.accept().unwrap().0)
+        };
+        let (ours, mut theirs) = connect();
+        reset_at_close(&ours);
+        drop(ours);
+        assert_eq!(theirs.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        let (ours, mut theirs) = connect();
+        drop(ours);
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+    }
 
     #[test]
     fn what_the_kernel_has_no_room_for_is_left_and_a_socket_that_left_is_sent_nothing() {

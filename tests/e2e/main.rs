@@ -22,6 +22,7 @@ mod readme;
 mod refusals;
 mod requests;
 mod rereading;
+mod resets;
 mod sessions;
 mod several;
 mod starting;

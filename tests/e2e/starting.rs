@@ -39,7 +39,7 @@ fn only_error(stderr: &str) -> &str {
 }
 
 /// A command that runs esper with these flags by `launcher`, on a free port.
-fn launched(launcher: &[&str], flags: &[&str]) -> Command {
+pub(crate) fn launched(launcher: &[&str], flags: &[&str]) -> Command {
     let binary = esper(&[], &[]);
     let mut command = Command::new(launcher[0]);
     command.args(&launcher[1..]).arg(binary.get_program()).args(["--port", "0"]).args(flags);
@@ -303,7 +303,7 @@ fn a_cpu_that_is_not_there_is_one_clear_line_and_exits_1() {
 }
 
 /// Runs a command under a seccomp filter that answers a system call with an error number.
-const WITHOUT_CALL: &str = "
+pub(crate) const WITHOUT_CALL: &str = "
 import ctypes, os, struct, sys
 call, errno = map(int, sys.argv[1:3])
 load, jump_if, give = 0x20, 0x15, 0x06
