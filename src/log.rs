@@ -1,12 +1,12 @@
 //! The process's log: lines wait in a bounded queue, from which one thread writes them to standard error.
 //!
-//! Whoever reads the log may be gone (a closed pipe or terminal, a full disk) or stand still (a full pipe). No thread but
-//! the log's own waits for that: a line without room in the queue, or that cannot be written, is dropped and counted.
-//! `tracing-appender` has such a queue, but it counts no failed writes, bounds no bytes, and prints at its end, which
-//! panics when nothing can be printed.
+//! Writing may fail (a closed pipe or terminal, a full disk) or take for ever (a full pipe that nobody reads). Only the
+//! log's own thread waits for it: a line that finds no room in the queue, or that cannot be written, is dropped and counted.
+//! `tracing-appender` has such a queue, but it does not count failed writes, does not bound the queue's bytes, and prints
+//! when it ends, which panics where nothing can be printed.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,18 +20,18 @@ use tracing_subscriber::layer::SubscriberExt;
 use crate::budget::{Budget, Charge};
 use crate::config::{Config, LogFormat};
 
-/// What may wait to be written: some seconds of what a busy server says with `--log-level debug`.
+/// How many bytes and lines may wait to be written: some seconds of a busy server's log with `--log-level debug`.
 const BYTES_MAX: usize = 1 << 20;
 const LINES_MAX: usize = 8192;
-/// How often the log says at most that lines were lost.
+/// The log says that lines were lost no more often than this.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the end of the process waits for the last lines to be written.
+/// How long the process waits at its end for the last lines to be written.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
-/// How long a standard error that does not block, and is full, is left alone.
+/// The pause before the next try when standard error is full and non-blocking.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 
-/// The log of this process; none in a program that has the server inside.
-static LOG: OnceLock<Arc<Log>> = OnceLock::new();
+/// The log of this process. A program with the server inside has a log of its own, and this stays empty.
+static LOG: OnceLock<Arc<LineQueue>> = OnceLock::new();
 
 /// Starts the log of this process, in the format and of the level that are configured.
 ///
@@ -39,15 +39,18 @@ static LOG: OnceLock<Arc<Log>> = OnceLock::new();
 /// When its thread cannot be started, or there is a log already.
 pub fn start(config: &Config) -> io::Result<()> {
     let (sender, lines) = unbounded();
-    let log = Arc::new(Log { room: Budget::new(BYTES_MAX, LINES_MAX), sender, lost: AtomicU64::new(0) });
-    let own = dispatch(config, || StandardError);
-    let writing = Arc::clone(&log);
-    thread::Builder::new().name("esper-log".to_owned()).spawn(move || writing.run(&lines, &own))?;
+    let log =
+        Arc::new(LineQueue { room: Budget::new(BYTES_MAX, LINES_MAX), sender, lost: AtomicU64::new(0) });
+    let stderr = Arc::new(StandardError::default());
+    let unqueued = dispatch(config, Arc::clone(&stderr));
+    let queue = Arc::clone(&log);
+    let run = move || queue.run(&lines, &stderr, &unqueued);
+    thread::Builder::new().name("esper-log".to_owned()).spawn(run)?;
     dispatcher::set_global_default(dispatch(config, Arc::clone(&log))).map_err(io::Error::other)?;
     LOG.set(log).map_err(|_| io::Error::from(ErrorKind::AlreadyExists))
 }
 
-/// Waits until all lines so far are written or lost, a second at most.
+/// Waits until all lines so far are written or dropped, a second at most.
 pub fn flush() {
     let start = Instant::now();
     while LOG.get().is_some_and(|log| log.room.messages() > 0) && start.elapsed() < FLUSH_MAX {
@@ -55,38 +58,40 @@ pub fn flush() {
     }
 }
 
-/// Returns how many lines were dropped since the start; `None` when the process's log is not ours.
+/// Returns how many lines were dropped since the start; `None` in a program that has a log of its own.
 pub(crate) fn lines_lost() -> Option<u64> {
     LOG.get().map(|log| log.lost.load(Ordering::Relaxed))
 }
 
+/// The lines that wait to be written.
 #[derive(Debug)]
-struct Log {
+struct LineQueue {
     room: Arc<Budget>,
-    /// Unbounded in form; a line goes in with its charge alone.
+    /// Bounded by `room`: each line in it holds its charge.
     sender: Sender<(Box<[u8]>, Charge)>,
     lost: AtomicU64,
 }
 
-impl Log {
+impl LineQueue {
     fn lose(&self) {
         self.lost.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Writes the lines that others put into the queue, for as long as the process runs.
-    fn run(&self, lines: &Receiver<(Box<[u8]>, Charge)>, own: &Dispatch) {
+    /// Writes the lines of the queue for as long as the process runs. `unqueued` writes to `stderr` as well, without the
+    /// queue.
+    fn run(&self, lines: &Receiver<(Box<[u8]>, Charge)>, mut stderr: &StandardError, unqueued: &Dispatch) {
         let (mut told, mut told_at) = (0, None::<Instant>);
-        // Its charge is given back once a line is written, so that `flush` waits for that.
+        // A line's charge is given back after it was written, because `flush` waits for the charges.
         for (line, _charge) in lines {
-            if StandardError.write_all(&line).is_err() {
+            if stderr.write_all(&line).is_err() {
                 self.lose();
                 continue;
             }
             let lost = self.lost.load(Ordering::Relaxed);
             if lost > told && told_at.is_none_or(|at| at.elapsed() > TELL_INTERVAL) {
                 (told, told_at) = (lost, Some(Instant::now()));
-                // Not through the queue, which may be full.
-                dispatcher::with_default(own, || {
+                // The queue may be full.
+                dispatcher::with_default(unqueued, || {
                     tracing::warn!(
                         lost,
                         "log lines were lost since the start, which could not be written in time"
@@ -97,8 +102,8 @@ impl Log {
     }
 }
 
-/// A line as it comes from a formatter, in one piece. Takes it or drops it, and never fails or waits.
-impl Write for &Log {
+impl Write for &LineQueue {
+    /// Queues or drops a whole line, which the formatter writes in one call. Never fails and never waits.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match self.room.take(line.len()) {
             Some(charge) => drop(self.sender.send((line.into(), charge))),
@@ -112,17 +117,41 @@ impl Write for &Log {
     }
 }
 
-/// Standard error without the lock that all of std's prints wait for.
-struct StandardError;
+/// Standard error, written to without std's lock, on which every print of the process would wait.
+#[derive(Debug, Default)]
+struct StandardError {
+    /// The last line was written in part, and has no end.
+    is_torn: AtomicBool,
+}
 
-impl Write for StandardError {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
+impl StandardError {
+    /// Writes bytes. Where that fails after some of them were written, the line they belong to is torn.
+    fn put(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
             match rustix::io::write(io::stderr(), bytes).map_err(io::Error::from) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    bytes = &bytes[count..];
+                    self.is_torn.store(!bytes.is_empty(), Ordering::Relaxed);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(FULL_PAUSE),
-                written => return written,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
+        Ok(())
+    }
+}
+
+impl Write for &StandardError {
+    /// Writes a whole line, or fails. It begins on a line of its own even where the one before was written in part: a disk
+    /// that is full takes the beginning of a line.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.is_torn.load(Ordering::Relaxed) {
+            self.put(b"\n")?;
+        }
+        self.put(line)?;
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -137,13 +166,12 @@ where
     let level = tracing::Level::from(config.log_level);
     let log = tracing_subscriber::fmt()
         .with_writer(writer)
-        // It would print what fails, and a print that fails panics.
+        // They would be printed, and a print that fails panics.
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .with_max_level(level);
-    // Not what libraries say: lapin tells of every queue that is refused as an error, by its name, which may be
-    // a session's.
+    // Libraries are left out: lapin logs each refused queue as an error with the queue's name, which may be secret.
     let ours = Targets::new().with_target(env!("CARGO_CRATE_NAME"), level);
     match config.log_format {
         LogFormat::Text => log.finish().with(ours).into(),
@@ -158,7 +186,7 @@ mod tests {
     #[test]
     fn a_line_without_room_is_dropped_and_counted_and_nobody_waits() {
         let (sender, lines) = unbounded();
-        let log = Log { room: Budget::new(20, 3), sender, lost: AtomicU64::new(0) };
+        let log = LineQueue { room: Budget::new(20, 3), sender, lost: AtomicU64::new(0) };
         let write = |line: &str| (&log).write_all(line.as_bytes()).unwrap();
         for line in ["one", "two", "three", "one line too many"] {
             write(line);

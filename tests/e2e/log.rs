@@ -3,7 +3,9 @@
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::process::{Command, Stdio};
 
-use crate::harness::{Server, Stream, esper, eventually, port_of_its_own};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
+use crate::harness::{Server, Stream, TempDir, esper, eventually, port_of_its_own};
 use crate::starting::{Ended, run};
 
 const LOST: &str = "esper_log_lines_dropped_total";
@@ -118,6 +120,38 @@ fn once_the_log_is_read_again_it_says_how_many_lines_were_lost() {
     assert!(told >= before, "{told} of {before}");
     assert!(log.ends_with("INFO stopped\n"), "and the last lines are there");
     assert!(log.lines().all(|line| line.contains("Z ")), "every line is whole");
+}
+
+#[test]
+fn a_line_that_was_written_in_part_is_ended_before_the_next() {
+    let directory = TempDir::new();
+    let path = directory.0.join("log");
+    let port = port_of_its_own();
+    let own = esper(&["--port", &port, "--log-level", "debug", "--log-format", "json"], &[]);
+    // A file that may not grow is a disk that is full: it takes the beginning of a line.
+    let mut command = Command::new("bash");
+    let script = "trap '' XFSZ; ulimit -Sf 1; exec \"$0\" \"$@\" 2>>log";
+    command.current_dir(&directory.0).args(["-c", script]).arg(own.get_program()).args(own.get_args());
+    let mut server = Server::spawn_unheard(command, &port);
+    let refuse = |server: &Server| assert_eq!(server.get("/nowhere").status, 404);
+    eventually("a line is lost", || {
+        refuse(&server);
+        (lost(&server) > 0.0).then_some(())
+    });
+    let full = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(full.len(), 1024, "the file is full");
+    let (_, torn) = full.rsplit_once('\n').unwrap();
+    let maximum = getrlimit(Resource::Fsize).maximum;
+    let own = Pid::from_raw(server.pid() as i32);
+    prlimit(own, Resource::Fsize, Rlimit { current: maximum, maximum }).unwrap();
+    refuse(&server);
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+    let log = std::fs::read_to_string(&path).unwrap();
+    assert!(log.contains("log lines were lost"), "{log}");
+    for line in log.lines().filter(|line| *line != torn) {
+        assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "no JSON: {line}");
+    }
 }
 
 #[test]
