@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 
 use crate::event_id::{Epoch, Sequence};
-use crate::shard::home::End;
+use crate::shard::home::TopicEnd;
 
 /// What an event costs beside its bytes: the entry here, its place in the home's order of ages, and two heap
 /// blocks.
@@ -58,7 +58,7 @@ pub(crate) struct History {
     entries: VecDeque<Entry>,
     bytes: usize,
     /// The newest event that is no longer retained.
-    dropped: End,
+    dropped: TopicEnd,
     /// Where each publisher's id was used last.
     own_ids: HashMap<Box<str>, Sequence>,
 }
@@ -80,7 +80,7 @@ impl Entry {
 
 impl History {
     /// An empty one in which everything up to `dropped` counts as lost.
-    pub(crate) fn new(dropped: End) -> Self {
+    pub(crate) fn new(dropped: TopicEnd) -> Self {
         History { entries: VecDeque::new(), bytes: 0, dropped, own_ids: HashMap::new() }
     }
 
@@ -113,7 +113,7 @@ impl History {
         {
             self.own_ids.remove(id);
         }
-        self.dropped = End { sequence: entry.sequence, own_id: entry.own_id };
+        self.dropped = TopicEnd { sequence: entry.sequence, own_id: entry.own_id };
         // Room follows what is kept, or a topic that once was full would hold 100 KiB for its last event.
         // Down to a half, at a quarter: each event pays for one move.
         if self.entries.len() < self.entries.capacity() / 4 {
@@ -187,14 +187,14 @@ impl History {
     }
 
     /// The newest event that is no longer retained.
-    pub(crate) fn dropped(&self) -> &End {
+    pub(crate) fn dropped(&self) -> &TopicEnd {
         &self.dropped
     }
 
     /// Where the topic ends when it is forgotten now: at the newest event it ever had.
-    pub(crate) fn into_end(mut self) -> End {
+    pub(crate) fn into_end(mut self) -> TopicEnd {
         match self.entries.pop_back() {
-            Some(Entry { sequence, own_id, .. }) => End { sequence, own_id },
+            Some(Entry { sequence, own_id, .. }) => TopicEnd { sequence, own_id },
             None => self.dropped,
         }
     }
@@ -234,7 +234,7 @@ mod tests {
     const EPOCH: u64 = 1000;
 
     fn history(sequences: &[(Sequence, Option<&str>)]) -> History {
-        let mut history = History::new(End::default());
+        let mut history = History::new(TopicEnd::default());
         for (sequence, own_id) in sequences {
             history.append(*sequence, Bytes::from(format!("{sequence}\n")), *own_id, 0);
         }

@@ -27,8 +27,8 @@ use crate::shard::message::{Message, Post, PublishError, Published, ReplyTo, Sha
 use crate::shard::tally::Tally;
 use crate::topic::{Topic, TopicMap};
 
-pub(crate) use forgotten::End;
 use forgotten::Forgotten;
+pub(crate) use forgotten::TopicEnd;
 use frames::Frames;
 pub(crate) use replay::PAGE_FRAMES_MAX;
 
@@ -95,7 +95,7 @@ struct HomeTopic {
     /// What its history counts as lost from the beginning: it may never have had it.
     floor: Sequence,
     /// The newest event of those below it that is no longer retained.
-    lost_below: End,
+    lost_below: TopicEnd,
     /// Shards with subscribers. Few: a linear look-up beats a set.
     members: SmallVec<[ShardId; 4]>,
     history: History,
@@ -195,7 +195,7 @@ impl Home {
             match self.oldest() {
                 Some((topic, at_ms)) if drops(self, at_ms) => {
                     self.drop_first(topic);
-                    self.unneeded(topic);
+                    self.forget_if_unneeded(topic);
                 }
                 _ => {
                     self.shrink();
@@ -264,7 +264,7 @@ impl Home {
             out.push(Post { to, message: Message::Fanout(message) });
         }
         // Too large for its history: it is ordered and gone.
-        self.unneeded(key);
+        self.forget_if_unneeded(key);
         Ok(published)
     }
 
@@ -341,12 +341,11 @@ impl Home {
         let Some(&key) = self.names.get(topic) else { return };
         self.touch(key);
         self.topics[key as usize].members.retain(|member| *member != from);
-        self.unneeded(key);
+        self.forget_if_unneeded(key);
     }
 
-    /// Sees to a topic that may have lost its last subscriber, child or event: without any it is forgotten now, and with
-    /// events alone it may be forgotten to make room.
-    fn unneeded(&mut self, key: u32) {
+    /// Forgets a topic without subscribers, children and events. One with events alone may be forgotten to make room.
+    fn forget_if_unneeded(&mut self, key: u32) {
         let home_topic = &mut self.topics[key as usize];
         if home_topic.is_needed() {
             return;
@@ -381,7 +380,7 @@ impl Home {
         let key = self.insert(topic.clone(), parent);
         if let (None, Some(parent)) = (key, parent) {
             self.topics[parent as usize].children -= 1;
-            self.unneeded(parent);
+            self.forget_if_unneeded(parent);
         }
         key
     }
@@ -399,7 +398,7 @@ impl Home {
             parent,
             children: 0,
             floor: end.sequence,
-            lost_below: End::default(),
+            lost_below: TopicEnd::default(),
             members: SmallVec::new(),
             history: History::new(end),
             used,
@@ -449,17 +448,17 @@ impl Home {
         self.events -= history.len();
         let own = history.into_end();
         // What it only counted as lost it may never have had.
-        let had = if own.sequence > floor { own.clone() } else { End::default() };
+        let had = if own.sequence > floor { own.clone() } else { TopicEnd::default() };
         self.forgotten.note(&topic, own.or_later(&lost_below));
         if let Some(parent) = parent {
             self.lost_below(parent, &had.or_later(&lost_below));
             self.topics[parent as usize].children -= 1;
-            self.unneeded(parent);
+            self.forget_if_unneeded(parent);
         }
     }
 
     /// Remembers that an event below this topic is no longer retained.
-    fn lost_below(&mut self, key: u32, lost: &End) {
+    fn lost_below(&mut self, key: u32, lost: &TopicEnd) {
         let mut next = Some(key);
         while let Some(key) = next {
             let home_topic = &mut self.topics[key as usize];

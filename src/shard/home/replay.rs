@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::{Aged, End, Home};
+use super::{Aged, Home, TopicEnd};
 use crate::arena::Key;
 use crate::event_id::Sequence;
 use crate::shard::history::{GapReason, Page, Retained};
@@ -220,7 +220,7 @@ impl Home {
     /// resumed after it without a gap.
     fn lost_use(&self, topics: &Keys, id: &str) -> Option<Sequence> {
         let lost = self.lost(topics);
-        let is_it = |end: &End| end.sequence == lost && end.own_id.as_deref() == Some(id);
+        let is_it = |end: &TopicEnd| end.sequence == lost && end.own_id.as_deref() == Some(id);
         self.ends(topics).any(is_it).then_some(lost)
     }
 
@@ -230,7 +230,7 @@ impl Home {
     }
 
     /// What each of these topics lost last, and those below it.
-    fn ends(&self, topics: &Keys) -> impl Iterator<Item = &End> {
+    fn ends(&self, topics: &Keys) -> impl Iterator<Item = &TopicEnd> {
         topics.iter().flat_map(|key| {
             let topic = &self.topics[*key as usize];
             [&topic.lost_below, topic.history.dropped()]
@@ -254,7 +254,20 @@ impl Home {
         })
     }
 
+    /// Returns the keys of all topics of a selection; `None`, and none of them is kept for it, when there is no room for all.
     fn find_or_insert_all(&mut self, selection: &Selection) -> Option<Keys> {
+        let keys = self.try_find_or_insert_all(selection);
+        if keys.is_none() {
+            for topic in selection.topics() {
+                if let Some(&key) = self.names.get(topic) {
+                    self.forget_if_unneeded(key);
+                }
+            }
+        }
+        keys
+    }
+
+    fn try_find_or_insert_all(&mut self, selection: &Selection) -> Option<Keys> {
         let mut keys = Keys::new();
         for topic in selection.topics() {
             let key = self.find_or_insert(topic)?;

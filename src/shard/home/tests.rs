@@ -203,6 +203,21 @@ fn a_topic_with_neither_subscribers_nor_history_is_forgotten_and_resumed_without
 }
 
 #[test]
+fn a_join_that_is_refused_leaves_no_topic_behind() {
+    let mut tester = Tester::new(LIMITS);
+    let _ = tester.publish(1, "data:a");
+    for topics in [&[2, 3, 4][..], &[1, 2, 3]] {
+        let topics: Vec<_> = topics.iter().map(|topic| tester.topic(*topic)).collect();
+        let selection = Selection::parts(&topics, 1).pop().unwrap();
+        let join = ToHome::Join { selection, from: 0, key: tester.key, last_event_id: None };
+        let answer = tester.ask(join);
+        assert!(matches!(answer[..], [Message::Fanout(ToFanout::Refused { .. })]), "{answer:?}");
+        let kept = tester.home.topics.iter().filter(|(_, topic)| topic.history.len() == 0);
+        assert_eq!(kept.count(), 0);
+    }
+}
+
+#[test]
 fn a_subscriber_who_leaves_a_topic_without_history_takes_it_along() {
     let mut tester = Tester::new(LIMITS);
     for from in [0, 1] {
