@@ -1,4 +1,4 @@
-//! What the machine allows: how many files may be open, and which sockets may be listened on.
+//! Asks the kernel for what a server needs: open files, a ring, and listeners.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
@@ -9,25 +9,25 @@ use io_uring::IoUring;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
-/// Descriptors for what is no connection: standard streams, rings, listeners and their wake-ups.
+/// Descriptors of each shard that are not connections: its ring, its listeners and their second handles.
 pub(crate) const FILES_PER_SHARD: u64 = 8;
+/// Descriptors that are neither of a shard nor of a subscriber: standard streams, files, RabbitMQ, requests.
 const FILES_BESIDE: u64 = 64;
-/// How long an address that is taken is waited for. The kernel ends what a killed process had under way in a ring after
-/// the process, and with it the listener: some milliseconds, on a busy machine a tenth of a second.
+/// How long a start waits for an address that is in use. When a process is killed, the kernel closes its listeners only after
+/// it has ended the operations of its rings, which takes some milliseconds, and a tenth of a second on a busy machine.
 const TAKEN_WAIT: Duration = Duration::from_secs(1);
 const TAKEN_PAUSE: Duration = Duration::from_millis(20);
-/// Connections the kernel holds until they are accepted; it takes `net.core.somaxconn` when that is less.
+/// How many connections may wait to be accepted. `net.core.somaxconn` counts where it is less.
 const BACKLOG: i32 = 65_535;
-/// The kernel's buffer per subscriber. Left to itself it grows to megabytes, and a stalled client would hold
-/// them.
+/// The kernel's send buffer of each connection. Without this bound it grows to megabytes, which a stalled client would hold.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 
-/// The longest the kernel takes for TCP_USER_TIMEOUT: `i32::MAX` milliseconds.
+/// The longest TCP_USER_TIMEOUT that the kernel accepts.
 const USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX as u64);
-/// And for the times of TCP keepalive, which are in whole seconds, 0 being none.
+/// The longest times of TCP keepalive that the kernel accepts. They are whole seconds, and at least one.
 const KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
 
-/// How many files may be open, once the soft limit is raised to the hard one if that is asked for.
+/// Returns how many files may be open. With `raise` the soft limit is raised to the hard one before.
 pub(crate) fn file_limit(raise: bool) -> u64 {
     let limit = getrlimit(Resource::Nofile);
     if !raise {
@@ -41,18 +41,18 @@ pub(crate) fn file_limit(raise: bool) -> u64 {
     .unwrap_or(u64::MAX)
 }
 
-/// How many subscribers a file limit has room for.
+/// Returns how many subscribers a file limit has room for.
 pub(crate) fn subscribers_allowed(files: u64, shards: usize) -> usize {
     usize::try_from(files.saturating_sub(files_beside(shards))).unwrap_or(usize::MAX)
 }
 
-/// How many open files are not for subscribers.
+/// Returns how many open files are not for subscribers.
 pub(crate) fn files_beside(shards: usize) -> u64 {
     FILES_BESIDE + FILES_PER_SHARD * shards as u64
 }
 
-/// Sets up a ring and enters it, because what forbids the second alone goes unnoticed: tokio-uring does not tell when
-/// the kernel takes no operations.
+/// Sets up a ring and submits to it. tokio-uring ignores a failed submit, so a sandbox that forbids `io_uring_enter` alone would
+/// go unnoticed.
 ///
 /// # Errors
 /// The kernel's own.
@@ -60,19 +60,21 @@ pub(crate) fn try_ring() -> io::Result<()> {
     IoUring::new(1)?.submit().map(drop)
 }
 
-/// What accepted connections inherit.
+/// Options of a listener that the connections it accepts inherit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SocketOptions {
-    /// Data the peer does not acknowledge for so long ends the connection: noticed in two heartbeats, not in
-    /// a quarter of an hour.
+    /// How long sent data may stay unacknowledged before the connection ends: two heartbeats, where the kernel's default
+    /// is a quarter of an hour.
     pub(crate) user_timeout: Duration,
-    /// Without heartbeats the kernel asks silent peers itself.
+    /// Whether the kernel asks silent peers whether they are there, in place of heartbeats.
     pub(crate) keepalive: bool,
 }
 
-/// Opens one listener per shard on the same address, once it is free, within a second; port 0 takes a free one. With
-/// `exclusive`, an address that another process listens on is refused, though it shares its port: `SO_REUSEPORT` alone
-/// would split the connections between the two.
+/// Opens one listener per shard on the same address, and returns the address, in which port 0 has become a free port. An
+/// address in use is waited for, a second at most.
+///
+/// `exclusive` refuses an address on which another process listens, even one with `SO_REUSEPORT`, with which connections would
+/// be split between the two processes.
 pub(crate) fn listen(
     address: SocketAddr,
     shards: usize,
@@ -97,7 +99,7 @@ fn try_listen(
     exclusive: bool,
 ) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     let first = socket(address, options)?;
-    // The first is bound while it shares with nobody, and then shares with the others.
+    // Bound without SO_REUSEPORT it fails where anybody listens. With it afterwards the next ones may join.
     first.set_reuse_port(!exclusive)?;
     let first = bound(first, address)?;
     first.set_reuse_port(true)?;
@@ -113,7 +115,7 @@ fn try_listen(
 
 fn socket(address: SocketAddr, options: SocketOptions) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Connections of a former run that linger in TIME_WAIT are no reason to refuse.
+    // Else connections of a former run in TIME_WAIT would keep the address in use.
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
@@ -147,6 +149,30 @@ mod tests {
         let error = listen(address, 1, OPTIONS, true).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         assert_eq!(listen(address, 1, OPTIONS, false).unwrap().0, address);
+    }
+
+    #[test]
+    fn every_listener_gets_connections() {
+        for host in ["127.0.0.1:0", "[::1]:0"] {
+            for count in [2, 4] {
+                for exclusive in [true, false] {
+                    let (address, listeners) =
+                        listen(host.parse().unwrap(), count, OPTIONS, exclusive).unwrap();
+                    listeners.iter().for_each(|listener| listener.set_nonblocking(true).unwrap());
+                    // The kernel picks one by a hash of the client's port: a thousand ports leave none out.
+                    let mut without: Vec<_> = listeners.iter().collect();
+                    for _ in 0..1000 {
+                        let client = std::net::TcpStream::connect(address).unwrap();
+                        without.retain(|listener| listener.accept().is_err());
+                        drop(client);
+                        if without.is_empty() {
+                            break;
+                        }
+                    }
+                    assert!(without.is_empty(), "{} of {count} at {host} get none", without.len());
+                }
+            }
+        }
     }
 
     #[test]
