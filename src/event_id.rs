@@ -1,14 +1,14 @@
 //! The ids that esper gives: `<run>-<n>`.
 //!
-//! The first part is drawn at random when a run begins, the second is the event's place in its home shard's
-//! sequence. A first part that is fixed for the run tells ids of this run from those of an earlier one, or of
-//! another instance behind the same balancer; the time alone could not, where clocks start anew at each boot.
+//! `run` is a random number that is drawn when a run begins, and `n` the event's place in the sequence of its home shard.
+//! `run` tells ids of this run from those of an earlier one, or of another instance behind the same balancer. The time would
+//! not: some machines' clocks start anew at each boot.
 //!
 //! A stream over several homes is at a place in the sequence of each. Its ids are positions that name them all,
 //! `<run>-<home>.<n>-<home>.<n>`, so that one `Last-Event-ID` resumes it everywhere.
 //!
-//! Ids of this form are the broker's alone, whichever run they name: a publisher's would stand for a place, and a
-//! stream that resumed there would skip what others published.
+//! No publisher may give an event an id of this form, of whatever run. It would be taken for a place, and a stream that
+//! resumes there would skip what others published.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::SystemTime;
@@ -16,18 +16,18 @@ use std::time::SystemTime;
 /// An event's place among all that its home shard ordered, from 1.
 pub(crate) type Sequence = u64;
 
-/// The least first part of ids. From here on it has 20 digits, which no time and no signed 64-bit number has: ids of
-/// publishers that are `<number>-<number>`, as those of Redis streams, are not taken for the broker's.
+/// The least `run` of an id. It has 20 digits, more than any time and any signed 64-bit number, so that publishers' ids of the
+/// form `<number>-<number>`, such as those of Redis streams, are not taken for the broker's.
 pub(crate) const RUN_MIN: u64 = 10_000_000_000_000_000_000;
 
-/// The first part of the ids of one run: 63 random bits, less the fraction of one that 20 digits cost.
+/// The `run` of ids: one of 8.4 * 10^18 numbers of 20 digits, which is 62.9 random bits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Epoch(u64);
 
 impl Epoch {
-    /// Draws that of a new run.
+    /// Draws the number of a new run.
     pub(crate) fn new() -> Self {
-        // SipHash under a key of the kernel's. The time is for the first moments of a machine that has no randomness yet.
+        // The hash has a key from the kernel's randomness. The time is hashed for machines that have none yet, as they boot.
         let bits = RandomState::new().hash_one(SystemTime::now());
         Epoch(RUN_MIN + bits % (u64::MAX - RUN_MIN))
     }
@@ -44,25 +44,25 @@ impl Epoch {
         out.extend_from_slice(itoa::Buffer::new().format(sequence).as_bytes());
     }
 
-    /// Appends the line of an event that says its id.
+    /// Appends an event's `id:` line.
     pub(crate) fn write_line(self, sequence: Sequence, out: &mut Vec<u8>) {
         out.extend_from_slice(b"id:");
         self.write(sequence, out);
         out.push(b'\n');
     }
 
-    /// How long that text is.
+    /// Returns the length of `<run>-<n>` in bytes.
     pub(crate) fn text_bytes(self, sequence: Sequence) -> usize {
         let digits = |n: u64| n.checked_ilog10().unwrap_or(0) as usize + 1;
         digits(self.0) + 1 + digits(sequence)
     }
 
-    /// `<run>-<n>` as text.
+    /// Returns `<run>-<n>`.
     pub(crate) fn text(self, sequence: Sequence) -> String {
         format!("{}-{sequence}", self.0)
     }
 
-    /// Appends the position that is at `places`, each a home and a place there.
+    /// Appends the position that names these places, each a home and a place in its sequence.
     pub(crate) fn write_position(self, places: impl Iterator<Item = (u16, Sequence)>, out: &mut Vec<u8>) {
         out.extend_from_slice(itoa::Buffer::new().format(self.0).as_bytes());
         for (home, sequence) in places {
@@ -73,7 +73,7 @@ impl Epoch {
         }
     }
 
-    /// The place that a position of this run names at `home`; nothing for any other text.
+    /// Returns the place that a position of this run names at `home`; `None` for any other text.
     pub(crate) fn place_at(self, position: &str, home: u16) -> Option<Sequence> {
         let mut parts = position.split('-');
         number(parts.next()?).filter(|run| *run == self.0)?;
@@ -88,7 +88,7 @@ impl Epoch {
         found
     }
 
-    /// The place an id of this run names; nothing for any other text, however alike.
+    /// Returns the place that an id of this run names; `None` for any other text, however similar.
     pub(crate) fn sequence(self, id: &str) -> Option<Sequence> {
         let (run, n) = id.split_once('-')?;
         number(run).filter(|run| *run == self.0)?;
@@ -96,7 +96,7 @@ impl Epoch {
     }
 }
 
-/// Whether an id has the form of the broker's own, of this run or another: an id or a position.
+/// Returns whether an id has the form of the broker's own ids or positions, of this run or any other.
 pub(crate) fn has_our_form(id: &str) -> bool {
     let Some((run, places)) = id.split_once('-') else { return false };
     let is_place = |place: &str| {
@@ -107,7 +107,7 @@ pub(crate) fn has_our_form(id: &str) -> bool {
         && (number(places).is_some() || places.split('-').all(is_place))
 }
 
-/// A number as it is written here: without a sign or leading zeros.
+/// Parses a number as esper writes it, without a sign or leading zeros.
 fn number(text: &str) -> Option<u64> {
     let canonical = text == "0" || text.starts_with(|first: char| ('1'..='9').contains(&first));
     text.parse().ok().filter(|_| canonical)
@@ -116,9 +116,9 @@ fn number(text: &str) -> Option<u64> {
 /// Names an event in the answer to its publisher.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum EventId {
-    /// The publisher's own.
+    /// The id that the publisher gave it.
     Own(Box<str>),
-    /// Ours, by its place.
+    /// Its place, from which the broker's id follows.
     Sequence(Sequence),
 }
 
@@ -131,7 +131,7 @@ mod tests {
         let mut runs: Vec<_> = (0..1000).map(|_| Epoch::new().0).collect();
         runs.sort_unstable();
         assert!(runs.windows(2).all(|two| two[0] != two[1]));
-        // Were bits missing, those of some place would be the same in all.
+        // A bit that is not random is the same in all of them.
         let (any, all) = runs.iter().fold((0, u64::MAX), |(any, all), run| (any | run, all & run));
         assert_eq!((any, all), (u64::MAX, 1 << 63));
         assert!(runs.iter().all(|run| has_our_form(&Epoch(*run).text(1))));

@@ -1,22 +1,22 @@
-//! What a broker sends, made safe for lapin, which takes a frame that it cannot read for the end of the connection:
-//! every stream on it would end with one message.
+//! Rewrites what a broker sends so that lapin can read it. lapin ends the connection at a frame that it cannot read, and with
+//! it every stream on that connection.
 //!
-//! RabbitMQ passes on what publishers wrote, and they write what they like. Of that
+//! RabbitMQ passes on what publishers wrote, which may be anything:
 //!
-//! | comes | and lapin gets |
+//! | RabbitMQ sends | lapin is given |
 //! |---|---|
-//! | a message's properties | its `message_id`, if that is UTF-8, and its `timestamp`: no other is read here. A header table may be nested deeper than lapin's stack, and be longer than a frame may be |
-//! | a text that is not UTF-8: a routing key, or a refusal that RabbitMQ has cut within a letter | `?` for each byte that is none |
-//! | a frame on a channel that the broker has closed: it answers a close that crossed its own | nothing |
-//! | any other frame | the same |
+//! | a message's properties | `message_id`, if it is UTF-8, and `timestamp`. esper reads no others, and a header table may be nested deeper than lapin's stack allows, or be longer than a frame may be. |
+//! | a text that is not UTF-8, such as a routing key, or a refusal that RabbitMQ cut within a letter | the text with `?` for each byte that is not UTF-8 |
+//! | a frame on a channel that the broker has closed, such as the answer to a close that crossed the broker's | nothing |
+//! | any other frame | the frame as it is |
 //!
 //! No I/O: bytes go in, bytes come out.
 
 use std::collections::HashSet;
 
-/// Kind, channel and size.
+/// Bytes before a frame's payload: its kind (1), channel (2) and size (4).
 const HEAD_BYTES: usize = 7;
-/// What claims to be longer is no frame: RabbitMQ's are of 128 KiB, but for those of long header tables.
+/// The size from which on bytes are not taken for a frame. RabbitMQ's have 128 KiB at most, unless a header table is longer.
 const PAYLOAD_BYTES_MAX: u32 = 64 * 1024 * 1024;
 const FRAME_END: u8 = 0xce;
 
@@ -25,26 +25,26 @@ const HEADER: u8 = 2;
 const BODY: u8 = 3;
 const HEARTBEAT: u8 = 8;
 
-/// Class and method.
+// Each method is its class and its number.
 const CONNECTION_CLOSE: [u8; 4] = [0, 10, 0, 50];
 const CONNECTION_BLOCKED: [u8; 4] = [0, 10, 0, 60];
 const CHANNEL_OPEN_OK: [u8; 4] = [0, 20, 0, 11];
 const CHANNEL_CLOSE: [u8; 4] = [0, 20, 0, 40];
 const BASIC_DELIVER: [u8; 4] = [0, 60, 0, 60];
 
-/// See the module's page.
+/// Turns the bytes that a broker sends into frames that lapin can read.
 #[derive(Debug, Default)]
-pub(super) struct Frames {
-    /// The beginning of a frame whose end has not come.
+pub(super) struct FrameFilter {
+    /// The beginning of a frame whose end has not arrived.
     partial: Vec<u8>,
     /// Channels that the broker has closed and not opened again.
     closed: HashSet<u16>,
-    /// What comes is no AMQP 0-9-1, and lapin is left to say so.
+    /// What arrives is not AMQP 0-9-1. lapin is given it as it is, and reports it.
     is_foreign: bool,
 }
 
-impl Frames {
-    /// Takes what has arrived, and appends to `out` what lapin gets of it.
+impl FrameFilter {
+    /// Takes bytes that have arrived, and appends to `out` what lapin is to read.
     pub(super) fn take(&mut self, arrived: &[u8], out: &mut Vec<u8>) {
         self.partial.extend_from_slice(arrived);
         let mut arrived = std::mem::take(&mut self.partial);
@@ -70,6 +70,7 @@ impl Frames {
         }
     }
 
+    /// Appends what lapin is to read of one frame.
     fn pass(&mut self, kind: u8, channel: u16, frame: &mut [u8], out: &mut Vec<u8>) {
         let payload_end = frame.len() - 1;
         let payload = &mut frame[HEAD_BYTES..payload_end];
@@ -99,17 +100,17 @@ impl<'a> Fields<'a> {
         self.0.split_off_mut(..count)
     }
 
-    /// A text, whatever its encoding.
+    /// Takes a text, whatever its encoding.
     fn text(&mut self) -> Option<&'a mut [u8]> {
         let &mut [length] = self.take(1)? else { return None };
         self.take(length.into())
     }
 }
 
-/// Puts `?` for what is not UTF-8 in those texts of a method that others than we have written.
+/// Puts `?` in place of each byte that is not UTF-8, in the texts of a method that publishers or the broker wrote.
 fn make_texts_utf8(method: [u8; 4], payload: &mut [u8]) {
     let mut fields = Fields(payload);
-    // How many bytes are before each text.
+    // The number of bytes before each text.
     let texts: &[usize] = match method {
         CONNECTION_CLOSE | CHANNEL_CLOSE => &[4 + 2],
         CONNECTION_BLOCKED => &[4],
@@ -128,7 +129,7 @@ fn make_texts_utf8(method: [u8; 4], payload: &mut [u8]) {
     }
 }
 
-/// Appends a content header with those of its properties that are read here. None of them, if they cannot be told apart.
+/// Appends a content header with its message id and its timestamp, or without properties when they are malformed.
 fn write_header(channel: u16, payload: &mut [u8], out: &mut Vec<u8>) {
     let mut fields = Fields(payload);
     // Class, weight and the body's size, which no broker leaves out.
@@ -138,7 +139,7 @@ fn write_header(channel: u16, payload: &mut [u8], out: &mut Vec<u8>) {
     let mut properties = Vec::new();
     if let Some(id) = message_id {
         flags |= Properties::MESSAGE_ID;
-        // As long as it was read.
+        // It was read with a length of one byte.
         properties.push(id.len() as u8);
         properties.extend_from_slice(id.as_bytes());
     }
@@ -167,11 +168,11 @@ impl<'a> Properties<'a> {
     const MESSAGE_ID: u16 = 1 << 7;
     const TIMESTAMP: u16 = 1 << 6;
 
-    /// `None` where a property is longer than what there is.
+    /// Returns `None` when a property is longer than the bytes there are.
     fn read(mut fields: Fields<'a>) -> Option<Self> {
         let flags = u16::from_be_bytes(*fields.take(2)?.first_chunk()?);
         let mut read = Self::default();
-        // Bit 15 is the first property; those behind the timestamp are not read.
+        // Bit 15 is the first property. Those after the timestamp, which is bit 6, are not needed.
         for bit in (6..16).rev().map(|bit| 1 << bit).filter(|bit| flags & bit != 0) {
             match bit {
                 // Headers.

@@ -1,4 +1,4 @@
-//! A socket to a broker, as lapin gets it: with or without TLS, its frames made safe, and such that it can be cut off.
+//! Connects lapin to a broker, with or without TLS, filters what it reads, and can end the connection at any time.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -19,22 +19,23 @@ use socket2::{SockRef, Socket};
 use tokio::net::lookup_host;
 use tokio::sync::Notify;
 
-use super::frames::Frames;
+use super::frames::FrameFilter;
 
 /// How long what is sent may stay unacknowledged by the broker's machine.
 const PEER_TIMEOUT: Duration = Duration::from_secs(20);
-/// Bytes that are read at once.
+/// The most bytes of one read.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Connects to a broker. The connection ends with `cut`.
+/// Connects to a broker. Dropping `cut` ends the connection.
 pub(super) async fn connect(uri: AMQPUri, cut: &Cut) -> lapin::Result<Connection> {
-    // Not left to lapin, which panics when the runtime ends before the name is resolved.
+    // lapin's own look-up panics when the runtime ends before the name is resolved.
     let mut addresses: Vec<_> = lookup_host((&*uri.authority.host, uri.authority.port)).await?.collect();
-    // One of them may be dead and take all the time there is; the next attempt begins with another.
+    // An address that does not answer may take all the time there is. The next attempt then begins with another one.
     fastrand::shuffle(&mut addresses);
     let (tokio, cut) = (Tokio::current(), Arc::clone(&cut.0));
     let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), Filtering(tokio.clone())));
-    // As lapin's own, but for what this module is for. It runs on lapin's thread, and may outlive this runtime's timers.
+    // Opens the stream as lapin does by default, except for `cut` and the filter. It has no timeout, because it runs on lapin's
+    // thread and may outlive the timers of this runtime.
     let open = async move |uri: AMQPUri, _| {
         let open = async {
             let stream =
@@ -59,7 +60,7 @@ pub(super) async fn connect(uri: AMQPUri, cut: &Cut) -> lapin::Result<Connection
     Connection::connector(uri, runtime, open, properties).await
 }
 
-/// What the first of the addresses gives that gives anything, else the last one's error.
+/// Tries the addresses in turn. Returns the first stream, or the last error when there is none.
 async fn first<S>(
     addresses: &[SocketAddr],
     connect: impl AsyncFn(SocketAddr) -> io::Result<S>,
@@ -74,8 +75,8 @@ async fn first<S>(
     Err(error)
 }
 
-/// Ends a connection when it is dropped, in whatever state that is: lapin's thread for it would wait for a broker
-/// that does not answer for ever.
+/// Ends a connection when it is dropped, in whatever state the connection is. Otherwise lapin's thread would wait for ever for
+/// a broker that does not answer.
 #[derive(Default)]
 pub(super) struct Cut(Arc<Cuttable>);
 
@@ -102,9 +103,9 @@ impl Drop for Cut {
 }
 
 impl Cuttable {
-    /// Keeps a second handle on a connection's socket.
+    /// Keeps a second descriptor of a connection's socket.
     fn keep(&self, socket: SockRef<'_>) -> io::Result<()> {
-        // Heartbeats notice a broker that is gone; this, one that is gone while we wait to send to it.
+        // lapin's heartbeats show that a broker is gone, but not while a send to it waits. This timeout covers that.
         socket.set_tcp_user_timeout(Some(PEER_TIMEOUT))?;
         *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket.try_clone()?);
         Ok(())
@@ -113,36 +114,36 @@ impl Cuttable {
 
 type TokioStream = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 
-/// A stream whose frames are made safe for lapin.
+/// A stream from which lapin reads what a [`FrameFilter`] lets pass.
 struct Filtered {
-    /// Behind TLS, if there is any.
+    /// The socket, or TLS on top of it.
     stream: TokioStream,
-    frames: Frames,
+    filter: FrameFilter,
     read: Box<[u8]>,
-    /// What lapin is yet to get, from `taken` on.
-    safe: Vec<u8>,
+    /// What has passed the filter. lapin has read the first `taken` bytes of it.
+    passed: Vec<u8>,
     taken: usize,
 }
 
 impl Filtered {
     fn new(stream: TokioStream) -> Self {
         let read = vec![0; READ_BYTES].into_boxed_slice();
-        Self { stream, frames: Frames::default(), read, safe: Vec::new(), taken: 0 }
+        Self { stream, filter: FrameFilter::default(), read, passed: Vec::new(), taken: 0 }
     }
 }
 
 impl AsyncRead for Filtered {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        while this.taken == this.safe.len() {
+        while this.taken == this.passed.len() {
             let count = ready!(Pin::new(&mut this.stream).poll_read(cx, &mut this.read))?;
             if count == 0 {
                 return Poll::Ready(Ok(0));
             }
-            (this.taken, _) = (0, this.safe.clear());
-            this.frames.take(&this.read[..count], &mut this.safe);
+            (this.taken, _) = (0, this.passed.clear());
+            this.filter.take(&this.read[..count], &mut this.passed);
         }
-        let count = (&this.safe[this.taken..]).read(out)?;
+        let count = (&this.passed[this.taken..]).read(out)?;
         this.taken += count;
         Poll::Ready(Ok(count))
     }
@@ -170,8 +171,8 @@ impl AsyncWrite for Filtered {
     }
 }
 
-/// Tokio's reactor, but that its streams are [`Filtered`]: lapin takes no others than its runtime's. It asks for timers
-/// alone, as it is given its stream.
+/// Tokio's reactor with [`Filtered`] as its type of streams, because lapin takes only streams of its runtime's type. lapin
+/// uses its timers alone: the streams are opened by [`connect`].
 #[derive(Clone, Debug)]
 struct Filtering(Tokio);
 

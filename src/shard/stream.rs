@@ -139,7 +139,7 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
             poll_fn(|cx| {
                 // Some of it may have come with the request.
                 if received > RECEIVED_BYTES_MAX {
-                    return Poll::Ready(End::Closed);
+                    return Poll::Ready(StreamEnd::Closed);
                 }
                 if let Poll::Ready(end) = shard.drive(&mut feed, &stream, &mut sending, cx) {
                     return Poll::Ready(end);
@@ -152,7 +152,7 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
                     let bytes = result.unwrap_or(0);
                     received += bytes;
                     if bytes == 0 || received > RECEIVED_BYTES_MAX {
-                        return Poll::Ready(End::Closed);
+                        return Poll::Ready(StreamEnd::Closed);
                     }
                     reading.set(stream.read(Vec::with_capacity(8)));
                 }
@@ -161,7 +161,7 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
             .await
         };
         // One that is still open when all is to end has not taken its farewell.
-        if end == End::Cut || shard.phase() == Phase::Stopped {
+        if end == StreamEnd::Cut || shard.phase() == Phase::Stopped {
             reset_at_close(&stream);
         }
         // What is still under way in the kernel ends with this, and frees its buffers and the descriptor.
@@ -180,7 +180,7 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
 
 /// How a stream ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum End {
+enum StreamEnd {
     /// Its client left, or was sent all it was to be sent.
     Closed,
     /// Its client did not take what it was sent. It is told by a reset, and comes back.
@@ -208,7 +208,7 @@ impl Shard {
         stream: &'s TcpStream,
         sending: &mut Option<Box<Sending<'s>>>,
         cx: &mut Context<'_>,
-    ) -> Poll<End> {
+    ) -> Poll<StreamEnd> {
         loop {
             if let Some(send) = sending {
                 match send.operation.poll(cx) {
@@ -227,7 +227,7 @@ impl Shard {
                         *sending = None;
                         self.with_fanout(|fanout, now_ms, out| feed.sent(fanout, now_ms, out));
                     }
-                    Poll::Ready(_) => return Poll::Ready(End::Closed),
+                    Poll::Ready(_) => return Poll::Ready(StreamEnd::Closed),
                     // Asked all the same: it may have been cut.
                     Poll::Pending => {}
                 }
@@ -252,8 +252,8 @@ impl Shard {
                     }
                 }
                 Next::Wait => return Poll::Pending,
-                Next::Close => return Poll::Ready(End::Closed),
-                Next::Cut => return Poll::Ready(End::Cut),
+                Next::Close => return Poll::Ready(StreamEnd::Closed),
+                Next::Cut => return Poll::Ready(StreamEnd::Cut),
             }
         }
     }

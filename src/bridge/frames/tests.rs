@@ -1,4 +1,4 @@
-//! Frames by hand, and what any division of them and any bytes make of it.
+//! Frames written by hand, frames that arrive in any pieces, and any bytes at all.
 
 use proptest::prelude::*;
 
@@ -29,7 +29,7 @@ fn closed(channel: u16, said: &[u8]) -> Vec<u8> {
 
 fn passed(arrived: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    Frames::default().take(arrived, &mut out);
+    FrameFilter::default().take(arrived, &mut out);
     out
 }
 
@@ -128,9 +128,9 @@ proptest! {
         let arrived = arrived.concat();
         let mut ends: Vec<_> = at.into_iter().map(|end| end.min(arrived.len())).chain([arrived.len()]).collect();
         ends.sort_unstable();
-        let (mut frames, mut out, mut from) = (Frames::default(), Vec::new(), 0);
+        let (mut filter, mut out, mut from) = (FrameFilter::default(), Vec::new(), 0);
         for end in ends {
-            frames.take(&arrived[from..end], &mut out);
+            filter.take(&arrived[from..end], &mut out);
             from = end;
         }
         prop_assert_eq!(out, passed(&arrived));
