@@ -20,6 +20,9 @@
 //! [`Publisher`] publishes an [`Event`] or event-stream text; [`Server::stats`] counts. Two examples show it
 //! in a browser: `cargo run --release --example clock`, and `petstore`.
 //!
+//! A program depends on it with `default-features = false`. The one feature, `jemalloc`, is the binary's allocator: it does not
+//! change that of a program, and takes a C compiler and `make` to build.
+//!
 //! # The ideas
 //!
 //! A **shard** is one thread on one CPU: its own listener (`SO_REUSEPORT`), its own tokio-uring runtime, its
