@@ -19,14 +19,14 @@ struct Sent {
 
 /// How a read ended.
 #[derive(Debug, PartialEq)]
-enum End {
+enum Outcome {
     WantsMore { inside_body: bool, left: BytesMut },
     Refused(Refusal),
 }
 
 /// Feeds the pieces as a connection would and collects all requests until bytes or patience run out. With
 /// `skip`, the bodies are thrown away.
-fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>, skip: bool) -> (Vec<(Head, Bytes)>, End) {
+fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>, skip: bool) -> (Vec<(Head, Bytes)>, Outcome) {
     let (mut reader, mut buf) = (RequestReader::new(LIMITS), BytesMut::new());
     let (mut requests, mut open) = (Vec::new(), None);
     let mut step = |buf: &mut BytesMut| -> Result<bool, Refusal> {
@@ -47,12 +47,12 @@ fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>, skip: bool) -> (Vec<(Head, B
             match step(&mut buf) {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(refusal) => return (requests, End::Refused(refusal)),
+                Err(refusal) => return (requests, Outcome::Refused(refusal)),
             }
         }
     }
     let inside_body = open.is_some();
-    (requests, End::WantsMore { inside_body, left: buf })
+    (requests, Outcome::WantsMore { inside_body, left: buf })
 }
 
 /// Cuts the text at these places.
@@ -208,13 +208,13 @@ proptest! {
         (text, expected) in pipeline(),
         cuts in cuts(),
     ) {
-        let end = End::WantsMore { inside_body: false, left: BytesMut::new() };
+        let end = Outcome::WantsMore { inside_body: false, left: BytesMut::new() };
         prop_assert_eq!(read(split(&text, &cuts).into_iter(), false), (expected, end));
     }
 
     #[test]
     fn a_pipeline_sent_byte_by_byte_gives_the_requests_that_were_sent((text, expected) in pipeline()) {
-        let end = End::WantsMore { inside_body: false, left: BytesMut::new() };
+        let end = Outcome::WantsMore { inside_body: false, left: BytesMut::new() };
         prop_assert_eq!(read(text.chunks(1), false), (expected, end));
     }
 
@@ -224,7 +224,7 @@ proptest! {
         cuts in cuts(),
     ) {
         let heads: Vec<_> = expected.into_iter().map(|(head, _)| (head, Bytes::new())).collect();
-        let end = End::WantsMore { inside_body: false, left: BytesMut::new() };
+        let end = Outcome::WantsMore { inside_body: false, left: BytesMut::new() };
         prop_assert_eq!(read(split(&text, &cuts).into_iter(), true), (heads, end));
     }
 
@@ -239,7 +239,7 @@ proptest! {
             text[at] = byte;
         }
         let whole = read([&text[..]].into_iter(), false);
-        if let End::Refused(refusal) = &whole.1 {
+        if let Outcome::Refused(refusal) = &whole.1 {
             prop_assert!(refusal.close);
         }
         let (heads, _): (Vec<_>, Vec<_>) = whole.0.iter().cloned().unzip();
@@ -248,8 +248,8 @@ proptest! {
         let (requests, end) = read(split(&text, &cuts).into_iter(), false);
         prop_assert_eq!(&requests, &whole.0);
         match (&end, &whole.1) {
-            (End::Refused(one), End::Refused(other)) => prop_assert_eq!(one, other),
-            (End::WantsMore { inside_body: one, .. }, End::WantsMore { inside_body: other, .. }) => {
+            (Outcome::Refused(one), Outcome::Refused(other)) => prop_assert_eq!(one, other),
+            (Outcome::WantsMore { inside_body: one, .. }, Outcome::WantsMore { inside_body: other, .. }) => {
                 prop_assert_eq!(one, other);
             }
             _ => prop_assert!(false, "{:?} but {:?}", end, whole.1),
@@ -261,7 +261,7 @@ proptest! {
         text in vec(prop_oneof![any::<u8>(), select(b"\r\n\r\nGET / HTTP/1.1: 0;".to_vec())], 0..2000),
         cuts in cuts(),
     ) {
-        if let End::WantsMore { inside_body: false, left } = read(split(&text, &cuts).into_iter(), false).1 {
+        if let Outcome::WantsMore { inside_body: false, left } = read(split(&text, &cuts).into_iter(), false).1 {
             prop_assert!(left.len() < LIMITS.head_bytes_max);
         }
     }
