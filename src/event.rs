@@ -178,6 +178,11 @@ impl Events {
         self.text.len()
     }
 
+    /// Returns the memory that the events take, in bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.text.len() + self.spans.len() * size_of::<Span>()
+    }
+
     fn slice(&self, range: &Range<u32>) -> &[u8] {
         self.text.get(range.start as usize..range.end as usize).unwrap_or_default()
     }

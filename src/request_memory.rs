@@ -54,6 +54,13 @@ impl RequestMemory {
         short_at_ms > 0 && now_ms.saturating_sub(short_at_ms) < SHORT_MS
     }
 
+    /// Returns whether somebody found no room within the last second while three quarters of the memory are what every
+    /// connection takes: then those must give way that only wait.
+    pub(crate) fn is_crowded(&self, now_ms: u64) -> bool {
+        let connections = self.budget.messages() * CONNECTION_BYTES;
+        self.is_short(now_ms) && connections > self.budget.bytes_max() / 4 * 3
+    }
+
     /// Bytes held now.
     pub(crate) fn bytes(&self) -> usize {
         self.budget.bytes()

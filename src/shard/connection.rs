@@ -25,7 +25,7 @@ use crate::debug;
 use crate::http::{BodyLength, Head, HttpLimits, Method, Refusal, RequestReader, Status};
 use crate::metrics;
 use crate::routes::{self, Action, AdminAction, Door, Subscribe};
-use crate::shard::connection::holding::{Holding, LOOK};
+use crate::shard::connection::holding::{Holding, RATE_WINDOW};
 use crate::shard::connection::publishing::{Posting, Purpose};
 use crate::shard::connection::waiting::Woken;
 use crate::shard::input::{DRAIN_BYTES, Input};
@@ -39,7 +39,7 @@ use crate::shard::{Phase, Shard, sockets, stream};
 const HEADERS_MAX: usize = 100;
 /// What a connection takes beside its buffers: its task and its place among the others, in bytes.
 const TASK_BYTES: usize = 2 << 10;
-/// So few answers are small enough to be sent at once whatever memory there is.
+/// Up to so many answers are sent at once without a charge of their own: they are as small as a read.
 const FEW_ANSWERS: usize = 4;
 /// Answers are sent in pieces of this size, in bytes, or of the smaller one where there is no memory for it.
 const ANSWER_BYTES: usize = 32 << 10;
@@ -253,17 +253,20 @@ impl<'c, 'm> Connection<'c, 'm> {
     fn settle(&mut self) {
         self.input.shrink();
         self.pipeline.shrink();
-        let posting = match &self.stage {
-            Stage::Blocked { posting, .. } => posting.bytes(),
-            _ => 0,
+        let (request, expected) = match &self.stage {
+            Stage::Body { purpose, .. } => (purpose.bytes(), self.reader.body_bytes_left()),
+            Stage::Skip { answer, .. } => (answer.bytes(), 0),
+            Stage::Blocked { posting, .. } => (posting.bytes(), 0),
+            Stage::Head | Stage::Queue(_) | Stage::Subscribe(_) => (0, 0),
         };
-        let buffers = self.input.bytes_to_read() + self.reader.bytes_held();
-        self.holding.set(TASK_BYTES + buffers + posting + self.pipeline.bytes());
+        self.input.expect(expected);
+        let body = self.reader.bytes_held();
+        self.holding.set(TASK_BYTES + self.input.bytes_to_read() + body + request + self.pipeline.bytes());
     }
 
     /// Takes what waits behind a read that was filled, if there is memory for it and for the requests in it.
     fn drain(&mut self) {
-        if self.input.was_filled() && self.holding.add(2 * DRAIN_BYTES) {
+        if self.input.was_filled() && self.holding.add(self.input.bytes_to_drain() + DRAIN_BYTES) {
             let bytes = self.input.drain(&mut self.shard.scratch.borrow_mut());
             self.holding.received(bytes);
         }
@@ -309,7 +312,7 @@ impl<'c, 'm> Connection<'c, 'm> {
             version: head.version,
             keep_alive: head.keep_alive && self.shard.phase() == Phase::Serving,
             head_only: head.method == Method::Head,
-            origin: head.origin.clone(),
+            asking: self.shard.shared.cors.find(head.origin.as_deref()),
             sharing: self.sharing(),
         };
         let access = &self.shard.shared.access;
@@ -402,7 +405,7 @@ impl<'c, 'm> Connection<'c, 'm> {
     /// waits until then, and others have had their turn: it takes 16 us to make.
     fn long(&mut self, has_body: bool, answer: Answer) -> Answer {
         self.must_flush = !has_body;
-        match self.holding.add(answer.long_bytes()) {
+        match self.holding.add(answer.bytes()) {
             true => answer,
             false => Answer::Refused(Refusal::unavailable(
                 "no memory for this answer; ask again later, or raise --request-memory",
@@ -441,7 +444,8 @@ impl<'c, 'm> Connection<'c, 'm> {
 
     /// One whose head could not be read: all that is known of it is who sent it, if that.
     fn unread(&self, origin: Option<Bytes>) -> Request {
-        Request { sharing: self.sharing(), ..Request::unread(origin) }
+        let asking = self.shard.shared.cors.find(origin.as_deref());
+        Request { sharing: self.sharing(), ..Request::unread(asking) }
     }
 
     fn sharing(&self) -> Sharing {
@@ -476,6 +480,9 @@ impl<'c, 'm> Connection<'c, 'm> {
 
     /// Sends answers that are ready; tells how the connection ends if it ends with them.
     async fn flush(&mut self) -> Flushed {
+        if !self.pipeline.has_answer() {
+            return Flushed::Nothing;
+        }
         let shared = &self.shard.shared;
         let mut out = Vec::new();
         let date = self.shard.date();
@@ -485,9 +492,6 @@ impl<'c, 'm> Connection<'c, 'm> {
             false => ANSWER_BYTES_MIN,
         };
         let taken = self.pipeline.take_ready(encoding, bytes_max, &mut out);
-        if out.is_empty() {
-            return Flushed::Nothing;
-        }
         self.shard.stats().refused.add(taken.refused);
         if !self.write(out).await {
             return Flushed::End(End::Cut);
@@ -500,8 +504,8 @@ impl<'c, 'm> Connection<'c, 'm> {
         let mut write = pin!(self.stream.write_all(out));
         let end = Instant::now() + self.shard.shared.config.stream.send_timeout;
         loop {
-            let look_end = Instant::now() + LOOK;
-            match timeout_at(look_end.min(end), write.as_mut()).await {
+            let window_end = Instant::now() + RATE_WINDOW;
+            match timeout_at(window_end.min(end), write.as_mut()).await {
                 Ok((result, _)) => return result.is_ok(),
                 Err(_) if Instant::now() >= end || self.holding.is_in_the_way() => return false,
                 Err(_) => {}

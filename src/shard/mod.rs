@@ -281,7 +281,7 @@ impl Shard {
             }
             self.fanout.borrow_mut().sweep(SWEEP_PARTS, now_ms, unix_s);
             self.keep_to_memory();
-            if self.shared.files_are_short(now_ms) {
+            if self.shared.files_are_short(now_ms) || self.shared.request_memory.is_crowded(now_ms) {
                 self.evict();
             }
             self.stats().topics.set(self.home.borrow().topics() as u64);
