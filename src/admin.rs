@@ -11,15 +11,15 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde_json::{Value, json};
 use smallvec::smallvec;
 
-use crate::budget::Budget;
 use crate::clock::unix_s;
+use crate::core::budget::Budget;
+use crate::core::session::Session;
+use crate::core::topic::Topic;
 use crate::http::Refusal;
-use crate::session::Session;
 use crate::shard::mailbox::Doors;
 use crate::shard::message::{Message, ShardId, Ticket, ToFanout};
 use crate::shard::visitors::{Found, StreamStatus, Survey, Wanted};
 use crate::shared::Shared;
-use crate::topic::Topic;
 
 /// How often a page is told.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -8,21 +8,21 @@ use std::thread::JoinHandle;
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::arena::{Arena, Key};
 use crate::auth::Keys;
-use crate::budget::Budget;
 use crate::config::Signers;
-use crate::event::{EventLimits, Events};
-use crate::event_id::Epoch;
+use crate::core::arena::{Arena, Key};
+use crate::core::budget::Budget;
+use crate::core::event::{EventLimits, Events};
+use crate::core::event_id::Epoch;
+use crate::core::memory::Memory;
+use crate::core::topic::{Topic, TopicHasher};
 use crate::http::{HttpLimits, RequestReader};
-use crate::memory::Memory;
 use crate::shard::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
 use crate::shard::log::{Cursor, Log};
 use crate::shard::mailbox::{Mailbox, mailboxes};
 use crate::shard::message::{Control, Message, Post, ReplyTo, Ticket, ToHome};
 use crate::shard::selection::Selection;
 use crate::shard::wire::Framing;
-use crate::topic::{Topic, TopicHasher};
 
 const EVENT_LIMITS: EventLimits =
     EventLimits { text_bytes_max: 1 << 20, id_bytes_max: 128, name_bytes_max: 128, events_max: 100 };

@@ -72,16 +72,13 @@
 #![forbid(unsafe_code)]
 
 mod admin;
-mod arena;
 mod auth;
 mod bridge;
-mod budget;
 mod builder;
 mod clock;
 pub mod config;
+mod core;
 mod debug;
-mod event;
-mod event_id;
 mod host;
 mod http;
 #[doc(hidden)]
@@ -89,20 +86,17 @@ pub mod internal;
 mod keyring;
 #[doc(hidden)]
 pub mod log;
-mod memory;
 mod metrics;
 mod mint;
 mod publisher;
 mod request_memory;
 mod routes;
 mod server;
-mod session;
 mod shard;
 mod shared;
 mod stats;
 #[doc(hidden)]
 pub mod token;
-mod topic;
 
 pub use builder::ServerBuilder;
 pub use publisher::{Event, PublishError, Published, Publisher, Receipt};

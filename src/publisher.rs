@@ -10,12 +10,12 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use crate::event::{EventError, EventLimits, Events};
-use crate::event_id::{Epoch, EventId};
+use crate::core::event::{EventError, EventLimits, Events};
+use crate::core::event_id::{Epoch, EventId};
+use crate::core::topic::{Topic, TopicError};
 use crate::shard::mailbox::Doors;
 use crate::shard::message::{self, Message, ReplyTo, ToHome};
 use crate::shared::Shared;
-use crate::topic::{Topic, TopicError};
 
 /// Publishes to a [`Server`](crate::Server) from any thread. Cheap to clone.
 ///

@@ -8,13 +8,13 @@ use smallvec::smallvec;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::{Bridge, BridgeConfig, NoQueue, Opened, Outlet, StreamId, ToBridge};
-use crate::memory::Memory;
+use crate::core::memory::Memory;
+use crate::core::topic::{Topic, TopicHasher};
 use crate::publisher::Publisher;
 use crate::shard::mailbox::Doors;
 use crate::shard::message::{Message, ShardId, Ticket, ToFanout};
 use crate::shard::queue::{Place, Places, QueueStream};
 use crate::shared::Shared;
-use crate::topic::{Topic, TopicHasher};
 
 /// Starts the bridge, if queues are asked for, between these shards and their brokers. What it publishes goes by
 /// `publisher`.

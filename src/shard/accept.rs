@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 use tokio_uring::net::{TcpListener, TcpStream};
 
-use crate::budget::Charge;
+use crate::core::budget::Charge;
 use crate::routes::Door;
 use crate::shard::connection::eviction::EVICTION_TIME;
 use crate::shard::{Phase, Shard, connection, sockets};

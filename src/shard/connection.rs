@@ -17,10 +17,10 @@ use tokio::time::{Instant, timeout_at};
 use tokio_uring::net::TcpStream;
 
 use crate::admin;
-use crate::arena::Key;
 use crate::bridge;
-use crate::budget::Charge;
 use crate::clock::unix_s;
+use crate::core::arena::Key;
+use crate::core::budget::Charge;
 use crate::debug;
 use crate::http::{BodyLength, Head, HttpLimits, Method, Refusal, RequestReader, Status};
 use crate::metrics;

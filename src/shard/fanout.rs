@@ -16,9 +16,10 @@ use std::task::Waker;
 use bytes::Bytes;
 
 pub(crate) use self::fault::Fault;
-use crate::arena::{Arena, Key};
-use crate::event_id::{Epoch, Sequence};
-use crate::memory::Memory;
+use crate::core::arena::{Arena, Key};
+use crate::core::event_id::{Epoch, Sequence};
+use crate::core::memory::Memory;
+use crate::core::topic::Topic;
 use crate::shard::fanout::channels::{Channel, Channels};
 use crate::shard::log::Chunk;
 use crate::shard::message::{Message, Post, ShardId, ToFanout, ToHome};
@@ -26,7 +27,6 @@ use crate::shard::positions;
 use crate::shard::selection::Selection;
 use crate::shard::subscriber::{Next, Opening, Outgoing, Reached, Stage, Subscriber};
 use crate::shard::wire::{Framing, retry_field};
-use crate::topic::Topic;
 
 pub(crate) use limits::FanoutLimits;
 

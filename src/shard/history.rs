@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::event_id::{Epoch, Sequence};
+use crate::core::event_id::{Epoch, Sequence};
 use crate::shard::home::End;
 
 /// What an event costs beside its bytes: the entry here, its place in the home's order of ages, and two heap

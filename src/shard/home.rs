@@ -18,14 +18,14 @@ use bytes::Bytes;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use crate::budget::Charge;
-use crate::event::Events;
-use crate::event_id::{Epoch, Sequence};
-use crate::memory::Memory;
+use crate::core::budget::Charge;
+use crate::core::event::Events;
+use crate::core::event_id::{Epoch, Sequence};
+use crate::core::memory::Memory;
+use crate::core::topic::{Topic, TopicMap};
 use crate::shard::history::History;
 use crate::shard::message::{Message, Post, PublishError, Published, ReplyTo, ShardId, ToFanout, ToHome};
 use crate::shard::tally::Tally;
-use crate::topic::{Topic, TopicMap};
 
 pub(crate) use forgotten::End;
 use forgotten::Forgotten;

@@ -1,7 +1,7 @@
 //! The only door between shards.
 //!
 //! Unbounded in form and never full: a shard that waited for another's mailbox could wait for itself. What
-//! may lie in all of them together is bounded by the [`Budget`](crate::budget::Budget), taken before a
+//! may lie in all of them together is bounded by the [`Budget`](crate::core::budget::Budget), taken before a
 //! publish is posted; beside publishes there is at most one question of each subscriber, or its answer, and what
 //! the admin page asks for.
 

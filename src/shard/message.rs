@@ -10,17 +10,17 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use crate::arena::Key;
 use crate::bridge::NoQueue;
-use crate::budget::Charge;
-use crate::event::Events;
-use crate::event_id::{EventId, Sequence};
+use crate::core::arena::Key;
+use crate::core::budget::Charge;
+use crate::core::event::Events;
+use crate::core::event_id::{EventId, Sequence};
+use crate::core::topic::Topic;
 use crate::shard::history::GapReason;
 use crate::shard::queue::QueueStream;
 use crate::shard::selection::Selection;
 use crate::shard::tally::Tally;
 use crate::shard::visitors::Survey;
-use crate::topic::Topic;
 
 /// A shard's number, from 0.
 pub(crate) type ShardId = u16;

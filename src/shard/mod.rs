@@ -46,9 +46,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::admin;
-use crate::arena::{Arena, Key};
 use crate::clock::{Date, unix_s};
 use crate::config::SlowPolicy;
+use crate::core::arena::{Arena, Key};
 use crate::shard::connection::eviction::Evictions;
 use crate::shard::connection::linger::Lingering;
 use crate::shard::fanout::{Fanout, FanoutLimits};

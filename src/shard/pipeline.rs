@@ -11,8 +11,8 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::bridge::NoQueue;
-use crate::budget::Charge;
-use crate::event_id::{Epoch, EventId};
+use crate::core::budget::Charge;
+use crate::core::event_id::{Epoch, EventId};
 use crate::http::{self, Context, Cors, Refusal, Status, Version};
 use crate::shard::message::{PublishError, Published};
 use crate::shard::queue::QueueStream;

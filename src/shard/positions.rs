@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use memchr::memmem;
 
-use crate::event_id::{Epoch, Sequence};
+use crate::core::event_id::{Epoch, Sequence};
 use crate::shard::log::SHARED_BYTES_MIN;
 use crate::shard::message::ShardId;
 

@@ -8,7 +8,8 @@ use std::task::Waker;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::arena::Key;
+use crate::core::arena::Key;
+use crate::core::topic::Topic;
 use crate::shard::fanout::{Fanout, Joined, Subscription};
 use crate::shard::message::Post;
 use crate::shard::positions::{Pieces, Places};
@@ -16,7 +17,6 @@ use crate::shard::selection::Selection;
 use crate::shard::subscriber::{Ends, Next, Opening, Outgoing};
 use crate::shard::visitors::Subscribers;
 use crate::shard::wire::Framing;
-use crate::topic::Topic;
 
 /// Where a stream's bytes come from.
 #[derive(Debug)]

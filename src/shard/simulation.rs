@@ -17,18 +17,18 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
-use crate::arena::Key;
-use crate::budget::Budget;
-use crate::event::{EventLimits, Events};
-use crate::event_id::{Epoch, RUN_MIN};
-use crate::memory::Memory;
+use crate::core::arena::Key;
+use crate::core::budget::Budget;
+use crate::core::event::{EventLimits, Events};
+use crate::core::event_id::{Epoch, RUN_MIN};
+use crate::core::memory::Memory;
+use crate::core::topic::Topic;
 use crate::shard::fanout::{Fanout, FanoutLimits, Fault};
 use crate::shard::home::{Home, HomeLimits};
 use crate::shard::message::{Message, Post, ReplyTo, ShardId, Ticket, ToFanout, ToHome};
 use crate::shard::several::{Feed, Request};
 use crate::shard::subscriber::{Next, Opening};
 use crate::shard::wire::Framing;
-use crate::topic::Topic;
 use client::{Client, Flag, HEAD, Model, REFUSAL, Stream};
 use topics::Topics;
 
@@ -452,7 +452,7 @@ fn ticket(shard: usize) -> Ticket {
 }
 
 fn no_connection() -> Key {
-    crate::arena::Arena::default().insert(())
+    crate::core::arena::Arena::default().insert(())
 }
 
 fn seeds() -> std::ops::Range<u64> {

@@ -359,8 +359,8 @@ impl<'s> Operation<'s> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::Arena;
     use crate::config::Config;
+    use crate::core::arena::Arena;
     use crate::server::shared;
     use crate::shard::mailbox::mailboxes;
 

@@ -4,7 +4,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
-use crate::event_id::{Epoch, Sequence};
+use crate::core::event_id::{Epoch, Sequence};
 use crate::shard::history::GapReason;
 use crate::shard::log::{Cursor, Log, Span};
 use crate::shard::message::Gap;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::event_id::Sequence;
+use crate::core::event_id::Sequence;
+use crate::core::topic::Topic;
 use crate::shard::message::{Message, Post, Published, ShardId, Ticket, ToFanout};
-use crate::topic::Topic;
 
 /// Counts the streams that something reaches. Each shard holds it once, and the last that lets go of it answers.
 #[derive(Debug)]
@@ -57,8 +57,8 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::Arena;
-    use crate::topic::TopicHasher;
+    use crate::core::arena::Arena;
+    use crate::core::topic::TopicHasher;
 
     #[test]
     fn the_last_of_all_shards_answers_with_the_streams_of_all() {

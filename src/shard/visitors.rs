@@ -8,11 +8,11 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 use smallvec::SmallVec;
 
-use crate::arena::Key;
-use crate::session::Session;
+use crate::core::arena::Key;
+use crate::core::session::Session;
+use crate::core::topic::Topic;
 use crate::shard::fanout::Fanout;
 use crate::shard::message::ShardId;
-use crate::topic::Topic;
 
 /// Streams looked at, or told of, in one turn: about 30 us.
 const LOOKS_PER_TURN: usize = 256;
@@ -241,13 +241,13 @@ mod tests {
     use crossbeam_channel::bounded;
 
     use super::*;
-    use crate::arena::Arena;
-    use crate::memory::Memory;
+    use crate::core::arena::Arena;
+    use crate::core::memory::Memory;
+    use crate::core::topic::TopicHasher;
     use crate::shard::fanout::{FanoutLimits, Subscription};
     use crate::shard::selection::Selection;
     use crate::shard::subscriber::Opening;
     use crate::shard::wire::Framing;
-    use crate::topic::TopicHasher;
 
     fn visitor(agent: &str) -> Visitor {
         Visitor::new(Ipv4Addr::LOCALHOST.into(), agent.as_bytes(), 7)

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::budget::Charge;
 use crate::clock::Clock;
+use crate::core::budget::Charge;
 use crate::request_memory::{CONNECTION_BYTES, RequestMemory};
 
 /// How long is looked at what a client sends before it is called slow: two looks fit into the second that a publisher

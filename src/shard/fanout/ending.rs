@@ -2,9 +2,9 @@
 //! for it.
 
 use super::Fanout;
-use crate::event_id::Sequence;
+use crate::core::event_id::Sequence;
+use crate::core::topic::Topic;
 use crate::shard::wire::retry_field;
-use crate::topic::Topic;
 
 /// What a stream says before it is ended by request.
 const DISCONNECTED: &str = "event:disconnected\ndata:disconnected\n\n";

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{Aged, Home};
-use crate::arena::Key;
-use crate::event_id::Sequence;
+use crate::core::arena::Key;
+use crate::core::event_id::Sequence;
 use crate::shard::history::{GapReason, Page, Retained};
 use crate::shard::message::{Gap, Message, Post, ShardId, ToFanout};
 use crate::shard::selection::Selection;

@@ -1,13 +1,13 @@
 use super::*;
-use crate::arena::Arena;
-use crate::arena::Key;
-use crate::budget::Budget;
-use crate::event::EventLimits;
-use crate::event_id::EventId;
+use crate::core::arena::Arena;
+use crate::core::arena::Key;
+use crate::core::budget::Budget;
+use crate::core::event::EventLimits;
+use crate::core::event_id::EventId;
+use crate::core::topic::TopicHasher;
 use crate::shard::history::GapReason;
 use crate::shard::message::{Gap, Ticket};
 use crate::shard::selection::Selection;
-use crate::topic::TopicHasher;
 
 const LIMITS: HomeLimits = HomeLimits {
     history_events_max: 3,

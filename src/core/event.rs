@@ -12,7 +12,7 @@ use memchr::memchr;
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::event_id::has_our_form;
+use crate::core::event_id::has_our_form;
 
 /// U+FEFF in UTF-8. A parser drops it at the very start of a stream and nowhere else.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

@@ -1,0 +1,9 @@
+//! What decides without I/O.
+
+pub(crate) mod arena;
+pub(crate) mod budget;
+pub(crate) mod event;
+pub(crate) mod event_id;
+pub(crate) mod memory;
+pub(crate) mod session;
+pub(crate) mod topic;
