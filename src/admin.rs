@@ -13,11 +13,12 @@ use smallvec::smallvec;
 
 use crate::clock::unix_s;
 use crate::core::budget::Budget;
+use crate::core::message::{Message, ShardId, Ticket, ToFanout};
 use crate::core::session::Session;
 use crate::core::topic::Topic;
 use crate::http::Refusal;
 use crate::shard::mailbox::Doors;
-use crate::shard::message::{Message, ShardId, Ticket, ToFanout};
+use crate::shard::message::ShardMessage;
 use crate::shard::visitors::{Found, StreamStatus, Survey, Wanted};
 use crate::shared::Shared;
 
@@ -131,7 +132,7 @@ impl Admin<'_> {
         // Until its client has taken it: it would else be held for each that asks and does not read.
         let answer = self.shared.admin.answers.take(body.len()).map(|charge| (body, charge));
         if let Some(door) = self.doors.get(usize::from(ticket.shard)) {
-            door.post(Message::Json(ticket, answer));
+            door.post(ShardMessage::Json(ticket, answer));
         }
     }
 
@@ -223,7 +224,7 @@ impl Admin<'_> {
         let (found, results) = bounded(self.doors.len());
         let survey = Survey { wanted, streams_max, found };
         for door in self.doors.iter() {
-            door.post(Message::Survey(survey.clone()));
+            door.post(ShardMessage::Survey(survey.clone()));
         }
         drop(survey);
         let deadline = Instant::now() + PATIENCE;

@@ -12,9 +12,10 @@ use tokio::sync::oneshot;
 
 use crate::core::event::{EventError, EventLimits, Events};
 use crate::core::event_id::{Epoch, EventId};
+use crate::core::message::{self, Message, ReplyTo, ToHome};
+use crate::core::reply::Callback;
 use crate::core::topic::{Topic, TopicError};
 use crate::shard::mailbox::Doors;
-use crate::shard::message::{self, Message, ReplyTo, ToHome};
 use crate::shared::Shared;
 
 /// Publishes to a [`Server`](crate::Server) from any thread. Cheap to clone.
@@ -106,8 +107,9 @@ impl Publisher {
         let shared = &self.0.shared;
         let charge = shared.room(&events).ok_or(PublishError::Full)?;
         let door = self.0.doors.get(topic.home(shared.shards)).ok_or(PublishError::Stopped)?;
-        let (reply, answer) = oneshot::channel();
-        let reply = ReplyTo::Caller(reply);
+        let (teller, answer) = oneshot::channel();
+        // Who does not wait for it need not be told.
+        let reply = ReplyTo::Caller(Callback::new(|result| drop(teller.send(result))));
         let at_us = shared.clock.now_us();
         door.post(Message::Home(ToHome::Publish { topic, events, reply, at_us, charge }));
         Ok(Receipt { answer, epoch: shared.epoch })

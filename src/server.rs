@@ -22,6 +22,7 @@ use crate::config::{Auth, Config, Control as ControlPort, Drain};
 use crate::core::budget::Budget;
 use crate::core::event_id::Epoch;
 use crate::core::memory::Memory;
+use crate::core::message::{ShardId, Ticket};
 use crate::core::topic::TopicHasher;
 use crate::host::{self, SocketOptions};
 use crate::http::Cors;
@@ -31,7 +32,7 @@ use crate::request_memory::RequestMemory;
 use crate::routes::Door;
 use crate::shard::accept::{self, Listener};
 use crate::shard::mailbox::{Doors, Inside, mailboxes};
-use crate::shard::message::{Control, Message, ShardId, Ticket};
+use crate::shard::message::{Control, ShardMessage};
 use crate::shard::{Shard, stream};
 use crate::shared::{Access, BridgeLine, Shared, Streams};
 use crate::stats::Stats;
@@ -349,7 +350,7 @@ impl Server {
 
     fn tell(&self, control: Control) {
         for door in self.doors.iter() {
-            door.post(Message::Control(control));
+            door.post(ShardMessage::Control(control));
         }
     }
 }

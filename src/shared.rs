@@ -16,12 +16,12 @@ use crate::core::budget::{Budget, Charge};
 use crate::core::event::Events;
 use crate::core::event_id::Epoch;
 use crate::core::memory::Memory;
+use crate::core::message::Ticket;
 use crate::core::topic::{Topic, TopicError, TopicHasher};
 use crate::http::Cors;
 use crate::keyring::Keyring;
 use crate::request_memory::RequestMemory;
 use crate::routes::QueueAccess;
-use crate::shard::message::Ticket;
 use crate::shard::queue::QueueStream;
 use crate::stats::Stats;
 

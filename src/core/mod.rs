@@ -5,5 +5,7 @@ pub(crate) mod budget;
 pub(crate) mod event;
 pub(crate) mod event_id;
 pub(crate) mod memory;
+pub(crate) mod message;
+pub(crate) mod reply;
 pub(crate) mod session;
 pub(crate) mod topic;

@@ -5,32 +5,12 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 
 use crate::core::event_id::{Epoch, Sequence};
+use crate::core::message::GapReason;
 use crate::shard::home::End;
 
 /// What an event costs beside its bytes: the entry here, its place in the home's order of ages, and two heap
 /// blocks.
 const ENTRY_BYTES: usize = 144;
-
-/// Why a resuming subscriber is told of a gap.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum GapReason {
-    /// Events after its id were dropped: the history has a limit.
-    Trimmed,
-    /// Its id is not one that this topic knows.
-    Unknown,
-    /// It read too slowly and was skipped forward.
-    Slow,
-}
-
-impl GapReason {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            GapReason::Trimmed => "trimmed",
-            GapReason::Unknown => "unknown",
-            GapReason::Slow => "slow",
-        }
-    }
-}
 
 /// Frames that follow one another in a history.
 #[derive(Debug, Default)]

@@ -22,9 +22,11 @@ use crate::core::budget::Charge;
 use crate::core::event::Events;
 use crate::core::event_id::{Epoch, Sequence};
 use crate::core::memory::Memory;
+use crate::core::message::{
+    Message, Post, PublishError, Published, Reply, ReplyTo, ShardId, ToFanout, ToHome,
+};
 use crate::core::topic::{Topic, TopicMap};
 use crate::shard::history::History;
-use crate::shard::message::{Message, Post, PublishError, Published, ReplyTo, ShardId, ToFanout, ToHome};
 use crate::shard::tally::Tally;
 
 pub(crate) use forgotten::End;
@@ -144,10 +146,10 @@ impl Home {
                         out.extend(nobody);
                     }
                     (ReplyTo::Emitter(ticket) | ReplyTo::Connection(ticket), result) => {
-                        out.push(Post { to: ticket.shard, message: Message::Answer(ticket, result) });
+                        let message = Message::Reply(ticket, Reply::Published(result));
+                        out.push(Post { to: ticket.shard, message });
                     }
-                    // Who does not wait for it need not be told.
-                    (ReplyTo::Caller(caller), result) => drop(caller.send(result)),
+                    (ReplyTo::Caller(caller), result) => caller.call(result),
                 }
             }
             ToHome::Join { selection, from, key, last_event_id } => {

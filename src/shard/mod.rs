@@ -49,13 +49,14 @@ use crate::admin;
 use crate::clock::{Date, unix_s};
 use crate::config::SlowPolicy;
 use crate::core::arena::{Arena, Key};
+use crate::core::message::{Message, Post, Reply, ShardId, Ticket};
 use crate::shard::connection::eviction::Evictions;
 use crate::shard::connection::linger::Lingering;
 use crate::shard::fanout::{Fanout, FanoutLimits};
 use crate::shard::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
 use crate::shard::input::DRAIN_BYTES;
 use crate::shard::mailbox::{Doors, Inside, Mailbox};
-use crate::shard::message::{Control, Message, Post, ShardId, Ticket};
+use crate::shard::message::{Control, ShardMessage};
 use crate::shard::pipeline::{Answer, Pipeline};
 use crate::shard::sockets::Sockets;
 use crate::shard::stream::Newcomer;
@@ -64,7 +65,7 @@ use crate::shard::visitors::{Visitors, Walk};
 use crate::shared::Shared;
 use crate::stats::ShardStats;
 
-/// Work of one turn, in [`Message::work`]: about 1 ms of it, so that sends and reads are never held up for
+/// Work of one turn, in [`ShardMessage::work`]: about 1 ms of it, so that sends and reads are never held up for
 /// longer.
 const WORK_PER_TURN: usize = 2048;
 /// Work of one turn's sends, in units of [`Fanout::send_ready`]: about 1 ms of the kernel's time at 4 us each.
@@ -178,33 +179,40 @@ impl Shard {
         self.walk() || more_sends || !self.mailbox.is_empty()
     }
 
-    /// Returns what work it was beside [`Message::work`].
-    fn handle(&self, message: Message) -> usize {
+    /// Returns what work it was beside [`ShardMessage::work`].
+    fn handle(&self, message: ShardMessage) -> usize {
         match message {
-            Message::Home(message) => {
+            ShardMessage::Core(Message::Home(message)) => {
                 let mut outbox = self.outbox.borrow_mut();
                 let ordered = self.home.borrow_mut().handle(message, self.shared.clock.now_ms(), &mut outbox);
                 self.stats().published.add(ordered);
                 outbox.drain(..).for_each(|post| self.mailbox.post(post));
             }
-            Message::Fanout(message) => {
+            ShardMessage::Core(Message::Fanout(message)) => {
                 let mut outbox = self.outbox.borrow_mut();
                 let work = self.fanout.borrow_mut().handle(message, &mut outbox);
                 outbox.drain(..).for_each(|post| self.mailbox.post(post));
                 return work;
             }
-            Message::Answer(ticket, result) => self.answer(ticket, Answer::Published(result)),
-            Message::Disconnected(ticket, streams) => self.answer(ticket, Answer::Disconnected(streams)),
-            Message::Queue(ticket, result) => {
+            ShardMessage::Core(Message::Reply(ticket, reply)) => self.answer(
+                ticket,
+                match reply {
+                    Reply::Published(result) => Answer::Published(result),
+                    Reply::Disconnected(streams) => Answer::Disconnected(streams),
+                },
+            ),
+            ShardMessage::Queue(ticket, result) => {
                 // One whose client left meanwhile is closed by being dropped.
                 if let Some(pipeline) = self.pipelines.borrow_mut().get_mut(ticket.connection) {
                     pipeline.opens(result);
                 }
             }
-            Message::Json(ticket, Some((body, charge))) => self.answer(ticket, Answer::Status(body, charge)),
-            Message::Json(ticket, None) => self.answer(ticket, Answer::Refused(admin::busy())),
-            Message::Survey(survey) => self.walks.borrow_mut().push(Walk::new(survey)),
-            Message::Control(control) => self.control(control),
+            ShardMessage::Json(ticket, Some((body, charge))) => {
+                self.answer(ticket, Answer::Status(body, charge))
+            }
+            ShardMessage::Json(ticket, None) => self.answer(ticket, Answer::Refused(admin::busy())),
+            ShardMessage::Survey(survey) => self.walks.borrow_mut().push(Walk::new(survey)),
+            ShardMessage::Control(control) => self.control(control),
         }
         0
     }

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use crate::bridge::NoQueue;
 use crate::core::budget::Charge;
 use crate::core::event_id::{Epoch, EventId};
+use crate::core::message::{PublishError, Published};
 use crate::http::{self, Context, Cors, Refusal, Status, Version};
-use crate::shard::message::{PublishError, Published};
 use crate::shard::queue::QueueStream;
 use crate::shared::Shared;
 

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
+use crate::core::message::ShardId;
 use crate::core::topic::{PassThrough, Topic};
-use crate::shard::message::ShardId;
 
 /// Topics of one home, none of which covers another, in the order of their names.
 #[derive(Clone, Debug, Eq, PartialEq)]

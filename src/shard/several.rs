@@ -9,9 +9,9 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::core::arena::Key;
+use crate::core::message::Post;
 use crate::core::topic::Topic;
 use crate::shard::fanout::{Fanout, Joined, Subscription};
-use crate::shard::message::Post;
 use crate::shard::positions::{Pieces, Places};
 use crate::shard::selection::Selection;
 use crate::shard::subscriber::{Ends, Next, Opening, Outgoing};

@@ -22,10 +22,10 @@ use crate::core::budget::Budget;
 use crate::core::event::{EventLimits, Events};
 use crate::core::event_id::{Epoch, RUN_MIN};
 use crate::core::memory::Memory;
+use crate::core::message::{Message, Post, ReplyTo, ShardId, Ticket, ToFanout, ToHome};
 use crate::core::topic::Topic;
 use crate::shard::fanout::{Fanout, FanoutLimits, Fault};
 use crate::shard::home::{Home, HomeLimits};
-use crate::shard::message::{Message, Post, ReplyTo, ShardId, Ticket, ToFanout, ToHome};
 use crate::shard::several::{Feed, Request};
 use crate::shard::subscriber::{Next, Opening};
 use crate::shard::wire::Framing;
@@ -242,8 +242,7 @@ impl World {
                     self.end_turn(shard);
                 }
             }
-            Message::Answer(..) | Message::Disconnected(..) => self.unanswered -= 1,
-            Message::Queue(..) | Message::Json(..) | Message::Survey(_) | Message::Control(_) => {}
+            Message::Reply(..) => self.unanswered -= 1,
         }
         self.post(shard, out);
     }

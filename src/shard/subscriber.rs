@@ -5,9 +5,9 @@ use std::task::Waker;
 use bytes::Bytes;
 
 use crate::core::event_id::{Epoch, Sequence};
-use crate::shard::history::GapReason;
+use crate::core::message::Gap;
+use crate::core::message::GapReason;
 use crate::shard::log::{Cursor, Log, Span};
-use crate::shard::message::Gap;
 use crate::shard::wire::{Buffers, Framing, gap_event};
 
 /// What a connection does next for its subscriber.

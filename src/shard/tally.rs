@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::core::event_id::Sequence;
+use crate::core::message::{Message, Post, Published, Reply, ShardId, Ticket, ToFanout};
 use crate::core::topic::Topic;
-use crate::shard::message::{Message, Post, Published, ShardId, Ticket, ToFanout};
 
 /// Counts the streams that something reaches. Each shard holds it once, and the last that lets go of it answers.
 #[derive(Debug)]
@@ -46,11 +46,11 @@ impl Tally {
         self.streams.fetch_add(streams, Ordering::Relaxed);
         let Tally { ticket, streams, published } = Arc::into_inner(self)?;
         let streams = streams.into_inner();
-        let message = match published {
-            Some(published) => Message::Answer(ticket, Ok(Published { streams: Some(streams), ..published })),
-            None => Message::Disconnected(ticket, streams),
+        let reply = match published {
+            Some(published) => Reply::Published(Ok(Published { streams: Some(streams), ..published })),
+            None => Reply::Disconnected(streams),
         };
-        Some(Post { to: ticket.shard, message })
+        Some(Post { to: ticket.shard, message: Message::Reply(ticket, reply) })
     }
 }
 
@@ -74,6 +74,6 @@ mod tests {
         assert!(tallies.next().unwrap().add(2).is_none() && tallies.next().unwrap().add(0).is_none());
         let post = tallies.next().unwrap().add(5).unwrap();
         assert_eq!(post.to, 3);
-        assert!(matches!(post.message, Message::Disconnected(to, 7) if to == ticket));
+        assert!(matches!(post.message, Message::Reply(to, Reply::Disconnected(7)) if to == ticket));
     }
 }

@@ -9,10 +9,10 @@ use crossbeam_channel::Sender;
 use smallvec::SmallVec;
 
 use crate::core::arena::Key;
+use crate::core::message::ShardId;
 use crate::core::session::Session;
 use crate::core::topic::Topic;
 use crate::shard::fanout::Fanout;
-use crate::shard::message::ShardId;
 
 /// Streams looked at, or told of, in one turn: about 30 us.
 const LOOKS_PER_TURN: usize = 256;

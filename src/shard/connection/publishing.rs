@@ -6,10 +6,10 @@ use tokio::time::Instant;
 use super::{Connection, Stage};
 use crate::clock::unix_s;
 use crate::core::event::{EventError, EventLimits, Events};
+use crate::core::message::{Message, Post, ReplyTo, ShardId, ToHome};
 use crate::core::topic::Topic;
 use crate::http::{Head, Refusal, Status};
 use crate::routes::{BodyForm, Command, Order, Publish};
-use crate::shard::message::{Message, Post, ReplyTo, ShardId, ToHome};
 use crate::shard::pipeline::{Answer, Request};
 
 /// Bodies up to here are copied out of the read buffer, 30 ns for a usual one; a larger one holds at most

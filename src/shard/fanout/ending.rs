@@ -15,7 +15,7 @@ const LOOKS_OF_WORK: usize = 26;
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Ended {
     pub(super) streams: u32,
-    /// In the units of [`Message::work`](crate::shard::message::Message::work).
+    /// In the units of [`Message::work`](crate::core::message::Message::work).
     pub(super) work: usize,
 }
 

@@ -6,8 +6,9 @@ use smallvec::SmallVec;
 use super::{Aged, Home};
 use crate::core::arena::Key;
 use crate::core::event_id::Sequence;
-use crate::shard::history::{GapReason, Page, Retained};
-use crate::shard::message::{Gap, Message, Post, ShardId, ToFanout};
+use crate::core::message::GapReason;
+use crate::core::message::{Gap, Message, Post, ShardId, ToFanout};
+use crate::shard::history::{Page, Retained};
 use crate::shard::selection::Selection;
 
 /// A page of replay: large enough that a page costs a subscriber one round trip to home per 64 KiB, small

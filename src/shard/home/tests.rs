@@ -4,9 +4,9 @@ use crate::core::arena::Key;
 use crate::core::budget::Budget;
 use crate::core::event::EventLimits;
 use crate::core::event_id::EventId;
+use crate::core::message::GapReason;
+use crate::core::message::{Gap, Ticket};
 use crate::core::topic::TopicHasher;
-use crate::shard::history::GapReason;
-use crate::shard::message::{Gap, Ticket};
 use crate::shard::selection::Selection;
 
 const LIMITS: HomeLimits = HomeLimits {
@@ -69,7 +69,7 @@ impl Tester {
                 Message::Fanout(ToFanout::Events { frames: gained, .. }) => {
                     frames.push(String::from_utf8(gained.to_vec()).unwrap());
                 }
-                Message::Answer(_, result) => answer = Some(result),
+                Message::Reply(_, Reply::Published(result)) => answer = Some(result),
                 other => panic!("{other:?}"),
             }
         }
