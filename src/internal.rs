@@ -14,15 +14,15 @@ use crate::core::arena::{Arena, Key};
 use crate::core::budget::Budget;
 use crate::core::event::{EventLimits, Events};
 use crate::core::event_id::Epoch;
+use crate::core::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
 use crate::core::memory::Memory;
 use crate::core::message::{Post, ReplyTo, Ticket, ToHome};
+use crate::core::selection::Selection;
 use crate::core::topic::{Topic, TopicHasher};
 use crate::http::{HttpLimits, RequestReader};
-use crate::shard::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
 use crate::shard::log::{Cursor, Log};
 use crate::shard::mailbox::{Mailbox, mailboxes};
 use crate::shard::message::{Control, ShardMessage};
-use crate::shard::selection::Selection;
 use crate::shard::wire::Framing;
 
 const EVENT_LIMITS: EventLimits =

@@ -11,12 +11,12 @@ use smallvec::SmallVec;
 
 use crate::core::arena::Key;
 use crate::core::budget::Charge;
+use crate::core::delivery_count::DeliveryCount;
 use crate::core::event::Events;
 use crate::core::event_id::Sequence;
 pub(crate) use crate::core::reply::{PublishError, Published, Reply, ReplyTo, ShardId, Ticket};
+use crate::core::selection::Selection;
 use crate::core::topic::Topic;
-use crate::shard::selection::Selection;
-use crate::shard::tally::Tally;
 
 /// A message and the shard it is for.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ pub(crate) enum ToFanout {
         /// None for what a queue delivers, which is bounded where it comes from.
         charge: Option<Arc<Charge>>,
         /// Of an emit: who waits to hear how many streams it was sent to.
-        tally: Option<Arc<Tally>>,
+        tally: Option<Arc<DeliveryCount>>,
     },
     /// A part of the past for one subscriber. With it, it is told if anything up to `told` is missing.
     Page { key: Key, gap: Option<Gap>, frames: Vec<Bytes>, upto: Sequence, told: Sequence, joined: bool },
@@ -96,7 +96,7 @@ pub(crate) enum ToFanout {
     /// The stream that takes this topic, which is a queue's, ends, and is told when to come back.
     End { topic: Topic },
     /// Streams that take this topic, which is a session's, end after the event `upto`.
-    Disconnect { topic: Topic, upto: Sequence, tally: Arc<Tally> },
+    Disconnect { topic: Topic, upto: Sequence, tally: Arc<DeliveryCount> },
 }
 
 /// What a resuming subscriber missed.

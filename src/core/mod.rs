@@ -2,10 +2,13 @@
 
 pub(crate) mod arena;
 pub(crate) mod budget;
+pub(crate) mod delivery_count;
 pub(crate) mod event;
 pub(crate) mod event_id;
+pub(crate) mod home;
 pub(crate) mod memory;
 pub(crate) mod message;
 pub(crate) mod reply;
+pub(crate) mod selection;
 pub(crate) mod session;
 pub(crate) mod topic;

@@ -1,7 +1,7 @@
 //! The subscribers of one shard and the logs of what they take: what these gain, who is sent to, who is too
 //! slow.
 //!
-//! Like [`Home`](crate::shard::home::Home) it decides and says what to post; connections ask it what to send.
+//! Like [`Home`](crate::core::home::Home) it decides and says what to post; connections ask it what to send.
 
 mod channels;
 mod ending;
@@ -20,11 +20,11 @@ use crate::core::arena::{Arena, Key};
 use crate::core::event_id::{Epoch, Sequence};
 use crate::core::memory::Memory;
 use crate::core::message::{Message, Post, ShardId, ToFanout, ToHome};
+use crate::core::selection::Selection;
 use crate::core::topic::Topic;
 use crate::shard::fanout::channels::{Channel, Channels};
 use crate::shard::log::Chunk;
 use crate::shard::positions;
-use crate::shard::selection::Selection;
 use crate::shard::subscriber::{Next, Opening, Outgoing, Reached, Stage, Subscriber};
 use crate::shard::wire::{Framing, retry_field};
 

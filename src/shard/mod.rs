@@ -17,8 +17,6 @@
 pub(crate) mod accept;
 mod connection;
 pub(crate) mod fanout;
-pub(crate) mod history;
-pub(crate) mod home;
 mod input;
 pub(crate) mod log;
 pub(crate) mod mailbox;
@@ -26,14 +24,12 @@ pub(crate) mod message;
 mod pipeline;
 mod positions;
 pub(crate) mod queue;
-pub(crate) mod selection;
 mod several;
 #[cfg(test)]
 mod simulation;
 mod sockets;
 pub(crate) mod stream;
 pub(crate) mod subscriber;
-pub(crate) mod tally;
 pub(crate) mod visitors;
 pub(crate) mod wire;
 
@@ -49,11 +45,11 @@ use crate::admin;
 use crate::clock::{Date, unix_s};
 use crate::config::SlowPolicy;
 use crate::core::arena::{Arena, Key};
+use crate::core::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
 use crate::core::message::{Message, Post, Reply, ShardId, Ticket};
 use crate::shard::connection::eviction::Evictions;
 use crate::shard::connection::linger::Lingering;
 use crate::shard::fanout::{Fanout, FanoutLimits};
-use crate::shard::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
 use crate::shard::input::DRAIN_BYTES;
 use crate::shard::mailbox::{Doors, Inside, Mailbox};
 use crate::shard::message::{Control, ShardMessage};

@@ -10,10 +10,10 @@ use smallvec::SmallVec;
 
 use crate::core::arena::Key;
 use crate::core::message::Post;
+use crate::core::selection::Selection;
 use crate::core::topic::Topic;
 use crate::shard::fanout::{Fanout, Joined, Subscription};
 use crate::shard::positions::{Pieces, Places};
-use crate::shard::selection::Selection;
 use crate::shard::subscriber::{Ends, Next, Opening, Outgoing};
 use crate::shard::visitors::Subscribers;
 use crate::shard::wire::Framing;

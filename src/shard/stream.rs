@@ -16,13 +16,13 @@ use tokio_uring::{BufResult, InFlightOneshot, WriteData, WriteTransform};
 
 use crate::bridge::without_queue;
 use crate::config::RefuseStreams;
+use crate::core::selection::Selection;
 use crate::http::{self, Refusal, Version};
 use crate::routes::Subscribe;
 use crate::shard::connection::{self, Source};
 use crate::shard::fanout::Subscription;
 use crate::shard::pipeline::{Encoding, Request};
 use crate::shard::queue::QueueStream;
-use crate::shard::selection::Selection;
 use crate::shard::several::{self, Feed};
 use crate::shard::sockets::reset_at_close;
 use crate::shard::subscriber::{Next, Opening, Outgoing};

@@ -243,9 +243,9 @@ mod tests {
     use super::*;
     use crate::core::arena::Arena;
     use crate::core::memory::Memory;
+    use crate::core::selection::Selection;
     use crate::core::topic::TopicHasher;
     use crate::shard::fanout::{FanoutLimits, Subscription};
-    use crate::shard::selection::Selection;
     use crate::shard::subscriber::Opening;
     use crate::shard::wire::Framing;
 

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::ending::Ended;
 use super::*;
+use crate::core::selection::Selection;
 use crate::core::topic::TopicHasher;
-use crate::shard::selection::Selection;
 
 const LIMITS: FanoutLimits = FanoutLimits {
     lag_bytes_max: 1000,

@@ -9,17 +9,17 @@ use crate::core::topic::Topic;
 
 /// Counts the streams that something reaches. Each shard holds it once, and the last that lets go of it answers.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct DeliveryCount {
     ticket: Ticket,
     streams: AtomicU32,
     /// What was emitted; none when streams end.
     published: Option<Published>,
 }
 
-impl Tally {
+impl DeliveryCount {
     /// Has each of `shards` end its streams of this topic after the event `upto`.
     pub(crate) fn of_ended(ticket: Ticket, topic: Topic, upto: Sequence, shards: ShardId) -> Vec<Post> {
-        let own = Arc::new(Tally { ticket, streams: AtomicU32::new(0), published: None });
+        let own = Arc::new(DeliveryCount { ticket, streams: AtomicU32::new(0), published: None });
         let post = |to, tally| {
             let message = ToFanout::Disconnect { topic: topic.clone(), upto, tally };
             Post { to, message: Message::Fanout(message) }
@@ -31,7 +31,7 @@ impl Tally {
 
     /// Gives one to each shard that `posts` send what was emitted to; returns the answer if there is none.
     pub(crate) fn of_emitted(ticket: Ticket, published: Published, posts: &mut [Post]) -> Option<Post> {
-        let own = Arc::new(Tally { ticket, streams: AtomicU32::new(0), published: Some(published) });
+        let own = Arc::new(DeliveryCount { ticket, streams: AtomicU32::new(0), published: Some(published) });
         for post in posts {
             if let Message::Fanout(ToFanout::Events { tally, .. }) = &mut post.message {
                 *tally = Some(Arc::clone(&own));
@@ -44,7 +44,7 @@ impl Tally {
     pub(crate) fn add(self: Arc<Self>, streams: u32) -> Option<Post> {
         // Seen by whoever is last: letting go of an `Arc` orders what was done before.
         self.streams.fetch_add(streams, Ordering::Relaxed);
-        let Tally { ticket, streams, published } = Arc::into_inner(self)?;
+        let DeliveryCount { ticket, streams, published } = Arc::into_inner(self)?;
         let streams = streams.into_inner();
         let reply = match published {
             Some(published) => Reply::Published(Ok(Published { streams: Some(streams), ..published })),
@@ -64,7 +64,7 @@ mod tests {
     fn the_last_of_all_shards_answers_with_the_streams_of_all() {
         let ticket = Ticket { shard: 3, connection: Arena::default().insert(()), request: 5 };
         let topic = Topic::of_session("chat", None, &TopicHasher::new());
-        let mut posts = Tally::of_ended(ticket, topic, 7, 3);
+        let mut posts = DeliveryCount::of_ended(ticket, topic, 7, 3);
         posts.sort_by_key(|post| post.to);
         assert_eq!(posts.iter().map(|post| post.to).collect::<Vec<_>>(), [0, 1, 2]);
         let mut tallies = posts.into_iter().map(|post| match post.message {

@@ -6,8 +6,8 @@ use crate::core::event::EventLimits;
 use crate::core::event_id::EventId;
 use crate::core::message::GapReason;
 use crate::core::message::{Gap, Ticket};
+use crate::core::selection::Selection;
 use crate::core::topic::TopicHasher;
-use crate::shard::selection::Selection;
 
 const LIMITS: HomeLimits = HomeLimits {
     history_events_max: 3,

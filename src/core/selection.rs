@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
-use crate::core::message::ShardId;
+use crate::core::reply::ShardId;
 use crate::core::topic::{PassThrough, Topic};
 
 /// Topics of one home, none of which covers another, in the order of their names.

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::history::{Page, Retained};
 use super::{Aged, Home};
 use crate::core::arena::Key;
 use crate::core::event_id::Sequence;
 use crate::core::message::GapReason;
 use crate::core::message::{Gap, Message, Post, ShardId, ToFanout};
-use crate::shard::history::{Page, Retained};
-use crate::shard::selection::Selection;
+use crate::core::selection::Selection;
 
 /// A page of replay: large enough that a page costs a subscriber one round trip to home per 64 KiB, small
 /// enough that a slow one holds little.

@@ -4,9 +4,9 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
+use super::forgotten::End;
 use crate::core::event_id::{Epoch, Sequence};
 use crate::core::message::GapReason;
-use crate::shard::home::End;
 
 /// What an event costs beside its bytes: the entry here, its place in the home's order of ages, and two heap
 /// blocks.

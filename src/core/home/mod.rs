@@ -8,6 +8,7 @@
 
 mod forgotten;
 mod frames;
+mod history;
 mod replay;
 
 use std::cmp::Reverse;
@@ -19,6 +20,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::core::budget::Charge;
+use crate::core::delivery_count::DeliveryCount;
 use crate::core::event::Events;
 use crate::core::event_id::{Epoch, Sequence};
 use crate::core::memory::Memory;
@@ -26,12 +28,10 @@ use crate::core::message::{
     Message, Post, PublishError, Published, Reply, ReplyTo, ShardId, ToFanout, ToHome,
 };
 use crate::core::topic::{Topic, TopicMap};
-use crate::shard::history::History;
-use crate::shard::tally::Tally;
 
-pub(crate) use forgotten::End;
-use forgotten::Forgotten;
+use forgotten::{End, Forgotten};
 use frames::Frames;
+use history::History;
 pub(crate) use replay::PAGE_FRAMES_MAX;
 
 /// How many topics are looked at to find an idle one before a new topic is refused: bounds one publish's
@@ -142,7 +142,7 @@ impl Home {
                 let result = self.publish(topic, &events, now_ms, at_us, charge, out);
                 match (reply, result) {
                     (ReplyTo::Emitter(ticket), Ok(published)) => {
-                        let nobody = Tally::of_emitted(ticket, published, &mut out[first..]);
+                        let nobody = DeliveryCount::of_emitted(ticket, published, &mut out[first..]);
                         out.extend(nobody);
                     }
                     (ReplyTo::Emitter(ticket) | ReplyTo::Connection(ticket), result) => {
@@ -160,7 +160,7 @@ impl Home {
             }
             ToHome::Leave { topic, from } => self.leave(&topic, from),
             ToHome::Disconnect { topic, shards, ticket } => {
-                out.extend(Tally::of_ended(ticket, topic, self.sequence, shards));
+                out.extend(DeliveryCount::of_ended(ticket, topic, self.sequence, shards));
             }
         }
     }
