@@ -15,11 +15,11 @@ use crate::clock::unix_s;
 use crate::core::budget::Budget;
 use crate::core::message::{Message, ShardId, Ticket, ToFanout};
 use crate::core::session::Session;
+use crate::core::survey::{Found, StreamStatus, Survey, Wanted};
 use crate::core::topic::Topic;
 use crate::http::Refusal;
 use crate::shard::mailbox::Doors;
 use crate::shard::message::ShardMessage;
-use crate::shard::visitors::{Found, StreamStatus, Survey, Wanted};
 use crate::shared::Shared;
 
 /// How often a page is told.

@@ -14,16 +14,16 @@ use crate::core::arena::{Arena, Key};
 use crate::core::budget::Budget;
 use crate::core::event::{EventLimits, Events};
 use crate::core::event_id::Epoch;
+use crate::core::fanout::log::{Cursor, Log};
+use crate::core::fanout::wire::Framing;
 use crate::core::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
 use crate::core::memory::Memory;
 use crate::core::message::{Post, ReplyTo, Ticket, ToHome};
 use crate::core::selection::Selection;
 use crate::core::topic::{Topic, TopicHasher};
 use crate::http::{HttpLimits, RequestReader};
-use crate::shard::log::{Cursor, Log};
 use crate::shard::mailbox::{Mailbox, mailboxes};
 use crate::shard::message::{Control, ShardMessage};
-use crate::shard::wire::Framing;
 
 const EVENT_LIMITS: EventLimits =
     EventLimits { text_bytes_max: 1 << 20, id_bytes_max: 128, name_bytes_max: 128, events_max: 100 };

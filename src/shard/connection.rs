@@ -22,6 +22,7 @@ use crate::clock::unix_s;
 use crate::core::arena::Key;
 use crate::core::budget::Charge;
 use crate::core::message::Ticket;
+use crate::core::survey::Visitor;
 use crate::debug;
 use crate::http::{BodyLength, Head, HttpLimits, Method, Refusal, RequestReader, Status};
 use crate::metrics;
@@ -32,7 +33,6 @@ use crate::shard::connection::waiting::Woken;
 use crate::shard::input::{DRAIN_BYTES, Input};
 use crate::shard::pipeline::{Answer, Encoding, Pipeline, Request, Sharing};
 use crate::shard::queue::QueueStream;
-use crate::shard::visitors::Visitor;
 use crate::shard::{Phase, Shard, sockets, stream};
 
 /// Header fields of one request.

@@ -4,8 +4,8 @@
 use crate::bridge::NoQueue;
 use crate::core::budget::Charge;
 use crate::core::message::{Message, Ticket};
+use crate::core::survey::Survey;
 use crate::shard::queue::QueueStream;
-use crate::shard::visitors::Survey;
 
 /// What lies in a shard's mailbox.
 #[derive(Debug)]

@@ -16,22 +16,13 @@
 
 pub(crate) mod accept;
 mod connection;
-pub(crate) mod fanout;
 mod input;
-pub(crate) mod log;
 pub(crate) mod mailbox;
 pub(crate) mod message;
 mod pipeline;
-mod positions;
 pub(crate) mod queue;
-mod several;
-#[cfg(test)]
-mod simulation;
 mod sockets;
 pub(crate) mod stream;
-pub(crate) mod subscriber;
-pub(crate) mod visitors;
-pub(crate) mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -45,19 +36,19 @@ use crate::admin;
 use crate::clock::{Date, unix_s};
 use crate::config::SlowPolicy;
 use crate::core::arena::{Arena, Key};
+use crate::core::fanout::subscriber::Outgoing;
+use crate::core::fanout::{Fanout, FanoutLimits};
 use crate::core::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
 use crate::core::message::{Message, Post, Reply, ShardId, Ticket};
+use crate::core::survey::{Visitors, Walk};
 use crate::shard::connection::eviction::Evictions;
 use crate::shard::connection::linger::Lingering;
-use crate::shard::fanout::{Fanout, FanoutLimits};
 use crate::shard::input::DRAIN_BYTES;
 use crate::shard::mailbox::{Doors, Inside, Mailbox};
 use crate::shard::message::{Control, ShardMessage};
 use crate::shard::pipeline::{Answer, Pipeline};
 use crate::shard::sockets::Sockets;
 use crate::shard::stream::Newcomer;
-use crate::shard::subscriber::Outgoing;
-use crate::shard::visitors::{Visitors, Walk};
 use crate::shared::Shared;
 use crate::stats::ShardStats;
 

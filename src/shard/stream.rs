@@ -16,17 +16,17 @@ use tokio_uring::{BufResult, InFlightOneshot, WriteData, WriteTransform};
 
 use crate::bridge::without_queue;
 use crate::config::RefuseStreams;
+use crate::core::fanout::Subscription;
+use crate::core::fanout::several::{self, Feed};
+use crate::core::fanout::subscriber::{Next, Opening, Outgoing};
+use crate::core::fanout::wire::{Buffers, Framing, retry_field, skip};
 use crate::core::selection::Selection;
 use crate::http::{self, Refusal, Version};
 use crate::routes::Subscribe;
 use crate::shard::connection::{self, Source};
-use crate::shard::fanout::Subscription;
 use crate::shard::pipeline::{Encoding, Request};
 use crate::shard::queue::QueueStream;
-use crate::shard::several::{self, Feed};
 use crate::shard::sockets::reset_at_close;
-use crate::shard::subscriber::{Next, Opening, Outgoing};
-use crate::shard::wire::{Buffers, Framing, retry_field, skip};
 use crate::shard::{Phase, Shard};
 use crate::shared::{OpenStream, Streams};
 

@@ -7,12 +7,12 @@ use crate::admin;
 use crate::bridge::{NoQueue, ToBridge};
 use crate::config::RefuseStreams;
 use crate::core::message::Ticket;
+use crate::core::survey::Visitor;
 use crate::http::Head;
 use crate::routes::{Queue, queue_refused};
 use crate::shard::Phase;
 use crate::shard::pipeline::{Answer, Request, Sharing};
 use crate::shard::stream::FULL;
-use crate::shard::visitors::Visitor;
 
 const STOPPING: &str = "the server is stopping; try again later";
 

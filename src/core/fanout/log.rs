@@ -13,8 +13,8 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::core::event_id::Sequence;
+use crate::core::fanout::wire::{Buffers, CHUNK_END, Framing, write_chunk_head};
 use crate::core::memory::Memory;
-use crate::shard::wire::{Buffers, CHUNK_END, Framing, write_chunk_head};
 
 /// Most blocks in one send: one `writev` of so many buffers costs little more than their bytes.
 const SEND_BLOCKS_MAX: usize = 64;

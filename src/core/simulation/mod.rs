@@ -21,14 +21,14 @@ use crate::core::arena::Key;
 use crate::core::budget::Budget;
 use crate::core::event::{EventLimits, Events};
 use crate::core::event_id::{Epoch, RUN_MIN};
+use crate::core::fanout::several::{Feed, Request};
+use crate::core::fanout::subscriber::{Next, Opening};
+use crate::core::fanout::wire::Framing;
+use crate::core::fanout::{Fanout, FanoutLimits, Fault};
 use crate::core::home::{Home, HomeLimits};
 use crate::core::memory::Memory;
 use crate::core::message::{Message, Post, ReplyTo, ShardId, Ticket, ToFanout, ToHome};
 use crate::core::topic::Topic;
-use crate::shard::fanout::{Fanout, FanoutLimits, Fault};
-use crate::shard::several::{Feed, Request};
-use crate::shard::subscriber::{Next, Opening};
-use crate::shard::wire::Framing;
 use client::{Client, Flag, HEAD, Model, REFUSAL, Stream};
 use topics::Topics;
 

@@ -7,9 +7,9 @@ use std::task::Wake;
 
 use crate::core::event::Events;
 use crate::core::event_id::{Epoch, has_our_form};
+use crate::core::fanout::several::Feed;
+use crate::core::fanout::wire::Framing;
 use crate::core::topic::Topic;
-use crate::shard::several::Feed;
-use crate::shard::wire::Framing;
 
 pub(super) const HEAD: &str = "HEAD\n";
 pub(super) const REFUSAL: &str = "GONE\n";

@@ -9,11 +9,11 @@ use smallvec::SmallVec;
 
 use crate::core::arena::Key;
 use crate::core::event_id::Sequence;
+use crate::core::fanout::log::Log;
 use crate::core::memory::Memory;
 use crate::core::message::ShardId;
 use crate::core::selection::{Selection, SelectionMap};
 use crate::core::topic::{Topic, TopicMap};
-use crate::shard::log::Log;
 
 /// Every channel of a shard, by a number that it keeps.
 #[derive(Debug, Default)]

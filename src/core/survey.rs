@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
-use smallvec::SmallVec;
 
 use crate::core::arena::Key;
+use crate::core::fanout::Fanout;
+use crate::core::fanout::several::Subscribers;
 use crate::core::message::ShardId;
 use crate::core::session::Session;
 use crate::core::topic::Topic;
-use crate::shard::fanout::Fanout;
 
 /// Streams looked at, or told of, in one turn: about 30 us.
 const LOOKS_PER_TURN: usize = 256;
@@ -38,9 +38,6 @@ pub(crate) struct Visitors {
     entries: Vec<Option<Entry>>,
     agents: HashSet<Arc<str>>,
 }
-
-/// The subscribers that a stream is: one, or one at each home.
-pub(crate) type Subscribers = SmallVec<[Key; 1]>;
 
 #[derive(Debug)]
 struct Entry {
@@ -242,12 +239,12 @@ mod tests {
 
     use super::*;
     use crate::core::arena::Arena;
+    use crate::core::fanout::subscriber::Opening;
+    use crate::core::fanout::wire::Framing;
+    use crate::core::fanout::{FanoutLimits, Subscription};
     use crate::core::memory::Memory;
     use crate::core::selection::Selection;
     use crate::core::topic::TopicHasher;
-    use crate::shard::fanout::{FanoutLimits, Subscription};
-    use crate::shard::subscriber::Opening;
-    use crate::shard::wire::Framing;
 
     fn visitor(agent: &str) -> Visitor {
         Visitor::new(Ipv4Addr::LOCALHOST.into(), agent.as_bytes(), 7)

@@ -3,8 +3,8 @@
 
 use super::Fanout;
 use crate::core::event_id::Sequence;
+use crate::core::fanout::wire::retry_field;
 use crate::core::topic::Topic;
-use crate::shard::wire::retry_field;
 
 /// What a stream says before it is ended by request.
 const DISCONNECTED: &str = "event:disconnected\ndata:disconnected\n\n";

@@ -8,6 +8,11 @@ mod ending;
 mod fault;
 mod follower;
 mod limits;
+pub(crate) mod log;
+mod positions;
+pub(crate) mod several;
+pub(crate) mod subscriber;
+pub(crate) mod wire;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,15 +23,14 @@ use bytes::Bytes;
 pub(crate) use self::fault::Fault;
 use crate::core::arena::{Arena, Key};
 use crate::core::event_id::{Epoch, Sequence};
+use crate::core::fanout::channels::{Channel, Channels};
+use crate::core::fanout::log::Chunk;
+use crate::core::fanout::subscriber::{Next, Opening, Outgoing, Reached, Stage, Subscriber};
+use crate::core::fanout::wire::{Framing, retry_field};
 use crate::core::memory::Memory;
 use crate::core::message::{Message, Post, ShardId, ToFanout, ToHome};
 use crate::core::selection::Selection;
 use crate::core::topic::Topic;
-use crate::shard::fanout::channels::{Channel, Channels};
-use crate::shard::log::Chunk;
-use crate::shard::positions;
-use crate::shard::subscriber::{Next, Opening, Outgoing, Reached, Stage, Subscriber};
-use crate::shard::wire::{Framing, retry_field};
 
 pub(crate) use limits::FanoutLimits;
 

@@ -9,14 +9,16 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::core::arena::Key;
+use crate::core::fanout::positions::{Pieces, Places};
+use crate::core::fanout::subscriber::{Ends, Next, Opening, Outgoing};
+use crate::core::fanout::wire::Framing;
+use crate::core::fanout::{Fanout, Joined, Subscription};
 use crate::core::message::Post;
 use crate::core::selection::Selection;
 use crate::core::topic::Topic;
-use crate::shard::fanout::{Fanout, Joined, Subscription};
-use crate::shard::positions::{Pieces, Places};
-use crate::shard::subscriber::{Ends, Next, Opening, Outgoing};
-use crate::shard::visitors::Subscribers;
-use crate::shard::wire::Framing;
+
+/// The subscribers that a stream is: one, or one at each home.
+pub(crate) type Subscribers = SmallVec<[Key; 1]>;
 
 /// Where a stream's bytes come from.
 #[derive(Debug)]

@@ -5,10 +5,10 @@ use std::task::Waker;
 use bytes::Bytes;
 
 use crate::core::event_id::{Epoch, Sequence};
+use crate::core::fanout::log::{Cursor, Log, Span};
+use crate::core::fanout::wire::{Buffers, Framing, gap_event};
 use crate::core::message::Gap;
 use crate::core::message::GapReason;
-use crate::shard::log::{Cursor, Log, Span};
-use crate::shard::wire::{Buffers, Framing, gap_event};
 
 /// What a connection does next for its subscriber.
 #[derive(Debug)]
