@@ -142,14 +142,14 @@ impl Admin<'_> {
             Session::of_topics(std::slice::from_ref(&channel)).map(|session| session.channel().to_owned());
         let (mut found, is_complete) = self.survey(Wanted::Of(channel), SESSION_STREAMS_MAX);
         // Each shard tells of so many, its oldest: together they would not fit into an answer.
-        found.streams.sort_by_key(|stream| stream.visitor.since_s);
+        found.streams.sort_by_key(|stream| stream.client.since_s);
         found.streams.truncate(SESSION_STREAMS_MAX);
         let mut users = HashMap::<String, (u32, u64)>::new();
         for stream in &found.streams {
             let Some(session) = Session::of_topics(&stream.topics) else { continue };
             let (streams, since_s) = users.entry(session.user().to_owned()).or_insert((0, u64::MAX));
             *streams += 1;
-            *since_s = stream.visitor.since_s.min(*since_s);
+            *since_s = stream.client.since_s.min(*since_s);
         }
         let mut users: Vec<_> = users.into_iter().collect();
         users.sort_by(|(a, (_, a_s)), (b, (_, b_s))| a_s.cmp(b_s).then_with(|| a.cmp(b)));
@@ -181,7 +181,7 @@ impl Admin<'_> {
                 last: 0,
                 at_us: 0,
                 charge: Some(Arc::clone(&charge)),
-                tally: None,
+                delivery_count: None,
             }));
         }
     }
@@ -190,7 +190,7 @@ impl Admin<'_> {
     fn status(&self, topic: Option<&str>, streams_max: usize) -> Value {
         let wanted = topic.map_or(Wanted::All, |topic| Wanted::Named(topic.into()));
         let (Found { mut streams, total }, is_complete) = self.survey(wanted, streams_max);
-        streams.sort_by_key(|stream| stream.visitor.since_s);
+        streams.sort_by_key(|stream| stream.client.since_s);
         streams.truncate(streams_max);
         let mut room = BYTES_PER_STREAM * streams_max.max(PAGE_STREAMS_MAX);
         streams.retain(|stream| {
@@ -266,9 +266,9 @@ fn connection(stream: &StreamStatus, queue_path: &str) -> Value {
     json!({
         "request_path": path,
         "namespace": namespace,
-        "created_at": stream.visitor.since_s,
-        "client_ip": stream.visitor.address,
-        "user_agent": &*stream.visitor.user_agent,
+        "created_at": stream.client.since_s,
+        "client_ip": stream.client.address,
+        "user_agent": &*stream.client.user_agent,
         "msgs_sent": stream.delivered,
         "lag_bytes": stream.lag_bytes,
         "shard": stream.shard,

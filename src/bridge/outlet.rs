@@ -83,7 +83,7 @@ impl Outlet<Ticket> for Shards {
                 last,
                 at_us: 0,
                 charge: None,
-                tally: None,
+                delivery_count: None,
             }),
         );
     }

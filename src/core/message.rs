@@ -37,6 +37,12 @@ pub(crate) enum Message {
     Reply(Ticket, Reply),
 }
 
+impl From<(Ticket, Reply)> for Post {
+    fn from((ticket, reply): (Ticket, Reply)) -> Self {
+        Post { to: ticket.shard, message: Message::Reply(ticket, reply) }
+    }
+}
+
 impl Message {
     /// About how long handling it takes, in units of 0.5 us: a publish of 4096 events takes 1 ms, not 0.5 us.
     pub(crate) fn work(&self) -> usize {
@@ -87,7 +93,7 @@ pub(crate) enum ToFanout {
         /// None for what a queue delivers, which is bounded where it comes from.
         charge: Option<Arc<Charge>>,
         /// Of an emit: who waits to hear how many streams it was sent to.
-        tally: Option<Arc<DeliveryCount>>,
+        delivery_count: Option<Arc<DeliveryCount>>,
     },
     /// A part of the past for one subscriber. With it, it is told if anything up to `told` is missing.
     Page { key: Key, gap: Option<Gap>, frames: Vec<Bytes>, upto: Sequence, told: Sequence, joined: bool },
@@ -96,7 +102,7 @@ pub(crate) enum ToFanout {
     /// The stream that takes this topic, which is a queue's, ends, and is told when to come back.
     End { topic: Topic },
     /// Streams that take this topic, which is a session's, end after the event `upto`.
-    Disconnect { topic: Topic, upto: Sequence, tally: Arc<DeliveryCount> },
+    Disconnect { topic: Topic, upto: Sequence, delivery_count: Arc<DeliveryCount> },
 }
 
 /// What a resuming subscriber missed.

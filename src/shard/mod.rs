@@ -6,7 +6,6 @@
 //! | [`home`], [`history`] | the one writer of each topic: ids, frames, replay |
 //! | [`fanout`], [`subscriber`], [`log`], [`wire`] | who is sent what next, and in which bytes |
 //! | [`selection`], [`several`], [`positions`] | what a stream takes of a home, and streams over several |
-//! | [`visitors`], [`tally`] | who is connected, and how many streams an emit reached |
 //! | [`connection`], [`input`], [`pipeline`] | requests, their bytes, and their answers, in order |
 //! | [`stream`], [`sockets`] | a subscriber's socket, and sends to it that need not wait |
 //! | [`accept`] | the listener |
@@ -40,7 +39,7 @@ use crate::core::fanout::subscriber::Outgoing;
 use crate::core::fanout::{Fanout, FanoutLimits};
 use crate::core::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
 use crate::core::message::{Message, Post, Reply, ShardId, Ticket};
-use crate::core::survey::{Visitors, Walk};
+use crate::core::survey::{Clients, Walk};
 use crate::shard::connection::eviction::Evictions;
 use crate::shard::connection::linger::Lingering;
 use crate::shard::input::DRAIN_BYTES;
@@ -74,7 +73,7 @@ pub(crate) struct Shard {
     evictions: Evictions,
     /// What a connection with much to read is read through.
     scratch: RefCell<Box<[u8]>>,
-    visitors: RefCell<Visitors>,
+    clients: RefCell<Clients>,
     /// Surveys under way; the last one goes on.
     walks: RefCell<Vec<Walk>>,
     /// Connections with requests under way, by the key in their tickets.
@@ -114,7 +113,7 @@ impl Shard {
             lingering: Lingering::default(),
             evictions: Evictions::default(),
             scratch: RefCell::new(vec![0; DRAIN_BYTES].into()),
-            visitors: RefCell::default(),
+            clients: RefCell::default(),
             walks: RefCell::default(),
             pipelines: RefCell::new(Arena::default()),
             outbox: RefCell::new(Vec::new()),
@@ -215,7 +214,7 @@ impl Shard {
         let mut walks = self.walks.borrow_mut();
         let ended = walks
             .last_mut()
-            .is_some_and(|walk| walk.step(self.id, &self.visitors.borrow(), &self.fanout.borrow()));
+            .is_some_and(|walk| walk.step(self.id, &self.clients.borrow(), &self.fanout.borrow()));
         if ended {
             walks.pop();
         }

@@ -51,7 +51,7 @@ pub(super) async fn begin(
     opening: connection::Opening,
     received: usize,
 ) -> Option<TcpStream> {
-    let connection::Opening { request, source, visitor } = opening;
+    let connection::Opening { request, source, client } = opening;
     let framing = shard.framing(&request, &source);
     let opening = shard.opening(&request, &source, framing);
     let watches = matches!(&source, Source::Topics(subscribe) if shard.feeds_a_page(subscribe));
@@ -80,8 +80,8 @@ pub(super) async fn begin(
         }
     };
     // The page is no subscriber, and its topic has no path.
-    if let Some(visitor) = visitor.filter(|_| !watches) {
-        shard.visitors.borrow_mut().enter(feed.subscribers(), visitor);
+    if let Some(client) = client.filter(|_| !watches) {
+        shard.clients.borrow_mut().enter(feed.subscribers(), client);
     }
     shard.stats().clients.add(1);
     shard.newcomers.borrow_mut().push(Newcomer { stream, feed, received, open });
@@ -171,7 +171,7 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
         if let Some(key) = feed.single() {
             shard.sockets.leave(key.index);
         }
-        shard.visitors.borrow_mut().leave(&feed.subscribers());
+        shard.clients.borrow_mut().leave(&feed.subscribers());
         shard.with_fanout(|fanout, _, out| feed.leave(fanout, out));
         shard.stats().clients.subtract(1);
         drop(open);

@@ -247,7 +247,16 @@ impl Fanout {
     pub(crate) fn handle(&mut self, message: ToFanout, out: &mut Vec<Post>) -> usize {
         let mut work = 0;
         match message {
-            ToFanout::Events { home, topics, frames, count, last, at_us, tally, charge: _given_back_now } => {
+            ToFanout::Events {
+                home,
+                topics,
+                frames,
+                count,
+                last,
+                at_us,
+                delivery_count,
+                charge: _given_back_now,
+            } => {
                 let mut streams = 0;
                 // The same for all that need it.
                 let mut with_our_ids = None;
@@ -279,7 +288,7 @@ impl Fanout {
                         }
                     });
                 }
-                out.extend(tally.and_then(|tally| tally.add(streams)));
+                out.extend(delivery_count.and_then(|count| count.add(streams)).map(Post::from));
             }
             ToFanout::Page { key, gap, frames, upto, told, joined } => {
                 let Some(channel) = self.subscribers.get_mut(key).map(|subscriber| subscriber.channel) else {
@@ -304,10 +313,10 @@ impl Fanout {
                 }
             }
             ToFanout::End { topic } => self.end_followed(&topic),
-            ToFanout::Disconnect { topic, upto, tally } => {
+            ToFanout::Disconnect { topic, upto, delivery_count } => {
                 let ended = self.disconnect(&topic, upto);
                 work += ended.work;
-                out.extend(tally.add(ended.streams));
+                out.extend(delivery_count.add(ended.streams).map(Post::from));
             }
         }
         work

@@ -94,7 +94,7 @@ impl Tester {
             last: self.sequence,
             at_us: 0,
             charge: None,
-            tally: None,
+            delivery_count: None,
         };
         self.fanout.handle(message, &mut Vec::new());
     }

@@ -142,12 +142,19 @@ impl Home {
                 let result = self.publish(topic, &events, now_ms, at_us, charge, out);
                 match (reply, result) {
                     (ReplyTo::Emitter(ticket), Ok(published)) => {
-                        let nobody = DeliveryCount::of_emitted(ticket, published, &mut out[first..]);
-                        out.extend(nobody);
+                        let count = DeliveryCount::new(ticket, Some(published));
+                        for post in &mut out[first..] {
+                            if let Message::Fanout(ToFanout::Events { delivery_count, .. }) =
+                                &mut post.message
+                            {
+                                *delivery_count = Some(Arc::clone(&count));
+                            }
+                        }
+                        // It is answered now if nobody listens.
+                        out.extend(count.add(0).map(Post::from));
                     }
                     (ReplyTo::Emitter(ticket) | ReplyTo::Connection(ticket), result) => {
-                        let message = Message::Reply(ticket, Reply::Published(result));
-                        out.push(Post { to: ticket.shard, message });
+                        out.push(Post::from((ticket, Reply::Published(result))));
                     }
                     (ReplyTo::Caller(caller), result) => caller.call(result),
                 }
@@ -160,7 +167,12 @@ impl Home {
             }
             ToHome::Leave { topic, from } => self.leave(&topic, from),
             ToHome::Disconnect { topic, shards, ticket } => {
-                out.extend(DeliveryCount::of_ended(ticket, topic, self.sequence, shards));
+                let count = DeliveryCount::new(ticket, None);
+                out.extend((0..shards).map(|to| {
+                    let (topic, upto, delivery_count) = (topic.clone(), self.sequence, Arc::clone(&count));
+                    let message = ToFanout::Disconnect { topic, upto, delivery_count };
+                    Post { to, message: Message::Fanout(message) }
+                }));
             }
         }
     }
@@ -263,7 +275,7 @@ impl Home {
                 last: self.sequence,
                 at_us,
                 charge: Some(Arc::clone(&charge)),
-                tally: None,
+                delivery_count: None,
             };
             out.push(Post { to, message: Message::Fanout(message) });
         }

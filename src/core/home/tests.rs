@@ -1,11 +1,9 @@
 use super::*;
-use crate::core::arena::Arena;
-use crate::core::arena::Key;
+use crate::core::arena::{Arena, Key};
 use crate::core::budget::Budget;
 use crate::core::event::EventLimits;
 use crate::core::event_id::EventId;
-use crate::core::message::GapReason;
-use crate::core::message::{Gap, Ticket};
+use crate::core::message::{Gap, GapReason, Ticket};
 use crate::core::selection::Selection;
 use crate::core::topic::TopicHasher;
 
@@ -287,4 +285,20 @@ fn a_topic_is_kept_with_those_above_it_and_these_with_it() {
     let above_d = paths(&mut tester, "d");
     assert!(tester.home.names.contains_key(&above_d));
     assert_eq!(publish(&mut tester, "f/g/h/i"), Err(PublishError::TopicsFull), "no room for those above it");
+}
+
+#[test]
+fn the_last_of_all_shards_answers_with_the_streams_of_all() {
+    let mut tester = Tester::new(LIMITS);
+    let ticket = Ticket { shard: 3, connection: tester.key, request: 5 };
+    let topic = Topic::of_session("chat", None, &tester.hasher);
+    let mut posts = Vec::new();
+    tester.home.handle(ToHome::Disconnect { topic, shards: 3, ticket }, 0, &mut posts);
+    assert_eq!(posts.iter().map(|post| post.to).collect::<Vec<_>>(), [0, 1, 2]);
+    let mut counts = posts.into_iter().map(|post| match post.message {
+        Message::Fanout(ToFanout::Disconnect { delivery_count, upto: 0, .. }) => delivery_count,
+        other => panic!("{other:?}"),
+    });
+    assert!(counts.next().unwrap().add(2).is_none() && counts.next().unwrap().add(0).is_none());
+    assert_eq!(counts.next().unwrap().add(5), Some((ticket, Reply::Disconnected(7))));
 }
