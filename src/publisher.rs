@@ -73,7 +73,7 @@ impl Publisher {
     }
 
     /// Publishes event-stream text, as subscribers are to get it (WHATWG HTML, 9.2.5): one or more events
-    /// parted by blank lines, each with a `data` field, comments and unknown fields included. They are
+    /// separated by blank lines, each with a `data` field, comments and unknown fields included. They are
     /// ordered as one, with nothing between them. Returns as [`Publisher::publish`] does.
     ///
     /// # Errors

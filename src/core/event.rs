@@ -72,7 +72,7 @@ impl EventLimits {
 }
 
 impl Events {
-    /// Checks event-stream text: one or more events parted by blank lines.
+    /// Checks event-stream text: one or more events separated by blank lines.
     ///
     /// LF, CR and CRLF all end a line and become LF; a leading byte-order mark is dropped; the last event
     /// needs no blank line after it. Every other byte is kept: comments and unknown fields too. Comments that

@@ -1,17 +1,17 @@
-//! One core's part of the broker: its turn, and the rooms it is made of.
+//! What one CPU's thread owns: sockets, connections, the runtime, and the turn in which the core decides and they carry it out.
 //!
-//! | room | idea |
+//! Each turn takes messages from the mailbox to the shard's [`Home`] and [`Fanout`], posts what these answer, and sends what
+//! streams have coming; connections and the listener run beside it.
+//!
+//! | module | idea |
 //! |---|---|
-//! | [`message`], [`mailbox`] | what shards say to one another, and the only door between them |
-//! | [`home`], [`history`] | the one writer of each topic: ids, frames, replay |
-//! | [`fanout`], [`subscriber`], [`log`], [`wire`] | who is sent what next, and in which bytes |
-//! | [`selection`], [`several`], [`positions`] | what a stream takes of a home, and streams over several |
+//! | [`message`], [`mailbox`] | the core's messages and the shards' own, and the only way between shards |
 //! | [`connection`], [`input`], [`pipeline`] | requests, their bytes, and their answers, in order |
 //! | [`stream`], [`sockets`] | a subscriber's socket, and sends to it that need not wait |
+//! | [`queue`] | a stream of another broker's queue, as the shard and the bridge know it |
 //! | [`accept`] | the listener |
 //!
-//! Only this file, `mailbox`, `connection`, `input`, `stream`, `sockets` and `accept` know the runtime; the rest decides without
-//! I/O.
+//! What is decided without I/O is not here but in [`core`](crate::core): only `pipeline` is both, because its answers are HTTP.
 
 pub(crate) mod accept;
 mod connection;

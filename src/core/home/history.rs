@@ -1,4 +1,26 @@
-//! What one topic may still replay, held at its home shard.
+//! What one topic may still replay, held at its home: its order, what is retained of it, and what was lost.
+//!
+//! A home uses a history by four verbs: it appends an event, reads on after a place ([`History::after`], [`History::page`]),
+//! resumes at an id, and drops the oldest event. A journal that keeps more than memory does would stand behind these.
+//!
+//! # When a gap is told
+//!
+//! A subscriber that resumes is sent every event of its topics after its id that was ordered, or is told of a gap before
+//! it is sent anything later. **Never silently**: it is told
+//!
+//! - `trimmed`, when an event of its topics after the place of its id is no longer retained;
+//! - `unknown`, when its id has no place here: it was given in another epoch, was never given, or is a publisher's own id
+//!   of an event that is no longer retained, unless that is the newest one lost, whose id is kept. On a stream over
+//!   several homes a publisher's own id has no place either, because it says nothing of the others.
+//!
+//! (`slow` is the fan-out's: a live stream that was skipped forward.)
+//!
+//! **Falsely** only for a topic whose history was forgotten, or that has a topic below it whose history was. Of a forgotten
+//! topic only its end is kept, in a place that others may share: it counts as lost up to the latest of their ends. One more
+//! limit holds for publishers' own ids on streams of several topics, or of topics with others below: they are looked for
+//! among the home's newest 2048 events that have one.
+//!
+//! In numbers: a history holds every event of its topic above [`History::dropped`], and none up to there.
 
 use std::collections::{HashMap, VecDeque};
 
