@@ -1,7 +1,7 @@
 //! What one topic may still replay, held at its home: its order, what is retained of it, and what was lost.
 //!
 //! A home uses a history by four verbs: it appends an event, reads on after a place ([`History::after`], [`History::page`]),
-//! resumes at an id, and drops the oldest event. A journal that keeps more than memory does would stand behind these.
+//! finds the place of an id to resume at, and drops the oldest event. A journal that keeps more than memory does would stand behind these.
 //!
 //! # When a gap is told
 //!
@@ -20,7 +20,8 @@
 //! limit holds for publishers' own ids on streams of several topics, or of topics with others below: they are looked for
 //! among the home's newest 2048 events that have one.
 //!
-//! In numbers: a history holds every event of its topic above [`History::dropped`], and none up to there.
+//! In numbers: a history holds every event of its topic above [`History::dropped`], and none up to there. `Home::gap` alone
+//! decides, by holding a place against the newest event lost of all topics concerned, and asserts this.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -28,7 +29,6 @@ use bytes::Bytes;
 
 use super::forgotten::End;
 use crate::core::event_id::{Epoch, Sequence};
-use crate::core::message::GapReason;
 
 /// What an event costs beside its bytes: the entry here, its place in the home's order of ages, and two heap
 /// blocks.
@@ -127,21 +127,16 @@ impl History {
         cost
     }
 
-    /// From where a subscriber with this last id goes on, and whether it must first be told of a gap.
-    pub(crate) fn resume(&self, id: &str, epoch: Epoch, newest: Sequence) -> (Sequence, Option<GapReason>) {
-        if let Some(&sequence) = self.own_ids.get(id) {
-            return (sequence, None);
-        }
-        if self.dropped.own_id.as_deref() == Some(id) {
-            return (self.dropped.sequence, None);
-        }
-        match epoch.sequence(id) {
-            Some(sequence) if sequence > newest => (0, Some(GapReason::Unknown)),
-            Some(sequence) if sequence < self.dropped.sequence => (sequence, Some(GapReason::Trimmed)),
-            // Not necessarily one of this topic's own: any place in the home's sequence splits it in two.
-            Some(sequence) => (sequence, None),
-            None => (0, Some(GapReason::Unknown)),
-        }
+    /// Returns the place of an id: whoever has it as its last has everything up to there. None when it has no place here.
+    pub(crate) fn place(&self, id: &str, epoch: Epoch) -> Option<Sequence> {
+        let lost = || (self.dropped.own_id.as_deref() == Some(id)).then_some(self.dropped.sequence);
+        // Not necessarily one of this topic's own: any place in the home's sequence splits it in two.
+        self.own_id_at(id).or_else(lost).or_else(|| epoch.sequence(id))
+    }
+
+    /// Whether everything that is retained is newer than what was dropped.
+    pub(crate) fn begins_after_what_was_dropped(&self) -> bool {
+        self.first().is_none_or(|first| first > self.dropped.sequence)
     }
 
     /// What is retained after `after`, up to `bytes_max` and `frames_max`, but at least one frame if there is
@@ -248,8 +243,8 @@ mod tests {
         history
     }
 
-    fn resume(history: &History, id: &str) -> (Sequence, Option<GapReason>) {
-        history.resume(id, Epoch::at(EPOCH), 100)
+    fn place(history: &History, id: &str) -> Option<Sequence> {
+        history.place(id, Epoch::at(EPOCH))
     }
 
     fn frames(page: &Page) -> String {
@@ -259,7 +254,7 @@ mod tests {
     #[test]
     fn resuming_after_a_retained_id_has_no_gap() {
         let history = history(&[(3, None), (7, None), (9, None)]);
-        assert_eq!(resume(&history, "1000-7"), (7, None));
+        assert_eq!((place(&history, "1000-7"), history.dropped()), (Some(7), 0));
         assert_eq!(frames(&history.page(7, 1000, 10)), "9\n");
     }
 
@@ -268,38 +263,38 @@ mod tests {
         let mut history = history(&[(3, None), (7, None), (9, None)]);
         history.drop_first();
         history.drop_first();
-        assert_eq!(resume(&history, "1000-7"), (7, None));
-        assert_eq!(resume(&history, "1000-3"), (3, Some(GapReason::Trimmed)));
+        assert_eq!(history.dropped(), 7);
+        assert_eq!((place(&history, "1000-7"), place(&history, "1000-3")), (Some(7), Some(3)));
     }
 
     #[test]
     fn a_topic_gone_quiet_yields_no_false_gap() {
         let mut history = history(&[(3, None), (7, Some("mine"))]);
         while history.drop_first() > 0 {}
-        assert_eq!(resume(&history, "1000-7"), (7, None));
-        assert_eq!(resume(&history, "mine"), (7, None));
+        assert_eq!(history.dropped(), 7);
+        assert_eq!((place(&history, "1000-7"), place(&history, "mine")), (Some(7), Some(7)));
         assert_eq!(history.bytes(), 0);
     }
 
     #[test]
-    fn ids_of_another_run_or_of_the_future_are_unknown() {
+    fn ids_of_another_run_have_no_place() {
         let history = history(&[(3, None)]);
-        for id in ["999-3", "1000-101", "nonsense", "1000-"] {
-            assert_eq!(resume(&history, id), (0, Some(GapReason::Unknown)), "{id}");
+        for id in ["999-3", "nonsense", "1000-"] {
+            assert_eq!(place(&history, id), None, "{id}");
         }
     }
 
     #[test]
     fn a_publishers_id_is_found_at_its_latest_use_until_that_is_dropped() {
         let mut history = history(&[(1, Some("a")), (2, Some("b")), (3, Some("a")), (4, None)]);
-        assert_eq!(resume(&history, "a"), (3, None));
+        assert_eq!(place(&history, "a"), Some(3));
         history.drop_first();
-        assert_eq!(resume(&history, "a"), (3, None), "its first use went, its latest did not");
+        assert_eq!(place(&history, "a"), Some(3), "its first use went, its latest did not");
         history.drop_first();
         history.drop_first();
-        assert_eq!(resume(&history, "a"), (3, None), "nothing after it was dropped");
+        assert_eq!(place(&history, "a"), Some(3), "nothing after it was dropped");
         history.drop_first();
-        assert_eq!(resume(&history, "a"), (0, Some(GapReason::Unknown)));
+        assert_eq!(place(&history, "a"), None);
     }
 
     #[test]

@@ -302,3 +302,18 @@ fn the_last_of_all_shards_answers_with_the_streams_of_all() {
     assert!(counts.next().unwrap().add(2).is_none() && counts.next().unwrap().add(0).is_none());
     assert_eq!(counts.next().unwrap().add(5), Some((ticket, Reply::Disconnected(7))));
 }
+
+#[test]
+fn an_id_of_the_future_or_of_another_run_is_unknown_and_all_that_is_retained_follows_the_gap() {
+    let mut tester = Tester::new(LIMITS);
+    tester.publish(1, "data:a").1.unwrap();
+    for id in ["9-2", "8-1", "nonsense"] {
+        let (frames, gap) = tester.join(1, 0, Some(id)).unwrap();
+        assert_eq!(
+            (frames.as_str(), gap.map(|gap| gap.reason)),
+            ("data:a\nid:9-1\n\n", Some(GapReason::Unknown))
+        );
+    }
+    let (frames, gap) = tester.join(1, 0, Some("9-1")).unwrap();
+    assert_eq!((frames.as_str(), gap), ("", None));
+}
