@@ -260,8 +260,7 @@ fn systemd_takes_the_unit_and_esper_its_variables() {
         .flat_map(|line| line.split(' '))
         .map(|pair| pair.split_once('=').unwrap())
         .collect();
-    // Two of esper's and one of the allocator's.
-    assert_eq!(variables.len(), 3);
+    assert_eq!(variables.len(), 2);
     drop(Server::start_with(&[], &variables));
 
     if Command::new("systemd-analyze").arg("--version").output().is_err() {

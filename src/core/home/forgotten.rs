@@ -16,6 +16,13 @@ pub(crate) struct End {
     pub(crate) own_id: Option<Box<str>>,
 }
 
+impl End {
+    /// Returns this, or the other one if that is later.
+    pub(super) fn or_later(self, other: &End) -> End {
+        if other.sequence > self.sequence { other.clone() } else { self }
+    }
+}
+
 /// The ends of all topics that were forgotten.
 #[derive(Debug, Default)]
 pub(super) struct Forgotten {

@@ -183,14 +183,9 @@ impl History {
         self.entry(sequence)?.own_id.as_deref()
     }
 
-    /// Everything up to here is no longer retained.
-    pub(crate) fn dropped(&self) -> Sequence {
-        self.dropped.sequence
-    }
-
-    /// The publisher's own id of the last event that was dropped.
-    pub(crate) fn dropped_own_id(&self) -> Option<&str> {
-        self.dropped.own_id.as_deref()
+    /// The newest event that is no longer retained.
+    pub(crate) fn dropped(&self) -> &End {
+        &self.dropped
     }
 
     /// Where the topic ends when it is forgotten now: at the newest event it ever had.
@@ -254,7 +249,7 @@ mod tests {
     #[test]
     fn resuming_after_a_retained_id_has_no_gap() {
         let history = history(&[(3, None), (7, None), (9, None)]);
-        assert_eq!((place(&history, "1000-7"), history.dropped()), (Some(7), 0));
+        assert_eq!((place(&history, "1000-7"), history.dropped().sequence), (Some(7), 0));
         assert_eq!(frames(&history.page(7, 1000, 10)), "9\n");
     }
 
@@ -263,7 +258,7 @@ mod tests {
         let mut history = history(&[(3, None), (7, None), (9, None)]);
         history.drop_first();
         history.drop_first();
-        assert_eq!(history.dropped(), 7);
+        assert_eq!(history.dropped().sequence, 7);
         assert_eq!((place(&history, "1000-7"), place(&history, "1000-3")), (Some(7), Some(3)));
     }
 
@@ -271,7 +266,7 @@ mod tests {
     fn a_topic_gone_quiet_yields_no_false_gap() {
         let mut history = history(&[(3, None), (7, Some("mine"))]);
         while history.drop_first() > 0 {}
-        assert_eq!(history.dropped(), 7);
+        assert_eq!(history.dropped().sequence, 7);
         assert_eq!((place(&history, "1000-7"), place(&history, "mine")), (Some(7), Some(7)));
         assert_eq!(history.bytes(), 0);
     }

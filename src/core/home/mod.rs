@@ -97,9 +97,7 @@ struct HomeTopic {
     /// What its history counts as lost from the beginning: it may never have had it.
     floor: Sequence,
     /// The newest event of those below it that is no longer retained.
-    lost_below: Sequence,
-    /// The topic whose event that was, if it was not forgotten since.
-    lost_by: u32,
+    lost_below: End,
     /// Shards with subscribers. Few: a linear look-up beats a set.
     members: SmallVec<[ShardId; 4]>,
     history: History,
@@ -415,8 +413,7 @@ impl Home {
             parent,
             children: 0,
             floor: end.sequence,
-            lost_below: 0,
-            lost_by: u32::MAX,
+            lost_below: End::default(),
             members: SmallVec::new(),
             history: History::new(end),
             used,
@@ -464,25 +461,24 @@ impl Home {
         self.names.remove(&topic);
         self.bytes -= history.bytes();
         self.events -= history.len();
-        let end = history.into_end();
+        let own = history.into_end();
         // What it only counted as lost it may never have had.
-        let lost = Some(end.sequence).filter(|last| *last > floor).unwrap_or(0).max(lost_below);
-        let end = if lost_below > end.sequence { End { sequence: lost_below, own_id: None } } else { end };
-        self.forgotten.note(&topic, end);
+        let had = if own.sequence > floor { own.clone() } else { End::default() };
+        self.forgotten.note(&topic, own.or_later(&lost_below));
         if let Some(parent) = parent {
-            self.lost_below(parent, lost, u32::MAX);
+            self.lost_below(parent, &had.or_later(&lost_below));
             self.topics[parent as usize].children -= 1;
             self.unneeded(parent);
         }
     }
 
     /// Remembers that an event below this topic is no longer retained.
-    fn lost_below(&mut self, key: u32, sequence: Sequence, by: u32) {
+    fn lost_below(&mut self, key: u32, lost: &End) {
         let mut next = Some(key);
         while let Some(key) = next {
             let home_topic = &mut self.topics[key as usize];
-            if sequence > home_topic.lost_below {
-                (home_topic.lost_below, home_topic.lost_by) = (sequence, by);
+            if lost.sequence > home_topic.lost_below.sequence {
+                home_topic.lost_below = lost.clone();
             }
             next = home_topic.parent;
         }
@@ -506,8 +502,8 @@ impl Home {
         self.bytes -= history.drop_first();
         self.events -= 1;
         if let Some(parent) = *parent {
-            let dropped = history.dropped();
-            self.lost_below(parent, dropped, key);
+            let dropped = history.dropped().clone();
+            self.lost_below(parent, &dropped);
         }
     }
 }

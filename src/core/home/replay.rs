@@ -4,7 +4,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::history::{Page, Retained};
-use super::{Aged, Home};
+use super::{Aged, End, Home};
 use crate::core::arena::Key;
 use crate::core::event_id::Sequence;
 use crate::core::message::{Gap, GapReason, Message, Post, ShardId, ToFanout};
@@ -223,24 +223,21 @@ impl Home {
     /// resumed after it without a gap.
     fn lost_use(&self, topics: &Keys, id: &str) -> Option<Sequence> {
         let lost = self.lost(topics);
-        let below = topics.iter().map(|key| self.topics[*key as usize].lost_by);
-        let mut histories = topics
-            .iter()
-            .copied()
-            .chain(below)
-            .filter_map(|key| Some(&self.topics.get(key as usize)?.history));
-        histories
-            .any(|history| history.dropped() == lost && history.dropped_own_id() == Some(id))
-            .then_some(lost)
+        let is_it = |end: &End| end.sequence == lost && end.own_id.as_deref() == Some(id);
+        self.ends(topics).any(is_it).then_some(lost)
     }
 
     /// The newest event of these topics and those below that is no longer retained.
     fn lost(&self, topics: &Keys) -> Sequence {
-        let lost = |key: &u32| {
+        self.ends(topics).map(|end| end.sequence).max().unwrap_or(0)
+    }
+
+    /// What each of these topics lost last, and those below it.
+    fn ends(&self, topics: &Keys) -> impl Iterator<Item = &End> {
+        topics.iter().flat_map(|key| {
             let topic = &self.topics[*key as usize];
-            topic.lost_below.max(topic.history.dropped())
-        };
-        topics.iter().map(lost).max().unwrap_or(0)
+            [&topic.lost_below, topic.history.dropped()]
+        })
     }
 
     /// The topic whose history is all there is to look at.
@@ -256,7 +253,7 @@ impl Home {
         topics.iter().all(|key| {
             let topic = &self.topics[*key as usize];
             // Those below that are forgotten may have lost what it did not.
-            topic.children == 0 && topic.lost_below <= topic.history.dropped()
+            topic.children == 0 && topic.lost_below.sequence <= topic.history.dropped().sequence
         })
     }
 

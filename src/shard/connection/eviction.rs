@@ -12,6 +12,8 @@ use crate::shard::pipeline::ClientWait;
 const EVICTED_MAX: usize = 32;
 /// How long an eviction takes to free descriptors: two turns of the runtime.
 pub(crate) const EVICTION_TIME: Duration = Duration::from_millis(2);
+/// Connections between requests give way after so long: not those of publishers that send one after another.
+const IDLE_MIN: Duration = Duration::from_millis(100);
 /// First requests, and unfinished ones, of which nothing came for so long give way as well.
 const UNFINISHED_MIN: Duration = Duration::from_secs(1);
 
@@ -44,7 +46,8 @@ impl Shard {
             .iter()
             .filter_map(|(_, pipeline)| {
                 let ClientWait { since, between_requests } = pipeline.client_wait()?;
-                let may_go = between_requests == between && (between || since.elapsed() >= UNFINISHED_MIN);
+                let least = if between { IDLE_MIN } else { UNFINISHED_MIN };
+                let may_go = between_requests == between && since.elapsed() >= least;
                 may_go.then_some((since, pipeline))
             })
             .collect();
