@@ -20,15 +20,16 @@
 //! limit holds for publishers' own ids on streams of several topics, or of topics with others below: they are looked for
 //! among the home's newest 2048 events that have one.
 //!
-//! In numbers: a history holds every event of its topic above [`History::dropped`], and none up to there. `Home::gap` alone
-//! decides, by holding a place against the newest event lost of all topics concerned, and asserts this.
+//! In numbers: a topic's `lost` is the newest event of its own or of those below it that is no longer retained. `Home::gap`
+//! alone decides, by holding a place against the newest `lost` of all topics concerned, and asserts that what a topic lost
+//! is known to those above it.
 
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
 use super::forgotten::End;
-use crate::core::event_id::{Epoch, Sequence};
+use crate::core::event_id::Sequence;
 
 /// What an event costs beside its bytes: the entry here, its place in the home's order of ages, and two heap
 /// blocks.
@@ -55,12 +56,10 @@ pub(crate) struct Retained<'h> {
 }
 
 /// The retained events of one topic, oldest first.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct History {
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// The newest event that is no longer retained.
-    dropped: End,
     /// Where each publisher's id was used last.
     own_ids: HashMap<Box<str>, Sequence>,
 }
@@ -81,11 +80,6 @@ impl Entry {
 }
 
 impl History {
-    /// An empty one in which everything up to `dropped` counts as lost.
-    pub(crate) fn new(dropped: End) -> Self {
-        History { entries: VecDeque::new(), bytes: 0, dropped, own_ids: HashMap::new() }
-    }
-
     /// Adds the newest event; returns the bytes it is accounted with.
     pub(crate) fn append(
         &mut self,
@@ -105,9 +99,9 @@ impl History {
         cost
     }
 
-    /// Drops the oldest event; returns the bytes that frees.
-    pub(crate) fn drop_first(&mut self) -> usize {
-        let Some(entry) = self.entries.pop_front() else { return 0 };
+    /// Drops the oldest event; returns the bytes that frees, and the event that is lost by it. None when it is empty.
+    pub(crate) fn drop_first(&mut self) -> Option<(usize, End)> {
+        let entry = self.entries.pop_front()?;
         let cost = entry.cost();
         self.bytes -= cost;
         if let Some(id) = &entry.own_id
@@ -115,7 +109,6 @@ impl History {
         {
             self.own_ids.remove(id);
         }
-        self.dropped = End { sequence: entry.sequence, own_id: entry.own_id };
         // Room follows what is kept, or a topic that once was full would hold 100 KiB for its last event.
         // Down to a half, at a quarter: each event pays for one move.
         if self.entries.len() < self.entries.capacity() / 4 {
@@ -124,19 +117,7 @@ impl History {
         if self.own_ids.len() < self.own_ids.capacity() / 4 {
             self.own_ids.shrink_to(2 * self.own_ids.len());
         }
-        cost
-    }
-
-    /// Returns the place of an id: whoever has it as its last has everything up to there. None when it has no place here.
-    pub(crate) fn place(&self, id: &str, epoch: Epoch) -> Option<Sequence> {
-        let lost = || (self.dropped.own_id.as_deref() == Some(id)).then_some(self.dropped.sequence);
-        // Not necessarily one of this topic's own: any place in the home's sequence splits it in two.
-        self.own_id_at(id).or_else(lost).or_else(|| epoch.sequence(id))
-    }
-
-    /// Whether everything that is retained is newer than what was dropped.
-    pub(crate) fn begins_after_what_was_dropped(&self) -> bool {
-        self.first().is_none_or(|first| first > self.dropped.sequence)
+        Some((cost, End { sequence: entry.sequence, own_id: entry.own_id }))
     }
 
     /// What is retained after `after`, up to `bytes_max` and `frames_max`, but at least one frame if there is
@@ -183,17 +164,10 @@ impl History {
         self.entry(sequence)?.own_id.as_deref()
     }
 
-    /// The newest event that is no longer retained.
-    pub(crate) fn dropped(&self) -> &End {
-        &self.dropped
-    }
-
-    /// Where the topic ends when it is forgotten now: at the newest event it ever had.
+    /// Returns the newest retained event, which is lost when the topic is forgotten now; 0 when there is none.
     pub(crate) fn into_end(mut self) -> End {
-        match self.entries.pop_back() {
-            Some(Entry { sequence, own_id, .. }) => End { sequence, own_id },
-            None => self.dropped,
-        }
+        let newest = self.entries.pop_back();
+        newest.map_or_else(End::default, |Entry { sequence, own_id, .. }| End { sequence, own_id })
     }
 
     fn entry(&self, sequence: Sequence) -> Option<&Entry> {
@@ -228,18 +202,12 @@ impl History {
 mod tests {
     use super::*;
 
-    const EPOCH: u64 = 1000;
-
     fn history(sequences: &[(Sequence, Option<&str>)]) -> History {
-        let mut history = History::new(End::default());
+        let mut history = History::default();
         for (sequence, own_id) in sequences {
             history.append(*sequence, Bytes::from(format!("{sequence}\n")), *own_id, 0);
         }
         history
-    }
-
-    fn place(history: &History, id: &str) -> Option<Sequence> {
-        history.place(id, Epoch::at(EPOCH))
     }
 
     fn frames(page: &Page) -> String {
@@ -247,49 +215,23 @@ mod tests {
     }
 
     #[test]
-    fn resuming_after_a_retained_id_has_no_gap() {
-        let history = history(&[(3, None), (7, None), (9, None)]);
-        assert_eq!((place(&history, "1000-7"), history.dropped().sequence), (Some(7), 0));
-        assert_eq!(frames(&history.page(7, 1000, 10)), "9\n");
-    }
-
-    #[test]
-    fn resuming_after_the_last_dropped_event_has_no_gap_and_before_it_has_one() {
-        let mut history = history(&[(3, None), (7, None), (9, None)]);
-        history.drop_first();
-        history.drop_first();
-        assert_eq!(history.dropped().sequence, 7);
-        assert_eq!((place(&history, "1000-7"), place(&history, "1000-3")), (Some(7), Some(3)));
-    }
-
-    #[test]
-    fn a_topic_gone_quiet_yields_no_false_gap() {
+    fn what_is_dropped_is_the_oldest_and_leaves_nothing_behind() {
         let mut history = history(&[(3, None), (7, Some("mine"))]);
-        while history.drop_first() > 0 {}
-        assert_eq!(history.dropped().sequence, 7);
-        assert_eq!((place(&history, "1000-7"), place(&history, "mine")), (Some(7), Some(7)));
-        assert_eq!(history.bytes(), 0);
-    }
-
-    #[test]
-    fn ids_of_another_run_have_no_place() {
-        let history = history(&[(3, None)]);
-        for id in ["999-3", "nonsense", "1000-"] {
-            assert_eq!(place(&history, id), None, "{id}");
-        }
+        assert_eq!(frames(&history.page(3, 1000, 10)), "7\n");
+        let lost: Vec<_> = std::iter::from_fn(|| history.drop_first()).map(|(_, lost)| lost).collect();
+        let lost: Vec<_> = lost.iter().map(|end| (end.sequence, end.own_id.as_deref())).collect();
+        assert_eq!((lost, history.bytes()), (vec![(3, None), (7, Some("mine"))], 0));
     }
 
     #[test]
     fn a_publishers_id_is_found_at_its_latest_use_until_that_is_dropped() {
         let mut history = history(&[(1, Some("a")), (2, Some("b")), (3, Some("a")), (4, None)]);
-        assert_eq!(place(&history, "a"), Some(3));
+        assert_eq!(history.own_id_at("a"), Some(3));
         history.drop_first();
-        assert_eq!(place(&history, "a"), Some(3), "its first use went, its latest did not");
+        assert_eq!(history.own_id_at("a"), Some(3), "its first use went, its latest did not");
         history.drop_first();
         history.drop_first();
-        assert_eq!(place(&history, "a"), Some(3), "nothing after it was dropped");
-        history.drop_first();
-        assert_eq!(place(&history, "a"), None);
+        assert_eq!(history.own_id_at("a"), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::history::{Page, Retained};
-use super::{Aged, End, Home};
+use super::{Aged, End, Home, HomeTopic};
 use crate::core::arena::Key;
 use crate::core::event_id::Sequence;
 use crate::core::message::{Gap, GapReason, Message, Post, ShardId, ToFanout};
@@ -105,8 +105,10 @@ impl Home {
     /// Returns why a subscriber that knows of everything up to `place` is told of a gap; none when it has missed nothing.
     /// Nothing else decides that: the rule stands at the top of `history.rs`.
     fn gap(&self, topics: &Keys, place: Option<Sequence>) -> Option<GapReason> {
-        let is_whole = |key: &u32| self.topics[*key as usize].history.begins_after_what_was_dropped();
-        debug_assert!(topics.iter().all(is_whole), "an event counts as lost that is retained");
+        debug_assert!(
+            topics.iter().all(|key| self.knows_what_was_lost(*key)),
+            "a loss that those above do not know"
+        );
         match place {
             Some(place) => (place < self.lost(topics)).then_some(GapReason::Trimmed),
             None => Some(GapReason::Unknown),
@@ -116,11 +118,11 @@ impl Home {
     /// Returns the place of an id: a subscriber that has it as its last has everything up to there. None when it has no place
     /// here.
     fn place(&self, selection: &Selection, topics: &Keys, id: &str) -> Option<Sequence> {
-        let place = match self.only(topics) {
+        let place = match selection.is_part() {
             // Any other id says nothing of the other homes.
-            _ if selection.is_part() => self.epoch.place_at(id, self.shard),
-            Some(only) => self.topics[only as usize].history.place(id, self.epoch),
-            None => {
+            true => self.epoch.place_at(id, self.shard),
+            // Not necessarily one of these topics' own: any place in the home's sequence splits theirs in two.
+            false => {
                 let own = self.latest_use(topics, id).or_else(|| self.lost_use(topics, id));
                 own.or_else(|| self.epoch.sequence(id))
             }
@@ -223,21 +225,23 @@ impl Home {
     /// resumed after it without a gap.
     fn lost_use(&self, topics: &Keys, id: &str) -> Option<Sequence> {
         let lost = self.lost(topics);
-        let is_it = |end: &End| end.sequence == lost && end.own_id.as_deref() == Some(id);
-        self.ends(topics).any(is_it).then_some(lost)
+        let is_it = |key: &u32| {
+            let End { sequence, own_id } = &self.topics[*key as usize].lost;
+            *sequence == lost && own_id.as_deref() == Some(id)
+        };
+        topics.iter().any(is_it).then_some(lost)
     }
 
     /// The newest event of these topics and those below that is no longer retained.
     fn lost(&self, topics: &Keys) -> Sequence {
-        self.ends(topics).map(|end| end.sequence).max().unwrap_or(0)
+        topics.iter().map(|key| self.topics[*key as usize].lost.sequence).max().unwrap_or(0)
     }
 
-    /// What each of these topics lost last, and those below it.
-    fn ends(&self, topics: &Keys) -> impl Iterator<Item = &End> {
-        topics.iter().flat_map(|key| {
-            let topic = &self.topics[*key as usize];
-            [&topic.lost_below, topic.history.dropped()]
-        })
+    /// Whether the topics above this one count as lost what it lost since it came.
+    fn knows_what_was_lost(&self, key: u32) -> bool {
+        let HomeTopic { lost, lost_at_first, .. } = &*self.topics[key as usize];
+        let is_known = |key| self.topics[key as usize].lost.sequence >= lost.sequence;
+        lost.sequence == *lost_at_first || self.with_parents(key).all(is_known)
     }
 
     /// The topic whose history is all there is to look at.
@@ -250,11 +254,7 @@ impl Home {
 
     /// Whether these topics' histories are all there is to look at.
     fn have_nothing_below(&self, topics: &Keys) -> bool {
-        topics.iter().all(|key| {
-            let topic = &self.topics[*key as usize];
-            // Those below that are forgotten may have lost what it did not.
-            topic.children == 0 && topic.lost_below.sequence <= topic.history.dropped().sequence
-        })
+        topics.iter().all(|key| self.topics[*key as usize].children == 0)
     }
 
     fn find_or_insert_all(&mut self, selection: &Selection) -> Option<Keys> {

@@ -317,3 +317,33 @@ fn an_id_of_the_future_or_of_another_run_is_unknown_and_all_that_is_retained_fol
     let (frames, gap) = tester.join(1, 0, Some("9-1")).unwrap();
     assert_eq!((frames.as_str(), gap), ("", None));
 }
+
+#[test]
+fn resuming_after_the_newest_event_lost_has_no_gap_and_before_it_has_one() {
+    let mut tester = Tester::new(LIMITS);
+    for body in ["data:a", "data:b\nid:mine", "data:c", "data:d", "data:e"] {
+        tester.publish(1, body).1.unwrap();
+    }
+    for (id, reason) in
+        [("9-1", Some(GapReason::Trimmed)), ("9-2", None), ("mine", None), ("9-3", None), ("9-5", None)]
+    {
+        let (_, gap) = tester.join(1, 0, Some(id)).unwrap();
+        assert_eq!(gap.map(|gap| gap.reason), reason, "{id}");
+    }
+    tester.publish(1, "data:f").1.unwrap();
+    let (_, gap) = tester.join(1, 0, Some("mine")).unwrap();
+    assert_eq!(gap.map(|gap| gap.reason), Some(GapReason::Unknown), "a later event was lost too");
+}
+
+#[test]
+fn a_topic_gone_quiet_is_resumed_without_a_gap() {
+    let mut tester = Tester::new(LIMITS);
+    tester.join(1, 0, None);
+    tester.publish(1, "data:a").1.unwrap();
+    tester.publish(1, "data:b\nid:mine").1.unwrap();
+    assert!(!tester.home.expire(5000, 9));
+    assert_eq!(tester.home.bytes(), 0);
+    for id in ["9-2", "mine"] {
+        assert_eq!(tester.join(1, 0, Some(id)), Some((String::new(), None)), "{id}");
+    }
+}
