@@ -1,7 +1,8 @@
-//! What one topic may still replay, held at its home: its order, what is retained of it, and what was lost.
+//! What one topic may still replay, held at its home, and the rule of when a gap is told.
 //!
 //! A home uses a history by four verbs: it appends an event, reads on after a place ([`History::after`], [`History::page`]),
-//! finds the place of an id to resume at, and drops the oldest event. A journal that keeps more than memory does would stand behind these.
+//! finds the place of an id to resume at, and drops the oldest event. A journal that keeps more than memory does would
+//! stand behind these. What was dropped is no history's: the home keeps it with the topic, because those above it lose it too.
 //!
 //! # When a gap is told
 //!
