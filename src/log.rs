@@ -17,8 +17,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 
-use crate::budget::{Budget, Charge};
 use crate::config::{Config, LogFormat};
+use crate::core::budget::{Budget, Charge};
 
 /// What may wait to be written: some seconds of what a busy server says with `--log-level debug`.
 const BYTES_MAX: usize = 1 << 20;

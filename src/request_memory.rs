@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::budget::{Budget, Charge};
+use crate::core::budget::{Budget, Charge};
 
 /// What every connection is charged: its task, which a test bounds, and the buffer of its read.
 pub(crate) const CONNECTION_BYTES: usize = 4 << 10;

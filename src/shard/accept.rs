@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use socket2::SockRef;
 use tokio_uring::net::{TcpListener, TcpStream};
 
-use crate::budget::Charge;
+use crate::core::budget::Charge;
 use crate::routes::Door;
 use crate::shard::connection::eviction::EVICTION_TIME;
 use crate::shard::{Phase, Shard, connection, sockets};

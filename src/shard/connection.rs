@@ -17,10 +17,12 @@ use tokio::time::{Instant, timeout_at};
 use tokio_uring::net::TcpStream;
 
 use crate::admin;
-use crate::arena::Key;
 use crate::bridge;
-use crate::budget::Charge;
 use crate::clock::unix_s;
+use crate::core::arena::Key;
+use crate::core::budget::Charge;
+use crate::core::message::Ticket;
+use crate::core::survey::Client;
 use crate::debug;
 use crate::http::{BodyLength, Head, HttpLimits, Method, Refusal, RequestReader, Status};
 use crate::metrics;
@@ -29,10 +31,8 @@ use crate::shard::connection::holding::{Holding, RATE_WINDOW};
 use crate::shard::connection::publishing::{Posting, Purpose};
 use crate::shard::connection::waiting::Woken;
 use crate::shard::input::{DRAIN_BYTES, Input};
-use crate::shard::message::Ticket;
 use crate::shard::pipeline::{Answer, Encoding, Pipeline, Request, Sharing};
 use crate::shard::queue::QueueStream;
-use crate::shard::visitors::Visitor;
 use crate::shard::{Phase, Shard, sockets, stream};
 
 /// Header fields of one request.
@@ -130,7 +130,7 @@ enum Stage {
         since: Instant,
     },
     /// The bridge is opening a queue for it.
-    Queue(Box<(Request, Option<Visitor>)>),
+    Queue(Box<(Request, Option<Client>)>),
     /// Becomes a stream when the answers before it are sent.
     Subscribe(Box<Opening>),
 }
@@ -140,7 +140,7 @@ pub(super) struct Opening {
     pub(super) request: Request,
     pub(super) source: Source,
     /// None where nobody may ask.
-    pub(super) visitor: Option<Visitor>,
+    pub(super) client: Option<Client>,
 }
 
 /// Where a stream's events come from.
@@ -419,21 +419,21 @@ impl<'c, 'm> Connection<'c, 'm> {
             self.push(request, Answer::StreamHead);
             return true;
         }
-        let visitor = self.visitor(head);
+        let client = self.client(head);
         let source = Source::Topics(subscribe);
-        self.stay(Stage::Subscribe(Box::new(Opening { request, source, visitor })))
+        self.stay(Stage::Subscribe(Box::new(Opening { request, source, client })))
     }
 
-    fn visitor(&self, head: &Head) -> Option<Visitor> {
+    fn client(&self, head: &Head) -> Option<Client> {
         let access = &self.shard.shared.access;
         access.can_survey().then(|| {
             let address = routes::client_address(self.peer, head, access);
-            Visitor::new(address, head.user_agent.as_deref().unwrap_or_default(), unix_s())
+            Client::new(address, head.user_agent.as_deref().unwrap_or_default(), unix_s())
         })
     }
 
-    fn stay_for(&mut self, (request, visitor): (Request, Option<Visitor>), source: Source) -> bool {
-        self.stay(Stage::Subscribe(Box::new(Opening { request, source, visitor })))
+    fn stay_for(&mut self, (request, client): (Request, Option<Client>), source: Source) -> bool {
+        self.stay(Stage::Subscribe(Box::new(Opening { request, source, client })))
     }
 
     /// A request that is answered later: where its answer belongs.

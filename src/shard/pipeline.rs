@@ -10,11 +10,11 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::bridge::NoQueue;
-use crate::budget::Charge;
-use crate::event_id::{Epoch, EventId};
+use crate::core::budget::Charge;
+use crate::core::event_id::{Epoch, EventId};
+use crate::core::message::{PublishError, Published};
 use crate::http::{self, Asking, Context, Cors, Refusal, Status, Version};
 use crate::shard::connection::eviction::Awaited;
-use crate::shard::message::{PublishError, Published};
 use crate::shard::queue::QueueStream;
 use crate::shared::Shared;
 

@@ -16,8 +16,8 @@ use smallvec::SmallVec;
 use socket2::SockRef;
 use tokio_uring::net::TcpStream;
 
-use crate::shard::subscriber::Outgoing;
-use crate::shard::wire::skip;
+use crate::core::fanout::subscriber::Outgoing;
+use crate::core::fanout::wire::skip;
 
 /// The sockets of a shard.
 #[derive(Debug, Default)]

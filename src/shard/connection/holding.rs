@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::budget::Charge;
 use crate::clock::Clock;
+use crate::core::budget::Charge;
 use crate::request_memory::{CONNECTION_BYTES, RequestMemory};
 
 /// The rate of a client is taken over so long: twice that fits into the second that a publisher waits for room.

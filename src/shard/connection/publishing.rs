@@ -5,12 +5,12 @@ use tokio::time::Instant;
 
 use super::{Connection, Stage};
 use crate::clock::unix_s;
-use crate::event::{EventError, EventLimits, Events};
+use crate::core::event::{EventError, EventLimits, Events};
+use crate::core::message::{Message, Post, ReplyTo, ShardId, ToHome};
+use crate::core::topic::Topic;
 use crate::http::{Head, Refusal, Status};
 use crate::routes::{BodyForm, Command, Order, Publish};
-use crate::shard::message::{Message, Post, ReplyTo, ShardId, ToHome};
 use crate::shard::pipeline::{Answer, Request};
-use crate::topic::Topic;
 
 /// Bodies up to here are copied out of the read buffer, 30 ns for a usual one.
 const COPIED_BODY_BYTES: usize = 16 << 10;

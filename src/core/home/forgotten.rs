@@ -1,7 +1,7 @@
 //! What stays of topics that were forgotten: where each ended, so that one gone quiet is resumed without a false gap.
 
-use crate::event_id::Sequence;
-use crate::topic::Topic;
+use crate::core::event_id::Sequence;
+use crate::core::topic::Topic;
 
 /// Topics are told apart by so many places. Two that share one make each other gaps, and never hide any. 512 KiB, and
 /// 2 MiB more when each has a publisher's own id of the greatest length.
