@@ -11,15 +11,16 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde_json::{Value, json};
 use smallvec::smallvec;
 
-use crate::budget::Budget;
 use crate::clock::unix_s;
+use crate::core::budget::Budget;
+use crate::core::message::{Message, ShardId, Ticket, ToFanout};
+use crate::core::session::Session;
+use crate::core::survey::{Found, StreamStatus, Survey, Wanted};
+use crate::core::topic::Topic;
 use crate::http::Refusal;
-use crate::session::Session;
 use crate::shard::mailbox::Doors;
-use crate::shard::message::{Message, ShardId, Ticket, ToFanout};
-use crate::shard::visitors::{Found, StreamStatus, Survey, Wanted};
+use crate::shard::message::ShardMessage;
 use crate::shared::Shared;
-use crate::topic::Topic;
 
 /// How often a page is told.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -131,7 +132,7 @@ impl Admin<'_> {
         // Until its client has taken it: it would else be held for each that asks and does not read.
         let answer = self.shared.admin.answers.take(body.len()).map(|charge| (body, charge));
         if let Some(door) = self.doors.get(usize::from(ticket.shard)) {
-            door.post(Message::Json(ticket, answer));
+            door.post(ShardMessage::Json(ticket, answer));
         }
     }
 
@@ -141,14 +142,14 @@ impl Admin<'_> {
             Session::of_topics(std::slice::from_ref(&channel)).map(|session| session.channel().to_owned());
         let (mut found, is_complete) = self.survey(Wanted::Of(channel), SESSION_STREAMS_MAX);
         // Each shard tells of so many, its oldest: together they would not fit into an answer.
-        found.streams.sort_by_key(|stream| stream.visitor.since_s);
+        found.streams.sort_by_key(|stream| stream.client.since_s);
         found.streams.truncate(SESSION_STREAMS_MAX);
         let mut users = HashMap::<String, (u32, u64)>::new();
         for stream in &found.streams {
             let Some(session) = Session::of_topics(&stream.topics) else { continue };
             let (streams, since_s) = users.entry(session.user().to_owned()).or_insert((0, u64::MAX));
             *streams += 1;
-            *since_s = stream.visitor.since_s.min(*since_s);
+            *since_s = stream.client.since_s.min(*since_s);
         }
         let mut users: Vec<_> = users.into_iter().collect();
         users.sort_by(|(a, (_, a_s)), (b, (_, b_s))| a_s.cmp(b_s).then_with(|| a.cmp(b)));
@@ -180,7 +181,7 @@ impl Admin<'_> {
                 last: 0,
                 at_us: 0,
                 charge: Some(Arc::clone(&charge)),
-                tally: None,
+                delivery_count: None,
             }));
         }
     }
@@ -189,7 +190,7 @@ impl Admin<'_> {
     fn status(&self, topic: Option<&str>, streams_max: usize) -> Value {
         let wanted = topic.map_or(Wanted::All, |topic| Wanted::Named(topic.into()));
         let (Found { mut streams, total }, is_complete) = self.survey(wanted, streams_max);
-        streams.sort_by_key(|stream| stream.visitor.since_s);
+        streams.sort_by_key(|stream| stream.client.since_s);
         streams.truncate(streams_max);
         let mut room = BYTES_PER_STREAM * streams_max.max(PAGE_STREAMS_MAX);
         streams.retain(|stream| {
@@ -223,7 +224,7 @@ impl Admin<'_> {
         let (found, results) = bounded(self.doors.len());
         let survey = Survey { wanted, streams_max, found };
         for door in self.doors.iter() {
-            door.post(Message::Survey(survey.clone()));
+            door.post(ShardMessage::Survey(survey.clone()));
         }
         drop(survey);
         let deadline = Instant::now() + PATIENCE;
@@ -265,9 +266,9 @@ fn connection(stream: &StreamStatus, queue_path: &str) -> Value {
     json!({
         "request_path": path,
         "namespace": namespace,
-        "created_at": stream.visitor.since_s,
-        "client_ip": stream.visitor.address,
-        "user_agent": &*stream.visitor.user_agent,
+        "created_at": stream.client.since_s,
+        "client_ip": stream.client.address,
+        "user_agent": &*stream.client.user_agent,
         "msgs_sent": stream.delivered,
         "lag_bytes": stream.lag_bytes,
         "shard": stream.shard,

@@ -12,8 +12,8 @@ use thiserror::Error;
 pub(crate) use keys::{Algorithms, Keys};
 pub(crate) use request::{bearer, cookie_value, token};
 
-use crate::session::{NameError, Session};
-use crate::topic::{TOPICS_PER_STREAM_MAX, Topic};
+use crate::core::session::{NameError, Session};
+use crate::core::topic::{TOPICS_PER_STREAM_MAX, Topic};
 
 /// Longest token that is looked at. A session token of ours is under 2300 bytes; one with an identity
 /// provider's claims may be a few kilobytes.

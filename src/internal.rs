@@ -8,21 +8,22 @@ use std::thread::JoinHandle;
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::arena::{Arena, Key};
 use crate::auth::Keys;
-use crate::budget::Budget;
 use crate::config::Signers;
-use crate::event::{EventLimits, Events};
-use crate::event_id::Epoch;
+use crate::core::arena::{Arena, Key};
+use crate::core::budget::Budget;
+use crate::core::event::{EventLimits, Events};
+use crate::core::event_id::Epoch;
+use crate::core::fanout::log::{Cursor, Log};
+use crate::core::fanout::wire::Framing;
+use crate::core::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
+use crate::core::memory::Memory;
+use crate::core::message::{Post, ReplyTo, Ticket, ToHome};
+use crate::core::selection::Selection;
+use crate::core::topic::{Topic, TopicHasher};
 use crate::http::{HttpLimits, RequestReader};
-use crate::memory::Memory;
-use crate::shard::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
-use crate::shard::log::{Cursor, Log};
 use crate::shard::mailbox::{Mailbox, mailboxes};
-use crate::shard::message::{Control, Message, Post, ReplyTo, Ticket, ToHome};
-use crate::shard::selection::Selection;
-use crate::shard::wire::Framing;
-use crate::topic::{Topic, TopicHasher};
+use crate::shard::message::{Control, ShardMessage};
 
 const EVENT_LIMITS: EventLimits =
     EventLimits { text_bytes_max: 1 << 20, id_bytes_max: 128, name_bytes_max: 128, events_max: 100 };
@@ -182,6 +183,9 @@ impl Tokens {
     }
 }
 
+/// A message that takes no memory.
+const BALL: ShardMessage = ShardMessage::Control(Control::StopAccepting);
+
 /// A shard's mailbox, for what it tells itself.
 pub struct OwnMailbox(Mailbox);
 
@@ -195,7 +199,7 @@ impl Default for OwnMailbox {
 impl OwnMailbox {
     /// Posts a message and takes it out.
     pub fn hop(&self) -> bool {
-        self.0.post(ball(0));
+        self.0.send(0, BALL);
         self.0.take().is_some()
     }
 }
@@ -226,7 +230,7 @@ impl PingPong {
             while !ends.load(Atomic::Relaxed) {
                 its_runtime.block_on(there.wait());
                 while there.take().is_some() {
-                    there.post(ball(0));
+                    there.send(0, BALL);
                 }
             }
         });
@@ -236,7 +240,7 @@ impl PingPong {
     /// Sends a message to the other thread and waits for the one it sends back: two hops, each with the waking
     /// of a thread.
     pub fn round(&self) {
-        self.here.post(ball(1));
+        self.here.send(1, BALL);
         while self.here.take().is_none() {
             self.runtime.block_on(self.here.wait());
         }
@@ -246,11 +250,7 @@ impl PingPong {
 impl Drop for PingPong {
     fn drop(&mut self) {
         self.over.store(true, Atomic::Relaxed);
-        self.here.post(ball(1));
+        self.here.send(1, BALL);
         let _ = self.there.take().map(JoinHandle::join);
     }
-}
-
-fn ball(to: u16) -> Post {
-    Post { to, message: Message::Control(Control::StopAccepting) }
 }

@@ -27,9 +27,10 @@
 //!
 //! A **shard** is one thread on one CPU: its own listener (`SO_REUSEPORT`), its own tokio-uring runtime, its
 //! own connections and topics. Shards share counters and nothing else; what they have to say to one another
-//! goes through mailboxes.
+//! goes through mailboxes. What a shard decides is the **core**'s, which does no I/O; what it reads and sends is its own.
 //!
 //! ```text
+//! shard                           core                                                       shard
 //! bytes in -> http -> routes -> publish ─┐                    ┌─> fanout: block in the topic's log -> cursors -> bytes out
 //!                                        ▼                    │   (each shard with subscribers)
 //!                              home: order, id, frame, history┘
@@ -46,9 +47,10 @@
 //!   must wait, like every accept and read, is the ring's.
 //! - **Too slow is a place as well.** A log keeps a block only while a cursor is at or before it, and is
 //!   trimmed at a limit. A subscriber it is trimmed past is cut, or skipped forward and told so.
-//! - **Decide without I/O.** Requests, events, tokens, homes, logs and cursors take bytes and the time, and
-//!   return what to do. Only `server`, `admin`, `bridge`, `host`, `log` and seven files of `shard` know
-//!   threads, sockets or a runtime. So a seeded simulation can run several shards in one thread against a naive model.
+//! - **Decide without I/O, then do I/O.** Everything in `core` takes bytes, messages and the time, and returns what to do; it
+//!   imports no other module. Requests and tokens are read the same way. So a seeded simulation can run the homes and fan-outs of several shards in one thread
+//!   against a naive model. Threads, sockets and the runtime are known to `shard`, `server`, `admin`, `bridge`, `host` and
+//!   `log`.
 //! - **Memory is bounded at the door.** No shard waits for another's mailbox. A publish takes room from one
 //!   budget before it is posted, and gives it back when the last shard has taken it in; without room its
 //!   publisher is not read from.
@@ -56,35 +58,35 @@
 //!   for it. What RabbitMQ has for a client goes to the client's shard as an event of a topic of its own; how
 //!   many of them the kernel took is a counter that the bridge looks at, and acknowledges late.
 //!
-//! # The rooms
+//! # The modules
+//!
+//! From those that know most to those that know least:
 //!
 //! | | |
 //! |---|---|
-//! | [`config`] | flags, variables and files become one checked [`config::Config`] |
-//! | `server`, `builder`, `host` | starts and ends the shards; what the machine allows |
-//! | `log` | the binary's log, which nobody waits for |
+//! | `server`, `builder` | starts and ends the shards, the bridge and the admin thread |
 //! | `publisher` | publishing from within the program |
-//! | `shared`, `stats`, `budget`, `memory`, `clock` | the little that all shards share |
-//! | `http`, `routes`, `auth` | a request's bytes, what it asks for, whether it may |
-//! | `keyring`, `mint`, `token` | the keys in force, tokens of our own, `esper token` |
-//! | `topic`, `session`, `event`, `event_id` | names, a user on a channel, what a publisher sent, ids |
-//! | `admin`, `metrics`, `debug` | what the admin page, `/sessions/`, Prometheus and `/debug/vars` are told |
-//! | `shard` | one core's part; its own page says more |
+//! | `shard` | what one CPU's thread owns: listener, connections, sockets, and the turn; its own page says more |
 //! | `bridge` | RabbitMQ's queues become clients' streams: a thread of its own, beside the shards |
+//! | `admin`, `metrics`, `debug` | what the admin page, `/sessions/`, Prometheus and `/debug/vars` are told |
+//! | `shared`, `stats`, `clock`, `request_memory` | what all shards share: settings in force, counters, the time, memory of requests |
+//! | `routes`, `auth` | what a request asks for, whether it may |
+//! | `keyring`, `mint`, `token` | the keys in force, tokens of our own, `esper token` |
+//! | [`config`] | flags, variables and files become one checked [`config::Config`] |
+//! | `http` | a request's bytes, an answer's bytes |
+//! | `core` | order, history, logs, cursors, events, topics: what decides without I/O and imports none of these; its own page says more |
+//! | `host`, `log` | what the machine allows; the binary's log, which nobody waits for |
 
 #![forbid(unsafe_code)]
 
 mod admin;
-mod arena;
 mod auth;
 mod bridge;
-mod budget;
 mod builder;
 mod clock;
 pub mod config;
+mod core;
 mod debug;
-mod event;
-mod event_id;
 mod host;
 mod http;
 #[doc(hidden)]
@@ -92,20 +94,17 @@ pub mod internal;
 mod keyring;
 #[doc(hidden)]
 pub mod log;
-mod memory;
 mod metrics;
 mod mint;
 mod publisher;
 mod request_memory;
 mod routes;
 mod server;
-mod session;
 mod shard;
 mod shared;
 mod stats;
 #[doc(hidden)]
 pub mod token;
-mod topic;
 
 pub use builder::ServerBuilder;
 pub use publisher::{Event, PublishError, Published, Publisher, Receipt};

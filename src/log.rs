@@ -17,8 +17,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 
-use crate::budget::{Budget, Charge};
 use crate::config::{Config, LogFormat};
+use crate::core::budget::{Budget, Charge};
 
 /// How many bytes and lines may wait to be written: some seconds of a busy server's log with `--log-level debug`.
 const BYTES_MAX: usize = 1 << 20;

@@ -5,7 +5,7 @@ use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
 use crate::config::Secret;
-use crate::session::Session;
+use crate::core::session::Session;
 
 /// A token for these topics (each a `sub` as [`Grant`](crate::auth::Grant) covers them) until `expires_s`, in
 /// Unix seconds.
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
     use crate::auth::{AuthError, Keys};
     use crate::config::{SecretPair, Signers};
-    use crate::topic::{Topic, TopicHasher};
+    use crate::core::topic::{Topic, TopicHasher};
 
     const NOW_S: u64 = 1_700_000_000;
 

@@ -10,12 +10,13 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use crate::event::{EventError, EventLimits, Events};
-use crate::event_id::{Epoch, EventId};
+use crate::core::event::{EventError, EventLimits, Events};
+use crate::core::event_id::{Epoch, EventId};
+use crate::core::message::{self, Message, ReplyTo, ToHome};
+use crate::core::reply::Callback;
+use crate::core::topic::{Topic, TopicError};
 use crate::shard::mailbox::Doors;
-use crate::shard::message::{self, Message, ReplyTo, ToHome};
 use crate::shared::Shared;
-use crate::topic::{Topic, TopicError};
 
 /// Publishes to a [`Server`](crate::Server) from any thread. Cheap to clone.
 ///
@@ -72,7 +73,7 @@ impl Publisher {
     }
 
     /// Publishes event-stream text, as subscribers are to get it (WHATWG HTML, 9.2.5): one or more events
-    /// parted by blank lines, each with a `data` field, comments and unknown fields included. They are
+    /// separated by blank lines, each with a `data` field, comments and unknown fields included. They are
     /// ordered as one, with nothing between them. Returns as [`Publisher::publish`] does.
     ///
     /// # Errors
@@ -106,8 +107,9 @@ impl Publisher {
         let shared = &self.0.shared;
         let charge = shared.room(&events).ok_or(PublishError::Full)?;
         let door = self.0.doors.get(topic.home(shared.shards)).ok_or(PublishError::Stopped)?;
-        let (reply, answer) = oneshot::channel();
-        let reply = ReplyTo::Caller(reply);
+        let (teller, answer) = oneshot::channel();
+        // Who does not wait for it need not be told.
+        let reply = ReplyTo::Caller(Callback::new(|result| drop(teller.send(result))));
         let at_us = shared.clock.now_us();
         door.post(Message::Home(ToHome::Publish { topic, events, reply, at_us, charge }));
         Ok(Receipt { answer, epoch: shared.epoch })

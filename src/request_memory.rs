@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::budget::{Budget, Charge};
+use crate::core::budget::{Budget, Charge};
 
 /// What every connection is charged: its task, which a test bounds, and the buffer of its read.
 pub(crate) const CONNECTION_BYTES: usize = 4 << 10;
@@ -52,6 +52,13 @@ impl RequestMemory {
     pub(crate) fn is_short(&self, now_ms: u64) -> bool {
         let short_at_ms = self.short_at_ms.load(Ordering::Relaxed);
         short_at_ms > 0 && now_ms.saturating_sub(short_at_ms) < SHORT_MS
+    }
+
+    /// Returns whether somebody found no room within the last second while three quarters of the memory are what every
+    /// connection takes: then those must give way that only wait.
+    pub(crate) fn is_crowded(&self, now_ms: u64) -> bool {
+        let connections = self.budget.messages() * CONNECTION_BYTES;
+        self.is_short(now_ms) && connections > self.budget.bytes_max() / 4 * 3
     }
 
     /// Bytes held now.

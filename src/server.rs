@@ -16,25 +16,26 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use crate::admin::{self, Desk};
 use crate::bridge::{Bridge, outlet};
-use crate::budget::Budget;
 use crate::builder::ServerBuilder;
 use crate::clock::Clock;
 use crate::config::{Auth, Config, Control as ControlPort, Drain};
-use crate::event_id::Epoch;
+use crate::core::budget::Budget;
+use crate::core::event_id::Epoch;
+use crate::core::memory::Memory;
+use crate::core::message::{ShardId, Ticket};
+use crate::core::topic::TopicHasher;
 use crate::host::{self, SocketOptions};
 use crate::http::Cors;
 use crate::keyring::Keyring;
-use crate::memory::Memory;
 use crate::publisher::Publisher;
 use crate::request_memory::RequestMemory;
 use crate::routes::Door;
 use crate::shard::accept::{self, Listener};
 use crate::shard::mailbox::{Doors, Inside, mailboxes};
-use crate::shard::message::{Control, Message, ShardId, Ticket};
+use crate::shard::message::{Control, ShardMessage};
 use crate::shard::{Shard, stream};
 use crate::shared::{Access, BridgeLine, Shared, Streams};
 use crate::stats::Stats;
-use crate::topic::TopicHasher;
 
 /// Operations queued before the kernel is told: large enough that a turn's sends go in one call, small enough
 /// that the first of them does not wait for the last.
@@ -349,7 +350,7 @@ impl Server {
 
     fn tell(&self, control: Control) {
         for door in self.doors.iter() {
-            door.post(Message::Control(control));
+            door.post(ShardMessage::Control(control));
         }
     }
 }

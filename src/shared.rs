@@ -10,20 +10,20 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::admin::Desk;
 use crate::bridge::{BridgeStats, ToBridge};
-use crate::budget::{Budget, Charge};
 use crate::clock::Clock;
 use crate::config::{Config, IpNet};
-use crate::event::Events;
-use crate::event_id::Epoch;
+use crate::core::budget::{Budget, Charge};
+use crate::core::event::Events;
+use crate::core::event_id::Epoch;
+use crate::core::memory::Memory;
+use crate::core::message::Ticket;
+use crate::core::topic::{Topic, TopicError, TopicHasher};
 use crate::http::Cors;
 use crate::keyring::Keyring;
-use crate::memory::Memory;
 use crate::request_memory::RequestMemory;
 use crate::routes::QueueAccess;
-use crate::shard::message::Ticket;
 use crate::shard::queue::QueueStream;
 use crate::stats::Stats;
-use crate::topic::{Topic, TopicError, TopicHasher};
 
 /// What each event costs between shards beside its text.
 const EVENT_BYTES: usize = 256;

@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use crate::clock::{Clock, unix_s};
-use crate::memory::Memory;
+use crate::core::memory::Memory;
 use crate::request_memory::RequestMemory;
 
 /// A minute in microseconds: what takes longer is recorded as this.

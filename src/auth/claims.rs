@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
 use super::{AuthError, Grant, SessionGrant};
-use crate::session::Session;
-use crate::topic::TOPICS_PER_STREAM_MAX;
+use crate::core::session::Session;
+use crate::core::topic::TOPICS_PER_STREAM_MAX;
 
 /// A token's claims: a JSON object in which no name stands twice.
 pub(super) struct Claims(Map<String, Value>);

@@ -12,7 +12,7 @@ use smallvec::smallvec;
 
 use super::*;
 use crate::config::{Secret, SecretPair, Signers};
-use crate::topic::TopicHasher;
+use crate::core::topic::TopicHasher;
 
 const SECRET: &str = "sesame-of-forty-thieves-in-a-cave";
 const NOW_S: u64 = 1_700_000_000;

@@ -8,13 +8,14 @@ use smallvec::smallvec;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::{Bridge, BridgeConfig, NoQueue, Opened, Outlet, StreamId, ToBridge};
-use crate::memory::Memory;
+use crate::core::memory::Memory;
+use crate::core::message::{Message, ShardId, Ticket, ToFanout};
+use crate::core::topic::{Topic, TopicHasher};
 use crate::publisher::Publisher;
 use crate::shard::mailbox::Doors;
-use crate::shard::message::{Message, ShardId, Ticket, ToFanout};
+use crate::shard::message::ShardMessage;
 use crate::shard::queue::{Place, Places, QueueStream};
 use crate::shared::Shared;
-use crate::topic::{Topic, TopicHasher};
 
 /// Starts the bridge, if queues are asked for, between these shards and their brokers. What it publishes goes by
 /// `publisher`.
@@ -53,7 +54,7 @@ struct Shards {
 }
 
 impl Shards {
-    fn post(&self, shard: ShardId, message: Message) {
+    fn post(&self, shard: ShardId, message: impl Into<ShardMessage>) {
         if let Some(door) = self.doors.get(usize::from(shard)) {
             door.post(message);
         }
@@ -67,7 +68,7 @@ impl Outlet<Ticket> for Shards {
             self.places.insert(opened.stream, Place { shard: ticket.shard, topic: topic.clone() });
             QueueStream::new(opened, topic, self.bridge.clone(), Arc::clone(&self.places))
         });
-        self.post(ticket.shard, Message::Queue(ticket, answer));
+        self.post(ticket.shard, ShardMessage::Queue(ticket, answer));
     }
 
     fn deliver(&self, stream: StreamId, text: Vec<u8>, events: u32, last: u64) {
@@ -82,7 +83,7 @@ impl Outlet<Ticket> for Shards {
                 last,
                 at_us: 0,
                 charge: None,
-                tally: None,
+                delivery_count: None,
             }),
         );
     }

@@ -18,7 +18,7 @@ use super::message::{Name, text};
 use super::stats::BridgeStats;
 use super::throttle::Throttle;
 use crate::config::SubscribeRule;
-use crate::event_id::has_our_form;
+use crate::core::event_id::has_our_form;
 
 /// Messages the broker sends before some are acknowledged, and how many of them are acknowledged at once.
 const PREFETCH: u16 = 200;

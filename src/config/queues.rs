@@ -8,7 +8,7 @@ use super::headers;
 use super::names::{Names, shown};
 use super::values::{Time, number};
 use super::{BrokerUrl, Pattern, Stream, SubscribeRule};
-use crate::topic::{Topic, TopicHasher};
+use crate::core::topic::{Topic, TopicHasher};
 
 /// One queue per client, delivered as an event stream.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -10,8 +10,8 @@ use super::keys::{Given, Sources};
 use super::layers::{self, Layered};
 use super::values::{Time, secret};
 use super::{ConfigError, KIB, Secret};
-use crate::session::{NAME_BYTES_MAX, NameError, Session};
-use crate::topic::TOPICS_PER_STREAM_MAX;
+use crate::core::session::{NAME_BYTES_MAX, NameError, Session};
+use crate::core::topic::TOPICS_PER_STREAM_MAX;
 
 /// Tokens hold the second they expire at.
 const TIME_MIN: Duration = Duration::from_secs(1);

@@ -9,6 +9,11 @@ pub(crate) enum Cors {
     Listed(Vec<Origin>),
 }
 
+/// Which of the origins allowed by name asks; none of them by default. A number, because a request that kept its `Origin`
+/// would keep the whole buffer that its head came in.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Asking(Option<usize>);
+
 /// One origin allowed by name.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
@@ -29,14 +34,22 @@ impl Cors {
         origins.iter().map(|origin| Origin::parse(origin)).collect::<Result<_, _>>().map(Self::Listed)
     }
 
-    /// The header lines, each ended by CRLF, for an answer to a request with this `Origin`.
-    pub(crate) fn lines(&self, origin: Option<&[u8]>) -> &[u8] {
+    /// Returns which of the origins allowed by name a request with this `Origin` comes from.
+    pub(crate) fn find(&self, origin: Option<&[u8]>) -> Asking {
+        match self {
+            Self::Any => Asking(None),
+            Self::Listed(origins) => Asking(origins.iter().position(|listed| origin == Some(&listed.name))),
+        }
+    }
+
+    /// Returns the header lines, each ended by CRLF, for an answer to a request that comes from there.
+    pub(crate) fn lines(&self, asking: Asking) -> &[u8] {
         match self {
             Self::Any => b"Access-Control-Allow-Origin: *\r\n",
-            Self::Listed(origins) => origins
-                .iter()
-                .find(|listed| origin == Some(&listed.name))
-                .map_or(b"Vary: Origin\r\n", |listed| &listed.lines),
+            Self::Listed(origins) => {
+                let listed = asking.0.and_then(|number| origins.get(number));
+                listed.map_or(b"Vary: Origin\r\n", |listed| &listed.lines)
+            }
         }
     }
 }
@@ -115,7 +128,7 @@ mod tests {
     }
 
     fn lines(cors: &Cors, origin: Option<&str>) -> String {
-        String::from_utf8(cors.lines(origin.map(str::as_bytes)).to_vec()).unwrap()
+        String::from_utf8(cors.lines(cors.find(origin.map(str::as_bytes))).to_vec()).unwrap()
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(crate) mod target;
 #[cfg(test)]
 mod pipeline_tests;
 
-pub(crate) use cors::Cors;
+pub(crate) use cors::{Asking, Cors};
 pub(crate) use head::{BodyLength, Head, Method, Version};
 pub(crate) use refusal::{Extra, Refusal};
 pub(crate) use request::{HttpLimits, RequestReader};

@@ -125,6 +125,14 @@ impl RequestReader {
         Ok(true)
     }
 
+    /// Returns how many bytes of the body are still to be taken off the buffer; 0 when that is not known.
+    pub(crate) fn body_bytes_left(&self) -> usize {
+        match &self.body {
+            Body::Length(left) => *left,
+            Body::Finished | Body::Chunked(_) => 0,
+        }
+    }
+
     /// The memory that is held for an unfinished body beside the buffer it comes in, in bytes.
     pub(crate) fn bytes_held(&self) -> usize {
         match &self.body {

@@ -6,13 +6,13 @@ use bytes::Bytes;
 
 use super::fields::{Fields, Form};
 use super::{Refusal, bad_request};
-use crate::event::{EventError, EventLimits, Events};
+use crate::core::event::{EventError, EventLimits, Events};
+use crate::core::session::{NAME_BYTES_MAX, NameError, Session};
+use crate::core::topic::Topic;
 use crate::http::{Head, Status};
 use crate::keyring::Keyring;
 use crate::mint;
-use crate::session::{NAME_BYTES_MAX, NameError, Session};
 use crate::shared::Access;
-use crate::topic::Topic;
 
 /// How long a token is good for that is minted without `exp`, in seconds: a day.
 const TOKEN_S: u64 = 24 * 60 * 60;

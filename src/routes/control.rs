@@ -5,8 +5,8 @@ use super::command::Task;
 use super::session::sessions_off;
 use super::{Action, Call, Command, READ, WRITE, unauthorized};
 use crate::auth;
+use crate::core::session::{ALL, Session};
 use crate::http::{Head, Method, Refusal, Status, target};
-use crate::session::{ALL, Session};
 
 /// What only the control port serves.
 pub(super) const PATHS: [&str; 4] =
@@ -96,10 +96,10 @@ fn is_same(origin: &[u8], host: Option<&[u8]>) -> bool {
 mod tests {
     use super::*;
     use crate::config::{Config, Control, Secret, SecretPair};
+    use crate::core::topic::TopicHasher;
     use crate::routes::tests::head;
     use crate::routes::{Door, route};
     use crate::shared::Access;
-    use crate::topic::TopicHasher;
 
     const NOW_S: u64 = 1_700_000_000;
 

@@ -23,10 +23,10 @@ pub(crate) use public::{BodyForm, Publish, Subscribe};
 pub(crate) use queue::{Queue, QueueAccess, queue_refused};
 
 use crate::auth::{self, AuthError, Grant, Keys};
+use crate::core::topic::Topic;
 use crate::http::{Extra, Head, Method, Refusal, Status, target};
 use crate::keyring::Keyring;
 use crate::shared::Access;
-use crate::topic::Topic;
 
 /// What a request asks for.
 #[derive(Debug)]

@@ -6,10 +6,10 @@ use smallvec::SmallVec;
 
 use super::{Action, Call, bad_request};
 use crate::auth::Grant;
-use crate::event::known_id;
+use crate::core::event::known_id;
+use crate::core::topic::{TOPICS_PER_STREAM_MAX, Topic, TopicError};
 use crate::http::{Head, Refusal, Status, target};
 use crate::shared::Access;
-use crate::topic::{TOPICS_PER_STREAM_MAX, Topic, TopicError};
 
 /// `GET /subscribe/{topic}`, `GET /subscribe?topic={topic}&topic={topic}` or `GET /events/`.
 #[derive(Debug)]

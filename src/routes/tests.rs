@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Config;
+use crate::core::topic::TopicHasher;
 use crate::http::{BodyLength, Version};
-use crate::topic::TopicHasher;
 
 const NOW_S: u64 = 1_700_000_000;
 const SUBSCRIBER: (&str, &str) = ("ESPER_SUBSCRIBER_SECRET", "a-secret-for-those-who-subscribe");

@@ -1,14 +1,16 @@
 //! A shard's listener: connections in, one task each.
 
 use std::cell::Cell;
+use std::io;
 use std::net::{Shutdown, TcpListener as StdListener};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use socket2::SockRef;
 use tokio_uring::net::{TcpListener, TcpStream};
 
-use crate::budget::Charge;
+use crate::core::budget::Charge;
 use crate::routes::Door;
 use crate::shard::connection::eviction::EVICTION_TIME;
 use crate::shard::{Phase, Shard, connection, sockets};
@@ -52,12 +54,15 @@ async fn accept(shard: Rc<Shard>, door: Door, listener: Rc<TcpListener>, warned:
                     let connection = connection::run(Rc::clone(&shard), stream, peer.ip(), door, charge);
                     drop(tokio_uring::spawn(connection));
                 }
+                None if shard.phase() > Phase::Serving => return,
                 None => refuse(&shard, stream, &warned),
             },
             Err(_) if shard.phase() > Phase::Serving => return,
             Err(error) => {
-                shard.shared.note_files_short();
-                if shard.evict() {
+                if is_shortage(&error) {
+                    shard.shared.note_files_short();
+                }
+                if is_shortage(&error) && shard.evict() {
                     tokio::time::sleep(EVICTION_TIME).await;
                     continue;
                 }
@@ -75,8 +80,15 @@ async fn accept(shard: Rc<Shard>, door: Door, listener: Rc<TcpListener>, warned:
     }
 }
 
-/// Takes memory for a new connection. Where there is none, others give way, and none is returned when they did not for as
-/// long as a publisher waits.
+/// Whether an accept failed because descriptors or the kernel's memory ran out: connections that end cure that. Linux hands
+/// an accept errors of the network as well (accept(2)).
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
+}
+
+/// Takes memory for a new connection; while there is none, that of others which only wait. None when there are none such, or
+/// not within the time that a publisher waits.
 async fn admit(shard: &Shard) -> Option<Charge> {
     let memory = &shard.shared.request_memory;
     let end = Instant::now() + shard.shared.config.mailbox.wait_max;
@@ -85,10 +97,9 @@ async fn admit(shard: &Shard) -> Option<Charge> {
             return Some(charge);
         }
         memory.note_short(shard.shared.clock.now_ms());
-        if Instant::now() >= end || shard.phase() > Phase::Serving {
+        if !shard.evict() || Instant::now() >= end || shard.phase() > Phase::Serving {
             return None;
         }
-        shard.evict();
         tokio::time::sleep(EVICTION_TIME).await;
     }
 }

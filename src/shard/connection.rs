@@ -17,29 +17,29 @@ use tokio::time::{Instant, timeout_at};
 use tokio_uring::net::TcpStream;
 
 use crate::admin;
-use crate::arena::Key;
 use crate::bridge;
-use crate::budget::Charge;
 use crate::clock::unix_s;
+use crate::core::arena::Key;
+use crate::core::budget::Charge;
+use crate::core::message::Ticket;
+use crate::core::survey::Client;
 use crate::debug;
 use crate::http::{BodyLength, Head, HttpLimits, Method, Refusal, RequestReader, Status};
 use crate::metrics;
 use crate::routes::{self, Action, AdminAction, Door, Subscribe};
-use crate::shard::connection::holding::{Holding, LOOK};
+use crate::shard::connection::holding::{Holding, RATE_WINDOW};
 use crate::shard::connection::publishing::{Posting, Purpose};
 use crate::shard::connection::waiting::Woken;
 use crate::shard::input::{DRAIN_BYTES, Input};
-use crate::shard::message::Ticket;
 use crate::shard::pipeline::{Answer, Encoding, Pipeline, Request, Sharing};
 use crate::shard::queue::QueueStream;
-use crate::shard::visitors::Visitor;
 use crate::shard::{Phase, Shard, sockets, stream};
 
 /// Header fields of one request.
 const HEADERS_MAX: usize = 100;
 /// What a connection takes beside its buffers: its task and its place among the others, in bytes.
 const TASK_BYTES: usize = 2 << 10;
-/// So few answers are small enough to be sent at once whatever memory there is.
+/// Up to so many answers are sent at once without a charge of their own: they are as small as a read.
 const FEW_ANSWERS: usize = 4;
 /// Answers are sent in pieces of this size, in bytes, or of the smaller one where there is no memory for it.
 const ANSWER_BYTES: usize = 32 << 10;
@@ -130,7 +130,7 @@ enum Stage {
         since: Instant,
     },
     /// The bridge is opening a queue for it.
-    Queue(Box<(Request, Option<Visitor>)>),
+    Queue(Box<(Request, Option<Client>)>),
     /// Becomes a stream when the answers before it are sent.
     Subscribe(Box<Opening>),
 }
@@ -140,7 +140,7 @@ pub(super) struct Opening {
     pub(super) request: Request,
     pub(super) source: Source,
     /// None where nobody may ask.
-    pub(super) visitor: Option<Visitor>,
+    pub(super) client: Option<Client>,
 }
 
 /// Where a stream's events come from.
@@ -253,17 +253,20 @@ impl<'c, 'm> Connection<'c, 'm> {
     fn settle(&mut self) {
         self.input.shrink();
         self.pipeline.shrink();
-        let posting = match &self.stage {
-            Stage::Blocked { posting, .. } => posting.bytes(),
-            _ => 0,
+        let (request, expected) = match &self.stage {
+            Stage::Body { purpose, .. } => (purpose.bytes(), self.reader.body_bytes_left()),
+            Stage::Skip { answer, .. } => (answer.bytes(), 0),
+            Stage::Blocked { posting, .. } => (posting.bytes(), 0),
+            Stage::Head | Stage::Queue(_) | Stage::Subscribe(_) => (0, 0),
         };
-        let buffers = self.input.bytes_to_read() + self.reader.bytes_held();
-        self.holding.set(TASK_BYTES + buffers + posting + self.pipeline.bytes());
+        self.input.expect(expected);
+        let body = self.reader.bytes_held();
+        self.holding.set(TASK_BYTES + self.input.bytes_to_read() + body + request + self.pipeline.bytes());
     }
 
     /// Takes what waits behind a read that was filled, if there is memory for it and for the requests in it.
     fn drain(&mut self) {
-        if self.input.was_filled() && self.holding.add(2 * DRAIN_BYTES) {
+        if self.input.was_filled() && self.holding.add(self.input.bytes_to_drain() + DRAIN_BYTES) {
             let bytes = self.input.drain(&mut self.shard.scratch.borrow_mut());
             self.holding.received(bytes);
         }
@@ -309,7 +312,7 @@ impl<'c, 'm> Connection<'c, 'm> {
             version: head.version,
             keep_alive: head.keep_alive && self.shard.phase() == Phase::Serving,
             head_only: head.method == Method::Head,
-            origin: head.origin.clone(),
+            asking: self.shard.shared.cors.find(head.origin.as_deref()),
             sharing: self.sharing(),
         };
         let access = &self.shard.shared.access;
@@ -402,7 +405,7 @@ impl<'c, 'm> Connection<'c, 'm> {
     /// waits until then, and others have had their turn: it takes 16 us to make.
     fn long(&mut self, has_body: bool, answer: Answer) -> Answer {
         self.must_flush = !has_body;
-        match self.holding.add(answer.long_bytes()) {
+        match self.holding.add(answer.bytes()) {
             true => answer,
             false => Answer::Refused(Refusal::unavailable(
                 "no memory for this answer; ask again later, or raise --request-memory",
@@ -416,21 +419,21 @@ impl<'c, 'm> Connection<'c, 'm> {
             self.push(request, Answer::StreamHead);
             return true;
         }
-        let visitor = self.visitor(head);
+        let client = self.client(head);
         let source = Source::Topics(subscribe);
-        self.stay(Stage::Subscribe(Box::new(Opening { request, source, visitor })))
+        self.stay(Stage::Subscribe(Box::new(Opening { request, source, client })))
     }
 
-    fn visitor(&self, head: &Head) -> Option<Visitor> {
+    fn client(&self, head: &Head) -> Option<Client> {
         let access = &self.shard.shared.access;
         access.can_survey().then(|| {
             let address = routes::client_address(self.peer, head, access);
-            Visitor::new(address, head.user_agent.as_deref().unwrap_or_default(), unix_s())
+            Client::new(address, head.user_agent.as_deref().unwrap_or_default(), unix_s())
         })
     }
 
-    fn stay_for(&mut self, (request, visitor): (Request, Option<Visitor>), source: Source) -> bool {
-        self.stay(Stage::Subscribe(Box::new(Opening { request, source, visitor })))
+    fn stay_for(&mut self, (request, client): (Request, Option<Client>), source: Source) -> bool {
+        self.stay(Stage::Subscribe(Box::new(Opening { request, source, client })))
     }
 
     /// A request that is answered later: where its answer belongs.
@@ -441,7 +444,8 @@ impl<'c, 'm> Connection<'c, 'm> {
 
     /// One whose head could not be read: all that is known of it is who sent it, if that.
     fn unread(&self, origin: Option<Bytes>) -> Request {
-        Request { sharing: self.sharing(), ..Request::unread(origin) }
+        let asking = self.shard.shared.cors.find(origin.as_deref());
+        Request { sharing: self.sharing(), ..Request::unread(asking) }
     }
 
     fn sharing(&self) -> Sharing {
@@ -476,6 +480,9 @@ impl<'c, 'm> Connection<'c, 'm> {
 
     /// Sends answers that are ready; tells how the connection ends if it ends with them.
     async fn flush(&mut self) -> Flushed {
+        if !self.pipeline.has_answer() {
+            return Flushed::Nothing;
+        }
         let shared = &self.shard.shared;
         let mut out = Vec::new();
         let date = self.shard.date();
@@ -485,9 +492,6 @@ impl<'c, 'm> Connection<'c, 'm> {
             false => ANSWER_BYTES_MIN,
         };
         let taken = self.pipeline.take_ready(encoding, bytes_max, &mut out);
-        if out.is_empty() {
-            return Flushed::Nothing;
-        }
         self.shard.stats().refused.add(taken.refused);
         if !self.write(out).await {
             return Flushed::End(End::Cut);
@@ -500,8 +504,8 @@ impl<'c, 'm> Connection<'c, 'm> {
         let mut write = pin!(self.stream.write_all(out));
         let end = Instant::now() + self.shard.shared.config.stream.send_timeout;
         loop {
-            let look_end = Instant::now() + LOOK;
-            match timeout_at(look_end.min(end), write.as_mut()).await {
+            let window_end = Instant::now() + RATE_WINDOW;
+            match timeout_at(window_end.min(end), write.as_mut()).await {
                 Ok((result, _)) => return result.is_ok(),
                 Err(_) if Instant::now() >= end || self.holding.is_in_the_way() => return false,
                 Err(_) => {}

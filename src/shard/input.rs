@@ -19,7 +19,7 @@ use crate::shard::sockets;
 const READ_BYTES: usize = 2 << 10;
 /// Least room for a read behind what is there.
 const SPARE_BYTES_MIN: usize = 512;
-/// A buffer with less in it grows by [`READ_BYTES`] and no more, at the cost of a copy; a larger one doubles.
+/// A buffer with less in it grows by [`READ_BYTES`] and no more; a larger one doubles, but not beyond its body.
 const EXACT_BYTES_MAX: usize = 16 << 10;
 /// What is taken at once behind a read that was filled: 64 KiB hold some 300 pipelined publishes.
 pub(crate) const DRAIN_BYTES: usize = 64 << 10;
@@ -37,6 +37,8 @@ pub(super) struct Input<'s> {
     allocated_bytes: usize,
     /// The last read had no room for more.
     was_filled: bool,
+    /// How many bytes of the body in it are known to come, those that are here included; 0 when that is not known.
+    expected_bytes: usize,
 }
 
 type Read<'s> = Pin<Box<dyn Future<Output = BufResult<usize, Slice<BytesMut>>> + 's>>;
@@ -44,7 +46,15 @@ type Read<'s> = Pin<Box<dyn Future<Output = BufResult<usize, Slice<BytesMut>>> +
 impl<'s> Input<'s> {
     pub(super) fn new(stream: &'s TcpStream) -> Self {
         let buffer = BytesMut::new();
-        Input { stream, buffer, read: None, lent_bytes: 0, allocated_bytes: 0, was_filled: false }
+        Input {
+            stream,
+            buffer,
+            read: None,
+            lent_bytes: 0,
+            allocated_bytes: 0,
+            was_filled: false,
+            expected_bytes: 0,
+        }
     }
 
     /// Whether a read has the buffer.
@@ -57,17 +67,19 @@ impl<'s> Input<'s> {
         self.was_filled
     }
 
+    /// Says how long the body is that is in the buffer; 0 when that is not known.
+    pub(super) fn expect(&mut self, bytes: usize) {
+        self.expected_bytes = bytes;
+    }
+
     /// Starts a read behind what is there.
     pub(super) fn start(&mut self) {
-        if !self.has_spare() {
-            if self.buffer.len() < EXACT_BYTES_MAX && !self.buffer.is_empty() {
-                let mut larger = BytesMut::with_capacity(self.buffer.len() + READ_BYTES);
-                larger.extend_from_slice(&self.buffer);
-                self.buffer = larger;
-            } else {
-                self.buffer.reserve(READ_BYTES);
-            }
+        if self.buffer.is_empty() && !self.has_spare() {
+            // What requests before it have let go of is used again.
+            self.buffer.reserve(READ_BYTES);
             self.allocated_bytes = self.buffer.capacity();
+        } else if !self.has_spare() {
+            self.grow(self.grown_bytes());
         }
         let buffer = std::mem::take(&mut self.buffer);
         self.lent_bytes = buffer.len();
@@ -87,9 +99,16 @@ impl<'s> Input<'s> {
     /// Takes what waits in the socket, up to the size of `scratch`, through it; returns how many bytes that was.
     pub(super) fn drain(&mut self, scratch: &mut [u8]) -> usize {
         let bytes = sockets::receive(self.stream, scratch);
+        if self.buffer.capacity() - self.buffer.len() < bytes {
+            self.grow((self.buffer.len() + bytes).max(self.grown_bytes()));
+        }
         self.buffer.extend_from_slice(&scratch[..bytes]);
-        self.allocated_bytes = self.buffer.capacity();
         bytes
+    }
+
+    /// Returns how many bytes it may grow by while it is drained.
+    pub(super) fn bytes_to_drain(&self) -> usize {
+        DRAIN_BYTES + self.grown_bytes() - self.buffer.len()
     }
 
     /// Lets go of memory that what is left does not need: of a large buffer that was used up, and of one whose front
@@ -98,19 +117,43 @@ impl<'s> Input<'s> {
         if self.is_reading() || self.allocated_bytes <= READ_BYTES {
             return;
         }
-        if self.buffer.is_empty() || self.buffer.capacity() < self.allocated_bytes {
-            self.buffer = BytesMut::from(&self.buffer[..]);
-            self.allocated_bytes = self.buffer.capacity();
+        // Copied only where that frees at least as much: a rest of many requests may be looked at many times.
+        if self.buffer.capacity() < self.allocated_bytes && self.buffer.len() <= self.allocated_bytes / 2
+            || self.buffer.is_empty()
+        {
+            self.grow(self.buffer.len());
         }
     }
 
     /// Memory that it takes with a read under way.
     pub(super) fn bytes_to_read(&self) -> usize {
-        match self.buffer.len() {
-            _ if self.is_reading() || self.has_spare() => self.allocated_bytes,
-            bytes if bytes < EXACT_BYTES_MAX => bytes + READ_BYTES,
-            _ => 2 * self.allocated_bytes,
+        match self.is_reading() || self.has_spare() {
+            true => self.allocated_bytes,
+            false => self.grown_bytes(),
         }
+    }
+
+    /// Returns the memory that the buffer takes, with what was split off its front.
+    pub(super) fn allocated_bytes(&self) -> usize {
+        self.allocated_bytes
+    }
+
+    /// The next size of the buffer when it has no room left.
+    fn grown_bytes(&self) -> usize {
+        let bytes = self.buffer.len();
+        if bytes < EXACT_BYTES_MAX {
+            return bytes + READ_BYTES;
+        }
+        let expected = if self.expected_bytes > bytes { self.expected_bytes } else { usize::MAX };
+        (2 * bytes).min(expected).max(bytes + SPARE_BYTES_MIN)
+    }
+
+    /// Moves what is there into a buffer of its own of this size.
+    fn grow(&mut self, bytes: usize) {
+        let mut other = BytesMut::with_capacity(bytes);
+        other.extend_from_slice(&self.buffer);
+        self.buffer = other;
+        self.allocated_bytes = self.buffer.capacity();
     }
 
     /// Bytes that are here, lent or not.

@@ -1,7 +1,7 @@
 //! The only door between shards.
 //!
 //! Unbounded in form and never full: a shard that waited for another's mailbox could wait for itself. What
-//! may lie in all of them together is bounded by the [`Budget`](crate::budget::Budget), taken before a
+//! may lie in all of them together is bounded by the [`Budget`](crate::core::budget::Budget), taken before a
 //! publish is posted; beside publishes there is at most one question of each subscriber, or its answer, and what
 //! the admin page asks for.
 
@@ -12,7 +12,8 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use tokio::sync::Notify;
 
-use crate::shard::message::{Message, Post, ShardId};
+use crate::core::message::{Post, ShardId};
+use crate::shard::message::ShardMessage;
 
 /// The outer sides of all mailboxes.
 pub(crate) type Doors = Arc<[Door]>;
@@ -20,14 +21,14 @@ pub(crate) type Doors = Arc<[Door]>;
 /// The outer side of one mailbox.
 #[derive(Debug)]
 pub(crate) struct Door {
-    sender: Sender<Message>,
+    sender: Sender<ShardMessage>,
     bell: Arc<Notify>,
 }
 
 impl Door {
-    pub(crate) fn post(&self, message: Message) {
+    pub(crate) fn post(&self, message: impl Into<ShardMessage>) {
         // A mailbox nobody reads any more belongs to a server that is ending.
-        let _ = self.sender.send(message);
+        let _ = self.sender.send(message.into());
         self.bell.notify_one();
     }
 }
@@ -37,8 +38,8 @@ impl Door {
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     shard: ShardId,
-    receiver: Receiver<Message>,
-    own: RefCell<VecDeque<Message>>,
+    receiver: Receiver<ShardMessage>,
+    own: RefCell<VecDeque<ShardMessage>>,
     own_first: Cell<bool>,
     bell: Arc<Notify>,
     doors: Doors,
@@ -47,7 +48,7 @@ pub(crate) struct Mailbox {
 /// What a shard's thread is given to make its mailbox of.
 #[derive(Debug)]
 pub(crate) struct Inside {
-    receiver: Receiver<Message>,
+    receiver: Receiver<ShardMessage>,
     bell: Arc<Notify>,
 }
 
@@ -75,8 +76,13 @@ impl Mailbox {
         }
     }
 
-    /// Posts to any shard, this one included.
+    /// Posts what the core says to any shard, this one included.
     pub(crate) fn post(&self, Post { to, message }: Post) {
+        self.send(to, message.into());
+    }
+
+    /// Posts any message to any shard, this one included.
+    pub(crate) fn send(&self, to: ShardId, message: ShardMessage) {
         if to == self.shard {
             self.own.borrow_mut().push_back(message);
             self.bell.notify_one();
@@ -86,7 +92,7 @@ impl Mailbox {
     }
 
     /// The next message; its own and the others' take turns.
-    pub(crate) fn take(&self) -> Option<Message> {
+    pub(crate) fn take(&self) -> Option<ShardMessage> {
         let own_first = self.own_first.replace(!self.own_first.get());
         let own = || self.own.borrow_mut().pop_front();
         let others = || self.receiver.try_recv().ok();

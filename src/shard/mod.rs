@@ -1,41 +1,27 @@
-//! One core's part of the broker: its turn, and the rooms it is made of.
+//! What one CPU's thread owns: sockets, connections, the runtime, and the turn in which the core decides and they carry it out.
 //!
-//! | room | idea |
+//! Each turn takes messages from the mailbox to the shard's [`Home`] and [`Fanout`], posts what these answer, and sends what
+//! streams have coming; connections and the listener run beside it.
+//!
+//! | module | idea |
 //! |---|---|
-//! | [`message`], [`mailbox`] | what shards say to one another, and the only door between them |
-//! | [`home`], [`history`] | the one writer of each topic: ids, frames, replay |
-//! | [`fanout`], [`subscriber`], [`log`], [`wire`] | who is sent what next, and in which bytes |
-//! | [`selection`], [`several`], [`positions`] | what a stream takes of a home, and streams over several |
-//! | [`visitors`], [`tally`] | who is connected, and how many streams an emit reached |
+//! | [`message`], [`mailbox`] | the core's messages and the shards' own, and the only way between shards |
 //! | [`connection`], [`input`], [`pipeline`] | requests, their bytes, and their answers, in order |
 //! | [`stream`], [`sockets`] | a subscriber's socket, and sends to it that need not wait |
+//! | [`queue`] | a stream of another broker's queue, as the shard and the bridge know it |
 //! | [`accept`] | the listener |
 //!
-//! Only this file, `mailbox`, `connection`, `input`, `stream`, `sockets` and `accept` know the runtime; the rest decides without
-//! I/O.
+//! What is decided without I/O is not here but in [`core`](crate::core): only `pipeline` is both, because its answers are HTTP.
 
 pub(crate) mod accept;
 mod connection;
-pub(crate) mod fanout;
-pub(crate) mod history;
-pub(crate) mod home;
 mod input;
-pub(crate) mod log;
 pub(crate) mod mailbox;
 pub(crate) mod message;
 mod pipeline;
-mod positions;
 pub(crate) mod queue;
-pub(crate) mod selection;
-mod several;
-#[cfg(test)]
-mod simulation;
 mod sockets;
 pub(crate) mod stream;
-pub(crate) mod subscriber;
-pub(crate) mod tally;
-pub(crate) mod visitors;
-pub(crate) mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -46,25 +32,26 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::admin;
-use crate::arena::{Arena, Key};
 use crate::clock::{Date, unix_s};
 use crate::config::SlowPolicy;
+use crate::core::arena::{Arena, Key};
+use crate::core::fanout::subscriber::Outgoing;
+use crate::core::fanout::{Fanout, FanoutLimits};
+use crate::core::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
+use crate::core::message::{Message, Post, Reply, ShardId, Ticket};
+use crate::core::survey::{Clients, Walk};
 use crate::shard::connection::eviction::Evictions;
 use crate::shard::connection::linger::Lingering;
-use crate::shard::fanout::{Fanout, FanoutLimits};
-use crate::shard::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
 use crate::shard::input::DRAIN_BYTES;
 use crate::shard::mailbox::{Doors, Inside, Mailbox};
-use crate::shard::message::{Control, Message, Post, ShardId, Ticket};
+use crate::shard::message::{Control, ShardMessage};
 use crate::shard::pipeline::{Answer, Pipeline};
 use crate::shard::sockets::Sockets;
 use crate::shard::stream::Newcomer;
-use crate::shard::subscriber::Outgoing;
-use crate::shard::visitors::{Visitors, Walk};
 use crate::shared::Shared;
 use crate::stats::ShardStats;
 
-/// Work of one turn, in [`Message::work`]: about 1 ms of it, so that sends and reads are never held up for
+/// Work of one turn, in [`ShardMessage::work`]: about 1 ms of it, so that sends and reads are never held up for
 /// longer.
 const WORK_PER_TURN: usize = 2048;
 /// Work of one turn's sends, in units of [`Fanout::send_ready`]: about 1 ms of the kernel's time at 4 us each.
@@ -86,7 +73,7 @@ pub(crate) struct Shard {
     evictions: Evictions,
     /// What a connection with much to read is read through.
     scratch: RefCell<Box<[u8]>>,
-    visitors: RefCell<Visitors>,
+    clients: RefCell<Clients>,
     /// Surveys under way; the last one goes on.
     walks: RefCell<Vec<Walk>>,
     /// Connections with requests under way, by the key in their tickets.
@@ -126,7 +113,7 @@ impl Shard {
             lingering: Lingering::default(),
             evictions: Evictions::default(),
             scratch: RefCell::new(vec![0; DRAIN_BYTES].into()),
-            visitors: RefCell::default(),
+            clients: RefCell::default(),
             walks: RefCell::default(),
             pipelines: RefCell::new(Arena::default()),
             outbox: RefCell::new(Vec::new()),
@@ -178,33 +165,40 @@ impl Shard {
         self.walk() || more_sends || !self.mailbox.is_empty()
     }
 
-    /// Returns what work it was beside [`Message::work`].
-    fn handle(&self, message: Message) -> usize {
+    /// Returns what work it was beside [`ShardMessage::work`].
+    fn handle(&self, message: ShardMessage) -> usize {
         match message {
-            Message::Home(message) => {
+            ShardMessage::Core(Message::Home(message)) => {
                 let mut outbox = self.outbox.borrow_mut();
                 let ordered = self.home.borrow_mut().handle(message, self.shared.clock.now_ms(), &mut outbox);
                 self.stats().published.add(ordered);
                 outbox.drain(..).for_each(|post| self.mailbox.post(post));
             }
-            Message::Fanout(message) => {
+            ShardMessage::Core(Message::Fanout(message)) => {
                 let mut outbox = self.outbox.borrow_mut();
                 let work = self.fanout.borrow_mut().handle(message, &mut outbox);
                 outbox.drain(..).for_each(|post| self.mailbox.post(post));
                 return work;
             }
-            Message::Answer(ticket, result) => self.answer(ticket, Answer::Published(result)),
-            Message::Disconnected(ticket, streams) => self.answer(ticket, Answer::Disconnected(streams)),
-            Message::Queue(ticket, result) => {
+            ShardMessage::Core(Message::Reply(ticket, reply)) => self.answer(
+                ticket,
+                match reply {
+                    Reply::Published(result) => Answer::Published(result),
+                    Reply::Disconnected(streams) => Answer::Disconnected(streams),
+                },
+            ),
+            ShardMessage::Queue(ticket, result) => {
                 // One whose client left meanwhile is closed by being dropped.
                 if let Some(pipeline) = self.pipelines.borrow_mut().get_mut(ticket.connection) {
                     pipeline.opens(result);
                 }
             }
-            Message::Json(ticket, Some((body, charge))) => self.answer(ticket, Answer::Status(body, charge)),
-            Message::Json(ticket, None) => self.answer(ticket, Answer::Refused(admin::busy())),
-            Message::Survey(survey) => self.walks.borrow_mut().push(Walk::new(survey)),
-            Message::Control(control) => self.control(control),
+            ShardMessage::Json(ticket, Some((body, charge))) => {
+                self.answer(ticket, Answer::Status(body, charge))
+            }
+            ShardMessage::Json(ticket, None) => self.answer(ticket, Answer::Refused(admin::busy())),
+            ShardMessage::Survey(survey) => self.walks.borrow_mut().push(Walk::new(survey)),
+            ShardMessage::Control(control) => self.control(control),
         }
         0
     }
@@ -220,7 +214,7 @@ impl Shard {
         let mut walks = self.walks.borrow_mut();
         let ended = walks
             .last_mut()
-            .is_some_and(|walk| walk.step(self.id, &self.visitors.borrow(), &self.fanout.borrow()));
+            .is_some_and(|walk| walk.step(self.id, &self.clients.borrow(), &self.fanout.borrow()));
         if ended {
             walks.pop();
         }
@@ -281,7 +275,7 @@ impl Shard {
             }
             self.fanout.borrow_mut().sweep(SWEEP_PARTS, now_ms, unix_s);
             self.keep_to_memory();
-            if self.shared.files_are_short(now_ms) {
+            if self.shared.files_are_short(now_ms) || self.shared.request_memory.is_crowded(now_ms) {
                 self.evict();
             }
             self.stats().topics.set(self.home.borrow().topics() as u64);

@@ -6,15 +6,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::task::Waker;
 
-use bytes::Bytes;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::bridge::NoQueue;
-use crate::budget::Charge;
-use crate::event_id::{Epoch, EventId};
-use crate::http::{self, Context, Cors, Refusal, Status, Version};
-use crate::shard::message::{PublishError, Published};
+use crate::core::budget::Charge;
+use crate::core::event_id::{Epoch, EventId};
+use crate::core::message::{PublishError, Published};
+use crate::http::{self, Asking, Context, Cors, Refusal, Status, Version};
+use crate::shard::connection::eviction::Awaited;
 use crate::shard::queue::QueueStream;
 use crate::shared::Shared;
 
@@ -24,7 +24,8 @@ pub(crate) struct Request {
     pub(crate) version: Version,
     pub(crate) keep_alive: bool,
     pub(crate) head_only: bool,
-    pub(crate) origin: Option<Bytes>,
+    /// Who asks, for CORS.
+    pub(crate) asking: Asking,
     pub(crate) sharing: Sharing,
 }
 
@@ -78,8 +79,8 @@ pub(crate) enum Answer {
     Continue,
 }
 
-/// Room for so many requests under way is kept when there are none.
-const DUE_KEPT: usize = 8;
+/// Room for so many requests under way is kept when there are none; every connection is charged for it.
+const DUE_KEPT: usize = 4;
 
 /// Answers due on one connection, and what others may know of it.
 #[derive(Debug, Default)]
@@ -92,10 +93,8 @@ pub(crate) struct Pipeline {
 /// A connection that waits for its client, and owes it nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientWait {
-    /// When it heard from its client last.
+    pub(crate) awaited: Awaited,
     pub(crate) since: Instant,
-    /// Whether it had a request answered, and nothing of the next one has come.
-    pub(crate) between_requests: bool,
 }
 
 #[derive(Debug, Default)]
@@ -103,8 +102,8 @@ struct Inner {
     due: VecDeque<(Request, Option<Answer>)>,
     /// How many were taken out before `due`.
     taken: u64,
-    /// What the answers in `due` take that are long, in bytes.
-    long_bytes: usize,
+    /// What the answers in `due` take beside it, in bytes.
+    answer_bytes: usize,
     waker: Option<Waker>,
     /// What became of the queue that was asked for.
     opened: Option<Result<QueueStream, NoQueue>>,
@@ -121,7 +120,7 @@ impl Pipeline {
     /// Adds a request with its answer.
     pub(crate) fn push(&self, request: Request, answer: Answer) {
         let mut inner = self.inner.borrow_mut();
-        inner.long_bytes += answer.long_bytes();
+        inner.answer_bytes += answer.bytes();
         inner.due.push_back((request, Some(answer)));
     }
 
@@ -129,8 +128,10 @@ impl Pipeline {
     pub(crate) fn answer(&self, number: u64, answer: Answer) {
         let mut inner = self.inner.borrow_mut();
         let place = number.wrapping_sub(inner.taken) as usize;
+        let bytes = answer.bytes();
         if let Some((_, due)) = inner.due.get_mut(place) {
             *due = Some(answer);
+            inner.answer_bytes += bytes;
         }
         // Only the first in line lets anything be sent.
         if place == 0
@@ -151,7 +152,7 @@ impl Pipeline {
         {
             let Some((request, Some(answer))) = inner.due.pop_front() else { break };
             inner.taken += 1;
-            inner.long_bytes -= answer.long_bytes();
+            inner.answer_bytes -= answer.bytes();
             taken.closes = answer.encode(&request, encoding, out);
             taken.refused += u64::from(answer.is_refusal());
             if let Answer::Status(_, charge) = answer {
@@ -167,10 +168,12 @@ impl Pipeline {
         self.inner.borrow().due.len()
     }
 
-    /// Memory that the requests under way take with their answers, in bytes.
+    /// Returns the memory that the requests under way take with their answers, in bytes, beyond the few that every
+    /// connection has room for.
     pub(crate) fn bytes(&self) -> usize {
         let inner = self.inner.borrow();
-        inner.due.capacity() * size_of::<(Request, Option<Answer>)>() + inner.long_bytes
+        let beyond = inner.due.capacity().saturating_sub(DUE_KEPT);
+        beyond * size_of::<(Request, Option<Answer>)>() + inner.answer_bytes
     }
 
     /// Lets go of memory that no request under way needs.
@@ -184,6 +187,8 @@ impl Pipeline {
     /// Says since when the connection waits for its client; none when it does not.
     pub(crate) fn set_client_wait(&self, wait: Option<ClientWait>) {
         self.client_wait.set(wait);
+        // Whoever chose it to give way chose what it waited for before.
+        self.is_evicted.set(false);
     }
 
     pub(crate) fn client_wait(&self) -> Option<ClientWait> {
@@ -200,9 +205,13 @@ impl Pipeline {
         self.is_evicted.get()
     }
 
+    /// Whether the answer that is next in line is there.
+    pub(crate) fn has_answer(&self) -> bool {
+        matches!(self.inner.borrow().due.front(), Some((_, Some(_))))
+    }
+
     pub(crate) fn is_ready(&self) -> bool {
-        let inner = self.inner.borrow();
-        inner.opened.is_some() || matches!(inner.due.front(), Some((_, Some(_))))
+        self.inner.borrow().opened.is_some() || self.has_answer()
     }
 
     /// The queue that the connection asked for is its own, or it is told why not.
@@ -240,13 +249,14 @@ pub(crate) struct Taken {
 }
 
 impl Answer {
-    /// Memory that a long answer takes, with what is written of it to be sent, in bytes; 0 for one of less than a kilobyte,
-    /// and for one that is charged elsewhere.
-    pub(crate) fn long_bytes(&self) -> usize {
+    /// Returns the memory that it takes beside itself, with what is written of it to be sent, in bytes; 0 where that is
+    /// small, and where it is charged elsewhere.
+    pub(crate) fn bytes(&self) -> usize {
         match self {
-            Answer::Json(json) => 2 * json.len(),
-            Answer::Metrics(text) => 2 * text.len(),
+            Answer::Json(json) => 2 * json.capacity(),
+            Answer::Metrics(text) => 2 * text.capacity(),
             Answer::Page(page) => page.len(),
+            Answer::Refused(Refusal { reason: Cow::Owned(reason), .. }) => reason.capacity(),
             _ => 0,
         }
     }
@@ -303,12 +313,12 @@ const JSON: &str = "application/json";
 
 impl Request {
     /// One whose head could not be read: all that is known of it is who sent it, if that.
-    pub(crate) fn unread(origin: Option<Bytes>) -> Self {
+    pub(crate) fn unread(asking: Asking) -> Self {
         Request {
             version: Version::Http11,
             keep_alive: false,
             head_only: false,
-            origin,
+            asking,
             sharing: Sharing::Cors,
         }
     }
@@ -321,7 +331,7 @@ impl Request {
             date: encoding.date,
             cors: match self.sharing {
                 Sharing::None => b"",
-                Sharing::Cors => encoding.cors.lines(self.origin.as_deref()),
+                Sharing::Cors => encoding.cors.lines(self.asking),
                 Sharing::Queue => encoding.queue_lines,
             },
         }
@@ -363,7 +373,7 @@ mod tests {
             version: Version::Http11,
             keep_alive: true,
             head_only: false,
-            origin: None,
+            asking: Asking::default(),
             sharing: Sharing::Cors,
         }
     }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::bridge::{Opened, StreamId, ToBridge};
-use crate::shard::message::{ShardId, Ticket};
-use crate::topic::Topic;
+use crate::core::message::{ShardId, Ticket};
+use crate::core::topic::Topic;
 
 /// A queue that is the client's until this is dropped.
 pub(crate) struct QueueStream {

@@ -15,8 +15,8 @@ use smallvec::SmallVec;
 use tokio_uring::net::TcpStream;
 use tokio_uring_socket2::SockRef;
 
-use crate::shard::subscriber::Outgoing;
-use crate::shard::wire::skip;
+use crate::core::fanout::subscriber::Outgoing;
+use crate::core::fanout::wire::skip;
 
 /// The sockets of a shard.
 #[derive(Debug, Default)]

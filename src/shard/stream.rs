@@ -16,17 +16,17 @@ use tokio_uring::{BufResult, InFlightOneshot, WriteData, WriteTransform};
 
 use crate::bridge::without_queue;
 use crate::config::RefuseStreams;
+use crate::core::fanout::Subscription;
+use crate::core::fanout::several::{self, Feed};
+use crate::core::fanout::subscriber::{Next, Opening, Outgoing};
+use crate::core::fanout::wire::{Buffers, Framing, retry_field, skip};
+use crate::core::selection::Selection;
 use crate::http::{self, Refusal, Version};
 use crate::routes::Subscribe;
 use crate::shard::connection::{self, Source};
-use crate::shard::fanout::Subscription;
 use crate::shard::pipeline::{Encoding, Request};
 use crate::shard::queue::QueueStream;
-use crate::shard::selection::Selection;
-use crate::shard::several::{self, Feed};
 use crate::shard::sockets::reset_at_close;
-use crate::shard::subscriber::{Next, Opening, Outgoing};
-use crate::shard::wire::{Buffers, Framing, retry_field, skip};
 use crate::shard::{Phase, Shard};
 use crate::shared::{OpenStream, Streams};
 
@@ -51,7 +51,7 @@ pub(super) async fn begin(
     opening: connection::Opening,
     received: usize,
 ) -> Option<TcpStream> {
-    let connection::Opening { request, source, visitor } = opening;
+    let connection::Opening { request, source, client } = opening;
     let framing = shard.framing(&request, &source);
     let opening = shard.opening(&request, &source, framing);
     let watches = matches!(&source, Source::Topics(subscribe) if shard.feeds_a_page(subscribe));
@@ -80,8 +80,8 @@ pub(super) async fn begin(
         }
     };
     // The page is no subscriber, and its topic has no path.
-    if let Some(visitor) = visitor.filter(|_| !watches) {
-        shard.visitors.borrow_mut().enter(feed.subscribers(), visitor);
+    if let Some(client) = client.filter(|_| !watches) {
+        shard.clients.borrow_mut().enter(feed.subscribers(), client);
     }
     shard.stats().clients.add(1);
     shard.newcomers.borrow_mut().push(Newcomer { stream, feed, received, open });
@@ -171,7 +171,7 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
         if let Some(key) = feed.single() {
             shard.sockets.leave(key.index);
         }
-        shard.visitors.borrow_mut().leave(&feed.subscribers());
+        shard.clients.borrow_mut().leave(&feed.subscribers());
         shard.with_fanout(|fanout, _, out| feed.leave(fanout, out));
         shard.stats().clients.subtract(1);
         drop(open);
@@ -359,8 +359,8 @@ impl<'s> Operation<'s> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::Arena;
     use crate::config::Config;
+    use crate::core::arena::Arena;
     use crate::server::shared;
     use crate::shard::mailbox::mailboxes;
 

@@ -6,13 +6,13 @@ use super::{Connection, Source, Stage};
 use crate::admin;
 use crate::bridge::{NoQueue, ToBridge};
 use crate::config::RefuseStreams;
+use crate::core::message::Ticket;
+use crate::core::survey::Client;
 use crate::http::Head;
 use crate::routes::{Queue, queue_refused};
 use crate::shard::Phase;
-use crate::shard::message::Ticket;
 use crate::shard::pipeline::{Answer, Request, Sharing};
 use crate::shard::stream::FULL;
-use crate::shard::visitors::Visitor;
 
 const STOPPING: &str = "the server is stopping; try again later";
 
@@ -23,21 +23,21 @@ impl Connection<'_, '_> {
         let shared = &self.shard.shared;
         if shared.streams.are_full() {
             // Before the broker has sent all that there would be no stream for, to send it once more to the next.
-            return self.refuse_for_now((request, self.visitor(head)), FULL);
+            return self.refuse_for_now((request, self.client(head)), FULL);
         }
         let ticket = Ticket { shard: self.shard.id, connection: self.key, request: 0 };
         let open = ToBridge::Open { queue: name, last_event_id, ticket };
         match shared.bridge.as_ref().map(|bridge| bridge.sender.send(open)) {
             Some(Ok(())) => {
-                let visitor = self.visitor(head);
-                self.stay(Stage::Queue(Box::new((request, visitor))))
+                let client = self.client(head);
+                self.stay(Stage::Queue(Box::new((request, client))))
             }
-            _ => self.refuse_for_now((request, self.visitor(head)), STOPPING),
+            _ => self.refuse_for_now((request, self.client(head)), STOPPING),
         }
     }
 
     /// Goes on when the bridge has answered.
-    pub(super) fn step_queue(&mut self, asked: Box<(Request, Option<Visitor>)>) -> bool {
+    pub(super) fn step_queue(&mut self, asked: Box<(Request, Option<Client>)>) -> bool {
         match self.pipeline.take_opened() {
             None if self.shard.phase() == Phase::Serving => self.stay(Stage::Queue(asked)),
             Some(Ok(queue)) => self.stay_for(*asked, Source::Queue(queue)),
@@ -51,7 +51,7 @@ impl Connection<'_, '_> {
     /// Refuses a queue for a reason that passes, as `--refuse-streams` says.
     fn refuse_for_now(
         &mut self,
-        asked: (Request, Option<Visitor>),
+        asked: (Request, Option<Client>),
         reason: impl Into<Cow<'static, str>>,
     ) -> bool {
         match self.shard.shared.config.stream.refuse {

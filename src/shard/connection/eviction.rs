@@ -8,48 +8,70 @@ use tokio::time::Instant;
 use crate::shard::Shard;
 use crate::shard::pipeline::ClientWait;
 
-/// Of all that may give way an eighth does, and so many at the most.
+/// An eighth of the connections that may give way does so at a time, and no more than this.
 const EVICTED_MAX: usize = 32;
 /// How long an eviction takes to free descriptors: two turns of the runtime.
 pub(crate) const EVICTION_TIME: Duration = Duration::from_millis(2);
-/// Connections between requests give way after so long: not those of publishers that send one after another.
-const IDLE_MIN: Duration = Duration::from_millis(100);
-/// First requests, and unfinished ones, of which nothing came for so long give way as well.
-const UNFINISHED_MIN: Duration = Duration::from_secs(1);
+/// How soon another one is tried after one that found nobody, which looks at every connection of the shard.
+const FRUITLESS_PAUSE: Duration = Duration::from_millis(20);
 
-/// When connections of a shard last gave way.
+/// What a connection waits for its client to send, in the order in which connections give way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Awaited {
+    /// The rest of a head, or of a body that nobody wants. Its age counts from its beginning: a byte now and then
+    /// does not make it younger.
+    Head,
+    /// A further request, after one was answered.
+    Request,
+    /// The rest of a body. Its age counts from the last byte.
+    Body,
+}
+
+impl Awaited {
+    /// How long it is waited for before the connection may give way.
+    fn age_min(self) -> Duration {
+        match self {
+            Awaited::Head | Awaited::Body => Duration::from_secs(1),
+            // Not the connections of publishers that send one request after another.
+            Awaited::Request => Duration::from_millis(100),
+        }
+    }
+}
+
+/// When connections of a shard last gave way, and whether any did.
 #[derive(Debug, Default)]
-pub(crate) struct Evictions(Cell<Option<Instant>>);
+pub(crate) struct Evictions(Cell<Option<(Instant, bool)>>);
 
 impl Shard {
-    /// Closes some connections that only wait: refused ones that linger, else those between requests, else requests that
-    /// came to a standstill; the longest first. Returns whether it is worth another try in [`EVICTION_TIME`].
+    /// Closes some connections that only wait: those that were refused and linger first, then as [`Awaited`] says, the
+    /// oldest of each first. Returns whether it is worth another try in [`EVICTION_TIME`].
     pub(crate) fn evict(&self) -> bool {
-        let is_under_way = |at: Instant| at.elapsed() < EVICTION_TIME;
-        if self.evictions.0.get().is_some_and(is_under_way) {
-            return true;
+        if let Some((at, found)) = self.evictions.0.get()
+            && at.elapsed() < if found { EVICTION_TIME } else { FRUITLESS_PAUSE }
+        {
+            return found;
         }
         let lingering = self.lingering.len();
-        if lingering > 0 {
+        let found = if lingering > 0 {
             self.lingering.end_first(share_of(lingering));
-        } else if !self.evict_waiting(true) && !self.evict_waiting(false) {
-            return false;
-        }
-        self.evictions.0.set(Some(Instant::now()));
-        true
+            true
+        } else {
+            [Awaited::Head, Awaited::Request, Awaited::Body]
+                .into_iter()
+                .any(|awaited| self.evict_waiting(awaited))
+        };
+        self.evictions.0.set(Some((Instant::now(), found)));
+        found
     }
 
-    /// Closes some of the connections between requests, or of those within one.
-    fn evict_waiting(&self, between: bool) -> bool {
+    /// Closes some of the connections that wait for this, the oldest first; returns whether there are any.
+    fn evict_waiting(&self, awaited: Awaited) -> bool {
         let pipelines = self.pipelines.borrow();
-        let mut waiting: Vec<_> = pipelines
-            .iter()
-            .filter_map(|(_, pipeline)| {
-                let ClientWait { since, between_requests } = pipeline.client_wait()?;
-                let least = if between { IDLE_MIN } else { UNFINISHED_MIN };
-                let may_go = between_requests == between && since.elapsed() >= least;
-                may_go.then_some((since, pipeline))
-            })
+        let Some(latest) = Instant::now().checked_sub(awaited.age_min()) else { return false };
+        let waits = pipelines.iter().filter_map(|(_, pipeline)| Some((pipeline.client_wait()?, pipeline)));
+        let mut waiting: Vec<_> = waits
+            .filter(|(wait, _)| wait.awaited == awaited && wait.since <= latest)
+            .map(|(ClientWait { since, .. }, pipeline)| (since, pipeline))
             .collect();
         if waiting.is_empty() {
             return false;
@@ -62,7 +84,7 @@ impl Shard {
     }
 }
 
-/// How many of `count`, which is not 0, give way at a time.
+/// Returns how many of `count`, which is not 0, give way at a time.
 fn share_of(count: usize) -> usize {
     count.div_ceil(8).min(EVICTED_MAX)
 }

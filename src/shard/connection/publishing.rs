@@ -5,15 +5,14 @@ use tokio::time::Instant;
 
 use super::{Connection, Stage};
 use crate::clock::unix_s;
-use crate::event::{EventError, EventLimits, Events};
+use crate::core::event::{EventError, EventLimits, Events};
+use crate::core::message::{Message, Post, ReplyTo, ShardId, ToHome};
+use crate::core::topic::Topic;
 use crate::http::{Head, Refusal, Status};
 use crate::routes::{BodyForm, Command, Order, Publish};
-use crate::shard::message::{Message, Post, ReplyTo, ShardId, ToHome};
 use crate::shard::pipeline::{Answer, Request};
-use crate::topic::Topic;
 
-/// Bodies up to here are copied out of the read buffer, 30 ns for a usual one; a larger one holds at most
-/// four times its size.
+/// Bodies up to here are copied out of the read buffer, 30 ns for a usual one.
 const COPIED_BODY_BYTES: usize = 16 << 10;
 
 /// What a body is for.
@@ -35,7 +34,19 @@ pub(super) struct Posting {
 impl Posting {
     /// Memory that it takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.events.text_bytes()
+        self.events.held_bytes()
+    }
+}
+
+impl Purpose {
+    /// Returns the memory that it takes beside itself, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Purpose::Publish(Publish { body: BodyForm::Data { event, id, .. }, .. }) => {
+                [event, id].into_iter().flatten().map(String::capacity).sum()
+            }
+            Purpose::Publish(_) | Purpose::Command(_) => 0,
+        }
     }
 }
 
@@ -61,8 +72,9 @@ impl Connection<'_, '_> {
         // What follows the body is the next head, whose time begins here.
         self.since = Instant::now();
         let limits = EventLimits::of(self.shard.shared.config.http.body_bytes_max);
-        // A small body must not keep the read buffer it came in while it lies in a mailbox.
-        let body = if body.len() <= COPIED_BODY_BYTES { Bytes::copy_from_slice(&body) } else { body };
+        // A small body must not keep the read buffer it came in while it lies in a mailbox, nor any one twice its size.
+        let is_small = body.len() <= COPIED_BODY_BYTES || body.len() < self.input.allocated_bytes() / 2;
+        let body = if is_small { Bytes::copy_from_slice(&body) } else { body };
         match purpose {
             Purpose::Publish(Publish { topic, body: form }) => match events(form, body, &limits) {
                 Ok(events) => self.post(request, Posting { topic, events, counted: false }, Instant::now()),

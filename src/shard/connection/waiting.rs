@@ -9,10 +9,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Connection, Stage};
 use crate::http::{Refusal, Status};
+use crate::shard::connection::eviction::Awaited;
 use crate::shard::pipeline::{Answer, ClientWait};
 
-/// How often a connection that is not read from asks for room again.
+/// How soon a publish that is not posted asks for room again.
 const BLOCKED_RETRY: Duration = Duration::from_millis(5);
+/// How soon a connection that there is no memory for does, and how late when it has waited for long: thousands may.
+const STARVED_RETRY_MIN: Duration = Duration::from_millis(5);
+const STARVED_RETRY_MAX: Duration = Duration::from_millis(100);
 
 /// Why waiting ended.
 pub(super) enum Woken {
@@ -29,11 +33,7 @@ impl Connection<'_, '_> {
         if self.may_read() && !self.input.is_reading() {
             self.input.start();
         }
-        let waits_for_client = self.input.is_reading() && self.pipeline.len() == 0;
-        self.pipeline.set_client_wait(waits_for_client.then(|| ClientWait {
-            since: self.heard,
-            between_requests: matches!(self.stage, Stage::Head) && self.input.bytes() == 0 && !self.is_fresh,
-        }));
+        self.pipeline.set_client_wait(self.client_wait());
         let phase = self.shard.phase();
         let mut deadline = pin!(self.deadline().map(sleep_until));
         let woken = poll_fn(|cx| {
@@ -57,6 +57,22 @@ impl Connection<'_, '_> {
         woken
     }
 
+    /// What it waits for its client to send, if it owes it no answer.
+    fn client_wait(&self) -> Option<ClientWait> {
+        let (awaited, since) = match self.stage {
+            _ if !self.input.is_reading() || self.pipeline.len() > 0 => return None,
+            Stage::Head if self.is_between() => (Awaited::Request, self.since),
+            Stage::Body { .. } => (Awaited::Body, self.heard),
+            _ => (Awaited::Head, self.since),
+        };
+        Some(ClientWait { awaited, since })
+    }
+
+    /// Whether a request was answered and nothing of the next one has come.
+    fn is_between(&self) -> bool {
+        matches!(self.stage, Stage::Head) && self.input.bytes() == 0 && !self.is_fresh
+    }
+
     /// Whether more of what the client sends can be used.
     fn may_read(&self) -> bool {
         // What must be flushed first has requests behind it in the buffer, which a read would take away.
@@ -72,12 +88,17 @@ impl Connection<'_, '_> {
 
     /// When to look again at what the connection is in the middle of.
     fn deadline(&self) -> Option<Instant> {
-        let retry = Some(Instant::now() + BLOCKED_RETRY);
-        let patience_end = self.patience_end();
-        match self.stage {
-            Stage::Blocked { .. } => retry,
-            _ if patience_end.is_some() && self.holding.starved().is_some() => retry,
-            _ => patience_end.map(|end| self.holding.look_end().map_or(end, |look_end| look_end.min(end))),
+        if let Stage::Blocked { .. } = self.stage {
+            return Some(Instant::now() + BLOCKED_RETRY);
+        }
+        let patience_end = self.patience_end()?;
+        if let Some(since) = self.holding.starved() {
+            let retry = (since.elapsed() / 4).clamp(STARVED_RETRY_MIN, STARVED_RETRY_MAX);
+            return Some(Instant::now() + retry);
+        }
+        match self.holding.window_end() {
+            Some(window_end) if !self.is_between() => Some(window_end.min(patience_end)),
+            _ => Some(patience_end),
         }
     }
 

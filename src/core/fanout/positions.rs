@@ -7,9 +7,9 @@
 use bytes::Bytes;
 use memchr::memmem;
 
-use crate::event_id::{Epoch, Sequence};
-use crate::shard::log::SHARED_BYTES_MIN;
-use crate::shard::message::ShardId;
+use crate::core::event_id::{Epoch, Sequence};
+use crate::core::fanout::log::SHARED_BYTES_MIN;
+use crate::core::message::ShardId;
 
 /// The kernel takes 1024 buffers in one call (IOV_MAX); what is past this is copied.
 const PIECES_MAX: usize = 512;

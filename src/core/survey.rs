@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
-use smallvec::SmallVec;
 
-use crate::arena::Key;
-use crate::session::Session;
-use crate::shard::fanout::Fanout;
-use crate::shard::message::ShardId;
-use crate::topic::Topic;
+use crate::core::arena::Key;
+use crate::core::fanout::Fanout;
+use crate::core::fanout::several::Subscribers;
+use crate::core::message::ShardId;
+use crate::core::session::Session;
+use crate::core::topic::Topic;
 
 /// Streams looked at, or told of, in one turn: about 30 us.
 const LOOKS_PER_TURN: usize = 256;
@@ -23,7 +23,7 @@ const AGENTS_MAX: usize = 1024;
 
 /// Who opens a stream.
 #[derive(Clone, Debug)]
-pub(crate) struct Visitor {
+pub(crate) struct Client {
     /// Its own address, behind proxies that are trusted too.
     pub(crate) address: IpAddr,
     pub(crate) user_agent: Arc<str>,
@@ -33,18 +33,15 @@ pub(crate) struct Visitor {
 
 /// The streams of a shard, by the index of their first subscriber.
 #[derive(Debug, Default)]
-pub(crate) struct Visitors {
+pub(crate) struct Clients {
     /// Beside one another: boxes would cost each stream 40 bytes more.
     entries: Vec<Option<Entry>>,
     agents: HashSet<Arc<str>>,
 }
 
-/// The subscribers that a stream is: one, or one at each home.
-pub(crate) type Subscribers = SmallVec<[Key; 1]>;
-
 #[derive(Debug)]
 struct Entry {
-    visitor: Visitor,
+    client: Client,
     subscribers: Subscribers,
 }
 
@@ -80,7 +77,7 @@ pub(crate) struct Found {
 #[derive(Debug)]
 pub(crate) struct StreamStatus {
     pub(crate) shard: ShardId,
-    pub(crate) visitor: Visitor,
+    pub(crate) client: Client,
     pub(crate) topics: Vec<Topic>,
     /// Events sent.
     pub(crate) delivered: u64,
@@ -101,16 +98,16 @@ pub(crate) struct Walk {
     total: usize,
 }
 
-impl Visitors {
+impl Clients {
     /// Notes a stream made of these subscribers.
-    pub(crate) fn enter(&mut self, subscribers: Subscribers, mut visitor: Visitor) {
+    pub(crate) fn enter(&mut self, subscribers: Subscribers, mut client: Client) {
         let Some(first) = subscribers.first() else { return };
         let index = first.index as usize;
-        visitor.user_agent = self.shared(&visitor.user_agent);
+        client.user_agent = self.shared(&client.user_agent);
         if self.entries.len() <= index {
             self.entries.resize_with(index + 1, || None);
         }
-        self.entries[index] = Some(Entry { visitor, subscribers });
+        self.entries[index] = Some(Entry { client, subscribers });
     }
 
     /// Forgets the stream made of these subscribers.
@@ -137,11 +134,11 @@ impl Visitors {
     }
 }
 
-impl Visitor {
+impl Client {
     /// With as much of the user agent as is kept.
     pub(crate) fn new(address: IpAddr, user_agent: &[u8], since_s: u64) -> Self {
         let agent = user_agent.get(..AGENT_BYTES_MAX).unwrap_or(user_agent);
-        Visitor { address, user_agent: String::from_utf8_lossy(agent).into(), since_s }
+        Client { address, user_agent: String::from_utf8_lossy(agent).into(), since_s }
     }
 }
 
@@ -151,10 +148,10 @@ impl Walk {
     }
 
     /// Goes on by one turn's share; true when it has answered.
-    pub(crate) fn step(&mut self, shard: ShardId, visitors: &Visitors, fanout: &Fanout) -> bool {
+    pub(crate) fn step(&mut self, shard: ShardId, clients: &Clients, fanout: &Fanout) -> bool {
         if let Some(mut listing) = self.listing.take() {
             for (_, Reverse(index)) in listing.by_ref().take(LOOKS_PER_TURN) {
-                let entry = visitors.entries.get(index).and_then(Option::as_ref);
+                let entry = clients.entries.get(index).and_then(Option::as_ref);
                 // One that left meanwhile may have a successor, on another topic most likely.
                 match entry.filter(|entry| self.is_wanted(entry, fanout)) {
                     Some(entry) => self.streams.push(entry.status(shard, fanout)),
@@ -172,14 +169,14 @@ impl Walk {
                 .send(Found { streams: std::mem::take(&mut self.streams), total: self.total });
             return true;
         }
-        let end = (self.next + LOOKS_PER_TURN).min(visitors.entries.len());
+        let end = (self.next + LOOKS_PER_TURN).min(clients.entries.len());
         for index in self.next..end {
-            let Some(entry) = &visitors.entries[index] else { continue };
+            let Some(entry) = &clients.entries[index] else { continue };
             if !self.is_wanted(entry, fanout) {
                 continue;
             }
             self.total += 1;
-            let age = (entry.visitor.since_s, Reverse(index));
+            let age = (entry.client.since_s, Reverse(index));
             if self.oldest.len() < self.survey.streams_max {
                 self.oldest.push(age);
             } else if self.oldest.peek().is_some_and(|youngest| age.0 < youngest.0) {
@@ -188,7 +185,7 @@ impl Walk {
             }
         }
         self.next = end;
-        if end == visitors.entries.len() {
+        if end == clients.entries.len() {
             self.listing = Some(std::mem::take(&mut self.oldest).into_sorted_vec().into_iter());
         }
         false
@@ -217,7 +214,7 @@ impl Entry {
     fn status(&self, shard: ShardId, fanout: &Fanout) -> StreamStatus {
         let mut status = StreamStatus {
             shard,
-            visitor: self.visitor.clone(),
+            client: self.client.clone(),
             topics: Vec::new(),
             delivered: 0,
             lag_bytes: 0,
@@ -241,41 +238,41 @@ mod tests {
     use crossbeam_channel::bounded;
 
     use super::*;
-    use crate::arena::Arena;
-    use crate::memory::Memory;
-    use crate::shard::fanout::{FanoutLimits, Subscription};
-    use crate::shard::selection::Selection;
-    use crate::shard::subscriber::Opening;
-    use crate::shard::wire::Framing;
-    use crate::topic::TopicHasher;
+    use crate::core::arena::Arena;
+    use crate::core::fanout::subscriber::Opening;
+    use crate::core::fanout::wire::Framing;
+    use crate::core::fanout::{FanoutLimits, Subscription};
+    use crate::core::memory::Memory;
+    use crate::core::selection::Selection;
+    use crate::core::topic::TopicHasher;
 
-    fn visitor(agent: &str) -> Visitor {
-        Visitor::new(Ipv4Addr::LOCALHOST.into(), agent.as_bytes(), 7)
+    fn client(agent: &str) -> Client {
+        Client::new(Ipv4Addr::LOCALHOST.into(), agent.as_bytes(), 7)
     }
 
     #[test]
     fn a_user_agent_is_held_once_and_not_after_the_last_that_has_it() {
-        let mut visitors = Visitors::default();
+        let mut clients = Clients::default();
         let mut keys = Arena::default();
         let (first, second) = (keys.insert(()), keys.insert(()));
-        visitors.enter([first].into(), visitor("a browser"));
-        visitors.enter([second].into(), visitor("a browser"));
+        clients.enter([first].into(), client("a browser"));
+        clients.enter([second].into(), client("a browser"));
         let agent =
-            |key: Key| Arc::clone(&visitors.entries[key.index as usize].as_ref().unwrap().visitor.user_agent);
+            |key: Key| Arc::clone(&clients.entries[key.index as usize].as_ref().unwrap().client.user_agent);
         assert!(Arc::ptr_eq(&agent(first), &agent(second)));
-        visitors.leave(&[first]);
-        visitors.leave(&[second]);
+        clients.leave(&[first]);
+        clients.leave(&[second]);
         for n in 0..2 * AGENTS_MAX {
             let key = keys.insert(());
-            visitors.enter([key].into(), visitor(&format!("agent {n}")));
-            visitors.leave(&[key]);
+            clients.enter([key].into(), client(&format!("agent {n}")));
+            clients.leave(&[key]);
         }
-        assert!(visitors.agents.len() <= AGENTS_MAX && !visitors.agents.contains("a browser"));
+        assert!(clients.agents.len() <= AGENTS_MAX && !clients.agents.contains("a browser"));
     }
 
     #[test]
     fn of_a_user_agent_so_much_is_kept() {
-        assert_eq!(visitor(&"x".repeat(5000)).user_agent.len(), AGENT_BYTES_MAX);
+        assert_eq!(client(&"x".repeat(5000)).user_agent.len(), AGENT_BYTES_MAX);
     }
 
     #[test]
@@ -290,10 +287,10 @@ mod tests {
             retry_max_ms: 1,
         };
         let mut fanout = Fanout::new(0, limits, Memory::new(100_000), 0);
-        let mut visitors = Visitors::default();
+        let mut clients = Clients::default();
         let hasher = TopicHasher::new();
         let chat = Topic::of_session("chat", None, &hasher);
-        let open = |topic: &Topic, fanout: &mut Fanout, visitors: &mut Visitors| {
+        let open = |topic: &Topic, fanout: &mut Fanout, clients: &mut Clients| {
             let subscription = Subscription {
                 selection: Selection::whole(std::slice::from_ref(topic), 1).unwrap(),
                 framing: Framing::Plain,
@@ -302,21 +299,21 @@ mod tests {
                 opening: Opening::default(),
             };
             let key = fanout.subscribe(subscription, 0, &mut Vec::new());
-            visitors.enter([key].into(), visitor("a browser"));
+            clients.enter([key].into(), client("a browser"));
             key
         };
-        let stays = open(&chat, &mut fanout, &mut visitors);
-        let leaves = open(&chat, &mut fanout, &mut visitors);
+        let stays = open(&chat, &mut fanout, &mut clients);
+        let leaves = open(&chat, &mut fanout, &mut clients);
         let (found, answers) = bounded(1);
         let mut walk = Walk::new(Survey { wanted: Wanted::Of(chat.clone()), streams_max: 10, found });
-        assert!(!walk.step(0, &visitors, &fanout));
+        assert!(!walk.step(0, &clients, &fanout));
 
-        visitors.leave(&[leaves]);
+        clients.leave(&[leaves]);
         fanout.leave(leaves, &mut Vec::new());
         let other = Topic::of_session("another", None, &hasher);
-        assert_eq!(open(&other, &mut fanout, &mut visitors).index, leaves.index, "its place is taken");
+        assert_eq!(open(&other, &mut fanout, &mut clients).index, leaves.index, "its place is taken");
 
-        assert!(walk.step(0, &visitors, &fanout));
+        assert!(walk.step(0, &clients, &fanout));
         let Found { streams, total } = answers.recv().unwrap();
         let topics: Vec<_> = streams.iter().flat_map(|stream| &stream.topics).collect();
         assert_eq!((topics, total), (fanout.topics(stays).iter().collect(), 1));

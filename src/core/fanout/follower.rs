@@ -5,9 +5,9 @@ use std::sync::atomic::AtomicU64;
 
 use super::channels::Follower;
 use super::{Fanout, Key, Subscription};
-use crate::shard::subscriber::Reached;
-use crate::shard::wire::retry_field;
-use crate::topic::Topic;
+use crate::core::fanout::subscriber::Reached;
+use crate::core::fanout::wire::retry_field;
+use crate::core::topic::Topic;
 
 impl Fanout {
     /// Takes in the one subscriber of a queue's topic, which is live at once. `sent` is told how far it has come.

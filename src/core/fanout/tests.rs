@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::ending::Ended;
 use super::*;
-use crate::shard::selection::Selection;
-use crate::topic::TopicHasher;
+use crate::core::selection::Selection;
+use crate::core::topic::TopicHasher;
 
 const LIMITS: FanoutLimits = FanoutLimits {
     lag_bytes_max: 1000,
@@ -94,7 +94,7 @@ impl Tester {
             last: self.sequence,
             at_us: 0,
             charge: None,
-            tally: None,
+            delivery_count: None,
         };
         self.fanout.handle(message, &mut Vec::new());
     }

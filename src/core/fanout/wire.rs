@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
-use crate::shard::message::Gap;
+use crate::core::message::Gap;
 
 /// How a connection's body is delimited (RFC 9112, section 6.3).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -102,7 +102,7 @@ pub(crate) fn retry_field(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::history::GapReason;
+    use crate::core::message::GapReason;
 
     #[test]
     fn a_chunk_head_is_the_size_in_hex() {

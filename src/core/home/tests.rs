@@ -1,13 +1,11 @@
 use super::*;
-use crate::arena::Arena;
-use crate::arena::Key;
-use crate::budget::Budget;
-use crate::event::EventLimits;
-use crate::event_id::EventId;
-use crate::shard::history::GapReason;
-use crate::shard::message::{Gap, Ticket};
-use crate::shard::selection::Selection;
-use crate::topic::TopicHasher;
+use crate::core::arena::{Arena, Key};
+use crate::core::budget::Budget;
+use crate::core::event::EventLimits;
+use crate::core::event_id::EventId;
+use crate::core::message::{Gap, GapReason, Ticket};
+use crate::core::selection::Selection;
+use crate::core::topic::TopicHasher;
 
 const LIMITS: HomeLimits = HomeLimits {
     history_events_max: 3,
@@ -69,7 +67,7 @@ impl Tester {
                 Message::Fanout(ToFanout::Events { frames: gained, .. }) => {
                     frames.push(String::from_utf8(gained.to_vec()).unwrap());
                 }
-                Message::Answer(_, result) => answer = Some(result),
+                Message::Reply(_, Reply::Published(result)) => answer = Some(result),
                 other => panic!("{other:?}"),
             }
         }
@@ -302,4 +300,65 @@ fn a_topic_is_kept_with_those_above_it_and_these_with_it() {
     let above_d = paths(&mut tester, "d");
     assert!(tester.home.names.contains_key(&above_d));
     assert_eq!(publish(&mut tester, "f/g/h/i"), Err(PublishError::TopicsFull), "no room for those above it");
+}
+
+#[test]
+fn the_last_of_all_shards_answers_with_the_streams_of_all() {
+    let mut tester = Tester::new(LIMITS);
+    let ticket = Ticket { shard: 3, connection: tester.key, request: 5 };
+    let topic = Topic::of_session("chat", None, &tester.hasher);
+    let mut posts = Vec::new();
+    tester.home.handle(ToHome::Disconnect { topic, shards: 3, ticket }, 0, &mut posts);
+    assert_eq!(posts.iter().map(|post| post.to).collect::<Vec<_>>(), [0, 1, 2]);
+    let mut counts = posts.into_iter().map(|post| match post.message {
+        Message::Fanout(ToFanout::Disconnect { delivery_count, upto: 0, .. }) => delivery_count,
+        other => panic!("{other:?}"),
+    });
+    assert!(counts.next().unwrap().add(2).is_none() && counts.next().unwrap().add(0).is_none());
+    assert_eq!(counts.next().unwrap().add(5), Some((ticket, Reply::Disconnected(7))));
+}
+
+#[test]
+fn an_id_of_the_future_or_of_another_run_is_unknown_and_all_that_is_retained_follows_the_gap() {
+    let mut tester = Tester::new(LIMITS);
+    tester.publish(1, "data:a").1.unwrap();
+    for id in ["9-2", "8-1", "nonsense"] {
+        let (frames, gap) = tester.join(1, 0, Some(id)).unwrap();
+        assert_eq!(
+            (frames.as_str(), gap.map(|gap| gap.reason)),
+            ("data:a\nid:9-1\n\n", Some(GapReason::Unknown))
+        );
+    }
+    let (frames, gap) = tester.join(1, 0, Some("9-1")).unwrap();
+    assert_eq!((frames.as_str(), gap), ("", None));
+}
+
+#[test]
+fn resuming_after_the_newest_event_lost_has_no_gap_and_before_it_has_one() {
+    let mut tester = Tester::new(LIMITS);
+    for body in ["data:a", "data:b\nid:mine", "data:c", "data:d", "data:e"] {
+        tester.publish(1, body).1.unwrap();
+    }
+    for (id, reason) in
+        [("9-1", Some(GapReason::Trimmed)), ("9-2", None), ("mine", None), ("9-3", None), ("9-5", None)]
+    {
+        let (_, gap) = tester.join(1, 0, Some(id)).unwrap();
+        assert_eq!(gap.map(|gap| gap.reason), reason, "{id}");
+    }
+    tester.publish(1, "data:f").1.unwrap();
+    let (_, gap) = tester.join(1, 0, Some("mine")).unwrap();
+    assert_eq!(gap.map(|gap| gap.reason), Some(GapReason::Unknown), "a later event was lost too");
+}
+
+#[test]
+fn a_topic_gone_quiet_is_resumed_without_a_gap() {
+    let mut tester = Tester::new(LIMITS);
+    tester.join(1, 0, None);
+    tester.publish(1, "data:a").1.unwrap();
+    tester.publish(1, "data:b\nid:mine").1.unwrap();
+    assert!(!tester.home.expire(5000, 9));
+    assert_eq!(tester.home.bytes(), 0);
+    for id in ["9-2", "mine"] {
+        assert_eq!(tester.join(1, 0, Some(id)), Some((String::new(), None)), "{id}");
+    }
 }

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::event_id::Sequence;
-use crate::memory::Memory;
-use crate::shard::wire::{Buffers, CHUNK_END, Framing, write_chunk_head};
+use crate::core::event_id::Sequence;
+use crate::core::fanout::wire::{Buffers, CHUNK_END, Framing, write_chunk_head};
+use crate::core::memory::Memory;
 
 /// Most blocks in one send: one `writev` of so many buffers costs little more than their bytes.
 const SEND_BLOCKS_MAX: usize = 64;

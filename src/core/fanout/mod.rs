@@ -1,13 +1,18 @@
 //! The subscribers of one shard and the logs of what they take: what these gain, who is sent to, who is too
 //! slow.
 //!
-//! Like [`Home`](crate::shard::home::Home) it decides and says what to post; connections ask it what to send.
+//! Like [`Home`](crate::core::home::Home) it decides and says what to post; connections ask it what to send.
 
 mod channels;
 mod ending;
 mod fault;
 mod follower;
 mod limits;
+pub(crate) mod log;
+mod positions;
+pub(crate) mod several;
+pub(crate) mod subscriber;
+pub(crate) mod wire;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,17 +21,16 @@ use std::task::Waker;
 use bytes::Bytes;
 
 pub(crate) use self::fault::Fault;
-use crate::arena::{Arena, Key};
-use crate::event_id::{Epoch, Sequence};
-use crate::memory::Memory;
-use crate::shard::fanout::channels::{Channel, Channels};
-use crate::shard::log::Chunk;
-use crate::shard::message::{Message, Post, ShardId, ToFanout, ToHome};
-use crate::shard::positions;
-use crate::shard::selection::Selection;
-use crate::shard::subscriber::{Next, Opening, Outgoing, Reached, Stage, Subscriber};
-use crate::shard::wire::{Framing, retry_field};
-use crate::topic::Topic;
+use crate::core::arena::{Arena, Key};
+use crate::core::event_id::{Epoch, Sequence};
+use crate::core::fanout::channels::{Channel, Channels};
+use crate::core::fanout::log::Chunk;
+use crate::core::fanout::subscriber::{Next, Opening, Outgoing, Reached, Stage, Subscriber};
+use crate::core::fanout::wire::{Framing, retry_field};
+use crate::core::memory::Memory;
+use crate::core::message::{Message, Post, ShardId, ToFanout, ToHome};
+use crate::core::selection::Selection;
+use crate::core::topic::Topic;
 
 pub(crate) use limits::FanoutLimits;
 
@@ -243,7 +247,16 @@ impl Fanout {
     pub(crate) fn handle(&mut self, message: ToFanout, out: &mut Vec<Post>) -> usize {
         let mut work = 0;
         match message {
-            ToFanout::Events { home, topics, frames, count, last, at_us, tally, charge: _given_back_now } => {
+            ToFanout::Events {
+                home,
+                topics,
+                frames,
+                count,
+                last,
+                at_us,
+                delivery_count,
+                charge: _given_back_now,
+            } => {
                 let mut streams = 0;
                 // The same for all that need it.
                 let mut with_our_ids = None;
@@ -275,7 +288,7 @@ impl Fanout {
                         }
                     });
                 }
-                out.extend(tally.and_then(|tally| tally.add(streams)));
+                out.extend(delivery_count.and_then(|count| count.add(streams)).map(Post::from));
             }
             ToFanout::Page { key, gap, frames, upto, told, joined } => {
                 let Some(channel) = self.subscribers.get_mut(key).map(|subscriber| subscriber.channel) else {
@@ -300,10 +313,10 @@ impl Fanout {
                 }
             }
             ToFanout::End { topic } => self.end_followed(&topic),
-            ToFanout::Disconnect { topic, upto, tally } => {
+            ToFanout::Disconnect { topic, upto, delivery_count } => {
                 let ended = self.disconnect(&topic, upto);
                 work += ended.work;
-                out.extend(tally.add(ended.streams));
+                out.extend(delivery_count.add(ended.streams).map(Post::from));
             }
         }
         work

@@ -1,6 +1,6 @@
 //! The topics of a world, and what a client takes of them.
 
-use crate::topic::Topic;
+use crate::core::topic::Topic;
 
 /// The paths that clients and publishers choose from.
 const PATHS: [&str; 8] = ["a", "a/b", "a/b/c", "a/d", "ab", "e/f", "e", "g/h/i"];

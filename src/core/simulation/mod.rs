@@ -17,18 +17,18 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
-use crate::arena::Key;
-use crate::budget::Budget;
-use crate::event::{EventLimits, Events};
-use crate::event_id::{Epoch, RUN_MIN};
-use crate::memory::Memory;
-use crate::shard::fanout::{Fanout, FanoutLimits, Fault};
-use crate::shard::home::{Home, HomeLimits};
-use crate::shard::message::{Message, Post, ReplyTo, ShardId, Ticket, ToFanout, ToHome};
-use crate::shard::several::{Feed, Request};
-use crate::shard::subscriber::{Next, Opening};
-use crate::shard::wire::Framing;
-use crate::topic::Topic;
+use crate::core::arena::Key;
+use crate::core::budget::Budget;
+use crate::core::event::{EventLimits, Events};
+use crate::core::event_id::{Epoch, RUN_MIN};
+use crate::core::fanout::several::{Feed, Request};
+use crate::core::fanout::subscriber::{Next, Opening};
+use crate::core::fanout::wire::Framing;
+use crate::core::fanout::{Fanout, FanoutLimits, Fault};
+use crate::core::home::{Home, HomeLimits};
+use crate::core::memory::Memory;
+use crate::core::message::{Message, Post, ReplyTo, ShardId, Ticket, ToFanout, ToHome};
+use crate::core::topic::Topic;
 use client::{Client, Flag, HEAD, Model, REFUSAL, Stream};
 use topics::Topics;
 
@@ -242,8 +242,7 @@ impl World {
                     self.end_turn(shard);
                 }
             }
-            Message::Answer(..) | Message::Disconnected(..) => self.unanswered -= 1,
-            Message::Queue(..) | Message::Json(..) | Message::Survey(_) | Message::Control(_) => {}
+            Message::Reply(..) => self.unanswered -= 1,
         }
         self.post(shard, out);
     }
@@ -452,7 +451,7 @@ fn ticket(shard: usize) -> Ticket {
 }
 
 fn no_connection() -> Key {
-    crate::arena::Arena::default().insert(())
+    crate::core::arena::Arena::default().insert(())
 }
 
 fn seeds() -> std::ops::Range<u64> {

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
-use crate::shard::message::ShardId;
-use crate::topic::{PassThrough, Topic};
+use crate::core::reply::ShardId;
+use crate::core::topic::{PassThrough, Topic};
 
 /// Topics of one home, none of which covers another, in the order of their names.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -101,7 +101,7 @@ pub(crate) type SelectionMap<V> = HashMap<Selection, V, BuildHasherDefault<PassT
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topic::TopicHasher;
+    use crate::core::topic::TopicHasher;
 
     #[test]
     fn topics_are_parted_by_home_and_their_order_does_not_matter() {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 
-use crate::event::Events;
-use crate::event_id::{Epoch, has_our_form};
-use crate::shard::several::Feed;
-use crate::shard::wire::Framing;
-use crate::topic::Topic;
+use crate::core::event::Events;
+use crate::core::event_id::{Epoch, has_our_form};
+use crate::core::fanout::several::Feed;
+use crate::core::fanout::wire::Framing;
+use crate::core::topic::Topic;
 
 pub(super) const HEAD: &str = "HEAD\n";
 pub(super) const REFUSAL: &str = "GONE\n";

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::topic::{Topic, TopicHasher};
+use crate::core::topic::{Topic, TopicHasher};
 
 /// Most bytes of a user's or a channel's name.
 pub(crate) const NAME_BYTES_MAX: usize = 128;

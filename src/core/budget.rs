@@ -43,6 +43,11 @@ impl Budget {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes that may be under way at one time.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
     /// Messages under way now.
     pub(crate) fn messages(&self) -> usize {
         self.messages.load(Ordering::Relaxed)

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use slab::Slab;
 use smallvec::SmallVec;
 
-use crate::arena::Key;
-use crate::event_id::Sequence;
-use crate::memory::Memory;
-use crate::shard::log::Log;
-use crate::shard::message::ShardId;
-use crate::shard::selection::{Selection, SelectionMap};
-use crate::topic::{Topic, TopicMap};
+use crate::core::arena::Key;
+use crate::core::event_id::Sequence;
+use crate::core::fanout::log::Log;
+use crate::core::memory::Memory;
+use crate::core::message::ShardId;
+use crate::core::selection::{Selection, SelectionMap};
+use crate::core::topic::{Topic, TopicMap};
 
 /// Every channel of a shard, by a number that it keeps.
 #[derive(Debug, Default)]

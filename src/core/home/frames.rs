@@ -4,8 +4,8 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::Home;
-use crate::event::Events;
-use crate::event_id::EventId;
+use crate::core::event::Events;
+use crate::core::event_id::EventId;
 
 /// Frames as they are written, before anyone shares them.
 pub(super) struct Frames {

@@ -8,6 +8,7 @@
 
 mod forgotten;
 mod frames;
+mod history;
 mod replay;
 
 use std::cmp::Reverse;
@@ -18,18 +19,19 @@ use bytes::Bytes;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use crate::budget::Charge;
-use crate::event::Events;
-use crate::event_id::{Epoch, Sequence};
-use crate::memory::Memory;
-use crate::shard::history::History;
-use crate::shard::message::{Message, Post, PublishError, Published, ReplyTo, ShardId, ToFanout, ToHome};
-use crate::shard::tally::Tally;
-use crate::topic::{Topic, TopicMap};
+use crate::core::budget::Charge;
+use crate::core::delivery_count::DeliveryCount;
+use crate::core::event::Events;
+use crate::core::event_id::{Epoch, Sequence};
+use crate::core::memory::Memory;
+use crate::core::message::{
+    Message, Post, PublishError, Published, Reply, ReplyTo, ShardId, ToFanout, ToHome,
+};
+use crate::core::topic::{Topic, TopicMap};
 
-use forgotten::Forgotten;
-pub(crate) use forgotten::TopicEnd;
+use forgotten::{Forgotten, TopicEnd};
 use frames::Frames;
+use history::History;
 pub(crate) use replay::PAGE_FRAMES_MAX;
 
 /// How many topics are looked at to find an idle one before a new topic is refused: bounds one publish's
@@ -92,10 +94,10 @@ struct HomeTopic {
     parent: Option<u32>,
     /// Topics right below it.
     children: u32,
-    /// What its history counts as lost from the beginning: it may never have had it.
-    floor: Sequence,
-    /// The newest event of those below it that is no longer retained.
-    lost_below: TopicEnd,
+    /// The newest event of its own, or of those below it, that is no longer retained.
+    lost: TopicEnd,
+    /// What counted as lost when it came, because topics were forgotten: it may never have had that.
+    lost_at_first: Sequence,
     /// Shards with subscribers. Few: a linear look-up beats a set.
     members: SmallVec<[ShardId; 4]>,
     history: History,
@@ -138,14 +140,21 @@ impl Home {
                 let result = self.publish(topic, &events, now_ms, at_us, charge, out);
                 match (reply, result) {
                     (ReplyTo::Emitter(ticket), Ok(published)) => {
-                        let nobody = Tally::of_emitted(ticket, published, &mut out[first..]);
-                        out.extend(nobody);
+                        let count = DeliveryCount::new(ticket, Some(published));
+                        for post in &mut out[first..] {
+                            if let Message::Fanout(ToFanout::Events { delivery_count, .. }) =
+                                &mut post.message
+                            {
+                                *delivery_count = Some(Arc::clone(&count));
+                            }
+                        }
+                        // It is answered now if nobody listens.
+                        out.extend(count.add(0).map(Post::from));
                     }
                     (ReplyTo::Emitter(ticket) | ReplyTo::Connection(ticket), result) => {
-                        out.push(Post { to: ticket.shard, message: Message::Answer(ticket, result) });
+                        out.push(Post::from((ticket, Reply::Published(result))));
                     }
-                    // Who does not wait for it need not be told.
-                    (ReplyTo::Caller(caller), result) => drop(caller.send(result)),
+                    (ReplyTo::Caller(caller), result) => caller.call(result),
                 }
             }
             ToHome::Join { selection, from, key, last_event_id } => {
@@ -156,7 +165,12 @@ impl Home {
             }
             ToHome::Leave { topic, from } => self.leave(&topic, from),
             ToHome::Disconnect { topic, shards, ticket } => {
-                out.extend(Tally::of_ended(ticket, topic, self.sequence, shards));
+                let count = DeliveryCount::new(ticket, None);
+                out.extend((0..shards).map(|to| {
+                    let (topic, upto, delivery_count) = (topic.clone(), self.sequence, Arc::clone(&count));
+                    let message = ToFanout::Disconnect { topic, upto, delivery_count };
+                    Post { to, message: Message::Fanout(message) }
+                }));
             }
         }
     }
@@ -259,7 +273,7 @@ impl Home {
                 last: self.sequence,
                 at_us,
                 charge: Some(Arc::clone(&charge)),
-                tally: None,
+                delivery_count: None,
             };
             out.push(Post { to, message: Message::Fanout(message) });
         }
@@ -391,16 +405,16 @@ impl Home {
         }
         self.use_clock += 1;
         let used = self.use_clock;
-        let end = self.forgotten.end(&topic);
+        let lost = self.forgotten.end(&topic);
         // Below `topics_max`, which is far below 2^32.
         let key = self.topics.insert(Box::new(HomeTopic {
             topic: topic.clone(),
             parent,
             children: 0,
-            floor: end.sequence,
-            lost_below: TopicEnd::default(),
+            lost_at_first: lost.sequence,
+            lost,
             members: SmallVec::new(),
-            history: History::new(end),
+            history: History::default(),
             used,
             queued_use: used,
         })) as u32;
@@ -442,30 +456,35 @@ impl Home {
     }
 
     fn forget(&mut self, key: u32) {
-        let HomeTopic { topic, history, floor, lost_below, parent, .. } = *self.topics.remove(key as usize);
+        let HomeTopic { topic, history, lost, lost_at_first, parent, .. } = *self.topics.remove(key as usize);
         self.names.remove(&topic);
         self.bytes -= history.bytes();
         self.events -= history.len();
-        let own = history.into_end();
-        // What it only counted as lost it may never have had.
-        let had = if own.sequence > floor { own.clone() } else { TopicEnd::default() };
-        self.forgotten.note(&topic, own.or_later(&lost_below));
+        let lost = history.into_end().or_later(&lost);
+        self.forgotten.note(&topic, lost.clone());
         if let Some(parent) = parent {
-            self.lost_below(parent, &had.or_later(&lost_below));
+            if lost.sequence > lost_at_first {
+                self.lose(parent, lost);
+            }
             self.topics[parent as usize].children -= 1;
             self.forget_if_unneeded(parent);
         }
     }
 
-    /// Remembers that an event below this topic is no longer retained.
-    fn lost_below(&mut self, key: u32, lost: &TopicEnd) {
-        let mut next = Some(key);
-        while let Some(key) = next {
-            let home_topic = &mut self.topics[key as usize];
-            if lost.sequence > home_topic.lost_below.sequence {
-                home_topic.lost_below = lost.clone();
+    /// Remembers that an event of this topic, or below it, is no longer retained, in those above it as well.
+    fn lose(&mut self, key: u32, lost: TopicEnd) {
+        let HomeTopic { parent, lost: known, .. } = &mut *self.topics[key as usize];
+        let is_news = lost.sequence > known.sequence;
+        match *parent {
+            Some(parent) => {
+                if is_news {
+                    *known = lost.clone();
+                }
+                // As deep as a path may be, which is eight segments.
+                self.lose(parent, lost);
             }
-            next = home_topic.parent;
+            None if is_news => *known = lost,
+            None => {}
         }
     }
 
@@ -483,12 +502,10 @@ impl Home {
     }
 
     fn drop_first(&mut self, key: u32) {
-        let HomeTopic { history, parent, .. } = &mut *self.topics[key as usize];
-        self.bytes -= history.drop_first();
-        self.events -= 1;
-        if let Some(parent) = *parent {
-            let dropped = history.dropped().clone();
-            self.lost_below(parent, &dropped);
+        if let Some((bytes, lost)) = self.topics[key as usize].history.drop_first() {
+            self.bytes -= bytes;
+            self.events -= 1;
+            self.lose(key, lost);
         }
     }
 }

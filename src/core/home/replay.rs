@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::{Aged, Home, TopicEnd};
-use crate::arena::Key;
-use crate::event_id::Sequence;
-use crate::shard::history::{GapReason, Page, Retained};
-use crate::shard::message::{Gap, Message, Post, ShardId, ToFanout};
-use crate::shard::selection::Selection;
+use super::history::{Page, Retained};
+use super::{Aged, Home, HomeTopic, TopicEnd};
+use crate::core::arena::Key;
+use crate::core::event_id::Sequence;
+use crate::core::message::{Gap, GapReason, Message, Post, ShardId, ToFanout};
+use crate::core::selection::Selection;
 
 /// A page of replay: large enough that a page costs a subscriber one round trip to home per 64 KiB, small
 /// enough that a slow one holds little.
@@ -43,9 +43,9 @@ impl Home {
             let page = ToFanout::Page { key, gap: None, frames, upto, told: 0, joined: true };
             return out.push(Post { to: from, message: Message::Fanout(page) });
         };
-        let (after, reason) = self.resume(&selection, &topics, &last_id);
-        let gap = reason.map(|reason| Gap { from: Some(last_id), reason, id: None });
-        self.page(&selection, &topics, from, key, after, gap, out);
+        let place = self.place(&selection, &topics, &last_id);
+        let gap = self.gap(&topics, place).map(|reason| Gap { from: Some(last_id), reason, id: None });
+        self.page(&selection, &topics, from, key, place.unwrap_or(0), gap, out);
     }
 
     /// Posts what follows `after`.
@@ -61,11 +61,10 @@ impl Home {
         let Some(topics) = self.find_or_insert_all(&selection) else {
             return out.push(refused(from, key));
         };
-        let lost = self.lost(&topics);
         // What was dropped since the last page is news. What several topics lost may lie anywhere before, and was told.
-        let gap = (after < lost && told < lost).then(|| Gap {
+        let gap = self.gap(&topics, Some(after.max(told))).map(|reason| Gap {
             from: (after > 0).then(|| self.epoch.text(after).into()),
-            reason: GapReason::Trimmed,
+            reason,
             id: None,
         });
         self.page(&selection, &topics, from, key, after, gap, out);
@@ -103,26 +102,32 @@ impl Home {
         out.push(Post { to: from, message: Message::Fanout(message) });
     }
 
-    /// From where a subscriber with this last id goes on, and whether it must first be told of a gap.
-    fn resume(&self, selection: &Selection, topics: &Keys, id: &str) -> (Sequence, Option<GapReason>) {
-        if let Some(only) = self.only(topics)
-            && !selection.is_part()
-        {
-            return self.topics[only as usize].history.resume(id, self.epoch, self.sequence);
+    /// Returns why a subscriber that knows of everything up to `place` is told of a gap; none when it has missed nothing.
+    /// Nothing else decides that: the rule stands at the top of `history.rs`.
+    fn gap(&self, topics: &Keys, place: Option<Sequence>) -> Option<GapReason> {
+        debug_assert!(
+            topics.iter().all(|key| self.knows_what_was_lost(*key)),
+            "a loss that those above do not know"
+        );
+        match place {
+            Some(place) => (place < self.lost(topics)).then_some(GapReason::Trimmed),
+            None => Some(GapReason::Unknown),
         }
+    }
+
+    /// Returns the place of an id: a subscriber that has it as its last has everything up to there. None when it has no place
+    /// here.
+    fn place(&self, selection: &Selection, topics: &Keys, id: &str) -> Option<Sequence> {
         let place = match selection.is_part() {
             // Any other id says nothing of the other homes.
             true => self.epoch.place_at(id, self.shard),
+            // Not necessarily one of these topics' own: any place in the home's sequence splits theirs in two.
             false => {
-                let own = || self.latest_use(topics, id).or_else(|| self.lost_use(topics, id));
-                own().or_else(|| self.epoch.sequence(id))
+                let own = self.latest_use(topics, id).or_else(|| self.lost_use(topics, id));
+                own.or_else(|| self.epoch.sequence(id))
             }
         };
-        match place.filter(|place| *place <= self.sequence) {
-            Some(place) if place < self.lost(topics) => (place, Some(GapReason::Trimmed)),
-            Some(place) => (place, None),
-            None => (0, Some(GapReason::Unknown)),
-        }
+        place.filter(|place| *place <= self.sequence)
     }
 
     /// What these topics hold after `after`, in the home's order, when there is nothing below them: however much others
@@ -220,21 +225,23 @@ impl Home {
     /// resumed after it without a gap.
     fn lost_use(&self, topics: &Keys, id: &str) -> Option<Sequence> {
         let lost = self.lost(topics);
-        let is_it = |end: &TopicEnd| end.sequence == lost && end.own_id.as_deref() == Some(id);
-        self.ends(topics).any(is_it).then_some(lost)
+        let is_it = |key: &u32| {
+            let TopicEnd { sequence, own_id } = &self.topics[*key as usize].lost;
+            *sequence == lost && own_id.as_deref() == Some(id)
+        };
+        topics.iter().any(is_it).then_some(lost)
     }
 
     /// The newest event of these topics and those below that is no longer retained.
     fn lost(&self, topics: &Keys) -> Sequence {
-        self.ends(topics).map(|end| end.sequence).max().unwrap_or(0)
+        topics.iter().map(|key| self.topics[*key as usize].lost.sequence).max().unwrap_or(0)
     }
 
-    /// What each of these topics lost last, and those below it.
-    fn ends(&self, topics: &Keys) -> impl Iterator<Item = &TopicEnd> {
-        topics.iter().flat_map(|key| {
-            let topic = &self.topics[*key as usize];
-            [&topic.lost_below, topic.history.dropped()]
-        })
+    /// Whether the topics above this one count as lost what it lost since it came.
+    fn knows_what_was_lost(&self, key: u32) -> bool {
+        let HomeTopic { lost, lost_at_first, .. } = &*self.topics[key as usize];
+        let is_known = |key| self.topics[key as usize].lost.sequence >= lost.sequence;
+        lost.sequence == *lost_at_first || self.with_parents(key).all(is_known)
     }
 
     /// The topic whose history is all there is to look at.
@@ -247,11 +254,7 @@ impl Home {
 
     /// Whether these topics' histories are all there is to look at.
     fn have_nothing_below(&self, topics: &Keys) -> bool {
-        topics.iter().all(|key| {
-            let topic = &self.topics[*key as usize];
-            // Those below that are forgotten may have lost what it did not.
-            topic.children == 0 && topic.lost_below.sequence <= topic.history.dropped().sequence
-        })
+        topics.iter().all(|key| self.topics[*key as usize].children == 0)
     }
 
     /// Returns the keys of all topics of a selection; `None`, and none of them is kept for it, when there is no room for all.

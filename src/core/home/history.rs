@@ -1,36 +1,40 @@
-//! What one topic may still replay, held at its home shard.
+//! What one topic may still replay, held at its home, and the rule of when a gap is told.
+//!
+//! A home uses a history by four verbs: it appends an event, reads on after a place ([`History::after`], [`History::page`]),
+//! finds the place of an id to resume at, and drops the oldest event. A journal that keeps more than memory does would
+//! stand behind these. What was dropped is no history's: the home keeps it with the topic, because those above it lose it too.
+//!
+//! # When a gap is told
+//!
+//! A subscriber that resumes is sent every event of its topics after its id that was ordered, or is told of a gap before
+//! it is sent anything later. **Never silently**: it is told
+//!
+//! - `trimmed`, when an event of its topics after the place of its id is no longer retained;
+//! - `unknown`, when its id has no place here: it was given in another epoch, was never given, or is a publisher's own id
+//!   of an event that is no longer retained, unless that is the newest one lost, whose id is kept. On a stream over
+//!   several homes a publisher's own id has no place either, because it says nothing of the others.
+//!
+//! (`slow` is the fan-out's: a live stream that was skipped forward.)
+//!
+//! **Falsely** only for a topic whose history was forgotten, or that has a topic below it whose history was. Of a forgotten
+//! topic only its end is kept, in a place that others may share: it counts as lost up to the latest of their ends. One more
+//! limit holds for publishers' own ids on streams of several topics, or of topics with others below: they are looked for
+//! among the home's newest 2048 events that have one.
+//!
+//! In numbers: a topic's `lost` is the newest event of its own or of those below it that is no longer retained. `Home::gap`
+//! alone decides, by holding a place against the newest `lost` of all topics concerned, and asserts that what a topic lost
+//! is known to those above it.
 
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::event_id::{Epoch, Sequence};
-use crate::shard::home::TopicEnd;
+use super::forgotten::TopicEnd;
+use crate::core::event_id::Sequence;
 
 /// What an event costs beside its bytes: the entry here, its place in the home's order of ages, and two heap
 /// blocks.
 const ENTRY_BYTES: usize = 144;
-
-/// Why a resuming subscriber is told of a gap.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum GapReason {
-    /// Events after its id were dropped: the history has a limit.
-    Trimmed,
-    /// Its id is not one that this topic knows.
-    Unknown,
-    /// It read too slowly and was skipped forward.
-    Slow,
-}
-
-impl GapReason {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            GapReason::Trimmed => "trimmed",
-            GapReason::Unknown => "unknown",
-            GapReason::Slow => "slow",
-        }
-    }
-}
 
 /// Frames that follow one another in a history.
 #[derive(Debug, Default)]
@@ -53,12 +57,10 @@ pub(crate) struct Retained<'h> {
 }
 
 /// The retained events of one topic, oldest first.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct History {
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// The newest event that is no longer retained.
-    dropped: TopicEnd,
     /// Where each publisher's id was used last.
     own_ids: HashMap<Box<str>, Sequence>,
 }
@@ -79,11 +81,6 @@ impl Entry {
 }
 
 impl History {
-    /// An empty one in which everything up to `dropped` counts as lost.
-    pub(crate) fn new(dropped: TopicEnd) -> Self {
-        History { entries: VecDeque::new(), bytes: 0, dropped, own_ids: HashMap::new() }
-    }
-
     /// Adds the newest event; returns the bytes it is accounted with.
     pub(crate) fn append(
         &mut self,
@@ -103,9 +100,9 @@ impl History {
         cost
     }
 
-    /// Drops the oldest event; returns the bytes that frees.
-    pub(crate) fn drop_first(&mut self) -> usize {
-        let Some(entry) = self.entries.pop_front() else { return 0 };
+    /// Drops the oldest event; returns the bytes that frees, and the event that is lost by it. None when it is empty.
+    pub(crate) fn drop_first(&mut self) -> Option<(usize, TopicEnd)> {
+        let entry = self.entries.pop_front()?;
         let cost = entry.cost();
         self.bytes -= cost;
         if let Some(id) = &entry.own_id
@@ -113,7 +110,6 @@ impl History {
         {
             self.own_ids.remove(id);
         }
-        self.dropped = TopicEnd { sequence: entry.sequence, own_id: entry.own_id };
         // Room follows what is kept, or a topic that once was full would hold 100 KiB for its last event.
         // Down to a half, at a quarter: each event pays for one move.
         if self.entries.len() < self.entries.capacity() / 4 {
@@ -122,24 +118,7 @@ impl History {
         if self.own_ids.len() < self.own_ids.capacity() / 4 {
             self.own_ids.shrink_to(2 * self.own_ids.len());
         }
-        cost
-    }
-
-    /// From where a subscriber with this last id goes on, and whether it must first be told of a gap.
-    pub(crate) fn resume(&self, id: &str, epoch: Epoch, newest: Sequence) -> (Sequence, Option<GapReason>) {
-        if let Some(&sequence) = self.own_ids.get(id) {
-            return (sequence, None);
-        }
-        if self.dropped.own_id.as_deref() == Some(id) {
-            return (self.dropped.sequence, None);
-        }
-        match epoch.sequence(id) {
-            Some(sequence) if sequence > newest => (0, Some(GapReason::Unknown)),
-            Some(sequence) if sequence < self.dropped.sequence => (sequence, Some(GapReason::Trimmed)),
-            // Not necessarily one of this topic's own: any place in the home's sequence splits it in two.
-            Some(sequence) => (sequence, None),
-            None => (0, Some(GapReason::Unknown)),
-        }
+        Some((cost, TopicEnd { sequence: entry.sequence, own_id: entry.own_id }))
     }
 
     /// What is retained after `after`, up to `bytes_max` and `frames_max`, but at least one frame if there is
@@ -186,17 +165,10 @@ impl History {
         self.entry(sequence)?.own_id.as_deref()
     }
 
-    /// The newest event that is no longer retained.
-    pub(crate) fn dropped(&self) -> &TopicEnd {
-        &self.dropped
-    }
-
-    /// Where the topic ends when it is forgotten now: at the newest event it ever had.
+    /// Returns the newest retained event, which is lost when the topic is forgotten now; 0 when there is none.
     pub(crate) fn into_end(mut self) -> TopicEnd {
-        match self.entries.pop_back() {
-            Some(Entry { sequence, own_id, .. }) => TopicEnd { sequence, own_id },
-            None => self.dropped,
-        }
+        let newest = self.entries.pop_back();
+        newest.map_or_else(TopicEnd::default, |Entry { sequence, own_id, .. }| TopicEnd { sequence, own_id })
     }
 
     fn entry(&self, sequence: Sequence) -> Option<&Entry> {
@@ -231,18 +203,12 @@ impl History {
 mod tests {
     use super::*;
 
-    const EPOCH: u64 = 1000;
-
     fn history(sequences: &[(Sequence, Option<&str>)]) -> History {
-        let mut history = History::new(TopicEnd::default());
+        let mut history = History::default();
         for (sequence, own_id) in sequences {
             history.append(*sequence, Bytes::from(format!("{sequence}\n")), *own_id, 0);
         }
         history
-    }
-
-    fn resume(history: &History, id: &str) -> (Sequence, Option<GapReason>) {
-        history.resume(id, Epoch::at(EPOCH), 100)
     }
 
     fn frames(page: &Page) -> String {
@@ -250,49 +216,23 @@ mod tests {
     }
 
     #[test]
-    fn resuming_after_a_retained_id_has_no_gap() {
-        let history = history(&[(3, None), (7, None), (9, None)]);
-        assert_eq!(resume(&history, "1000-7"), (7, None));
-        assert_eq!(frames(&history.page(7, 1000, 10)), "9\n");
-    }
-
-    #[test]
-    fn resuming_after_the_last_dropped_event_has_no_gap_and_before_it_has_one() {
-        let mut history = history(&[(3, None), (7, None), (9, None)]);
-        history.drop_first();
-        history.drop_first();
-        assert_eq!(resume(&history, "1000-7"), (7, None));
-        assert_eq!(resume(&history, "1000-3"), (3, Some(GapReason::Trimmed)));
-    }
-
-    #[test]
-    fn a_topic_gone_quiet_yields_no_false_gap() {
+    fn what_is_dropped_is_the_oldest_and_leaves_nothing_behind() {
         let mut history = history(&[(3, None), (7, Some("mine"))]);
-        while history.drop_first() > 0 {}
-        assert_eq!(resume(&history, "1000-7"), (7, None));
-        assert_eq!(resume(&history, "mine"), (7, None));
-        assert_eq!(history.bytes(), 0);
-    }
-
-    #[test]
-    fn ids_of_another_run_or_of_the_future_are_unknown() {
-        let history = history(&[(3, None)]);
-        for id in ["999-3", "1000-101", "nonsense", "1000-"] {
-            assert_eq!(resume(&history, id), (0, Some(GapReason::Unknown)), "{id}");
-        }
+        assert_eq!(frames(&history.page(3, 1000, 10)), "7\n");
+        let lost: Vec<_> = std::iter::from_fn(|| history.drop_first()).map(|(_, lost)| lost).collect();
+        let lost: Vec<_> = lost.iter().map(|end| (end.sequence, end.own_id.as_deref())).collect();
+        assert_eq!((lost, history.bytes()), (vec![(3, None), (7, Some("mine"))], 0));
     }
 
     #[test]
     fn a_publishers_id_is_found_at_its_latest_use_until_that_is_dropped() {
         let mut history = history(&[(1, Some("a")), (2, Some("b")), (3, Some("a")), (4, None)]);
-        assert_eq!(resume(&history, "a"), (3, None));
+        assert_eq!(history.own_id_at("a"), Some(3));
         history.drop_first();
-        assert_eq!(resume(&history, "a"), (3, None), "its first use went, its latest did not");
+        assert_eq!(history.own_id_at("a"), Some(3), "its first use went, its latest did not");
         history.drop_first();
         history.drop_first();
-        assert_eq!(resume(&history, "a"), (3, None), "nothing after it was dropped");
-        history.drop_first();
-        assert_eq!(resume(&history, "a"), (0, Some(GapReason::Unknown)));
+        assert_eq!(history.own_id_at("a"), None);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //! for it.
 
 use super::Fanout;
-use crate::event_id::Sequence;
-use crate::shard::wire::retry_field;
-use crate::topic::Topic;
+use crate::core::event_id::Sequence;
+use crate::core::fanout::wire::retry_field;
+use crate::core::topic::Topic;
 
 /// What a stream says before it is ended by request.
 const DISCONNECTED: &str = "event:disconnected\ndata:disconnected\n\n";
@@ -15,7 +15,7 @@ const LOOKS_OF_WORK: usize = 26;
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Ended {
     pub(super) streams: u32,
-    /// In the units of [`Message::work`](crate::shard::message::Message::work).
+    /// In the units of [`Message::work`](crate::core::message::Message::work).
     pub(super) work: usize,
 }
 

@@ -1,6 +1,6 @@
 //! How subscribers are treated.
 
-use crate::event_id::Epoch;
+use crate::core::event_id::Epoch;
 
 /// How subscribers are treated.
 #[derive(Clone, Copy, Debug)]

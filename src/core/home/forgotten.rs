@@ -1,7 +1,7 @@
 //! Remembers where topics that were forgotten ended, so that a subscriber who resumes there is not told of a gap.
 
-use crate::event_id::Sequence;
-use crate::topic::Topic;
+use crate::core::event_id::Sequence;
+use crate::core::topic::Topic;
 
 /// Slots of the hash table. Topics that share one may cause gaps to be reported where there are none, and never hide one.
 /// They take 512 KiB, and 2 MiB more when each holds a publisher's own id of the greatest length.

@@ -12,7 +12,7 @@ use memchr::memchr;
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::event_id::has_our_form;
+use crate::core::event_id::has_our_form;
 
 /// U+FEFF in UTF-8. A parser drops it at the very start of a stream and nowhere else.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -72,7 +72,7 @@ impl EventLimits {
 }
 
 impl Events {
-    /// Checks event-stream text: one or more events parted by blank lines.
+    /// Checks event-stream text: one or more events separated by blank lines.
     ///
     /// LF, CR and CRLF all end a line and become LF; a leading byte-order mark is dropped; the last event
     /// needs no blank line after it. Every other byte is kept: comments and unknown fields too. Comments that
@@ -176,6 +176,11 @@ impl Events {
     /// Bytes of text held, for budgets.
     pub(crate) fn text_bytes(&self) -> usize {
         self.text.len()
+    }
+
+    /// Returns the memory that the events take, in bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.text.len() + self.spans.len() * size_of::<Span>()
     }
 
     fn slice(&self, range: &Range<u32>) -> &[u8] {

@@ -8,15 +8,17 @@ use std::task::Waker;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::arena::Key;
-use crate::shard::fanout::{Fanout, Joined, Subscription};
-use crate::shard::message::Post;
-use crate::shard::positions::{Pieces, Places};
-use crate::shard::selection::Selection;
-use crate::shard::subscriber::{Ends, Next, Opening, Outgoing};
-use crate::shard::visitors::Subscribers;
-use crate::shard::wire::Framing;
-use crate::topic::Topic;
+use crate::core::arena::Key;
+use crate::core::fanout::positions::{Pieces, Places};
+use crate::core::fanout::subscriber::{Ends, Next, Opening, Outgoing};
+use crate::core::fanout::wire::Framing;
+use crate::core::fanout::{Fanout, Joined, Subscription};
+use crate::core::message::Post;
+use crate::core::selection::Selection;
+use crate::core::topic::Topic;
+
+/// The subscribers that a stream is: one, or one at each home.
+pub(crate) type Subscribers = SmallVec<[Key; 1]>;
 
 /// Where a stream's bytes come from.
 #[derive(Debug)]

@@ -4,11 +4,11 @@ use std::task::Waker;
 
 use bytes::Bytes;
 
-use crate::event_id::{Epoch, Sequence};
-use crate::shard::history::GapReason;
-use crate::shard::log::{Cursor, Log, Span};
-use crate::shard::message::Gap;
-use crate::shard::wire::{Buffers, Framing, gap_event};
+use crate::core::event_id::{Epoch, Sequence};
+use crate::core::fanout::log::{Cursor, Log, Span};
+use crate::core::fanout::wire::{Buffers, Framing, gap_event};
+use crate::core::message::Gap;
+use crate::core::message::GapReason;
 
 /// What a connection does next for its subscriber.
 #[derive(Debug)]

@@ -1,0 +1,35 @@
+//! How many streams something reaches, over all shards.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::core::reply::{Published, Reply, Ticket};
+
+/// Counts the streams that something reaches. Each shard holds it once, and the last that lets go of it answers.
+#[derive(Debug)]
+pub(crate) struct DeliveryCount {
+    ticket: Ticket,
+    streams: AtomicU32,
+    /// What was emitted; none when streams end.
+    published: Option<Published>,
+}
+
+impl DeliveryCount {
+    /// Counts from 0 for whoever this ticket belongs to: the streams that `published` was sent to, or those that end.
+    pub(crate) fn new(ticket: Ticket, published: Option<Published>) -> Arc<Self> {
+        Arc::new(DeliveryCount { ticket, streams: AtomicU32::new(0), published })
+    }
+
+    /// Adds the streams of one shard, and lets go; returns the answer if it was the last.
+    pub(crate) fn add(self: Arc<Self>, streams: u32) -> Option<(Ticket, Reply)> {
+        // Seen by whoever is last: letting go of an `Arc` orders what was done before.
+        self.streams.fetch_add(streams, Ordering::Relaxed);
+        let DeliveryCount { ticket, streams, published } = Arc::into_inner(self)?;
+        let streams = streams.into_inner();
+        let reply = match published {
+            Some(published) => Reply::Published(Ok(Published { streams: Some(streams), ..published })),
+            None => Reply::Disconnected(streams),
+        };
+        Some((ticket, reply))
+    }
+}

@@ -1,0 +1,63 @@
+//! The core of the broker: everything that decides without I/O.
+//!
+//! What is here takes bytes, messages and the time, and returns what to do. It knows no socket, no thread and no runtime,
+//! no HTTP request, no flag and no other server: it imports none of the modules beside it. Whoever has those things calls
+//! it: a `shard` above all, which owns a [`home::Home`] and a [`fanout::Fanout`] and carries [`message::Post`]s between those
+//! of all shards. Whatever needs to be sent, awaited or looked up belongs there, not here.
+//!
+//! It is handed three things that lead outside, and none of them may block: the waker of a stream's connection, the
+//! [`reply::Callback`] of a caller within the process, and the channel by which a [`survey`] answers. The time is an argument
+//! everywhere but where the program starts and an [`event_id::Epoch`] is drawn.
+//!
+//! ```text
+//!                  Publish                              Events, Page
+//! who publishes ──────────────> home: order, id,     ─────────────────> fanout: logs, ──> bytes for
+//!               <────────────── frame, history       <───────────────── cursors           each stream
+//!                  Reply        (one for each topic)   Join, More, Leave (one on each shard)
+//! ```
+//!
+//! The ideas:
+//!
+//! - **A topic has one writer, its home.** It gives events their order and their ids, makes each event's bytes once, and
+//!   keeps what may still be replayed. When it must tell of a gap stands at the top of `home/history.rs`.
+//! - **A stream is a place in a log.** The fan-out gathers what each log gained in a turn into one block. What a stream has
+//!   not been sent lies between its cursor and the log's end, and too slow is a stream whose cursor would be trimmed past.
+//! - **First in, first out is all the order there is.** What a home posts to one fan-out arrives in the order it was posted:
+//!   so the last page of a replay marks where live events go on, and a subscriber whose stream began misses nothing.
+//! - **Everything is bounded by who holds it.** A publish is charged to a [`budget::Budget`] until the last shard has taken
+//!   it in; bytes that are shared are counted by a [`memory::Memory`] until the last that holds them lets go.
+//! - **The simulation is the proof.** It runs the shipped home and fan-out of several shards in one thread, under a seed,
+//!   against a naive model, and is shown bugs put in on purpose.
+//!
+//! | module | idea |
+//! |---|---|
+//! | `simulation` | several shards and their clients under a seed |
+//! | [`survey`] | who is connected, told a few streams at a time |
+//! | [`home`] | order, ids, frames, history and replay of the topics that one shard is home to |
+//! | [`fanout`] | who is sent what next, in which bytes, and who is too slow |
+//! | [`message`] | what homes and fan-outs say to one another |
+//! | [`selection`] | what a stream takes of one home |
+//! | [`delivery_count`] | how many streams an emit reached, over all shards |
+//! | [`reply`] | who asked for something, and what they are answered |
+//! | [`session`], [`topic`] | a user on a channel, and names |
+//! | [`event`], [`event_id`] | what a publisher sent, and ids |
+//! | [`arena`], [`memory`], [`budget`] | small tools: keys that are never mistaken for a successor's, bytes held, bytes let in |
+//!
+//! Imports point down this table. Home and fan-out do not import one another.
+
+pub(crate) mod arena;
+pub(crate) mod budget;
+pub(crate) mod delivery_count;
+pub(crate) mod event;
+pub(crate) mod event_id;
+pub(crate) mod fanout;
+pub(crate) mod home;
+pub(crate) mod memory;
+pub(crate) mod message;
+pub(crate) mod reply;
+pub(crate) mod selection;
+pub(crate) mod session;
+#[cfg(test)]
+mod simulation;
+pub(crate) mod survey;
+pub(crate) mod topic;
