@@ -122,14 +122,15 @@ fn unfinished_requests_cost_little_memory_which_is_counted_and_comes_back() {
         let open = number(&stats["connections"]);
         println!("{kind}: {open} of {count} open, {} MiB, {} counted", resident / MIB, counted / MIB);
         assert!(resident < 200 * MIB, "{kind}: {} MiB resident", resident / MIB);
-        // What is not counted may be half as much again: the allocator's, and what the kernel was not asked to count.
-        assert!(resident < counted * 3 / 2 + 60 * MIB, "{kind}: {} MiB resident", resident / MIB);
         match kind {
             // What is past the limit gave way, and these ended by themselves.
             kind if kind.starts_with("pipelined")
                 || kind.ends_with("of sending")
                 || kind.contains("long") => {}
-            _ => assert!(open > count / 2, "{kind}: {open} are left"),
+            // Beside what is counted there is half as much again: the allocator's, and what was freed a moment ago.
+            _ => {
+                assert!(open > count / 2 && resident < counted * 3 / 2 + 60 * MIB, "{kind}: {open} are left")
+            }
         }
         assert!(counted >= open * 4096 && counted <= 128 * MIB, "{kind}: {counted} counted for {open}");
         drop(clients);

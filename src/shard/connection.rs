@@ -266,7 +266,7 @@ impl<'c, 'm> Connection<'c, 'm> {
 
     /// Takes what waits behind a read that was filled, if there is memory for it and for the requests in it.
     fn drain(&mut self) {
-        if self.input.was_filled() && self.holding.add(self.input.bytes_to_drain() + DRAIN_BYTES) {
+        if self.input.was_filled() && self.holding.try_add(self.input.bytes_to_drain() + DRAIN_BYTES) {
             let bytes = self.input.drain(&mut self.shard.scratch.borrow_mut());
             self.holding.received(bytes);
         }
@@ -487,7 +487,7 @@ impl<'c, 'm> Connection<'c, 'm> {
         let mut out = Vec::new();
         let date = self.shard.date();
         let encoding = Encoding::of(shared, &date);
-        let bytes_max = match self.pipeline.len() <= FEW_ANSWERS || self.holding.add(ANSWER_BYTES) {
+        let bytes_max = match self.pipeline.len() <= FEW_ANSWERS || self.holding.try_add(ANSWER_BYTES) {
             true => ANSWER_BYTES,
             false => ANSWER_BYTES_MIN,
         };

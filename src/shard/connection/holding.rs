@@ -43,9 +43,19 @@ impl<'c> Holding<'c> {
         }
     }
 
-    /// Charges `bytes` more until the next [`Holding::set`]; false, and nothing charged, when there is no room.
-    pub(super) fn add(&mut self, bytes: usize) -> bool {
+    /// Charges `bytes` more until the next [`Holding::set`]; false, and nothing charged, when there is no room. For what can
+    /// be done with less: nobody gives way for it.
+    pub(super) fn try_add(&mut self, bytes: usize) -> bool {
         self.resize(self.charge.bytes() + bytes)
+    }
+
+    /// The same for what is refused without it: others give way, so that there is room at the next try.
+    pub(super) fn add(&mut self, bytes: usize) -> bool {
+        let fits = self.try_add(bytes);
+        if !fits {
+            self.memory.note_short(self.clock.now_ms());
+        }
+        fits
     }
 
     /// Returns since when there is no room for what it holds.
