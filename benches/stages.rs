@@ -74,7 +74,7 @@ fn blocks(c: &mut Criterion) {
         ("join 64 frames, nobody to send to but one", 64, 1),
         ("join one frame, read by 1,000 cursors", 1, 1000),
     ] {
-        let mut blocks = Blocks::new(event(), subscribers);
+        let mut blocks = Blocks::new(&event(), subscribers);
         group.throughput(Throughput::Elements((frames * subscribers) as u64));
         group.bench_function(name, |b| b.iter(|| black_box(blocks.turn(frames))));
     }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use serde_json::{Value, json};
 use smallvec::smallvec;
 
 use crate::clock::unix_s;
 use crate::core::budget::Budget;
-use crate::core::message::{Message, ShardId, Ticket, ToFanout};
+use crate::core::chunk::Chunk;
+use crate::core::message::{Marks, Message, ShardId, Ticket, ToFanout};
 use crate::core::session::Session;
 use crate::core::survey::{Found, StreamStatus, Survey, Wanted};
 use crate::core::topic::Topic;
@@ -138,15 +138,14 @@ impl Admin<'_> {
 
     /// Who is connected on a channel: each user's streams, and since when the oldest of them is there.
     fn sessions(&self, channel: Topic) -> Value {
-        let name =
-            Session::of_topics(std::slice::from_ref(&channel)).map(|session| session.channel().to_owned());
+        let name = Session::of_topic(&channel).map(|session| session.channel().to_owned());
         let (mut found, is_complete) = self.survey(Wanted::Of(channel), SESSION_STREAMS_MAX);
         // Each shard tells of so many, its oldest: together they would not fit into an answer.
         found.streams.sort_by_key(|stream| stream.client.since_s);
         found.streams.truncate(SESSION_STREAMS_MAX);
         let mut users = HashMap::<String, (u32, u64)>::new();
         for stream in &found.streams {
-            let Some(session) = Session::of_topics(&stream.topics) else { continue };
+            let Some(session) = stream.topics.last().and_then(Session::of_topic) else { continue };
             let (streams, since_s) = users.entry(session.user().to_owned()).or_insert((0, u64::MAX));
             *streams += 1;
             *since_s = stream.client.since_s.min(*since_s);
@@ -167,7 +166,7 @@ impl Admin<'_> {
         let status = self.status(None, PAGE_STREAMS_MAX);
         let text = format!("event:status\ndata:{status}\n\n");
         let Some(charge) = self.shared.budget.take(text.len()) else { return };
-        let frames = self.shared.memory.share(text.into_bytes());
+        let frames = Chunk::of([text.as_bytes()], text.len(), &self.shared.memory);
         let charge = Arc::new(charge);
         let topic = &self.shared.access.admin_topic;
         for door in self.doors.iter() {
@@ -175,7 +174,8 @@ impl Admin<'_> {
             door.post(Message::Fanout(ToFanout::Events {
                 home: topic.home(self.shared.shards) as ShardId,
                 topics: smallvec![topic.clone()],
-                frames: Bytes::clone(&frames),
+                frames: frames.clone(),
+                marks: Marks::new(),
                 // Not what publishers published, so not counted as delivered.
                 count: 0,
                 last: 0,
@@ -254,7 +254,7 @@ fn connection(stream: &StreamStatus, queue_path: &str) -> Value {
             format!("/subscribe?{}", pairs.join("&"))
         }
     };
-    let session = Session::of_topics(&stream.topics);
+    let session = stream.topics.last().and_then(Session::of_topic);
     let namespace = match (&session, &stream.topics[..]) {
         (Some(session), _) => format!("/{}", session.shown()),
         (None, [topic]) if topic.is_of_queue() => topic.name().to_owned(),

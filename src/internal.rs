@@ -14,16 +14,17 @@ use crate::core::arena::{Arena, Key};
 use crate::core::budget::Budget;
 use crate::core::event::{EventLimits, Events};
 use crate::core::event_id::Epoch;
-use crate::core::fanout::log::{Cursor, Log};
-use crate::core::fanout::wire::Framing;
+use crate::core::fanout::log::{Gain, Log, Place};
 use crate::core::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
 use crate::core::memory::Memory;
 use crate::core::message::{Post, ReplyTo, Ticket, ToHome};
-use crate::core::selection::Selection;
-use crate::core::topic::{Topic, TopicHasher};
 use crate::http::{HttpLimits, RequestReader};
 use crate::shard::mailbox::{Mailbox, mailboxes};
 use crate::shard::message::{Control, ShardMessage};
+
+use crate::core::chunk::{Chunk, Framing};
+use crate::core::selection::Selection;
+use crate::core::topic::{Topic, TopicHasher};
 
 const EVENT_LIMITS: EventLimits =
     EventLimits { text_bytes_max: 1 << 20, id_bytes_max: 128, name_bytes_max: 128, events_max: 100 };
@@ -117,27 +118,28 @@ impl Ordering {
 /// A topic's log with subscribers at its tail.
 pub struct Blocks {
     log: Log,
-    frame: Bytes,
+    frame: Chunk,
     subscribers: usize,
 }
 
 impl Blocks {
     /// With so many subscribers, and this frame to gain.
-    pub fn new(frame: Bytes, subscribers: usize) -> Self {
-        Blocks { log: Log::new(Memory::new(usize::MAX), false), frame, subscribers }
+    pub fn new(frame: &Bytes, subscribers: usize) -> Self {
+        let memory = Memory::new(usize::MAX);
+        let frame = Chunk::of([&frame[..]], frame.len(), &memory);
+        Blocks { log: Log::new(memory), frame, subscribers }
     }
 
     /// Joins `frames` frames into a block, sends it to each subscriber, and forgets it; returns the bytes
     /// sent.
     pub fn turn(&mut self, frames: usize) -> usize {
-        let cursors: Vec<_> = (0..self.subscribers).map(|_| self.log.attach()).collect();
-        (0..frames).for_each(|_| self.log.gain(self.frame.clone(), 1, 0, 0));
-        self.log.seal();
+        let places: Vec<_> = (0..self.subscribers).map(|_| self.log.attach()).collect();
+        gain(&mut self.log, &self.frame, frames);
         let mut bytes = 0;
-        for cursor in cursors {
-            if let Some(span) = self.log.read(cursor, Framing::Chunked) {
+        for place in places {
+            if let Some(span) = self.log.read(place, Framing::Chunked) {
                 bytes += span.buffers.iter().map(Bytes::len).sum::<usize>();
-                self.log.advance(cursor, span.to);
+                self.log.advance(place, span.to);
                 self.log.detach(span.to);
             }
         }
@@ -145,27 +147,35 @@ impl Blocks {
     }
 }
 
-/// A block and the cursor of a subscriber that has it to read.
+/// A block and the place of a subscriber that has it to read.
 pub struct Reading {
     log: Log,
-    cursor: Cursor,
+    place: Place,
 }
 
 impl Reading {
     /// Of `frames` frames.
     pub fn new(frame: &Bytes, frames: usize) -> Self {
-        let mut log = Log::new(Memory::new(usize::MAX), false);
-        let cursor = log.attach();
-        (0..frames).for_each(|_| log.gain(frame.clone(), 1, 0, 0));
-        log.seal();
-        Reading { log, cursor }
+        let memory = Memory::new(usize::MAX);
+        let frame = Chunk::of([&frame[..]], frame.len(), &memory);
+        let mut log = Log::new(memory);
+        let place = log.attach();
+        gain(&mut log, &frame, frames);
+        Reading { log, place }
     }
 
     /// Reads it, as often as one likes; returns its bytes.
     pub fn read(&self) -> usize {
-        let span = self.log.read(self.cursor, Framing::Chunked);
+        let span = self.log.read(self.place, Framing::Chunked);
         span.map_or(0, |span| span.buffers.iter().map(Bytes::len).sum())
     }
+}
+
+/// One block of so many publishes of this frame.
+fn gain(log: &mut Log, frame: &Chunk, frames: usize) {
+    let gain = Gain { chunk: frame, events: 1, last: 1, at_us: 0, marks: &[] };
+    (0..frames).for_each(|_| log.gain(&gain));
+    log.seal();
 }
 
 /// Verifies tokens of one kind.

@@ -8,8 +8,9 @@ use smallvec::smallvec;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::{Bridge, BridgeConfig, NoQueue, Opened, Outlet, StreamId, ToBridge};
+use crate::core::chunk::Chunk;
 use crate::core::memory::Memory;
-use crate::core::message::{Message, ShardId, Ticket, ToFanout};
+use crate::core::message::{Marks, Message, ShardId, Ticket, ToFanout};
 use crate::core::topic::{Topic, TopicHasher};
 use crate::publisher::Publisher;
 use crate::shard::mailbox::Doors;
@@ -78,7 +79,8 @@ impl Outlet<Ticket> for Shards {
             Message::Fanout(ToFanout::Events {
                 home: topic.home(self.doors.len()) as ShardId,
                 topics: smallvec![topic],
-                frames: self.memory.share(text),
+                frames: Chunk::of([&text[..]], text.len(), &self.memory),
+                marks: Marks::new(),
                 count: events,
                 last,
                 at_us: 0,

@@ -43,6 +43,11 @@ impl<T> Arena<T> {
         (*generation == key.generation).then_some(value)
     }
 
+    /// Whoever sits at `index` now.
+    pub(crate) fn at(&self, index: u32) -> Option<&T> {
+        self.slots.get(index as usize).map(|(_, value)| value)
+    }
+
     /// Whoever sits at `index` now, for walks over all of them.
     pub(crate) fn at_mut(&mut self, index: u32) -> Option<&mut T> {
         self.slots.get_mut(index as usize).map(|(_, value)| value)

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::core::arena::Key;
 use crate::core::budget::Charge;
+use crate::core::chunk::{Chunk, Mark};
 use crate::core::delivery_count::DeliveryCount;
 use crate::core::event::Events;
 use crate::core::event_id::Sequence;
@@ -56,7 +57,7 @@ impl Message {
                 true => 256,
                 false => 8,
             },
-            Message::Fanout(ToFanout::Events { frames, .. }) => 1 + frames.len() / 4096,
+            Message::Fanout(ToFanout::Events { frames, .. }) => 1 + frames.bytes() / 4096,
             _ => 1,
         }
     }
@@ -79,14 +80,19 @@ pub(crate) enum ToHome {
     Disconnect { topic: Topic, shards: u16, ticket: Ticket },
 }
 
+/// Where the events of one publish lie.
+pub(crate) type Marks = SmallVec<[Mark; 1]>;
+
 /// What a home shard tells one with subscribers.
 #[derive(Debug)]
 pub(crate) enum ToFanout {
-    /// These topics, each covered by the next, gained these frames, which follow one another in `frames`.
+    /// These topics, each covered by the next, gained these frames, which follow one another.
     Events {
         home: ShardId,
         topics: SmallVec<[Topic; 1]>,
-        frames: Bytes,
+        frames: Chunk,
+        /// Where each event lies; none of what comes past the homes, whose topics are read alone.
+        marks: Marks,
         count: u32,
         last: Sequence,
         at_us: u64,
@@ -95,8 +101,17 @@ pub(crate) enum ToFanout {
         /// Of an emit: who waits to hear how many streams it was sent to.
         delivery_count: Option<Arc<DeliveryCount>>,
     },
-    /// A part of the past for one subscriber. With it, it is told if anything up to `told` is missing.
-    Page { key: Key, gap: Option<Gap>, frames: Vec<Bytes>, upto: Sequence, told: Sequence, joined: bool },
+    /// A part of the past for one subscriber, of what it takes of `home`. With it, it is told if anything up to `told` is
+    /// missing.
+    Page {
+        key: Key,
+        home: ShardId,
+        gap: Option<Gap>,
+        frames: Vec<Bytes>,
+        upto: Sequence,
+        told: Sequence,
+        joined: bool,
+    },
     /// The subscriber cannot join: the home shard has room for no further topic.
     Refused { key: Key },
     /// The stream that takes this topic, which is a queue's, ends, and is told when to come back.

@@ -40,6 +40,7 @@
 //! | [`delivery_count`] | how many streams an emit reached, over all shards |
 //! | [`reply`] | who asked for something, and what they are answered |
 //! | [`session`], [`topic`] | a user on a channel, and names |
+//! | [`chunk`] | frames as one HTTP chunk, written once and shared |
 //! | [`event`], [`event_id`] | what a publisher sent, and ids |
 //! | [`arena`], [`memory`], [`budget`] | small tools: keys that are never mistaken for a successor's, bytes held, bytes let in |
 //!
@@ -47,6 +48,7 @@
 
 pub(crate) mod arena;
 pub(crate) mod budget;
+pub(crate) mod chunk;
 pub(crate) mod delivery_count;
 pub(crate) mod event;
 pub(crate) mod event_id;

@@ -1,13 +1,9 @@
 //! What a stream takes of one home: topics that a home orders together, so that their events have one order.
-//!
-//! A shard has one log per selection, whoever asked for it: a thousand pages on the same two topics share every block.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
-use crate::core::reply::ShardId;
-use crate::core::topic::{PassThrough, Topic};
+use crate::core::message::ShardId;
+use crate::core::topic::Topic;
 
 /// Topics of one home, none of which covers another, in the order of their names.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -27,11 +23,6 @@ enum Kind {
 }
 
 impl Selection {
-    /// What carries a queue's events.
-    pub(crate) fn of_queue(topic: Topic, shards: usize) -> Self {
-        Selection { home: topic.home(shards) as ShardId, kind: Kind::Whole, topics: [topic].into() }
-    }
-
     /// The only part of a stream on one topic, or on a user's and those of the channel; none for other topics,
     /// which may have several homes.
     pub(crate) fn whole(topics: &[Topic], shards: usize) -> Option<Self> {
@@ -63,6 +54,16 @@ impl Selection {
             .collect()
     }
 
+    /// The part of a stream that takes these topics of `home`.
+    pub(crate) fn part_of(home: ShardId, topics: Arc<[Topic]>) -> Self {
+        Selection { home, kind: Kind::Part, topics }
+    }
+
+    /// What a stream takes as a whole: these topics of `home`.
+    pub(crate) fn whole_of(home: ShardId, topics: Arc<[Topic]>) -> Self {
+        Selection { home, kind: Kind::Whole, topics }
+    }
+
     /// The shard that orders its events.
     pub(crate) fn home(&self) -> ShardId {
         self.home
@@ -72,31 +73,11 @@ impl Selection {
         &self.topics
     }
 
-    /// Whether it is a user's on a channel: what is emitted to all goes to one such selection for each user.
-    pub(crate) fn is_of_user(&self) -> bool {
-        self.kind == Kind::Whole && self.topics.len() > 1
-    }
-
     /// Whether it is a part of a stream of several, whose events need ids that name the place at each home.
     pub(crate) fn is_part(&self) -> bool {
         self.kind == Kind::Part
     }
 }
-
-impl Hash for Selection {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        // Of keyed hashes, so nobody can choose selections that collide.
-        let hash = self.topics.iter().fold(u64::from(self.home), |all, topic| {
-            let mut own = PassThrough::default();
-            Hash::hash(topic, &mut own);
-            all.rotate_left(7) ^ own.finish()
-        });
-        state.write_u64(hash);
-    }
-}
-
-/// A map by selection.
-pub(crate) type SelectionMap<V> = HashMap<Selection, V, BuildHasherDefault<PassThrough>>;
 
 #[cfg(test)]
 mod tests {

@@ -41,9 +41,9 @@ impl Session {
         Ok(Session { user: user.into(), channel: channel.into() })
     }
 
-    /// The session whose stream takes these topics; none when it is another's.
-    pub(crate) fn of_topics(topics: &[Topic]) -> Option<Self> {
-        let (channel, user) = topics.last()?.session_names()?;
+    /// Returns the session whose stream takes this topic last; none when it is another's.
+    pub(crate) fn of_topic(topic: &Topic) -> Option<Self> {
+        let (channel, user) = topic.session_names()?;
         Some(Session { user: user.unwrap_or(ALL).into(), channel: channel.into() })
     }
 

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use crate::core::arena::Key;
-use crate::core::fanout::Fanout;
-use crate::core::fanout::several::Subscribers;
+use crate::core::fanout::{Fanout, Progress};
 use crate::core::message::ShardId;
 use crate::core::session::Session;
 use crate::core::topic::Topic;
@@ -31,7 +30,7 @@ pub(crate) struct Client {
     pub(crate) since_s: u64,
 }
 
-/// The streams of a shard, by the index of their first subscriber.
+/// The streams of a shard, by their index.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     /// Beside one another: boxes would cost each stream 40 bytes more.
@@ -42,7 +41,7 @@ pub(crate) struct Clients {
 #[derive(Debug)]
 struct Entry {
     client: Client,
-    subscribers: Subscribers,
+    stream: Key,
 }
 
 /// What is asked of each shard: its oldest streams.
@@ -99,21 +98,19 @@ pub(crate) struct Walk {
 }
 
 impl Clients {
-    /// Notes a stream made of these subscribers.
-    pub(crate) fn enter(&mut self, subscribers: Subscribers, mut client: Client) {
-        let Some(first) = subscribers.first() else { return };
-        let index = first.index as usize;
+    /// Notes a stream.
+    pub(crate) fn enter(&mut self, stream: Key, mut client: Client) {
+        let index = stream.index as usize;
         client.user_agent = self.shared(&client.user_agent);
         if self.entries.len() <= index {
             self.entries.resize_with(index + 1, || None);
         }
-        self.entries[index] = Some(Entry { client, subscribers });
+        self.entries[index] = Some(Entry { client, stream });
     }
 
-    /// Forgets the stream made of these subscribers.
-    pub(crate) fn leave(&mut self, subscribers: &[Key]) {
-        let Some(first) = subscribers.first() else { return };
-        if let Some(entry) = self.entries.get_mut(first.index as usize) {
+    /// Forgets a stream.
+    pub(crate) fn leave(&mut self, stream: Key) {
+        if let Some(entry) = self.entries.get_mut(stream.index as usize) {
             *entry = None;
         }
     }
@@ -192,15 +189,15 @@ impl Walk {
     }
 
     fn is_wanted(&self, entry: &Entry, fanout: &Fanout) -> bool {
-        let mut topics = entry.subscribers.iter().flat_map(|key| fanout.topics(*key));
+        let topics = fanout.topics(entry.stream);
         match &self.survey.wanted {
             Wanted::All => true,
             Wanted::Named(part) => match entry.session(fanout) {
                 // In any case: the page lower-cases what is typed where topics are ids.
                 Some(session) => session.shown().to_lowercase().contains(&part.to_lowercase()),
-                None => topics.any(|topic| topic.name().contains(&**part)),
+                None => topics.iter().any(|topic| topic.name().contains(&**part)),
             },
-            Wanted::Of(wanted) => topics.any(|topic| topic == wanted),
+            Wanted::Of(wanted) => topics.contains(&wanted),
         }
     }
 }
@@ -208,26 +205,18 @@ impl Walk {
 impl Entry {
     /// Whose stream it is: of all its topics together, for the channel's alone is that of `*`.
     fn session(&self, fanout: &Fanout) -> Option<Session> {
-        Session::of_topics(fanout.topics(*self.subscribers.first()?))
+        Session::of_topic(fanout.topics(self.stream).last()?)
     }
 
     fn status(&self, shard: ShardId, fanout: &Fanout) -> StreamStatus {
-        let mut status = StreamStatus {
+        let Progress { topics, delivered, lag_bytes } = fanout.progress(self.stream).unwrap_or_default();
+        StreamStatus {
             shard,
             client: self.client.clone(),
-            topics: Vec::new(),
-            delivered: 0,
-            lag_bytes: 0,
-        };
-        for progress in self.subscribers.iter().filter_map(|key| fanout.progress(*key)) {
-            status.delivered += progress.delivered;
-            status.lag_bytes += progress.lag_bytes as u64;
-            // Everything has a part at each home, and is one topic.
-            let new = progress.topics.iter().filter(|topic| !status.topics.contains(topic));
-            let new: Vec<_> = new.cloned().collect();
-            status.topics.extend(new);
+            topics: topics.into_iter().cloned().collect(),
+            delivered,
+            lag_bytes: lag_bytes as u64,
         }
-        status
     }
 }
 
@@ -239,11 +228,10 @@ mod tests {
 
     use super::*;
     use crate::core::arena::Arena;
+    use crate::core::chunk::Framing;
     use crate::core::fanout::subscriber::Opening;
-    use crate::core::fanout::wire::Framing;
     use crate::core::fanout::{FanoutLimits, Subscription};
     use crate::core::memory::Memory;
-    use crate::core::selection::Selection;
     use crate::core::topic::TopicHasher;
 
     fn client(agent: &str) -> Client {
@@ -255,17 +243,17 @@ mod tests {
         let mut clients = Clients::default();
         let mut keys = Arena::default();
         let (first, second) = (keys.insert(()), keys.insert(()));
-        clients.enter([first].into(), client("a browser"));
-        clients.enter([second].into(), client("a browser"));
+        clients.enter(first, client("a browser"));
+        clients.enter(second, client("a browser"));
         let agent =
             |key: Key| Arc::clone(&clients.entries[key.index as usize].as_ref().unwrap().client.user_agent);
         assert!(Arc::ptr_eq(&agent(first), &agent(second)));
-        clients.leave(&[first]);
-        clients.leave(&[second]);
+        clients.leave(first);
+        clients.leave(second);
         for n in 0..2 * AGENTS_MAX {
             let key = keys.insert(());
-            clients.enter([key].into(), client(&format!("agent {n}")));
-            clients.leave(&[key]);
+            clients.enter(key, client(&format!("agent {n}")));
+            clients.leave(key);
         }
         assert!(clients.agents.len() <= AGENTS_MAX && !clients.agents.contains("a browser"));
     }
@@ -286,20 +274,20 @@ mod tests {
             retry_min_ms: 1,
             retry_max_ms: 1,
         };
-        let mut fanout = Fanout::new(0, limits, Memory::new(100_000), 0);
+        let mut fanout = Fanout::new(0, 1, limits, Memory::new(100_000), 0);
         let mut clients = Clients::default();
         let hasher = TopicHasher::new();
         let chat = Topic::of_session("chat", None, &hasher);
         let open = |topic: &Topic, fanout: &mut Fanout, clients: &mut Clients| {
             let subscription = Subscription {
-                selection: Selection::whole(std::slice::from_ref(topic), 1).unwrap(),
+                topics: [topic.clone()].into(),
                 framing: Framing::Plain,
                 last_event_id: None,
                 expires_s: u64::MAX,
                 opening: Opening::default(),
             };
             let key = fanout.subscribe(subscription, 0, &mut Vec::new());
-            clients.enter([key].into(), client("a browser"));
+            clients.enter(key, client("a browser"));
             key
         };
         let stays = open(&chat, &mut fanout, &mut clients);
@@ -308,7 +296,7 @@ mod tests {
         let mut walk = Walk::new(Survey { wanted: Wanted::Of(chat.clone()), streams_max: 10, found });
         assert!(!walk.step(0, &clients, &fanout));
 
-        clients.leave(&[leaves]);
+        clients.leave(leaves);
         fanout.leave(leaves, &mut Vec::new());
         let other = Topic::of_session("another", None, &hasher);
         assert_eq!(open(&other, &mut fanout, &mut clients).index, leaves.index, "its place is taken");
@@ -316,6 +304,6 @@ mod tests {
         assert!(walk.step(0, &clients, &fanout));
         let Found { streams, total } = answers.recv().unwrap();
         let topics: Vec<_> = streams.iter().flat_map(|stream| &stream.topics).collect();
-        assert_eq!((topics, total), (fanout.topics(stays).iter().collect(), 1));
+        assert_eq!((&topics[..], total), (&fanout.topics(stays)[..], 1));
     }
 }

@@ -103,7 +103,7 @@ impl Shard {
     pub(crate) fn new(id: ShardId, shared: Arc<Shared>, inside: Inside, doors: Doors) -> Rc<Self> {
         let home = Home::new(id, shared.epoch, home_limits(&shared), Arc::clone(&shared.memory));
         let memory = Arc::clone(&shared.memory);
-        let fanout = Fanout::new(id, fanout_limits(&shared), memory, fastrand::u64(..));
+        let fanout = Fanout::new(id, shared.shards, fanout_limits(&shared), memory, fastrand::u64(..));
         Rc::new(Shard {
             id,
             home: RefCell::new(home),

@@ -27,7 +27,7 @@ pub(crate) struct Sockets {
     by_subscriber: RefCell<Vec<RawFd>>,
 }
 
-/// No descriptor: the subscriber has none yet, or no longer, or is one of several on its socket.
+/// No descriptor: the subscriber has none yet, or no longer.
 const NONE: RawFd = -1;
 
 impl Sockets {

@@ -16,11 +16,11 @@ use tokio_uring::{BufResult, InFlightOneshot, WriteData, WriteTransform};
 
 use crate::bridge::without_queue;
 use crate::config::RefuseStreams;
+use crate::core::arena::Key;
+use crate::core::chunk::Framing;
 use crate::core::fanout::Subscription;
-use crate::core::fanout::several::{self, Feed};
 use crate::core::fanout::subscriber::{Next, Opening, Outgoing};
-use crate::core::fanout::wire::{Buffers, Framing, retry_field, skip};
-use crate::core::selection::Selection;
+use crate::core::fanout::wire::{Buffers, retry_field, skip};
 use crate::http::{self, Refusal, Version};
 use crate::routes::Subscribe;
 use crate::shard::connection::{self, Source};
@@ -57,19 +57,16 @@ pub(super) async fn begin(
     let watches = matches!(&source, Source::Topics(subscribe) if shard.feeds_a_page(subscribe));
     let open = Streams::open(&shard.shared, watches).filter(|_| shard.phase() == Phase::Serving);
     tracing::debug!(shard = shard.id, source = without_queue(&format!("{source:?}")), "stream asked for");
-    let (feed, open) = match (source, open) {
+    let (key, open) = match (source, open) {
         (Source::Topics(Subscribe { topics, last_event_id, expires_s }), Some(open)) => {
-            let request = several::Request { topics, framing, last_event_id, expires_s, opening };
-            let shards = shard.shared.shards;
-            let subscribe =
-                |fanout: &mut _, now_ms, out: &mut _| Feed::subscribe(request, shards, fanout, now_ms, out);
-            (shard.with_fanout(subscribe), open)
+            let subscription = Subscription { topics, framing, last_event_id, expires_s, opening };
+            (shard.with_fanout(|fanout, now_ms, out| fanout.subscribe(subscription, now_ms, out)), open)
         }
         (Source::Queue(queue), Some(mut open)) => {
-            let feed = shard.follow(&queue, framing, opening);
+            let key = shard.follow(&queue, framing, opening);
             queue.is_ready();
             open.keep(queue);
-            (feed, open)
+            (key, open)
         }
         (Source::NoQueue(_), _) | (_, None) => {
             tracing::debug!(shard = shard.id, "stream refused");
@@ -81,10 +78,10 @@ pub(super) async fn begin(
     };
     // The page is no subscriber, and its topic has no path.
     if let Some(client) = client.filter(|_| !watches) {
-        shard.clients.borrow_mut().enter(feed.subscribers(), client);
+        shard.clients.borrow_mut().enter(key, client);
     }
     shard.stats().clients.add(1);
-    shard.newcomers.borrow_mut().push(Newcomer { stream, feed, received, open });
+    shard.newcomers.borrow_mut().push(Newcomer { stream, key, received, open });
     shard.newcomer.notify_one();
     None
 }
@@ -92,7 +89,7 @@ pub(super) async fn begin(
 /// A subscriber whose socket is handed over.
 pub(crate) struct Newcomer {
     stream: TcpStream,
-    feed: Feed,
+    key: Key,
     /// Bytes that came behind its request.
     received: usize,
     open: OpenStream,
@@ -127,10 +124,8 @@ pub(crate) async fn run_all(shard: &Shard) {
 /// The future is what an idle subscriber costs, so it is kept small, and a test bounds it: a block and not an
 /// `async fn`, which would hold its arguments twice, and a send is boxed, which costs 1 % of one.
 fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
-    let Newcomer { stream, mut feed, mut received, open } = newcomer;
-    if let Some(key) = feed.single() {
-        shard.sockets.enter(key.index, &stream);
-    }
+    let Newcomer { stream, key, mut received, open } = newcomer;
+    shard.sockets.enter(key.index, &stream);
     async move {
         let end = {
             // The smallest buffer: it lies idle for the whole life of the connection.
@@ -141,7 +136,7 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
                 if received > RECEIVED_BYTES_MAX {
                     return Poll::Ready(StreamEnd::Closed);
                 }
-                if let Poll::Ready(end) = shard.drive(&mut feed, &stream, &mut sending, cx) {
+                if let Poll::Ready(end) = shard.drive(key, &stream, &mut sending, cx) {
                     return Poll::Ready(end);
                 }
                 if sending.is_some() {
@@ -168,11 +163,9 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
         let _ = stream.shutdown(Shutdown::Both);
         shard.sockets.closes(&stream);
         tracing::debug!(shard = shard.id, clients = shard.stats().clients.value(), "stream ends");
-        if let Some(key) = feed.single() {
-            shard.sockets.leave(key.index);
-        }
-        shard.clients.borrow_mut().leave(&feed.subscribers());
-        shard.with_fanout(|fanout, _, out| feed.leave(fanout, out));
+        shard.sockets.leave(key.index);
+        shard.clients.borrow_mut().leave(key);
+        shard.with_fanout(|fanout, _, out| fanout.leave(key, out));
         shard.stats().clients.subtract(1);
         drop(open);
     }
@@ -204,7 +197,7 @@ impl Shard {
     /// Sends what there is to send until it must wait; ready, and how it ends, when the connection is to be closed.
     fn drive<'s>(
         &self,
-        feed: &mut Feed,
+        key: Key,
         stream: &'s TcpStream,
         sending: &mut Option<Box<Sending<'s>>>,
         cx: &mut Context<'_>,
@@ -219,34 +212,31 @@ impl Shard {
                         if !send.outgoing.buffers.is_empty() {
                             let rest = std::mem::take(&mut send.outgoing.buffers);
                             send.operation = Operation::start(stream, rest);
-                            if let Some(key) = feed.single() {
-                                self.with_fanout(|fanout, now_ms, _| fanout.partly_sent(key, now_ms));
-                            }
+                            self.with_fanout(|fanout, now_ms, _| fanout.partly_sent(key, now_ms));
                             continue;
                         }
                         *sending = None;
-                        self.with_fanout(|fanout, now_ms, out| feed.sent(fanout, now_ms, out));
+                        self.with_fanout(|fanout, now_ms, out| fanout.sent(key, now_ms, out));
                     }
                     Poll::Ready(_) => return Poll::Ready(StreamEnd::Closed),
                     // Asked all the same: it may have been cut.
                     Poll::Pending => {}
                 }
             }
-            let (next, has_ready) = self.with_fanout(|fanout, now_ms, out| {
-                (feed.next(fanout, cx.waker(), now_ms, out), fanout.has_ready())
-            });
+            let (next, has_ready) = self
+                .with_fanout(|fanout, now_ms, _| (fanout.next(key, cx.waker(), now_ms), fanout.has_ready()));
             if has_ready {
                 // Skipping forward seals a block, and whoever waits for that is woken by a turn.
                 self.mailbox.ring();
             }
             match next {
                 Next::Send(mut outgoing) => {
-                    if let Some(key) = feed.single().filter(|_| !outgoing.is_rest) {
+                    if !outgoing.is_rest && !outgoing.buffers.is_empty() {
                         let bytes = self.sockets.send(key.index, &mut outgoing);
                         self.account(bytes, &outgoing);
                     }
                     if outgoing.buffers.is_empty() {
-                        self.with_fanout(|fanout, now_ms, out| feed.sent(fanout, now_ms, out));
+                        self.with_fanout(|fanout, now_ms, out| fanout.sent(key, now_ms, out));
                     } else {
                         *sending = Some(Box::new(Sending::start(stream, outgoing)));
                     }
@@ -274,15 +264,11 @@ impl Shard {
     }
 
     /// The subscriber that a queue's stream is.
-    fn follow(&self, queue: &QueueStream, framing: Framing, opening: Opening) -> Feed {
-        let selection = Selection::of_queue(queue.topic.clone(), self.shared.shards);
+    fn follow(&self, queue: &QueueStream, framing: Framing, opening: Opening) -> Key {
+        let topics = [queue.topic.clone()].into();
         let subscription =
-            Subscription { selection, framing, last_event_id: None, expires_s: u64::MAX, opening };
-        Feed::Single(
-            self.with_fanout(|fanout, now_ms, _| {
-                fanout.follow(subscription, Arc::clone(&queue.sent), now_ms)
-            }),
-        )
+            Subscription { topics, framing, last_event_id: None, expires_s: u64::MAX, opening };
+        self.with_fanout(|fanout, now_ms, _| fanout.follow(subscription, Arc::clone(&queue.sent), now_ms))
     }
 
     /// The bytes a stream begins with, or those it is refused with: EventSource gives up for ever on any
@@ -373,8 +359,7 @@ mod tests {
         let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let open = Streams::open(&shared, false).unwrap();
         let key = Arena::default().insert(());
-        let feed = Feed::Single(key);
-        let future = run(&shard, Newcomer { stream: TcpStream::from_std(socket), feed, received: 0, open });
+        let future = run(&shard, Newcomer { stream: TcpStream::from_std(socket), key, received: 0, open });
         // Beside it an idle subscriber costs its place in the slab, one operation and its place in the set.
         assert!(size_of_val(&future) <= 272, "{}", size_of_val(&future));
     }

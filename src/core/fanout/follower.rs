@@ -1,35 +1,37 @@
-//! The one subscriber of a queue's topic, whose events come past the homes.
+//! The one stream of a queue's topic, whose events come past the homes.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::channels::Follower;
+use super::logs::Follower;
 use super::{Fanout, Key, Subscription};
-use crate::core::fanout::subscriber::Reached;
+use crate::core::fanout::subscriber::Page;
 use crate::core::fanout::wire::retry_field;
+use crate::core::message::ShardId;
 use crate::core::topic::Topic;
 
 impl Fanout {
-    /// Takes in the one subscriber of a queue's topic, which is live at once. `sent` is told how far it has come.
+    /// Takes in the one stream of a queue's topic, which is live at once. `sent` is told how far it has come.
     pub(crate) fn follow(&mut self, subscription: Subscription, sent: Arc<AtomicU64>, now_ms: u64) -> Key {
+        let home = subscription.topics.first().map_or(0, |topic| topic.home(self.homes)) as ShardId;
         // Home need not know.
         let mut no_posts = Vec::new();
         let key = self.subscribe(subscription, now_ms, &mut no_posts);
         if let Some(subscriber) = self.subscribers.get_mut(key) {
-            let channel = &mut self.channels[subscriber.channel];
-            channel.follower = Some(Follower { key, sent });
-            let reached = Reached { upto: 0, told: 0, joined: true };
-            subscriber.page(&mut channel.log, None, Vec::new(), reached);
+            if let [cursor] = subscriber.cursors() {
+                self.logs[cursor.log].follower = Some(Follower { key, sent });
+            }
+            let page = Page { gap: None, frames: Vec::new(), upto: 0, told: 0, joined: true };
+            subscriber.page(home, page, &mut self.logs);
         }
         key
     }
 
-    /// A part of what is sent to a subscriber went out. For a queue's that is as good as a send: a message that takes
+    /// A part of what is sent to a stream went out. For a queue's that is as good as a send: a message that takes
     /// its client longer than one may take would come back to it again and again, and nothing behind it would come.
     pub(crate) fn partly_sent(&mut self, key: Key, now_ms: u64) {
         let Some(subscriber) = self.subscribers.get_mut(key) else { return };
-        let channel = self.channels.get(subscriber.channel);
-        if channel.is_some_and(|channel| channel.follower.is_some()) {
+        if subscriber.cursors().iter().any(|cursor| self.logs[cursor.log].follower.is_some()) {
             subscriber.touched_ms = now_ms;
         }
     }
@@ -37,7 +39,8 @@ impl Fanout {
     /// The queue is no longer delivered.
     pub(super) fn end_followed(&mut self, topic: &Topic) {
         let retry = retry_field(self.retry_ms());
-        let key = self.channels.follower(topic);
+        let logs = self.logs.of(topic).iter().map(|number| &self.logs[*number]);
+        let key = logs.filter_map(|log| log.follower.as_ref()).map(|follower| follower.key).next();
         if let Some(subscriber) = key.and_then(|key| self.subscribers.get_mut(key)) {
             subscriber.end(&retry, true);
             subscriber.wake();

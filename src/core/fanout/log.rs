@@ -1,43 +1,49 @@
-//! A topic's recent blocks on one shard, and how far each of its subscribers has been sent.
+//! A topic's recent blocks on one shard, and how many streams have each of them still to be sent.
 //!
 //! The log is at once what joins events into one send, and what decides that a client is too slow. It keeps a
 //! block only while a cursor is at or before it, so with clients that keep up it is empty. Each block counts
-//! the cursors that point at it, as a replication backlog counts its readers: nothing walks over subscribers
-//! to find out what may go.
+//! the cursors that point at it, as a replication backlog counts its readers: nothing walks over streams
+//! to find out what may go, and a stream that a trim left behind finds it out when it goes on.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::core::chunk::{Chunk, Framing, Mark};
 use crate::core::event_id::Sequence;
-use crate::core::fanout::wire::{Buffers, CHUNK_END, Framing, write_chunk_head};
+use crate::core::fanout::wire::Buffers;
 use crate::core::memory::Memory;
 
 /// Most blocks in one send: one `writev` of so many buffers costs little more than their bytes.
-const SEND_BLOCKS_MAX: usize = 64;
+pub(crate) const SEND_BLOCKS_MAX: usize = 64;
 /// Most bytes in one send (but one block always goes): what a stalled client's last send may pin.
-const SEND_BYTES_MAX: usize = 256 << 10;
+pub(crate) const SEND_BYTES_MAX: usize = 256 << 10;
 
-/// What one publish brings a log that shares its blocks with others is shared from here on, and copied below where the
-/// turn brings more: a copy of 4 KiB costs about as much as the block of its own.
-pub(super) const SHARED_BYTES_MIN: usize = 4 << 10;
+/// What one publish brings is shared from here on, and copied below where the turn brings more: a copy of 4 KiB costs
+/// about as much as the block of its own.
+pub(crate) const SHARED_BYTES_MIN: usize = 4 << 10;
 
-/// What a block takes beside its bytes. Where thousands of logs share these, it is all that they take.
+/// What a block takes beside its bytes and marks.
 const BLOCK_BYTES: usize = size_of::<Block>();
 
-/// The next block a subscriber has not been sent, counted from the log's first.
+/// The next block a stream has not begun to be sent, counted from the log's first.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) struct Cursor(u64);
+pub(crate) struct Place(u64);
 
-/// What one send covers.
+impl Place {
+    /// Returns the place so many blocks further.
+    pub(crate) fn further(self, blocks: usize) -> Place {
+        Place(self.0 + blocks as u64)
+    }
+}
+
+/// What one send of one log covers.
 #[derive(Debug, Default)]
 pub(crate) struct Span {
     pub(crate) buffers: Buffers,
-    /// The cursor once it is sent.
-    pub(crate) to: Cursor,
+    /// Where the stream is once it is sent.
+    pub(crate) to: Place,
     pub(crate) events: u32,
     /// The newest event in it.
     pub(crate) last: Sequence,
@@ -45,14 +51,16 @@ pub(crate) struct Span {
     pub(crate) at_us: u64,
 }
 
-/// Frames, with or without what makes one HTTP chunk of them around them. Cheap to clone: many logs may share it.
-#[derive(Clone, Debug)]
-pub(crate) struct Chunk {
-    bytes: Bytes,
-    /// Length of the chunk's size line, which a connection without chunks is not sent.
-    head_bytes: u8,
-    /// Length of what ends the chunk. Both are 0 in the log of a part, which is never read in chunks.
-    end_bytes: u8,
+/// What a publish brings a log.
+#[derive(Debug)]
+pub(crate) struct Gain<'g> {
+    pub(crate) chunk: &'g Chunk,
+    pub(crate) events: u32,
+    /// The newest of its events; they follow one another.
+    pub(crate) last: Sequence,
+    pub(crate) at_us: u64,
+    /// Where its events lie; none for a log that is read alone.
+    pub(crate) marks: &'g [Mark],
 }
 
 /// Blocks `trimmed..tail` and the events of this turn.
@@ -68,41 +76,44 @@ pub(crate) struct Log {
     /// Cursors at the tail: they have been sent everything.
     at_tail: u32,
     open: Open,
-    /// Whether streams of several read it, which frame what they send themselves.
-    is_part: bool,
-    /// Whether a block was sealed for somebody since this was last asked.
-    has_readers: bool,
+    /// Whether a block was made since this was last asked.
+    has_new_block: bool,
 }
 
 /// The frames that a topic gained in one turn, contiguous, as one HTTP chunk.
 #[derive(Debug)]
-struct Block {
-    chunk: Chunk,
+pub(crate) struct Block {
+    pub(crate) chunk: Chunk,
     /// Bytes of the blocks before it.
     start: u64,
     /// Cursors that point here.
     readers: u32,
-    events: u32,
-    last: Sequence,
-    at_us: u64,
+    pub(crate) events: u32,
+    /// Its oldest event, and its newest.
+    pub(crate) first: Sequence,
+    pub(crate) last: Sequence,
+    pub(crate) at_us: u64,
+    /// Where its events lie, for streams that read other logs beside; none where nobody does.
+    pub(crate) marks: Box<[Mark]>,
 }
 
 /// What was gained since the last block was sealed.
 #[derive(Debug, Default)]
 struct Open {
     chunks: SmallVec<[Chunk; 4]>,
+    marks: Vec<Mark>,
     bytes: usize,
     events: u32,
+    first: Sequence,
     last: Sequence,
     at_us: u64,
 }
 
 impl Log {
-    /// An empty log, whose blocks are counted in `memory`.
-    pub(crate) fn new(memory: Arc<Memory>, is_part: bool) -> Self {
+    /// Returns an empty log, whose blocks are counted in `memory`.
+    pub(crate) fn new(memory: Arc<Memory>) -> Self {
         Log {
-            is_part,
-            has_readers: false,
+            has_new_block: false,
             blocks: VecDeque::new(),
             trimmed: 0,
             bytes: 0,
@@ -113,29 +124,38 @@ impl Log {
         }
     }
 
-    /// Adds `events` frames to the turn's block.
-    pub(crate) fn gain(&mut self, frames: impl Into<Chunk>, events: u32, last: Sequence, at_us: u64) {
-        let chunk = frames.into();
-        let is_shared = self.shares(&chunk) && chunk.frame_bytes() >= SHARED_BYTES_MIN;
-        if is_shared {
+    /// Adds what a publish brings to the turn's block; what is large becomes one of its own, which is not copied.
+    pub(crate) fn gain(&mut self, gain: &Gain<'_>) {
+        let Gain { chunk, events, last, at_us, marks } = gain;
+        debug_assert!(u64::from(*events) <= last + 1, "events are numbered from 1");
+        let is_large = chunk.frame_bytes() >= SHARED_BYTES_MIN;
+        if is_large {
             self.cut();
         }
-        if self.open.chunks.is_empty() {
-            self.open.at_us = at_us;
+        let open = &mut self.open;
+        if open.chunks.is_empty() {
+            open.at_us = *at_us;
+            open.first = last + 1 - u64::from(*events);
         }
-        self.open.bytes += chunk.frame_bytes();
-        self.open.events += events;
-        self.open.last = last;
-        self.open.chunks.push(chunk);
-        if is_shared {
+        open.marks.extend(marks.iter().map(|mark| mark.behind(open.bytes)));
+        open.bytes += chunk.frame_bytes();
+        open.events += events;
+        open.last = *last;
+        open.chunks.push((*chunk).clone());
+        if is_large {
             self.cut();
         }
     }
 
-    /// Ends the turn's block. Whoever was at the tail has it to read; returns whether anybody was.
+    /// Ends the turn's block. Returns whether there is one for anybody to read.
     pub(crate) fn seal(&mut self) -> bool {
         self.cut();
-        std::mem::take(&mut self.has_readers)
+        std::mem::take(&mut self.has_new_block)
+    }
+
+    /// Returns whether something was gained that is not sealed.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.open.chunks.is_empty()
     }
 
     /// Makes a block of what was gained.
@@ -143,70 +163,57 @@ impl Log {
         if self.open.chunks.is_empty() {
             return;
         }
-        let open = std::mem::take(&mut self.open);
+        let Open { chunks, marks, bytes, events, first, last, at_us } = std::mem::take(&mut self.open);
         let readers = std::mem::take(&mut self.at_tail);
         if readers == 0 && self.blocks.is_empty() {
-            // Nobody to send it to, now or later. The tail still moves: cursors never name two blocks alike.
+            // Nobody to send it to, now or later. The tail still moves: places never name two blocks alike.
             self.trimmed += 1;
             return;
         }
-        let chunk = match &open.chunks[..] {
-            // The same bytes in every log that gains them: 15,000 pages, each on a topic of its own and one of all, or
-            // 15,000 users of one channel, are 15,000 logs.
-            [chunk] if self.shares(chunk) => chunk.clone(),
-            chunks => Chunk::of(chunks.iter().map(Chunk::frames), open.bytes, &self.memory),
+        let chunk = match &chunks[..] {
+            [chunk] => chunk.clone(),
+            chunks => Chunk::of(chunks.iter().map(Chunk::frames), bytes, &self.memory),
         };
         let start = self.written;
-        self.bytes += chunk.bytes.len();
-        self.written += chunk.bytes.len() as u64;
-        let Open { events, last, at_us, .. } = open;
-        self.memory.hold(BLOCK_BYTES);
-        self.blocks.push_back(Block { chunk, start, readers, events, last, at_us });
-        self.has_readers |= readers > 0;
+        self.bytes += chunk.bytes();
+        self.written += chunk.bytes() as u64;
+        let marks = marks.into_boxed_slice();
+        let block = Block { chunk, start, readers, events, first, last, at_us, marks };
+        self.memory.hold(block.bytes_beside());
+        self.blocks.push_back(block);
+        self.has_new_block = true;
     }
 
-    /// Whether a block may be this very chunk, without a copy.
-    fn shares(&self, chunk: &Chunk) -> bool {
-        self.is_part || chunk.end_bytes > 0
-    }
-
-    /// A newcomer's cursor: it gets what comes after what is sealed. The turn's block must be sealed first.
-    pub(crate) fn attach(&mut self) -> Cursor {
+    /// Returns a newcomer's place: it gets what comes after what is sealed. The turn's block must be sealed first.
+    pub(crate) fn attach(&mut self) -> Place {
         self.at_tail += 1;
         self.tail()
     }
 
-    /// Counts a cursor again that a trim left behind, where its send under way will bring it.
-    pub(crate) fn reattach(&mut self, cursor: Cursor) {
-        self.check(cursor);
-        *self.readers(cursor) += 1;
-    }
-
-    /// Takes a cursor away, and with it the blocks kept for it alone.
-    pub(crate) fn detach(&mut self, cursor: Cursor) {
-        self.check(cursor);
-        *self.readers(cursor) -= 1;
+    /// Takes a cursor away that is not left behind, and with it the blocks kept for it alone.
+    pub(crate) fn detach(&mut self, place: Place) {
+        self.check(place);
+        *self.readers(place) -= 1;
         self.trim();
     }
 
-    /// Whether blocks the cursor had not been sent were dropped.
-    pub(crate) fn is_behind(&self, cursor: Cursor) -> bool {
-        cursor.0 < self.trimmed
+    /// Returns whether blocks from this place on were dropped before they were sent. Such a cursor is not counted any
+    /// more and must be neither advanced nor detached.
+    pub(crate) fn is_behind(&self, place: Place) -> bool {
+        place.0 < self.trimmed
     }
 
-    /// Everything from the cursor on that fits one send; nothing at the tail.
-    pub(crate) fn read(&self, cursor: Cursor, framing: Framing) -> Option<Span> {
-        self.check(cursor);
-        let start = (cursor.0 - self.trimmed) as usize;
-        let first = self.blocks.get(start)?;
-        let mut span = Span { to: cursor, at_us: first.at_us, ..Span::default() };
+    /// Returns everything from the place on that fits one send; nothing at the tail.
+    pub(crate) fn read(&self, place: Place, framing: Framing) -> Option<Span> {
+        let mut blocks = self.blocks_from(place).peekable();
+        let mut span = Span { to: place, at_us: blocks.peek()?.at_us, ..Span::default() };
         let mut bytes = 0;
-        for block in self.blocks.range(start..).take(SEND_BLOCKS_MAX) {
-            bytes += block.chunk.bytes.len();
+        for block in blocks.take(SEND_BLOCKS_MAX) {
+            bytes += block.chunk.bytes();
             if bytes > SEND_BYTES_MAX && !span.buffers.is_empty() {
                 break;
             }
-            span.buffers.push(block.body(framing));
+            span.buffers.push(block.chunk.body(framing));
             span.to.0 += 1;
             span.events += block.events;
             span.last = block.last;
@@ -214,8 +221,14 @@ impl Log {
         Some(span)
     }
 
-    /// Moves a cursor over what was sent.
-    pub(crate) fn advance(&mut self, from: Cursor, to: Cursor) {
+    /// Returns the blocks from the place on.
+    pub(crate) fn blocks_from(&self, place: Place) -> impl Iterator<Item = &Block> {
+        self.check(place);
+        self.blocks.range((place.0 - self.trimmed) as usize..)
+    }
+
+    /// Moves a cursor over what is sent now.
+    pub(crate) fn advance(&mut self, from: Place, to: Place) {
         self.check(from);
         self.check(to);
         *self.readers(from) -= 1;
@@ -224,115 +237,77 @@ impl Log {
     }
 
     /// Drops the oldest blocks until at most `bytes_max` remain, but never the newest block, which nobody has
-    /// had time to read. Cursors before what remains are behind: they are not counted any more and must be
-    /// neither advanced nor detached. Returns whether there are any.
-    pub(crate) fn trim_to(&mut self, bytes_max: usize) -> bool {
-        let mut left_behind = false;
+    /// had time to read.
+    pub(crate) fn trim_to(&mut self, bytes_max: usize) {
         while self.bytes > bytes_max && self.blocks.len() > 1 {
-            left_behind |= self.drop_first() > 0;
+            self.drop_first();
         }
-        left_behind
+        self.trim();
     }
 
-    /// Bytes from the cursor on.
-    pub(crate) fn bytes_from(&self, cursor: Cursor) -> usize {
-        let first = self.blocks.get(cursor.0.saturating_sub(self.trimmed) as usize);
+    /// Returns the bytes from the place on.
+    pub(crate) fn bytes_from(&self, place: Place) -> usize {
+        let first = self.blocks.get(place.0.saturating_sub(self.trimmed) as usize);
         first.map_or(0, |block| (self.written - block.start) as usize)
     }
 
-    /// Bytes of the blocks kept.
+    /// Returns the bytes of the blocks kept.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    fn tail(&self) -> Cursor {
-        Cursor(self.trimmed + self.blocks.len() as u64)
+    fn tail(&self) -> Place {
+        Place(self.trimmed + self.blocks.len() as u64)
     }
 
-    /// The invariant: `trimmed <= cursor <= tail`.
-    fn check(&self, cursor: Cursor) {
+    /// The invariant: `trimmed <= place <= tail`.
+    fn check(&self, place: Place) {
         assert!(
-            self.trimmed <= cursor.0 && cursor <= self.tail(),
-            "cursor {} outside {}..={}",
-            cursor.0,
+            self.trimmed <= place.0 && place <= self.tail(),
+            "place {} outside {}..={}",
+            place.0,
             self.trimmed,
             self.tail().0
         );
     }
 
-    fn readers(&mut self, cursor: Cursor) -> &mut u32 {
-        match self.blocks.get_mut((cursor.0 - self.trimmed) as usize) {
+    fn readers(&mut self, place: Place) -> &mut u32 {
+        match self.blocks.get_mut((place.0 - self.trimmed) as usize) {
             Some(block) => &mut block.readers,
             None => &mut self.at_tail,
         }
     }
 
     /// Drops the blocks that no cursor is at or before.
-    pub(crate) fn trim(&mut self) {
+    fn trim(&mut self) {
         while self.blocks.front().is_some_and(|block| block.readers == 0) {
             self.drop_first();
         }
     }
 
-    /// Drops the first block; returns how many cursors pointed at it.
-    fn drop_first(&mut self) -> u32 {
-        let Some(block) = self.blocks.pop_front() else { return 0 };
-        self.memory.release(BLOCK_BYTES);
+    fn drop_first(&mut self) {
+        let Some(block) = self.blocks.pop_front() else { return };
+        self.memory.release(block.bytes_beside());
         self.trimmed += 1;
-        self.bytes -= block.chunk.bytes.len();
-        block.readers
+        self.bytes -= block.chunk.bytes();
     }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.memory.release(self.blocks.len() * BLOCK_BYTES);
-    }
-}
-
-impl Chunk {
-    /// One HTTP chunk of these frames, which have `bytes` together, in one allocation that `memory` counts.
-    pub(crate) fn of<'f>(
-        frames: impl IntoIterator<Item = &'f [u8]>,
-        bytes: usize,
-        memory: &Arc<Memory>,
-    ) -> Self {
-        let mut chunk = Vec::with_capacity(bytes + 16);
-        write_chunk_head(bytes, &mut chunk);
-        let head_bytes = chunk.len() as u8;
-        frames.into_iter().for_each(|frames| chunk.extend_from_slice(frames));
-        chunk.extend_from_slice(CHUNK_END);
-        Chunk { bytes: memory.share(chunk), head_bytes, end_bytes: CHUNK_END.len() as u8 }
-    }
-
-    /// Without what is around them. Borrowed: a handle of each frame would cost 12 ns where 64 are joined.
-    fn frames(&self) -> &[u8] {
-        &self.bytes[self.range()]
-    }
-
-    fn frame_bytes(&self) -> usize {
-        self.range().len()
-    }
-
-    /// Where the frames are among the bytes.
-    fn range(&self) -> Range<usize> {
-        usize::from(self.head_bytes)..self.bytes.len() - usize::from(self.end_bytes)
-    }
-}
-
-/// Frames with nothing around them.
-impl From<Bytes> for Chunk {
-    fn from(bytes: Bytes) -> Self {
-        Chunk { bytes, head_bytes: 0, end_bytes: 0 }
+        self.memory.release(self.blocks.iter().map(Block::bytes_beside).sum());
     }
 }
 
 impl Block {
-    fn body(&self, framing: Framing) -> Bytes {
-        match framing {
-            Framing::Chunked => self.chunk.bytes.clone(),
-            Framing::Plain => self.chunk.bytes.slice(self.chunk.range()),
-        }
+    /// Returns where its event number `mark` begins among its frames, in bytes; behind the last, where they end.
+    pub(crate) fn start_of(&self, mark: usize) -> usize {
+        mark.checked_sub(1).map_or(0, |before| self.marks[before].end as usize)
+    }
+
+    /// Memory that it takes beside the bytes that it may share with others.
+    fn bytes_beside(&self) -> usize {
+        BLOCK_BYTES + size_of_val(&*self.marks)
     }
 }
 
@@ -341,11 +316,12 @@ mod tests {
     use super::*;
 
     fn new_log() -> Log {
-        Log::new(Memory::new(usize::MAX), false)
+        Log::new(Memory::new(usize::MAX))
     }
 
-    fn gain(log: &mut Log, text: &'static str) {
-        log.gain(Bytes::from_static(text.as_bytes()), 1, 0, 0);
+    fn gain(log: &mut Log, text: impl AsRef<[u8]>) {
+        let chunk = Chunk::of([text.as_ref()], text.as_ref().len(), &log.memory);
+        log.gain(&Gain { chunk: &chunk, events: 1, last: 1, at_us: 0, marks: &[] });
     }
 
     fn block(log: &mut Log, text: &'static str) -> bool {
@@ -370,30 +346,43 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_that_many_logs_gain_is_held_once() {
+    fn what_many_logs_gain_is_held_once() {
         let memory = Memory::new(usize::MAX);
-        let frames = Bytes::from(vec![b'x'; SHARED_BYTES_MIN]);
+        let frames = vec![b'x'; SHARED_BYTES_MIN];
         let chunk = Chunk::of([&frames[..]], frames.len(), &memory);
         let held = memory.bytes() + 10 * BLOCK_BYTES;
-        let mut logs: Vec<_> = (0..10).map(|_| Log::new(Arc::clone(&memory), false)).collect();
+        let mut logs: Vec<_> = (0..10).map(|_| Log::new(Arc::clone(&memory))).collect();
         for log in &mut logs {
-            let cursor = log.attach();
-            log.gain(chunk.clone(), 1, 1, 0);
+            let place = log.attach();
+            log.gain(&Gain { chunk: &chunk, events: 1, last: 1, at_us: 0, marks: &[] });
             log.seal();
-            assert_eq!(log.read(cursor, Framing::Plain).unwrap().buffers.concat(), frames);
-            assert_eq!(log.read(cursor, Framing::Chunked).unwrap().buffers.concat(), chunk.bytes);
+            assert_eq!(log.read(place, Framing::Plain).unwrap().buffers.concat(), frames);
+            assert_eq!(
+                log.read(place, Framing::Chunked).unwrap().buffers.concat(),
+                chunk.body(Framing::Chunked)
+            );
         }
         assert_eq!(memory.bytes(), held);
         drop((logs, chunk));
         assert_eq!(memory.bytes(), 0);
-        // Small ones of one turn are still one block.
-        let small = Chunk::of([&b"ab"[..]], 2, &memory);
-        let (mut log, cursor) = (new_log(), Cursor::default());
-        log.attach();
-        log.gain(small.clone(), 1, 1, 0);
-        log.gain(small, 1, 2, 0);
+    }
+
+    #[test]
+    fn the_marks_of_a_block_are_those_of_its_publishes_one_behind_the_other() {
+        let mut log = new_log();
+        let place = log.attach();
+        let mark = |sequence, end, id_at| Mark { sequence, end, id_at };
+        for (last, marks) in [(4, &[mark(3, 2, 1), mark(4, 5, 4)][..]), (9, &[mark(9, 3, 2)])] {
+            let end = marks.last().unwrap().end as usize;
+            let chunk = Chunk::of([&b"xxxxx"[..end]], end, &log.memory);
+            log.gain(&Gain { chunk: &chunk, events: marks.len() as u32, last, at_us: 0, marks });
+        }
         log.seal();
-        assert_eq!(text(&log.read(cursor, Framing::Chunked).unwrap()), "4\r\nabab\r\n");
+        let block = log.blocks_from(place).next().unwrap();
+        assert_eq!(block.marks[..], [mark(3, 2, 1), mark(4, 5, 4), mark(9, 8, 7)]);
+        assert_eq!((block.first, block.last, block.events), (3, 9, 3));
+        assert_eq!([0, 1, 2, 3].map(|mark| block.start_of(mark)), [0, 2, 5, 8]);
+        assert_eq!(log.memory.bytes() - block.chunk.bytes() - BLOCK_BYTES, 48 + 7);
     }
 
     #[test]
@@ -431,7 +420,7 @@ mod tests {
         block(&mut log, "aaaa");
         let late = log.attach();
         block(&mut log, "bbbb");
-        assert!(log.trim_to(1));
+        log.trim_to(1);
         assert!(log.is_behind(slow));
         assert!(!log.is_behind(late));
         assert_eq!(
@@ -454,7 +443,7 @@ mod tests {
         let mut log = new_log();
         let cursor = log.attach();
         for _ in 0..2 {
-            log.gain(Bytes::from(vec![b'x'; SEND_BYTES_MAX + 1]), 1, 0, 0);
+            gain(&mut log, vec![b'x'; SEND_BYTES_MAX + 1]);
             log.seal();
         }
         assert_eq!(log.read(cursor, Framing::Plain).unwrap().buffers.len(), 1);

@@ -3,14 +3,13 @@
 //!
 //! Like [`Home`](crate::core::home::Home) it decides and says what to post; connections ask it what to send.
 
-mod channels;
 mod ending;
-mod fault;
 mod follower;
 mod limits;
 pub(crate) mod log;
+mod logs;
+mod merge;
 mod positions;
-pub(crate) mod several;
 pub(crate) mod subscriber;
 pub(crate) mod wire;
 
@@ -18,15 +17,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
-use bytes::Bytes;
+use smallvec::SmallVec;
 
-pub(crate) use self::fault::Fault;
 use crate::core::arena::{Arena, Key};
-use crate::core::event_id::{Epoch, Sequence};
-use crate::core::fanout::channels::{Channel, Channels};
-use crate::core::fanout::log::Chunk;
-use crate::core::fanout::subscriber::{Next, Opening, Outgoing, Reached, Stage, Subscriber};
-use crate::core::fanout::wire::{Framing, retry_field};
+use crate::core::chunk::Framing;
+use crate::core::fanout::log::Gain;
+use crate::core::fanout::logs::{Logs, TopicLog};
+use crate::core::fanout::subscriber::{NewSubscriber, Next, Opening, Outgoing, Page, Sender, Subscriber};
+use crate::core::fanout::wire::retry_field;
 use crate::core::memory::Memory;
 use crate::core::message::{Message, Post, ShardId, ToFanout, ToHome};
 use crate::core::selection::Selection;
@@ -34,14 +32,12 @@ use crate::core::topic::Topic;
 
 pub(crate) use limits::FanoutLimits;
 
-/// Work of sends for one channel before the next has its turn.
-const CHANNEL_WORK_PER_TURN: usize = 64;
+/// Work of sends for one topic before the next has its turn.
+const TOPIC_WORK_PER_TURN: usize = 64;
 /// A send of so many bytes takes about as long again as one of few: 3 us.
 const SEND_BYTES_OF_WORK: usize = 16 << 10;
 /// A trim by force goes this much below the limit, so that it is not needed for every block.
 const TRIM_SLACK: usize = 8;
-/// The part of the lag that a stream of several may have while memory fills.
-const PART_SHARE: usize = 16;
 /// The time for a send while too much memory is held.
 const SEND_TIMEOUT_OVER_MS: u64 = 1000;
 /// Emptied lists of idle subscribers kept for the next block, so that a turn allocates none.
@@ -50,10 +46,11 @@ const SPARE_LISTS_MAX: usize = 64;
 /// What a stream says before it ends because its token did; EventSource dispatches an event only with data.
 const EXPIRED: &str = "event:expired\ndata:token expired\n\n";
 
-/// What a subscriber asks for.
+/// What a stream asks for.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    pub(crate) selection: Selection,
+    /// None of which covers another.
+    pub(crate) topics: SmallVec<[Topic; 1]>,
     pub(crate) framing: Framing,
     pub(crate) last_event_id: Option<Box<str>>,
     /// Unix seconds; `u64::MAX` for never.
@@ -62,25 +59,30 @@ pub(crate) struct Subscription {
 }
 
 /// What is told of a subscriber.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Progress<'a> {
-    pub(crate) topics: &'a [Topic],
+    pub(crate) topics: Topics<'a>,
     /// Events sent.
     pub(crate) delivered: u64,
-    /// Bytes it has not been sent.
+    /// Bytes that wait for it, those of the send under way among them.
     pub(crate) lag_bytes: usize,
 }
+
+/// The topics of a stream, in order and each once.
+pub(crate) type Topics<'a> = SmallVec<[&'a Topic; 2]>;
 
 /// The subscribers of a shard.
 #[derive(Debug)]
 pub(crate) struct Fanout {
     shard: ShardId,
+    /// Homes of topics.
+    homes: usize,
     limits: FanoutLimits,
-    channels: Channels,
+    logs: Logs,
     subscribers: Arena<Subscriber>,
-    /// Channels that gained something this turn.
+    /// Logs that gained something this turn.
     gained: Vec<u32>,
-    /// Idle subscribers that have a block to read, by channel, so that channels take turns.
+    /// Idle subscribers that have a block to read, by topic, so that topics take turns.
     ready: VecDeque<Vec<u32>>,
     spare: Vec<Vec<u32>>,
     memory: Arc<Memory>,
@@ -90,25 +92,22 @@ pub(crate) struct Fanout {
     pub(crate) evicted: u64,
     /// Subscribers whose topic had no room, since this was last taken.
     pub(crate) refused: u64,
-    pub(crate) fault: Fault,
-}
-
-/// What became of a Join.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Joined {
-    NotYet,
-    Yes,
-    /// There was no room for the topics.
-    Refused,
-    Closed,
 }
 
 impl Fanout {
-    pub(crate) fn new(shard: ShardId, limits: FanoutLimits, memory: Arc<Memory>, seed: u64) -> Self {
+    /// Returns that of a shard without streams, where so many shards are homes of topics.
+    pub(crate) fn new(
+        shard: ShardId,
+        homes: usize,
+        limits: FanoutLimits,
+        memory: Arc<Memory>,
+        seed: u64,
+    ) -> Self {
         Fanout {
             shard,
+            homes,
             limits,
-            channels: Channels::default(),
+            logs: Logs::default(),
             subscribers: Arena::default(),
             gained: Vec::new(),
             ready: VecDeque::new(),
@@ -118,127 +117,123 @@ impl Fanout {
             random: fastrand::Rng::with_seed(seed),
             evicted: 0,
             refused: 0,
-            fault: Fault::None,
         }
     }
 
-    /// Takes a subscriber in and asks the home of its topics for it to join. Its response begins when home has
-    /// answered.
+    /// Takes a stream in and asks the homes of its topics for it to join. Its response begins when all have answered.
     pub(crate) fn subscribe(&mut self, subscription: Subscription, now_ms: u64, out: &mut Vec<Post>) -> Key {
-        let Subscription { selection, framing, last_event_id, expires_s, opening } = subscription;
-        let channel = self.channels.find_or_insert(&selection, &self.memory);
-        self.channels[channel].subscribers += 1;
-        let key = self.subscribers.insert(Subscriber::new(channel, framing, expires_s, opening, now_ms));
-        let (to, from) = (selection.home(), self.shard);
-        out.push(home(to, ToHome::Join { selection, from, key, last_event_id }));
+        let Subscription { topics, framing, last_event_id, expires_s, opening } = subscription;
+        let whole = Selection::whole(&topics, self.homes);
+        let has_positions = whole.is_none();
+        let selections = match whole {
+            Some(whole) => vec![whole],
+            None => Selection::parts(&topics, self.homes),
+        };
+        let new = NewSubscriber { framing, has_positions, expires_s, opening };
+        let mut subscriber = Subscriber::new(new, now_ms);
+        let is_merging = has_positions || topics.len() > 1;
+        for selection in &selections {
+            let home = selection.home();
+            let known = || self.limits.epoch?.place_at(last_event_id.as_deref()?, home);
+            let place = has_positions.then(known).flatten().unwrap_or(0);
+            let Self { logs, memory, .. } = self;
+            let logs = selection.topics().iter().map(|topic| logs.open(topic, home, is_merging, memory));
+            subscriber.add_part(home, logs, place);
+        }
+        let key = self.subscribers.insert(subscriber);
+        for selection in selections {
+            let (to, from) = (selection.home(), self.shard);
+            let last_event_id = last_event_id.clone();
+            out.push(home(to, ToHome::Join { selection, from, key, last_event_id }));
+        }
         key
     }
 
-    /// What the connection of a subscriber does now. It is woken by `waker` whenever it should ask again.
+    /// Returns what the connection of a stream does now. It is woken by `waker` whenever it should ask again.
     pub(crate) fn next(&mut self, key: Key, waker: &Waker, now_ms: u64) -> Next {
-        let Some(channel) = self.subscribers.get_mut(key).map(|subscriber| {
-            subscriber.remember_waker(waker);
-            subscriber.skips_now().then_some(subscriber.channel)
-        }) else {
-            return Next::Close;
-        };
-        if let Some(channel) = channel {
-            // It goes on at the tail: what this turn gained so far lies before its gap, not after it.
-            self.seal(channel);
-        }
         let Some(subscriber) = self.subscribers.get_mut(key) else { return Next::Close };
-        let channel = &mut self.channels[subscriber.channel];
-        let next = subscriber.next(&mut channel.log, self.limits.epoch, now_ms);
-        if matches!(next, Next::Wait) && subscriber.is_idle() {
-            channel.list_idle(key.index, &mut subscriber.idle_at);
+        subscriber.remember_waker(waker);
+        self.next_of(key.index, now_ms)
+    }
+
+    fn next_of(&mut self, index: u32, now_ms: u64) -> Next {
+        let skips = self.limits.skip_slow;
+        let Some(mut subscriber) = self.subscribers.at_mut(index) else { return Next::Close };
+        self.evicted += u64::from(subscriber.falls_behind(&mut self.logs, skips));
+        if subscriber.skips_now() {
+            // It goes on at the tail: what this turn gained so far lies before its gap, not after it.
+            self.seal_all_of(index);
+            let Some(again) = self.subscribers.at_mut(index) else { return Next::Close };
+            // A block more may be one too many in another of its logs.
+            again.falls_behind(&mut self.logs, skips);
+            subscriber = again;
+        }
+        let sender = Sender { epoch: self.limits.epoch, memory: &self.memory, now_ms };
+        let next = subscriber.next(&mut self.logs, sender);
+        if matches!(next, Next::Wait) {
+            subscriber.list_idle(index, &mut self.logs);
         }
         next
     }
 
-    /// All bytes that [`Fanout::next`] gave for this subscriber went out.
+    /// All bytes that [`Fanout::next`] gave for this stream went out.
     pub(crate) fn sent(&mut self, key: Key, now_ms: u64, out: &mut Vec<Post>) {
-        let Some(subscriber) = self.subscribers.get_mut(key) else { return };
-        let channel = &mut self.channels[subscriber.channel];
-        let more = subscriber.sent(&mut channel.log, now_ms);
-        channel.tell_sent(subscriber.sent);
-        if let Some((after, told)) = more {
-            let (selection, from) = (channel.selection.clone(), self.shard);
-            out.push(home(selection.home(), ToHome::More { selection, from, key, after, told }));
+        if self.subscribers.get(key).is_some() {
+            self.sent_of(key, now_ms, out);
         }
     }
 
-    /// How far a subscriber has come.
+    fn sent_of(&mut self, key: Key, now_ms: u64, out: &mut Vec<Post>) {
+        let Some(subscriber) = self.subscribers.at_mut(key.index) else { return };
+        let more = subscriber.sent(&mut self.logs, now_ms);
+        if let [cursor] = subscriber.cursors() {
+            self.logs[cursor.log].tell_sent(subscriber.last_sent());
+        }
+        if let Some((to, after, told)) = more {
+            let logs = subscriber.cursors().iter().map(|cursor| &self.logs[cursor.log]);
+            let topics = logs.filter(|log| log.home == to).map(|log| log.topic.clone()).collect();
+            let selection = match subscriber.has_positions() {
+                true => Selection::part_of(to, topics),
+                false => Selection::whole_of(to, topics),
+            };
+            out.push(home(to, ToHome::More { selection, from: self.shard, key, after, told }));
+        }
+    }
+
+    /// Returns how far a stream has come.
     pub(crate) fn progress(&self, key: Key) -> Option<Progress<'_>> {
         let subscriber = self.subscribers.get(key)?;
-        let Channel { selection, log, .. } = self.channels.get(subscriber.channel)?;
-        Some(Progress {
-            topics: selection.topics(),
-            delivered: subscriber.delivered,
-            lag_bytes: subscriber.lag_bytes(log),
-        })
+        let lag_bytes = subscriber.lag_bytes(&self.logs);
+        Some(Progress { topics: self.topics(key), delivered: subscriber.delivered, lag_bytes })
     }
 
-    /// What ids begin with; none when there are no ids.
-    pub(crate) fn epoch(&self) -> Option<Epoch> {
-        self.limits.epoch
-    }
-
-    /// Whether a heartbeat may be due that long after the last send: they are spread over a quarter of the interval.
-    pub(crate) fn is_long_ago(&self, sent_ms: u64, now_ms: u64) -> bool {
-        now_ms.saturating_sub(sent_ms) >= self.limits.heartbeat_ms * 3 / 4
-    }
-
-    /// Counts bytes that are made for one subscriber.
-    pub(crate) fn share(&self, bytes: Vec<u8>) -> Bytes {
-        self.memory.share(bytes)
-    }
-
-    /// What home has answered a subscriber's Join, which is told by `waker` when it does.
-    pub(crate) fn joined(&mut self, key: Key, waker: &Waker) -> Joined {
-        let Some(subscriber) = self.subscribers.get_mut(key) else { return Joined::Closed };
-        subscriber.remember_waker(waker);
-        match &subscriber.stage {
-            Stage::Joining(_) => Joined::NotYet,
-            Stage::Closed => Joined::Closed,
-            _ if subscriber.is_refused() => Joined::Refused,
-            _ => Joined::Yes,
+    /// Returns what a stream takes.
+    pub(crate) fn topics(&self, key: Key) -> Topics<'_> {
+        let mut topics = Topics::new();
+        for cursor in self.subscribers.get(key).map_or(&[][..], Subscriber::cursors) {
+            let topic = &self.logs[cursor.log].topic;
+            // Everything has a log for each home, and is one topic.
+            if topics.last() != Some(&topic) {
+                topics.push(topic);
+            }
         }
+        topics
     }
 
-    /// What a subscriber takes.
-    pub(crate) fn topics(&self, key: Key) -> &[Topic] {
-        let channel = self.subscribers.get(key).and_then(|subscriber| self.channels.get(subscriber.channel));
-        channel.map_or(&[], |channel| channel.selection.topics())
-    }
-
-    /// The newest event a subscriber was sent, or the place where home let it in.
-    pub(crate) fn place(&self, key: Key) -> Sequence {
-        self.subscribers.get(key).map_or(0, |subscriber| subscriber.sent)
-    }
-
-    /// Whether a subscriber gets nothing more: it was cut.
-    pub(crate) fn is_closed(&self, key: Key) -> bool {
-        self.subscribers.get(key).is_none_or(|subscriber| matches!(subscriber.stage, Stage::Closed))
-    }
-
-    /// The connection of a subscriber is gone.
+    /// The connection of a stream is gone.
     pub(crate) fn leave(&mut self, key: Key, out: &mut Vec<Post>) {
         let Some(mut subscriber) = self.subscribers.remove(key) else { return };
-        let channel = &mut self.channels[subscriber.channel];
-        subscriber.close(&mut channel.log);
-        if let Some(moved) = channel.unlist_idle(key.index, subscriber.idle_at)
-            && let Some(other) = self.subscribers.at_mut(moved)
-        {
-            other.idle_at = subscriber.idle_at;
-        }
-        channel.subscribers -= 1;
-        if channel.subscribers == 0 {
-            let (selection, mut left) = self.channels.remove(subscriber.channel);
-            if self.has(Fault::LeaveWithOtherChannel) {
-                left = selection.topics().to_vec();
+        subscriber.close(&mut self.logs);
+        let is_merging = subscriber.is_merging();
+        for cursor in subscriber.cursors() {
+            let moved = self.logs[cursor.log].unlist_idle(key.index, cursor.idle_at);
+            if let Some(other) = moved.and_then(|moved| self.subscribers.at_mut(moved)) {
+                let same = other.cursors_mut().iter_mut().find(|other| other.log == cursor.log);
+                same.into_iter().for_each(|same| same.idle_at = cursor.idle_at);
             }
-            let (to, from) = (selection.home(), self.shard);
-            out.extend(left.into_iter().map(|topic| home(to, ToHome::Leave { topic, from })));
+            if let Some((topic, to)) = self.logs.close(cursor.log, is_merging) {
+                out.push(home(to, ToHome::Leave { topic, from: self.shard }));
+            }
         }
     }
 
@@ -251,6 +246,7 @@ impl Fanout {
                 home,
                 topics,
                 frames,
+                marks,
                 count,
                 last,
                 at_us,
@@ -258,50 +254,31 @@ impl Fanout {
                 charge: _given_back_now,
             } => {
                 let mut streams = 0;
-                // The same for all that need it.
-                let mut with_our_ids = None;
-                let mut in_chunk = None;
-                let leaves_ids = self.has(Fault::OwnIdLeftLast);
-                // A home hears late that the last subscriber left: until then its events come to nobody.
+                // A home hears late that the last stream left: until then its events come to nobody.
                 for topic in &topics {
-                    self.channels.taking(topic, home, |key, channel| {
-                        let chunk: Chunk = match self.limits.epoch {
-                            Some(epoch) if channel.selection.is_part() && !leaves_ids => with_our_ids
-                                .get_or_insert_with(|| {
-                                    let text =
-                                        positions::with_our_ids(&frames, epoch, last + 1 - u64::from(count));
-                                    self.memory.share(text)
-                                })
-                                .clone()
-                                .into(),
-                            // Each user of a session's channel has a log of its own.
-                            _ if channel.selection.is_of_user() => in_chunk
-                                .get_or_insert_with(|| Chunk::of([&frames[..]], frames.len(), &self.memory))
-                                .clone(),
-                            _ => frames.clone().into(),
-                        };
-                        work += 1 + frames.len() / 4096;
-                        streams += channel.subscribers;
-                        channel.log.gain(chunk, count, last, at_us);
-                        if !std::mem::replace(&mut channel.gained, true) {
-                            self.gained.push(key);
-                        }
-                    });
+                    let Some(number) = self.logs.find(topic, home) else { continue };
+                    let log = &mut self.logs[number];
+                    let marks = if log.merging > 0 { &marks[..] } else { &[] };
+                    log.log.gain(&Gain { chunk: &frames, events: count, last, at_us, marks });
+                    if !std::mem::replace(&mut log.gained, true) {
+                        self.gained.push(number);
+                    }
+                    streams += log.streams;
+                    work += 1;
                 }
                 out.extend(delivery_count.and_then(|count| count.add(streams)).map(Post::from));
             }
-            ToFanout::Page { key, gap, frames, upto, told, joined } => {
-                let Some(channel) = self.subscribers.get_mut(key).map(|subscriber| subscriber.channel) else {
+            ToFanout::Page { key, home, gap, frames, upto, told, joined } => {
+                if self.subscribers.get(key).is_none() {
                     return work;
-                };
-                if joined && !self.has(Fault::JoinWithoutSeal) {
-                    // The seam: what the open block holds was ordered before the page, and the page ends with
+                }
+                if joined {
+                    // The seam: what the open blocks hold was ordered before the page, and the page ends with
                     // it.
-                    self.seal(channel);
+                    self.seal_all_of(key.index);
                 }
                 let Some(subscriber) = self.subscribers.get_mut(key) else { return work };
-                let log = &mut self.channels[channel].log;
-                subscriber.page(log, gap.as_ref(), frames, Reached { upto, told, joined });
+                subscriber.page(home, Page { gap, frames, upto, told, joined }, &mut self.logs);
                 subscriber.wake();
             }
             ToFanout::Refused { key } => {
@@ -322,14 +299,21 @@ impl Fanout {
         work
     }
 
-    /// Ends the turn: what each channel gained becomes one block.
+    /// Ends the turn: what each topic gained becomes one block.
     pub(crate) fn seal_all(&mut self) {
-        while let Some(channel) = self.gained.pop() {
-            self.seal(channel);
+        while let Some(log) = self.gained.pop() {
+            self.seal(log);
         }
     }
 
-    /// Sends to idle subscribers that have a block to read, channels taking turns, until that was `work_max` of work: one
+    /// Makes blocks of what the topics of one stream gained.
+    fn seal_all_of(&mut self, index: u32) {
+        let cursors = self.subscribers.at(index).map_or(&[][..], Subscriber::cursors);
+        let logs: SmallVec<[u32; 2]> = cursors.iter().map(|cursor| cursor.log).collect();
+        logs.into_iter().for_each(|log| self.seal(log));
+    }
+
+    /// Sends to idle subscribers that have a block to read, topics taking turns, until that was `work_max` of work: one
     /// for each and one for each 16 KiB. `send` is given a subscriber's index and bytes, takes off what it sent at once,
     /// and returns how much that was; the rest is for the subscriber's connection, which is woken. Returns whether more
     /// subscribers are waiting.
@@ -343,7 +327,7 @@ impl Fanout {
         while work < work_max
             && let Some(mut list) = self.ready.pop_front()
         {
-            let turn_end = work + CHANNEL_WORK_PER_TURN;
+            let turn_end = work + TOPIC_WORK_PER_TURN;
             while work < turn_end.min(work_max)
                 && let Some(index) = list.pop()
             {
@@ -372,33 +356,34 @@ impl Fanout {
     ) -> usize {
         let mut sent = 0;
         // One that left meanwhile may have a successor here, which is sent what it has coming, or woken for nothing.
-        let Some(subscriber) = self.subscribers.at_mut(index) else { return sent };
+        let Some(subscriber) = self.subscribers.at(index) else { return sent };
         if !subscriber.is_idle() {
             subscriber.wake();
             return sent;
         }
-        let channel = &mut self.channels[subscriber.channel];
-        if channel.selection.is_part() {
-            // The parts of a stream are sent in turns, by its connection: the time of a send begins there.
-            subscriber.wake();
-            return sent;
-        }
-        while let Next::Send(mut outgoing) = subscriber.next(&mut channel.log, self.limits.epoch, now_ms) {
-            sent += send(index, &mut outgoing);
-            if !outgoing.buffers.is_empty() {
-                subscriber.keep_unsent(outgoing);
-                subscriber.wake();
-                return sent;
+        loop {
+            match self.next_of(index, now_ms) {
+                Next::Send(mut outgoing) => {
+                    sent += send(index, &mut outgoing);
+                    let Some(subscriber) = self.subscribers.at_mut(index) else { return sent };
+                    if !outgoing.buffers.is_empty() {
+                        subscriber.keep_unsent(outgoing);
+                        subscriber.wake();
+                        return sent;
+                    }
+                    let more = subscriber.sent(&mut self.logs, now_ms);
+                    debug_assert!(more.is_none(), "only a stream that replays asks for more");
+                    if let [cursor] = subscriber.cursors() {
+                        self.logs[cursor.log].tell_sent(subscriber.last_sent());
+                    }
+                }
+                Next::Wait if self.subscribers.at(index).is_some_and(Subscriber::is_idle) => return sent,
+                Next::Wait | Next::Close | Next::Cut => {
+                    self.subscribers.at(index).into_iter().for_each(Subscriber::wake);
+                    return sent;
+                }
             }
-            let more = subscriber.sent(&mut channel.log, now_ms);
-            debug_assert!(more.is_none(), "only a subscriber that replays asks for more");
-            channel.tell_sent(subscriber.sent);
         }
-        match subscriber.is_idle() {
-            true => channel.list_idle(index, &mut subscriber.idle_at),
-            false => subscriber.wake(),
-        }
-        sent
     }
 
     /// Looks after one part in `parts` of the subscribers: expired tokens, stuck sends, heartbeats. While too
@@ -419,8 +404,18 @@ impl Fanout {
                 subscriber.end(EXPIRED, false);
                 subscriber.wake();
             }
+            let skips = self.limits.skip_slow;
+            // One that is not sending finds it out when its turn comes.
+            let falls_behind = subscriber.is_sending()
+                && (subscriber.falls_behind(&mut self.logs, skips)
+                    || subscriber.cursors().len() > 1
+                        && subscriber.lag_bytes(&self.logs) > self.limits.lag_bytes_max
+                        && subscriber.drops_back(&mut self.logs, skips));
             if subscriber.is_stuck(now_ms, send_timeout_ms) {
-                subscriber.close(&mut self.channels[subscriber.channel].log);
+                subscriber.cut(&mut self.logs);
+                subscriber.wake();
+                self.evicted += 1;
+            } else if falls_behind {
                 subscriber.wake();
                 self.evicted += 1;
             } else if self.limits.heartbeat_ms > 0
@@ -435,7 +430,7 @@ impl Fanout {
     /// Bytes of all logs.
     #[cfg(test)]
     pub(crate) fn log_bytes(&self) -> usize {
-        self.channels.log_bytes()
+        self.logs.bytes()
     }
 
     /// When a stream that is refused or closed now is told to come back, in milliseconds.
@@ -443,54 +438,19 @@ impl Fanout {
         self.limits.retry_ms(&mut self.random)
     }
 
-    fn seal(&mut self, key: u32) {
-        let Some(channel) = self.channels.get_mut(key) else { return };
-        channel.gained = false;
-        if channel.log.seal() {
-            let list = std::mem::replace(&mut channel.idle, self.spare.pop().unwrap_or_default());
-            if !list.is_empty() && !self.has(Fault::ForgottenWake) {
-                self.ready.push_back(list);
-            }
+    fn seal(&mut self, number: u32) {
+        let Some(log) = self.logs.get_mut(number) else { return };
+        log.gained = false;
+        let TopicLog { log, idle, follower, .. } = log;
+        if log.seal() && !idle.is_empty() {
+            let list = std::mem::replace(idle, self.spare.pop().unwrap_or_default());
+            self.ready.push_back(list);
         }
-        let Channel { log, selection, .. } = &self.channels[key];
-        if self.channels[key].follower.is_some() {
-            // Bounded where it comes from; and an event that is longer than that could never be sent.
-            return;
+        let lag_bytes_max = self.limits.lag_bytes_max;
+        // A follower's is bounded where it comes from; and an event that is longer than that could never be sent.
+        if follower.is_none() && log.bytes() > lag_bytes_max {
+            log.trim_to(lag_bytes_max - lag_bytes_max / TRIM_SLACK);
         }
-        let lag_bytes_max = match selection.is_part() && self.memory.is_filling() {
-            // Its log is often one client's alone: before all histories give way to it, it has a sixteenth.
-            true => self.limits.lag_bytes_max / PART_SHARE,
-            false => self.limits.lag_bytes_max,
-        };
-        if log.bytes() > lag_bytes_max {
-            self.trim(key, lag_bytes_max - lag_bytes_max / TRIM_SLACK);
-        }
-    }
-
-    /// Trims a log by force. Whoever is behind it is closed or skipped forward.
-    fn trim(&mut self, channel: u32, bytes_max: usize) {
-        let untold = self.has(Fault::TrimUntold);
-        let log = &mut self.channels[channel].log;
-        if !log.trim_to(bytes_max) {
-            return;
-        }
-        // A walk over all, but each one found pays for it by being found only once.
-        for (_, subscriber) in self.subscribers.iter_mut() {
-            if subscriber.channel == channel && subscriber.is_overtaken(log) {
-                if untold {
-                    subscriber.stage = Stage::Live(log.attach());
-                    continue;
-                }
-                subscriber.fell_behind(self.limits.skip_slow);
-                subscriber.wake();
-                self.evicted += u64::from(!self.limits.skip_slow);
-            }
-        }
-        log.trim();
-    }
-
-    fn has(&self, fault: Fault) -> bool {
-        cfg!(test) && self.fault == fault
     }
 }
 

@@ -4,72 +4,62 @@
 //! name them all. So each event's id becomes a position. That costs a copy for each subscriber, which streams on one topic
 //! are spared.
 
-use bytes::Bytes;
-use memchr::memmem;
+use std::ops::Range;
+use std::sync::Arc;
 
+use bytes::Bytes;
+
+use crate::core::chunk::{Chunk, Mark};
 use crate::core::event_id::{Epoch, Sequence};
 use crate::core::fanout::log::SHARED_BYTES_MIN;
+use crate::core::memory::Memory;
 use crate::core::message::ShardId;
 
 /// The kernel takes 1024 buffers in one call (IOV_MAX); what is past this is copied.
 const PIECES_MAX: usize = 512;
 
-/// The frames in `frames`, of which the first is the event `first`, each with its place as its last line, whatever id
-/// its publisher gave it.
-pub(super) fn with_our_ids(frames: &Bytes, epoch: Epoch, first: Sequence) -> Vec<u8> {
-    let mut text = Vec::with_capacity(frames.len() + 64);
-    for (lines, sequence) in frames_of(frames).zip(first..) {
-        text.extend_from_slice(lines);
-        if place_in(lines, epoch).is_none() {
-            epoch.write_line(sequence, &mut text);
-        }
-        text.push(b'\n');
-    }
-    text
-}
-
-/// How far a stream has come at each home it takes something of.
-#[derive(Debug)]
-pub(super) struct Places {
+/// The ids that a stream writes while it is sent something of one home.
+#[derive(Clone, Debug)]
+pub(super) struct PositionIds<P> {
     /// None without history: then there are no ids.
     epoch: Option<Epoch>,
-    places: Vec<(ShardId, Sequence)>,
+    /// The stream's place at each home.
+    places: P,
+    /// Which of them moves.
+    part: usize,
 }
 
-impl Places {
-    /// One for each of `homes`: where `last_event_id`, a position, says; at the beginning if it does not.
-    pub(super) fn new(
-        epoch: Option<Epoch>,
-        homes: impl Iterator<Item = ShardId>,
-        last_event_id: Option<&str>,
-    ) -> Self {
-        let known = |home| epoch?.place_at(last_event_id?, home);
-        Places { epoch, places: homes.map(|home| (home, known(home).unwrap_or(0))).collect() }
+impl<P: Iterator<Item = (ShardId, Sequence)> + Clone> PositionIds<P> {
+    /// Returns those of a stream at `places`, of which number `part` moves.
+    pub(super) fn new(epoch: Option<Epoch>, places: P, part: usize) -> Self {
+        PositionIds { epoch, places, part }
     }
 
-    /// Part number `part` is at this place without having been sent anything.
-    pub(super) fn set(&mut self, part: usize, place: Sequence) {
-        if let Some((_, at)) = self.places.get_mut(part) {
-            *at = place;
-        }
+    /// Appends an event of a block, which begins at `start` among its frames, with its position for an id.
+    pub(super) fn write_event(&self, frames: &Chunk, start: usize, mark: Mark, out: &mut Pieces) {
+        let Some(epoch) = self.epoch else { return out.push(frames, start..mark.end as usize) };
+        out.push(frames, start..mark.id_at as usize);
+        self.write_id(epoch, mark.sequence, out);
     }
 
-    /// Appends what is sent of part number `part`, with positions for ids.
-    pub(super) fn write(&mut self, part: usize, text: &Bytes, out: &mut Pieces) {
-        let Some(epoch) = self.epoch else { return out.push(text, text) };
-        for lines in frames_of(text) {
-            match place_in(lines, epoch) {
-                Some((before, place)) => {
-                    self.set(part, place);
-                    out.push(text, before);
-                    out.own.extend_from_slice(b"id:");
-                    epoch.write_position(self.places.iter().copied(), &mut out.own);
-                    out.own.push(b'\n');
-                }
-                None => out.push(text, lines),
-            }
-            out.own.push(b'\n');
-        }
+    /// Appends an event of a replay, or a notice, with its position for an id if it has one; returns its place then.
+    pub(super) fn write_text(&self, text: &Bytes, out: &mut Pieces) -> Option<Sequence> {
+        let found = self.epoch.and_then(|epoch| Some((epoch, place_in(text, epoch)?)));
+        let Some((epoch, (lines, place))) = found else {
+            out.push_bytes(text.clone());
+            return None;
+        };
+        out.push_bytes(text.slice_ref(lines));
+        self.write_id(epoch, place, out);
+        Some(place)
+    }
+
+    /// Appends the line of an event that says its id, and the blank line that ends it.
+    fn write_id(&self, epoch: Epoch, place: Sequence, out: &mut Pieces) {
+        let moved = |(number, (home, at))| (home, if number == self.part { place } else { at });
+        out.own.extend_from_slice(b"id:");
+        epoch.write_position(self.places.clone().enumerate().map(moved), &mut out.own);
+        out.own.extend_from_slice(b"\n\n");
     }
 }
 
@@ -87,41 +77,45 @@ enum Piece {
 }
 
 impl Pieces {
-    /// Appends a part of `text`.
-    fn push(&mut self, text: &Bytes, part: &[u8]) {
-        if part.len() < SHARED_BYTES_MIN || self.ended.len() >= PIECES_MAX {
-            return self.own.extend_from_slice(part);
+    /// Appends a part of `frames`.
+    pub(super) fn push(&mut self, frames: &Chunk, part: Range<usize>) {
+        match self.shares(part.len()) {
+            true => self.push_shared(frames.slice(part)),
+            false => self.own.extend_from_slice(&frames.frames()[part]),
         }
-        self.ended.push(Piece::Own(std::mem::take(&mut self.own)));
-        self.ended.push(Piece::Shared(text.slice_ref(part)));
     }
 
-    /// All of it; `share` counts what is its own.
-    pub(super) fn into_buffers(self, share: impl Fn(Vec<u8>) -> Bytes) -> impl Iterator<Item = Bytes> {
+    fn push_bytes(&mut self, text: Bytes) {
+        match self.shares(text.len()) {
+            true => self.push_shared(text),
+            false => self.own.extend_from_slice(&text),
+        }
+    }
+
+    fn shares(&self, bytes: usize) -> bool {
+        bytes >= SHARED_BYTES_MIN && self.ended.len() < PIECES_MAX
+    }
+
+    fn push_shared(&mut self, bytes: Bytes) {
+        self.ended.push(Piece::Own(std::mem::take(&mut self.own)));
+        self.ended.push(Piece::Shared(bytes));
+    }
+
+    /// Returns all of it; what is its own is counted in `memory`.
+    pub(super) fn into_buffers(self, memory: &Arc<Memory>) -> impl Iterator<Item = Bytes> {
         self.ended.into_iter().chain([Piece::Own(self.own)]).filter_map(move |piece| match piece {
-            Piece::Own(own) => (!own.is_empty()).then(|| share(own)),
+            Piece::Own(own) => (!own.is_empty()).then(|| memory.share(own)),
             Piece::Shared(shared) => Some(shared),
         })
     }
 }
 
-/// The lines of each frame, without the blank one that ends it.
-fn frames_of(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        let end = memmem::find(rest, b"\n\n")? + 1;
-        let (lines, after) = rest.split_at(end);
-        rest = &after[1..];
-        Some(lines)
-    })
-}
-
-/// The place that an event's last line names, and the lines before it.
-fn place_in(lines: &[u8], epoch: Epoch) -> Option<(&[u8], Sequence)> {
-    let text = lines.strip_suffix(b"\n")?;
+/// The place that the last line of an event names, and the lines before it.
+fn place_in(event: &[u8], epoch: Epoch) -> Option<(&[u8], Sequence)> {
+    let text = event.strip_suffix(b"\n\n")?;
     let start = memchr::memrchr(b'\n', text).map_or(0, |at| at + 1);
     let id = str::from_utf8(text[start..].strip_prefix(b"id:")?).ok()?;
-    Some((&lines[..start], epoch.sequence(id)?))
+    Some((&event[..start], epoch.sequence(id)?))
 }
 
 #[cfg(test)]
@@ -130,35 +124,37 @@ mod tests {
 
     const EPOCH: u64 = 7;
 
-    #[test]
-    fn every_event_says_its_place_whatever_id_its_publisher_gave_it() {
-        let frames = Bytes::from_static(b"data:a\nid:7-4\n\nid:own\ndata:b\n\ndata:c\nid:9-9\n\n");
-        let text = with_our_ids(&frames, Epoch::at(EPOCH), 4);
-        assert_eq!(
-            str::from_utf8(&text).unwrap(),
-            "data:a\nid:7-4\n\nid:own\ndata:b\nid:7-5\n\ndata:c\nid:9-9\nid:7-6\n\n"
-        );
+    fn text(pieces: Pieces) -> String {
+        String::from_utf8(pieces.into_buffers(&Memory::new(usize::MAX)).collect::<Vec<_>>().concat()).unwrap()
     }
 
     #[test]
     fn an_id_on_the_wire_names_the_place_at_each_home() {
-        let mut places = Places::new(Some(Epoch::at(EPOCH)), [0, 2].into_iter(), Some("7-2.5"));
-        places.set(0, 3);
+        let places = [(0, 3), (2, 5)];
+        let ids = PositionIds::new(Some(Epoch::at(EPOCH)), places.into_iter(), 1);
         let mut out = Pieces::default();
-        places.write(1, &Bytes::from_static(b"data:a\nid:7-8\n\n:\n\nevent:gap\ndata:{}\n\n"), &mut out);
-        places.write(0, &Bytes::from_static(b"data:b\nid:7-4\n\n"), &mut out);
-        let text = String::from_utf8(out.own).unwrap();
-        assert_eq!(text, "data:a\nid:7-0.3-2.8\n\n:\n\nevent:gap\ndata:{}\n\ndata:b\nid:7-0.4-2.8\n\n");
+        let written = ["data:a\nid:7-8\n\n", ":\n\n", "event:gap\ndata:{}\n\n", "data:b\nid:own\n\n"]
+            .map(|event| ids.write_text(&Bytes::from(event), &mut out));
+        assert_eq!(written, [Some(8), None, None, None]);
+        assert_eq!(text(out), "data:a\nid:7-0.3-2.8\n\n:\n\nevent:gap\ndata:{}\n\ndata:b\nid:own\n\n");
     }
 
     #[test]
-    fn without_history_nothing_is_changed() {
-        let mut out = Pieces::default();
-        Places::new(None, [0].into_iter(), None).write(
-            0,
-            &Bytes::from_static(b"data:a\nid:7-8\n\n"),
-            &mut out,
-        );
-        assert_eq!(out.own, b"data:a\nid:7-8\n\n");
+    fn an_event_of_a_block_has_its_position_behind_whatever_id_its_publisher_gave_it() {
+        let memory = Memory::new(usize::MAX);
+        let frames = "data:a\nid:7-4\n\nid:own\ndata:b\n\n";
+        let chunk = Chunk::of([frames.as_bytes()], frames.len(), &memory);
+        let marks = [Mark { sequence: 4, end: 15, id_at: 7 }, Mark { sequence: 5, end: 30, id_at: 29 }];
+        for (epoch, expected) in [
+            (Some(Epoch::at(EPOCH)), "data:a\nid:7-1.4\n\nid:own\ndata:b\nid:7-1.5\n\n"),
+            // Without history nothing is changed.
+            (None, frames),
+        ] {
+            let ids = PositionIds::new(epoch, [(1, 3)].into_iter(), 0);
+            let mut out = Pieces::default();
+            ids.write_event(&chunk, 0, marks[0], &mut out);
+            ids.write_event(&chunk, 15, marks[1], &mut out);
+            assert_eq!(text(out), expected);
+        }
     }
 }

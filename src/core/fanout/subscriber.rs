@@ -1,25 +1,35 @@
-//! One subscriber: where it stands, and what to send it next.
+//! One stream: where it stands in each of its topics, and what to send it next.
+//!
+//! It has a cursor for each topic, which is a place in that topic's log, and a part for each home it takes something of:
+//! what a home orders together is replayed together, joins at one seam, and is sent in that home's order.
 
+use std::ops::Range;
+use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
 
+use crate::core::chunk::Framing;
 use crate::core::event_id::{Epoch, Sequence};
-use crate::core::fanout::log::{Cursor, Log, Span};
-use crate::core::fanout::wire::{Buffers, Framing, gap_event};
-use crate::core::message::Gap;
-use crate::core::message::GapReason;
+use crate::core::fanout::log::{Place, Span};
+use crate::core::fanout::logs::Logs;
+use crate::core::fanout::merge::{Merged, Taken};
+use crate::core::fanout::positions::{Pieces, PositionIds};
+use crate::core::fanout::wire::{Buffers, gap_event};
+use crate::core::memory::Memory;
+use crate::core::message::{Gap, GapReason, ShardId};
 
-/// What a connection does next for its subscriber.
+/// What a connection does next for its stream.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// Send these bytes, all of them, then say so.
     Send(Outgoing),
     /// Nothing now: it is woken when there is.
     Wait,
-    /// Close the connection: all was sent that was to be sent, or nothing is under way.
+    /// Close the connection: all was sent that was to be sent.
     Close,
-    /// Close the connection although its client has not taken what is under way.
+    /// Close the connection of a client that is too slow, whatever it has not taken yet.
     Cut,
 }
 
@@ -32,15 +42,13 @@ pub(crate) struct Outgoing {
     /// When the oldest of those was published, in microseconds of the server's clock; 0 when that was long
     /// ago.
     pub(crate) at_us: u64,
-    /// Whether nothing follows it, and why.
-    pub(crate) ends: Option<Ends>,
     /// What the kernel had no room for a moment ago.
     pub(crate) is_rest: bool,
 }
 
 /// How a stream ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Ends {
+enum Ends {
     /// There was no room for its topics; nothing of it was sent before.
     Refused,
     /// In the middle.
@@ -49,55 +57,98 @@ pub(crate) enum Ends {
     Flushed,
 }
 
-/// A subscriber's place in its topic.
+/// A stream's place in the log of one topic.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cursor {
+    /// The log's number.
+    pub(crate) log: u32,
+    /// Where the stream stands among the log's idle streams, if it is idle.
+    pub(crate) idle_at: u32,
+    /// Means nothing until its part is live.
+    pub(crate) place: Place,
+}
+
+/// What a stream takes of one home.
+#[derive(Debug)]
+struct Part {
+    home: ShardId,
+    stage: Stage,
+    /// Which of the stream's cursors are in logs of this home: from this one on...
+    first_cursor: u16,
+    /// ...up to this one.
+    end_cursor: u16,
+    /// While it replays.
+    replay: Option<Box<Replay>>,
+    /// The newest event that was sent, or the place where home let it in.
+    sent: Sequence,
+}
+
+/// How far a part has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    /// Home has not answered its Join.
+    Joining,
+    /// Home holds further pages for it.
+    Replaying,
+    /// It follows its logs.
+    Live,
+    /// A log was trimmed past it, and the policy is to skip it forward.
+    Skipped,
+}
+
+#[derive(Debug)]
+struct Replay {
+    /// Where the page that came last ends.
+    upto: Sequence,
+    /// It was told if anything up to here is missing.
+    told: Sequence,
+}
+
+/// A stream.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
-    /// Where on this shard what it takes is kept.
-    pub(crate) channel: u32,
-    pub(crate) framing: Framing,
-    pub(crate) stage: Stage,
+    cursors: SmallVec<[Cursor; 1]>,
+    parts: SmallVec<[Part; 1]>,
+    framing: Framing,
+    /// Whether its ids name its place at each home, because it takes several topics.
+    has_positions: bool,
+    is_closed: bool,
+    /// It was closed because its client is too slow.
+    is_cut: bool,
     flight: Flight,
-    // The next three are there for moments only; boxed, they save an idle subscriber 100 bytes.
+    /// The part that is sent first next time.
+    turn: u16,
+    /// A page was sent last: blocks have their turn, or those of a home that is live would wait until others have
+    /// replayed.
+    sent_page: bool,
+    /// Bytes of the send under way.
+    flight_bytes: u32,
+    // The next four are there for moments only; boxed, they save an idle stream 130 bytes.
+    /// What its response begins with, until that is sent.
+    opening: Option<Box<Opening>>,
     /// What of the send under way its connection is still to begin.
     unsent: Option<Box<Outgoing>>,
-    pending: Option<Box<Pending>>,
+    /// Pages of replay and notices of gaps, which go out before the logs.
+    #[expect(clippy::box_collection, reason = "a list would cost every idle stream 16 bytes more")]
+    pending: Option<Box<Vec<Pending>>>,
     /// How the stream ends, once it is to end.
     ending: Option<Box<Ending>>,
-    /// Whether its response's head went out, which is the first of what is pending until then.
-    begun: bool,
-    /// The newest event that was sent, or the place a replay has come to.
-    pub(crate) sent: Sequence,
     /// Events among all that was sent.
     pub(crate) delivered: u64,
     /// When the last send began or ended, in milliseconds of the server's clock.
     pub(crate) touched_ms: u64,
     /// When its token expires, in Unix seconds; `u64::MAX` without a token.
     pub(crate) expires_s: u64,
-    /// Where it stands among its topic's idle subscribers, if it is idle.
-    pub(crate) idle_at: u32,
     /// Set by the sweep when it got nothing for long.
     pub(crate) heartbeat_due: bool,
     waker: Option<Waker>,
 }
 
-/// How far a subscriber has come.
+/// A page of replay.
 #[derive(Debug)]
-pub(crate) enum Stage {
-    /// Home has not answered its Join; no byte was sent. Holds what begins its response.
-    Joining(Box<Opening>),
-    /// Home holds further pages for it; it was told if anything up to here is missing.
-    Replaying(Sequence),
-    /// It follows the log.
-    Live(Cursor),
-    /// The log was trimmed past it, and the policy is to skip it forward.
-    Skipped,
-    /// It gets nothing more.
-    Closed,
-}
-
-/// How far a page of replay goes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reached {
+pub(crate) struct Page {
+    pub(crate) gap: Option<Gap>,
+    pub(crate) frames: Vec<Bytes>,
     /// It holds what is retained up to here.
     pub(crate) upto: Sequence,
     /// It tells if anything up to here is missing.
@@ -106,7 +157,7 @@ pub(crate) struct Reached {
     pub(crate) joined: bool,
 }
 
-/// What a subscriber's response begins with.
+/// What a stream's response begins with.
 #[derive(Debug, Default)]
 pub(crate) struct Opening {
     /// The 200's head.
@@ -115,27 +166,28 @@ pub(crate) struct Opening {
     pub(crate) refusal: Bytes,
 }
 
-#[derive(Debug, Default)]
+/// What is being sent.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum Flight {
     #[default]
     None,
-    /// What was pending.
-    Pending,
-    /// The log up to here.
-    Blocks(Cursor),
-    Heartbeat,
+    /// A page of this part.
+    Page(u16),
+    /// What is in no page.
+    Other,
     Farewell,
 }
 
-/// What goes out before the log: the response's head, pages of replay, notices.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pending {
-    buffers: Vec<Bytes>,
-    /// Events among them.
-    events: u32,
+    part: u16,
+    gap: Option<Gap>,
+    frames: Vec<Bytes>,
+    /// Where the page ends; none for the notice of a gap that a slow client made.
+    upto: Option<Sequence>,
 }
 
-/// The last thing a subscriber is sent.
+/// The last thing a stream is sent.
 #[derive(Debug)]
 struct Ending {
     farewell: Bytes,
@@ -144,31 +196,72 @@ struct Ending {
     upto: Sequence,
 }
 
+/// What a stream is sent with, beside itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sender<'s> {
+    /// What ids begin with; none when there are no ids.
+    pub(crate) epoch: Option<Epoch>,
+    /// Where bytes are counted that are made for one stream.
+    pub(crate) memory: &'s Arc<Memory>,
+    pub(crate) now_ms: u64,
+}
+
+/// What a new stream is made of.
+#[derive(Debug)]
+pub(crate) struct NewSubscriber {
+    pub(crate) framing: Framing,
+    pub(crate) has_positions: bool,
+    pub(crate) expires_s: u64,
+    pub(crate) opening: Opening,
+}
+
 impl Subscriber {
-    pub(crate) fn new(channel: u32, framing: Framing, expires_s: u64, opening: Opening, now_ms: u64) -> Self {
+    pub(crate) fn new(new: NewSubscriber, now_ms: u64) -> Self {
+        let NewSubscriber { framing, has_positions, expires_s, opening } = new;
         Subscriber {
-            channel,
+            cursors: SmallVec::new(),
+            parts: SmallVec::new(),
             framing,
-            stage: Stage::Joining(Box::new(opening)),
+            has_positions,
+            is_closed: false,
+            is_cut: false,
             flight: Flight::None,
+            turn: 0,
+            sent_page: false,
+            flight_bytes: 0,
+            opening: Some(Box::new(opening)),
             unsent: None,
             pending: None,
             ending: None,
-            begun: false,
-            sent: 0,
             delivered: 0,
             touched_ms: now_ms,
             expires_s,
-            idle_at: u32::MAX,
             heartbeat_due: false,
             waker: None,
         }
     }
 
-    /// What to send now. A live subscriber that is told to wait is idle: its topic must wake it.
-    pub(crate) fn next(&mut self, log: &mut Log, epoch: Option<Epoch>, now_ms: u64) -> Next {
-        if matches!(self.stage, Stage::Closed) {
-            return if self.is_sending() { Next::Cut } else { Next::Close };
+    /// Adds what it takes of a home: the topics that have these logs. `place` is where it was there before, 0 when that is
+    /// not known.
+    pub(crate) fn add_part(&mut self, home: ShardId, logs: impl Iterator<Item = u32>, place: Sequence) {
+        let first_cursor = self.cursors.len() as u16;
+        self.cursors.extend(logs.map(|log| Cursor { log, idle_at: u32::MAX, place: Place::default() }));
+        // A stream takes 64 topics at most, or one of each home.
+        let end_cursor = self.cursors.len() as u16;
+        self.parts.push(Part {
+            home,
+            stage: Stage::Joining,
+            first_cursor,
+            end_cursor,
+            replay: None,
+            sent: place,
+        });
+    }
+
+    /// Returns what to send now. A live stream that is told to wait is idle: its topics must wake it.
+    pub(crate) fn next(&mut self, logs: &mut Logs, sender: Sender<'_>) -> Next {
+        if self.is_closed {
+            return if self.is_cut { Next::Cut } else { Next::Close };
         }
         if let Some(unsent) = self.unsent.take() {
             return Next::Send(*unsent);
@@ -176,46 +269,40 @@ impl Subscriber {
         if self.is_sending() {
             return Next::Wait;
         }
-        if matches!(self.stage, Stage::Skipped) {
-            self.skip_to_tail(log, epoch);
-        }
-        let ends_now = self.ending.as_ref().is_some_and(|ending| ending.ends != Ends::Flushed);
-        if !ends_now && let Some(pending) = self.pending.take() {
-            self.begun = true;
-            let Pending { buffers, events } = *pending;
-            let outgoing = Outgoing { buffers: buffers.into(), events, ..Outgoing::default() };
-            return self.send(Flight::Pending, outgoing, now_ms);
-        }
-        let span = match self.stage {
-            Stage::Live(cursor) if !ends_now && self.sent < self.last_to_send() => {
-                log.read(cursor, self.framing)
-            }
+        if self.is_refused() {
+            self.opening = None;
+        } else if self.opening.is_some() && self.parts.iter().any(|part| part.stage == Stage::Joining) {
             // Its head is still to come: an ending would not be understood before it.
-            Stage::Joining(_) => return Next::Wait,
-            _ => None,
-        };
-        match (span, self.ending.take()) {
-            (Some(Span { buffers, to, events, last, at_us }), ending) => {
-                self.ending = ending;
-                self.sent = last;
-                self.send(
-                    Flight::Blocks(to),
-                    Outgoing { buffers, events, at_us, ..Outgoing::default() },
-                    now_ms,
-                )
-            }
-            (None, Some(ending)) => {
-                let pending = self.pending.take().filter(|_| !self.begun);
-                let head = pending.and_then(|pending| pending.buffers.into_iter().next());
-                let buffers = head.into_iter().chain([ending.farewell]).collect();
-                let ends = Some(ending.ends);
-                self.send(Flight::Farewell, Outgoing { buffers, ends, ..Outgoing::default() }, now_ms)
-            }
-            (None, None) if self.heartbeat_due && self.is_idle() => {
-                self.send(Flight::Heartbeat, self.framing.heartbeat().into(), now_ms)
-            }
-            (None, None) => Next::Wait,
+            return Next::Wait;
         }
+        self.skip_forward(logs);
+        let head = self.opening.take().map(|opening| opening.head);
+        let ends_now = self.ending.as_ref().is_some_and(|ending| ending.ends != Ends::Flushed);
+        let next = match ends_now {
+            true => None,
+            false if self.sent_page => {
+                self.blocks_to_send(logs, sender).or_else(|| self.page_to_send(sender))
+            }
+            false => self.page_to_send(sender).or_else(|| self.blocks_to_send(logs, sender)),
+        };
+        let (flight, mut outgoing) = match next {
+            Some(next) => next,
+            None if let Some(ending) = self.ending.take() => (Flight::Farewell, ending.farewell.into()),
+            None if head.is_some() => (Flight::Other, Outgoing::default()),
+            None if self.heartbeat_due && self.is_idle() => (Flight::Other, self.framing.heartbeat().into()),
+            None => return Next::Wait,
+        };
+        if let Some(head) = head {
+            outgoing.buffers.insert(0, head);
+        }
+        self.flight = flight;
+        self.sent_page = matches!(flight, Flight::Page(_));
+        let bytes: usize = outgoing.buffers.iter().map(Bytes::len).sum();
+        self.flight_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.touched_ms = sender.now_ms;
+        self.delivered += u64::from(outgoing.events);
+        self.heartbeat_due = false;
+        Next::Send(outgoing)
     }
 
     /// Keeps what of the last [`Outgoing`] could not be sent at once: it is what to send next, before
@@ -224,61 +311,58 @@ impl Subscriber {
         self.unsent = Some(Box::new(Outgoing { is_rest: true, ..unsent }));
     }
 
-    /// All bytes of the last [`Outgoing`] went out. Returns where home is to go on, if it holds further
-    /// pages, and up to where it was told of what is missing.
-    pub(crate) fn sent(&mut self, log: &mut Log, now_ms: u64) -> Option<(Sequence, Sequence)> {
+    /// All bytes of the last [`Outgoing`] went out. Returns which home is to go on, after which event, and up to where it
+    /// told of what is missing, if it holds further pages.
+    pub(crate) fn sent(&mut self, logs: &mut Logs, now_ms: u64) -> Option<(ShardId, Sequence, Sequence)> {
         self.touched_ms = now_ms;
         match std::mem::take(&mut self.flight) {
-            Flight::Blocks(to) => {
-                if let Stage::Live(cursor) = &mut self.stage {
-                    log.advance(*cursor, to);
-                    *cursor = to;
-                }
+            Flight::Page(part) if self.ending.is_none() => {
+                let Part { home, replay, .. } = self.parts.get(usize::from(part))?;
+                let Replay { upto, told } = **replay.as_ref()?;
+                return Some((*home, upto, told));
             }
-            Flight::Pending if self.ending.is_none() => {
-                if let Stage::Replaying(told) = self.stage {
-                    return Some((self.sent, told));
-                }
-            }
-            Flight::Farewell => self.close(log),
-            Flight::None | Flight::Pending | Flight::Heartbeat => {}
+            Flight::Farewell => self.close(logs),
+            Flight::None | Flight::Page(_) | Flight::Other => {}
         }
         None
     }
 
-    /// Takes a page of replay; the last one makes it live from the log's tail on.
-    pub(crate) fn page(&mut self, log: &mut Log, gap: Option<&Gap>, frames: Vec<Bytes>, reached: Reached) {
-        let Reached { upto, told, joined } = reached;
-        if matches!(self.stage, Stage::Closed) {
+    /// Takes a page of what a home replays; the last one makes that part live from the tails of its logs on, whose blocks
+    /// of this turn must be sealed.
+    pub(crate) fn page(&mut self, home: ShardId, page: Page, logs: &mut Logs) {
+        let Page { gap, frames, upto, told, joined } = page;
+        let Some(number) = self.parts.iter().position(|part| part.home == home) else { return };
+        if self.is_closed {
             return;
         }
-        let stage = if joined { Stage::Live(log.attach()) } else { Stage::Replaying(told) };
-        if let Stage::Joining(opening) = std::mem::replace(&mut self.stage, stage) {
-            self.pending.get_or_insert_default().buffers.push(opening.head);
+        let part = &mut self.parts[number];
+        if joined {
+            part.stage = Stage::Live;
+            part.replay = None;
+            attach(&mut self.cursors[part.cursors()], logs);
+        } else {
+            part.stage = Stage::Replaying;
+            part.replay = Some(Box::new(Replay { upto, told }));
         }
-        self.sent = upto;
-        if gap.is_some() || !frames.is_empty() {
-            let pending = self.pending.get_or_insert_default();
-            pending.events += frames.len() as u32;
-            self.framing.frame(gap.map(gap_event).into_iter().chain(frames), &mut pending.buffers);
-        } else if !joined {
-            // A send of nothing, whose end asks home for the next page.
-            self.pending.get_or_insert_default();
+        if gap.is_none() && frames.is_empty() && joined {
+            // It begins where home let it in.
+            part.sent = part.sent.max(upto);
+        } else {
+            // One that is empty all the same has home asked for the next.
+            let pending = Pending { part: number as u16, gap, frames, upto: Some(upto) };
+            self.pending.get_or_insert_default().push(pending);
         }
     }
 
     /// Home has no room for its topic: it is sent the refusal, or `text` in the middle of a replay, and
     /// closed.
     pub(crate) fn refused(&mut self, text: &str) {
-        match std::mem::replace(&mut self.stage, Stage::Replaying(0)) {
-            Stage::Joining(opening) => {
-                let farewell = opening.refusal;
+        match &self.opening {
+            Some(opening) => {
+                let farewell = opening.refusal.clone();
                 self.ending = Some(Box::new(Ending { farewell, ends: Ends::Refused, upto: 0 }));
             }
-            stage => {
-                self.stage = stage;
-                self.end(text, false);
-            }
+            None => self.end(text, false),
         }
     }
 
@@ -290,7 +374,7 @@ impl Subscriber {
         }
     }
 
-    /// Ends the stream with `text`; after everything in the log if `flush`.
+    /// Ends the stream with `text`; after everything in the logs if `flush`.
     pub(crate) fn end(&mut self, text: &str, flush: bool) {
         // A stream that expires while it drains says that it expired. One that is refused never began.
         let is_over = match self.ending.as_ref().map(|ending| ending.ends) {
@@ -305,78 +389,142 @@ impl Subscriber {
         }
     }
 
-    /// Whether its farewell is due, under way or sent, or it was cut.
+    /// Returns whether its farewell is due, under way or sent, or it was cut.
     pub(crate) fn is_ending(&self) -> bool {
-        self.ending.is_some()
-            || matches!(self.flight, Flight::Farewell)
-            || matches!(self.stage, Stage::Closed)
+        self.ending.is_some() || self.flight == Flight::Farewell || self.is_closed
     }
 
-    /// The log was trimmed past its cursor, which must not be used any more.
-    pub(crate) fn fell_behind(&mut self, skip: bool) {
-        self.stage = if skip { Stage::Skipped } else { Stage::Closed };
+    /// Looks whether a log dropped what the stream was not sent. With `skip` it is told of the gap when it goes on, else it
+    /// gets nothing more; returns whether that is so from now on.
+    pub(crate) fn falls_behind(&mut self, logs: &mut Logs, skip: bool) -> bool {
+        for number in 0..self.parts.len() {
+            let part = &self.parts[number];
+            let is_behind = |cursor: &Cursor| logs[cursor.log].log.is_behind(cursor.place);
+            if self.is_live(part)
+                && self.cursors[part.cursors()].iter().any(is_behind)
+                && self.drop_back(number, logs, skip)
+            {
+                return true;
+            }
+        }
+        false
     }
 
-    /// Lets go of the log.
-    pub(crate) fn close(&mut self, log: &mut Log) {
-        if let Stage::Live(cursor) = std::mem::replace(&mut self.stage, Stage::Closed) {
-            log.detach(cursor);
+    /// The same for a stream that is too far behind in all its topics together: the home that it is furthest behind at
+    /// is given up.
+    pub(crate) fn drops_back(&mut self, logs: &mut Logs, skip: bool) -> bool {
+        let live = (0..self.parts.len()).filter(|part| self.is_live(&self.parts[*part]));
+        match live.max_by_key(|part| self.lag_of(&self.parts[*part], logs)) {
+            Some(part) => self.drop_back(part, logs, skip),
+            None => false,
         }
     }
 
-    /// Bytes of the log it has not been sent.
-    pub(crate) fn lag_bytes(&self, log: &Log) -> usize {
-        match self.stage {
-            Stage::Live(cursor) => log.bytes_from(cursor),
-            _ => 0,
+    fn drop_back(&mut self, part: usize, logs: &mut Logs, skip: bool) -> bool {
+        if skip {
+            let part = &mut self.parts[part];
+            part.stage = Stage::Skipped;
+            detach(&self.cursors[part.cursors()], logs);
+        } else {
+            self.cut(logs);
         }
+        !skip
     }
 
-    /// Whether there was no room for its topics.
-    pub(crate) fn is_refused(&self) -> bool {
+    /// Lets go of the logs, and of all that was still to come.
+    pub(crate) fn close(&mut self, logs: &mut Logs) {
+        for part in self.parts.iter().filter(|part| self.is_live(part)) {
+            detach(&self.cursors[part.cursors()], logs);
+        }
+        self.is_closed = true;
+        self.pending = None;
+    }
+
+    /// The same for a client that is too slow.
+    pub(crate) fn cut(&mut self, logs: &mut Logs) {
+        self.close(logs);
+        self.is_cut = true;
+    }
+
+    /// Returns the bytes that wait for it: those of the send under way, and of its logs those that it has not begun to be
+    /// sent.
+    pub(crate) fn lag_bytes(&self, logs: &Logs) -> usize {
+        let under_way = if self.is_sending() { self.flight_bytes as usize } else { 0 };
+        let live = self.parts.iter().filter(|part| self.is_live(part));
+        under_way + live.map(|part| self.lag_of(part, logs)).sum::<usize>()
+    }
+
+    fn lag_of(&self, part: &Part, logs: &Logs) -> usize {
+        let cursors = self.cursors[part.cursors()].iter();
+        cursors.map(|cursor| logs[cursor.log].log.bytes_from(cursor.place)).sum()
+    }
+
+    fn is_live(&self, part: &Part) -> bool {
+        !self.is_closed && part.stage == Stage::Live
+    }
+
+    /// Returns whether there was no room for its topics.
+    fn is_refused(&self) -> bool {
         self.ending.as_ref().is_some_and(|ending| ending.ends == Ends::Refused)
     }
 
-    /// Whether it only waits for its topic.
+    /// Returns whether it only waits for its topics.
     pub(crate) fn is_idle(&self) -> bool {
-        matches!(self.stage, Stage::Live(_)) && !self.is_sending()
+        !self.is_closed && !self.is_sending() && self.parts.iter().all(|part| part.stage == Stage::Live)
     }
 
-    /// Whether its gap is told with the next send.
-    pub(crate) fn skips_now(&self) -> bool {
-        matches!(self.stage, Stage::Skipped) && !self.is_sending()
-    }
-
-    /// Whether the log dropped what it was not sent. One whose send under way reaches far enough only moves
-    /// up.
-    pub(crate) fn is_overtaken(&mut self, log: &mut Log) -> bool {
-        let Stage::Live(cursor) = &mut self.stage else { return false };
-        if !log.is_behind(*cursor) {
-            return false;
+    /// Has its topics wake it, as far as their parts are live, unless it is sending. It is number `index` of its shard.
+    pub(crate) fn list_idle(&mut self, index: u32, logs: &mut Logs) {
+        if self.is_closed || self.is_sending() {
+            return;
         }
-        match self.flight {
-            Flight::Blocks(to) if !log.is_behind(to) => {
-                log.reattach(to);
-                *cursor = to;
-                false
+        for part in self.parts.iter().filter(|part| part.stage == Stage::Live) {
+            for cursor in &mut self.cursors[part.cursors()] {
+                logs[cursor.log].list_idle(index, &mut cursor.idle_at);
             }
-            _ => true,
         }
     }
 
-    /// Whether its send takes too long.
-    pub(crate) fn is_stuck(&self, now_ms: u64, timeout_ms: u64) -> bool {
-        let is_closed = matches!(self.stage, Stage::Closed);
-        self.is_sending() && !is_closed && now_ms.saturating_sub(self.touched_ms) > timeout_ms
+    /// Returns whether its gap is told with the next send.
+    pub(crate) fn skips_now(&self) -> bool {
+        !self.is_sending() && self.parts.iter().any(|part| part.stage == Stage::Skipped)
     }
 
-    /// Whether it got nothing for the heartbeat's interval, or for up to a quarter less: `index` spreads
+    /// Returns whether its send takes too long.
+    pub(crate) fn is_stuck(&self, now_ms: u64, timeout_ms: u64) -> bool {
+        self.is_sending() && !self.is_closed && now_ms.saturating_sub(self.touched_ms) > timeout_ms
+    }
+
+    /// Returns whether it got nothing for the heartbeat's interval, or for up to a quarter less: `index` spreads
     /// those that were sent to at the same time.
     pub(crate) fn is_quiet(&self, index: u32, now_ms: u64, heartbeat_ms: u64) -> bool {
         // Fibonacci hashing: neighbours in the slab land far apart.
         let spread = u64::from(index.wrapping_mul(0x9e37_79b9) >> 24);
         let earlier_ms = heartbeat_ms * spread / 1024;
         self.is_idle() && now_ms.saturating_sub(self.touched_ms) >= heartbeat_ms - earlier_ms
+    }
+
+    /// Returns its cursors, in the order of its topics.
+    pub(crate) fn cursors(&self) -> &[Cursor] {
+        &self.cursors
+    }
+
+    pub(crate) fn cursors_mut(&mut self) -> &mut [Cursor] {
+        &mut self.cursors
+    }
+
+    /// Returns whether its logs must know where events lie.
+    pub(crate) fn is_merging(&self) -> bool {
+        self.has_positions || self.cursors.len() > 1
+    }
+
+    pub(crate) fn has_positions(&self) -> bool {
+        self.has_positions
+    }
+
+    /// Returns the newest event it was sent of its first home.
+    pub(crate) fn last_sent(&self) -> Sequence {
+        self.parts.first().map_or(0, |part| part.sent)
     }
 
     pub(crate) fn remember_waker(&mut self, waker: &Waker) {
@@ -391,34 +539,151 @@ impl Subscriber {
         }
     }
 
-    /// The newest event it is sent before it ends.
-    fn last_to_send(&self) -> Sequence {
-        self.ending.as_ref().map_or(Sequence::MAX, |ending| ending.upto)
+    pub(crate) fn is_sending(&self) -> bool {
+        self.flight != Flight::None
     }
 
-    fn is_sending(&self) -> bool {
-        !matches!(self.flight, Flight::None)
+    /// The next page or notice, if there is one.
+    fn page_to_send(&mut self, sender: Sender<'_>) -> Option<(Flight, Outgoing)> {
+        let pending = self.pending.as_mut()?;
+        let Pending { part, mut gap, frames, upto } = pending.remove(0);
+        if pending.is_empty() {
+            self.pending = None;
+        }
+        let number = usize::from(part);
+        let events = frames.len() as u32;
+        if let (Some(gap), None) = (&mut gap, upto) {
+            gap.from = sender.epoch.map(|epoch| epoch.text(self.parts[number].sent).into());
+        }
+        let texts = gap.as_ref().map(gap_event).into_iter().chain(frames);
+        let mut buffers = Vec::with_capacity(events as usize + 3);
+        if self.has_positions {
+            let mut pieces = Pieces::default();
+            let ids = PositionIds::new(sender.epoch, self.places(), number);
+            let place = texts.fold(None, |place, text| ids.write_text(&text, &mut pieces).or(place));
+            drop(ids);
+            if let Some(place) = place {
+                self.parts[number].sent = place;
+            }
+            self.framing.frame_some(pieces.into_buffers(sender.memory), &mut buffers);
+        } else {
+            self.framing.frame_some(texts, &mut buffers);
+        }
+        // What a position names was written: a page without events leaves it.
+        if let Some(upto) = upto.filter(|_| events > 0 || !self.has_positions) {
+            self.parts[number].sent = upto;
+        }
+        Some((Flight::Page(part), Outgoing { buffers: buffers.into(), events, ..Outgoing::default() }))
     }
 
-    fn skip_to_tail(&mut self, log: &mut Log, epoch: Option<Epoch>) {
-        self.stage = Stage::Live(log.attach());
-        let from = epoch.map(|epoch| epoch.text(self.sent).into());
-        // No id: coming back, it may still get from the history what it was too slow for.
-        let gap = Gap { from, reason: GapReason::Slow, id: None };
-        self.framing.frame([gap_event(&gap)], &mut self.pending.get_or_insert_default().buffers);
+    /// What its logs have for it, if anything.
+    fn blocks_to_send(&mut self, logs: &mut Logs, sender: Sender<'_>) -> Option<(Flight, Outgoing)> {
+        let outgoing = match &mut self.cursors[..] {
+            [cursor] if !self.has_positions => {
+                let cursor = *cursor;
+                let log = &mut logs[cursor.log].log;
+                if !self.may_send_blocks(0) {
+                    return None;
+                }
+                let Span { buffers, to, events, last, at_us } = log.read(cursor.place, self.framing)?;
+                log.advance(cursor.place, to);
+                self.cursors[0].place = to;
+                self.parts[0].sent = last;
+                Outgoing { buffers, events, at_us, ..Outgoing::default() }
+            }
+            _ => self.merged_to_send(logs, sender)?,
+        };
+        Some((Flight::Other, outgoing))
     }
 
-    fn send(&mut self, flight: Flight, outgoing: Outgoing, now_ms: u64) -> Next {
-        self.flight = flight;
-        self.touched_ms = now_ms;
-        self.delivered += u64::from(outgoing.events);
-        self.heartbeat_due = false;
-        Next::Send(outgoing)
+    /// Whether a part is sent blocks: not before its last page, nor behind the event after which the stream ends.
+    fn may_send_blocks(&self, number: usize) -> bool {
+        let part = &self.parts[number];
+        let has_page = |pending: &Pending| usize::from(pending.part) == number;
+        part.stage == Stage::Live
+            && self.ending.as_ref().is_none_or(|ending| part.sent < ending.upto)
+            && !self.pending.iter().flat_map(|pending| pending.iter()).any(has_page)
+    }
+
+    /// What its logs have, of the first part that has anything.
+    fn merged_to_send(&mut self, logs: &mut Logs, sender: Sender<'_>) -> Option<Outgoing> {
+        let count = self.parts.len();
+        let (number, merged) =
+            (0..count).map(|n| (usize::from(self.turn) + n) % count).find_map(|number| {
+                if !self.may_send_blocks(number) {
+                    return None;
+                }
+                let merged = Merged::of(&self.cursors[self.parts[number].cursors()], logs);
+                (!merged.is_empty()).then_some((number, merged))
+            })?;
+        self.turn = ((number + 1) % count) as u16;
+        let buffers = match self.has_positions {
+            true => {
+                let ids = PositionIds::new(sender.epoch, self.places(), number);
+                merged.with_positions(&ids, self.framing, sender.memory)
+            }
+            false => merged.as_they_are(self.framing, sender.memory),
+        };
+        let Taken { blocks: taken, events, last, at_us } = merged.taken();
+        let part = &mut self.parts[number];
+        part.sent = last;
+        let cursors = &mut self.cursors[part.cursors()];
+        for (number, blocks) in taken {
+            let cursor = &mut cursors[number];
+            let to = cursor.place.further(blocks);
+            logs[cursor.log].log.advance(cursor.place, to);
+            cursor.place = to;
+        }
+        Some(Outgoing { buffers, events, at_us, ..Outgoing::default() })
+    }
+
+    /// Its place at each home.
+    fn places(&self) -> impl Iterator<Item = (ShardId, Sequence)> + Clone {
+        self.parts.iter().map(|part| (part.home, part.sent))
+    }
+
+    /// Parts that fell behind go on at the tails of their logs, whose blocks of this turn must be sealed, after a notice.
+    fn skip_forward(&mut self, logs: &mut Logs) {
+        for (number, part) in self.parts.iter_mut().enumerate() {
+            if part.stage != Stage::Skipped {
+                continue;
+            }
+            part.stage = Stage::Live;
+            attach(&mut self.cursors[part.cursors()], logs);
+            // No id: coming back, it may still get from the history what it was too slow for.
+            let gap = Some(Gap { from: None, reason: GapReason::Slow, id: None });
+            let notice = Pending { part: number as u16, gap, frames: Vec::new(), upto: None };
+            self.pending.get_or_insert_default().push(notice);
+        }
+    }
+}
+
+impl Part {
+    /// Returns which of the stream's cursors are its.
+    fn cursors(&self) -> Range<usize> {
+        usize::from(self.first_cursor)..usize::from(self.end_cursor)
+    }
+}
+
+/// Puts cursors at the tails of their logs.
+fn attach(cursors: &mut [Cursor], logs: &mut Logs) {
+    for cursor in cursors {
+        cursor.place = logs[cursor.log].log.attach();
+    }
+}
+
+/// Takes cursors off their logs.
+fn detach(cursors: &[Cursor], logs: &mut Logs) {
+    for cursor in cursors {
+        let log = &mut logs[cursor.log].log;
+        if !log.is_behind(cursor.place) {
+            log.detach(cursor.place);
+        }
     }
 }
 
 impl From<Bytes> for Outgoing {
     fn from(bytes: Bytes) -> Self {
-        Outgoing { buffers: Buffers::from_buf([bytes]), ..Outgoing::default() }
+        Outgoing { buffers: smallvec![bytes], ..Outgoing::default() }
     }
 }

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::ending::Ended;
 use super::*;
-use crate::core::selection::Selection;
+use crate::core::chunk::{Chunk, Mark};
+use crate::core::event_id::Epoch;
 use crate::core::topic::TopicHasher;
 
 const LIMITS: FanoutLimits = FanoutLimits {
@@ -34,6 +35,7 @@ impl Wake for Bell {
 
 struct Tester {
     fanout: Fanout,
+    memory: Arc<Memory>,
     hasher: TopicHasher,
     bell: Arc<Bell>,
     out: Vec<Post>,
@@ -43,8 +45,10 @@ struct Tester {
 
 impl Tester {
     fn new(limits: FanoutLimits) -> Self {
+        let memory = Memory::new(MEMORY_BYTES);
         Tester {
-            fanout: Fanout::new(0, limits, Memory::new(MEMORY_BYTES), 0),
+            fanout: Fanout::new(0, 1, limits, Arc::clone(&memory), 0),
+            memory,
             hasher: TopicHasher::new(),
             bell: Arc::default(),
             out: Vec::new(),
@@ -58,8 +62,12 @@ impl Tester {
     }
 
     fn subscribe(&mut self, topic: usize, expires_s: u64) -> Key {
+        self.subscribe_to(&[self.topic(topic)], expires_s)
+    }
+
+    fn subscribe_to(&mut self, topics: &[Topic], expires_s: u64) -> Key {
         let subscription = Subscription {
-            selection: Selection::whole(&[self.topic(topic)], 1).unwrap(),
+            topics: topics.into(),
             framing: Framing::Plain,
             last_event_id: None,
             expires_s,
@@ -70,7 +78,11 @@ impl Tester {
 
     /// A subscriber that has its head and is idle.
     fn idle(&mut self, topic: usize, expires_s: u64) -> Key {
-        let key = self.subscribe(topic, expires_s);
+        self.idle_on(&[self.topic(topic)], expires_s)
+    }
+
+    fn idle_on(&mut self, topics: &[Topic], expires_s: u64) -> Key {
+        let key = self.subscribe_to(topics, expires_s);
         self.page(key, &[], true);
         assert_eq!(self.send(key), "HEAD\n");
         self.sent(key);
@@ -80,23 +92,31 @@ impl Tester {
 
     fn page(&mut self, key: Key, frames: &[&'static str], joined: bool) {
         let frames = frames.iter().map(|frame| Bytes::from_static(frame.as_bytes())).collect();
-        self.fanout
-            .handle(ToFanout::Page { key, gap: None, frames, upto: 7, told: 0, joined }, &mut Vec::new());
+        let page = ToFanout::Page { key, home: 0, gap: None, frames, upto: 7, told: 0, joined };
+        self.fanout.handle(page, &mut Vec::new());
     }
 
     fn gain(&mut self, topic: usize, frame: &str) {
+        self.gain_on(self.topic(topic), frame);
+    }
+
+    /// Returns the work that it was.
+    fn gain_on(&mut self, topic: Topic, frame: &str) -> usize {
         self.sequence += 1;
+        let end = frame.len() as u32;
+        let mark = Mark { sequence: self.sequence, end, id_at: end.saturating_sub(1) };
         let message = ToFanout::Events {
             home: 0,
-            topics: [self.topic(topic)].into(),
-            frames: Bytes::copy_from_slice(frame.as_bytes()),
+            topics: [topic].into(),
+            frames: Chunk::of([frame.as_bytes()], frame.len(), &self.memory),
+            marks: [mark].into(),
             count: 1,
             last: self.sequence,
             at_us: 0,
             charge: None,
             delivery_count: None,
         };
-        self.fanout.handle(message, &mut Vec::new());
+        self.fanout.handle(message, &mut Vec::new())
     }
 
     fn next(&mut self, key: Key) -> Next {
@@ -161,7 +181,7 @@ fn a_page_is_asked_for_when_the_last_one_is_sent() {
 #[test]
 fn topics_take_turns_in_starting_their_sends() {
     let mut tester = Tester::new(LIMITS);
-    for _ in 0..3 * CHANNEL_WORK_PER_TURN {
+    for _ in 0..3 * TOPIC_WORK_PER_TURN {
         tester.idle(1, u64::MAX);
     }
     let other = tester.idle(2, u64::MAX);
@@ -170,11 +190,11 @@ fn topics_take_turns_in_starting_their_sends() {
     tester.fanout.seal_all();
     tester.wakes();
     // The large topic was sealed first, and yet the small one comes right after its first share.
-    assert!(tester.send_ready(CHANNEL_WORK_PER_TURN + 1));
-    assert_eq!(tester.wakes(), CHANNEL_WORK_PER_TURN + 1);
+    assert!(tester.send_ready(TOPIC_WORK_PER_TURN + 1));
+    assert_eq!(tester.wakes(), TOPIC_WORK_PER_TURN + 1);
     assert_eq!(tester.send(other), "small\n\n");
     assert!(!tester.send_ready(usize::MAX));
-    assert_eq!(tester.wakes(), 2 * CHANNEL_WORK_PER_TURN);
+    assert_eq!(tester.wakes(), 2 * TOPIC_WORK_PER_TURN);
 }
 
 #[test]
@@ -323,6 +343,8 @@ fn while_too_much_is_held_a_send_has_less_time() {
     tester.gain(1, &"x".repeat(MEMORY_BYTES + 1));
     tester.fanout.seal_all();
     assert_eq!(tester.send(key).len(), MEMORY_BYTES + 1);
+    // As the send does that is under way.
+    let _held = tester.memory.share(vec![0; MEMORY_BYTES + 1]);
     tester.now_ms = SEND_TIMEOUT_OVER_MS;
     tester.sweep(0);
     assert_eq!(tester.send(key), "");
@@ -378,7 +400,7 @@ fn a_late_answer_finds_nobody_in_the_place_of_one_that_left() {
 #[test]
 fn an_idle_subscriber_is_small() {
     // It is held 15,000 times and more.
-    assert!(size_of::<Subscriber>() <= 120, "{}", size_of::<Subscriber>());
+    assert!(size_of::<Subscriber>() <= 152, "{}", size_of::<Subscriber>());
 }
 
 #[test]
@@ -419,4 +441,115 @@ fn a_disconnect_ends_the_streams_of_its_topic_alone_and_counts_each_once() {
         assert_eq!(tester.fanout.disconnect(&tester.topic(1), 7).streams, 0, "nor after");
     }
     assert_eq!(tester.send(other), "");
+}
+
+#[test]
+fn what_several_topics_gain_in_a_turn_is_sent_in_the_order_of_their_home() {
+    for is_session in [false, true] {
+        let mut tester = Tester::new(LIMITS);
+        let topics = match is_session {
+            true => [None, Some("user")].map(|user| Topic::of_session("channel", user, &tester.hasher)),
+            false => [1, 2].map(|n| tester.topic(n)),
+        };
+        let key = tester.idle_on(&topics, u64::MAX);
+        for (number, frame) in [(0, "a\n\n"), (1, "b\n\n"), (1, "c\n\n"), (0, "d\n\n"), (1, "e\n\n")] {
+            tester.gain_on(topics[number].clone(), frame);
+        }
+        assert_eq!(tester.send(key), "", "another topic may still gain something older");
+        tester.fanout.seal_all();
+        assert_eq!(tester.send(key), "a\n\nb\n\nc\n\nd\n\ne\n\n");
+        tester.sent(key);
+        assert_eq!(tester.send(key), "");
+        assert_eq!(tester.fanout.log_bytes(), 0);
+    }
+}
+
+#[test]
+fn a_stream_of_several_topics_is_woken_by_each_of_them() {
+    let mut tester = Tester::new(LIMITS);
+    let topics: Vec<_> = (0..5).map(|n| tester.topic(n)).collect();
+    let key = tester.idle_on(&topics, u64::MAX);
+    for (number, topic) in topics.iter().enumerate() {
+        tester.gain_on(topic.clone(), &format!("{number}\n\n"));
+        tester.fanout.seal_all();
+        tester.wakes();
+        tester.send_ready(usize::MAX);
+        assert_eq!((tester.wakes(), tester.send(key)), (1, format!("{number}\n\n")));
+        tester.sent(key);
+        assert_eq!(tester.send(key), "");
+    }
+}
+
+#[test]
+fn a_topic_read_with_many_others_is_one_block_for_all() {
+    let mut tester = Tester::new(LIMITS);
+    let hot = tester.topic(0);
+    let keys: Vec<_> = (1..100).map(|n| tester.idle_on(&[hot.clone(), tester.topic(n)], u64::MAX)).collect();
+    let work = tester.gain_on(hot, &"x".repeat(500));
+    assert_eq!(work, 1, "however many selections there are");
+    tester.fanout.seal_all();
+    assert_eq!(tester.fanout.log_bytes(), 507);
+    for key in keys {
+        assert_eq!(tester.send(key), "x".repeat(500));
+    }
+}
+
+#[test]
+fn the_lag_of_a_stream_is_that_of_all_its_topics() {
+    for (skip_slow, expected) in
+        [(false, "CLOSE"), (true, "event:gap\ndata:{\"from\":null,\"reason\":\"slow\"}\n\n")]
+    {
+        let mut tester = Tester::new(FanoutLimits { skip_slow, ..LIMITS });
+        let topics = [tester.topic(1), tester.topic(2)];
+        let (slow, quick) = (tester.idle_on(&topics, u64::MAX), tester.idle_on(&topics[..1], u64::MAX));
+        tester.gain_on(topics[0].clone(), "begun\n\n");
+        tester.fanout.seal_all();
+        assert_eq!((tester.send(slow), tester.send(quick)), ("begun\n\n".into(), "begun\n\n".into()));
+        tester.sent(quick);
+        // Less than the limit of each.
+        for topic in &topics {
+            tester.gain_on(topic.clone(), &"x".repeat(600));
+            tester.fanout.seal_all();
+        }
+        assert_eq!(tester.send(slow), "", "its send is under way");
+        tester.sweep(0);
+        assert_eq!(tester.fanout.evicted, u64::from(!skip_slow));
+        tester.sent(slow);
+        assert_eq!(tester.send(slow), expected);
+        assert_eq!(tester.send(quick).len(), 600, "others are not");
+    }
+}
+
+#[test]
+fn a_stream_that_a_trim_left_behind_is_cut_by_the_sweep_while_its_send_is_under_way() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.idle(1, u64::MAX);
+    tester.gain(1, "begun\n\n");
+    tester.fanout.seal_all();
+    assert_eq!(tester.send(key), "begun\n\n");
+    for _ in 0..4 {
+        tester.gain(1, &"x".repeat(600));
+        tester.fanout.seal_all();
+    }
+    assert_eq!(tester.fanout.evicted, 0);
+    tester.wakes();
+    tester.sweep(0);
+    assert_eq!((tester.fanout.evicted, tester.wakes()), (1, 1));
+    assert!(matches!(tester.next(key), Next::Cut));
+}
+
+#[test]
+fn a_slow_client_is_cut_and_not_just_closed_although_the_kernel_took_its_last_send() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.idle(1, u64::MAX);
+    tester.gain(1, "begun\n\n");
+    tester.fanout.seal_all();
+    assert_eq!(tester.send(key), "begun\n\n");
+    for _ in 0..4 {
+        tester.gain(1, &"x".repeat(600));
+        tester.fanout.seal_all();
+    }
+    tester.sent(key);
+    assert!(matches!(tester.next(key), Next::Cut));
+    assert_eq!(tester.fanout.evicted, 1);
 }

@@ -1,55 +1,19 @@
-//! How events are framed on a connection: one HTTP chunk per block, or the bare bytes up to the close.
+//! What a stream is sent beside events: comments, notices, and its end.
 
 use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
+use crate::core::chunk::{CHUNK_END, Framing, write_chunk_head};
 use crate::core::message::Gap;
-
-/// How a connection's body is delimited (RFC 9112, section 6.3).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Framing {
-    /// HTTP/1.1: `Transfer-Encoding: chunked`.
-    Chunked,
-    /// HTTP/1.0, nginx's default towards an upstream: the body ends with the connection.
-    Plain,
-}
 
 /// Bytes that are sent as they are, in one call.
 pub(crate) type Buffers = SmallVec<[Bytes; 1]>;
 
-/// Ends a chunk.
-pub(crate) const CHUNK_END: &[u8] = b"\r\n";
 /// A comment that EventSource ignores, kept short: it goes to every quiet subscriber.
 const HEARTBEAT: &[u8] = b":\n\n";
 const HEARTBEAT_CHUNK: &[u8] = b"3\r\n:\n\n\r\n";
 
-/// Appends the size line that begins a chunk of `bytes` (RFC 9112, section 7.1).
-pub(crate) fn write_chunk_head(bytes: usize, out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let nibbles = bytes.checked_ilog2().unwrap_or(0) / 4;
-    for nibble in (0..=nibbles).rev() {
-        out.push(DIGITS[(bytes >> (nibble * 4)) & 0xf]);
-    }
-    out.extend_from_slice(CHUNK_END);
-}
-
 impl Framing {
-    /// One chunk, or nothing around it, holding `parts`.
-    pub(crate) fn frame(self, parts: impl IntoIterator<Item = Bytes>, out: &mut Vec<Bytes>) {
-        let at = out.len();
-        if self == Framing::Chunked {
-            out.push(Bytes::new());
-        }
-        out.extend(parts);
-        if self == Framing::Chunked {
-            let bytes = out[at..].iter().map(Bytes::len).sum();
-            let mut head = Vec::with_capacity(8);
-            write_chunk_head(bytes, &mut head);
-            out[at] = head.into();
-            out.push(Bytes::from_static(CHUNK_END));
-        }
-    }
-
     pub(crate) fn heartbeat(self) -> Bytes {
         Bytes::from_static(match self {
             Framing::Chunked => HEARTBEAT_CHUNK,
@@ -103,15 +67,6 @@ pub(crate) fn retry_field(ms: u64) -> String {
 mod tests {
     use super::*;
     use crate::core::message::GapReason;
-
-    #[test]
-    fn a_chunk_head_is_the_size_in_hex() {
-        for bytes in [1, 9, 10, 15, 16, 255, 256, 4095, 65_536, 0x1234_5678] {
-            let mut out = Vec::new();
-            write_chunk_head(bytes, &mut out);
-            assert_eq!(out, format!("{bytes:x}\r\n").into_bytes());
-        }
-    }
 
     #[test]
     fn parts_share_one_chunk() {

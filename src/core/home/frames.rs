@@ -1,17 +1,16 @@
 //! Events become frames: their bytes on the wire, written once, whoever is sent them.
 
-use bytes::Bytes;
-use smallvec::SmallVec;
-
 use super::Home;
+use crate::core::chunk::{Chunk, ChunkWriter, Mark};
 use crate::core::event::Events;
 use crate::core::event_id::EventId;
+use crate::core::message::Marks;
 
-/// Frames as they are written, before anyone shares them.
+/// The frames of one publish.
 pub(super) struct Frames {
-    pub(super) frames: Bytes,
-    /// Where each frame ends.
-    pub(super) ends: SmallVec<[usize; 4]>,
+    pub(super) frames: Chunk,
+    /// Where each event lies.
+    pub(super) marks: Marks,
     pub(super) last_id: EventId,
     /// How many of the publisher's ids were replaced.
     pub(super) ids_replaced: u32,
@@ -24,27 +23,28 @@ impl Home {
         // `id:...\n` and the blank line: exact but where a batch crosses a power of ten, so that what the
         // history accounts for is what the heap holds.
         let tail_bytes = "id:".len() + self.epoch.text_bytes(last) + 2;
-        let mut text = Vec::with_capacity(events.text_bytes() + events.len() * tail_bytes);
-        let mut ends = SmallVec::new();
+        let mut writer = ChunkWriter::with_capacity(events.text_bytes() + events.len() * tail_bytes);
+        let mut marks = Marks::with_capacity(events.len());
         let mut last_id = EventId::Sequence(self.sequence);
         let mut ids_replaced = 0;
         for event in events.iter() {
             self.sequence += 1;
-            text.extend_from_slice(event.lines);
+            writer.text().extend_from_slice(event.lines);
             // Without history nobody resumes, and no id can stand for another event.
             let own_id = if with_ids { event.own_id() } else { event.id };
             last_id = match own_id {
                 Some(id) => EventId::Own(id.into()),
                 None => EventId::Sequence(self.sequence),
             };
+            let id_at = writer.frame_bytes() as u32;
             if with_ids && own_id.is_none() {
                 // Last of the event's lines: an `id:` of the publisher's before it is overruled.
-                self.epoch.write_line(self.sequence, &mut text);
+                self.epoch.write_line(self.sequence, writer.text());
                 ids_replaced += u32::from(event.id.is_some());
             }
-            text.push(b'\n');
-            ends.push(text.len());
+            writer.text().push(b'\n');
+            marks.push(Mark { sequence: self.sequence, end: writer.frame_bytes() as u32, id_at });
         }
-        Frames { frames: self.memory.share(text), ends, last_id, ids_replaced }
+        Frames { frames: writer.finish(&self.memory), marks, last_id, ids_replaced }
     }
 }

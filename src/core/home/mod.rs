@@ -15,11 +15,11 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::core::budget::Charge;
+use crate::core::chunk::{Chunk, Mark};
 use crate::core::delivery_count::DeliveryCount;
 use crate::core::event::Events;
 use crate::core::event_id::{Epoch, Sequence};
@@ -254,14 +254,13 @@ impl Home {
             None => self.nearest_above(&topic),
         };
 
-        let first = self.sequence + 1;
-        let Frames { frames, ends, last_id, ids_replaced } = self.serialise(events, history_on);
-        let published = Published { last_id, events: ends.len() as u32, ids_replaced, streams: None };
+        let Frames { frames, marks, last_id, ids_replaced } = self.serialise(events, history_on);
+        let published = Published { last_id, events: marks.len() as u32, ids_replaced, streams: None };
         let Some(key) = key else { return Ok(published) };
 
         self.touch(key);
         if history_on {
-            self.remember(key, events, first, &frames, &ends, now_ms);
+            self.remember(key, events, &frames, &marks, now_ms);
         }
         let charge = Arc::new(charge);
         for (to, topics) in self.listeners(key) {
@@ -269,6 +268,7 @@ impl Home {
                 home: self.shard,
                 topics,
                 frames: frames.clone(),
+                marks: marks.clone(),
                 count: published.events,
                 last: self.sequence,
                 at_us,
@@ -307,22 +307,15 @@ impl Home {
         topic.lineage().skip(1).find_map(|above| self.names.get(above).copied())
     }
 
-    fn remember(
-        &mut self,
-        key: u32,
-        events: &Events,
-        first: Sequence,
-        frames: &Bytes,
-        ends: &[usize],
-        now_ms: u64,
-    ) {
+    fn remember(&mut self, key: u32, events: &Events, frames: &Chunk, marks: &[Mark], now_ms: u64) {
         let mut start = 0;
-        for ((event, &end), sequence) in events.iter().zip(ends).zip(first..) {
-            let frame = match ends.len() {
-                1 => frames.clone(),
+        for (event, &Mark { sequence, end, .. }) in events.iter().zip(marks) {
+            let end = end as usize;
+            let frame = match marks.len() {
+                1 => frames.slice(0..end),
                 // Of its own: a small event that outlives a large one of the same publish must not keep its
                 // memory.
-                _ => self.memory.share(frames[start..end].to_vec()),
+                _ => self.memory.share(frames.frames()[start..end].to_vec()),
             };
             let history = &mut self.topics[key as usize].history;
             let own_id = event.own_id();

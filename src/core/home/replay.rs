@@ -40,7 +40,8 @@ impl Home {
         let Some(last_id) = last_id.filter(|_| self.limits.history_events_max > 0) else {
             self.admit(&topics, from);
             let (frames, upto) = (Vec::new(), self.sequence);
-            let page = ToFanout::Page { key, gap: None, frames, upto, told: 0, joined: true };
+            let page =
+                ToFanout::Page { key, home: self.shard, gap: None, frames, upto, told: 0, joined: true };
             return out.push(Post { to: from, message: Message::Fanout(page) });
         };
         let place = self.place(&selection, &topics, &last_id);
@@ -98,7 +99,7 @@ impl Home {
         let id = (frames.is_empty() && joined).then(|| self.epoch.text(self.sequence).into());
         let gap = gap.map(|gap| Gap { id, ..gap });
         let told = self.lost(topics);
-        let message = ToFanout::Page { key, gap, frames, upto, told, joined };
+        let message = ToFanout::Page { key, home: self.shard, gap, frames, upto, told, joined };
         out.push(Post { to: from, message: Message::Fanout(message) });
     }
 

@@ -1,3 +1,5 @@
+use bytes::Bytes;
+
 use super::*;
 use crate::core::arena::{Arena, Key};
 use crate::core::budget::Budget;
@@ -65,7 +67,7 @@ impl Tester {
         for message in self.ask(message) {
             match message {
                 Message::Fanout(ToFanout::Events { frames: gained, .. }) => {
-                    frames.push(String::from_utf8(gained.to_vec()).unwrap());
+                    frames.push(String::from_utf8(gained.frames().to_vec()).unwrap());
                 }
                 Message::Reply(_, Reply::Published(result)) => answer = Some(result),
                 other => panic!("{other:?}"),

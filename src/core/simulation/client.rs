@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 
+use crate::core::arena::Key;
+use crate::core::chunk::Framing;
 use crate::core::event::Events;
 use crate::core::event_id::{Epoch, has_our_form};
-use crate::core::fanout::several::Feed;
-use crate::core::fanout::wire::Framing;
 use crate::core::topic::Topic;
 
 pub(super) const HEAD: &str = "HEAD\n";
@@ -62,12 +62,16 @@ pub(super) struct Client {
     pub(super) farewell: bool,
     pub(super) events: usize,
     pub(super) gaps: usize,
+    /// It takes no notice of what it is told of gaps.
+    pub(super) is_deaf_to_gaps: bool,
 }
 
 /// A client's connection.
 pub(super) struct Stream {
     pub(super) shard: usize,
-    pub(super) feed: Feed,
+    pub(super) key: Key,
+    /// Whether it has the ids of one home.
+    pub(super) is_single: bool,
     pub(super) framing: Framing,
     pub(super) woken: Arc<Flag>,
     /// What it is being sent.
@@ -141,7 +145,7 @@ impl Client {
             Framing::Plain => take_text(&mut stream.received),
             Framing::Chunked => take_chunks(&mut stream.received),
         };
-        let is_single = stream.feed.single().is_some();
+        let is_single = stream.is_single;
         for event in text.split_terminator("\n\n") {
             self.see(event, model, may_forget, is_single);
         }
@@ -154,6 +158,9 @@ impl Client {
         }
         if ["retry:", "event:expired\n", "event:disconnected\n"].iter().any(|last| event.starts_with(last)) {
             self.farewell = true;
+            return;
+        }
+        if event.starts_with("event:gap\n") && self.is_deaf_to_gaps {
             return;
         }
         if event.starts_with("event:gap\n") {

@@ -1,0 +1,159 @@
+//! The logs of a shard: one for each topic that streams here take, however many take it and with what beside.
+
+use std::ops::{Index, IndexMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use slab::Slab;
+use smallvec::SmallVec;
+
+use crate::core::arena::Key;
+use crate::core::event_id::Sequence;
+use crate::core::fanout::log::Log;
+use crate::core::memory::Memory;
+use crate::core::message::ShardId;
+use crate::core::topic::{Topic, TopicMap};
+
+/// Every log of a shard, by a number that it keeps.
+#[derive(Debug, Default)]
+pub(crate) struct Logs {
+    slots: Slab<TopicLog>,
+    /// The logs of a topic: one, or of everything one for each home.
+    by_topic: TopicMap<SmallVec<[u32; 1]>>,
+}
+
+/// The log of a topic, and who reads it.
+#[derive(Debug)]
+pub(crate) struct TopicLog {
+    pub(crate) topic: Topic,
+    pub(crate) home: ShardId,
+    pub(crate) log: Log,
+    /// Streams that take it, those that have not joined yet among them.
+    pub(crate) streams: u32,
+    /// Those of them that take other topics beside, or write ids of their own: they need to know where events lie.
+    pub(crate) merging: u32,
+    /// Streams with nothing to send, sent to when the next block is sealed.
+    pub(crate) idle: Vec<u32>,
+    /// Of a queue's topic.
+    pub(crate) follower: Option<Follower>,
+    /// Whether it gained something this turn.
+    pub(crate) gained: bool,
+}
+
+/// The one stream of a queue's topic.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    pub(crate) key: Key,
+    /// Where the number of the newest event that the kernel took from it is told.
+    pub(crate) sent: Arc<AtomicU64>,
+}
+
+impl Logs {
+    /// Returns the log of a topic of `home` for one more stream.
+    pub(crate) fn open(
+        &mut self,
+        topic: &Topic,
+        home: ShardId,
+        is_merging: bool,
+        memory: &Arc<Memory>,
+    ) -> u32 {
+        let number = self.find(topic, home).unwrap_or_else(|| {
+            // At most one per topic and home, far below 2^32.
+            let number = self.slots.insert(TopicLog {
+                topic: topic.clone(),
+                home,
+                log: Log::new(Arc::clone(memory)),
+                streams: 0,
+                merging: 0,
+                idle: Vec::new(),
+                follower: None,
+                gained: false,
+            }) as u32;
+            self.by_topic.entry(topic.clone()).or_default().push(number);
+            number
+        });
+        let log = &mut self[number];
+        log.streams += 1;
+        log.merging += u32::from(is_merging);
+        number
+    }
+
+    /// A stream lets go of a log; returns its topic and home when it was the last, and the log is gone.
+    pub(crate) fn close(&mut self, number: u32, is_merging: bool) -> Option<(Topic, ShardId)> {
+        let log = &mut self[number];
+        log.streams -= 1;
+        log.merging -= u32::from(is_merging);
+        if log.streams > 0 {
+            return None;
+        }
+        let TopicLog { topic, home, .. } = self.slots.remove(number as usize);
+        if let Some(numbers) = self.by_topic.get_mut(&topic) {
+            numbers.retain(|other| *other != number);
+            if numbers.is_empty() {
+                self.by_topic.remove(&topic);
+            }
+        }
+        Some((topic, home))
+    }
+
+    /// Returns the log of a topic of `home`, if a stream takes it.
+    pub(crate) fn find(&self, topic: &Topic, home: ShardId) -> Option<u32> {
+        self.of(topic).iter().copied().find(|number| self[*number].home == home)
+    }
+
+    /// Returns the logs of a topic, of whatever home.
+    pub(crate) fn of(&self, topic: &Topic) -> &[u32] {
+        self.by_topic.get(topic).map_or(&[], |numbers| numbers)
+    }
+
+    pub(crate) fn get_mut(&mut self, number: u32) -> Option<&mut TopicLog> {
+        self.slots.get_mut(number as usize)
+    }
+
+    /// Returns the bytes of all logs.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.slots.iter().map(|(_, log)| log.log.bytes()).sum()
+    }
+}
+
+impl Index<u32> for Logs {
+    type Output = TopicLog;
+
+    fn index(&self, number: u32) -> &TopicLog {
+        &self.slots[number as usize]
+    }
+}
+
+impl IndexMut<u32> for Logs {
+    fn index_mut(&mut self, number: u32) -> &mut TopicLog {
+        &mut self.slots[number as usize]
+    }
+}
+
+impl TopicLog {
+    /// Tells how far its follower, if it has one, has been sent.
+    pub(crate) fn tell_sent(&self, sent: Sequence) {
+        if let Some(follower) = &self.follower {
+            follower.sent.store(sent, Ordering::Relaxed);
+        }
+    }
+
+    /// Lists a stream among the idle, unless it is there. `at` may be out of date: the list is taken
+    /// away whole when a block comes, and nobody visits its members to tell them.
+    pub(crate) fn list_idle(&mut self, index: u32, at: &mut u32) {
+        if self.idle.get(*at as usize) != Some(&index) {
+            *at = self.idle.len() as u32;
+            self.idle.push(index);
+        }
+    }
+
+    /// Takes a stream off the list; returns who has its place now.
+    pub(crate) fn unlist_idle(&mut self, index: u32, at: u32) -> Option<u32> {
+        if self.idle.get(at as usize) != Some(&index) {
+            return None;
+        }
+        self.idle.swap_remove(at as usize);
+        self.idle.get(at as usize).copied()
+    }
+}
