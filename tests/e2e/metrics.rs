@@ -142,7 +142,7 @@ fn metrics_need_the_publishers_token_when_a_secret_is_set() {
     let server = Server::start_with(&[], &[("ESPER_PUBLISHER_SECRET", SECRET)]);
     check_refusal(&server.get("/metrics"), 401, "no token");
     check_refusal(&server.get("/metrics?token=x"), 401, "malformed token");
-    assert!(DOCUMENT.contains(&format!("jwt ESPER_PUBLISHER_SECRET '{NO_TOPIC}'")));
+    assert!(DOCUMENT.contains(&format!("esper token --publish --sub '{NO_TOPIC}'")));
     let bearer = format!("Authorization: Bearer {}", token(NO_TOPIC));
     assert_eq!(server.request("GET", "/metrics", &[&bearer], "").status, 200);
     // This token is for nothing else.
