@@ -404,13 +404,12 @@ impl Fanout {
                 subscriber.end(EXPIRED, false);
                 subscriber.wake();
             }
-            let skips = self.limits.skip_slow;
+            let FanoutLimits { lag_bytes_max, skip_slow: skips, .. } = self.limits;
             // One that is not sending finds it out when its turn comes.
             let falls_behind = subscriber.is_sending()
                 && (subscriber.falls_behind(&mut self.logs, skips)
                     || subscriber.cursors().len() > 1
-                        && subscriber.lag_bytes(&self.logs) > self.limits.lag_bytes_max
-                        && subscriber.drops_back(&mut self.logs, skips));
+                        && subscriber.drops_back(lag_bytes_max, &mut self.logs, skips));
             if subscriber.is_stuck(now_ms, send_timeout_ms) {
                 subscriber.cut(&mut self.logs);
                 subscriber.wake();

@@ -410,13 +410,13 @@ impl Subscriber {
         false
     }
 
-    /// The same for a stream that is too far behind in all its topics together: the home that it is furthest behind at
-    /// is given up.
-    pub(crate) fn drops_back(&mut self, logs: &mut Logs, skip: bool) -> bool {
+    /// The same for a stream that has more than `bytes_max` to be sent in the logs of all its topics together: the home that
+    /// it is furthest behind at is given up. What is under way is not counted, as it is not in a log's own limit.
+    pub(crate) fn drops_back(&mut self, bytes_max: usize, logs: &mut Logs, skip: bool) -> bool {
         let live = (0..self.parts.len()).filter(|part| self.is_live(&self.parts[*part]));
         match live.max_by_key(|part| self.lag_of(&self.parts[*part], logs)) {
-            Some(part) => self.drop_back(part, logs, skip),
-            None => false,
+            Some(part) if self.unsent_bytes(logs) > bytes_max => self.drop_back(part, logs, skip),
+            _ => false,
         }
     }
 
@@ -450,8 +450,13 @@ impl Subscriber {
     /// sent.
     pub(crate) fn lag_bytes(&self, logs: &Logs) -> usize {
         let under_way = if self.is_sending() { self.flight_bytes as usize } else { 0 };
+        under_way + self.unsent_bytes(logs)
+    }
+
+    /// Returns the bytes that its logs hold behind its places.
+    fn unsent_bytes(&self, logs: &Logs) -> usize {
         let live = self.parts.iter().filter(|part| self.is_live(part));
-        under_way + live.map(|part| self.lag_of(part, logs)).sum::<usize>()
+        live.map(|part| self.lag_of(part, logs)).sum()
     }
 
     fn lag_of(&self, part: &Part, logs: &Logs) -> usize {

@@ -520,6 +520,22 @@ fn the_lag_of_a_stream_is_that_of_all_its_topics() {
     }
 }
 
+/// However large it is: a stream of one topic may take a block that is longer than the limit, too.
+#[test]
+fn what_is_under_way_is_shown_as_lag_and_cuts_no_stream() {
+    let mut tester = Tester::new(LIMITS);
+    let topics = [tester.topic(1), tester.topic(2)];
+    let key = tester.idle_on(&topics, u64::MAX);
+    tester.gain_on(topics[0].clone(), &"x".repeat(5000));
+    tester.fanout.seal_all();
+    assert_eq!(tester.send(key).len(), 5000);
+    tester.sweep(0);
+    assert_eq!(tester.fanout.evicted, 0);
+    assert_eq!(tester.fanout.progress(key).unwrap().lag_bytes, 5000);
+    tester.sent(key);
+    assert_eq!(tester.fanout.progress(key).unwrap().lag_bytes, 0);
+}
+
 #[test]
 fn a_stream_that_a_trim_left_behind_is_cut_by_the_sweep_while_its_send_is_under_way() {
     let mut tester = Tester::new(LIMITS);
