@@ -114,18 +114,7 @@ impl ChunkWriter {
     pub(crate) fn finish(self, memory: &Arc<Memory>) -> Chunk {
         let bytes = self.frame_bytes();
         let mut text = self.0;
-        // Backwards from where the frames begin, into the room that was left.
-        let mut start = HEAD_BYTES - CHUNK_END.len();
-        text[start..HEAD_BYTES].copy_from_slice(CHUNK_END);
-        let mut rest = bytes;
-        loop {
-            start -= 1;
-            text[start] = DIGITS[rest & 0xf];
-            rest >>= 4;
-            if rest == 0 {
-                break;
-            }
-        }
+        let start = write_size_line(bytes, &mut text[..HEAD_BYTES]);
         text.extend_from_slice(CHUNK_END);
         let mut bytes = memory.share(text);
         bytes.advance(start);
@@ -170,11 +159,24 @@ impl Framing {
 
 /// Appends the size line that begins a chunk of `bytes` (RFC 9112, section 7.1).
 pub(crate) fn write_chunk_head(bytes: usize, out: &mut Vec<u8>) {
-    let nibbles = bytes.checked_ilog2().unwrap_or(0) / 4;
-    for nibble in (0..=nibbles).rev() {
-        out.push(DIGITS[(bytes >> (nibble * 4)) & 0xf]);
+    let mut line = [0; usize::BITS as usize / 4 + CHUNK_END.len()];
+    let start = write_size_line(bytes, &mut line);
+    out.extend_from_slice(&line[start..]);
+}
+
+/// Writes the same line at the end of `room`, and returns where it begins.
+fn write_size_line(bytes: usize, room: &mut [u8]) -> usize {
+    let mut start = room.len() - CHUNK_END.len();
+    room[start..].copy_from_slice(CHUNK_END);
+    let mut rest = bytes;
+    loop {
+        start -= 1;
+        room[start] = DIGITS[rest & 0xf];
+        rest >>= 4;
+        if rest == 0 {
+            return start;
+        }
     }
-    out.extend_from_slice(CHUNK_END);
 }
 
 #[cfg(test)]
@@ -183,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_chunk_head_is_the_size_in_hex() {
-        for bytes in [1, 9, 10, 15, 16, 255, 256, 4095, 65_536, 0x1234_5678] {
+        for bytes in [0, 1, 9, 10, 15, 16, 255, 256, 4095, 65_536, 0x1234_5678] {
             let mut out = Vec::new();
             write_chunk_head(bytes, &mut out);
             assert_eq!(out, format!("{bytes:x}\r\n").into_bytes());

@@ -101,23 +101,27 @@ pub(crate) enum ToFanout {
         /// Of an emit: who waits to hear how many streams it was sent to.
         delivery_count: Option<Arc<DeliveryCount>>,
     },
-    /// A part of the past for one subscriber, of what it takes of `home`. With it, it is told if anything up to `told` is
-    /// missing.
-    Page {
-        key: Key,
-        home: ShardId,
-        gap: Option<Gap>,
-        frames: Vec<Bytes>,
-        upto: Sequence,
-        told: Sequence,
-        joined: bool,
-    },
+    /// A part of the past for one subscriber, of what it takes of `home`.
+    Page { key: Key, home: ShardId, page: ReplayPage },
     /// The subscriber cannot join: the home shard has room for no further topic.
     Refused { key: Key },
     /// The stream that takes this topic, which is a queue's, ends, and is told when to come back.
     End { topic: Topic },
     /// Streams that take this topic, which is a session's, end after the event `upto`.
     Disconnect { topic: Topic, upto: Sequence, delivery_count: Arc<DeliveryCount> },
+}
+
+/// A page of replay.
+#[derive(Debug)]
+pub(crate) struct ReplayPage {
+    pub(crate) gap: Option<Gap>,
+    pub(crate) frames: Vec<Bytes>,
+    /// It holds what is retained up to here.
+    pub(crate) upto: Sequence,
+    /// It tells if anything up to here is missing.
+    pub(crate) told: Sequence,
+    /// Nothing follows but what is live.
+    pub(crate) joined: bool,
 }
 
 /// What a resuming subscriber missed.

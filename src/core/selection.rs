@@ -9,20 +9,16 @@ use crate::core::topic::Topic;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Selection {
     home: ShardId,
-    kind: Kind,
+    is_part: bool,
     topics: Arc<[Topic]>,
 }
 
-/// Whether the stream takes anything beside.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kind {
-    /// The whole stream: one topic with all below it, or the two of a session.
-    Whole,
-    /// A part of a stream of several topics, or of all.
-    Part,
-}
-
 impl Selection {
+    /// Returns these topics of `home`: a part of what a stream takes, or the whole.
+    pub(crate) fn new(home: ShardId, topics: Arc<[Topic]>, is_part: bool) -> Self {
+        Selection { home, is_part, topics }
+    }
+
     /// The only part of a stream on one topic, or on a user's and those of the channel; none for other topics,
     /// which may have several homes.
     pub(crate) fn whole(topics: &[Topic], shards: usize) -> Option<Self> {
@@ -31,37 +27,22 @@ impl Selection {
             topics => !topics.is_empty() && topics.iter().all(Topic::is_of_session),
         };
         let home = topics.first()?.home(shards) as ShardId;
-        is_whole.then(|| Selection { home, kind: Kind::Whole, topics: topics.into() })
+        is_whole.then(|| Selection::new(home, topics.into(), false))
     }
 
     /// The parts of a stream on `topics`, by home. None of the topics covers another.
     pub(crate) fn parts(topics: &[Topic], shards: usize) -> Vec<Self> {
         if topics.iter().any(Topic::is_everything) {
             let topics: Arc<[Topic]> = topics.into();
-            let part =
-                |home| Selection { home: home as ShardId, kind: Kind::Part, topics: Arc::clone(&topics) };
+            let part = |home| Selection::new(home as ShardId, Arc::clone(&topics), true);
             return (0..shards).map(part).collect();
         }
         let mut topics = topics.to_vec();
         topics.sort_by(|a, b| a.home(shards).cmp(&b.home(shards)).then_with(|| a.name().cmp(b.name())));
         topics
             .chunk_by(|a, b| a.home(shards) == b.home(shards))
-            .map(|topics| Selection {
-                home: topics[0].home(shards) as ShardId,
-                kind: Kind::Part,
-                topics: topics.into(),
-            })
+            .map(|topics| Selection::new(topics[0].home(shards) as ShardId, topics.into(), true))
             .collect()
-    }
-
-    /// The part of a stream that takes these topics of `home`.
-    pub(crate) fn part_of(home: ShardId, topics: Arc<[Topic]>) -> Self {
-        Selection { home, kind: Kind::Part, topics }
-    }
-
-    /// What a stream takes as a whole: these topics of `home`.
-    pub(crate) fn whole_of(home: ShardId, topics: Arc<[Topic]>) -> Self {
-        Selection { home, kind: Kind::Whole, topics }
     }
 
     /// The shard that orders its events.
@@ -75,7 +56,7 @@ impl Selection {
 
     /// Whether it is a part of a stream of several, whose events need ids that name the place at each home.
     pub(crate) fn is_part(&self) -> bool {
-        self.kind == Kind::Part
+        self.is_part
     }
 }
 

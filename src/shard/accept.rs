@@ -61,10 +61,10 @@ async fn accept(shard: Rc<Shard>, door: Door, listener: Rc<TcpListener>, warned:
             Err(error) => {
                 if is_shortage(&error) {
                     shard.shared.note_files_short();
-                }
-                if is_shortage(&error) && shard.evict() {
-                    tokio::time::sleep(EVICTION_TIME).await;
-                    continue;
+                    if shard.evict() {
+                        tokio::time::sleep(EVICTION_TIME).await;
+                        continue;
+                    }
                 }
                 warn(&warned, || {
                     tracing::warn!(

@@ -79,7 +79,7 @@ impl<'s> Input<'s> {
             self.buffer.reserve(READ_BYTES);
             self.allocated_bytes = self.buffer.capacity();
         } else if !self.has_spare() {
-            self.grow(self.grown_bytes());
+            self.reallocate(self.grown_bytes());
         }
         let buffer = std::mem::take(&mut self.buffer);
         self.lent_bytes = buffer.len();
@@ -100,7 +100,7 @@ impl<'s> Input<'s> {
     pub(super) fn drain(&mut self, scratch: &mut [u8]) -> usize {
         let bytes = sockets::receive(self.stream, scratch);
         if self.buffer.capacity() - self.buffer.len() < bytes {
-            self.grow((self.buffer.len() + bytes).max(self.grown_bytes()));
+            self.reallocate((self.buffer.len() + bytes).max(self.grown_bytes()));
         }
         self.buffer.extend_from_slice(&scratch[..bytes]);
         bytes
@@ -121,7 +121,7 @@ impl<'s> Input<'s> {
         if self.buffer.capacity() < self.allocated_bytes && self.buffer.len() <= self.allocated_bytes / 2
             || self.buffer.is_empty()
         {
-            self.grow(self.buffer.len());
+            self.reallocate(self.buffer.len());
         }
     }
 
@@ -149,7 +149,7 @@ impl<'s> Input<'s> {
     }
 
     /// Moves what is there into a buffer of its own of this size.
-    fn grow(&mut self, bytes: usize) {
+    fn reallocate(&mut self, bytes: usize) {
         let mut other = BytesMut::with_capacity(bytes);
         other.extend_from_slice(&self.buffer);
         self.buffer = other;

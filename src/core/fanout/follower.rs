@@ -5,9 +5,8 @@ use std::sync::atomic::AtomicU64;
 
 use super::logs::Follower;
 use super::{Fanout, Key, Subscription};
-use crate::core::fanout::subscriber::Page;
 use crate::core::fanout::wire::retry_field;
-use crate::core::message::ShardId;
+use crate::core::message::{ReplayPage, ShardId};
 use crate::core::topic::Topic;
 
 impl Fanout {
@@ -21,7 +20,7 @@ impl Fanout {
             if let [cursor] = subscriber.cursors() {
                 self.logs[cursor.log].follower = Some(Follower { key, sent });
             }
-            let page = Page { gap: None, frames: Vec::new(), upto: 0, told: 0, joined: true };
+            let page = ReplayPage { gap: None, frames: Vec::new(), upto: 0, told: 0, joined: true };
             subscriber.page(home, page, &mut self.logs);
         }
         key

@@ -23,7 +23,7 @@ use crate::core::arena::{Arena, Key};
 use crate::core::chunk::Framing;
 use crate::core::fanout::log::Gain;
 use crate::core::fanout::logs::{Logs, TopicLog};
-use crate::core::fanout::subscriber::{NewSubscriber, Next, Opening, Outgoing, Page, Sender, Subscriber};
+use crate::core::fanout::subscriber::{NewSubscriber, Next, Opening, Outgoing, Sender, Subscriber};
 use crate::core::fanout::wire::retry_field;
 use crate::core::memory::Memory;
 use crate::core::message::{Message, Post, ShardId, ToFanout, ToHome};
@@ -178,24 +178,11 @@ impl Fanout {
 
     /// All bytes that [`Fanout::next`] gave for this stream went out.
     pub(crate) fn sent(&mut self, key: Key, now_ms: u64, out: &mut Vec<Post>) {
-        if self.subscribers.get(key).is_some() {
-            self.sent_of(key, now_ms, out);
-        }
-    }
-
-    fn sent_of(&mut self, key: Key, now_ms: u64, out: &mut Vec<Post>) {
-        let Some(subscriber) = self.subscribers.at_mut(key.index) else { return };
-        let more = subscriber.sent(&mut self.logs, now_ms);
-        if let [cursor] = subscriber.cursors() {
-            self.logs[cursor.log].tell_sent(subscriber.last_sent());
-        }
-        if let Some((to, after, told)) = more {
+        let Some(subscriber) = self.subscribers.get_mut(key) else { return };
+        if let Some((to, after, told)) = subscriber.sent(&mut self.logs, now_ms) {
             let logs = subscriber.cursors().iter().map(|cursor| &self.logs[cursor.log]);
             let topics = logs.filter(|log| log.home == to).map(|log| log.topic.clone()).collect();
-            let selection = match subscriber.has_positions() {
-                true => Selection::part_of(to, topics),
-                false => Selection::whole_of(to, topics),
-            };
+            let selection = Selection::new(to, topics, subscriber.has_positions());
             out.push(home(to, ToHome::More { selection, from: self.shard, key, after, told }));
         }
     }
@@ -268,17 +255,17 @@ impl Fanout {
                 }
                 out.extend(delivery_count.and_then(|count| count.add(streams)).map(Post::from));
             }
-            ToFanout::Page { key, home, gap, frames, upto, told, joined } => {
+            ToFanout::Page { key, home, page } => {
                 if self.subscribers.get(key).is_none() {
                     return work;
                 }
-                if joined {
+                if page.joined {
                     // The seam: what the open blocks hold was ordered before the page, and the page ends with
                     // it.
                     self.seal_all_of(key.index);
                 }
                 let Some(subscriber) = self.subscribers.get_mut(key) else { return work };
-                subscriber.page(home, Page { gap, frames, upto, told, joined }, &mut self.logs);
+                subscriber.page(home, page, &mut self.logs);
                 subscriber.wake();
             }
             ToFanout::Refused { key } => {
@@ -373,9 +360,6 @@ impl Fanout {
                     }
                     let more = subscriber.sent(&mut self.logs, now_ms);
                     debug_assert!(more.is_none(), "only a stream that replays asks for more");
-                    if let [cursor] = subscriber.cursors() {
-                        self.logs[cursor.log].tell_sent(subscriber.last_sent());
-                    }
                 }
                 Next::Wait if self.subscribers.at(index).is_some_and(Subscriber::is_idle) => return sent,
                 Next::Wait | Next::Close | Next::Cut => {

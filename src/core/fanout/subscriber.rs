@@ -18,7 +18,7 @@ use crate::core::fanout::merge::{Merged, Taken};
 use crate::core::fanout::positions::{Pieces, PositionIds};
 use crate::core::fanout::wire::{Buffers, gap_event};
 use crate::core::memory::Memory;
-use crate::core::message::{Gap, GapReason, ShardId};
+use crate::core::message::{Gap, GapReason, ReplayPage, ShardId};
 
 /// What a connection does next for its stream.
 #[derive(Debug)]
@@ -142,19 +142,6 @@ pub(crate) struct Subscriber {
     /// Set by the sweep when it got nothing for long.
     pub(crate) heartbeat_due: bool,
     waker: Option<Waker>,
-}
-
-/// A page of replay.
-#[derive(Debug)]
-pub(crate) struct Page {
-    pub(crate) gap: Option<Gap>,
-    pub(crate) frames: Vec<Bytes>,
-    /// It holds what is retained up to here.
-    pub(crate) upto: Sequence,
-    /// It tells if anything up to here is missing.
-    pub(crate) told: Sequence,
-    /// Nothing follows but what is live.
-    pub(crate) joined: bool,
 }
 
 /// What a stream's response begins with.
@@ -315,6 +302,9 @@ impl Subscriber {
     /// told of what is missing, if it holds further pages.
     pub(crate) fn sent(&mut self, logs: &mut Logs, now_ms: u64) -> Option<(ShardId, Sequence, Sequence)> {
         self.touched_ms = now_ms;
+        if let [cursor] = *self.cursors {
+            logs[cursor.log].tell_sent(self.last_sent());
+        }
         match std::mem::take(&mut self.flight) {
             Flight::Page(part) if self.ending.is_none() => {
                 let Part { home, replay, .. } = self.parts.get(usize::from(part))?;
@@ -329,8 +319,8 @@ impl Subscriber {
 
     /// Takes a page of what a home replays; the last one makes that part live from the tails of its logs on, whose blocks
     /// of this turn must be sealed.
-    pub(crate) fn page(&mut self, home: ShardId, page: Page, logs: &mut Logs) {
-        let Page { gap, frames, upto, told, joined } = page;
+    pub(crate) fn page(&mut self, home: ShardId, page: ReplayPage, logs: &mut Logs) {
+        let ReplayPage { gap, frames, upto, told, joined } = page;
         let Some(number) = self.parts.iter().position(|part| part.home == home) else { return };
         if self.is_closed {
             return;

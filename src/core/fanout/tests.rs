@@ -8,6 +8,7 @@ use super::ending::Ended;
 use super::*;
 use crate::core::chunk::{Chunk, Mark};
 use crate::core::event_id::Epoch;
+use crate::core::message::ReplayPage;
 use crate::core::topic::TopicHasher;
 
 const LIMITS: FanoutLimits = FanoutLimits {
@@ -90,10 +91,23 @@ impl Tester {
         key
     }
 
+    /// A stream whose send is under way, and whose log was trimmed past it meanwhile.
+    fn left_behind(&mut self) -> Key {
+        let key = self.idle(1, u64::MAX);
+        self.gain(1, "begun\n\n");
+        self.fanout.seal_all();
+        assert_eq!(self.send(key), "begun\n\n");
+        for _ in 0..4 {
+            self.gain(1, &"x".repeat(600));
+            self.fanout.seal_all();
+        }
+        key
+    }
+
     fn page(&mut self, key: Key, frames: &[&'static str], joined: bool) {
         let frames = frames.iter().map(|frame| Bytes::from_static(frame.as_bytes())).collect();
-        let page = ToFanout::Page { key, home: 0, gap: None, frames, upto: 7, told: 0, joined };
-        self.fanout.handle(page, &mut Vec::new());
+        let page = ReplayPage { gap: None, frames, upto: 7, told: 0, joined };
+        self.fanout.handle(ToFanout::Page { key, home: 0, page }, &mut Vec::new());
     }
 
     fn gain(&mut self, topic: usize, frame: &str) {
@@ -539,14 +553,7 @@ fn what_is_under_way_is_shown_as_lag_and_cuts_no_stream() {
 #[test]
 fn a_stream_that_a_trim_left_behind_is_cut_by_the_sweep_while_its_send_is_under_way() {
     let mut tester = Tester::new(LIMITS);
-    let key = tester.idle(1, u64::MAX);
-    tester.gain(1, "begun\n\n");
-    tester.fanout.seal_all();
-    assert_eq!(tester.send(key), "begun\n\n");
-    for _ in 0..4 {
-        tester.gain(1, &"x".repeat(600));
-        tester.fanout.seal_all();
-    }
+    let key = tester.left_behind();
     assert_eq!(tester.fanout.evicted, 0);
     tester.wakes();
     tester.sweep(0);
@@ -557,14 +564,7 @@ fn a_stream_that_a_trim_left_behind_is_cut_by_the_sweep_while_its_send_is_under_
 #[test]
 fn a_slow_client_is_cut_and_not_just_closed_although_the_kernel_took_its_last_send() {
     let mut tester = Tester::new(LIMITS);
-    let key = tester.idle(1, u64::MAX);
-    tester.gain(1, "begun\n\n");
-    tester.fanout.seal_all();
-    assert_eq!(tester.send(key), "begun\n\n");
-    for _ in 0..4 {
-        tester.gain(1, &"x".repeat(600));
-        tester.fanout.seal_all();
-    }
+    let key = tester.left_behind();
     tester.sent(key);
     assert!(matches!(tester.next(key), Next::Cut));
     assert_eq!(tester.fanout.evicted, 1);

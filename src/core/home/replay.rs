@@ -7,7 +7,7 @@ use super::history::{Page, Retained};
 use super::{Aged, Home, HomeTopic, TopicEnd};
 use crate::core::arena::Key;
 use crate::core::event_id::Sequence;
-use crate::core::message::{Gap, GapReason, Message, Post, ShardId, ToFanout};
+use crate::core::message::{Gap, GapReason, Message, Post, ReplayPage, ShardId, ToFanout};
 use crate::core::selection::Selection;
 
 /// A page of replay: large enough that a page costs a subscriber one round trip to home per 64 KiB, small
@@ -40,9 +40,8 @@ impl Home {
         let Some(last_id) = last_id.filter(|_| self.limits.history_events_max > 0) else {
             self.admit(&topics, from);
             let (frames, upto) = (Vec::new(), self.sequence);
-            let page =
-                ToFanout::Page { key, home: self.shard, gap: None, frames, upto, told: 0, joined: true };
-            return out.push(Post { to: from, message: Message::Fanout(page) });
+            let page = ReplayPage { gap: None, frames, upto, told: 0, joined: true };
+            return out.push(self.page_for(from, key, page));
         };
         let place = self.place(&selection, &topics, &last_id);
         let gap = self.gap(&topics, place).map(|reason| Gap { from: Some(last_id), reason, id: None });
@@ -99,8 +98,11 @@ impl Home {
         let id = (frames.is_empty() && joined).then(|| self.epoch.text(self.sequence).into());
         let gap = gap.map(|gap| Gap { id, ..gap });
         let told = self.lost(topics);
-        let message = ToFanout::Page { key, home: self.shard, gap, frames, upto, told, joined };
-        out.push(Post { to: from, message: Message::Fanout(message) });
+        out.push(self.page_for(from, key, ReplayPage { gap, frames, upto, told, joined }));
+    }
+
+    fn page_for(&self, to: ShardId, key: Key, page: ReplayPage) -> Post {
+        Post { to, message: Message::Fanout(ToFanout::Page { key, home: self.shard, page }) }
     }
 
     /// Returns why a subscriber that knows of everything up to `place` is told of a gap; none when it has missed nothing.

@@ -5,7 +5,7 @@ use crate::core::arena::{Arena, Key};
 use crate::core::budget::Budget;
 use crate::core::event::EventLimits;
 use crate::core::event_id::EventId;
-use crate::core::message::{Gap, GapReason, Ticket};
+use crate::core::message::{Gap, GapReason, ReplayPage, Ticket};
 use crate::core::selection::Selection;
 use crate::core::topic::TopicHasher;
 
@@ -85,9 +85,11 @@ impl Tester {
         let selection = Selection::whole(&[self.topic(topic)], 1).unwrap();
         let last_event_id = last_event_id.map(Into::into);
         match &self.ask(ToHome::Join { selection, from, key: self.key, last_event_id })[..] {
-            [Message::Fanout(ToFanout::Page { frames, gap, joined: true, .. })] => {
-                Some((String::from_utf8(frames.concat()).unwrap(), gap.clone()))
-            }
+            [
+                Message::Fanout(ToFanout::Page {
+                    page: ReplayPage { frames, gap, joined: true, .. }, ..
+                }),
+            ] => Some((String::from_utf8(frames.concat()).unwrap(), gap.clone())),
             [Message::Fanout(ToFanout::Refused { .. })] => None,
             other => panic!("{other:?}"),
         }
@@ -277,7 +279,7 @@ fn a_page_asked_for_after_a_trim_says_once_that_something_is_missing() {
     tester.home.drop_first(0);
     tester.home.drop_first(0);
     let mut gap = |ask| match &tester.ask(ask)[..] {
-        [Message::Fanout(ToFanout::Page { gap, told: 2, .. })] => gap.clone(),
+        [Message::Fanout(ToFanout::Page { page: ReplayPage { gap, told: 2, .. }, .. })] => gap.clone(),
         other => panic!("{other:?}"),
     };
     assert_eq!(gap(unseen).unwrap().reason, GapReason::Trimmed);

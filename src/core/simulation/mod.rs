@@ -26,7 +26,7 @@ use crate::core::fanout::subscriber::{Next, Opening};
 use crate::core::fanout::{Fanout, FanoutLimits, Subscription};
 use crate::core::home::{Home, HomeLimits};
 use crate::core::memory::Memory;
-use crate::core::message::{Message, Post, ReplyTo, ShardId, Ticket, ToFanout, ToHome};
+use crate::core::message::{Message, Post, ReplayPage, ReplyTo, ShardId, Ticket, ToFanout, ToHome};
 use crate::core::selection::Selection;
 use crate::core::topic::Topic;
 use client::{Client, Flag, HEAD, Model, REFUSAL, Stream};
@@ -262,7 +262,7 @@ impl World {
                 }
             }
             Message::Fanout(message) => {
-                let joined = matches!(message, ToFanout::Page { joined: true, .. });
+                let joined = matches!(message, ToFanout::Page { page: ReplayPage { joined: true, .. }, .. });
                 self.fanouts[shard].handle(message, &mut out);
                 if joined && self.random.bool() {
                     self.end_turn(shard);

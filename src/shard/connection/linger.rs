@@ -19,7 +19,7 @@ const READ_BYTES: usize = 2 << 10;
 /// The refused connections of a shard that are not closed yet, in the order in which they were refused.
 #[derive(Debug, Default)]
 pub(crate) struct Lingering {
-    bells: RefCell<BTreeMap<u64, Rc<Notify>>>,
+    waiting: RefCell<BTreeMap<u64, Rc<Notify>>>,
     next: Cell<u64>,
 }
 
@@ -29,8 +29,8 @@ impl Lingering {
     pub(super) async fn linger(&self, stream: &TcpStream) {
         let _ = stream.shutdown(Shutdown::Write);
         let number = self.next.replace(self.next.get() + 1);
-        let bell = Rc::new(Notify::new());
-        self.bells.borrow_mut().insert(number, Rc::clone(&bell));
+        let wake = Rc::new(Notify::new());
+        self.waiting.borrow_mut().insert(number, Rc::clone(&wake));
         let drain = async {
             let mut buffer = Vec::with_capacity(READ_BYTES);
             let mut result = Ok(1);
@@ -39,20 +39,20 @@ impl Lingering {
             }
         };
         // Not awaited to its end, it ends with the socket.
-        let _ = select(pin!(timeout(LINGER, drain)), pin!(bell.notified())).await;
-        self.bells.borrow_mut().remove(&number);
+        let _ = select(pin!(timeout(LINGER, drain)), pin!(wake.notified())).await;
+        self.waiting.borrow_mut().remove(&number);
         let _ = stream.shutdown(Shutdown::Both);
     }
 
     pub(super) fn len(&self) -> usize {
-        self.bells.borrow().len()
+        self.waiting.borrow().len()
     }
 
     /// Has the first so many closed now.
     pub(super) fn end_first(&self, count: usize) {
         for _ in 0..count {
-            let Some((_, bell)) = self.bells.borrow_mut().pop_first() else { return };
-            bell.notify_one();
+            let Some((_, wake)) = self.waiting.borrow_mut().pop_first() else { return };
+            wake.notify_one();
         }
     }
 }
