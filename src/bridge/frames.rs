@@ -39,7 +39,7 @@ pub(super) struct FrameFilter {
     partial: Vec<u8>,
     /// Channels that the broker has closed and not opened again.
     closed: HashSet<u16>,
-    /// What arrives is not AMQP 0-9-1. lapin is given it as it is, and reports it.
+    /// Set once the bytes are not AMQP 0-9-1: from then on all are passed on unchanged, and lapin reports the error.
     is_foreign: bool,
 }
 
@@ -157,7 +157,7 @@ fn write_header(channel: u16, payload: &mut [u8], out: &mut Vec<u8>) {
     out.push(FRAME_END);
 }
 
-/// What is read of a message's properties.
+/// The two properties of a message that lapin is given; the others are left out.
 #[derive(Default)]
 struct Properties<'a> {
     message_id: Option<&'a str>,

@@ -86,8 +86,8 @@ impl Link {
         }
     }
 
-    /// How many channels the broker allowed, where it ended the connection because of one more: its user has a limit.
-    /// To ask for another is to end the streams of all once more.
+    /// Returns how many channels the broker's user may open, if it ended the connection because of one more; none if
+    /// it ended for another reason. A further channel beyond that would end all streams of the connection again.
     pub(super) fn channels_allowed(&self, why_lost: &str) -> Option<u16> {
         why_lost.contains("number of channels opened").then(|| self.channels.get().max(1))
     }
@@ -102,7 +102,7 @@ impl Link {
         self.cut.now();
     }
 
-    /// How many places are held, or `None` when there is no room for another.
+    /// Returns the number of leases of this connection; none when it has room for no other, or is lost.
     pub(super) fn load(&self) -> Option<u16> {
         Some(self.leases.get()).filter(|&leases| self.is_connected() && leases < self.leases_max)
     }

@@ -212,7 +212,7 @@ pub(crate) struct Opened {
 /// Why a client does not get a queue.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct NoQueue {
-    /// One line.
+    /// The reason that the client is told, without a line end.
     pub(crate) reason: String,
     /// It passes without anybody's doing, so that the client need only come again.
     pub(crate) is_passing: bool,

@@ -161,8 +161,8 @@ async fn publish<I: Inlet>(rule: &SubscribeRule, delivery: Delivery, inlet: &I) 
     }
 }
 
-/// What a message is called as an event of a topic. The hash of an id that some esper gave is no less one of a kind, and
-/// the same on every node; the id itself each would replace by another.
+/// Returns the name that a message has as an event of a topic. An id in the form of esper's own is hashed: the hash is as
+/// unique and the same on every node, while each node would replace the id itself by one of its own.
 fn name(message_id: Option<&str>, parts: &[&[u8]]) -> Name {
     match message_id {
         Some(id) if has_our_form(id) => Name::new(None, &[id.as_bytes()]),

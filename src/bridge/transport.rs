@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 
 use super::frames::FrameFilter;
 
-/// How long what is sent may stay unacknowledged by the broker's machine.
+/// How long sent data may stay unacknowledged by the broker's kernel before the connection ends (TCP_USER_TIMEOUT).
 const PEER_TIMEOUT: Duration = Duration::from_secs(20);
 /// The most bytes of one read.
 const READ_BYTES: usize = 64 * 1024;

@@ -194,7 +194,7 @@ fn closes_that_cross_end_the_channel_alone() {
             let channel = lease.channel().await.unwrap();
             close(&channel).await;
             assert!(!channel.status().connected());
-            // What the broker says is in order: by its next answer it has said all of before.
+            // The broker answers in order: once the next channel is closed, nothing about this one can still arrive.
             close(&lease.channel().await.unwrap()).await;
             assert!(link.is_connected());
         }
