@@ -513,3 +513,6 @@ impl<'c, 'm> Connection<'c, 'm> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

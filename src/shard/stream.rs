@@ -343,23 +343,29 @@ impl<'s> Operation<'s> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::Config;
     use crate::core::arena::Arena;
     use crate::server::shared;
     use crate::shard::mailbox::mailboxes;
 
-    #[test]
-    fn the_future_of_a_stream_is_small() {
+    /// Returns a shard that does not run, and a client's socket.
+    pub(in crate::shard) fn shard_and_socket() -> (Rc<Shard>, TcpStream) {
         let shared = Arc::new(shared(Config::default(), 10).unwrap());
         let (doors, mut insides) = mailboxes(1);
-        let shard = Shard::new(0, Arc::clone(&shared), insides.pop().unwrap(), doors);
+        let shard = Shard::new(0, shared, insides.pop().unwrap(), doors);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let open = Streams::open(&shared, false).unwrap();
+        (shard, TcpStream::from_std(socket))
+    }
+
+    #[test]
+    fn the_future_of_a_stream_is_small() {
+        let (shard, stream) = shard_and_socket();
+        let open = Streams::open(&shard.shared, false).unwrap();
         let key = Arena::default().insert(());
-        let future = run(&shard, Newcomer { stream: TcpStream::from_std(socket), key, received: 0, open });
+        let future = run(&shard, Newcomer { stream, key, received: 0, open });
         // Beside it an idle subscriber costs its place in the slab, one operation and its place in the set.
         assert!(size_of_val(&future) <= 272, "{}", size_of_val(&future));
     }
