@@ -252,43 +252,36 @@ fn a_connection_between_requests_is_charged_four_kilobytes_and_stays_while_memor
     clients.iter_mut().for_each(|client| assert!(ask(client) > 0));
     assert_eq!(number(&server.stats()["request_bytes"]), 61 * 4096);
     // More than there is room for.
-    let half = [
-        b"POST /publish/abcdefgh HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n",
-        &[b'x'; 900_000][..],
-    ]
-    .concat();
-    let uploads: Vec<_> = (0..20)
-        .map(|_| {
-            let mut client = connect(server.address);
-            client.set_nonblocking(true).unwrap();
-            let _ = client.write(&half);
-            client
-        })
-        .collect();
-    eventually("uploads give way", || (number(&server.stats()["refused"]) > 0).then_some(()));
+    let uploads = stalled_uploads(&server, 20, 900_000);
+    // While there is no room, the question itself may be refused.
+    eventually("uploads give way", || {
+        let stats = Some(server.get("/stats")).filter(|answer| answer.status == 200)?;
+        let stats: serde_json::Value = serde_json::from_str(&stats.body).unwrap();
+        (number(&stats["refused"]) > 0).then_some(())
+    });
     std::thread::sleep(Duration::from_millis(900));
     clients.iter_mut().for_each(|client| assert!(ask(client) > 0, "it was closed"));
     drop(uploads);
+}
+
+/// Opens so many connections, each with the first `bytes` of an upload of 1 MB or as many as its socket takes.
+fn stalled_uploads(server: &Server, count: usize, bytes: usize) -> Vec<TcpStream> {
+    let mut half = b"POST /publish/abcdefgh HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n".to_vec();
+    half.resize(bytes, b'x');
+    let upload = |_| {
+        let mut client = connect(server.address);
+        client.set_nonblocking(true).unwrap();
+        let _ = client.write(&half);
+        client
+    };
+    (0..count).map(upload).collect()
 }
 
 #[test]
 fn uploads_that_stop_half_way_make_way_for_others() {
     let _alone = alone();
     let server = Server::start(&["--request-memory", "16MiB", "--mailbox-wait", "10s"]);
-    let half = {
-        let mut text =
-            b"POST /publish/abcdefgh HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n".to_vec();
-        text.resize(200_000, b'x');
-        text
-    };
-    let mut clients: Vec<TcpStream> = (0..320)
-        .map(|_| {
-            let mut client = connect(server.address);
-            client.set_nonblocking(true).unwrap();
-            let _ = client.write(&half);
-            client
-        })
-        .collect();
+    let mut clients = stalled_uploads(&server, 320, 200_000);
     for kilobytes in [70, 200, 900] {
         let answer = server.post("/publish/abcdefgh", &format!("data: {}", "x".repeat(kilobytes * 1000)));
         assert_eq!(answer.status, 200, "{kilobytes} KB: {}", answer.body);
