@@ -13,7 +13,7 @@ use smallvec::smallvec;
 use crate::clock::unix_s;
 use crate::core::budget::Budget;
 use crate::core::chunk::Chunk;
-use crate::core::message::{Marks, Message, ShardId, Ticket, ToFanout};
+use crate::core::message::{Marks, Message, Ticket, ToFanout};
 use crate::core::session::Session;
 use crate::core::survey::{Found, StreamStatus, Survey, Wanted};
 use crate::core::topic::Topic;
@@ -172,7 +172,7 @@ impl Admin<'_> {
         for door in self.doors.iter() {
             // Past the homes: it needs no order and no history.
             door.post(Message::Fanout(ToFanout::Events {
-                home: topic.home(self.shared.shards) as ShardId,
+                partition: None,
                 topics: smallvec![topic.clone()],
                 frames: frames.clone(),
                 marks: Marks::new(),

@@ -15,9 +15,11 @@ use crate::core::budget::Budget;
 use crate::core::event::{EventLimits, Events};
 use crate::core::event_id::Epoch;
 use crate::core::fanout::log::{Gain, Log, Place};
-use crate::core::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
+use crate::core::home::{HistoryLimits, Homes, PAGE_FRAMES_MAX, TopicCount};
+use crate::core::journal::MemoryJournal;
 use crate::core::memory::Memory;
-use crate::core::message::{Post, ReplyTo, Ticket, ToHome};
+use crate::core::message::{Post, Publish, ReplyTo, Ticket, ToHome};
+use crate::core::partition::{Partitioner, Placement};
 use crate::http::{HttpLimits, RequestReader};
 use crate::shard::mailbox::{Mailbox, mailboxes};
 use crate::shard::message::{Control, ShardMessage};
@@ -61,7 +63,8 @@ pub fn parse_events(body: &Bytes) -> usize {
 
 /// A home shard with a topic that one shard has joined.
 pub struct Ordering {
-    home: Home,
+    homes: Homes,
+    journal: MemoryJournal,
     topic: Topic,
     body: Bytes,
     budget: Arc<Budget>,
@@ -74,23 +77,35 @@ pub struct Ordering {
 impl Ordering {
     /// Publishes of this body, of which `history_events_max` are kept.
     pub fn new(body: Bytes, history_events_max: usize) -> Option<Self> {
-        let limits = HomeLimits {
-            history_events_max,
-            history_bytes_max: 4 << 20,
-            history_age_max_ms: 1 << 40,
-            topics_max: 100,
+        let limits = HistoryLimits {
+            events_max: history_events_max,
+            bytes_max: 4 << 20,
+            age_max_ms: 1 << 40,
             page_frames_max: PAGE_FRAMES_MAX,
         };
-        let topic = Topic::parse(b"abcdef123", &TopicHasher::new()).ok()?;
+        let hasher = TopicHasher::new(Partitioner::random(1));
+        let topic = Topic::parse(b"abcdef123", &hasher).ok()?;
         let key = Arena::default().insert(());
-        let mut home = Home::new(0, Epoch::new(), limits, Memory::new(usize::MAX));
+        let placement = Placement::new(1, 1);
+        let (memory, count) = (Memory::new(usize::MAX), Arc::new(TopicCount::new(100)));
+        let mut homes = Homes::new(0, placement, Epoch::new(), limits, &memory, &count);
+        let mut journal = MemoryJournal::default();
         let mut out = Vec::new();
-        let selection = Selection::whole(std::slice::from_ref(&topic), 1)?;
+        let selection = Selection::of(std::slice::from_ref(&topic), placement).pop()?;
         let join = ToHome::Join { selection, from: 0, key, last_event_id: None };
-        home.handle(join, 0, &mut out);
+        homes.handle(0, join, 0, &mut journal, &mut out);
         out.clear();
         let events = Events::parse(body.clone(), &EVENT_LIMITS).ok();
-        Some(Ordering { home, topic, body, budget: Budget::new(1 << 30, 1 << 20), key, events, out })
+        Some(Ordering {
+            homes,
+            journal,
+            topic,
+            body,
+            budget: Budget::new(1 << 30, 1 << 20),
+            key,
+            events,
+            out,
+        })
     }
 
     /// Parses, orders, serialises, remembers and addresses one publish; returns how many messages it posts.
@@ -109,8 +124,8 @@ impl Ordering {
         let (Some(events), Some(charge)) = (events, self.budget.take(self.body.len())) else { return 0 };
         let ticket = Ticket { shard: 0, connection: self.key, request: 0 };
         let reply = ReplyTo::Connection(ticket);
-        let publish = ToHome::Publish { topic: self.topic.clone(), events, reply, at_us: 0, charge };
-        self.home.handle(publish, 0, &mut self.out);
+        let publish = Publish { topic: self.topic.clone(), events, reply, at_us: 0, charge };
+        self.homes.handle(0, ToHome::Publish(publish), 0, &mut self.journal, &mut self.out);
         self.out.len()
     }
 }

@@ -34,15 +34,15 @@
 //! bytes in -> http -> routes -> publish ─┐                    ┌─> fanout: block in the topic's log -> cursors -> bytes out
 //!                                        ▼                    │   (each shard with subscribers)
 //!                              home: order, id, frame, history┘
-//!                              (one shard per topic) ─────────> 200 to the publisher
+//!                           (one shard per partition) ────────> 200 to the publisher
 //! ```
 //!
-//! - **One writer per topic.** A topic's *home* shard, chosen by a hash, gives each event its place and its
-//!   id, serialises it once, keeps it for replay, and posts the shared bytes to the shards with subscribers.
+//! - **One writer per partition.** A topic belongs to one of a few partitions, chosen by a hash of its first segment, which
+//!   belong to the data and not to the machine. A partition's *home* shard gives each event its place and its id, serialises it once, keeps it for replay, and posts the shared bytes to the shards with subscribers.
 //!   Channels are first in, first out, so everybody sees one order without a lock.
 //! - **A subscriber is a cursor for each of its topics, not a queue.** What a topic gained in one turn of a shard is one
 //!   block of its *log*, whatever else its readers take; a cursor is a place in that log, and one send covers everything
-//!   from there to the tail, of several topics in the order of their home.
+//!   from there to the tail, of several topics in the order of their partition.
 //!   Under load turns grow longer and blocks larger by themselves, and the cost of a delivery falls from a
 //!   system call to a copy of memory. A send that finds room in the socket is done by the turn itself; one that
 //!   must wait, like every accept and read, is the ring's.

@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_token_for_topics_covers_these_and_no_other() {
-        let hasher = TopicHasher::new();
+        let hasher = TopicHasher::of(16);
         let topic = |name: &str| Topic::parse(name.as_bytes(), &hasher).unwrap();
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
         for topics in [

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::core::event::{EventError, EventLimits, Events};
 use crate::core::event_id::{Epoch, EventId};
-use crate::core::message::{self, Message, ReplyTo, ToHome};
+use crate::core::message::{self, Post, Publish, ReplyTo};
 use crate::core::reply::Callback;
 use crate::core::topic::{Topic, TopicError};
 use crate::shard::mailbox::Doors;
@@ -106,12 +106,13 @@ impl Publisher {
     fn post(&self, topic: Topic, events: Events) -> Result<Receipt, PublishError> {
         let shared = &self.0.shared;
         let charge = shared.room(&events).ok_or(PublishError::Full)?;
-        let door = self.0.doors.get(topic.home(shared.shards)).ok_or(PublishError::Stopped)?;
         let (teller, answer) = oneshot::channel();
         // Who does not wait for it need not be told.
         let reply = ReplyTo::Caller(Callback::new(|result| drop(teller.send(result))));
         let at_us = shared.clock.now_us();
-        door.post(Message::Home(ToHome::Publish { topic, events, reply, at_us, charge }));
+        let Post { to, message } =
+            Post::publish(Publish { topic, events, reply, at_us, charge }, shared.placement);
+        self.0.doors.get(usize::from(to)).ok_or(PublishError::Stopped)?.post(message);
         Ok(Receipt { answer, epoch: shared.epoch })
     }
 }

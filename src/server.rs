@@ -21,8 +21,10 @@ use crate::clock::Clock;
 use crate::config::{Auth, Config, Control as ControlPort, Drain};
 use crate::core::budget::Budget;
 use crate::core::event_id::Epoch;
+use crate::core::home::TopicCount;
 use crate::core::memory::Memory;
 use crate::core::message::{ShardId, Ticket};
+use crate::core::partition::{Partitioner, Placement};
 use crate::core::topic::TopicHasher;
 use crate::host::{self, SocketOptions};
 use crate::http::Cors;
@@ -478,7 +480,9 @@ pub(crate) fn shared(config: Config, subscribers_allowed: usize) -> Result<Share
     let memory = Memory::new(config.history.memory_bytes_max);
     let request_memory = Arc::new(RequestMemory::new(config.http.memory_bytes_max));
     Ok(Shared {
-        access: Access::new(&config, TopicHasher::new()),
+        access: Access::new(&config, TopicHasher::new(Partitioner::random(config.partitions))),
+        placement: Placement::new(config.partitions, shards),
+        topic_count: Arc::new(TopicCount::new(config.topics_max)),
         admin: Desk::default(),
         cors: Cors::parse(&config.cors_origins).map_err(StartError::Config)?,
         epoch: Epoch::new(),

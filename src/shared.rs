@@ -15,8 +15,10 @@ use crate::config::{Config, IpNet};
 use crate::core::budget::{Budget, Charge};
 use crate::core::event::Events;
 use crate::core::event_id::Epoch;
+use crate::core::home::TopicCount;
 use crate::core::memory::Memory;
 use crate::core::message::Ticket;
+use crate::core::partition::Placement;
 use crate::core::topic::{Topic, TopicError, TopicHasher};
 use crate::http::Cors;
 use crate::keyring::Keyring;
@@ -56,6 +58,9 @@ pub(crate) struct Shared {
     /// The server is about to stop: balancers are told to look elsewhere.
     pub(crate) draining: AtomicBool,
     pub(crate) shards: usize,
+    pub(crate) placement: Placement,
+    /// Topics of all homes.
+    pub(crate) topic_count: Arc<TopicCount>,
 }
 
 /// The way to the bridge.

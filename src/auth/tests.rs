@@ -81,7 +81,7 @@ fn refusal(keys: &Keys, token: &str) -> Option<AuthError> {
 }
 
 fn topic(name: &str) -> Topic {
-    Topic::parse(name.as_bytes(), &TopicHasher::new()).unwrap()
+    Topic::parse(name.as_bytes(), &TopicHasher::of(16)).unwrap()
 }
 
 fn base64(bytes: impl AsRef<[u8]>) -> String {
@@ -189,7 +189,7 @@ fn grant(claims: Value) -> Result<Grant, AuthError> {
 
 #[test]
 fn a_token_covers_the_paths_below_what_it_names_by_segments_and_in_the_very_case() {
-    let hasher = TopicHasher::new();
+    let hasher = TopicHasher::of(16);
     let path = |path: &str| {
         let segments: Vec<_> = path.split('/').map(|segment| Cow::Borrowed(segment.as_bytes())).collect();
         Topic::parse_path(&segments, &hasher).unwrap()

@@ -77,7 +77,7 @@ impl Outlet<Ticket> for Shards {
         self.post(
             shard,
             Message::Fanout(ToFanout::Events {
-                home: topic.home(self.doors.len()) as ShardId,
+                partition: None,
                 topics: smallvec![topic],
                 frames: Chunk::of([&text[..]], text.len(), &self.memory),
                 marks: Marks::new(),

@@ -99,7 +99,7 @@ impl Config {
         }
         // Last, so that a wrong value is named whatever machine it is tried on.
         let cpus = choose_cpus(&flags, &names)?;
-        check_head(&flags, &names, cpus.ids.len()).map_err(ConfigError::Usage)?;
+        check_head(&flags, &names).map_err(ConfigError::Usage)?;
         let dumped = flags.files.dump_config.then(|| dump::text(&matches, &flags, &settings, &auth));
         let (queue_flags, config) = checked(flags, auth, control, cpus);
         let around = (&config.stream, config.namespaces);
@@ -147,6 +147,7 @@ fn checked(flags: Flags, auth: Auth, control: Option<Control>, cpus: Cpus) -> (Q
         trusted_proxies: http.trusted_proxy,
         queues: None,
         namespaces: topics.namespaces,
+        partitions: topics.partitions,
         topics_max: topics.topics_max,
         history: History {
             events_max: history.history_events,
@@ -290,16 +291,16 @@ fn check(flags: &Flags, names: &Names) -> Result<(), String> {
     at_least(names, "retry-max", streams.retry_max, streams.retry_min, &retry_min)
 }
 
-/// A head holds the id of a stream over all shards.
-fn check_head(flags: &Flags, names: &Names, shards: usize) -> Result<(), String> {
-    let (head_max, least) = (flags.http.head_max, Size(Config::head_bytes_min(shards)));
+/// A head holds the id of a stream over all partitions.
+fn check_head(flags: &Flags, names: &Names) -> Result<(), String> {
+    let partitions = flags.topics.partitions;
+    let (head_max, least) = (flags.http.head_max, Size(Config::head_bytes_min(partitions)));
     if !flags.topics.namespaces || head_max >= least {
         return Ok(());
     }
     Err(format!(
-        "{}: less than ids of streams over {} take with {}; raise {} to {least}",
+        "{}: less than ids of streams over {partitions} partitions take with {}; raise {} to {least}",
         names.with("head-max", head_max),
-        cpus::cpus_in_words(shards),
         names.of("namespaces"),
         names.of("head-max"),
     ))

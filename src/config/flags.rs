@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use super::cpus::Wanted;
 use super::queues::{ack_window, broker_url, expire, path, prefetch, seconds_or_time};
 use super::values::{
-    Bind, Size, Time, control_address, cookie_name, count, host_name, network, port, positive, secret,
-    trimmed,
+    Bind, Size, Time, control_address, cookie_name, count, host_name, network, partitions, port, positive,
+    secret, trimmed,
 };
 use super::{
     Auth, BrokerUrl, Config, Drain, History, Http, LogFormat, LogLevel, Mailbox, Pattern, Queues,
@@ -237,6 +237,11 @@ pub(super) struct TopicFlags {
     /// Topics are paths such as pets/dogs, and a subscriber to pets receives what is published below it
     #[arg(long)]
     pub(super) namespaces: bool,
+
+    /// Parts of the order, 1 to 64: topics with the same first segment are in one, each has one sequence and is ordered by
+    /// one CPU
+    #[arg(long, value_name = "N", value_parser = partitions, default_value_t = Config::PARTITIONS)]
+    pub(super) partitions: u8,
 
     /// Topics at once; the longest idle makes room for a new one
     #[arg(long, value_name = "N", value_parser = positive, default_value_t = Config::TOPICS_MAX)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::values::{COUNT_MAX, Size, Time, cookie_name, host_name};
 use super::{Auth, Config, Control, KIB, MIB};
+use crate::core::partition::PARTITIONS_MAX;
 
 /// Each shard is a thread with a ring, a listener and a share of every limit.
 pub(crate) const SHARDS_MAX: usize = 1024;
@@ -26,6 +27,7 @@ impl Config {
         let sizes = 0..=usize::try_from(Size::MAX).unwrap_or(usize::MAX);
 
         within("cpus.ids.len()", cpus.ids.len(), 1..=SHARDS_MAX)?;
+        within("partitions", self.partitions, 1..=PARTITIONS_MAX)?;
         within("topics_max", self.topics_max, counts(1))?;
         within("subscribers_max", self.subscribers_max.unwrap_or(1), counts(1))?;
         within("history.events_max", history.events_max, counts(0))?;
@@ -64,16 +66,16 @@ impl Config {
         memory(("stream.lag_bytes_max", stream.lag_bytes_max))?;
         memory(("history.bytes_max", history.bytes_max))?;
         if self.namespaces {
-            let ids = ("what ids of streams over all shards take", Self::head_bytes_min(cpus.ids.len()));
+            let ids = ("what ids of streams over all partitions take", Self::head_bytes_min(self.partitions));
             at_least("http.head_bytes_max", http.head_bytes_max, ids)?;
         }
         at_least("stream.retry_max", stream.retry_max, ("stream.retry_min", stream.retry_min))
     }
 
     /// Returns the least `Http::head_bytes_max` with namespaces: the id of a stream of everything names the place
-    /// at each home, and comes back in a header.
-    pub(super) fn head_bytes_min(shards: usize) -> usize {
-        2 * KIB + 24 * shards
+    /// in each partition, and comes back in a header.
+    pub(super) fn head_bytes_min(partitions: u8) -> usize {
+        2 * KIB + 17 * usize::from(partitions)
     }
 
     fn check_control(&self, control: &Control) -> Result<(), String> {
@@ -121,9 +123,11 @@ mod tests {
     #[test]
     fn what_is_out_of_range_is_refused_by_its_field() {
         type Row = (&'static str, fn(&mut Config));
-        let rows: [Row; 36] = [
+        let rows: [Row; 38] = [
             ("cpus.ids.len() 0", |c| c.cpus.ids.clear()),
             ("cpus.ids.len() 1025", |c| c.cpus.ids = (0..1025).collect()),
+            ("partitions 0", |c| c.partitions = 0),
+            ("partitions 65", |c| c.partitions = 65),
             ("topics_max 0", |c| c.topics_max = 0),
             ("subscribers_max 0", |c| c.subscribers_max = Some(0)),
             ("history.events_max", |c| c.history.events_max = usize::MAX),

@@ -98,6 +98,9 @@ pub struct Config {
     pub queues: Option<Queues>,
     /// Topics are paths, and a subscriber to one receives what is published below it.
     pub namespaces: bool,
+    /// How many parts the order of events has, each with a sequence of its own. It belongs to what is kept of events, not to
+    /// the machine; 1 to 64.
+    pub partitions: u8,
     /// Topics that exist at once, in the whole process.
     pub topics_max: usize,
     /// What is kept for replay.
@@ -141,6 +144,7 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             queues: None,
             namespaces: false,
+            partitions: Self::PARTITIONS,
             topics_max: Self::TOPICS_MAX,
             history: History::DEFAULT,
             subscribers_max: None,
@@ -158,6 +162,7 @@ impl Config {
     const PORT: u16 = 3000;
     const LOG_FORMAT: LogFormat = LogFormat::Text;
     const LOG_LEVEL: LogLevel = LogLevel::Info;
+    const PARTITIONS: u8 = 16;
     const TOPICS_MAX: usize = 100_000;
     const CORS_ORIGIN: &str = "*";
 }

@@ -8,6 +8,7 @@ use super::headers;
 use super::names::{Names, shown};
 use super::values::{Time, number};
 use super::{BrokerUrl, Pattern, Stream, SubscribeRule};
+use crate::core::partition::Partitioner;
 use crate::core::topic::{Topic, TopicHasher};
 
 /// One queue per client, delivered as an event stream.
@@ -276,7 +277,7 @@ fn check_topic(topic: &str, namespaces: bool) -> Result<(), String> {
     // A letter stands for the key, which may be of any length: what is too short without it is not.
     let has_key = topic.contains(ROUTING_KEY);
     let text = topic.replace(ROUTING_KEY, "x");
-    let hasher = TopicHasher::new();
+    let hasher = TopicHasher::new(Partitioner::new(1, [0; 16]));
     let parsed = match (namespaces, has_key) {
         (true, _) => {
             let segments: Vec<_> = text.split('/').map(|segment| segment.as_bytes().into()).collect();

@@ -11,6 +11,7 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 
 use super::Secret;
+use crate::core::partition::PARTITIONS_MAX;
 
 /// Bytes, written `64KiB`, `1MiB` or `4194304`. At most 1 PiB, so that sums of sizes cannot overflow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd)]
@@ -110,6 +111,13 @@ pub(super) fn positive(text: &str) -> Result<usize, String> {
     number(text)
         .filter(|n| (1..=COUNT_MAX).contains(n))
         .ok_or_else(|| format!("not a count; write a whole number from 1 to {COUNT_MAX}"))
+}
+
+/// A number of partitions, 1 to 64.
+pub(super) fn partitions(text: &str) -> Result<u8, String> {
+    number(text)
+        .filter(|n| (1..=PARTITIONS_MAX).contains(n))
+        .ok_or_else(|| format!("not a number of partitions; write a whole number from 1 to {PARTITIONS_MAX}"))
 }
 
 /// A TCP port, 0 being any free one.

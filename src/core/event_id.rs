@@ -1,11 +1,12 @@
 //! The ids that esper gives: `<run>-<n>`.
 //!
-//! `run` is a random number that is drawn when a run begins, and `n` the event's place in the sequence of its home shard.
+//! `run` is a random number that is drawn when a run begins, and `n` the event's place in the sequence of its partition.
 //! `run` tells ids of this run from those of an earlier one, or of another instance behind the same balancer. The time would
 //! not: some machines' clocks start anew at each boot.
 //!
-//! A stream over several homes is at a place in the sequence of each. Its ids are positions that name them all,
-//! `<run>-<home>.<n>-<home>.<n>`, so that one `Last-Event-ID` resumes it everywhere.
+//! A stream over several partitions is at a place in the sequence of each. Its ids are positions that name them,
+//! `<run>-<partition>.<n>-<partition>.<n>`, so that one `Last-Event-ID` resumes it everywhere. Partitions and places are
+//! written in base 36 there. A partition whose place is 0, because nothing had been ordered there, is not named.
 //!
 //! No publisher may give an event an id of this form, of whatever run. It would be taken for a place, and a stream that
 //! resumes there would skip what others published.
@@ -13,7 +14,9 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::SystemTime;
 
-/// An event's place among all that its home shard ordered, from 1.
+use crate::core::partition::PartitionId;
+
+/// An event's place among all that its partition ordered, from 1.
 pub(crate) type Sequence = u64;
 
 /// The least `run` of an id. It has 20 digits, more than any time and any signed 64-bit number, so that publishers' ids of the
@@ -62,30 +65,38 @@ impl Epoch {
         format!("{}-{sequence}", self.0)
     }
 
-    /// Appends the position that names these places, each a home and a place in its sequence.
-    pub(crate) fn write_position(self, places: impl Iterator<Item = (u16, Sequence)>, out: &mut Vec<u8>) {
+    /// Appends the position that names these places, but for those that are 0.
+    pub(crate) fn write_position(
+        self,
+        places: impl Iterator<Item = (PartitionId, Sequence)>,
+        out: &mut Vec<u8>,
+    ) {
         out.extend_from_slice(itoa::Buffer::new().format(self.0).as_bytes());
-        for (home, sequence) in places {
+        let named_from = out.len();
+        for (partition, sequence) in places.filter(|(_, sequence)| *sequence > 0) {
             out.push(b'-');
-            out.extend_from_slice(itoa::Buffer::new().format(home).as_bytes());
+            write_base36(partition.into(), out);
             out.push(b'.');
-            out.extend_from_slice(itoa::Buffer::new().format(sequence).as_bytes());
+            write_base36(sequence, out);
+        }
+        if out.len() == named_from {
+            // It would not be a position else, and not be known again.
+            out.extend_from_slice(b"-0.0");
         }
     }
 
-    /// Returns the place that a position of this run names at `home`; `None` for any other text.
-    pub(crate) fn place_at(self, position: &str, home: u16) -> Option<Sequence> {
-        let mut parts = position.split('-');
-        number(parts.next()?).filter(|run| *run == self.0)?;
-        let mut found = None;
-        for part in parts {
-            let (at, sequence) = part.split_once('.')?;
-            let (at, sequence) = (number(at)?, number(sequence)?);
-            if at == u64::from(home) {
-                found = Some(sequence);
+    /// Returns the place that a position of this run names in `partition`, 0 where it names none; `None` for any other text.
+    pub(crate) fn place_in(self, position: &str, partition: PartitionId) -> Option<Sequence> {
+        let (run, places) = position.split_once('-')?;
+        number(run).filter(|run| *run == self.0)?;
+        let mut found = 0;
+        for place in places.split('-') {
+            let (of, sequence) = position_place(place)?;
+            if of == u64::from(partition) {
+                found = sequence;
             }
         }
-        found
+        Some(found)
     }
 
     /// Returns the place that an id of this run names; `None` for any other text, however similar.
@@ -99,18 +110,42 @@ impl Epoch {
 /// Returns whether an id has the form of the broker's own ids or positions, of this run or any other.
 pub(crate) fn has_our_form(id: &str) -> bool {
     let Some((run, places)) = id.split_once('-') else { return false };
-    let is_place = |place: &str| {
-        let Some((home, sequence)) = place.split_once('.') else { return false };
-        number(home).is_some() && number(sequence).is_some()
-    };
     number(run).is_some_and(|run| run >= RUN_MIN)
-        && (number(places).is_some() || places.split('-').all(is_place))
+        && (number(places).is_some() || places.split('-').all(|place| position_place(place).is_some()))
 }
 
 /// Parses a number as esper writes it, without a sign or leading zeros.
 fn number(text: &str) -> Option<u64> {
     let canonical = text == "0" || text.starts_with(|first: char| ('1'..='9').contains(&first));
     text.parse().ok().filter(|_| canonical)
+}
+
+/// Parses what a position names: a partition, and a place in its sequence.
+fn position_place(text: &str) -> Option<(u64, Sequence)> {
+    let (partition, sequence) = text.split_once('.')?;
+    Some((base36(partition)?, base36(sequence)?))
+}
+
+/// Parses a number in base 36 as esper writes it, in lower case, without a sign or leading zeros.
+fn base36(text: &str) -> Option<u64> {
+    let canonical = text == "0" || !text.starts_with(['0', '+']);
+    let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    u64::from_str_radix(text, 36).ok().filter(|_| canonical && is_lower)
+}
+
+/// Appends a number in base 36: 13 bytes at most.
+fn write_base36(mut number: u64, out: &mut Vec<u8>) {
+    let mut digits = [0; 13];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b"0123456789abcdefghijklmnopqrstuvwxyz"[(number % 36) as usize];
+        number /= 36;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[start..]);
 }
 
 /// Names an event in the answer to its publisher.
@@ -125,6 +160,7 @@ pub(crate) enum EventId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::partition::PARTITIONS_MAX;
 
     #[test]
     fn runs_that_begin_in_the_same_moment_differ() {
@@ -141,9 +177,9 @@ mod tests {
     fn the_brokers_form_is_that_of_any_run_and_nothing_else() {
         let (run, other) = (Epoch::new(), Epoch::at(u64::MAX));
         let mut position = Vec::new();
-        run.write_position([(0, 5), (1023, 0)].into_iter(), &mut position);
+        run.write_position([(0, 5), (63, u64::MAX)].into_iter(), &mut position);
         let position = String::from_utf8(position).unwrap();
-        for ours in [&run.text(0), &run.text(u64::MAX), &other.text(7), &position, "10000000000000000000-1.2"]
+        for ours in [&run.text(0), &run.text(u64::MAX), &other.text(7), &position, "10000000000000000000-1.z"]
         {
             assert!(has_our_form(ours), "{ours}");
         }
@@ -163,6 +199,10 @@ mod tests {
             "10000000000000000000-5.6-",
             "10000000000000000000-5.6-7",
             "10000000000000000000-18446744073709551616",
+            "10000000000000000000-5.3w5e11264sgsg",
+            "10000000000000000000-5.Z",
+            "10000000000000000000-5.0z",
+            "10000000000000000000-5.+z",
             "-5",
             "",
         ] {
@@ -186,16 +226,33 @@ mod tests {
     }
 
     #[test]
-    fn a_position_names_a_place_at_each_home_and_nothing_else_does() {
+    fn a_position_names_a_place_in_each_partition_where_something_was_ordered_and_nothing_else_does() {
         let epoch = Epoch::at(7);
         let mut id = Vec::new();
-        epoch.write_position([(0, 5), (12, 0)].into_iter(), &mut id);
-        assert_eq!(id, b"7-0.5-12.0");
-        let place = |text, home| epoch.place_at(text, home);
-        assert_eq!((place("7-0.5-12.0", 0), place("7-0.5-12.0", 12)), (Some(5), Some(0)));
-        assert_eq!(place("7-0.5-12.0", 1), None);
-        for other in ["8-0.5", "7-5", "7-0.05", "7-+0.5", "7-0.5-", "7-0.5-x", "07-0.5", "7", "", "-0.5"] {
+        epoch.write_position([(0, 5), (12, 0), (37, 36_000)].into_iter(), &mut id);
+        assert_eq!(id, b"7-0.5-11.rs0");
+        let place = |text, partition| epoch.place_in(text, partition);
+        assert_eq!(
+            [0, 12, 37].map(|partition| place("7-0.5-11.rs0", partition)),
+            [Some(5), Some(0), Some(36_000)]
+        );
+        id.clear();
+        epoch.write_position([(3, 0)].into_iter(), &mut id);
+        assert_eq!((id, place("7-0.0", 3)), (b"7-0.0".to_vec(), Some(0)));
+        for other in
+            ["8-0.5", "7-5", "7-0.05", "7-+0.5", "7-0.5-", "7-0.5-x", "07-0.5", "7-0.A", "7", "", "-0.5"]
+        {
             assert_eq!(place(other, 0), None, "{other}");
         }
+    }
+
+    #[test]
+    fn the_longest_position_stays_below_two_kibibytes() {
+        let mut id = Vec::new();
+        Epoch::at(u64::MAX)
+            .write_position((0..PARTITIONS_MAX).map(|partition| (partition, u64::MAX)), &mut id);
+        assert!(id.len() < 2048, "{}", id.len());
+        let place = |partition| Epoch::at(u64::MAX).place_in(str::from_utf8(&id).unwrap(), partition);
+        assert_eq!([place(0), place(PARTITIONS_MAX - 1)], [Some(u64::MAX); 2]);
     }
 }

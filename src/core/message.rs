@@ -1,7 +1,7 @@
 //! What homes and fan-outs say to one another. A shard carries it from one to the other, and knows more messages of its own.
 //!
-//! Channels are first in, first out, and a topic's events come from its home alone: so every shard sees one
-//! order per topic, and whatever a home says between two events (a final page, say) marks its place between
+//! Channels are first in, first out, and a partition's events come from its home alone: so every shard sees one
+//! order per partition, and whatever a home says between two events (a final page, say) marks its place between
 //! them.
 
 use std::sync::Arc;
@@ -15,27 +15,50 @@ use crate::core::chunk::{Chunk, Mark};
 use crate::core::delivery_count::DeliveryCount;
 use crate::core::event::Events;
 use crate::core::event_id::Sequence;
+use crate::core::partition::{PartitionId, Placement};
 pub(crate) use crate::core::reply::{PublishError, Published, Reply, ReplyTo, ShardId, Ticket};
 use crate::core::selection::Selection;
 use crate::core::topic::Topic;
 
-/// A message and the shard it is for.
+/// A message and whom it is for.
 #[derive(Debug)]
 pub(crate) struct Post {
-    pub(crate) to: ShardId,
+    pub(crate) to: ListenerId,
     pub(crate) message: Message,
 }
+
+/// Who listens to a home: a shard, by its number. Numbers above the shards' are free for others who take what topics gain.
+pub(crate) type ListenerId = ShardId;
 
 /// One message.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// For a home shard.
-    Home(ToHome),
+    /// For the home of a partition.
+    Home(PartitionId, ToHome),
     /// From a home shard to one with subscribers.
     Fanout(ToFanout),
     /// From a home shard to the connection whose publish it ordered, or from the last shard that an emit or the end of
     /// streams reached to the connection that asked for it.
     Reply(Ticket, Reply),
+}
+
+impl Post {
+    /// Returns a message for the home of a partition, addressed to the shard that is home to it.
+    pub(crate) fn to_home(partition: PartitionId, placement: Placement, message: ToHome) -> Self {
+        Post { to: placement.home(partition), message: Message::Home(partition, message) }
+    }
+
+    /// Returns the message that has events ordered. A request names no topic that has no partition.
+    pub(crate) fn publish(publish: Publish, placement: Placement) -> Self {
+        let partition = publish.topic.partition().unwrap_or_default();
+        Post::to_home(partition, placement, ToHome::Publish(publish))
+    }
+
+    /// Returns the message that ends the streams that take a topic, on all shards. It is a session's, and has a partition.
+    pub(crate) fn disconnect(topic: Topic, placement: Placement, ticket: Ticket) -> Self {
+        let (partition, shards) = (topic.partition().unwrap_or_default(), placement.shards());
+        Post::to_home(partition, placement, ToHome::Disconnect { topic, shards, ticket })
+    }
 }
 
 impl From<(Ticket, Reply)> for Post {
@@ -48,9 +71,12 @@ impl Message {
     /// About how long handling it takes, in units of 0.5 us: a publish of 4096 events takes 1 ms, not 0.5 us.
     pub(crate) fn work(&self) -> usize {
         match self {
-            Message::Home(ToHome::Publish { events, .. }) => events.len() + events.text_bytes() / 4096,
+            Message::Home(_, ToHome::Publish(Publish { events, .. })) => {
+                events.len() + events.text_bytes() / 4096
+            }
             // A page of replay; one of several topics is looked for among the events of all.
             Message::Home(
+                _,
                 ToHome::More { selection, .. } | ToHome::Join { last_event_id: Some(_), selection, .. },
             ) => match selection.is_part() || selection.topics().iter().any(|topic| topic.parent().is_some())
             {
@@ -63,32 +89,44 @@ impl Message {
     }
 }
 
-/// What a home shard is asked.
+/// What a home is asked.
 #[derive(Debug)]
 pub(crate) enum ToHome {
     /// Order these events.
-    Publish { topic: Topic, events: Events, reply: ReplyTo, at_us: u64, charge: Charge },
+    Publish(Publish),
     /// A subscriber wants these topics from now on, or from after `last_event_id`.
-    Join { selection: Selection, from: ShardId, key: Key, last_event_id: Option<Box<str>> },
+    Join { selection: Selection, from: ListenerId, key: Key, last_event_id: Option<Box<str>> },
     /// A subscriber that is replaying has been sent everything up to `after`, and was told if anything up to `told` is
     /// missing.
-    More { selection: Selection, from: ShardId, key: Key, after: Sequence, told: Sequence },
-    /// The shard has no subscriber of the topic any more.
-    Leave { topic: Topic, from: ShardId },
+    More { selection: Selection, from: ListenerId, key: Key, after: Sequence, told: Sequence },
+    /// The listener has no subscriber of the topic any more.
+    Leave { topic: Topic, from: ListenerId },
     /// The streams that take this topic, which is a session's, are to end on all `shards`, after what was published
     /// before this.
-    Disconnect { topic: Topic, shards: u16, ticket: Ticket },
+    Disconnect { topic: Topic, shards: ShardId, ticket: Ticket },
+}
+
+/// Events that are to be ordered.
+#[derive(Debug)]
+pub(crate) struct Publish {
+    pub(crate) topic: Topic,
+    pub(crate) events: Events,
+    pub(crate) reply: ReplyTo,
+    /// When its request was parsed, in microseconds of the server's clock.
+    pub(crate) at_us: u64,
+    pub(crate) charge: Charge,
 }
 
 /// Where the events of one publish lie.
 pub(crate) type Marks = SmallVec<[Mark; 1]>;
 
-/// What a home shard tells one with subscribers.
+/// What a home tells a listener.
 #[derive(Debug)]
 pub(crate) enum ToFanout {
     /// These topics, each covered by the next, gained these frames, which follow one another.
     Events {
-        home: ShardId,
+        /// None of what comes past the homes.
+        partition: Option<PartitionId>,
         topics: SmallVec<[Topic; 1]>,
         frames: Chunk,
         /// Where each event lies; none of what comes past the homes, whose topics are read alone.
@@ -101,9 +139,9 @@ pub(crate) enum ToFanout {
         /// Of an emit: who waits to hear how many streams it was sent to.
         delivery_count: Option<Arc<DeliveryCount>>,
     },
-    /// A part of the past for one subscriber, of what it takes of `home`.
-    Page { key: Key, home: ShardId, page: ReplayPage },
-    /// The subscriber cannot join: the home shard has room for no further topic.
+    /// A part of the past for one subscriber, of what it takes of `partition`.
+    Page { key: Key, partition: PartitionId, page: ReplayPage },
+    /// The subscriber cannot join: there is room for no further topic.
     Refused { key: Key },
     /// The stream that takes this topic, which is a queue's, ends, and is told when to come back.
     End { topic: Topic },
@@ -112,7 +150,7 @@ pub(crate) enum ToFanout {
 }
 
 /// A page of replay.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ReplayPage {
     pub(crate) gap: Option<Gap>,
     pub(crate) frames: Vec<Bytes>,

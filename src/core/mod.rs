@@ -2,7 +2,7 @@
 //!
 //! What is here takes bytes, messages and the time, and returns what to do. It knows no socket, no thread and no runtime,
 //! no HTTP request, no flag and no other server: it imports none of the modules beside it. Whoever has those things calls
-//! it: a `shard` above all, which owns a [`home::Home`] and a [`fanout::Fanout`] and carries [`message::Post`]s between those
+//! it: a `shard` above all, which owns [`home::Homes`] and a [`fanout::Fanout`] and carries [`message::Post`]s between those
 //! of all shards. Whatever needs to be sent, awaited or looked up belongs there, not here.
 //!
 //! It is handed three things that lead outside, and none of them may block: the waker of a stream's connection, the
@@ -13,13 +13,17 @@
 //!                  Publish                              Events, Page
 //! who publishes ──────────────> home: order, id,     ─────────────────> fanout: logs, ──> bytes for
 //!               <────────────── frame, history       <───────────────── cursors           each stream
-//!                  Reply        (one for each topic)   Join, More, Leave (one on each shard)
+//!                  Reply        (one a partition)      Join, More, Leave (one on each shard)
+//!                                   │      ▲
+//!                           Publish ▼      │ place, Publish
+//!                                  journal: order becomes final
 //! ```
 //!
 //! The ideas:
 //!
-//! - **A topic has one writer, its home.** It gives events their order and their ids, makes each event's bytes once, and
-//!   keeps what may still be replayed. When it must tell of a gap stands at the top of `home/history.rs`.
+//! - **A partition has one writer, its home.** It has the journal give events their place, makes each event's bytes once
+//!   when that is final, and keeps what may still be replayed. When it must tell of a gap stands at the top of
+//!   `home/history/mod.rs`.
 //! - **A stream is a place in a log.** The fan-out gathers what each log gained in a turn into one block. What a stream has
 //!   not been sent lies between its cursor and the log's end, and too slow is a stream whose cursor would be trimmed past.
 //! - **First in, first out is all the order there is.** What a home posts to one fan-out arrives in the order it was posted:
@@ -33,13 +37,14 @@
 //! |---|---|
 //! | `simulation` | several shards and their clients under a seed |
 //! | [`survey`] | who is connected, told a few streams at a time |
-//! | [`home`] | order, ids, frames, history and replay of the topics that one shard is home to |
+//! | [`home`] | order, ids, frames, history and replay of the partitions that one shard is home to |
+//! | [`journal`] | where order becomes final |
 //! | [`fanout`] | who is sent what next, in which bytes, and who is too slow |
 //! | [`message`] | what homes and fan-outs say to one another |
-//! | [`selection`] | what a stream takes of one home |
+//! | [`selection`] | what a stream takes of one partition |
 //! | [`delivery_count`] | how many streams an emit reached, over all shards |
 //! | [`reply`] | who asked for something, and what they are answered |
-//! | [`session`], [`topic`] | a user on a channel, and names |
+//! | [`session`], [`topic`], [`partition`] | a user on a channel, names, and the unit of order |
 //! | [`chunk`] | frames as one HTTP chunk, written once and shared |
 //! | [`event`], [`event_id`] | what a publisher sent, and ids |
 //! | [`arena`], [`memory`], [`budget`] | small tools: keys that are never mistaken for a successor's, bytes held, bytes let in |
@@ -54,8 +59,10 @@ pub(crate) mod event;
 pub(crate) mod event_id;
 pub(crate) mod fanout;
 pub(crate) mod home;
+pub(crate) mod journal;
 pub(crate) mod memory;
 pub(crate) mod message;
+pub(crate) mod partition;
 pub(crate) mod reply;
 pub(crate) mod selection;
 pub(crate) mod session;

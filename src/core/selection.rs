@@ -1,62 +1,68 @@
-//! What a stream takes of one home: topics that a home orders together, so that their events have one order.
+//! What a stream takes of one partition: topics whose events have one order.
 
 use std::sync::Arc;
 
-use crate::core::message::ShardId;
+use crate::core::partition::{PartitionId, Placement};
 use crate::core::topic::Topic;
 
-/// Topics of one home, none of which covers another, in the order of their names.
+/// Topics of one partition, none of which covers another, in the order of their names.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Selection {
-    home: ShardId,
+    partition: PartitionId,
     is_part: bool,
     topics: Arc<[Topic]>,
 }
 
 impl Selection {
-    /// Returns these topics of `home`: a part of what a stream takes, or the whole.
-    pub(crate) fn new(home: ShardId, topics: Arc<[Topic]>, is_part: bool) -> Self {
-        Selection { home, is_part, topics }
+    /// Returns these topics of `partition`: a part of what a stream takes, or the whole.
+    pub(crate) fn new(partition: PartitionId, topics: Arc<[Topic]>, is_part: bool) -> Self {
+        Selection { partition, is_part, topics }
     }
 
-    /// The only part of a stream on one topic, or on a user's and those of the channel; none for other topics,
-    /// which may have several homes.
-    pub(crate) fn whole(topics: &[Topic], shards: usize) -> Option<Self> {
-        let is_whole = match topics {
-            [topic] => !topic.is_everything(),
-            topics => !topics.is_empty() && topics.iter().all(Topic::is_of_session),
-        };
-        let home = topics.first()?.home(shards) as ShardId;
-        is_whole.then(|| Selection::new(home, topics.into(), false))
-    }
-
-    /// The parts of a stream on `topics`, by home. None of the topics covers another.
-    pub(crate) fn parts(topics: &[Topic], shards: usize) -> Vec<Self> {
+    /// Returns what a stream on `topics` takes of each partition. None of the topics covers another; those that no partition
+    /// orders are left out.
+    pub(crate) fn of(topics: &[Topic], placement: Placement) -> Vec<Self> {
         if topics.iter().any(Topic::is_everything) {
             let topics: Arc<[Topic]> = topics.into();
-            let part = |home| Selection::new(home as ShardId, Arc::clone(&topics), true);
-            return (0..shards).map(part).collect();
+            let part = |partition| Selection::new(partition, Arc::clone(&topics), true);
+            return placement.partitions().map(part).collect();
         }
-        let mut topics = topics.to_vec();
-        topics.sort_by(|a, b| a.home(shards).cmp(&b.home(shards)).then_with(|| a.name().cmp(b.name())));
-        topics
-            .chunk_by(|a, b| a.home(shards) == b.home(shards))
-            .map(|topics| Selection::new(topics[0].home(shards) as ShardId, topics.into(), true))
+        let is_part = has_positions(topics);
+        let mut ordered: Vec<_> =
+            topics.iter().filter_map(|topic| Some((topic.partition()?, topic.clone()))).collect();
+        if is_part {
+            ordered.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.name().cmp(other.name())));
+        }
+        ordered
+            .chunk_by(|(a, _), (b, _)| a == b)
+            .map(|part| {
+                let topics = part.iter().map(|(_, topic)| topic.clone()).collect();
+                Selection::new(part[0].0, topics, is_part)
+            })
             .collect()
     }
 
-    /// The shard that orders its events.
-    pub(crate) fn home(&self) -> ShardId {
-        self.home
+    /// Returns the partition that orders its events.
+    pub(crate) fn partition(&self) -> PartitionId {
+        self.partition
     }
 
     pub(crate) fn topics(&self) -> &[Topic] {
         &self.topics
     }
 
-    /// Whether it is a part of a stream of several, whose events need ids that name the place at each home.
+    /// Returns whether it is a part of what a stream takes, whose events have positions for ids.
     pub(crate) fn is_part(&self) -> bool {
         self.is_part
+    }
+}
+
+/// Returns whether a stream on these topics has positions for ids, which name its place in each partition: one on a single
+/// topic, or on a user's and those of the channel, is of one partition by its nature, and has the ids of that.
+pub(crate) fn has_positions(topics: &[Topic]) -> bool {
+    match topics {
+        [topic] => topic.is_everything(),
+        topics => !topics.iter().all(Topic::is_of_session),
     }
 }
 
@@ -66,29 +72,38 @@ mod tests {
     use crate::core::topic::TopicHasher;
 
     #[test]
-    fn topics_are_parted_by_home_and_their_order_does_not_matter() {
-        let hasher = TopicHasher::new();
+    fn topics_are_taken_by_partition_and_their_order_does_not_matter() {
+        let hasher = TopicHasher::of(3);
+        let placement = Placement::new(3, 2);
         let topics: Vec<_> =
             (0..20).map(|n| Topic::parse(format!("topicnumber{n}").as_bytes(), &hasher).unwrap()).collect();
         let backwards: Vec<_> = topics.iter().rev().cloned().collect();
-        let parts = Selection::parts(&topics, 3);
-        assert_eq!(parts, Selection::parts(&backwards, 3));
+        let parts = Selection::of(&topics, placement);
+        assert_eq!(parts, Selection::of(&backwards, placement));
+        assert_eq!(parts.iter().map(Selection::partition).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(parts.iter().map(|part| part.topics().len()).sum::<usize>(), 20);
         for part in &parts {
-            assert!(
-                part.is_part() && part.topics().iter().all(|topic| topic.home(3) == usize::from(part.home()))
-            );
+            let is_its = |topic: &Topic| topic.partition() == Some(part.partition());
+            assert!(part.is_part() && part.topics().iter().all(is_its));
         }
-        assert_ne!(Selection::whole(&topics[..1], 1).unwrap(), Selection::parts(&topics[..1], 1)[0]);
-        assert_eq!(Selection::whole(&topics[..2], 1), None);
+        assert!(!Selection::of(&topics[..1], placement)[0].is_part());
     }
 
     #[test]
-    fn everything_has_a_part_at_each_home() {
-        let everything = [Topic::everything(&TopicHasher::new())];
-        let parts = Selection::parts(&everything, 3);
-        assert_eq!(Selection::whole(&everything, 3), None);
-        assert_eq!(parts.iter().map(Selection::home).collect::<Vec<_>>(), [0, 1, 2]);
-        assert_ne!(parts[0], parts[1]);
+    fn a_user_and_the_channel_are_the_whole_of_a_stream() {
+        let hasher = TopicHasher::of(16);
+        let topics = [None, Some("ann")].map(|user| Topic::of_session("chat", user, &hasher));
+        let [whole] = &Selection::of(&topics, Placement::new(16, 1))[..] else { panic!("one partition") };
+        assert_eq!((whole.is_part(), whole.topics()), (false, &topics[..]));
+    }
+
+    #[test]
+    fn everything_has_a_part_in_each_partition_and_a_topic_of_the_servers_own_in_none() {
+        let hasher = TopicHasher::of(3);
+        let placement = Placement::new(3, 2);
+        let parts = Selection::of(&[Topic::everything(&hasher)], placement);
+        assert_eq!(parts.iter().map(Selection::partition).collect::<Vec<_>>(), [0, 1, 2]);
+        assert!(parts.iter().all(Selection::is_part));
+        assert_eq!(Selection::of(&[Topic::internal("admin events", &hasher)], placement), []);
     }
 }

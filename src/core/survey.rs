@@ -232,6 +232,7 @@ mod tests {
     use crate::core::fanout::subscriber::Opening;
     use crate::core::fanout::{FanoutLimits, Subscription};
     use crate::core::memory::Memory;
+    use crate::core::partition::Placement;
     use crate::core::topic::TopicHasher;
 
     fn client(agent: &str) -> Client {
@@ -274,9 +275,9 @@ mod tests {
             retry_min_ms: 1,
             retry_max_ms: 1,
         };
-        let mut fanout = Fanout::new(0, 1, limits, Memory::new(100_000), 0);
+        let mut fanout = Fanout::new(0, Placement::new(16, 1), limits, Memory::new(100_000), 0);
         let mut clients = Clients::default();
-        let hasher = TopicHasher::new();
+        let hasher = TopicHasher::of(16);
         let chat = Topic::of_session("chat", None, &hasher);
         let open = |topic: &Topic, fanout: &mut Fanout, clients: &mut Clients| {
             let subscription = Subscription {

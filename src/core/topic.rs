@@ -1,13 +1,16 @@
-//! Topics: the checked name of where a publish goes, and its place among the shards.
+//! Topics: the checked name of where a publish goes, and its partition.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::iter;
 use std::sync::Arc;
 
+use siphasher::sip::SipHasher13;
 use thiserror::Error;
+
+use crate::core::partition::{PartitionId, Partitioner, random_key};
 
 /// Most topics of one stream, and most that one token lists.
 pub(crate) const TOPICS_PER_STREAM_MAX: usize = 64;
@@ -31,14 +34,13 @@ const QUEUE: &str = "queue ";
 /// Without namespaces the name is one id, lower-cased. With them it is a path, whose parents, down to
 /// everything, receive what it receives.
 ///
-/// The hashes are computed once, at the door, and travel with the names: neither a map of a shard nor the
-/// choice of the home shard hashes again. Cheap to clone. Two topics are equal only if they were hashed by
-/// the same [`TopicHasher`].
+/// The hash and the partition are computed once, when a request names the topic, and travel with the name. Cheap to clone.
+/// Two topics are equal only if they were hashed by the same [`TopicHasher`].
 #[derive(Clone)]
 pub(crate) struct Topic {
     hash: u64,
-    /// Of the first segment, so that a whole tree has one home.
-    home_bits: u32,
+    /// That of its first segment, so that a whole tree has one order.
+    partition: Option<PartitionId>,
     name: Arc<str>,
     // One of its own in each topic that is parsed, and not one for all: its count of holders would be a cache
     // line that every shard writes at every publish.
@@ -60,8 +62,8 @@ impl Topic {
         }
         let mut name: Arc<str> = Arc::from(text);
         Arc::make_mut(&mut name).make_ascii_lowercase();
-        let hash = hasher.0.hash_one(&*name);
-        Ok(Topic { hash, home_bits: home_bits(hash), name, parent: None })
+        let (hash, partition) = (hasher.hash(&name), Some(hasher.partition(&name)));
+        Ok(Topic { hash, partition, name, parent: None })
     }
 
     /// Checks the percent-decoded segments of a path: 1 to 8 of them, each 1 to 64 of `[A-Za-z0-9._~-]`
@@ -80,44 +82,38 @@ impl Topic {
             }
             path.push_str(check_segment(segment)?);
         }
-        Ok(Topic::of_path(&path, |name| hasher.0.hash_one(name)))
+        Ok(Topic::of_path(&path, hasher))
     }
 
     /// The parent of all paths: whoever subscribes to it receives what is published anywhere.
     pub(crate) fn everything(hasher: &TopicHasher) -> Topic {
-        Topic::root(hasher.0.hash_one(""))
+        Topic { hash: hasher.hash(""), partition: None, name: "".into(), parent: None }
     }
 
-    /// One of the server's own. Its name has a space, which no topic of a request has, and nothing covers it.
-    pub(crate) fn internal(name: &'static str, hasher: &TopicHasher) -> Topic {
+    /// Returns a topic of the server's own, which no partition orders. Its name has a space, which no topic of a request has,
+    /// and nothing covers it.
+    pub(crate) fn internal(name: &str, hasher: &TopicHasher) -> Topic {
         debug_assert!(name.contains(' '));
-        let hash = hasher.0.hash_one(name);
-        Topic { hash, home_bits: home_bits(hash), name: name.into(), parent: None }
+        Topic { hash: hasher.hash(name), partition: None, name: name.into(), parent: None }
     }
 
-    /// What is emitted to a user on a channel, or to all on it. The channel's length stands first, so that no two
-    /// pairs have one name, and with the space it is none that a request can name. All of a channel have one home,
+    /// Returns the topic of what is emitted to a user on a channel, or to all on it. The channel's length stands first, so that
+    /// no two pairs have one name, and with the space it is none that a request can name. All of a channel have one partition,
     /// which orders them together.
     pub(crate) fn of_session(channel: &str, user: Option<&str>, hasher: &TopicHasher) -> Topic {
-        Topic::session(channel, user, |name| hasher.0.hash_one(name))
+        let of_all = format!("{SESSION}{}:{channel}", channel.len());
+        let partition = Some(hasher.partition(&of_all));
+        let name = match user {
+            Some(user) => format!("{of_all} {user}"),
+            None => of_all,
+        };
+        Topic { hash: hasher.hash(&name), partition, name: name.into(), parent: None }
     }
 
-    /// A topic with a hash of the test's choice: where its home is must follow from a seed.
+    /// Returns a topic with a hash of the test's choice, of partition 0.
     #[cfg(test)]
     pub(crate) fn hashed(name: &str, hash: u64) -> Topic {
-        Topic { hash, home_bits: home_bits(hash), name: name.into(), parent: None }
-    }
-
-    /// A session's topic with hashes of the test's choice.
-    #[cfg(test)]
-    pub(crate) fn hashed_session(channel: &str, user: Option<&str>, hash_of: &dyn Fn(&str) -> u64) -> Topic {
-        Topic::session(channel, user, hash_of)
-    }
-
-    /// A path with hashes of the test's choice; the empty path is everything.
-    #[cfg(test)]
-    pub(crate) fn hashed_path(name: &str, hash_of: &dyn Fn(&str) -> u64) -> Topic {
-        if name.is_empty() { Topic::root(hash_of(name)) } else { Topic::of_path(name, hash_of) }
+        Topic { hash, partition: Some(0), name: name.into(), parent: None }
     }
 
     /// The topic id, lower-cased; or the path as it was sent, its segments joined by `/`, and nothing for
@@ -128,9 +124,7 @@ impl Topic {
 
     /// What one stream gets of a queue of another broker. Its number makes it its own, so no other stream takes it.
     pub(crate) fn of_queue(stream: u64, hasher: &TopicHasher) -> Topic {
-        let name = format!("{QUEUE}{stream}");
-        let hash = hasher.0.hash_one(&name);
-        Topic { hash, home_bits: home_bits(hash), name: name.into(), parent: None }
+        Topic::internal(&format!("{QUEUE}{stream}"), hasher)
     }
 
     /// Whether it is one stream's part of a queue.
@@ -176,45 +170,28 @@ impl Topic {
         self.hash
     }
 
-    /// Index of the shard that orders the events of this topic, and of all that share its first segment, in
-    /// `0..shards` (0 when there are no shards). Everything has a part at every home; this one means nothing.
-    pub(crate) fn home(&self, shards: usize) -> usize {
-        ((u64::from(self.home_bits) * shards as u64) >> 32) as usize
+    /// Returns the partition that orders its events, with those of all topics that share its first segment. `None` for
+    /// everything, which has a part in each, and for topics of queues and of the server's own, which come past the homes.
+    pub(crate) fn partition(&self) -> Option<PartitionId> {
+        self.partition
     }
 
-    fn root(hash: u64) -> Topic {
-        Topic { hash, home_bits: 0, name: "".into(), parent: None }
-    }
-
-    fn session(channel: &str, user: Option<&str>, hash_of: impl Fn(&str) -> u64) -> Topic {
-        let of_all = format!("{SESSION}{}:{channel}", channel.len());
-        let home_bits = home_bits(hash_of(&of_all));
-        let name = match user {
-            Some(user) => format!("{of_all} {user}"),
-            None => of_all,
-        };
-        Topic { hash: hash_of(&name), home_bits, name: name.into(), parent: None }
-    }
-
-    /// The topic of a path that has been checked, with all its parents.
-    fn of_path(path: &str, hash_of: impl Fn(&str) -> u64) -> Topic {
-        let mut topic = Topic::root(hash_of(""));
-        let mut home = None;
+    /// Returns the topic of a path that has been checked, with all its parents.
+    fn of_path(path: &str, hasher: &TopicHasher) -> Topic {
+        let mut topic = Topic::everything(hasher);
+        let mut partition = None;
         for end in memchr::memchr_iter(b'/', path.as_bytes()).chain([path.len()]) {
             let name = &path[..end];
-            let hash = hash_of(name);
-            let home_bits = *home.get_or_insert(home_bits(hash));
-            topic = Topic { hash, home_bits, name: name.into(), parent: Some(Arc::new(topic)) };
+            let partition = Some(*partition.get_or_insert_with(|| hasher.partition(name)));
+            topic = Topic {
+                hash: hasher.hash(name),
+                partition,
+                name: name.into(),
+                parent: Some(Arc::new(topic)),
+            };
         }
         topic
     }
-}
-
-/// The bits 24 to 55, which choose the shard, scaled without a division. A hash map takes its bucket from the
-/// lowest bits and its tags from the highest seven: were those used here, all topics of one home would share
-/// them and crowd into the same buckets.
-fn home_bits(hash: u64) -> u32 {
-    (hash >> 24) as u32
 }
 
 fn check_segment(segment: &[u8]) -> Result<&str, TopicError> {
@@ -256,15 +233,45 @@ impl fmt::Debug for Topic {
     }
 }
 
-/// The key that topics are hashed with: random, one per server, so that nobody can aim many topics at one
-/// shard or one bucket. Clones share the key.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct TopicHasher(RandomState);
+/// Hashes the names of topics, for maps with a key of this process, and for their partitions. Clones give the same.
+#[derive(Clone, Debug)]
+pub(crate) struct TopicHasher {
+    /// The hasher for maps, with a key.
+    maps: SipHasher13,
+    partitioner: Partitioner,
+}
 
 impl TopicHasher {
-    /// A hasher with a fresh random key.
-    pub(crate) fn new() -> Self {
-        Self::default()
+    /// Returns a hasher with a random key for maps, so that nobody can aim many topics at one bucket.
+    pub(crate) fn new(partitioner: Partitioner) -> Self {
+        Self::with_key(random_key(), partitioner)
+    }
+
+    fn with_key(key: [u8; 16], partitioner: Partitioner) -> Self {
+        TopicHasher { maps: SipHasher13::new_with_key(&key), partitioner }
+    }
+
+    /// Returns a hasher for so many partitions.
+    #[cfg(test)]
+    pub(crate) fn of(partitions: u8) -> Self {
+        Self::new(Partitioner::new(partitions, [7; 16]))
+    }
+
+    /// Returns a hasher for so many partitions whose hashes follow from a seed.
+    #[cfg(test)]
+    pub(crate) fn seeded(partitions: u8, seed: u64) -> Self {
+        let key = u128::from(seed).to_ne_bytes();
+        Self::with_key(key, Partitioner::new(partitions, key))
+    }
+
+    fn hash(&self, name: &str) -> u64 {
+        let mut hasher = self.maps;
+        hasher.write(name.as_bytes());
+        hasher.finish()
+    }
+
+    fn partition(&self, first_segment: &str) -> PartitionId {
+        self.partitioner.partition(first_segment)
     }
 }
 

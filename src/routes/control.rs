@@ -117,7 +117,7 @@ mod tests {
         let pair = |text: &str| Some(SecretPair { current: Secret::new(text).unwrap(), previous: None });
         config.auth.session.secret = pair("a secret for sessions");
         config.auth.publisher.secret = pair("a secret for publishers");
-        Access::new(&config, TopicHasher::new())
+        Access::new(&config, TopicHasher::of(16))
     }
 
     /// The status of the answer to this head, 200 when it is let in.

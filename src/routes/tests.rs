@@ -17,7 +17,7 @@ const PUBLISHER: (&str, &str) = ("ESPER_PUBLISHER_SECRET", "a-secret-for-those-w
 fn access(flags: &str, secrets: &[(&str, &str)]) -> Access {
     let env = |name: &str| secrets.iter().find(|(set, _)| *set == name).map(|(_, value)| value.into());
     let config = Config::parse(["esper"].into_iter().chain(flags.split_whitespace()), &env).unwrap();
-    Access::new(&config, TopicHasher::new())
+    Access::new(&config, TopicHasher::of(16))
 }
 
 pub(super) fn head(method: Method, target: &str) -> Head {

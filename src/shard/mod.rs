@@ -1,6 +1,6 @@
 //! What one CPU's thread owns: sockets, connections, the runtime, and the turn in which the core decides and they carry it out.
 //!
-//! Each turn takes messages from the mailbox to the shard's [`Home`] and [`Fanout`], posts what these answer, and sends what
+//! Each turn takes messages from the mailbox to the shard's [`Homes`] and [`Fanout`], posts what these answer, and sends what
 //! streams have coming; connections and the listener run beside it.
 //!
 //! | module | idea |
@@ -37,7 +37,8 @@ use crate::config::SlowPolicy;
 use crate::core::arena::{Arena, Key};
 use crate::core::fanout::subscriber::Outgoing;
 use crate::core::fanout::{Fanout, FanoutLimits};
-use crate::core::home::{Home, HomeLimits, PAGE_FRAMES_MAX};
+use crate::core::home::{HistoryLimits, Homes, PAGE_FRAMES_MAX};
+use crate::core::journal::MemoryJournal;
 use crate::core::message::{Message, Post, Reply, ShardId, Ticket};
 use crate::core::survey::{Clients, Walk};
 use crate::shard::connection::eviction::Evictions;
@@ -58,6 +59,8 @@ const WORK_PER_TURN: usize = 2048;
 const SEND_WORK_PER_TURN: usize = 256;
 /// Events that expire before others have their turn: some 0.5 ms.
 const EXPIRED_PER_TURN: usize = 2048;
+/// Topics that make room for those of other shards before others have their turn: some 0.5 ms.
+const FORGOTTEN_PER_SWEEP: usize = 1024;
 /// The sweep goes round once in a second at most, in so many parts that none is felt.
 const SWEEP_PARTS: u32 = 16;
 
@@ -65,7 +68,8 @@ const SWEEP_PARTS: u32 = 16;
 pub(crate) struct Shard {
     pub(crate) id: ShardId,
     pub(crate) shared: Arc<Shared>,
-    home: RefCell<Home>,
+    homes: RefCell<Homes>,
+    journal: RefCell<MemoryJournal>,
     fanout: RefCell<Fanout>,
     mailbox: Mailbox,
     pub(crate) sockets: Sockets,
@@ -101,12 +105,14 @@ pub(crate) enum Phase {
 
 impl Shard {
     pub(crate) fn new(id: ShardId, shared: Arc<Shared>, inside: Inside, doors: Doors) -> Rc<Self> {
-        let home = Home::new(id, shared.epoch, home_limits(&shared), Arc::clone(&shared.memory));
-        let memory = Arc::clone(&shared.memory);
-        let fanout = Fanout::new(id, shared.shards, fanout_limits(&shared), memory, fastrand::u64(..));
+        let Shared { placement, epoch, memory, topic_count, .. } = &*shared;
+        let homes = Homes::new(id, *placement, *epoch, history_limits(&shared), memory, topic_count);
+        let limits = fanout_limits(&shared);
+        let fanout = Fanout::new(id, *placement, limits, Arc::clone(memory), fastrand::u64(..));
         Rc::new(Shard {
             id,
-            home: RefCell::new(home),
+            homes: RefCell::new(homes),
+            journal: RefCell::default(),
             fanout: RefCell::new(fanout),
             mailbox: Mailbox::new(id, inside, doors),
             sockets: Sockets::default(),
@@ -168,9 +174,11 @@ impl Shard {
     /// Returns what work it was beside [`ShardMessage::work`].
     fn handle(&self, message: ShardMessage) -> usize {
         match message {
-            ShardMessage::Core(Message::Home(message)) => {
+            ShardMessage::Core(Message::Home(partition, message)) => {
                 let mut outbox = self.outbox.borrow_mut();
-                let ordered = self.home.borrow_mut().handle(message, self.shared.clock.now_ms(), &mut outbox);
+                let (now_ms, journal) = (self.shared.clock.now_ms(), &mut *self.journal.borrow_mut());
+                let mut homes = self.homes.borrow_mut();
+                let ordered = homes.handle(partition, message, now_ms, journal, &mut outbox);
                 self.stats().published.add(ordered);
                 outbox.drain(..).for_each(|post| self.mailbox.post(post));
             }
@@ -242,21 +250,21 @@ impl Shard {
     /// slow clients hold is the sweep's business, because it costs them their connection.
     fn keep_to_memory(&self) {
         let (memory, stats) = (&self.shared.memory, self.stats());
-        let mut home = self.home.borrow_mut();
-        stats.history_bytes.set(home.bytes() as u64);
+        let mut homes = self.homes.borrow_mut();
+        stats.history_bytes.set(homes.bytes() as u64);
         let histories = self.shared.stats.sum(|shard| &shard.history_bytes) as usize;
         // A history is accounted for with more than its bytes, and held bytes are not only histories'.
         let excess = memory.bytes().max(histories).saturating_sub(memory.bytes_max());
-        let oldest_ms = home.oldest_at_ms().unwrap_or(u64::MAX);
+        let oldest_ms = homes.oldest_at_ms().unwrap_or(u64::MAX);
         stats.history_oldest_ms.set(oldest_ms);
         if excess == 0 || histories == 0 {
             return;
         }
-        // The home with the oldest event gives it all; others help when it does not come round to it.
+        // The shard with the oldest event gives it all; others help when it does not come round to it.
         let is_oldest = oldest_ms <= self.shared.stats.least(|shard| &shard.history_oldest_ms);
         if is_oldest || excess > memory.bytes_max() / 8 {
-            home.release(excess);
-            stats.history_bytes.set(home.bytes() as u64);
+            homes.release(excess);
+            stats.history_bytes.set(homes.bytes() as u64);
         }
     }
 
@@ -270,15 +278,17 @@ impl Shard {
             tokio::time::sleep(round / SWEEP_PARTS).await;
             let (now_ms, unix_s) = (self.shared.clock.now_ms(), unix_s());
             self.date.borrow_mut().update(unix_s);
-            while self.home.borrow_mut().expire(now_ms, EXPIRED_PER_TURN) {
+            while self.homes.borrow_mut().expire(now_ms, EXPIRED_PER_TURN) {
                 let _ = tokio_uring::no_op().await;
             }
+            // Too many because of what homes of other shards took in.
+            self.homes.borrow_mut().keep_to_count(FORGOTTEN_PER_SWEEP);
             self.fanout.borrow_mut().sweep(SWEEP_PARTS, now_ms, unix_s);
             self.keep_to_memory();
             if self.shared.files_are_short(now_ms) || self.shared.request_memory.is_crowded(now_ms) {
                 self.evict();
             }
-            self.stats().topics.set(self.home.borrow().topics() as u64);
+            self.stats().topics.set(self.homes.borrow().topics() as u64);
             self.stats().evicted.set(self.fanout.borrow().evicted);
             self.stats().refused.add(std::mem::take(&mut self.fanout.borrow_mut().refused));
         }
@@ -342,14 +352,12 @@ impl Shard {
     }
 }
 
-fn home_limits(shared: &Shared) -> HomeLimits {
+fn history_limits(shared: &Shared) -> HistoryLimits {
     let history = &shared.config.history;
-    HomeLimits {
-        history_events_max: history.events_max,
-        history_bytes_max: history.bytes_max,
-        history_age_max_ms: millis(history.age_max),
-        // Topics spread evenly over homes by a keyed hash, so each may have its share.
-        topics_max: shared.config.topics_max.div_ceil(shared.shards),
+    HistoryLimits {
+        events_max: history.events_max,
+        bytes_max: history.bytes_max,
+        age_max_ms: millis(history.age_max),
         page_frames_max: PAGE_FRAMES_MAX,
     }
 }

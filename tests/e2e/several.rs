@@ -1,4 +1,4 @@
-//! Several topics on one connection: one Last-Event-ID resumes them all, at whatever homes they are.
+//! Several topics on one connection: one Last-Event-ID resumes them all, in whatever partitions they are.
 
 pub(crate) mod page;
 mod stream;
@@ -8,10 +8,10 @@ use std::thread;
 
 use crate::harness::{Publisher, Stream, eventually};
 use crate::streams::publish;
-use page::{CPUS, Page, Rounds, TREES, position, reason, setups, start, tree};
+use page::{CPUS, PARTITIONS, Page, Rounds, TREES, position, reason, setups, start, tree};
 
 #[test]
-fn an_events_id_is_the_place_reached_at_each_home_and_never_goes_back() {
+fn an_events_id_is_the_place_reached_in_each_partition_and_never_goes_back() {
     for cpus in CPUS {
         for setup in setups() {
             let server = start(cpus, setup.flags);
@@ -38,10 +38,9 @@ fn an_events_id_is_the_place_reached_at_each_home_and_never_goes_back() {
                 }
                 last = places;
             }
-            let shards = server.stats()["shards"].as_array().unwrap().len();
-            assert!(last.keys().all(|home| *home < shards as u64), "{last:?}");
+            assert!(last.keys().all(|partition| *partition < PARTITIONS as u64), "{last:?}");
             let used = last.values().filter(|place| **place > 0).count();
-            assert!(used > 1 || shards == 1, "trees of several homes: {last:?}");
+            assert!(used > 1, "trees in several partitions: {last:?}");
         }
     }
 }
@@ -240,9 +239,8 @@ fn a_gap_behind_which_nothing_is_kept_is_told_once_too() {
         assert_eq!((&*gap.name, &*reason(&gap.data)), ("gap", "trimmed"), "{gap:?}");
         position(&gap.id);
         page.take(gap);
-        // Cut right behind it. Each home may tell a gap of its own.
-        let homes = server.stats()["shards"].as_array().unwrap().len();
-        let mut told = 1..=homes;
+        // Cut right behind it. Each partition may tell a gap of its own.
+        let mut told = 1..=PARTITIONS;
         for count in [1 + TREES, 1 + 2 * TREES] {
             let mut stream = page.connect(&server);
             for n in 0..TREES {

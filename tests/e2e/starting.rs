@@ -118,7 +118,7 @@ fn a_wrong_value_is_named_with_what_is_right_and_exits_2() {
         (
             "--namespaces --head-max 1KiB --cores 1 --dump-config",
             &[],
-            "--head-max 1KiB: less than ids of streams over 1 CPU take with --namespaces; raise --head-max to 2072",
+            "--head-max 1KiB: less than ids of streams over 16 partitions take with --namespaces; raise --head-max to 2320",
         ),
         (
             "-b localhost",

@@ -28,7 +28,7 @@ fn without_flags_and_variables_it_is_the_default_on_every_cpu() {
 #[test]
 fn the_defaults_are_allowed_when_they_are_written_out() {
     let written = "--bind 127.0.0.1 --port 3000 --session-time-max 30d --cookie-name esper_token --history-events 1000 \
-        --history-bytes 4MiB --history-age 10m --history-memory 256MiB --topics-max 100000 \
+        --history-bytes 4MiB --history-age 10m --history-memory 256MiB --partitions 16 --topics-max 100000 \
         --heartbeat 15s --slow-lag 4MiB --slow-policy cut --send-timeout 20s --refuse-streams retry \
         --retry-min 1s --retry-max 5s --head-max 16KiB --body-max 1MiB --head-timeout 10s \
         --body-timeout 30s --idle-timeout 60s --unanswered-max 512 --request-memory 128MiB --cors-origin * --mailbox-bytes 64MiB \
@@ -98,6 +98,7 @@ const ROWS: &[Row] = &[
     ("history-bytes", "1KiB", |c| c.history.bytes_max = 1024),
     ("history-age", "1h", |c| c.history.age_max = Duration::from_secs(3600)),
     ("history-memory", "1GiB", |c| c.history.memory_bytes_max = 1 << 30),
+    ("partitions", "64", |c| c.partitions = 64),
     ("topics-max", "1", |c| c.topics_max = 1),
     ("heartbeat", "0s", |c| c.stream.heartbeat = None),
     ("slow-lag", "2MiB", |c| c.stream.lag_bytes_max = 2 << 20),

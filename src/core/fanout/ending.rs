@@ -31,7 +31,7 @@ impl Fanout {
 
     /// Ends all streams that take this topic after the event `upto`.
     pub(super) fn disconnect(&mut self, topic: &Topic, upto: Sequence) -> Ended {
-        // A session's topics have one home, and so one log; its streams are on few shards, and the others need not look at
+        // A session's topics have one partition, and so one log; its streams are on few shards, and the others need not look at
         // theirs.
         let &[number] = self.logs.of(topic) else { return Ended::default() };
         let mut left = self.logs[number].streams;

@@ -4,24 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::logs::Follower;
-use super::{Fanout, Key, Subscription};
+use super::{Fanout, Key, Subscriber, Subscription};
 use crate::core::fanout::wire::retry_field;
-use crate::core::message::{ReplayPage, ShardId};
 use crate::core::topic::Topic;
 
 impl Fanout {
-    /// Takes in the one stream of a queue's topic, which is live at once. `sent` is told how far it has come.
+    /// Takes in the one stream of a queue's topic. `sent` is told how far it has come.
     pub(crate) fn follow(&mut self, subscription: Subscription, sent: Arc<AtomicU64>, now_ms: u64) -> Key {
-        let home = subscription.topics.first().map_or(0, |topic| topic.home(self.homes)) as ShardId;
-        // Home need not know.
-        let mut no_posts = Vec::new();
-        let key = self.subscribe(subscription, now_ms, &mut no_posts);
-        if let Some(subscriber) = self.subscribers.get_mut(key) {
-            if let [cursor] = subscriber.cursors() {
-                self.logs[cursor.log].follower = Some(Follower { key, sent });
-            }
-            let page = ReplayPage { gap: None, frames: Vec::new(), upto: 0, told: 0, joined: true };
-            subscriber.page(home, page, &mut self.logs);
+        // No partition orders its topic, so there is no home to ask.
+        let key = self.subscribe(subscription, now_ms, &mut Vec::new());
+        if let Some([cursor]) = self.subscribers.get(key).map(Subscriber::cursors) {
+            self.logs[cursor.log].follower = Some(Follower { key, sent });
         }
         key
     }

@@ -11,14 +11,14 @@ use crate::core::arena::Key;
 use crate::core::event_id::Sequence;
 use crate::core::fanout::log::Log;
 use crate::core::memory::Memory;
-use crate::core::message::ShardId;
+use crate::core::partition::PartitionId;
 use crate::core::topic::{Topic, TopicMap};
 
 /// Every log of a shard, by a number that it keeps.
 #[derive(Debug, Default)]
 pub(crate) struct Logs {
     slots: Slab<TopicLog>,
-    /// The logs of a topic: one, or of everything one for each home.
+    /// The logs of a topic: one, or of everything one for each partition.
     by_topic: TopicMap<SmallVec<[u32; 1]>>,
 }
 
@@ -26,7 +26,8 @@ pub(crate) struct Logs {
 #[derive(Debug)]
 pub(crate) struct TopicLog {
     pub(crate) topic: Topic,
-    pub(crate) home: ShardId,
+    /// None of a topic that comes past the homes.
+    pub(crate) partition: Option<PartitionId>,
     pub(crate) log: Log,
     /// Streams that take it, those that have not joined yet among them.
     pub(crate) streams: u32,
@@ -49,19 +50,19 @@ pub(crate) struct Follower {
 }
 
 impl Logs {
-    /// Returns the log of a topic of `home` for one more stream.
+    /// Returns the log of a topic of `partition` for one more stream.
     pub(crate) fn open(
         &mut self,
         topic: &Topic,
-        home: ShardId,
+        partition: Option<PartitionId>,
         is_merging: bool,
         memory: &Arc<Memory>,
     ) -> u32 {
-        let number = self.find(topic, home).unwrap_or_else(|| {
-            // At most one per topic and home, far below 2^32.
+        let number = self.find(topic, partition).unwrap_or_else(|| {
+            // At most one per topic and partition, far below 2^32.
             let number = self.slots.insert(TopicLog {
                 topic: topic.clone(),
-                home,
+                partition,
                 log: Log::new(Arc::clone(memory)),
                 streams: 0,
                 merging: 0,
@@ -78,30 +79,30 @@ impl Logs {
         number
     }
 
-    /// A stream lets go of a log; returns its topic and home when it was the last, and the log is gone.
-    pub(crate) fn close(&mut self, number: u32, is_merging: bool) -> Option<(Topic, ShardId)> {
+    /// A stream lets go of a log; returns its topic and partition when it was the last, and the log is gone.
+    pub(crate) fn close(&mut self, number: u32, is_merging: bool) -> Option<(Topic, Option<PartitionId>)> {
         let log = &mut self[number];
         log.streams -= 1;
         log.merging -= u32::from(is_merging);
         if log.streams > 0 {
             return None;
         }
-        let TopicLog { topic, home, .. } = self.slots.remove(number as usize);
+        let TopicLog { topic, partition, .. } = self.slots.remove(number as usize);
         if let Some(numbers) = self.by_topic.get_mut(&topic) {
             numbers.retain(|other| *other != number);
             if numbers.is_empty() {
                 self.by_topic.remove(&topic);
             }
         }
-        Some((topic, home))
+        Some((topic, partition))
     }
 
-    /// Returns the log of a topic of `home`, if a stream takes it.
-    pub(crate) fn find(&self, topic: &Topic, home: ShardId) -> Option<u32> {
-        self.of(topic).iter().copied().find(|number| self[*number].home == home)
+    /// Returns the log of a topic of `partition`, if a stream takes it.
+    pub(crate) fn find(&self, topic: &Topic, partition: Option<PartitionId>) -> Option<u32> {
+        self.of(topic).iter().copied().find(|number| self[*number].partition == partition)
     }
 
-    /// Returns the logs of a topic, of whatever home.
+    /// Returns the logs of a topic, of whatever partition.
     pub(crate) fn of(&self, topic: &Topic) -> &[u32] {
         self.by_topic.get(topic).map_or(&[], |numbers| numbers)
     }

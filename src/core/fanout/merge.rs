@@ -1,4 +1,4 @@
-//! What a stream of several topics is sent of one home: the blocks that its topics gained, in the home's order.
+//! What a stream of several topics is sent of one partition: the blocks that its topics gained, in the partition's order.
 //!
 //! A send takes whole blocks, so that a cursor is always between two of them. Every block that is left begins after the
 //! newest event that was taken. Blocks of one turn may overlap and those of two turns do not, so a send that began with a
@@ -18,7 +18,7 @@ use crate::core::fanout::positions::{Pieces, PositionIds};
 use crate::core::fanout::subscriber::Cursor;
 use crate::core::fanout::wire::Buffers;
 use crate::core::memory::Memory;
-use crate::core::message::ShardId;
+use crate::core::partition::PartitionId;
 
 /// Blocks that are sent together.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ enum Run<'l> {
 }
 
 impl<'l> Merged<'l> {
-    /// Returns what cursors in logs of one home have coming: nothing while one of these logs is not sealed, which may hold
+    /// Returns what cursors in logs of one partition have coming: nothing while one of these logs is not sealed, which may hold
     /// older events than the others have.
     pub(crate) fn of(cursors: &[Cursor], logs: &'l Logs) -> Self {
         if cursors.iter().any(|cursor| logs[cursor.log].log.is_open()) {
@@ -123,7 +123,7 @@ impl<'l> Merged<'l> {
     }
 
     /// Returns each event with an id of the stream's own.
-    pub(crate) fn with_positions<P: Iterator<Item = (ShardId, Sequence)> + Clone>(
+    pub(crate) fn with_positions<P: Iterator<Item = (PartitionId, Sequence)> + Clone>(
         &self,
         ids: &PositionIds<P>,
         framing: Framing,

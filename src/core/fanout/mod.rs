@@ -21,13 +21,15 @@ use smallvec::SmallVec;
 
 use crate::core::arena::{Arena, Key};
 use crate::core::chunk::Framing;
+use crate::core::event_id::Sequence;
 use crate::core::fanout::log::Gain;
 use crate::core::fanout::logs::{Logs, TopicLog};
-use crate::core::fanout::subscriber::{NewSubscriber, Next, Opening, Outgoing, Sender, Subscriber};
+use crate::core::fanout::subscriber::{NewSubscriber, Next, Opening, Outgoing, Replayed, Sender, Subscriber};
 use crate::core::fanout::wire::retry_field;
 use crate::core::memory::Memory;
-use crate::core::message::{Message, Post, ShardId, ToFanout, ToHome};
-use crate::core::selection::Selection;
+use crate::core::message::{Post, ReplayPage, ShardId, ToFanout, ToHome};
+use crate::core::partition::{PartitionId, Placement};
+use crate::core::selection::{Selection, has_positions};
 use crate::core::topic::Topic;
 
 pub(crate) use limits::FanoutLimits;
@@ -75,8 +77,7 @@ pub(crate) type Topics<'a> = SmallVec<[&'a Topic; 2]>;
 #[derive(Debug)]
 pub(crate) struct Fanout {
     shard: ShardId,
-    /// Homes of topics.
-    homes: usize,
+    placement: Placement,
     limits: FanoutLimits,
     logs: Logs,
     subscribers: Arena<Subscriber>,
@@ -95,17 +96,17 @@ pub(crate) struct Fanout {
 }
 
 impl Fanout {
-    /// Returns that of a shard without streams, where so many shards are homes of topics.
+    /// Returns that of a shard without streams.
     pub(crate) fn new(
         shard: ShardId,
-        homes: usize,
+        placement: Placement,
         limits: FanoutLimits,
         memory: Arc<Memory>,
         seed: u64,
     ) -> Self {
         Fanout {
             shard,
-            homes,
+            placement,
             limits,
             logs: Logs::default(),
             subscribers: Arena::default(),
@@ -123,30 +124,43 @@ impl Fanout {
     /// Takes a stream in and asks the homes of its topics for it to join. Its response begins when all have answered.
     pub(crate) fn subscribe(&mut self, subscription: Subscription, now_ms: u64, out: &mut Vec<Post>) -> Key {
         let Subscription { topics, framing, last_event_id, expires_s, opening } = subscription;
-        let whole = Selection::whole(&topics, self.homes);
-        let has_positions = whole.is_none();
-        let selections = match whole {
-            Some(whole) => vec![whole],
-            None => Selection::parts(&topics, self.homes),
-        };
+        let has_positions = has_positions(&topics);
         let new = NewSubscriber { framing, has_positions, expires_s, opening };
         let mut subscriber = Subscriber::new(new, now_ms);
-        let is_merging = has_positions || topics.len() > 1;
+        let selections = Selection::of(&topics, self.placement);
         for selection in &selections {
-            let home = selection.home();
-            let known = || self.limits.epoch?.place_at(last_event_id.as_deref()?, home);
+            let partition = selection.partition();
+            let known = || self.limits.epoch?.place_in(last_event_id.as_deref()?, partition);
             let place = has_positions.then(known).flatten().unwrap_or(0);
-            let Self { logs, memory, .. } = self;
-            let logs = selection.topics().iter().map(|topic| logs.open(topic, home, is_merging, memory));
-            subscriber.add_part(home, logs, place);
+            self.add_part(&mut subscriber, Some(partition), selection.topics(), place);
+        }
+        if selections.is_empty() {
+            self.add_part(&mut subscriber, None, &topics, 0);
         }
         let key = self.subscribers.insert(subscriber);
+        if selections.is_empty() {
+            // No home to ask: it is live at once.
+            self.take_page(key, None, ReplayPage { joined: true, ..ReplayPage::default() });
+        }
         for selection in selections {
-            let (to, from) = (selection.home(), self.shard);
-            let last_event_id = last_event_id.clone();
-            out.push(home(to, ToHome::Join { selection, from, key, last_event_id }));
+            let (partition, from, last_event_id) = (selection.partition(), self.shard, last_event_id.clone());
+            let join = ToHome::Join { selection, from, key, last_event_id };
+            out.push(Post::to_home(partition, self.placement, join));
         }
         key
+    }
+
+    fn add_part(
+        &mut self,
+        subscriber: &mut Subscriber,
+        partition: Option<PartitionId>,
+        topics: &[Topic],
+        place: Sequence,
+    ) {
+        let is_merging = subscriber.has_positions() || topics.len() > 1;
+        let Self { logs, memory, .. } = self;
+        let logs = topics.iter().map(|topic| logs.open(topic, partition, is_merging, memory));
+        subscriber.add_part(partition, logs, place);
     }
 
     /// Returns what the connection of a stream does now. It is woken by `waker` whenever it should ask again.
@@ -179,11 +193,12 @@ impl Fanout {
     /// All bytes that [`Fanout::next`] gave for this stream went out.
     pub(crate) fn sent(&mut self, key: Key, now_ms: u64, out: &mut Vec<Post>) {
         let Some(subscriber) = self.subscribers.get_mut(key) else { return };
-        if let Some((to, after, told)) = subscriber.sent(&mut self.logs, now_ms) {
+        if let Some((partition, Replayed { upto, told })) = subscriber.sent(&mut self.logs, now_ms) {
             let logs = subscriber.cursors().iter().map(|cursor| &self.logs[cursor.log]);
-            let topics = logs.filter(|log| log.home == to).map(|log| log.topic.clone()).collect();
-            let selection = Selection::new(to, topics, subscriber.has_positions());
-            out.push(home(to, ToHome::More { selection, from: self.shard, key, after, told }));
+            let topics = logs.filter(|log| log.partition == Some(partition)).map(|log| log.topic.clone());
+            let selection = Selection::new(partition, topics.collect(), subscriber.has_positions());
+            let more = ToHome::More { selection, from: self.shard, key, after: upto, told };
+            out.push(Post::to_home(partition, self.placement, more));
         }
     }
 
@@ -199,7 +214,7 @@ impl Fanout {
         let mut topics = Topics::new();
         for cursor in self.subscribers.get(key).map_or(&[][..], Subscriber::cursors) {
             let topic = &self.logs[cursor.log].topic;
-            // Everything has a log for each home, and is one topic.
+            // Everything has a log for each partition, and is one topic.
             if topics.last() != Some(&topic) {
                 topics.push(topic);
             }
@@ -218,19 +233,21 @@ impl Fanout {
                 let same = other.cursors_mut().iter_mut().find(|other| other.log == cursor.log);
                 same.into_iter().for_each(|same| same.idle_at = cursor.idle_at);
             }
-            if let Some((topic, to)) = self.logs.close(cursor.log, is_merging) {
-                out.push(home(to, ToHome::Leave { topic, from: self.shard }));
+            if let Some((topic, Some(partition))) = self.logs.close(cursor.log, is_merging) {
+                let leave = ToHome::Leave { topic, from: self.shard };
+                out.push(Post::to_home(partition, self.placement, leave));
             }
         }
     }
 
-    /// Takes what a home shard says. Returns what work that was beside [`Message::work`], in its units: each log that
+    /// Takes what a home shard says. Returns what work that was beside
+    /// [`Message::work`](crate::core::message::Message::work), in its units: each log that
     /// gains something costs.
     pub(crate) fn handle(&mut self, message: ToFanout, out: &mut Vec<Post>) -> usize {
         let mut work = 0;
         match message {
             ToFanout::Events {
-                home,
+                partition,
                 topics,
                 frames,
                 marks,
@@ -243,7 +260,7 @@ impl Fanout {
                 let mut streams = 0;
                 // A home hears late that the last stream left: until then its events come to nobody.
                 for topic in &topics {
-                    let Some(number) = self.logs.find(topic, home) else { continue };
+                    let Some(number) = self.logs.find(topic, partition) else { continue };
                     let log = &mut self.logs[number];
                     let marks = if log.merging > 0 { &marks[..] } else { &[] };
                     log.log.gain(&Gain { chunk: &frames, events: count, last, at_us, marks });
@@ -255,19 +272,7 @@ impl Fanout {
                 }
                 out.extend(delivery_count.and_then(|count| count.add(streams)).map(Post::from));
             }
-            ToFanout::Page { key, home, page } => {
-                if self.subscribers.get(key).is_none() {
-                    return work;
-                }
-                if page.joined {
-                    // The seam: what the open blocks hold was ordered before the page, and the page ends with
-                    // it.
-                    self.seal_all_of(key.index);
-                }
-                let Some(subscriber) = self.subscribers.get_mut(key) else { return work };
-                subscriber.page(home, page, &mut self.logs);
-                subscriber.wake();
-            }
+            ToFanout::Page { key, partition, page } => self.take_page(key, Some(partition), page),
             ToFanout::Refused { key } => {
                 let retry = retry_field(self.retry_ms());
                 if let Some(subscriber) = self.subscribers.get_mut(key) {
@@ -284,6 +289,20 @@ impl Fanout {
             }
         }
         work
+    }
+
+    /// Gives a stream a page of what it takes of `partition`; `None` for topics that come past the homes.
+    fn take_page(&mut self, key: Key, partition: Option<PartitionId>, page: ReplayPage) {
+        if self.subscribers.get(key).is_none() {
+            return;
+        }
+        if page.joined {
+            // The seam: what the open blocks hold was ordered before the page, and the page ends with it.
+            self.seal_all_of(key.index);
+        }
+        let Some(subscriber) = self.subscribers.get_mut(key) else { return };
+        subscriber.page(partition, page, &mut self.logs);
+        subscriber.wake();
     }
 
     /// Ends the turn: what each topic gained becomes one block.
@@ -435,10 +454,6 @@ impl Fanout {
             log.trim_to(lag_bytes_max - lag_bytes_max / TRIM_SLACK);
         }
     }
-}
-
-fn home(to: ShardId, message: ToHome) -> Post {
-    Post { to, message: Message::Home(message) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! The ids of a stream over several homes.
+//! The ids of a stream over several partitions.
 //!
-//! Such a stream is at a place of its own at each home, and wherever it breaks off, the last id that the client has must
+//! Such a stream is at a place of its own in each partition, and wherever it breaks off, the last id that the client has must
 //! name them all. So each event's id becomes a position. That costs a copy for each subscriber, which streams on one topic
 //! are spared.
 
@@ -13,26 +13,26 @@ use crate::core::chunk::{Chunk, Mark};
 use crate::core::event_id::{Epoch, Sequence};
 use crate::core::fanout::log::SHARED_BYTES_MIN;
 use crate::core::memory::Memory;
-use crate::core::message::ShardId;
+use crate::core::partition::PartitionId;
 
 /// The kernel takes 1024 buffers in one call (IOV_MAX); what is past this is copied.
 const PIECES_MAX: usize = 512;
 
-/// The ids that a stream writes while it is sent something of one home.
+/// The ids that a stream writes while it is sent something of one partition.
 #[derive(Clone, Debug)]
 pub(super) struct PositionIds<P> {
     /// None without history: then there are no ids.
     epoch: Option<Epoch>,
-    /// The stream's place at each home.
+    /// The stream's place in each partition.
     places: P,
-    /// Which of them moves.
-    part: usize,
+    /// Where it moves.
+    moving: Option<PartitionId>,
 }
 
-impl<P: Iterator<Item = (ShardId, Sequence)> + Clone> PositionIds<P> {
-    /// Returns those of a stream at `places`, of which number `part` moves.
-    pub(super) fn new(epoch: Option<Epoch>, places: P, part: usize) -> Self {
-        PositionIds { epoch, places, part }
+impl<P: Iterator<Item = (PartitionId, Sequence)> + Clone> PositionIds<P> {
+    /// Returns those of a stream at `places`, of which that in `moving` moves.
+    pub(super) fn new(epoch: Option<Epoch>, places: P, moving: Option<PartitionId>) -> Self {
+        PositionIds { epoch, places, moving }
     }
 
     /// Appends an event of a block, which begins at `start` among its frames, with its position for an id.
@@ -56,9 +56,9 @@ impl<P: Iterator<Item = (ShardId, Sequence)> + Clone> PositionIds<P> {
 
     /// Appends the line of an event that says its id, and the blank line that ends it.
     fn write_id(&self, epoch: Epoch, place: Sequence, out: &mut Pieces) {
-        let moved = |(number, (home, at))| (home, if number == self.part { place } else { at });
+        let moved = |(of, at)| (of, if self.moving == Some(of) { place } else { at });
         out.own.extend_from_slice(b"id:");
-        epoch.write_position(self.places.clone().enumerate().map(moved), &mut out.own);
+        epoch.write_position(self.places.clone().map(moved), &mut out.own);
         out.own.extend_from_slice(b"\n\n");
     }
 }
@@ -129,9 +129,9 @@ mod tests {
     }
 
     #[test]
-    fn an_id_on_the_wire_names_the_place_at_each_home() {
+    fn an_id_on_the_wire_names_the_place_in_each_partition() {
         let places = [(0, 3), (2, 5)];
-        let ids = PositionIds::new(Some(Epoch::at(EPOCH)), places.into_iter(), 1);
+        let ids = PositionIds::new(Some(Epoch::at(EPOCH)), places.into_iter(), Some(2));
         let mut out = Pieces::default();
         let written = ["data:a\nid:7-8\n\n", ":\n\n", "event:gap\ndata:{}\n\n", "data:b\nid:own\n\n"]
             .map(|event| ids.write_text(&Bytes::from(event), &mut out));
@@ -150,7 +150,7 @@ mod tests {
             // Without history nothing is changed.
             (None, frames),
         ] {
-            let ids = PositionIds::new(epoch, [(1, 3)].into_iter(), 0);
+            let ids = PositionIds::new(epoch, [(1, 3)].into_iter(), Some(1));
             let mut out = Pieces::default();
             ids.write_event(&chunk, 0, marks[0], &mut out);
             ids.write_event(&chunk, 15, marks[1], &mut out);

@@ -1,7 +1,7 @@
 //! One stream: where it stands in each of its topics, and what to send it next.
 //!
-//! It has a cursor for each topic, which is a place in that topic's log, and a part for each home it takes something of:
-//! what a home orders together is replayed together, joins at one seam, and is sent in that home's order.
+//! It has a cursor for each topic, which is a place in that topic's log, and a part for each partition it takes something of:
+//! what a partition orders is replayed together, joins at one seam, and is sent in that order.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,13 +12,14 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::core::chunk::Framing;
 use crate::core::event_id::{Epoch, Sequence};
-use crate::core::fanout::log::{Place, Span};
+use crate::core::fanout::log::{Place, SEND_BLOCKS_MAX, SEND_BYTES_MAX, Span};
 use crate::core::fanout::logs::Logs;
 use crate::core::fanout::merge::{Merged, Taken};
 use crate::core::fanout::positions::{Pieces, PositionIds};
 use crate::core::fanout::wire::{Buffers, gap_event};
 use crate::core::memory::Memory;
-use crate::core::message::{Gap, GapReason, ReplayPage, ShardId};
+use crate::core::message::{Gap, GapReason, ReplayPage};
+use crate::core::partition::PartitionId;
 
 /// What a connection does next for its stream.
 #[derive(Debug)]
@@ -68,17 +69,15 @@ pub(crate) struct Cursor {
     pub(crate) place: Place,
 }
 
-/// What a stream takes of one home.
+/// What a stream takes of one partition, or of topics that come past the homes.
 #[derive(Debug)]
 struct Part {
-    home: ShardId,
+    partition: Option<PartitionId>,
     stage: Stage,
-    /// Which of the stream's cursors are in logs of this home: from this one on...
+    /// Which of the stream's cursors are in logs of this partition: from this one on...
     first_cursor: u16,
     /// ...up to this one.
     end_cursor: u16,
-    /// While it replays.
-    replay: Option<Box<Replay>>,
     /// The newest event that was sent, or the place where home let it in.
     sent: Sequence,
 }
@@ -96,12 +95,13 @@ enum Stage {
     Skipped,
 }
 
-#[derive(Debug)]
-struct Replay {
-    /// Where the page that came last ends.
-    upto: Sequence,
-    /// It was told if anything up to here is missing.
-    told: Sequence,
+/// Where a page of replay ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replayed {
+    /// Its last event.
+    pub(crate) upto: Sequence,
+    /// The stream was told if anything up to here is missing.
+    pub(crate) told: Sequence,
 }
 
 /// A stream.
@@ -110,7 +110,7 @@ pub(crate) struct Subscriber {
     cursors: SmallVec<[Cursor; 1]>,
     parts: SmallVec<[Part; 1]>,
     framing: Framing,
-    /// Whether its ids name its place at each home, because it takes several topics.
+    /// Whether its ids name its place in each partition, because it takes several topics.
     has_positions: bool,
     is_closed: bool,
     /// It was closed because its client is too slow.
@@ -118,12 +118,12 @@ pub(crate) struct Subscriber {
     flight: Flight,
     /// The part that is sent first next time.
     turn: u16,
-    /// A page was sent last: blocks have their turn, or those of a home that is live would wait until others have
+    /// A page was sent last: blocks have their turn, or those of a partition that is live would wait until others have
     /// replayed.
     sent_page: bool,
     /// Bytes of the send under way.
     flight_bytes: u32,
-    // The next four are there for moments only; boxed, they save an idle stream 130 bytes.
+    // The next five are there for moments only; boxed, they save an idle stream 130 bytes.
     /// What its response begins with, until that is sent.
     opening: Option<Box<Opening>>,
     /// What of the send under way its connection is still to begin.
@@ -131,6 +131,8 @@ pub(crate) struct Subscriber {
     /// Pages of replay and notices of gaps, which go out before the logs.
     #[expect(clippy::box_collection, reason = "a list would cost every idle stream 16 bytes more")]
     pending: Option<Box<Vec<Pending>>>,
+    /// Where the page that is sent now ends.
+    replayed: Option<Box<Replayed>>,
     /// How the stream ends, once it is to end.
     ending: Option<Box<Ending>>,
     /// Events among all that was sent.
@@ -171,7 +173,7 @@ struct Pending {
     gap: Option<Gap>,
     frames: Vec<Bytes>,
     /// Where the page ends; none for the notice of a gap that a slow client made.
-    upto: Option<Sequence>,
+    replayed: Option<Replayed>,
 }
 
 /// The last thing a stream is sent.
@@ -219,6 +221,7 @@ impl Subscriber {
             opening: Some(Box::new(opening)),
             unsent: None,
             pending: None,
+            replayed: None,
             ending: None,
             delivered: 0,
             touched_ms: now_ms,
@@ -228,21 +231,19 @@ impl Subscriber {
         }
     }
 
-    /// Adds what it takes of a home: the topics that have these logs. `place` is where it was there before, 0 when that is
+    /// Adds what it takes of a partition: the topics that have these logs. `place` is where it was there before, 0 when that is
     /// not known.
-    pub(crate) fn add_part(&mut self, home: ShardId, logs: impl Iterator<Item = u32>, place: Sequence) {
+    pub(crate) fn add_part(
+        &mut self,
+        partition: Option<PartitionId>,
+        logs: impl Iterator<Item = u32>,
+        place: Sequence,
+    ) {
         let first_cursor = self.cursors.len() as u16;
         self.cursors.extend(logs.map(|log| Cursor { log, idle_at: u32::MAX, place: Place::default() }));
-        // A stream takes 64 topics at most, or one of each home.
+        // A stream takes 64 topics at most, or one of each partition.
         let end_cursor = self.cursors.len() as u16;
-        self.parts.push(Part {
-            home,
-            stage: Stage::Joining,
-            first_cursor,
-            end_cursor,
-            replay: None,
-            sent: place,
-        });
+        self.parts.push(Part { partition, stage: Stage::Joining, first_cursor, end_cursor, sent: place });
     }
 
     /// Returns what to send now. A live stream that is told to wait is idle: its topics must wake it.
@@ -298,18 +299,18 @@ impl Subscriber {
         self.unsent = Some(Box::new(Outgoing { is_rest: true, ..unsent }));
     }
 
-    /// All bytes of the last [`Outgoing`] went out. Returns which home is to go on, after which event, and up to where it
-    /// told of what is missing, if it holds further pages.
-    pub(crate) fn sent(&mut self, logs: &mut Logs, now_ms: u64) -> Option<(ShardId, Sequence, Sequence)> {
+    /// All bytes of the last [`Outgoing`] went out. Returns which partition is to go on, and where its page ended, if there are
+    /// further pages.
+    pub(crate) fn sent(&mut self, logs: &mut Logs, now_ms: u64) -> Option<(PartitionId, Replayed)> {
         self.touched_ms = now_ms;
         if let [cursor] = *self.cursors {
             logs[cursor.log].tell_sent(self.last_sent());
         }
         match std::mem::take(&mut self.flight) {
             Flight::Page(part) if self.ending.is_none() => {
-                let Part { home, replay, .. } = self.parts.get(usize::from(part))?;
-                let Replay { upto, told } = **replay.as_ref()?;
-                return Some((*home, upto, told));
+                let replayed = *self.replayed.take()?;
+                let Part { partition, stage, .. } = self.parts.get(usize::from(part))?;
+                return (*stage == Stage::Replaying).then_some(((*partition)?, replayed));
             }
             Flight::Farewell => self.close(logs),
             Flight::None | Flight::Page(_) | Flight::Other => {}
@@ -317,29 +318,28 @@ impl Subscriber {
         None
     }
 
-    /// Takes a page of what a home replays; the last one makes that part live from the tails of its logs on, whose blocks
-    /// of this turn must be sealed.
-    pub(crate) fn page(&mut self, home: ShardId, page: ReplayPage, logs: &mut Logs) {
+    /// Takes a page of what a partition replays; the last one makes that part live from the tails of its logs on, whose
+    /// blocks of this turn must be sealed.
+    pub(crate) fn page(&mut self, partition: Option<PartitionId>, page: ReplayPage, logs: &mut Logs) {
         let ReplayPage { gap, frames, upto, told, joined } = page;
-        let Some(number) = self.parts.iter().position(|part| part.home == home) else { return };
+        let Some(number) = self.parts.iter().position(|part| part.partition == partition) else { return };
         if self.is_closed {
             return;
         }
         let part = &mut self.parts[number];
         if joined {
             part.stage = Stage::Live;
-            part.replay = None;
             attach(&mut self.cursors[part.cursors()], logs);
         } else {
             part.stage = Stage::Replaying;
-            part.replay = Some(Box::new(Replay { upto, told }));
         }
         if gap.is_none() && frames.is_empty() && joined {
             // It begins where home let it in.
             part.sent = part.sent.max(upto);
         } else {
             // One that is empty all the same has home asked for the next.
-            let pending = Pending { part: number as u16, gap, frames, upto: Some(upto) };
+            let replayed = Some(Replayed { upto, told });
+            let pending = Pending { part: number as u16, gap, frames, replayed };
             self.pending.get_or_insert_default().push(pending);
         }
     }
@@ -400,8 +400,8 @@ impl Subscriber {
         false
     }
 
-    /// The same for a stream that has more than `bytes_max` to be sent in the logs of all its topics together: the home that
-    /// it is furthest behind at is given up. What is under way is not counted, as it is not in a log's own limit.
+    /// The same for a stream that has more than `bytes_max` to be sent in the logs of all its topics together: the partition
+    /// that it is furthest behind in is given up. What is under way is not counted, as it is not in a log's own limit.
     pub(crate) fn drops_back(&mut self, bytes_max: usize, logs: &mut Logs, skip: bool) -> bool {
         let live = (0..self.parts.len()).filter(|part| self.is_live(&self.parts[*part]));
         match live.max_by_key(|part| self.lag_of(&self.parts[*part], logs)) {
@@ -517,7 +517,7 @@ impl Subscriber {
         self.has_positions
     }
 
-    /// Returns the newest event it was sent of its first home.
+    /// Returns the newest event it was sent of its first partition.
     pub(crate) fn last_sent(&self) -> Sequence {
         self.parts.first().map_or(0, |part| part.sent)
     }
@@ -541,20 +541,20 @@ impl Subscriber {
     /// The next page or notice, if there is one.
     fn page_to_send(&mut self, sender: Sender<'_>) -> Option<(Flight, Outgoing)> {
         let pending = self.pending.as_mut()?;
-        let Pending { part, mut gap, frames, upto } = pending.remove(0);
+        let Pending { part, mut gap, frames, replayed } = pending.remove(0);
         if pending.is_empty() {
             self.pending = None;
         }
         let number = usize::from(part);
         let events = frames.len() as u32;
-        if let (Some(gap), None) = (&mut gap, upto) {
+        if let (Some(gap), None) = (&mut gap, replayed) {
             gap.from = sender.epoch.map(|epoch| epoch.text(self.parts[number].sent).into());
         }
         let texts = gap.as_ref().map(gap_event).into_iter().chain(frames);
         let mut buffers = Vec::with_capacity(events as usize + 3);
         if self.has_positions {
             let mut pieces = Pieces::default();
-            let ids = PositionIds::new(sender.epoch, self.places(), number);
+            let ids = PositionIds::new(sender.epoch, self.places(), self.parts[number].partition);
             let place = texts.fold(None, |place, text| ids.write_text(&text, &mut pieces).or(place));
             drop(ids);
             if let Some(place) = place {
@@ -565,9 +565,10 @@ impl Subscriber {
             self.framing.frame_some(texts, &mut buffers);
         }
         // What a position names was written: a page without events leaves it.
-        if let Some(upto) = upto.filter(|_| events > 0 || !self.has_positions) {
-            self.parts[number].sent = upto;
+        if let Some(replayed) = replayed.filter(|_| events > 0 || !self.has_positions) {
+            self.parts[number].sent = replayed.upto;
         }
+        self.replayed = replayed.map(Box::new);
         Some((Flight::Page(part), Outgoing { buffers: buffers.into(), events, ..Outgoing::default() }))
     }
 
@@ -600,41 +601,52 @@ impl Subscriber {
             && !self.pending.iter().flat_map(|pending| pending.iter()).any(has_page)
     }
 
-    /// What its logs have, of the first part that has anything.
+    /// What its logs have, of one part after the other until a send is full: between partitions there is no order.
     fn merged_to_send(&mut self, logs: &mut Logs, sender: Sender<'_>) -> Option<Outgoing> {
-        let count = self.parts.len();
-        let (number, merged) =
-            (0..count).map(|n| (usize::from(self.turn) + n) % count).find_map(|number| {
-                if !self.may_send_blocks(number) {
-                    return None;
-                }
-                let merged = Merged::of(&self.cursors[self.parts[number].cursors()], logs);
-                (!merged.is_empty()).then_some((number, merged))
-            })?;
-        self.turn = ((number + 1) % count) as u16;
-        let buffers = match self.has_positions {
-            true => {
-                let ids = PositionIds::new(sender.epoch, self.places(), number);
-                merged.with_positions(&ids, self.framing, sender.memory)
+        let (count, first) = (self.parts.len(), usize::from(self.turn));
+        let mut all = Outgoing::default();
+        let mut bytes = 0;
+        for number in (first..first + count).map(|number| number % count) {
+            if !self.may_send_blocks(number) {
+                continue;
             }
-            false => merged.as_they_are(self.framing, sender.memory),
-        };
-        let Taken { blocks: taken, events, last, at_us } = merged.taken();
-        let part = &mut self.parts[number];
-        part.sent = last;
-        let cursors = &mut self.cursors[part.cursors()];
-        for (number, blocks) in taken {
-            let cursor = &mut cursors[number];
-            let to = cursor.place.further(blocks);
-            logs[cursor.log].log.advance(cursor.place, to);
-            cursor.place = to;
+            let merged = Merged::of(&self.cursors[self.parts[number].cursors()], logs);
+            if merged.is_empty() {
+                continue;
+            }
+            let part = &self.parts[number];
+            let buffers = match self.has_positions {
+                true => {
+                    let ids = PositionIds::new(sender.epoch, self.places(), part.partition);
+                    merged.with_positions(&ids, self.framing, sender.memory)
+                }
+                false => merged.as_they_are(self.framing, sender.memory),
+            };
+            bytes += buffers.iter().map(Bytes::len).sum::<usize>();
+            let Taken { blocks: taken, events, last, at_us } = merged.taken();
+            let part = &mut self.parts[number];
+            part.sent = last;
+            let cursors = &mut self.cursors[part.cursors()];
+            for (number, blocks) in taken {
+                let cursor = &mut cursors[number];
+                let to = cursor.place.further(blocks);
+                logs[cursor.log].log.advance(cursor.place, to);
+                cursor.place = to;
+            }
+            all.at_us = if all.events == 0 { at_us } else { all.at_us.min(at_us) };
+            all.events += events;
+            all.buffers.extend(buffers);
+            self.turn = ((number + 1) % count) as u16;
+            if bytes >= SEND_BYTES_MAX || all.buffers.len() >= SEND_BLOCKS_MAX {
+                break;
+            }
         }
-        Some(Outgoing { buffers, events, at_us, ..Outgoing::default() })
+        (!all.buffers.is_empty()).then_some(all)
     }
 
-    /// Its place at each home.
-    fn places(&self) -> impl Iterator<Item = (ShardId, Sequence)> + Clone {
-        self.parts.iter().map(|part| (part.home, part.sent))
+    /// Its place in each partition.
+    fn places(&self) -> impl Iterator<Item = (PartitionId, Sequence)> + Clone {
+        self.parts.iter().filter_map(|part| Some((part.partition?, part.sent)))
     }
 
     /// Parts that fell behind go on at the tails of their logs, whose blocks of this turn must be sealed, after a notice.
@@ -647,7 +659,7 @@ impl Subscriber {
             attach(&mut self.cursors[part.cursors()], logs);
             // No id: coming back, it may still get from the history what it was too slow for.
             let gap = Some(Gap { from: None, reason: GapReason::Slow, id: None });
-            let notice = Pending { part: number as u16, gap, frames: Vec::new(), upto: None };
+            let notice = Pending { part: number as u16, gap, frames: Vec::new(), replayed: None };
             self.pending.get_or_insert_default().push(notice);
         }
     }

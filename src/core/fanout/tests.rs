@@ -8,7 +8,8 @@ use super::ending::Ended;
 use super::*;
 use crate::core::chunk::{Chunk, Mark};
 use crate::core::event_id::Epoch;
-use crate::core::message::ReplayPage;
+use crate::core::message::Message;
+use crate::core::partition::Placement;
 use crate::core::topic::TopicHasher;
 
 const LIMITS: FanoutLimits = FanoutLimits {
@@ -48,9 +49,9 @@ impl Tester {
     fn new(limits: FanoutLimits) -> Self {
         let memory = Memory::new(MEMORY_BYTES);
         Tester {
-            fanout: Fanout::new(0, 1, limits, Arc::clone(&memory), 0),
+            fanout: Fanout::new(0, Placement::new(1, 1), limits, Arc::clone(&memory), 0),
             memory,
-            hasher: TopicHasher::new(),
+            hasher: TopicHasher::of(1),
             bell: Arc::default(),
             out: Vec::new(),
             now_ms: 0,
@@ -107,7 +108,7 @@ impl Tester {
     fn page(&mut self, key: Key, frames: &[&'static str], joined: bool) {
         let frames = frames.iter().map(|frame| Bytes::from_static(frame.as_bytes())).collect();
         let page = ReplayPage { gap: None, frames, upto: 7, told: 0, joined };
-        self.fanout.handle(ToFanout::Page { key, home: 0, page }, &mut Vec::new());
+        self.fanout.handle(ToFanout::Page { key, partition: 0, page }, &mut Vec::new());
     }
 
     fn gain(&mut self, topic: usize, frame: &str) {
@@ -120,7 +121,7 @@ impl Tester {
         let end = frame.len() as u32;
         let mark = Mark { sequence: self.sequence, end, id_at: end.saturating_sub(1) };
         let message = ToFanout::Events {
-            home: 0,
+            partition: Some(0),
             topics: [topic].into(),
             frames: Chunk::of([frame.as_bytes()], frame.len(), &self.memory),
             marks: [mark].into(),
@@ -168,7 +169,7 @@ impl Tester {
 fn nothing_is_sent_before_home_has_answered_the_join() {
     let mut tester = Tester::new(LIMITS);
     let key = tester.subscribe(1, u64::MAX);
-    assert!(matches!(&tester.out[..], [Post { to: 0, message: Message::Home(ToHome::Join { .. }) }]));
+    assert!(matches!(&tester.out[..], [Post { to: 0, message: Message::Home(0, ToHome::Join { .. }) }]));
     tester.gain(1, "early\n\n");
     tester.fanout.seal_all();
     assert_eq!(tester.send(key), "");
@@ -187,7 +188,10 @@ fn a_page_is_asked_for_when_the_last_one_is_sent() {
     assert_eq!(tester.send(key), "", "one send at a time");
     assert!(tester.out.is_empty());
     tester.sent(key);
-    assert!(matches!(&tester.out[..], [Post { message: Message::Home(ToHome::More { after: 7, .. }), .. }]));
+    assert!(matches!(
+        &tester.out[..],
+        [Post { message: Message::Home(0, ToHome::More { after: 7, .. }), .. }]
+    ));
     tester.page(key, &["two\n\n"], true);
     assert_eq!(tester.send(key), "two\n\n");
 }
@@ -249,7 +253,7 @@ fn the_last_to_leave_tells_home() {
     tester.fanout.leave(first, &mut tester.out);
     assert!(tester.out.is_empty());
     tester.fanout.leave(second, &mut tester.out);
-    assert!(matches!(&tester.out[..], [Post { message: Message::Home(ToHome::Leave { .. }), .. }]));
+    assert!(matches!(&tester.out[..], [Post { message: Message::Home(0, ToHome::Leave { .. }), .. }]));
 }
 
 #[test]
@@ -458,7 +462,7 @@ fn a_disconnect_ends_the_streams_of_its_topic_alone_and_counts_each_once() {
 }
 
 #[test]
-fn what_several_topics_gain_in_a_turn_is_sent_in_the_order_of_their_home() {
+fn what_several_topics_gain_in_a_turn_is_sent_in_the_order_of_their_partition() {
     for is_session in [false, true] {
         let mut tester = Tester::new(LIMITS);
         let topics = match is_session {

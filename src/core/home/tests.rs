@@ -4,37 +4,50 @@ use super::*;
 use crate::core::arena::{Arena, Key};
 use crate::core::budget::Budget;
 use crate::core::event::EventLimits;
+use crate::core::event::Events;
 use crate::core::event_id::EventId;
-use crate::core::message::{Gap, GapReason, ReplayPage, Ticket};
+use crate::core::journal::MemoryJournal;
+use crate::core::message::{Gap, GapReason, ReplayPage, ShardId, Ticket};
+use crate::core::partition::Placement;
 use crate::core::selection::Selection;
-use crate::core::topic::TopicHasher;
+use crate::core::topic::{Topic, TopicHasher};
 
-const LIMITS: HomeLimits = HomeLimits {
-    history_events_max: 3,
-    history_bytes_max: 1 << 20,
-    history_age_max_ms: 1000,
-    topics_max: 2,
-    page_frames_max: 1000,
-};
+const LIMITS: HistoryLimits =
+    HistoryLimits { events_max: 3, bytes_max: 1 << 20, age_max_ms: 1000, page_frames_max: 1000 };
 
 type Answer = Result<Published, PublishError>;
 
+fn selection(topics: &[Topic]) -> Selection {
+    Selection::of(topics, Placement::new(1, 1)).pop().unwrap()
+}
+
 struct Tester {
-    home: Home,
+    homes: Homes,
+    journal: MemoryJournal,
     hasher: TopicHasher,
     key: Key,
     now_ms: u64,
 }
 
 impl Tester {
-    fn new(limits: HomeLimits) -> Self {
-        let key = Arena::default().insert(());
+    /// A home of two topics at most.
+    fn new(limits: HistoryLimits) -> Self {
+        Self::with_topics(limits, 2)
+    }
+
+    fn with_topics(limits: HistoryLimits, topics_max: usize) -> Self {
+        let (memory, count) = (Memory::new(usize::MAX), Arc::new(TopicCount::new(topics_max)));
         Tester {
-            home: Home::new(0, Epoch::at(9), limits, Memory::new(usize::MAX)),
-            hasher: TopicHasher::new(),
-            key,
+            homes: Homes::new(0, Placement::new(1, 1), Epoch::at(9), limits, &memory, &count),
+            journal: MemoryJournal::default(),
+            hasher: TopicHasher::of(1),
+            key: Arena::default().insert(()),
             now_ms: 0,
         }
+    }
+
+    fn history(&mut self) -> &mut History {
+        &mut self.homes.iter_mut().next().unwrap().history
     }
 
     fn topic(&self, n: usize) -> Topic {
@@ -43,7 +56,7 @@ impl Tester {
 
     fn ask(&mut self, message: ToHome) -> Vec<Message> {
         let mut out = Vec::new();
-        self.home.handle(message, self.now_ms, &mut out);
+        self.homes.handle(0, message, self.now_ms, &mut self.journal, &mut out);
         out.into_iter().map(|post| post.message).collect()
     }
 
@@ -55,7 +68,7 @@ impl Tester {
 
     fn publish_to(&mut self, topic: Topic, body: &'static str) -> (Vec<String>, Answer) {
         let limits = EventLimits { text_bytes_max: 1000, id_bytes_max: 9, name_bytes_max: 9, events_max: 9 };
-        let message = ToHome::Publish {
+        let publish = Publish {
             topic,
             events: Events::parse(Bytes::from_static(body.as_bytes()), &limits).unwrap(),
             reply: ReplyTo::Connection(Ticket { shard: 0, connection: self.key, request: 0 }),
@@ -64,7 +77,7 @@ impl Tester {
         };
         let mut frames = Vec::new();
         let mut answer = None;
-        for message in self.ask(message) {
+        for message in self.ask(ToHome::Publish(publish)) {
             match message {
                 Message::Fanout(ToFanout::Events { frames: gained, .. }) => {
                     frames.push(String::from_utf8(gained.frames().to_vec()).unwrap());
@@ -82,7 +95,7 @@ impl Tester {
         from: ShardId,
         last_event_id: Option<&str>,
     ) -> Option<(String, Option<Gap>)> {
-        let selection = Selection::whole(&[self.topic(topic)], 1).unwrap();
+        let selection = selection(&[self.topic(topic)]);
         let last_event_id = last_event_id.map(Into::into);
         match &self.ask(ToHome::Join { selection, from, key: self.key, last_event_id })[..] {
             [
@@ -125,12 +138,12 @@ fn an_event_is_given_an_id_unless_it_has_one_and_goes_to_each_member_once() {
 
 #[test]
 fn without_history_frames_are_the_publishers_lines_and_nothing_is_kept() {
-    let mut tester = Tester::new(HomeLimits { history_events_max: 0, ..LIMITS });
+    let mut tester = Tester::new(HistoryLimits { events_max: 0, ..LIMITS });
     let _ = tester.publish(1, "data:before");
     assert_eq!(tester.join(1, 0, Some("9-1")), Some((String::new(), None)), "no id means anything");
     assert_eq!(tester.publish(1, ": hi\ndata:a\n").0, [": hi\ndata:a\n\n"]);
     tester.leave(1, 0);
-    assert_eq!((tester.home.topics(), tester.home.bytes()), (0, 0));
+    assert_eq!((tester.homes.topics(), tester.homes.bytes()), (0, 0));
 }
 
 #[test]
@@ -142,12 +155,12 @@ fn limits_of_events_age_and_memory_drop_the_oldest_first() {
     }
     let replay = |tester: &mut Tester| tester.join(1, 0, Some("9-1")).unwrap().0.matches("data").count();
     assert_eq!(replay(&mut tester), 3, "events");
-    tester.home.expire(1500, usize::MAX);
+    tester.homes.expire(1500, usize::MAX);
     assert_eq!(replay(&mut tester), 2, "age: those of 400 ms and before went");
-    tester.home.release(1);
+    tester.homes.release(1);
     assert_eq!(replay(&mut tester), 1, "memory");
-    tester.home.release(usize::MAX);
-    assert_eq!((replay(&mut tester), tester.home.bytes()), (0, 0));
+    tester.homes.release(usize::MAX);
+    assert_eq!((replay(&mut tester), tester.homes.bytes()), (0, 0));
 }
 
 #[test]
@@ -157,7 +170,7 @@ fn the_idlest_topic_is_forgotten_first_and_one_with_subscribers_never() {
     let _ = tester.publish(2, "data:b");
     let _ = tester.publish(1, "data:c");
     let _ = tester.publish(3, "data:d");
-    assert_eq!(tester.home.topics(), 2);
+    assert_eq!(tester.homes.topics(), 2);
     assert!(tester.join(1, 0, Some("9-1")).unwrap().0.contains("data:c"), "topic 1 was used after topic 2");
     tester.join(3, 0, None);
     assert_eq!(tester.publish(4, "data:e").1, Err(PublishError::TopicsFull));
@@ -168,7 +181,7 @@ fn the_idlest_topic_is_forgotten_first_and_one_with_subscribers_never() {
 
 #[test]
 fn who_resumes_in_a_topic_that_was_forgotten_is_told_of_a_gap() {
-    let mut tester = Tester::new(HomeLimits { topics_max: 1, ..LIMITS });
+    let mut tester = Tester::with_topics(LIMITS, 1);
     let _ = tester.publish(1, "data:a");
     let _ = tester.publish(1, "data:b");
     let _ = tester.publish(2, "data:c");
@@ -179,16 +192,16 @@ fn who_resumes_in_a_topic_that_was_forgotten_is_told_of_a_gap() {
 
 #[test]
 fn a_topic_with_neither_subscribers_nor_history_is_forgotten_and_resumed_without_a_gap() {
-    let mut tester = Tester::new(HomeLimits { topics_max: 10, ..LIMITS });
+    let mut tester = Tester::with_topics(LIMITS, 10);
     let _ = tester.publish(1, "data:a");
     let _ = tester.publish(1, "data:b\nid:own");
     let _ = tester.publish(2, "data:c");
     let _ = tester.publish(3, "data:d");
     tester.join(3, 0, None);
-    assert!(!tester.home.expire(9000, 10));
-    assert_eq!((tester.home.topics(), tester.home.bytes()), (1, 0), "that with a subscriber stays");
+    assert!(!tester.homes.expire(9000, 10));
+    assert_eq!((tester.homes.topics(), tester.homes.bytes()), (1, 0), "that with a subscriber stays");
     tester.leave(3, 0);
-    assert_eq!(tester.home.topics(), 0);
+    assert_eq!(tester.homes.topics(), 0);
     // What each had last is known, whatever others had later.
     for (topic, last_id) in [(1, "9-2"), (1, "own"), (2, "9-3"), (3, "9-4"), (4, "9-1")] {
         assert_eq!(
@@ -210,12 +223,11 @@ fn a_join_that_is_refused_leaves_no_topic_behind() {
     let _ = tester.publish(1, "data:a");
     for topics in [&[2, 3, 4][..], &[1, 2, 3]] {
         let topics: Vec<_> = topics.iter().map(|topic| tester.topic(*topic)).collect();
-        let selection = Selection::parts(&topics, 1).pop().unwrap();
+        let selection = selection(&topics);
         let join = ToHome::Join { selection, from: 0, key: tester.key, last_event_id: None };
         let answer = tester.ask(join);
         assert!(matches!(answer[..], [Message::Fanout(ToFanout::Refused { .. })]), "{answer:?}");
-        let kept = tester.home.topics.iter().filter(|(_, topic)| topic.history.len() == 0);
-        assert_eq!(kept.count(), 0);
+        assert_eq!(tester.homes.topics(), 1, "that with an event stays");
     }
 }
 
@@ -226,58 +238,57 @@ fn a_subscriber_who_leaves_a_topic_without_history_takes_it_along() {
         tester.join(1, from, None);
     }
     tester.leave(1, 0);
-    assert_eq!(tester.home.topics(), 1);
+    assert_eq!(tester.homes.topics(), 1);
     tester.leave(1, 1);
-    assert_eq!(tester.home.topics(), 0);
+    assert_eq!(tester.homes.topics(), 0);
 }
 
 #[test]
 fn an_event_too_large_for_its_history_leaves_no_topic_behind() {
-    let mut tester = Tester::new(HomeLimits { history_bytes_max: 1, ..LIMITS });
+    let mut tester = Tester::new(HistoryLimits { bytes_max: 1, ..LIMITS });
     assert!(tester.publish(1, "data:a").1.is_ok());
-    assert_eq!((tester.home.topics(), tester.home.bytes()), (0, 0));
+    assert_eq!((tester.homes.topics(), tester.homes.bytes()), (0, 0));
     assert_eq!(tester.join(1, 0, Some("9-0")).unwrap().1.unwrap().reason, GapReason::Trimmed);
 }
 
 #[test]
 fn as_many_events_expire_at_a_time_as_are_asked_for_and_their_memory_goes_with_them() {
-    let mut tester = Tester::new(HomeLimits { topics_max: 10_000, ..LIMITS });
+    let mut tester = Tester::with_topics(LIMITS, 10_000);
     for topic in 0..5_000 {
         let _ = tester.publish(topic, "data:a");
     }
     let mut turns = 1;
-    while tester.home.expire(9000, 1000) {
+    while tester.homes.expire(9000, 1000) {
         turns += 1;
     }
-    assert_eq!((turns, tester.home.topics()), (6, 0));
-    let Home { names, topics, by_age, by_use, .. } = &tester.home;
-    let kept = [names.capacity(), topics.capacity(), by_age.capacity(), by_use.capacity()];
+    assert_eq!((turns, tester.homes.topics()), (6, 0));
+    let kept = tester.history().capacities();
     assert!(kept.iter().all(|kept| *kept < 500), "{kept:?}");
 }
 
 #[test]
 fn the_order_of_ages_does_not_grow_with_what_is_gone() {
-    let mut tester = Tester::new(HomeLimits { topics_max: 10, ..LIMITS });
+    let mut tester = Tester::with_topics(LIMITS, 10);
     let _ = tester.publish(2, "data:quiet");
     for _ in 0..1000 {
         let _ = tester.publish(1, "data:busy");
     }
-    assert!(tester.home.by_age.len() <= 2 * tester.home.events + 65, "{}", tester.home.by_age.len());
-    assert_eq!(tester.home.events, 4);
+    let (ages, events) = tester.history().ages();
+    assert!(ages <= 2 * events + 65, "{ages}");
+    assert_eq!(events, 4);
 }
 
 #[test]
 fn a_page_asked_for_after_a_trim_says_once_that_something_is_missing() {
-    let mut tester = Tester::new(HomeLimits { page_frames_max: 1, ..LIMITS });
+    let mut tester = Tester::new(HistoryLimits { page_frames_max: 1, ..LIMITS });
     for body in ["data:1", "data:2", "data:3"] {
         let _ = tester.publish(1, body);
     }
-    let selection = Selection::whole(&[tester.topic(1)], 1).unwrap();
+    let selection = selection(&[tester.topic(1)]);
     let more =
         |after, told| ToHome::More { selection: selection.clone(), from: 0, key: tester.key, after, told };
     let (unseen, seen, told) = (more(1, 0), more(2, 0), more(1, 2));
-    tester.home.drop_first(0);
-    tester.home.drop_first(0);
+    assert_eq!(tester.history().trim(2, |_, _| true), 2);
     let mut gap = |ask| match &tester.ask(ask)[..] {
         [Message::Fanout(ToFanout::Page { page: ReplayPage { gap, told: 2, .. }, .. })] => gap.clone(),
         other => panic!("{other:?}"),
@@ -293,16 +304,16 @@ fn paths(tester: &mut Tester, path: &str) -> Topic {
 
 #[test]
 fn a_topic_is_kept_with_those_above_it_and_these_with_it() {
-    let mut tester = Tester::new(HomeLimits { topics_max: 4, ..LIMITS });
+    let mut tester = Tester::with_topics(LIMITS, 3);
     let publish = |tester: &mut Tester, path: &str| {
         let topic = paths(tester, path);
         tester.publish_to(topic, "data:a").1
     };
     assert!(publish(&mut tester, "a/b/c").is_ok());
-    assert_eq!(tester.home.topics(), 4, "everything, a, a/b and a/b/c");
+    assert_eq!(tester.homes.topics(), 3, "a, a/b and a/b/c; everything counts as none");
     assert!(publish(&mut tester, "d/e").is_ok(), "the others give way from the leaves up");
     let above_d = paths(&mut tester, "d");
-    assert!(tester.home.names.contains_key(&above_d));
+    assert!(tester.history().topics().find(&above_d).is_some());
     assert_eq!(publish(&mut tester, "f/g/h/i"), Err(PublishError::TopicsFull), "no room for those above it");
 }
 
@@ -312,7 +323,8 @@ fn the_last_of_all_shards_answers_with_the_streams_of_all() {
     let ticket = Ticket { shard: 3, connection: tester.key, request: 5 };
     let topic = Topic::of_session("chat", None, &tester.hasher);
     let mut posts = Vec::new();
-    tester.home.handle(ToHome::Disconnect { topic, shards: 3, ticket }, 0, &mut posts);
+    let disconnect = ToHome::Disconnect { topic, shards: 3, ticket };
+    tester.homes.handle(0, disconnect, 0, &mut tester.journal, &mut posts);
     assert_eq!(posts.iter().map(|post| post.to).collect::<Vec<_>>(), [0, 1, 2]);
     let mut counts = posts.into_iter().map(|post| match post.message {
         Message::Fanout(ToFanout::Disconnect { delivery_count, upto: 0, .. }) => delivery_count,
@@ -360,8 +372,8 @@ fn a_topic_gone_quiet_is_resumed_without_a_gap() {
     tester.join(1, 0, None);
     tester.publish(1, "data:a").1.unwrap();
     tester.publish(1, "data:b\nid:mine").1.unwrap();
-    assert!(!tester.home.expire(5000, 9));
-    assert_eq!(tester.home.bytes(), 0);
+    assert!(!tester.homes.expire(5000, 9));
+    assert_eq!(tester.homes.bytes(), 0);
     for id in ["9-2", "mine"] {
         assert_eq!(tester.join(1, 0, Some(id)), Some((String::new(), None)), "{id}");
     }

@@ -34,8 +34,8 @@ impl Wake for Flag {
     }
 }
 
-/// What each home ordered: payloads with their topics, and where each payload stands. The event at place `n` is number
-/// `n + 1` in the home's sequence.
+/// What each partition ordered: payloads with their topics, and where each payload stands. The event at place `n` is number
+/// `n + 1` in the partition's sequence.
 pub(super) struct Model {
     pub(super) ordered: Vec<Vec<(u64, Topic)>>,
     pub(super) place: HashMap<u64, (usize, usize)>,
@@ -43,7 +43,7 @@ pub(super) struct Model {
     pub(super) epoch: Option<Epoch>,
 }
 
-/// One client and what it has seen of its topics. Lists are by home.
+/// One client and what it has seen of its topics. Lists are by partition.
 #[derive(Default)]
 pub(super) struct Client {
     pub(super) topics: Vec<Topic>,
@@ -54,7 +54,7 @@ pub(super) struct Client {
     /// A fresh client's first event lies in this range: not before it subscribed, not after it saw its 200.
     pub(super) first_min: Vec<usize>,
     pub(super) first_max: Option<Vec<usize>>,
-    /// It was told of a gap, and has seen nothing of the home since.
+    /// It was told of a gap, and has seen nothing of the partition since.
     pub(super) gap_told: Vec<bool>,
     /// Before this place it may miss any: what several topics keep has holes, of which one gap tells.
     pub(super) holes_end: Vec<usize>,
@@ -70,7 +70,7 @@ pub(super) struct Client {
 pub(super) struct Stream {
     pub(super) shard: usize,
     pub(super) key: Key,
-    /// Whether it has the ids of one home.
+    /// Whether it has the ids of one partition.
     pub(super) is_single: bool,
     pub(super) framing: Framing,
     pub(super) woken: Arc<Flag>,
@@ -82,17 +82,17 @@ pub(super) struct Stream {
 }
 
 impl Model {
-    pub(super) fn order(&mut self, home: usize, topic: &Topic, events: &Events) {
+    pub(super) fn order(&mut self, partition: usize, topic: &Topic, events: &Events) {
         for event in events.iter() {
             let payload = number(str::from_utf8(event.lines).unwrap());
-            self.place.insert(payload, (home, self.ordered[home].len()));
-            self.ordered[home].push((payload, topic.clone()));
+            self.place.insert(payload, (partition, self.ordered[partition].len()));
+            self.ordered[partition].push((payload, topic.clone()));
         }
     }
 
     /// The place of the first event from `from` on that is for these topics; the end if there is none.
-    fn next(&self, topics: &[Topic], home: usize, from: usize) -> usize {
-        let rest = self.ordered[home].iter().skip(from);
+    fn next(&self, topics: &[Topic], partition: usize, from: usize) -> usize {
+        let rest = self.ordered[partition].iter().skip(from);
         from + rest.take_while(|(_, topic)| !covers(topics, topic)).count()
     }
 
@@ -106,12 +106,12 @@ fn covers(topics: &[Topic], topic: &Topic) -> bool {
 }
 
 impl Client {
-    pub(super) fn new(topics: Vec<Topic>, homes: usize) -> Self {
+    pub(super) fn new(topics: Vec<Topic>, partitions: usize) -> Self {
         Client {
             topics,
-            expected: vec![None; homes],
-            gap_told: vec![false; homes],
-            holes_end: vec![0; homes],
+            expected: vec![None; partitions],
+            gap_told: vec![false; partitions],
+            holes_end: vec![0; partitions],
             ..Client::default()
         }
     }
@@ -181,36 +181,36 @@ impl Client {
             }
             return;
         }
-        let (home, place) = model.place[&number(event)];
-        let next = |from| model.next(&self.topics, home, from);
+        let (partition, place) = model.place[&number(event)];
+        let next = |from| model.next(&self.topics, partition, from);
         assert!(next(place) == place, "an event of another topic");
-        match self.expected[home] {
+        match self.expected[partition] {
             None => {
-                assert!(place >= self.first_min[home], "an event from before it came");
+                assert!(place >= self.first_min[partition], "an event from before it came");
                 // Its first events may be what a skip or an early loss of its connection left.
-                let first_max = self.first_max.as_ref().map_or(0, |first_max| first_max[home]);
+                let first_max = self.first_max.as_ref().map_or(0, |first_max| first_max[partition]);
                 assert!(
-                    self.gap_told[home] || place <= next(first_max),
+                    self.gap_told[partition] || place <= next(first_max),
                     "the first event after its 200 is missing: {place} came, {first_max} expected",
                 );
             }
-            Some(expected) if self.gap_told[home] => {
+            Some(expected) if self.gap_told[partition] => {
                 assert!(place >= expected, "doubled after a gap: {place} came, {expected} expected");
                 assert!(
-                    place > next(expected) || may_forget || !is_single || place < self.holes_end[home],
+                    place > next(expected) || may_forget || !is_single || place < self.holes_end[partition],
                     "told of a gap where nothing is missing"
                 );
             }
-            Some(expected) if place < self.holes_end[home] => {
+            Some(expected) if place < self.holes_end[partition] => {
                 assert!(place >= expected, "doubled after a gap: {place} came, {expected} expected");
             }
             Some(expected) => {
-                let from = expected.max(self.holes_end[home]);
+                let from = expected.max(self.holes_end[partition]);
                 assert_eq!(place, next(from), "lost, doubled or out of order");
             }
         }
-        self.gap_told[home] = false;
-        self.expected[home] = Some(place + 1);
+        self.gap_told[partition] = false;
+        self.expected[partition] = Some(place + 1);
         self.events += 1;
         // Without history a publisher's own id comes through, but nobody can resume after it.
         self.last_id = id(event).filter(|_| model.epoch.is_some());
@@ -222,10 +222,10 @@ impl Client {
             assert_eq!(epoch.sequence(id), Some(place as u64 + 1), "{id} is another event's");
         }
         if !is_single && let (Some(epoch), Some(id)) = (model.epoch, &self.last_id) {
-            assert_eq!(epoch.place_at(id, home as u16), Some(place as u64 + 1), "{id} is not its place");
+            assert_eq!(epoch.place_in(id, partition as u8), Some(place as u64 + 1), "{id} is not its place");
             for other in 0..model.ordered.len() {
                 // Where home let it in is where it goes on from when it comes back.
-                let named = epoch.place_at(id, other as u16).map(|place| place as usize);
+                let named = epoch.place_in(id, other as u8).map(|place| place as usize);
                 self.expected[other] = self.expected[other].or(named);
             }
         }
@@ -235,11 +235,12 @@ impl Client {
     fn see_gap(&mut self, id: String, model: &Model, is_single: bool) {
         let lengths = model.lengths();
         let first_max = self.first_max.get_or_insert_with(|| lengths.clone());
-        for home in 0..lengths.len() {
-            // Of several homes, which one it is about is not said.
-            if is_single || self.expected[home].is_some() {
-                self.first_min[home] = self.expected[home].take().unwrap_or(self.first_min[home]);
-                first_max[home] = lengths[home];
+        for partition in 0..lengths.len() {
+            // Of several partitions, which one it is about is not said.
+            if is_single || self.expected[partition].is_some() {
+                self.first_min[partition] =
+                    self.expected[partition].take().unwrap_or(self.first_min[partition]);
+                first_max[partition] = lengths[partition];
             }
         }
         self.last_id = Some(id);
@@ -248,13 +249,17 @@ impl Client {
     pub(super) fn check_complete(&self, model: &Model) {
         let Some(stream) = &self.stream else { return };
         assert!(stream.begun, "no answer to its Join");
-        for (home, ordered) in model.lengths().into_iter().enumerate() {
-            let first_max = self.first_max.as_ref().map(|first_max| first_max[home]);
+        for (partition, ordered) in model.lengths().into_iter().enumerate() {
+            let first_max = self.first_max.as_ref().map(|first_max| first_max[partition]);
             // What it was told may be missing need not come.
-            let from = self.expected[home].or(first_max).unwrap_or(ordered).max(self.holes_end[home]);
-            let next = model.next(&self.topics, home, from);
+            let from =
+                self.expected[partition].or(first_max).unwrap_or(ordered).max(self.holes_end[partition]);
+            let next = model.next(&self.topics, partition, from);
             // A gap told last may stand for everything that was left.
-            assert!(next == ordered || self.gap_told[home], "{next} of {ordered} seen at home {home}");
+            assert!(
+                next == ordered || self.gap_told[partition],
+                "{next} of {ordered} seen in partition {partition}"
+            );
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Several shards, their mailboxes and their clients in one thread under one seed, against a naive model.
 //!
-//! The shipped [`Home`] and [`Fanout`] run here as they are; only what lies around them is played: messages
+//! The shipped [`Homes`] and [`Fanout`] run here as they are; only what lies around them is played: messages
 //! are delayed at random (but stay in order between two shards), sends go out in pieces or not at all,
-//! clients come, stall, vanish and resume, histories and logs are trimmed. The model is a list per home of
-//! what it ordered. Each client says what it sees, and must see every event of its topics once, each home's in order, or
+//! clients come, stall, vanish and resume, histories and logs are trimmed. The model is a list per partition of
+//! what it ordered. Each client says what it sees, and must see every event of its topics once, each partition's in order, or
 //! be told of the gap. Topics are ids, paths or those of sessions; a client takes one, several, or everything.
 //!
 //! `ESPER_SIM_SEED=<n>` replays one seed; `ESPER_SIM_SEEDS=<n>` runs more of them.
@@ -24,11 +24,13 @@ use crate::core::event::{EventLimits, Events};
 use crate::core::event_id::{Epoch, RUN_MIN};
 use crate::core::fanout::subscriber::{Next, Opening};
 use crate::core::fanout::{Fanout, FanoutLimits, Subscription};
-use crate::core::home::{Home, HomeLimits};
+use crate::core::home::{HistoryLimits, Homes, TopicCount};
+use crate::core::journal::MemoryJournal;
 use crate::core::memory::Memory;
-use crate::core::message::{Message, Post, ReplayPage, ReplyTo, ShardId, Ticket, ToFanout, ToHome};
-use crate::core::selection::Selection;
-use crate::core::topic::Topic;
+use crate::core::message::{Message, Post, Publish, ReplayPage, ReplyTo, ShardId, Ticket, ToFanout, ToHome};
+use crate::core::partition::Placement;
+use crate::core::selection::has_positions;
+use crate::core::topic::{Topic, TopicHasher};
 use client::{Client, Flag, HEAD, Model, REFUSAL, Stream};
 use topics::Topics;
 
@@ -57,7 +59,9 @@ enum Canary {
 struct World {
     random: fastrand::Rng,
     now_ms: u64,
-    homes: Vec<Home>,
+    placement: Placement,
+    homes: Vec<Homes>,
+    journal: MemoryJournal,
     fanouts: Vec<Fanout>,
     /// By sender and receiver.
     channels: Vec<Vec<VecDeque<Message>>>,
@@ -78,27 +82,29 @@ struct World {
 impl World {
     fn new(seed: u64, canary: Canary) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let shards = random.usize(1..=4);
+        let placement = Placement::new(random.choice([1, 2, 5, 16]).unwrap(), random.usize(1..=4));
+        let shards = usize::from(placement.shards());
+        let partitions = placement.partitions().count();
         let kind = random.choice([Topics::Ids, Topics::Paths, Topics::Sessions]).unwrap();
         let epoch = Epoch::at(RUN_MIN + seed);
         let may_forget = random.u8(0..5) == 0;
-        let home_limits = HomeLimits {
-            history_events_max: random.choice([0, 5, 40, 1000]).unwrap(),
-            history_bytes_max: random.choice([2_000, 1 << 20]).unwrap(),
-            history_age_max_ms: random.choice([300, 1 << 40]).unwrap(),
-            topics_max: match (may_forget, kind) {
-                (false, _) => 100,
-                (true, Topics::Ids) => 1,
-                // Two of a session.
-                (true, Topics::Sessions) => random.usize(2..=4),
-                // With those above them: some have room, and not all.
-                (true, Topics::Paths) => random.usize(6..=12),
-            },
+        let topics_max = match (may_forget, kind) {
+            (false, _) => 100,
+            (true, Topics::Ids) => 1,
+            // Two of a session.
+            (true, Topics::Sessions) => random.usize(2..=4),
+            // With those above them: some have room, and not all.
+            (true, Topics::Paths) => random.usize(5..=11),
+        };
+        let history_limits = HistoryLimits {
+            events_max: random.choice([0, 5, 40, 1000]).unwrap(),
+            bytes_max: random.choice([2_000, 1 << 20]).unwrap(),
+            age_max_ms: random.choice([300, 1 << 40]).unwrap(),
             page_frames_max: random.choice([1, 3, 1000]).unwrap(),
         };
         let fanout_limits = FanoutLimits {
             lag_bytes_max: random.choice([200, 2_000, 1 << 20]).unwrap(),
-            epoch: (home_limits.history_events_max > 0).then_some(epoch),
+            epoch: (history_limits.events_max > 0).then_some(epoch),
             skip_slow: random.bool(),
             heartbeat_ms: 100,
             send_timeout_ms: 1_000,
@@ -108,23 +114,26 @@ impl World {
         let has_large = random.u8(0..4) == 0;
         // With too little of it slow clients have less time.
         let memory = Memory::new(random.choice([usize::MAX, usize::MAX, 20_000]).unwrap());
-        let topics = kind.list(seed, &mut random);
+        let topics = kind.list(&TopicHasher::seeded(partitions as u8, seed), &mut random);
         let fanout =
-            |shard: usize| Fanout::new(shard as ShardId, shards, fanout_limits, Arc::clone(&memory), seed);
+            |shard: usize| Fanout::new(shard as ShardId, placement, fanout_limits, Arc::clone(&memory), seed);
+        let count = Arc::new(TopicCount::new(topics_max));
+        let homes =
+            |shard: usize| Homes::new(shard as ShardId, placement, epoch, history_limits, &memory, &count);
         World {
             now_ms: 0,
-            homes: (0..shards)
-                .map(|shard| Home::new(shard as ShardId, epoch, home_limits, Arc::clone(&memory)))
-                .collect(),
+            placement,
+            homes: (0..shards).map(homes).collect(),
+            journal: MemoryJournal::default(),
             fanouts: (0..shards).map(fanout).collect(),
             channels: (0..shards).map(|_| (0..shards).map(|_| VecDeque::new()).collect()).collect(),
             model: Model {
-                ordered: vec![Vec::new(); shards],
+                ordered: vec![Vec::new(); partitions],
                 place: HashMap::new(),
-                epoch: (home_limits.history_events_max > 0).then_some(epoch),
+                epoch: (history_limits.events_max > 0).then_some(epoch),
             },
             clients: (0..random.usize(1..=12))
-                .map(|_| Client::new(kind.choose(&topics, &mut random), shards))
+                .map(|_| Client::new(kind.choose(&topics, &mut random), partitions))
                 .collect(),
             topics,
             random,
@@ -187,7 +196,7 @@ impl World {
         }
         let limits =
             EventLimits { text_bytes_max: 1 << 20, id_bytes_max: 128, name_bytes_max: 128, events_max: 100 };
-        let message = ToHome::Publish {
+        let publish = Publish {
             topic: self.topics[topic].clone(),
             events: Events::parse(Bytes::from(body), &limits).unwrap(),
             reply: match self.random.bool() {
@@ -198,8 +207,7 @@ impl World {
             charge: self.budget.take(1).unwrap(),
         };
         self.unanswered += 1;
-        let to = self.topics[topic].home(self.homes.len());
-        self.channels[shard][to].push_back(Message::Home(message));
+        self.post(shard, vec![Post::publish(publish, self.placement)]);
     }
 
     /// One that a relay might pass on: of an event that was, will be or never was, of this run or another.
@@ -215,19 +223,16 @@ impl World {
     /// Tells a home that nobody here takes a topic, whether that is so or not.
     fn leave_early(&mut self) {
         let Some(topic) = self.random.choice(&self.topics).cloned() else { return };
-        let home = topic.home(self.homes.len());
+        let partition = topic.partition().unwrap_or_default();
         let leave = ToHome::Leave { topic, from: self.random.usize(0..self.homes.len()) as ShardId };
-        self.channels[0][home].push_back(Message::Home(leave));
+        self.post(0, vec![Post::to_home(partition, self.placement, leave)]);
     }
 
     /// Ends the streams of a session.
     fn disconnect(&mut self) {
         let Some(topic) = self.topics.iter().rfind(|topic| topic.is_of_session()).cloned() else { return };
         self.unanswered += 1;
-        let shards = self.homes.len();
-        let home = topic.home(shards);
-        let message = ToHome::Disconnect { topic, shards: shards as ShardId, ticket: ticket(0) };
-        self.channels[0][home].push_back(Message::Home(message));
+        self.post(0, vec![Post::disconnect(topic, self.placement, ticket(0))]);
     }
 
     /// Takes one message out of a mailbox; false when all are empty.
@@ -249,16 +254,16 @@ impl World {
     fn take(&mut self, shard: usize, message: Message) {
         let mut out = Vec::new();
         match message {
-            Message::Home(message) => {
+            Message::Home(partition, message) => {
                 let published = match &message {
-                    ToHome::Publish { topic, events, .. } => Some((topic.clone(), events.clone())),
+                    ToHome::Publish(Publish { topic, events, .. }) => Some((topic.clone(), events.clone())),
                     _ => None,
                 };
                 // One that finds no room for its topic orders nothing.
-                if self.homes[shard].handle(message, self.now_ms, &mut out) > 0
+                if self.homes[shard].handle(partition, message, self.now_ms, &mut self.journal, &mut out) > 0
                     && let Some((topic, events)) = published
                 {
-                    self.model.order(shard, &topic, &events);
+                    self.model.order(partition.into(), &topic, &events);
                 }
             }
             Message::Fanout(message) => {
@@ -350,7 +355,7 @@ impl World {
         state.stream = Some(Stream {
             shard,
             key,
-            is_single: has_plain_ids(&state.topics),
+            is_single: !has_positions(&state.topics),
             framing,
             woken,
             flying: None,
@@ -474,11 +479,6 @@ fn ask(fanout: &mut Fanout, stream: &mut Stream, now_ms: u64) -> bool {
         Next::Wait => false,
         Next::Close | Next::Cut => true,
     }
-}
-
-/// Whether a stream of these topics has the ids of its home, and no positions.
-fn has_plain_ids(topics: &[Topic]) -> bool {
-    Selection::whole(topics, 1).is_some()
 }
 
 fn ticket(shard: usize) -> Ticket {

@@ -1,6 +1,6 @@
 //! The topics of a world, and what a client takes of them.
 
-use crate::core::topic::Topic;
+use crate::core::topic::{Topic, TopicHasher};
 
 /// The paths that clients and publishers choose from.
 const PATHS: [&str; 8] = ["a", "a/b", "a/b/c", "a/d", "ab", "e/f", "e", "g/h/i"];
@@ -16,25 +16,22 @@ pub(super) enum Topics {
 
 impl Topics {
     /// All of a world.
-    pub(super) fn list(self, seed: u64, random: &mut fastrand::Rng) -> Vec<Topic> {
-        // One hash for each name, whatever it is a part of.
-        let hash_of = |name: &str| {
-            let name =
-                name.bytes().fold(seed, |all, byte| (all ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
-            fastrand::Rng::with_seed(name).u64(..)
+    pub(super) fn list(self, hasher: &TopicHasher, random: &mut fastrand::Rng) -> Vec<Topic> {
+        let path = |path: &str| {
+            let segments: Vec<_> = path.split('/').map(|segment| segment.as_bytes().into()).collect();
+            Topic::parse_path(&segments, hasher).unwrap()
         };
         let count = random.usize(1..=6);
         match self {
             Topics::Ids => {
-                (0..count).map(|n| Topic::hashed(&format!("topicnumber{n}"), random.u64(..))).collect()
+                let id = |n| Topic::parse(format!("topicnumber{n}").as_bytes(), hasher).unwrap();
+                (0..count).map(id).collect()
             }
-            Topics::Paths => {
-                PATHS.iter().chain([&""]).map(|path| Topic::hashed_path(path, &hash_of)).collect()
-            }
+            Topics::Paths => PATHS.iter().map(|name| path(name)).chain([Topic::everything(hasher)]).collect(),
             Topics::Sessions => ["a", "b"]
                 .iter()
                 .flat_map(|channel| [None, Some("x"), Some("y")].map(|user| (channel, user)))
-                .map(|(channel, user)| Topic::hashed_session(channel, user, &hash_of))
+                .map(|(channel, user)| Topic::of_session(channel, user, hasher))
                 .collect(),
         }
     }

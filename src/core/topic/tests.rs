@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use std::hash::BuildHasher as _;
+
 use super::*;
 
 fn topic(name: &str, hasher: &TopicHasher) -> Topic {
@@ -17,7 +19,7 @@ fn path(path: &str, hasher: &TopicHasher) -> Topic {
 
 #[test]
 fn ids_of_8_to_64_letters_and_digits_are_taken_and_others_are_refused() {
-    let hasher = TopicHasher::new();
+    let hasher = TopicHasher::of(16);
     for good in ["abcdef12", "ABCDEFGH", "12345678", &"a".repeat(64)] {
         assert!(Topic::parse(good.as_bytes(), &hasher).is_ok(), "{good}");
     }
@@ -43,7 +45,7 @@ fn a_refusal_is_one_line_that_names_the_rule() {
 
 #[test]
 fn a_path_that_is_refused_is_told_its_rule() {
-    let hasher = TopicHasher::new();
+    let hasher = TopicHasher::of(16);
     for (path, error, rule) in [
         ("a/b/c/d/e/f/g/h/i", TopicError::Segments { count: 9 }, "1 to 8"),
         ("", TopicError::SegmentLength { length: 0 }, "1 to 64"),
@@ -68,7 +70,7 @@ fn a_path_that_is_refused_is_told_its_rule() {
 
 #[test]
 fn a_path_has_each_shorter_one_and_everything_as_parents() {
-    let hasher = TopicHasher::new();
+    let hasher = TopicHasher::of(16);
     let corgi = path("pets/dogs/Corgi", &hasher);
     let names: Vec<&str> = corgi.lineage().map(Topic::name).collect();
     assert_eq!(names, ["pets/dogs/Corgi", "pets/dogs", "pets", ""]);
@@ -83,25 +85,25 @@ fn a_path_has_each_shorter_one_and_everything_as_parents() {
 
 #[test]
 fn case_matters_in_a_path() {
-    let hasher = TopicHasher::new();
+    let hasher = TopicHasher::of(16);
     assert_ne!(path("Pets", &hasher), path("pets", &hasher));
     assert!(!path("Pets", &hasher).covers(&path("pets/dogs", &hasher)));
 }
 
 #[test]
-fn a_whole_tree_has_one_home() {
-    let hasher = TopicHasher::new();
+fn a_whole_tree_has_one_partition() {
+    let hasher = TopicHasher::of(61);
     for n in 0..100 {
-        let home = path(&format!("tree{n}"), &hasher).home(61);
+        let partition = path(&format!("tree{n}"), &hasher).partition();
         for below in ["a", "b", "a/b", "a/b/c/d/e/f/g"] {
-            assert_eq!(path(&format!("tree{n}/{below}"), &hasher).home(61), home);
+            assert_eq!(path(&format!("tree{n}/{below}"), &hasher).partition(), partition);
         }
     }
 }
 
 #[test]
 fn everything_covers_an_id_and_an_id_only_itself() {
-    let hasher = TopicHasher::new();
+    let hasher = TopicHasher::of(16);
     let (one, other) = (topic("abcdef123", &hasher), topic("abcdef124", &hasher));
     assert!(Topic::everything(&hasher).covers(&one) && one.covers(&one));
     assert!(!one.covers(&other) && !one.covers(&Topic::everything(&hasher)));
@@ -129,7 +131,7 @@ proptest! {
         };
         let good = (1..=8).contains(&segments.len()) && segments.iter().all(is_good);
         let given: Vec<Cow<'_, [u8]>> = segments.iter().map(|segment| segment.into()).collect();
-        let parsed = Topic::parse_path(&given, &TopicHasher::new());
+        let parsed = Topic::parse_path(&given, &TopicHasher::of(16));
         prop_assert_eq!(parsed.is_ok(), good, "{:?}", parsed);
         if let Ok(topic) = parsed {
             prop_assert_eq!(topic.name().as_bytes(), segments.join(&b'/'));
@@ -141,7 +143,7 @@ proptest! {
         one in prop::collection::vec("a|b|ab|a[.]b", 0..5),
         other in prop::collection::vec("a|b|ab|a[.]b", 0..5),
     ) {
-        let hasher = TopicHasher::new();
+        let hasher = TopicHasher::of(16);
         let (one, other) = (one.join("/"), other.join("/"));
         let covers = one.is_empty() || one == other || other.starts_with(&format!("{one}/"));
         prop_assert_eq!(path(&one, &hasher).covers(&path(&other, &hasher)), covers);
@@ -150,7 +152,7 @@ proptest! {
 
 #[test]
 fn case_makes_no_difference() {
-    let hasher = TopicHasher::new();
+    let hasher = TopicHasher::of(16);
     let (upper, lower) = (topic("AbCdEf123", &hasher), topic("abcdef123", &hasher));
     assert_eq!(upper, lower);
     assert_eq!(upper.hash(), lower.hash());
@@ -159,7 +161,7 @@ fn case_makes_no_difference() {
 
 #[test]
 fn a_map_finds_a_topic_by_a_second_parse_of_its_name() {
-    let hasher = TopicHasher::new();
+    let hasher = TopicHasher::of(16);
     let mut map = TopicMap::default();
     for n in 0..1000 {
         map.insert(topic(&format!("topic{n:05}"), &hasher), n);
@@ -172,30 +174,17 @@ fn a_map_finds_a_topic_by_a_second_parse_of_its_name() {
 
 #[test]
 fn a_map_takes_the_topics_own_hash() {
-    let topic = topic("abcdef123", &TopicHasher::new());
+    let topic = topic("abcdef123", &TopicHasher::of(16));
     assert_eq!(BuildHasherDefault::<PassThrough>::default().hash_one(&topic), topic.hash());
 }
 
 #[test]
-fn every_shard_is_home_to_its_share_of_topics() {
-    let hasher = TopicHasher::new();
-    for shards in [1, 2, 3, 8, 61] {
-        let mut homes = vec![0_u32; shards];
-        for n in 0..shards * 1000 {
-            homes[topic(&format!("topic{n:08}"), &hasher).home(shards)] += 1;
-        }
-        // 1000 expected each; 200 is more than six standard deviations.
-        assert!(homes.iter().all(|count| count.abs_diff(1000) < 200), "{shards}: {homes:?}");
-    }
-}
-
-#[test]
-fn topics_of_one_home_differ_in_the_bits_a_map_sorts_them_by() {
-    let hasher = TopicHasher::new();
+fn topics_of_one_partition_differ_in_the_bits_a_map_sorts_them_by() {
+    let hasher = TopicHasher::of(8);
     let (mut low, mut high) = ([0_u32; 8], [0_u32; 8]);
     for n in 0..32_000 {
         let topic = topic(&format!("topic{n:08}"), &hasher);
-        if topic.home(8) == 5 {
+        if topic.partition() == Some(5) {
             low[(topic.hash() & 7) as usize] += 1;
             high[(topic.hash() >> 61) as usize] += 1;
         }
@@ -206,11 +195,11 @@ fn topics_of_one_home_differ_in_the_bits_a_map_sorts_them_by() {
 
 #[test]
 fn another_server_hashes_the_same_name_differently() {
-    let (one, two) = (topic("abcdef123", &TopicHasher::new()), topic("abcdef123", &TopicHasher::new()));
+    let (one, two) = (topic("abcdef123", &TopicHasher::of(16)), topic("abcdef123", &TopicHasher::of(16)));
     assert_ne!(one.hash(), two.hash());
 }
 
 #[test]
 fn debug_shows_the_name_and_not_the_keyed_hash() {
-    assert_eq!(format!("{:?}", topic("Abcdef123", &TopicHasher::new())), "Topic(abcdef123)");
+    assert_eq!(format!("{:?}", topic("Abcdef123", &TopicHasher::of(16))), "Topic(abcdef123)");
 }

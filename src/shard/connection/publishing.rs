@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::{Connection, Stage};
 use crate::clock::unix_s;
 use crate::core::event::{EventError, EventLimits, Events};
-use crate::core::message::{Message, Post, ReplyTo, ShardId, ToHome};
+use crate::core::message::{self, Post, ReplyTo};
 use crate::core::topic::Topic;
 use crate::http::{Head, Refusal, Status};
 use crate::routes::{BodyForm, Command, Order, Publish};
@@ -100,12 +100,9 @@ impl Connection<'_, '_> {
             }
             Order::Disconnect(topic) => {
                 let ticket = self.expect(request);
-                let shards = self.shard.shared.shards;
+                let placement = self.shard.shared.placement;
                 // By way of its home, so that it does not overtake what is emitted.
-                let to = topic.home(shards) as ShardId;
-                let shards = shards as ShardId;
-                let message = Message::Home(ToHome::Disconnect { topic, shards, ticket });
-                self.shard.mailbox.post(Post { to, message });
+                self.shard.mailbox.post(Post::disconnect(topic, placement, ticket));
             }
         }
         true
@@ -120,11 +117,10 @@ impl Connection<'_, '_> {
         let Posting { topic, events, counted } = posting;
         let ticket = self.expect(request);
         let shared = &self.shard.shared;
-        let to = topic.home(shared.shards) as u16;
         let at_us = shared.clock.now_us();
         let reply = if counted { ReplyTo::Emitter(ticket) } else { ReplyTo::Connection(ticket) };
-        let message = Message::Home(ToHome::Publish { topic, events, reply, at_us, charge });
-        self.shard.mailbox.post(Post { to, message });
+        let publish = message::Publish { topic, events, reply, at_us, charge };
+        self.shard.mailbox.post(Post::publish(publish, shared.placement));
         true
     }
 }

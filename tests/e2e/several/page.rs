@@ -6,11 +6,14 @@ use serde_json::Value;
 
 use crate::harness::{Event, Publisher, Server, Stream};
 
-/// One CPU, on which all topics have one home, and all there are, on which they have several.
+/// One CPU, which is home to all partitions, and all there are.
 pub(crate) const CPUS: [&[&str]; 2] = [&["--cores", "1"], &[]];
 
-/// So many that hardly ever (once in half a million runs on two CPUs) all have one home.
+/// So many that hardly ever (once in half a million runs, were there only two) all are in one partition.
 pub(super) const TREES: usize = 20;
+
+/// Unless a flag says otherwise.
+pub(super) const PARTITIONS: usize = 16;
 
 pub(super) fn tree(number: usize) -> String {
     format!("tree{number:04}")
@@ -155,7 +158,7 @@ pub(super) fn start(cpus: &[&str], flags: &[&str]) -> Server {
     Server::start(&[cpus, flags].concat())
 }
 
-/// The run and the place at each home that an id says, which must be a position.
+/// The run and the place in each partition that an id says, which must be a position.
 #[track_caller]
 pub(super) fn position(id: &str) -> (u64, BTreeMap<u64, u64>) {
     let number = |text: &str| -> u64 {
@@ -164,10 +167,16 @@ pub(super) fn position(id: &str) -> (u64, BTreeMap<u64, u64>) {
         number
     };
     let (run, rest) = id.split_once('-').unwrap_or_else(|| panic!("no position: {id:?}"));
+    let base36 = |text: &str| -> u64 {
+        let is_written_so = !text.starts_with(['0', '+']) || text == "0";
+        let number =
+            u64::from_str_radix(text, 36).ok().filter(|_| is_written_so && text == text.to_lowercase());
+        number.unwrap_or_else(|| panic!("no position: {id:?}"))
+    };
     let mut places = BTreeMap::new();
     for place in rest.split('-') {
-        let (home, place) = place.split_once('.').unwrap_or_else(|| panic!("no position: {id:?}"));
-        assert_eq!(places.insert(number(home), number(place)), None, "a home twice: {id:?}");
+        let (partition, place) = place.split_once('.').unwrap_or_else(|| panic!("no position: {id:?}"));
+        assert_eq!(places.insert(base36(partition), base36(place)), None, "a partition twice: {id:?}");
     }
     (number(run), places)
 }

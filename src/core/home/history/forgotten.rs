@@ -3,9 +3,9 @@
 use crate::core::event_id::Sequence;
 use crate::core::topic::Topic;
 
-/// Slots of the hash table. Topics that share one may cause gaps to be reported where there are none, and never hide one.
-/// They take 512 KiB, and 2 MiB more when each holds a publisher's own id of the greatest length.
-const SLOTS: usize = 16 << 10;
+/// Slots of the hash table of one partition. Topics that share one may cause gaps to be reported where there are none, and
+/// never hide one. They take 64 KiB, and 256 KiB more when each holds a publisher's own id of the greatest length.
+const SLOTS: usize = 2 << 10;
 
 /// The end of a topic: everything up to it is lost.
 #[derive(Clone, Debug, Default)]

@@ -1,29 +1,4 @@
-//! What one topic may still replay, held at its home, and the rule of when a gap is told.
-//!
-//! A home uses a history by four verbs: it appends an event, reads on after a place ([`History::after`], [`History::page`]),
-//! finds the place of an id to resume at, and drops the oldest event. A journal that keeps more than memory does would
-//! stand behind these. What was dropped is no history's: the home keeps it with the topic, because those above it lose it too.
-//!
-//! # When a gap is told
-//!
-//! A subscriber that resumes is sent every event of its topics after its id that was ordered, or is told of a gap before
-//! it is sent anything later. **Never silently**: it is told
-//!
-//! - `trimmed`, when an event of its topics after the place of its id is no longer retained;
-//! - `unknown`, when its id has no place here: it was given in another epoch, was never given, or is a publisher's own id
-//!   of an event that is no longer retained, unless that is the newest one lost, whose id is kept. On a stream over
-//!   several homes a publisher's own id has no place either, because it says nothing of the others.
-//!
-//! (`slow` is the fan-out's: a live stream that was skipped forward.)
-//!
-//! **Falsely** only for a topic whose history was forgotten, or that has a topic below it whose history was. Of a forgotten
-//! topic only its end is kept, in a place that others may share: it counts as lost up to the latest of their ends. One more
-//! limit holds for publishers' own ids on streams of several topics, or of topics with others below: they are looked for
-//! among the home's newest 2048 events that have one.
-//!
-//! In numbers: a topic's `lost` is the newest event of its own or of those below it that is no longer retained. `Home::gap`
-//! alone decides, by holding a place against the newest `lost` of all topics concerned, and asserts that what a topic lost
-//! is known to those above it.
+//! What one topic retains.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -58,7 +33,7 @@ pub(crate) struct Retained<'h> {
 
 /// The retained events of one topic, oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct History {
+pub(crate) struct TopicHistory {
     entries: VecDeque<Entry>,
     bytes: usize,
     /// Where each publisher's id was used last.
@@ -80,7 +55,7 @@ impl Entry {
     }
 }
 
-impl History {
+impl TopicHistory {
     /// Adds the newest event; returns the bytes it is accounted with.
     pub(crate) fn append(
         &mut self,
@@ -203,8 +178,8 @@ impl History {
 mod tests {
     use super::*;
 
-    fn history(sequences: &[(Sequence, Option<&str>)]) -> History {
-        let mut history = History::default();
+    fn history(sequences: &[(Sequence, Option<&str>)]) -> TopicHistory {
+        let mut history = TopicHistory::default();
         for (sequence, own_id) in sequences {
             history.append(*sequence, Bytes::from(format!("{sequence}\n")), *own_id, 0);
         }

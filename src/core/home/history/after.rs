@@ -1,0 +1,111 @@
+//! Reads on after a place: the pages that a subscriber gets until it is live.
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::topic_history::{Page, Retained};
+use super::{Aged, History, TopicKey};
+use crate::core::event_id::Sequence;
+
+/// A page of replay: large enough that a page costs a subscriber one round trip to home per 64 KiB, small
+/// enough that a slow one holds little.
+const PAGE_BYTES_MAX: usize = 64 << 10;
+/// And so many frames: a page's handles (32 bytes each here, 16 more in the kernel's list) are what a
+/// replaying subscriber holds of its own, 6 KiB at most, and the pages of one turn stay about a millisecond.
+pub(crate) const PAGE_FRAMES_MAX: usize = 128;
+/// Events that are looked at for one page of several topics, whether these have them or not: some 100 us.
+const PAGE_LOOKS_MAX: usize = 4096;
+
+impl History {
+    /// Returns a page of what these topics and those below them retain after `after`, in the partition's order. With
+    /// `replaces_own_ids` each event's last line says its place, whatever id its publisher gave it.
+    pub(crate) fn after(&self, topics: &[TopicKey], after: Sequence, replaces_own_ids: bool) -> Page {
+        let are_leaves = topics.iter().all(|key| self.topics.is_leaf(*key));
+        match topics {
+            [only] if are_leaves && !replaces_own_ids => {
+                self.topics[*only].history.page(after, PAGE_BYTES_MAX, self.limits.page_frames_max)
+            }
+            _ if are_leaves => self.page_of_leaves(topics, after, replaces_own_ids),
+            _ => self.page_of_trees(topics, after, replaces_own_ids),
+        }
+    }
+
+    /// Returns a page of topics that have nothing below them: however much others retain, it is not looked at.
+    fn page_of_leaves(&self, topics: &[TopicKey], after: Sequence, replaces_own_ids: bool) -> Page {
+        let histories = topics.iter().map(|key| &self.topics[*key].history);
+        let mut ahead: SmallVec<[_; 4]> = histories
+            .map(|history| {
+                let mut rest = history.after(after);
+                (rest.next(), rest)
+            })
+            .collect();
+        let mut page = Page { upto: after, ..Page::default() };
+        let mut bytes = 0;
+        // The oldest ahead is the next; at most 64 looks for each frame.
+        while let Some((next, rest)) =
+            ahead.iter_mut().min_by_key(|(next, _)| next.map_or(Sequence::MAX, |event| event.sequence))
+            && let Some(event) = *next
+            && self.add(&mut page, &mut bytes, replaces_own_ids, event)
+        {
+            *next = rest.next();
+        }
+        page
+    }
+
+    /// Returns a page of these topics and all below them.
+    fn page_of_trees(&self, topics: &[TopicKey], after: Sequence, replaces_own_ids: bool) -> Page {
+        let start = self.by_age.partition_point(|aged| aged.sequence <= after);
+        let mut page = Page { upto: after, ..Page::default() };
+        let mut bytes = 0;
+        for (looks, aged) in self.by_age.range(start..).enumerate() {
+            if looks == PAGE_LOOKS_MAX {
+                page.more = true;
+                break;
+            }
+            let Aged { sequence, own_id: has_own_id, .. } = *aged;
+            let Some(frame) = self.frame_of(topics, aged) else {
+                page.upto = sequence;
+                continue;
+            };
+            if !self.add(&mut page, &mut bytes, replaces_own_ids, Retained { sequence, frame, has_own_id }) {
+                break;
+            }
+        }
+        page
+    }
+
+    /// Adds an event to a page that has `bytes` so far, unless it is full, as it then says.
+    fn add(&self, page: &mut Page, bytes: &mut usize, replaces_own_ids: bool, event: Retained<'_>) -> bool {
+        let Retained { sequence, frame, has_own_id } = event;
+        *bytes += frame.len();
+        let full = *bytes > PAGE_BYTES_MAX || page.frames.len() == self.limits.page_frames_max;
+        if full && !page.frames.is_empty() {
+            page.more = true;
+            return false;
+        }
+        page.frames.push(match replaces_own_ids && has_own_id {
+            true => self.with_our_id(frame, sequence),
+            false => frame.clone(),
+        });
+        page.upto = sequence;
+        true
+    }
+
+    /// Returns the frame of an event, if its topic is one of these or below one of them, and retains it still.
+    pub(super) fn frame_of(&self, topics: &[TopicKey], aged: &Aged) -> Option<&Bytes> {
+        if !self.topics.retains(aged.topic, aged.sequence) {
+            return None;
+        }
+        let frame = self.topics[aged.topic].history.frame(aged.sequence)?;
+        self.topics.lineage(aged.topic).any(|above| topics.binary_search(&above).is_ok()).then_some(frame)
+    }
+
+    /// Returns a frame whose last line says the event's place, whatever id its publisher gave it.
+    fn with_our_id(&self, frame: &Bytes, sequence: Sequence) -> Bytes {
+        let mut text = Vec::with_capacity(frame.len() + 32);
+        text.extend_from_slice(frame.strip_suffix(b"\n").unwrap_or(frame));
+        self.epoch.write_line(sequence, &mut text);
+        text.push(b'\n');
+        self.memory.share(text)
+    }
+}

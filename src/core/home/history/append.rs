@@ -1,0 +1,130 @@
+//! Appends events: they become frames, their bytes on the wire, which are written once, whoever is sent them; and are retained.
+
+use super::{Aged, History, TopicKey};
+use crate::core::chunk::{Chunk, ChunkWriter, Mark};
+use crate::core::event::Events;
+use crate::core::event_id::{EventId, Sequence};
+use crate::core::message::{Marks, PublishError};
+use crate::core::topic::Topic;
+
+/// The frames of one publish.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    pub(crate) frames: Chunk,
+    /// Where each event lies.
+    pub(crate) marks: Marks,
+    pub(crate) last_id: EventId,
+    /// How many of the publisher's ids were replaced.
+    pub(crate) ids_replaced: u32,
+}
+
+impl History {
+    /// Returns the key by which the events of a topic are appended. `Ok(None)` when nothing is retained and nobody above the
+    /// topic listens.
+    ///
+    /// # Errors
+    /// There is no room for a further topic.
+    pub(crate) fn place(&mut self, topic: &Topic) -> Result<Option<TopicKey>, PublishError> {
+        match self.topics.find(topic) {
+            Some(key) => Ok(Some(key)),
+            None if self.is_on() => match self.topics.find_or_insert(topic) {
+                Some(key) => Ok(Some(key)),
+                None => Err(PublishError::TopicsFull),
+            },
+            // Nothing is kept: it goes to those above, or is ordered and gone.
+            None => Ok(self.topics.nearest_above(topic)),
+        }
+    }
+
+    /// Appends events to the topic that has this key, if it has one. The first has the place `first`, which lies behind all
+    /// that was appended.
+    pub(crate) fn append(
+        &mut self,
+        key: Option<TopicKey>,
+        events: &Events,
+        first: Sequence,
+        now_ms: u64,
+    ) -> Frames {
+        debug_assert!(first > self.sequence, "appended in order");
+        let frames = self.serialise(events, first);
+        if let Some(key) = key {
+            self.topics.touch(key);
+            if self.is_on() {
+                self.retain(key, events, &frames, now_ms);
+            }
+        }
+        frames
+    }
+
+    /// Writes all frames, one behind the other, into one allocation.
+    fn serialise(&mut self, events: &Events, first: Sequence) -> Frames {
+        let with_ids = self.is_on();
+        let last = first + events.len() as u64 - 1;
+        // `id:...\n` and the blank line: exact but where a batch crosses a power of ten, so that what the
+        // history accounts for is what the heap holds.
+        let tail_bytes = "id:".len() + self.epoch.text_bytes(last) + 2;
+        let mut writer = ChunkWriter::with_capacity(events.text_bytes() + events.len() * tail_bytes);
+        let mut marks = Marks::with_capacity(events.len());
+        let mut last_id = EventId::Sequence(last);
+        let mut ids_replaced = 0;
+        for (event, sequence) in events.iter().zip(first..) {
+            writer.text().extend_from_slice(event.lines);
+            // Without history nobody resumes, and no id can stand for another event.
+            let own_id = if with_ids { event.own_id() } else { event.id };
+            last_id = match own_id {
+                Some(id) => EventId::Own(id.into()),
+                None => EventId::Sequence(sequence),
+            };
+            let id_at = writer.frame_bytes() as u32;
+            if with_ids && own_id.is_none() {
+                // Last of the event's lines: an `id:` of the publisher's before it is overruled.
+                self.epoch.write_line(sequence, writer.text());
+                ids_replaced += u32::from(event.id.is_some());
+            }
+            writer.text().push(b'\n');
+            marks.push(Mark { sequence, end: writer.frame_bytes() as u32, id_at });
+        }
+        self.sequence = last;
+        Frames { frames: writer.finish(&self.memory), marks, last_id, ids_replaced }
+    }
+
+    fn retain(&mut self, key: TopicKey, events: &Events, frames: &Frames, now_ms: u64) {
+        let Frames { frames, marks, .. } = frames;
+        let mut start = 0;
+        for (event, &Mark { sequence, end, .. }) in events.iter().zip(marks) {
+            let end = end as usize;
+            let frame = match marks.len() {
+                1 => frames.slice(0..end),
+                // Of its own: a small event that outlives a large one of the same publish must not keep its
+                // memory.
+                _ => self.memory.share(frames.frames()[start..end].to_vec()),
+            };
+            let own_id = event.own_id();
+            self.topics.retain(key, sequence, frame, own_id, now_ms);
+            let aged = Aged { topic: key, own_id: own_id.is_some(), sequence };
+            if aged.own_id {
+                self.own_by_age.push_back(aged);
+            }
+            self.by_age.push_back(aged);
+            start = end;
+        }
+        loop {
+            let history = &self.topics[key].history;
+            if history.len() <= self.limits.events_max && history.bytes() <= self.limits.bytes_max {
+                break;
+            }
+            self.topics.drop_first(key);
+        }
+        // Twice as long as it needs to be: sweeping it now costs each event of the past a constant.
+        for ages in [&mut self.by_age, &mut self.own_by_age] {
+            if ages.len() > 2 * self.topics.events + 64 {
+                ages.retain(|aged| self.topics.retains(aged.topic, aged.sequence));
+            }
+        }
+    }
+
+    /// Forgets a topic that retains nothing and that nobody needs, as one whose event was too large for its history.
+    pub(crate) fn forget_if_unneeded(&mut self, key: TopicKey) {
+        self.topics.forget_if_unneeded(key);
+    }
+}

@@ -1,0 +1,154 @@
+//! The history of a partition: what was ordered, what of it is retained, what is lost, and when a gap is told.
+//!
+//! A home uses it by four verbs, each in a file of its own: [`History::append`] takes events that have their place,
+//! [`History::after`] reads on from a place, [`History::resume`] finds the place of an id and whether something is missing
+//! behind it, and [`History::trim`] drops the oldest. Which topics there are, and which of them make room for others, is in
+//! `topics.rs`.
+//!
+//! # When a gap is told
+//!
+//! A subscriber that resumes is sent every event of its topics after its id that was ordered, or is told of a gap before
+//! it is sent anything later. **Never silently**: it is told
+//!
+//! - `trimmed`, when an event of its topics after the place of its id is no longer retained;
+//! - `unknown`, when its id has no place here: it was given in another epoch, was never given, or is a publisher's own id
+//!   of an event that is no longer retained, unless that is the newest one lost, whose id is kept. On a stream over
+//!   several partitions a publisher's own id has no place either, because it says nothing of the others.
+//!
+//! (`slow` is the fan-out's: a live stream that was skipped forward.)
+//!
+//! **Falsely** only for a topic whose history was forgotten, or that has a topic below it whose history was. Of a forgotten
+//! topic only its end is kept, in a place that others may share: it counts as lost up to the latest of their ends. One more
+//! limit holds for publishers' own ids on streams of several topics, or of topics with others below: they are looked for
+//! among the partition's newest 2048 events that have one.
+//!
+//! In numbers: a topic's `lost` is the newest event of its own or of those below it that is no longer retained.
+//! `History::gap` alone decides, by holding a place against the newest `lost` of all topics concerned, and asserts that what
+//! a topic lost is known to those above it.
+
+mod after;
+mod append;
+mod forgotten;
+mod resume;
+mod topic_history;
+mod topics;
+mod trim;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::core::event_id::{Epoch, Sequence};
+use crate::core::home::topic_count::TopicCount;
+use crate::core::memory::Memory;
+use crate::core::partition::PartitionId;
+
+pub(crate) use after::PAGE_FRAMES_MAX;
+pub(super) use append::Frames;
+pub(super) use topic_history::Page;
+pub(super) use topics::Topics;
+
+/// What is retained at most.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HistoryLimits {
+    /// Events of one topic; 0 switches history and ids off.
+    pub(crate) events_max: usize,
+    /// Bytes of one topic's events, with what each costs beside.
+    pub(crate) bytes_max: usize,
+    /// Age of an event, in milliseconds.
+    pub(crate) age_max_ms: u64,
+    /// Frames of one page of replay.
+    pub(crate) page_frames_max: usize,
+}
+
+/// A topic's number in its history, for as long as it is known there.
+pub(super) type TopicKey = u32;
+
+/// The numbers of a selection's topics, in order.
+pub(super) type TopicKeys = SmallVec<[TopicKey; 4]>;
+
+/// What a partition ordered.
+#[derive(Debug)]
+pub(crate) struct History {
+    limits: HistoryLimits,
+    memory: Arc<Memory>,
+    partition: PartitionId,
+    epoch: Epoch,
+    /// The newest event.
+    sequence: Sequence,
+    topics: Topics,
+    /// All retained events of all topics, oldest first. An entry whose event was dropped by its topic's own limit is
+    /// stale; they are swept out when they outnumber the rest.
+    by_age: VecDeque<Aged>,
+    /// Those of them with a publisher's own id, stale ones among them as well.
+    own_by_age: VecDeque<Aged>,
+}
+
+/// A retained event's place in the order of ages, which is that of the whole partition.
+#[derive(Clone, Copy, Debug)]
+struct Aged {
+    topic: TopicKey,
+    /// Whether it has a publisher's own id.
+    own_id: bool,
+    sequence: Sequence,
+}
+
+impl History {
+    /// Returns an empty history, whose topics are counted in `count` and whose bytes in `memory`.
+    pub(super) fn new(
+        partition: PartitionId,
+        epoch: Epoch,
+        limits: HistoryLimits,
+        memory: Arc<Memory>,
+        count: Arc<TopicCount>,
+    ) -> Self {
+        History {
+            limits,
+            memory,
+            partition,
+            epoch,
+            sequence: 0,
+            topics: Topics::new(count),
+            by_age: VecDeque::new(),
+            own_by_age: VecDeque::new(),
+        }
+    }
+
+    /// Returns the newest event.
+    pub(super) fn sequence(&self) -> Sequence {
+        self.sequence
+    }
+
+    /// Returns the topics, which are pinned and forgotten there.
+    pub(super) fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    pub(super) fn topics_mut(&mut self) -> &mut Topics {
+        &mut self.topics
+    }
+
+    /// Returns the bytes of what is retained, all costs in.
+    pub(super) fn bytes(&self) -> usize {
+        self.topics.bytes
+    }
+
+    /// Returns whether anything is retained at all.
+    pub(super) fn is_on(&self) -> bool {
+        self.limits.events_max > 0
+    }
+
+    /// Returns how much room each list takes, in entries.
+    #[cfg(test)]
+    pub(super) fn capacities(&self) -> [usize; 4] {
+        let [names, topics, by_use] = self.topics.capacities();
+        [names, topics, by_use, self.by_age.capacity()]
+    }
+
+    /// Returns how many entries the order of ages has, and how many events are retained.
+    #[cfg(test)]
+    pub(super) fn ages(&self) -> (usize, usize) {
+        (self.by_age.len(), self.topics.events)
+    }
+}

@@ -1,0 +1,397 @@
+//! The topics of a partition: what each retains and lost, those above it, and which one makes room for another.
+//!
+//! With namespaces they form a tree, with everything at the root, which is in each partition and counts as none. A topic stays
+//! while somebody holds it or there is one below it. It can make room, with those below it, unless one of them is held.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use slab::Slab;
+use smallvec::SmallVec;
+
+use super::forgotten::{Forgotten, TopicEnd};
+use super::topic_history::TopicHistory;
+use super::{TopicKey, TopicKeys};
+use crate::core::event_id::Sequence;
+use crate::core::home::topic_count::TopicCount;
+use crate::core::topic::{Topic, TopicMap};
+
+/// How many topics are looked at to find an idle one before a new topic is refused: bounds one publish's
+/// work.
+const EVICTION_TRIES: usize = 64;
+
+/// The topics known to a partition.
+#[derive(Debug)]
+pub(crate) struct Topics {
+    names: TopicMap<TopicKey>,
+    /// Boxed, because the places of topics that are gone are kept.
+    known: Slab<Box<KnownTopic>>,
+    count: Arc<TopicCount>,
+    /// How many of them are counted there.
+    counted: usize,
+    /// One entry per topic, the least recently used first; `used` may be older than the topic's, see
+    /// [`Topics::idlest`].
+    by_use: BinaryHeap<Reverse<(u64, TopicKey)>>,
+    /// Counts uses, so that topics can be told apart by when they were used last. All homes of a shard share it, see
+    /// [`Topics::set_clock`].
+    use_clock: u64,
+    /// Where topics ended that were forgotten.
+    forgotten: Forgotten,
+    /// Events that all of them retain, and their bytes with all costs.
+    pub(super) events: usize,
+    pub(super) bytes: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct KnownTopic {
+    topic: Topic,
+    /// The topic above it; it stays for as long as this one.
+    parent: Option<TopicKey>,
+    /// Topics right below it.
+    children: u32,
+    /// Those of them that are held, or have one below them that is.
+    held_children: u32,
+    /// How many hold it.
+    holders: u32,
+    /// The newest event of its own, or of those below it, that is no longer retained.
+    pub(super) lost: TopicEnd,
+    /// What counted as lost when it came, because topics were forgotten: it may never have had that.
+    lost_at_first: Sequence,
+    pub(super) history: TopicHistory,
+    used: u64,
+    /// What its entry in `by_use` says; 0 while it has none.
+    queued_use: u64,
+}
+
+impl Topics {
+    pub(super) fn new(count: Arc<TopicCount>) -> Self {
+        Topics {
+            names: TopicMap::default(),
+            known: Slab::new(),
+            count,
+            counted: 0,
+            by_use: BinaryHeap::new(),
+            use_clock: 0,
+            forgotten: Forgotten::default(),
+            events: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Returns how many there are, beside everything.
+    pub(crate) fn len(&self) -> usize {
+        self.counted
+    }
+
+    /// Returns the key of a topic that is known.
+    pub(crate) fn find(&self, topic: &Topic) -> Option<TopicKey> {
+        self.names.get(topic).copied()
+    }
+
+    /// Returns the name that goes with a key.
+    pub(crate) fn topic(&self, key: TopicKey) -> &Topic {
+        &self[key].topic
+    }
+
+    /// Returns a topic and those above it, upwards.
+    pub(crate) fn lineage(&self, key: TopicKey) -> impl Iterator<Item = TopicKey> {
+        std::iter::successors(Some(key), |key| self[*key].parent)
+    }
+
+    /// Returns the nearest topic above this one that is known.
+    pub(super) fn nearest_above(&self, topic: &Topic) -> Option<TopicKey> {
+        topic.lineage().skip(1).find_map(|above| self.find(above))
+    }
+
+    /// Returns whether there is nothing below a topic, so that its history is all there is to look at.
+    pub(super) fn is_leaf(&self, key: TopicKey) -> bool {
+        self[key].children == 0
+    }
+
+    /// Returns whether the topics above this one count as lost what it lost since it came.
+    pub(super) fn knows_what_was_lost(&self, key: TopicKey) -> bool {
+        let KnownTopic { lost, lost_at_first, .. } = &self[key];
+        let is_known = |key| self[key].lost.sequence >= lost.sequence;
+        lost.sequence == *lost_at_first || self.lineage(key).all(is_known)
+    }
+
+    /// Holds all of these topics, so that none is forgotten; returns their keys. `None`, and none is held, when there is no
+    /// room for all.
+    pub(crate) fn hold_all(&mut self, topics: &[Topic]) -> Option<TopicKeys> {
+        let mut keys = TopicKeys::new();
+        for topic in topics {
+            let Some(key) = self.find_or_insert(topic) else {
+                self.let_go(&keys);
+                return None;
+            };
+            self.hold(key);
+            keys.push(key);
+        }
+        keys.sort_unstable();
+        Some(keys)
+    }
+
+    /// Holds a topic once more.
+    pub(crate) fn hold(&mut self, key: TopicKey) {
+        self.touch(key);
+        self.change_holders(key, |known| known.holders += 1);
+    }
+
+    /// Lets go of topics that were held.
+    pub(crate) fn let_go(&mut self, keys: &[TopicKey]) {
+        for &key in keys {
+            self.touch(key);
+            self.change_holders(key, |known| known.holders -= 1);
+            self.forget_if_unneeded(key);
+        }
+    }
+
+    pub(super) fn touch(&mut self, key: TopicKey) {
+        self.use_clock += 1;
+        self.known[key as usize].used = self.use_clock;
+    }
+
+    /// Returns the key of a topic, which comes to be known with those above it; `None` when there is no room for them.
+    pub(super) fn find_or_insert(&mut self, topic: &Topic) -> Option<TopicKey> {
+        if let Some(key) = self.find(topic) {
+            return Some(key);
+        }
+        let parent = match topic.parent() {
+            // As deep as a path may be, which is eight segments.
+            Some(parent) => Some(self.find_or_insert(parent)?),
+            None => None,
+        };
+        let Some(parent) = parent else { return self.insert(topic, None) };
+        // Held meanwhile, so that there must be room for both.
+        self.change_holders(parent, |known| known.holders += 1);
+        let key = self.insert(topic, Some(parent));
+        self.known[parent as usize].children += u32::from(key.is_some());
+        self.change_holders(parent, |known| known.holders -= 1);
+        self.forget_if_unneeded(parent);
+        key
+    }
+
+    fn insert(&mut self, topic: &Topic, parent: Option<TopicKey>) -> Option<TopicKey> {
+        if !topic.is_everything() {
+            if !self.count.has_room() {
+                return None;
+            }
+            self.count.add_known();
+            self.counted += 1;
+        }
+        self.use_clock += 1;
+        let used = self.use_clock;
+        let lost = self.forgotten.end(topic);
+        // Below the number of topics there may be, which is far below 2^32.
+        let key = self.known.insert(Box::new(KnownTopic {
+            topic: topic.clone(),
+            parent,
+            children: 0,
+            held_children: 0,
+            holders: 0,
+            lost_at_first: lost.sequence,
+            lost,
+            history: TopicHistory::default(),
+            used,
+            queued_use: used,
+        })) as TopicKey;
+        self.names.insert(topic.clone(), key);
+        self.by_use.push(Reverse((used, key)));
+        Some(key)
+    }
+
+    /// Changes who holds a topic, and tells those above it.
+    fn change_holders(&mut self, key: TopicKey, change: impl Fn(&mut KnownTopic)) {
+        let known = &mut self.known[key as usize];
+        let was_held = known.is_held();
+        change(known);
+        let (is_held, parent) = (known.is_held(), known.parent);
+        if is_held == was_held {
+            return;
+        }
+        if !known.topic.is_everything() {
+            self.count.set_held(is_held);
+        }
+        if let Some(parent) = parent {
+            // As deep as a path may be, which is eight segments.
+            self.change_held_children(parent, is_held);
+        }
+    }
+
+    fn change_held_children(&mut self, key: TopicKey, is_held: bool) {
+        self.change_holders(key, |known| match is_held {
+            true => known.held_children += 1,
+            false => known.held_children -= 1,
+        });
+    }
+
+    /// Forgets a topic that nobody needs and that retains nothing. One with events alone may be forgotten to make room.
+    pub(super) fn forget_if_unneeded(&mut self, key: TopicKey) {
+        let known = &mut self.known[key as usize];
+        if known.is_needed() {
+            return;
+        }
+        if known.history.len() == 0 {
+            self.forget(key);
+        } else if known.queued_use == 0 {
+            known.queued_use = known.used;
+            self.by_use.push(Reverse((known.used, key)));
+        }
+    }
+
+    /// Returns when the topic was used last that nobody needs and that was used longest ago, and its key; when too many dates
+    /// are out of date, the oldest of those looked at.
+    ///
+    /// Uses are not sorted as they happen, which would cost every publish: an entry that turns out to be out
+    /// of date goes back with the true date, and one whose topic is needed when that ends.
+    pub(crate) fn idlest(&mut self) -> Option<(u64, TopicKey)> {
+        let mut seen: SmallVec<[(u64, TopicKey); EVICTION_TRIES]> = SmallVec::new();
+        while seen.len() < EVICTION_TRIES
+            && let Some(Reverse((used, key))) = self.by_use.pop()
+        {
+            if !is_queued(&self.known, used, key) {
+                continue;
+            }
+            let known = &mut self.known[key as usize];
+            if known.is_needed() {
+                known.queued_use = 0;
+                continue;
+            }
+            known.queued_use = known.used;
+            seen.push((known.used, key));
+            if known.used == used {
+                break;
+            }
+        }
+        let oldest = seen.iter().copied().min();
+        self.by_use.extend(seen.into_iter().map(Reverse));
+        oldest
+    }
+
+    /// Returns how many uses there were.
+    pub(crate) fn clock(&self) -> u64 {
+        self.use_clock
+    }
+
+    /// Goes on counting uses where another home of the shard stopped, so that their topics can be compared.
+    pub(crate) fn set_clock(&mut self, uses: u64) {
+        self.use_clock = uses;
+    }
+
+    /// Forgets a topic that nobody needs.
+    pub(crate) fn forget(&mut self, key: TopicKey) {
+        let KnownTopic { topic, history, lost, lost_at_first, parent, .. } = *self.known.remove(key as usize);
+        self.names.remove(&topic);
+        if !topic.is_everything() {
+            self.count.remove_known();
+            self.counted -= 1;
+        }
+        self.bytes -= history.bytes();
+        self.events -= history.len();
+        let lost = history.into_end().or_later(&lost);
+        self.forgotten.note(&topic, lost.clone());
+        if let Some(parent) = parent {
+            if lost.sequence > lost_at_first {
+                self.lose(parent, lost);
+            }
+            self.known[parent as usize].children -= 1;
+            self.forget_if_unneeded(parent);
+        }
+    }
+
+    /// Remembers that an event of this topic, or below it, is no longer retained, in those above it as well.
+    fn lose(&mut self, key: TopicKey, lost: TopicEnd) {
+        let KnownTopic { parent, lost: known, .. } = &mut *self.known[key as usize];
+        let is_news = lost.sequence > known.sequence;
+        match *parent {
+            Some(parent) => {
+                if is_news {
+                    *known = lost.clone();
+                }
+                // As deep as a path may be, which is eight segments.
+                self.lose(parent, lost);
+            }
+            None if is_news => *known = lost,
+            None => {}
+        }
+    }
+
+    /// Drops the oldest event of a topic.
+    pub(super) fn drop_first(&mut self, key: TopicKey) {
+        if let Some((bytes, lost)) = self.known[key as usize].history.drop_first() {
+            self.bytes -= bytes;
+            self.events -= 1;
+            self.lose(key, lost);
+        }
+    }
+
+    /// Returns whether this topic retains an event. Sequences are never used twice, so a topic that holds nothing older than
+    /// the event holds it, and a key that went to another topic does not.
+    pub(super) fn retains(&self, key: TopicKey, sequence: Sequence) -> bool {
+        let first = self.get(key).and_then(|known| known.history.first());
+        first.is_some_and(|first| first <= sequence)
+    }
+
+    fn get(&self, key: TopicKey) -> Option<&KnownTopic> {
+        Some(self.known.get(key as usize)?)
+    }
+
+    /// Adds the newest event of a topic to what it retains.
+    pub(super) fn retain(
+        &mut self,
+        key: TopicKey,
+        sequence: Sequence,
+        frame: Bytes,
+        own_id: Option<&str>,
+        now_ms: u64,
+    ) {
+        self.bytes += self.known[key as usize].history.append(sequence, frame, own_id, now_ms);
+        self.events += 1;
+    }
+
+    /// Lets go of memory that what is left does not need, once that is less than a quarter.
+    pub(super) fn shrink(&mut self) {
+        let topics = self.known.len();
+        if topics < self.names.capacity() / 4 {
+            self.names.shrink_to(2 * topics);
+            self.known.shrink_to_fit();
+        }
+        if self.by_use.len() > 2 * topics + 64 {
+            self.by_use.retain(|Reverse((used, key))| is_queued(&self.known, *used, *key));
+            self.by_use.shrink_to(2 * topics);
+        }
+    }
+
+    /// Returns how much room each of its lists takes, in entries.
+    #[cfg(test)]
+    pub(crate) fn capacities(&self) -> [usize; 3] {
+        [self.names.capacity(), self.known.capacity(), self.by_use.capacity()]
+    }
+}
+
+impl std::ops::Index<TopicKey> for Topics {
+    type Output = KnownTopic;
+
+    fn index(&self, key: TopicKey) -> &KnownTopic {
+        &self.known[key as usize]
+    }
+}
+
+impl KnownTopic {
+    /// Whether it stays for now.
+    fn is_needed(&self) -> bool {
+        self.holders > 0 || self.children > 0
+    }
+
+    /// Whether it, or one below it, is held.
+    fn is_held(&self) -> bool {
+        self.holders > 0 || self.held_children > 0
+    }
+}
+
+/// Returns whether an entry of [`Topics::by_use`] is a topic's, and not left over from one that is gone.
+fn is_queued(known: &Slab<Box<KnownTopic>>, used: u64, key: TopicKey) -> bool {
+    known.get(key as usize).is_some_and(|known| known.queued_use == used)
+}

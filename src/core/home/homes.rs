@@ -1,0 +1,118 @@
+//! The homes of one shard.
+
+use std::sync::Arc;
+
+use super::{HistoryLimits, Home, TopicCount};
+use crate::core::event_id::Epoch;
+use crate::core::journal::Journal;
+use crate::core::memory::Memory;
+use crate::core::message::{Post, ShardId, ToHome};
+use crate::core::partition::{PartitionId, Placement};
+
+/// The homes of the partitions that are a shard's.
+#[derive(Debug)]
+pub(crate) struct Homes {
+    /// By partition; none where another shard is home.
+    homes: Vec<Option<Box<Home>>>,
+    count: Arc<TopicCount>,
+    /// Counts uses of topics, so that the one that was used longest ago makes room, whichever home it is of.
+    uses: u64,
+}
+
+impl Homes {
+    /// Returns those of a shard, without events.
+    pub(crate) fn new(
+        shard: ShardId,
+        placement: Placement,
+        epoch: Epoch,
+        limits: HistoryLimits,
+        memory: &Arc<Memory>,
+        count: &Arc<TopicCount>,
+    ) -> Self {
+        let home = |partition| {
+            let is_ours = placement.home(partition) == shard;
+            let home = || Home::new(partition, epoch, limits, Arc::clone(memory), Arc::clone(count));
+            is_ours.then(|| Box::new(home()))
+        };
+        Homes { homes: placement.partitions().map(home).collect(), count: Arc::clone(count), uses: 0 }
+    }
+
+    /// Does what is asked of the home of a partition and adds what is to be posted to `out`; returns how many events became
+    /// final. What is asked of a partition of another shard is not done.
+    pub(crate) fn handle(
+        &mut self,
+        partition: PartitionId,
+        message: ToHome,
+        now_ms: u64,
+        journal: &mut impl Journal,
+        out: &mut Vec<Post>,
+    ) -> u64 {
+        let Some(Some(home)) = self.homes.get_mut(usize::from(partition)) else {
+            debug_assert!(false, "asked of the wrong shard");
+            return 0;
+        };
+        home.history.topics_mut().set_clock(self.uses);
+        let events = home.handle(message, now_ms, journal, out);
+        self.uses = home.history.topics().clock();
+        self.keep_to_count(usize::MAX);
+        events
+    }
+
+    /// Forgets topics that nobody needs while there are too many, `topics_max` at most, those first that were used longest ago.
+    pub(crate) fn keep_to_count(&mut self, topics_max: usize) {
+        for _ in 0..topics_max {
+            if !self.count.is_over() {
+                return;
+            }
+            let idlest = self.iter_mut().filter_map(|home| Some((home.history.topics_mut().idlest()?, home)));
+            let Some(((_, key), home)) = idlest.min_by_key(|(idlest, _)| *idlest) else { return };
+            home.history.topics_mut().forget(key);
+        }
+    }
+
+    /// Returns how many topics are known.
+    pub(crate) fn topics(&self) -> usize {
+        self.iter().map(|home| home.history.topics().len()).sum()
+    }
+
+    /// Returns the bytes of history retained, all costs in.
+    pub(crate) fn bytes(&self) -> usize {
+        self.iter().map(|home| home.history.bytes()).sum()
+    }
+
+    /// Returns when the oldest event of all was ordered, in milliseconds of the server's clock.
+    pub(crate) fn oldest_at_ms(&mut self) -> Option<u64> {
+        self.iter_mut().filter_map(|home| home.history.oldest_at_ms()).min()
+    }
+
+    /// Drops what is past its age, at most `events_max` events; returns whether there may be more.
+    pub(crate) fn expire(&mut self, now_ms: u64, events_max: usize) -> bool {
+        let mut left = events_max;
+        for home in self.iter_mut() {
+            left -= home.history.expire(now_ms, left);
+        }
+        left == 0
+    }
+
+    /// Drops the oldest events of all topics until `bytes` are freed or nothing is left.
+    pub(crate) fn release(&mut self, bytes: usize) {
+        let mut left = bytes;
+        while left > 0 {
+            let oldest = self.iter_mut().filter_map(|home| Some((home.history.oldest_at_ms()?, home)));
+            let Some((oldest_ms, home)) = oldest.min_by_key(|(oldest_ms, _)| *oldest_ms) else { return };
+            let before = home.history.bytes();
+            // The events of one moment together: after that another home may have the oldest.
+            home.history
+                .trim(usize::MAX, |history, at_ms| at_ms == oldest_ms && before - history.bytes() < left);
+            left = left.saturating_sub(before - home.history.bytes());
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Home> {
+        self.homes.iter().flatten().map(|home| &**home)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Home> {
+        self.homes.iter_mut().flatten().map(|home| &mut **home)
+    }
+}

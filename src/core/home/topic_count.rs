@@ -1,0 +1,53 @@
+//! How many topics there are in all partitions together, and how many there may be.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// How many topics more than there may be are known for a moment at most: as many as one stream names, with those above them.
+const OVER_MAX: usize = 512;
+
+/// Topics known to the homes of a server, which share one limit.
+///
+/// A topic is refused only when as many are held as there may be. While some are not, a new one goes over the limit for a
+/// moment, and the shard that has one to forget forgets it as soon as it comes to it.
+#[derive(Debug)]
+pub(crate) struct TopicCount {
+    max: usize,
+    known: AtomicUsize,
+    /// Those of them that cannot make room.
+    held: AtomicUsize,
+}
+
+// Relaxed throughout: these are counts, and nothing is published through them.
+impl TopicCount {
+    /// Returns a count of none, of at most `max`.
+    pub(crate) fn new(max: usize) -> Self {
+        TopicCount { max, known: AtomicUsize::new(0), held: AtomicUsize::new(0) }
+    }
+
+    /// Returns whether one more fits, or will as soon as another is forgotten.
+    pub(super) fn has_room(&self) -> bool {
+        let known = self.known.load(Ordering::Relaxed);
+        self.held.load(Ordering::Relaxed) < self.max && known < self.max.saturating_add(OVER_MAX)
+    }
+
+    /// Returns whether there are too many, so that some must be forgotten.
+    pub(super) fn is_over(&self) -> bool {
+        self.known.load(Ordering::Relaxed) > self.max
+    }
+
+    pub(super) fn add_known(&self) {
+        self.known.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn remove_known(&self) {
+        self.known.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A topic is held from now on, or is not any more.
+    pub(super) fn set_held(&self, is_held: bool) {
+        match is_held {
+            true => self.held.fetch_add(1, Ordering::Relaxed),
+            false => self.held.fetch_sub(1, Ordering::Relaxed),
+        };
+    }
+}
