@@ -35,7 +35,7 @@ use crate::admin;
 use crate::clock::{Date, unix_s};
 use crate::config::SlowPolicy;
 use crate::core::arena::{Arena, Key};
-use crate::core::fanout::subscriber::Outgoing;
+use crate::core::fanout::sending::Outgoing;
 use crate::core::fanout::{Fanout, FanoutLimits};
 use crate::core::home::{HistoryLimits, Homes, PAGE_FRAMES_MAX};
 use crate::core::journal::MemoryJournal;

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use tokio_uring::net::TcpStream;
 use tokio_uring_socket2::SockRef;
 
-use crate::core::fanout::subscriber::Outgoing;
+use crate::core::fanout::sending::Outgoing;
 use crate::core::fanout::wire::skip;
 
 /// The sockets of a shard.

@@ -3,49 +3,19 @@
 //! It has a cursor for each topic, which is a place in that topic's log, and a part for each partition it takes something of:
 //! what a partition orders is replayed together, joins at one seam, and is sent in that order.
 
-use std::ops::Range;
-use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::Bytes;
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use crate::core::chunk::Framing;
-use crate::core::event_id::{Epoch, Sequence};
-use crate::core::fanout::log::{Place, SEND_BLOCKS_MAX, SEND_BYTES_MAX, Span};
+use crate::core::event_id::Sequence;
+use crate::core::fanout::log::Place;
 use crate::core::fanout::logs::Logs;
-use crate::core::fanout::merge::{Merged, Taken};
-use crate::core::fanout::positions::{Pieces, PositionIds};
-use crate::core::fanout::wire::{Buffers, gap_event};
-use crate::core::memory::Memory;
-use crate::core::message::{Gap, GapReason, ReplayPage};
+use crate::core::fanout::part::{Cursor, Part, Replayed, Stage, attach, detach};
+use crate::core::fanout::sending::{Next, Outgoing, Pending, Sender};
+use crate::core::message::ReplayPage;
 use crate::core::partition::PartitionId;
-
-/// What a connection does next for its stream.
-#[derive(Debug)]
-pub(crate) enum Next {
-    /// Send these bytes, all of them, then say so.
-    Send(Outgoing),
-    /// Nothing now: it is woken when there is.
-    Wait,
-    /// Close the connection: all was sent that was to be sent.
-    Close,
-    /// Close the connection of a client that is too slow, whatever it has not taken yet.
-    Cut,
-}
-
-/// Bytes to send and what they stand for.
-#[derive(Debug, Default)]
-pub(crate) struct Outgoing {
-    pub(crate) buffers: Buffers,
-    /// Events among them.
-    pub(crate) events: u32,
-    /// When the oldest of those was published, in microseconds of the server's clock; 0 when that was long
-    /// ago.
-    pub(crate) at_us: u64,
-    /// What the kernel had no room for a moment ago.
-    pub(crate) is_rest: bool,
-}
 
 /// How a stream ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -58,66 +28,20 @@ enum Ends {
     Flushed,
 }
 
-/// A stream's place in the log of one topic.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Cursor {
-    /// The log's number.
-    pub(crate) log: u32,
-    /// Where the stream stands among the log's idle streams, if it is idle.
-    pub(crate) idle_at: u32,
-    /// Means nothing until its part is live.
-    pub(crate) place: Place,
-}
-
-/// What a stream takes of one partition, or of topics that come past the homes.
-#[derive(Debug)]
-struct Part {
-    partition: Option<PartitionId>,
-    stage: Stage,
-    /// Which of the stream's cursors are in logs of this partition: from this one on...
-    first_cursor: u16,
-    /// ...up to this one.
-    end_cursor: u16,
-    /// The newest event that was sent, or the place where home let it in.
-    sent: Sequence,
-}
-
-/// How far a part has come.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Stage {
-    /// Home has not answered its Join.
-    Joining,
-    /// Home holds further pages for it.
-    Replaying,
-    /// It follows its logs.
-    Live,
-    /// A log was trimmed past it, and the policy is to skip it forward.
-    Skipped,
-}
-
-/// Where a page of replay ends.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Replayed {
-    /// Its last event.
-    pub(crate) upto: Sequence,
-    /// The stream was told if anything up to here is missing.
-    pub(crate) told: Sequence,
-}
-
 /// A stream.
 #[derive(Debug)]
 pub(crate) struct Subscriber {
-    cursors: SmallVec<[Cursor; 1]>,
-    parts: SmallVec<[Part; 1]>,
-    framing: Framing,
+    pub(super) cursors: SmallVec<[Cursor; 1]>,
+    pub(super) parts: SmallVec<[Part; 1]>,
+    pub(super) framing: Framing,
     /// Whether its ids name its place in each partition, because it takes several topics.
-    has_positions: bool,
+    pub(super) has_positions: bool,
     is_closed: bool,
     /// It was closed because its client is too slow.
     is_cut: bool,
-    flight: Flight,
+    pub(super) flight: Flight,
     /// The part that is sent first next time.
-    turn: u16,
+    pub(super) turn: u16,
     /// A page was sent last: blocks have their turn, or those of a partition that is live would wait until others have
     /// replayed.
     sent_page: bool,
@@ -130,11 +54,11 @@ pub(crate) struct Subscriber {
     unsent: Option<Box<Outgoing>>,
     /// Pages of replay and notices of gaps, which go out before the logs.
     #[expect(clippy::box_collection, reason = "a list would cost every idle stream 16 bytes more")]
-    pending: Option<Box<Vec<Pending>>>,
+    pub(super) pending: Option<Box<Vec<Pending>>>,
     /// Where the page that is sent now ends.
-    replayed: Option<Box<Replayed>>,
+    pub(super) replayed: Option<Box<Replayed>>,
     /// How the stream ends, once it is to end.
-    ending: Option<Box<Ending>>,
+    pub(super) ending: Option<Box<Ending>>,
     /// Events among all that was sent.
     pub(crate) delivered: u64,
     /// When the last send began or ended, in milliseconds of the server's clock.
@@ -157,7 +81,7 @@ pub(crate) struct Opening {
 
 /// What is being sent.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-enum Flight {
+pub(super) enum Flight {
     #[default]
     None,
     /// A page of this part.
@@ -167,32 +91,13 @@ enum Flight {
     Farewell,
 }
 
-#[derive(Debug)]
-struct Pending {
-    part: u16,
-    gap: Option<Gap>,
-    frames: Vec<Bytes>,
-    /// Where the page ends; none for the notice of a gap that a slow client made.
-    replayed: Option<Replayed>,
-}
-
 /// The last thing a stream is sent.
 #[derive(Debug)]
-struct Ending {
+pub(super) struct Ending {
     farewell: Bytes,
     ends: Ends,
     /// No event after this one is sent before it, but for those of one send with it.
-    upto: Sequence,
-}
-
-/// What a stream is sent with, beside itself.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sender<'s> {
-    /// What ids begin with; none when there are no ids.
-    pub(crate) epoch: Option<Epoch>,
-    /// Where bytes are counted that are made for one stream.
-    pub(crate) memory: &'s Arc<Memory>,
-    pub(crate) now_ms: u64,
+    pub(super) upto: Sequence,
 }
 
 /// What a new stream is made of.
@@ -536,161 +441,5 @@ impl Subscriber {
 
     pub(crate) fn is_sending(&self) -> bool {
         self.flight != Flight::None
-    }
-
-    /// The next page or notice, if there is one.
-    fn page_to_send(&mut self, sender: Sender<'_>) -> Option<(Flight, Outgoing)> {
-        let pending = self.pending.as_mut()?;
-        let Pending { part, mut gap, frames, replayed } = pending.remove(0);
-        if pending.is_empty() {
-            self.pending = None;
-        }
-        let number = usize::from(part);
-        let events = frames.len() as u32;
-        if let (Some(gap), None) = (&mut gap, replayed) {
-            gap.from = sender.epoch.map(|epoch| epoch.text(self.parts[number].sent).into());
-        }
-        let texts = gap.as_ref().map(gap_event).into_iter().chain(frames);
-        let mut buffers = Vec::with_capacity(events as usize + 3);
-        if self.has_positions {
-            let mut pieces = Pieces::default();
-            let ids = PositionIds::new(sender.epoch, self.places(), self.parts[number].partition);
-            let place = texts.fold(None, |place, text| ids.write_text(&text, &mut pieces).or(place));
-            drop(ids);
-            if let Some(place) = place {
-                self.parts[number].sent = place;
-            }
-            self.framing.frame_some(pieces.into_buffers(sender.memory), &mut buffers);
-        } else {
-            self.framing.frame_some(texts, &mut buffers);
-        }
-        // What a position names was written: a page without events leaves it.
-        if let Some(replayed) = replayed.filter(|_| events > 0 || !self.has_positions) {
-            self.parts[number].sent = replayed.upto;
-        }
-        self.replayed = replayed.map(Box::new);
-        Some((Flight::Page(part), Outgoing { buffers: buffers.into(), events, ..Outgoing::default() }))
-    }
-
-    /// What its logs have for it, if anything.
-    fn blocks_to_send(&mut self, logs: &mut Logs, sender: Sender<'_>) -> Option<(Flight, Outgoing)> {
-        let outgoing = match &mut self.cursors[..] {
-            [cursor] if !self.has_positions => {
-                let cursor = *cursor;
-                let log = &mut logs[cursor.log].log;
-                if !self.may_send_blocks(0) {
-                    return None;
-                }
-                let Span { buffers, to, events, last, at_us } = log.read(cursor.place, self.framing)?;
-                log.advance(cursor.place, to);
-                self.cursors[0].place = to;
-                self.parts[0].sent = last;
-                Outgoing { buffers, events, at_us, ..Outgoing::default() }
-            }
-            _ => self.merged_to_send(logs, sender)?,
-        };
-        Some((Flight::Other, outgoing))
-    }
-
-    /// Whether a part is sent blocks: not before its last page, nor behind the event after which the stream ends.
-    fn may_send_blocks(&self, number: usize) -> bool {
-        let part = &self.parts[number];
-        let has_page = |pending: &Pending| usize::from(pending.part) == number;
-        part.stage == Stage::Live
-            && self.ending.as_ref().is_none_or(|ending| part.sent < ending.upto)
-            && !self.pending.iter().flat_map(|pending| pending.iter()).any(has_page)
-    }
-
-    /// What its logs have, of one part after the other until a send is full: between partitions there is no order.
-    fn merged_to_send(&mut self, logs: &mut Logs, sender: Sender<'_>) -> Option<Outgoing> {
-        let (count, first) = (self.parts.len(), usize::from(self.turn));
-        let mut all = Outgoing::default();
-        let mut bytes = 0;
-        for number in (first..first + count).map(|number| number % count) {
-            if !self.may_send_blocks(number) {
-                continue;
-            }
-            let merged = Merged::of(&self.cursors[self.parts[number].cursors()], logs);
-            if merged.is_empty() {
-                continue;
-            }
-            let part = &self.parts[number];
-            let buffers = match self.has_positions {
-                true => {
-                    let ids = PositionIds::new(sender.epoch, self.places(), part.partition);
-                    merged.with_positions(&ids, self.framing, sender.memory)
-                }
-                false => merged.as_they_are(self.framing, sender.memory),
-            };
-            bytes += buffers.iter().map(Bytes::len).sum::<usize>();
-            let Taken { blocks: taken, events, last, at_us } = merged.taken();
-            let part = &mut self.parts[number];
-            part.sent = last;
-            let cursors = &mut self.cursors[part.cursors()];
-            for (number, blocks) in taken {
-                let cursor = &mut cursors[number];
-                let to = cursor.place.further(blocks);
-                logs[cursor.log].log.advance(cursor.place, to);
-                cursor.place = to;
-            }
-            all.at_us = if all.events == 0 { at_us } else { all.at_us.min(at_us) };
-            all.events += events;
-            all.buffers.extend(buffers);
-            self.turn = ((number + 1) % count) as u16;
-            if bytes >= SEND_BYTES_MAX || all.buffers.len() >= SEND_BLOCKS_MAX {
-                break;
-            }
-        }
-        (!all.buffers.is_empty()).then_some(all)
-    }
-
-    /// Its place in each partition.
-    fn places(&self) -> impl Iterator<Item = (PartitionId, Sequence)> + Clone {
-        self.parts.iter().filter_map(|part| Some((part.partition?, part.sent)))
-    }
-
-    /// Parts that fell behind go on at the tails of their logs, whose blocks of this turn must be sealed, after a notice.
-    fn skip_forward(&mut self, logs: &mut Logs) {
-        for (number, part) in self.parts.iter_mut().enumerate() {
-            if part.stage != Stage::Skipped {
-                continue;
-            }
-            part.stage = Stage::Live;
-            attach(&mut self.cursors[part.cursors()], logs);
-            // No id: coming back, it may still get from the history what it was too slow for.
-            let gap = Some(Gap { from: None, reason: GapReason::Slow, id: None });
-            let notice = Pending { part: number as u16, gap, frames: Vec::new(), replayed: None };
-            self.pending.get_or_insert_default().push(notice);
-        }
-    }
-}
-
-impl Part {
-    /// Returns which of the stream's cursors are its.
-    fn cursors(&self) -> Range<usize> {
-        usize::from(self.first_cursor)..usize::from(self.end_cursor)
-    }
-}
-
-/// Puts cursors at the tails of their logs.
-fn attach(cursors: &mut [Cursor], logs: &mut Logs) {
-    for cursor in cursors {
-        cursor.place = logs[cursor.log].log.attach();
-    }
-}
-
-/// Takes cursors off their logs.
-fn detach(cursors: &[Cursor], logs: &mut Logs) {
-    for cursor in cursors {
-        let log = &mut logs[cursor.log].log;
-        if !log.is_behind(cursor.place) {
-            log.detach(cursor.place);
-        }
-    }
-}
-
-impl From<Bytes> for Outgoing {
-    fn from(bytes: Bytes) -> Self {
-        Outgoing { buffers: smallvec![bytes], ..Outgoing::default() }
     }
 }

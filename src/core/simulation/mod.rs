@@ -22,7 +22,8 @@ use crate::core::budget::Budget;
 use crate::core::chunk::Framing;
 use crate::core::event::{EventLimits, Events};
 use crate::core::event_id::{Epoch, RUN_MIN};
-use crate::core::fanout::subscriber::{Next, Opening};
+use crate::core::fanout::sending::Next;
+use crate::core::fanout::subscriber::Opening;
 use crate::core::fanout::{Fanout, FanoutLimits, Subscription};
 use crate::core::home::{HistoryLimits, Homes, TopicCount};
 use crate::core::journal::MemoryJournal;
@@ -77,6 +78,8 @@ struct World {
     may_forget: bool,
     /// Whether some events are so large that limits of bytes are reached.
     has_large: bool,
+    /// Whether there is room for all that waits for a client.
+    has_room: bool,
 }
 
 impl World {
@@ -114,6 +117,8 @@ impl World {
         let has_large = random.u8(0..4) == 0;
         // With too little of it slow clients have less time.
         let memory = Memory::new(random.choice([usize::MAX, usize::MAX, 20_000]).unwrap());
+        let has_room =
+            !has_large && fanout_limits.lag_bytes_max == 1 << 20 && memory.bytes_max() == usize::MAX;
         let topics = kind.list(&TopicHasher::seeded(partitions as u8, seed), &mut random);
         let fanout =
             |shard: usize| Fanout::new(shard as ShardId, placement, fanout_limits, Arc::clone(&memory), seed);
@@ -130,6 +135,7 @@ impl World {
             model: Model {
                 ordered: vec![Vec::new(); partitions],
                 place: HashMap::new(),
+                own_ids: HashMap::new(),
                 epoch: (history_limits.events_max > 0).then_some(epoch),
             },
             clients: (0..random.usize(1..=12))
@@ -143,6 +149,7 @@ impl World {
             canary,
             may_forget,
             has_large,
+            has_room,
         }
     }
 
@@ -184,7 +191,9 @@ impl World {
         for _ in 0..self.random.usize(1..=3) {
             self.published += 1;
             let own_id = match self.random.u8(0..16) {
-                0 | 1 => format!("id:own{}\n", self.published),
+                0 => format!("id:own{}\n", self.published),
+                // Used again and again.
+                1 => format!("id:mine{}\n", self.published % 3),
                 2 => format!("id:{}\n", self.id_of_the_brokers()),
                 _ => String::new(),
             };
@@ -423,19 +432,26 @@ impl World {
     /// told when to come back when the server closes its streams.
     fn settle(&mut self) {
         self.come_to_rest(true);
-        for client in &self.clients {
-            client.check_complete(&self.model);
-        }
-        for fanout in &mut self.fanouts {
+        let is_open = |client: &&Client| client.stream.is_some();
+        self.clients.iter().filter(is_open).for_each(|client| client.check_complete(&self.model));
+        for fanout in &self.fanouts {
             assert_eq!(fanout.log_bytes(), 0, "a log keeps what everybody was sent");
-            fanout.close_streams();
         }
+        if self.has_room {
+            // Streams are closed with something still to come.
+            (0..self.homes.len()).for_each(|shard| self.publish(shard));
+            while self.deliver() {}
+        }
+        self.fanouts.iter_mut().for_each(Fanout::close_streams);
         // Whoever was refused in the middle of a replay was told already.
         self.clients.iter_mut().for_each(|client| client.farewell = false);
         let open: Vec<_> = self.clients.iter().map(|client| client.stream.is_some()).collect();
         self.come_to_rest(false);
         for (client, was_open) in self.clients.iter().zip(open) {
             assert!(client.stream.is_none() && client.farewell == was_open, "not told to come back");
+            if was_open && !self.may_forget {
+                client.check_complete(&self.model);
+            }
         }
         assert_eq!(self.budget.messages(), 0, "a charge was not given back");
         assert_eq!(self.unanswered, 0, "a publisher was not answered");
