@@ -12,6 +12,7 @@ use crate::auth::Keys;
 use crate::config::Signers;
 use crate::core::arena::{Arena, Key};
 use crate::core::budget::Budget;
+use crate::core::epochs::Epochs;
 use crate::core::event::{EventLimits, Events};
 use crate::core::event_id::Epoch;
 use crate::core::fanout::log::{Gain, Log, Place};
@@ -87,8 +88,9 @@ impl Ordering {
         let topic = Topic::parse(b"abcdef123", &hasher).ok()?;
         let key = Arena::default().insert(());
         let placement = Placement::new(1, 1);
+        let epochs = Arc::new(Epochs::new(Epoch::new(), Vec::new()));
         let (memory, count) = (Memory::new(usize::MAX), Arc::new(TopicCount::new(100)));
-        let mut homes = Homes::new(0, placement, Epoch::new(), limits, &memory, &count);
+        let mut homes = Homes::new(0, placement, &epochs, limits, &memory, &count);
         let mut journal = MemoryJournal::default();
         let mut out = Vec::new();
         let selection = Selection::of(std::slice::from_ref(&topic), placement).pop()?;

@@ -113,7 +113,7 @@ impl Publisher {
         let Post { to, message } =
             Post::publish(Publish { topic, events, reply, at_us, charge }, shared.placement);
         self.0.doors.get(usize::from(to)).ok_or(PublishError::Stopped)?.post(message);
-        Ok(Receipt { answer, epoch: shared.epoch })
+        Ok(Receipt { answer, epoch: shared.epochs.current() })
     }
 }
 

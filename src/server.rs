@@ -20,6 +20,7 @@ use crate::builder::ServerBuilder;
 use crate::clock::Clock;
 use crate::config::{Auth, Config, Control as ControlPort, Drain};
 use crate::core::budget::Budget;
+use crate::core::epochs::Epochs;
 use crate::core::event_id::Epoch;
 use crate::core::home::TopicCount;
 use crate::core::memory::Memory;
@@ -485,7 +486,7 @@ pub(crate) fn shared(config: Config, subscribers_allowed: usize) -> Result<Share
         topic_count: Arc::new(TopicCount::new(config.topics_max)),
         admin: Desk::default(),
         cors: Cors::parse(&config.cors_origins).map_err(StartError::Config)?,
-        epoch: Epoch::new(),
+        epochs: Arc::new(Epochs::new(Epoch::new(), Vec::new())),
         clock,
         stats: Stats::new(clock, Arc::clone(&memory), Arc::clone(&request_memory), shards),
         memory,

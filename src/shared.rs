@@ -13,8 +13,8 @@ use crate::bridge::{BridgeStats, ToBridge};
 use crate::clock::Clock;
 use crate::config::{Config, IpNet};
 use crate::core::budget::{Budget, Charge};
+use crate::core::epochs::Epochs;
 use crate::core::event::Events;
-use crate::core::event_id::Epoch;
 use crate::core::home::TopicCount;
 use crate::core::memory::Memory;
 use crate::core::message::Ticket;
@@ -39,7 +39,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) access: Access,
     pub(crate) cors: Cors,
-    pub(crate) epoch: Epoch,
+    pub(crate) epochs: Arc<Epochs>,
     pub(crate) clock: Clock,
     pub(crate) stats: Stats,
     /// What may be under way between shards.

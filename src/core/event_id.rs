@@ -85,25 +85,47 @@ impl Epoch {
         }
     }
 
-    /// Returns the place that a position of this run names in `partition`, 0 where it names none; `None` for any other text.
-    pub(crate) fn place_in(self, position: &str, partition: PartitionId) -> Option<Sequence> {
-        let (run, places) = position.split_once('-')?;
-        number(run).filter(|run| *run == self.0)?;
-        let mut found = 0;
+    /// Returns the place that an id of this run names; `None` for any other text, however similar.
+    pub(crate) fn sequence(self, id: &str) -> Option<Sequence> {
+        Id::parse(id).filter(|id| id.epoch == self).map(|id| id.sequence)
+    }
+}
+
+/// An id of an event: a place in the sequence of its partition.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Id {
+    pub(crate) epoch: Epoch,
+    pub(crate) sequence: Sequence,
+}
+
+impl Id {
+    /// Parses `<run>-<n>` as it is written, of whatever run.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (run, n) = text.split_once('-')?;
+        Some(Id { epoch: Epoch(number(run)?), sequence: number(n)? })
+    }
+}
+
+/// The place that a position names in one partition.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Position {
+    pub(crate) epoch: Epoch,
+    /// 0 where the position does not name the partition.
+    pub(crate) sequence: Sequence,
+}
+
+impl Position {
+    /// Parses `<run>-<partition>.<n>-<partition>.<n>` as it is written, of whatever run; returns what it says of `partition`.
+    pub(crate) fn parse(text: &str, partition: PartitionId) -> Option<Self> {
+        let (run, places) = text.split_once('-')?;
+        let mut position = Position { epoch: Epoch(number(run)?), sequence: 0 };
         for place in places.split('-') {
             let (of, sequence) = position_place(place)?;
             if of == u64::from(partition) {
-                found = sequence;
+                position.sequence = sequence;
             }
         }
-        Some(found)
-    }
-
-    /// Returns the place that an id of this run names; `None` for any other text, however similar.
-    pub(crate) fn sequence(self, id: &str) -> Option<Sequence> {
-        let (run, n) = id.split_once('-')?;
-        number(run).filter(|run| *run == self.0)?;
-        number(n)
+        Some(position)
     }
 }
 
@@ -231,7 +253,9 @@ mod tests {
         let mut id = Vec::new();
         epoch.write_position([(0, 5), (12, 0), (37, 36_000)].into_iter(), &mut id);
         assert_eq!(id, b"7-0.5-11.rs0");
-        let place = |text, partition| epoch.place_in(text, partition);
+        let place = |text, partition| {
+            Position::parse(text, partition).filter(|position| position.epoch == epoch).map(|p| p.sequence)
+        };
         assert_eq!(
             [0, 12, 37].map(|partition| place("7-0.5-11.rs0", partition)),
             [Some(5), Some(0), Some(36_000)]
@@ -252,7 +276,7 @@ mod tests {
         Epoch::at(u64::MAX)
             .write_position((0..PARTITIONS_MAX).map(|partition| (partition, u64::MAX)), &mut id);
         assert!(id.len() < 2048, "{}", id.len());
-        let place = |partition| Epoch::at(u64::MAX).place_in(str::from_utf8(&id).unwrap(), partition);
-        assert_eq!([place(0), place(PARTITIONS_MAX - 1)], [Some(u64::MAX); 2]);
+        let place = |partition| Position::parse(str::from_utf8(&id).unwrap(), partition).unwrap();
+        assert_eq!([place(0), place(PARTITIONS_MAX - 1)].map(|place| place.sequence), [u64::MAX; 2]);
     }
 }

@@ -46,7 +46,7 @@
 //! | [`reply`] | who asked for something, and what they are answered |
 //! | [`session`], [`topic`], [`partition`] | a user on a channel, names, and the unit of order |
 //! | [`chunk`] | frames as one HTTP chunk, written once and shared |
-//! | [`event`], [`event_id`] | what a publisher sent, and ids |
+//! | [`event`], [`event_id`], [`epochs`] | what a publisher sent, ids, and which of them are good |
 //! | [`arena`], [`memory`], [`budget`] | small tools: keys that are never mistaken for a successor's, bytes held, bytes let in |
 //!
 //! Imports point down this table. Home and fan-out do not import one another.
@@ -55,6 +55,7 @@ pub(crate) mod arena;
 pub(crate) mod budget;
 pub(crate) mod chunk;
 pub(crate) mod delivery_count;
+pub(crate) mod epochs;
 pub(crate) mod event;
 pub(crate) mod event_id;
 pub(crate) mod fanout;

@@ -268,7 +268,7 @@ mod tests {
     fn one_that_takes_the_place_of_another_is_listed_only_where_it_belongs() {
         let limits = FanoutLimits {
             lag_bytes_max: 1000,
-            epoch: None,
+            epochs: None,
             skip_slow: false,
             heartbeat_ms: 0,
             send_timeout_ms: 1000,

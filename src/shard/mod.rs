@@ -105,8 +105,8 @@ pub(crate) enum Phase {
 
 impl Shard {
     pub(crate) fn new(id: ShardId, shared: Arc<Shared>, inside: Inside, doors: Doors) -> Rc<Self> {
-        let Shared { placement, epoch, memory, topic_count, .. } = &*shared;
-        let homes = Homes::new(id, *placement, *epoch, history_limits(&shared), memory, topic_count);
+        let Shared { placement, epochs, memory, topic_count, .. } = &*shared;
+        let homes = Homes::new(id, *placement, epochs, history_limits(&shared), memory, topic_count);
         let limits = fanout_limits(&shared);
         let fanout = Fanout::new(id, *placement, limits, Arc::clone(memory), fastrand::u64(..));
         Rc::new(Shard {
@@ -366,7 +366,7 @@ fn fanout_limits(shared: &Shared) -> FanoutLimits {
     let stream = &shared.config.stream;
     FanoutLimits {
         lag_bytes_max: stream.lag_bytes_max,
-        epoch: (shared.config.history.events_max > 0).then_some(shared.epoch),
+        epochs: (shared.config.history.events_max > 0).then(|| Arc::clone(&shared.epochs)),
         skip_slow: stream.slow_policy == SlowPolicy::Skip,
         heartbeat_ms: stream.heartbeat.map_or(0, millis),
         send_timeout_ms: millis(stream.send_timeout),

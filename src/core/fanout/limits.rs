@@ -1,14 +1,16 @@
 //! How subscribers are treated.
 
-use crate::core::event_id::Epoch;
+use std::sync::Arc;
+
+use crate::core::epochs::Epochs;
 
 /// How subscribers are treated.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct FanoutLimits {
     /// Bytes a subscriber may be behind: the size of a log on one shard.
     pub(crate) lag_bytes_max: usize,
-    /// What ids begin with; none when there are no ids.
-    pub(crate) epoch: Option<Epoch>,
+    /// What ids begin with, and which are good; none when there are no ids.
+    pub(crate) epochs: Option<Arc<Epochs>>,
     /// Skips a slow subscriber forward instead of closing it.
     pub(crate) skip_slow: bool,
     /// A comment after so long without anything else; 0 for none.

@@ -134,7 +134,7 @@ impl Fanout {
         let selections = Selection::of(&topics, self.placement);
         for selection in &selections {
             let partition = selection.partition();
-            let known = || self.limits.epoch?.place_in(last_event_id.as_deref()?, partition);
+            let known = || self.limits.epochs.as_ref()?.place_in(last_event_id.as_deref()?, partition);
             let place = has_positions.then(known).flatten().unwrap_or(0);
             self.add_part(&mut subscriber, Some(partition), selection.topics(), place);
         }
@@ -186,7 +186,8 @@ impl Fanout {
             again.falls_behind(&mut self.logs, skips);
             subscriber = again;
         }
-        let sender = Sender { epoch: self.limits.epoch, memory: &self.memory, now_ms };
+        let epoch = self.limits.epochs.as_ref().map(|epochs| epochs.current());
+        let sender = Sender { epoch, memory: &self.memory, now_ms };
         let next = subscriber.next(&mut self.logs, sender);
         if matches!(next, Next::Wait) {
             subscriber.list_idle(index, &mut self.logs);

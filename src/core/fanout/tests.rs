@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::ending::Ended;
 use super::*;
 use crate::core::chunk::{Chunk, Mark};
+use crate::core::epochs::Epochs;
 use crate::core::event_id::Epoch;
 use crate::core::message::Message;
 use crate::core::partition::Placement;
@@ -14,7 +15,7 @@ use crate::core::topic::TopicHasher;
 
 const LIMITS: FanoutLimits = FanoutLimits {
     lag_bytes_max: 1000,
-    epoch: None,
+    epochs: None,
     skip_slow: false,
     heartbeat_ms: 1000,
     send_timeout_ms: 5000,
@@ -334,7 +335,11 @@ fn the_log_of_a_stalled_subscriber_is_bounded_and_its_end_or_gap_follows() {
     for (skip_slow, expected) in
         [(false, "CLOSE"), (true, "event:gap\ndata:{\"from\":\"9-7\",\"reason\":\"slow\"}\n\n")]
     {
-        let mut tester = Tester::new(FanoutLimits { skip_slow, epoch: Some(Epoch::at(9)), ..LIMITS });
+        let mut tester = Tester::new(FanoutLimits {
+            skip_slow,
+            epochs: Some(Arc::new(Epochs::new(Epoch::at(9), Vec::new()))),
+            ..LIMITS
+        });
         let key = tester.idle(1, u64::MAX);
         for _ in 0..100 {
             tester.gain(1, &"x".repeat(100));

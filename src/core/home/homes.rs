@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{HistoryLimits, Home, TopicCount};
-use crate::core::event_id::Epoch;
+use crate::core::epochs::Epochs;
 use crate::core::journal::Journal;
 use crate::core::memory::Memory;
 use crate::core::message::{Post, ShardId, ToHome};
@@ -24,14 +24,14 @@ impl Homes {
     pub(crate) fn new(
         shard: ShardId,
         placement: Placement,
-        epoch: Epoch,
+        epochs: &Arc<Epochs>,
         limits: HistoryLimits,
         memory: &Arc<Memory>,
         count: &Arc<TopicCount>,
     ) -> Self {
         let home = |partition| {
             let is_ours = placement.home(partition) == shard;
-            let home = || Home::new(partition, epoch, limits, Arc::clone(memory), Arc::clone(count));
+            let home = || Home::new(partition, epochs, limits, Arc::clone(memory), Arc::clone(count));
             is_ours.then(|| Box::new(home()))
         };
         Homes { homes: placement.partitions().map(home).collect(), count: Arc::clone(count), uses: 0 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::core::arena::Key;
 use crate::core::delivery_count::DeliveryCount;
+use crate::core::epochs::Epochs;
 use crate::core::event_id::{Epoch, Sequence};
 use crate::core::journal::Journal;
 use crate::core::memory::Memory;
@@ -42,13 +43,13 @@ pub(crate) struct Home {
 impl Home {
     fn new(
         partition: PartitionId,
-        epoch: Epoch,
+        epochs: &Arc<Epochs>,
         limits: HistoryLimits,
         memory: Arc<Memory>,
         count: Arc<TopicCount>,
     ) -> Self {
-        let history = History::new(partition, epoch, limits, memory, count);
-        Home { partition, epoch, history, listeners: Listeners::default() }
+        let history = History::new(partition, epochs, limits, memory, count);
+        Home { partition, epoch: epochs.current(), history, listeners: Listeners::default() }
     }
 
     /// Does what is asked and adds what is to be posted to `out`; returns how many events became final.

@@ -38,7 +38,14 @@ impl Tester {
     fn with_topics(limits: HistoryLimits, topics_max: usize) -> Self {
         let (memory, count) = (Memory::new(usize::MAX), Arc::new(TopicCount::new(topics_max)));
         Tester {
-            homes: Homes::new(0, Placement::new(1, 1), Epoch::at(9), limits, &memory, &count),
+            homes: Homes::new(
+                0,
+                Placement::new(1, 1),
+                &Arc::new(Epochs::new(Epoch::at(9), Vec::new())),
+                limits,
+                &memory,
+                &count,
+            ),
             journal: MemoryJournal::default(),
             hasher: TopicHasher::of(1),
             key: Arena::default().insert(()),

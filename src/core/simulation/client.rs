@@ -8,7 +8,7 @@ use std::task::Wake;
 use crate::core::arena::Key;
 use crate::core::chunk::Framing;
 use crate::core::event::Events;
-use crate::core::event_id::{Epoch, has_our_form};
+use crate::core::event_id::{Epoch, Position, has_our_form};
 use crate::core::topic::Topic;
 
 pub(super) const HEAD: &str = "HEAD\n";
@@ -247,10 +247,10 @@ impl Client {
             assert_eq!(epoch.sequence(id), Some(place as u64 + 1), "{id} is another event's");
         }
         if !is_single && let (Some(epoch), Some(id)) = (model.epoch, &self.last_id) {
-            assert_eq!(epoch.place_in(id, partition as u8), Some(place as u64 + 1), "{id} is not its place");
+            assert_eq!(place_in(epoch, id, partition), Some(place as u64 + 1), "{id} is not its place");
             for other in 0..model.ordered.len() {
                 // Where home let it in is where it goes on from when it comes back.
-                let named = epoch.place_in(id, other as u8).map(|place| place as usize);
+                let named = place_in(epoch, id, other).map(|place| place as usize);
                 self.expected[other] = self.expected[other].or(named);
             }
         }
@@ -288,6 +288,11 @@ impl Client {
             );
         }
     }
+}
+
+fn place_in(epoch: Epoch, position: &str, partition: usize) -> Option<u64> {
+    let position = Position::parse(position, partition as u8).filter(|position| position.epoch == epoch);
+    position.map(|position| position.sequence)
 }
 
 fn id(event: &str) -> Option<String> {

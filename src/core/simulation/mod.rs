@@ -20,6 +20,7 @@ use bytes::Bytes;
 use crate::core::arena::Key;
 use crate::core::budget::Budget;
 use crate::core::chunk::Framing;
+use crate::core::epochs::Epochs;
 use crate::core::event::{EventLimits, Events};
 use crate::core::event_id::{Epoch, RUN_MIN};
 use crate::core::fanout::sending::Next;
@@ -105,9 +106,10 @@ impl World {
             age_max_ms: random.choice([300, 1 << 40]).unwrap(),
             page_frames_max: random.choice([1, 3, 1000]).unwrap(),
         };
+        let epochs = Arc::new(Epochs::new(epoch, Vec::new()));
         let fanout_limits = FanoutLimits {
             lag_bytes_max: random.choice([200, 2_000, 1 << 20]).unwrap(),
-            epoch: (history_limits.events_max > 0).then_some(epoch),
+            epochs: (history_limits.events_max > 0).then(|| Arc::clone(&epochs)),
             skip_slow: random.bool(),
             heartbeat_ms: 100,
             send_timeout_ms: 1_000,
@@ -120,11 +122,12 @@ impl World {
         let has_room =
             !has_large && fanout_limits.lag_bytes_max == 1 << 20 && memory.bytes_max() == usize::MAX;
         let topics = kind.list(&TopicHasher::seeded(partitions as u8, seed), &mut random);
-        let fanout =
-            |shard: usize| Fanout::new(shard as ShardId, placement, fanout_limits, Arc::clone(&memory), seed);
+        let fanout = |shard: usize| {
+            Fanout::new(shard as ShardId, placement, fanout_limits.clone(), Arc::clone(&memory), seed)
+        };
         let count = Arc::new(TopicCount::new(topics_max));
         let homes =
-            |shard: usize| Homes::new(shard as ShardId, placement, epoch, history_limits, &memory, &count);
+            |shard: usize| Homes::new(shard as ShardId, placement, &epochs, history_limits, &memory, &count);
         World {
             now_ms: 0,
             placement,

@@ -11,7 +11,7 @@
 //! it is sent anything later. **Never silently**: it is told
 //!
 //! - `trimmed`, when an event of its topics after the place of its id is no longer retained;
-//! - `unknown`, when its id has no place here: it was given in another epoch, was never given, or is a publisher's own id
+//! - `unknown`, when its id has no place here: it was given in an epoch that is not known, was never given, or is a publisher's own id
 //!   of an event that is no longer retained, unless that is the newest one lost, whose id is kept. On a stream over
 //!   several partitions a publisher's own id has no place either, because it says nothing of the others.
 //!
@@ -39,6 +39,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::core::epochs::Epochs;
 use crate::core::event_id::{Epoch, Sequence};
 use crate::core::home::topic_count::TopicCount;
 use crate::core::memory::Memory;
@@ -74,6 +75,8 @@ pub(crate) struct History {
     limits: HistoryLimits,
     memory: Arc<Memory>,
     partition: PartitionId,
+    epochs: Arc<Epochs>,
+    /// What new ids begin with.
     epoch: Epoch,
     /// The newest event.
     sequence: Sequence,
@@ -98,7 +101,7 @@ impl History {
     /// Returns an empty history, whose topics are counted in `count` and whose bytes in `memory`.
     pub(super) fn new(
         partition: PartitionId,
-        epoch: Epoch,
+        epochs: &Arc<Epochs>,
         limits: HistoryLimits,
         memory: Arc<Memory>,
         count: Arc<TopicCount>,
@@ -107,7 +110,8 @@ impl History {
             limits,
             memory,
             partition,
-            epoch,
+            epochs: Arc::clone(epochs),
+            epoch: epochs.current(),
             sequence: 0,
             topics: Topics::new(count),
             by_age: VecDeque::new(),

@@ -23,11 +23,11 @@ impl History {
     pub(crate) fn resume(&self, topics: &[TopicKey], id: &str, is_position: bool) -> Resumed {
         let place = match is_position {
             // Any other id says nothing of the other partitions.
-            true => self.epoch.place_in(id, self.partition),
+            true => self.epochs.place_in(id, self.partition),
             // Not necessarily one of these topics' own: any place in the partition's sequence splits theirs in two.
             false => {
                 let own = self.latest_use(topics, id).or_else(|| self.lost_use(topics, id));
-                own.or_else(|| self.epoch.sequence(id))
+                own.or_else(|| self.epochs.place(id, self.partition))
             }
         };
         let place = place.filter(|place| *place <= self.sequence);
