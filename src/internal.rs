@@ -16,7 +16,7 @@ use crate::core::epochs::Epochs;
 use crate::core::event::{EventLimits, Events};
 use crate::core::event_id::Epoch;
 use crate::core::fanout::log::{Gain, Log, Place};
-use crate::core::home::{HistoryLimits, Homes, PAGE_FRAMES_MAX, TopicCount};
+use crate::core::home::{HistoryLimits, HomeSettings, Homes, PAGE_FRAMES_MAX, TopicCount};
 use crate::core::journal::MemoryJournal;
 use crate::core::memory::Memory;
 use crate::core::message::{Post, Publish, ReplyTo, Ticket, ToHome};
@@ -84,16 +84,22 @@ impl Ordering {
             age_max_ms: 1 << 40,
             page_frames_max: PAGE_FRAMES_MAX,
         };
-        let hasher = TopicHasher::new(Partitioner::random(1));
+        let partitioner = Partitioner::random(1);
+        let hasher = TopicHasher::new(partitioner);
         let topic = Topic::parse(b"abcdef123", &hasher).ok()?;
         let key = Arena::default().insert(());
-        let placement = Placement::new(1, 1);
-        let epochs = Arc::new(Epochs::new(Epoch::new(), Vec::new()));
-        let (memory, count) = (Memory::new(usize::MAX), Arc::new(TopicCount::new(100)));
-        let mut homes = Homes::new(0, placement, &epochs, limits, &memory, &count);
+        let settings = HomeSettings {
+            placement: Placement::new(1, 1),
+            partitioner,
+            epochs: Arc::new(Epochs::new(Epoch::new(), Vec::new())),
+            limits,
+            memory: Memory::new(usize::MAX),
+            topic_count: Arc::new(TopicCount::new(100)),
+        };
+        let mut homes = Homes::new(0, &settings);
         let mut journal = MemoryJournal::default();
         let mut out = Vec::new();
-        let selection = Selection::of(std::slice::from_ref(&topic), placement).pop()?;
+        let selection = Selection::of(std::slice::from_ref(&topic), settings.placement).pop()?;
         let join = ToHome::Join { selection, from: 0, key, last_event_id: None };
         homes.handle(0, join, 0, &mut journal, &mut out);
         out.clear();
@@ -126,7 +132,7 @@ impl Ordering {
         let (Some(events), Some(charge)) = (events, self.budget.take(self.body.len())) else { return 0 };
         let ticket = Ticket { shard: 0, connection: self.key, request: 0 };
         let reply = ReplyTo::Connection(ticket);
-        let publish = Publish { topic: self.topic.clone(), events, reply, at_us: 0, charge };
+        let publish = Publish { topic: self.topic.clone(), events, reply, at_us: 0, charge, key: None };
         self.homes.handle(0, ToHome::Publish(publish), 0, &mut self.journal, &mut self.out);
         self.out.len()
     }

@@ -111,9 +111,9 @@ impl Publisher {
         let reply = ReplyTo::Caller(Callback::new(|result| drop(teller.send(result))));
         let at_us = shared.clock.now_us();
         let Post { to, message } =
-            Post::publish(Publish { topic, events, reply, at_us, charge }, shared.placement);
+            Post::publish(Publish { topic, events, reply, at_us, charge, key: None }, shared.homes.placement);
         self.0.doors.get(usize::from(to)).ok_or(PublishError::Stopped)?.post(message);
-        Ok(Receipt { answer, epoch: shared.epochs.current() })
+        Ok(Receipt { answer, epoch: shared.homes.epochs.current() })
     }
 }
 
@@ -233,6 +233,9 @@ pub enum PublishError {
     /// All topics that there may be have subscribers, and this would be one more.
     #[error("all topics the broker has room for have subscribers; publish again later, or raise topics_max")]
     TopicsFull,
+    /// The disk is full; nothing was published.
+    #[error("the disk is full, so nothing is published; free some space where data_dir is")]
+    DiskFull,
     /// The server has been stopped.
     #[error("the server has stopped; start another to publish to")]
     Stopped,
@@ -265,6 +268,9 @@ impl From<message::PublishError> for PublishError {
     fn from(error: message::PublishError) -> Self {
         match error {
             message::PublishError::TopicsFull => PublishError::TopicsFull,
+            message::PublishError::DiskFull => PublishError::DiskFull,
+            // No publish from here has a key.
+            message::PublishError::KeyReused | message::PublishError::KeysFull => PublishError::Full,
         }
     }
 }

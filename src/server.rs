@@ -22,7 +22,7 @@ use crate::config::{Auth, Config, Control as ControlPort, Drain};
 use crate::core::budget::Budget;
 use crate::core::epochs::Epochs;
 use crate::core::event_id::Epoch;
-use crate::core::home::TopicCount;
+use crate::core::home::{HistoryLimits, HomeSettings, PAGE_FRAMES_MAX, TopicCount};
 use crate::core::memory::Memory;
 use crate::core::message::{ShardId, Ticket};
 use crate::core::partition::{Partitioner, Placement};
@@ -480,13 +480,12 @@ pub(crate) fn shared(config: Config, subscribers_allowed: usize) -> Result<Share
     let mailbox = config.mailbox;
     let memory = Memory::new(config.history.memory_bytes_max);
     let request_memory = Arc::new(RequestMemory::new(config.http.memory_bytes_max));
+    let partitioner = Partitioner::random(config.partitions);
     Ok(Shared {
-        access: Access::new(&config, TopicHasher::new(Partitioner::random(config.partitions))),
-        placement: Placement::new(config.partitions, shards),
-        topic_count: Arc::new(TopicCount::new(config.topics_max)),
+        access: Access::new(&config, TopicHasher::new(partitioner)),
+        homes: home_settings(&config, partitioner, &memory),
         admin: Desk::default(),
         cors: Cors::parse(&config.cors_origins).map_err(StartError::Config)?,
-        epochs: Arc::new(Epochs::new(Epoch::new(), Vec::new())),
         clock,
         stats: Stats::new(clock, Arc::clone(&memory), Arc::clone(&request_memory), shards),
         memory,
@@ -499,6 +498,24 @@ pub(crate) fn shared(config: Config, subscribers_allowed: usize) -> Result<Share
         shards,
         config,
     })
+}
+
+fn home_settings(config: &Config, partitioner: Partitioner, memory: &Arc<Memory>) -> HomeSettings {
+    let history = &config.history;
+    HomeSettings {
+        placement: Placement::new(config.partitions, config.cpus.ids.len()),
+        partitioner,
+        epochs: Arc::new(Epochs::new(Epoch::new(), Vec::new())),
+        limits: HistoryLimits {
+            events_max: history.events_max,
+            bytes_max: history.bytes_max,
+            // Configured durations end at a year.
+            age_max_ms: history.age_max.as_millis() as u64,
+            page_frames_max: PAGE_FRAMES_MAX,
+        },
+        memory: Arc::clone(memory),
+        topic_count: Arc::new(TopicCount::new(config.topics_max)),
+    }
 }
 
 /// Room for a read and a send of every connection a shard may get: what does not fit waits in the kernel, at

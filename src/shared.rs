@@ -13,12 +13,10 @@ use crate::bridge::{BridgeStats, ToBridge};
 use crate::clock::Clock;
 use crate::config::{Config, IpNet};
 use crate::core::budget::{Budget, Charge};
-use crate::core::epochs::Epochs;
 use crate::core::event::Events;
-use crate::core::home::TopicCount;
+use crate::core::home::HomeSettings;
 use crate::core::memory::Memory;
 use crate::core::message::Ticket;
-use crate::core::partition::Placement;
 use crate::core::topic::{Topic, TopicError, TopicHasher};
 use crate::http::Cors;
 use crate::keyring::Keyring;
@@ -39,7 +37,6 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) access: Access,
     pub(crate) cors: Cors,
-    pub(crate) epochs: Arc<Epochs>,
     pub(crate) clock: Clock,
     pub(crate) stats: Stats,
     /// What may be under way between shards.
@@ -58,9 +55,8 @@ pub(crate) struct Shared {
     /// The server is about to stop: balancers are told to look elsewhere.
     pub(crate) draining: AtomicBool,
     pub(crate) shards: usize,
-    pub(crate) placement: Placement,
-    /// Topics of all homes.
-    pub(crate) topic_count: Arc<TopicCount>,
+    /// What their homes have in common.
+    pub(crate) homes: HomeSettings,
 }
 
 /// The way to the bridge.

@@ -10,7 +10,7 @@ impl Inlet for Publisher {
             Err(error) => Err(error),
         };
         published.map_err(|error| match error {
-            PublishError::Full | PublishError::TopicsFull => PublishFailure::Full,
+            PublishError::Full | PublishError::TopicsFull | PublishError::DiskFull => PublishFailure::Full,
             error => PublishFailure::Refused(error.to_string()),
         })
     }

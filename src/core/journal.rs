@@ -1,13 +1,36 @@
 //! Where order becomes final, as a home sees it.
 
+use crate::core::event::Events;
 use crate::core::event_id::Sequence;
-use crate::core::message::Publish;
+use crate::core::home::TopicEnd;
+use crate::core::message::{Publish, PublishKey};
 use crate::core::partition::{PARTITIONS_MAX, PartitionId};
+use crate::core::topic::Topic;
 
 /// Gives publishes their place. Nobody sees a publish before its place is final: until then it is the journal's.
 pub(crate) trait Journal {
-    /// Takes a publish for a partition. Returns it, with the sequence of its first event, if that is final at once.
-    fn append(&mut self, partition: PartitionId, publish: Publish) -> Option<(Sequence, Publish)>;
+    /// Gives events of a partition their place, if that is final at once; returns the sequence of the first.
+    fn place(&mut self, partition: PartitionId, events: u32) -> Option<Sequence>;
+
+    /// Takes in a publish whose place is not final at once, to be given back to [`Homes`](crate::core::home::Homes) when it is,
+    /// those of a partition in order. Returns the sequence of its last event. `previous` is the newest earlier event of its
+    /// topic.
+    fn append(&mut self, partition: PartitionId, publish: Publish, previous: TopicEnd) -> Sequence;
+}
+
+/// A publish that a journal kept, as it is found again after a restart.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) partition: PartitionId,
+    /// The sequence of its first event.
+    pub(crate) first: Sequence,
+    /// When it was ordered, in milliseconds of the server's clock.
+    pub(crate) at_ms: u64,
+    pub(crate) topic: Topic,
+    pub(crate) events: Events,
+    pub(crate) key: Option<PublishKey>,
+    /// The newest event that its topic had before.
+    pub(crate) previous: TopicEnd,
 }
 
 /// The journal of a server that keeps nothing beyond its process: order is final at once.
@@ -24,10 +47,15 @@ impl Default for MemoryJournal {
 }
 
 impl Journal for MemoryJournal {
-    fn append(&mut self, partition: PartitionId, publish: Publish) -> Option<(Sequence, Publish)> {
+    fn place(&mut self, partition: PartitionId, events: u32) -> Option<Sequence> {
         let last = self.last.get_mut(usize::from(partition))?;
         let first = *last + 1;
-        *last += publish.events.len() as u64;
-        Some((first, publish))
+        *last += u64::from(events);
+        Some(first)
+    }
+
+    fn append(&mut self, _: PartitionId, _: Publish, _: TopicEnd) -> Sequence {
+        debug_assert!(false, "it gives every publish its place at once");
+        0
     }
 }

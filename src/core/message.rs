@@ -57,7 +57,7 @@ impl Post {
     /// Returns the message that ends the streams that take a topic, on all shards. It is a session's, and has a partition.
     pub(crate) fn disconnect(topic: Topic, placement: Placement, ticket: Ticket) -> Self {
         let (partition, shards) = (topic.partition().unwrap_or_default(), placement.shards());
-        Post::to_home(partition, placement, ToHome::Disconnect { topic, shards, ticket })
+        Post::to_home(partition, placement, ToHome::Disconnect(Disconnect { topic, shards, ticket }))
     }
 }
 
@@ -103,7 +103,15 @@ pub(crate) enum ToHome {
     Leave { topic: Topic, from: ListenerId },
     /// The streams that take this topic, which is a session's, are to end on all `shards`, after what was published
     /// before this.
-    Disconnect { topic: Topic, shards: ShardId, ticket: Ticket },
+    Disconnect(Disconnect),
+}
+
+/// Streams that are to end.
+#[derive(Debug)]
+pub(crate) struct Disconnect {
+    pub(crate) topic: Topic,
+    pub(crate) shards: ShardId,
+    pub(crate) ticket: Ticket,
 }
 
 /// Events that are to be ordered.
@@ -115,6 +123,17 @@ pub(crate) struct Publish {
     /// When its request was parsed, in microseconds of the server's clock.
     pub(crate) at_us: u64,
     pub(crate) charge: Charge,
+    /// Boxed: few have one.
+    pub(crate) key: Option<Box<PublishKey>>,
+}
+
+/// What a publisher calls a publish, so that it is ordered once however often it is sent.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct PublishKey {
+    /// The key with all that it is good for: the topic, and whose it is.
+    pub(crate) name: Arc<[u8]>,
+    /// Of the body, to tell a repeated publish from another one.
+    pub(crate) digest: [u8; 32],
 }
 
 /// Where the events of one publish lie.

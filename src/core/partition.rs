@@ -40,9 +40,14 @@ impl Partitioner {
     /// Returns the partition of all topics whose first segment is this: its SipHash-2-4 under the secret, modulo the number
     /// of partitions.
     pub(crate) fn partition(&self, first_segment: &str) -> PartitionId {
+        (self.hash(first_segment) % u64::from(self.partitions)) as PartitionId
+    }
+
+    /// Returns the SipHash-2-4 of a name under the secret, which is the same in every process that has it.
+    pub(crate) fn hash(&self, name: &str) -> u64 {
         let mut hasher = SipHasher24::new_with_key(&self.secret);
-        hasher.write(first_segment.as_bytes());
-        (hasher.finish() % u64::from(self.partitions)) as PartitionId
+        hasher.write(name.as_bytes());
+        hasher.finish()
     }
 }
 

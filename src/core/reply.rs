@@ -73,4 +73,12 @@ pub(crate) struct Published {
 pub(crate) enum PublishError {
     #[error("all topics this server has room for have subscribers; try again later, or raise --topics-max")]
     TopicsFull,
+    #[error("this idempotency key was used with another body; use a new one for each publish")]
+    KeyReused,
+    #[error("too many idempotency keys are known at once; try again later, or publish without one")]
+    KeysFull,
+    #[error(
+        "the disk is full, so nothing is published; free some space where --data-dir is, or lower --data-max"
+    )]
+    DiskFull,
 }

@@ -37,7 +37,7 @@ use crate::config::SlowPolicy;
 use crate::core::arena::{Arena, Key};
 use crate::core::fanout::sending::Outgoing;
 use crate::core::fanout::{Fanout, FanoutLimits};
-use crate::core::home::{HistoryLimits, Homes, PAGE_FRAMES_MAX};
+use crate::core::home::Homes;
 use crate::core::journal::MemoryJournal;
 use crate::core::message::{Message, Post, Reply, ShardId, Ticket};
 use crate::core::survey::{Clients, Walk};
@@ -105,10 +105,9 @@ pub(crate) enum Phase {
 
 impl Shard {
     pub(crate) fn new(id: ShardId, shared: Arc<Shared>, inside: Inside, doors: Doors) -> Rc<Self> {
-        let Shared { placement, epochs, memory, topic_count, .. } = &*shared;
-        let homes = Homes::new(id, *placement, epochs, history_limits(&shared), memory, topic_count);
-        let limits = fanout_limits(&shared);
-        let fanout = Fanout::new(id, *placement, limits, Arc::clone(memory), fastrand::u64(..));
+        let homes = Homes::new(id, &shared.homes);
+        let (placement, memory) = (shared.homes.placement, Arc::clone(&shared.memory));
+        let fanout = Fanout::new(id, placement, fanout_limits(&shared), memory, fastrand::u64(..));
         Rc::new(Shard {
             id,
             homes: RefCell::new(homes),
@@ -352,21 +351,11 @@ impl Shard {
     }
 }
 
-fn history_limits(shared: &Shared) -> HistoryLimits {
-    let history = &shared.config.history;
-    HistoryLimits {
-        events_max: history.events_max,
-        bytes_max: history.bytes_max,
-        age_max_ms: millis(history.age_max),
-        page_frames_max: PAGE_FRAMES_MAX,
-    }
-}
-
 fn fanout_limits(shared: &Shared) -> FanoutLimits {
     let stream = &shared.config.stream;
     FanoutLimits {
         lag_bytes_max: stream.lag_bytes_max,
-        epochs: (shared.config.history.events_max > 0).then(|| Arc::clone(&shared.epochs)),
+        epochs: (shared.config.history.events_max > 0).then(|| Arc::clone(&shared.homes.epochs)),
         skip_slow: stream.slow_policy == SlowPolicy::Skip,
         heartbeat_ms: stream.heartbeat.map_or(0, millis),
         send_timeout_ms: millis(stream.send_timeout),

@@ -53,7 +53,7 @@ impl<'a> Encoding<'a> {
     /// Of this server, at this date.
     pub(crate) fn of(shared: &'a Shared, date: &'a [u8; 29]) -> Self {
         let queue_lines = shared.access.queues.as_ref().map_or(&b""[..], |queues| &queues.cors_lines);
-        Encoding { cors: &shared.cors, queue_lines, date, epoch: shared.epochs.current() }
+        Encoding { cors: &shared.cors, queue_lines, date, epoch: shared.homes.epochs.current() }
     }
 }
 

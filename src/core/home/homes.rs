@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::{HistoryLimits, Home, TopicCount};
 use crate::core::epochs::Epochs;
+use crate::core::event_id::Sequence;
 use crate::core::journal::Journal;
 use crate::core::memory::Memory;
-use crate::core::message::{Post, ShardId, ToHome};
-use crate::core::partition::{PartitionId, Placement};
+use crate::core::message::{Post, Publish, PublishError, ShardId, ToHome};
+use crate::core::partition::{PartitionId, Partitioner, Placement};
 
 /// The homes of the partitions that are a shard's.
 #[derive(Debug)]
@@ -19,22 +20,27 @@ pub(crate) struct Homes {
     uses: u64,
 }
 
+/// What all homes of a server have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct HomeSettings {
+    pub(crate) placement: Placement,
+    pub(crate) partitioner: Partitioner,
+    pub(crate) epochs: Arc<Epochs>,
+    pub(crate) limits: HistoryLimits,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) topic_count: Arc<TopicCount>,
+}
+
 impl Homes {
     /// Returns those of a shard, without events.
-    pub(crate) fn new(
-        shard: ShardId,
-        placement: Placement,
-        epochs: &Arc<Epochs>,
-        limits: HistoryLimits,
-        memory: &Arc<Memory>,
-        count: &Arc<TopicCount>,
-    ) -> Self {
+    pub(crate) fn new(shard: ShardId, settings: &HomeSettings) -> Self {
+        let placement = settings.placement;
+        let is_ours = |partition: &PartitionId| placement.home(*partition) == shard;
         let home = |partition| {
-            let is_ours = placement.home(partition) == shard;
-            let home = || Home::new(partition, epochs, limits, Arc::clone(memory), Arc::clone(count));
-            is_ours.then(|| Box::new(home()))
+            Some(partition).filter(is_ours).map(|partition| Box::new(Home::new(partition, settings)))
         };
-        Homes { homes: placement.partitions().map(home).collect(), count: Arc::clone(count), uses: 0 }
+        let homes = placement.partitions().map(home).collect();
+        Homes { homes, count: Arc::clone(&settings.topic_count), uses: 0 }
     }
 
     /// Does what is asked of the home of a partition and adds what is to be posted to `out`; returns how many events became
@@ -47,12 +53,43 @@ impl Homes {
         journal: &mut impl Journal,
         out: &mut Vec<Post>,
     ) -> u64 {
+        self.with(partition, |home| home.handle(message, now_ms, journal, out))
+    }
+
+    /// Takes in a publish that the journal gives back, because its order is final; returns how many events it has.
+    pub(crate) fn journaled(
+        &mut self,
+        partition: PartitionId,
+        first: Sequence,
+        publish: Publish,
+        now_ms: u64,
+        out: &mut Vec<Post>,
+    ) -> u64 {
+        self.with(partition, |home| home.journaled(first, publish, now_ms, out))
+    }
+
+    /// Answers a publish that the journal could not keep.
+    pub(crate) fn refuse(
+        &mut self,
+        partition: PartitionId,
+        publish: Publish,
+        error: PublishError,
+        out: &mut Vec<Post>,
+    ) {
+        self.with(partition, |home| {
+            home.refuse(publish, error, out);
+            0
+        });
+    }
+
+    /// Runs `act` with the home of a partition, and makes room for topics that it took in.
+    fn with(&mut self, partition: PartitionId, act: impl FnOnce(&mut Home) -> u64) -> u64 {
         let Some(Some(home)) = self.homes.get_mut(usize::from(partition)) else {
             debug_assert!(false, "asked of the wrong shard");
             return 0;
         };
         home.history.topics_mut().set_clock(self.uses);
-        let events = home.handle(message, now_ms, journal, out);
+        let events = act(home);
         self.uses = home.history.topics().clock();
         self.keep_to_count(usize::MAX);
         events

@@ -7,27 +7,28 @@
 
 mod history;
 mod homes;
+mod idempotency;
 mod listeners;
 mod topic_count;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::core::arena::Key;
 use crate::core::delivery_count::DeliveryCount;
-use crate::core::epochs::Epochs;
 use crate::core::event_id::{Epoch, Sequence};
 use crate::core::journal::Journal;
-use crate::core::memory::Memory;
 use crate::core::message::{
-    Gap, ListenerId, Message, Post, Publish, PublishError, Published, ReplayPage, Reply, ReplyTo, ToFanout,
-    ToHome,
+    Disconnect, Gap, ListenerId, Message, Post, Publish, PublishError, Published, ReplayPage, Reply, ReplyTo,
+    ToFanout, ToHome,
 };
 use crate::core::partition::PartitionId;
 use crate::core::selection::Selection;
 
 use history::{Frames, History, Page, TopicKey, TopicKeys};
-pub(crate) use history::{HistoryLimits, PAGE_FRAMES_MAX};
-pub(crate) use homes::Homes;
+pub(crate) use history::{HistoryLimits, PAGE_FRAMES_MAX, TopicEnd};
+pub(crate) use homes::{HomeSettings, Homes};
+use idempotency::{Keys, Seen};
 use listeners::Listeners;
 pub(crate) use topic_count::TopicCount;
 
@@ -38,18 +39,24 @@ pub(crate) struct Home {
     epoch: Epoch,
     history: History,
     listeners: Listeners,
+    keys: Keys,
+    /// The newest event of those that are the journal's.
+    under_way: Sequence,
+    /// Streams to be ended once everything up to an event has been posted.
+    disconnects: VecDeque<(Sequence, Disconnect)>,
 }
 
 impl Home {
-    fn new(
-        partition: PartitionId,
-        epochs: &Arc<Epochs>,
-        limits: HistoryLimits,
-        memory: Arc<Memory>,
-        count: Arc<TopicCount>,
-    ) -> Self {
-        let history = History::new(partition, epochs, limits, memory, count);
-        Home { partition, epoch: epochs.current(), history, listeners: Listeners::default() }
+    fn new(partition: PartitionId, settings: &HomeSettings) -> Self {
+        Home {
+            partition,
+            epoch: settings.epochs.current(),
+            history: History::new(partition, settings),
+            listeners: Listeners::default(),
+            keys: Keys::new(Arc::clone(&settings.memory)),
+            under_way: 0,
+            disconnects: VecDeque::new(),
+        }
     }
 
     /// Does what is asked and adds what is to be posted to `out`; returns how many events became final.
@@ -62,7 +69,7 @@ impl Home {
     ) -> u64 {
         let before = self.history.sequence();
         match message {
-            ToHome::Publish(publish) => self.publish(publish, now_ms, journal, out),
+            ToHome::Publish(publish) => return self.publish(publish, now_ms, journal, out),
             ToHome::Join { selection, from, key, last_event_id } => {
                 self.join(&selection, from, key, last_event_id, out);
             }
@@ -76,33 +83,91 @@ impl Home {
                     self.history.topics_mut().let_go(&[key]);
                 }
             }
-            ToHome::Disconnect { topic, shards, ticket } => {
-                let count = DeliveryCount::new(ticket, None);
-                let upto = before;
-                out.extend((0..shards).map(|to| {
-                    let (topic, delivery_count) = (topic.clone(), Arc::clone(&count));
-                    let message = ToFanout::Disconnect { topic, upto, delivery_count };
-                    Post { to, message: Message::Fanout(message) }
-                }));
+            ToHome::Disconnect(disconnect) if self.under_way > before => {
+                self.disconnects.push_back((self.under_way, disconnect));
             }
+            ToHome::Disconnect(disconnect) => self.disconnect(disconnect, out),
         }
-        self.history.sequence() - before
+        0
     }
 
-    /// Has a publish ordered, if there is room for its topic.
-    fn publish(&mut self, publish: Publish, now_ms: u64, journal: &mut impl Journal, out: &mut Vec<Post>) {
-        match self.history.place(&publish.topic) {
-            Ok(key) => {
-                if let Some((first, publish)) = journal.append(self.partition, publish) {
-                    self.finish(key, first, publish, now_ms, out);
+    /// Has a publish ordered, if there is room for its topic and it was not ordered before; returns how many events became
+    /// final.
+    fn publish(
+        &mut self,
+        mut publish: Publish,
+        now_ms: u64,
+        journal: &mut impl Journal,
+        out: &mut Vec<Post>,
+    ) -> u64 {
+        if let Some(key) = &publish.key {
+            let mut reply = Some(publish.reply);
+            let seen = self.keys.see(key, &mut reply, now_ms);
+            let Some(reply) = reply else { return 0 };
+            match seen {
+                Ok(Seen::First) => publish.reply = reply,
+                Ok(Seen::Ordered(published)) => {
+                    answer(reply, Ok(published), out.len(), out);
+                    return 0;
+                }
+                Ok(Seen::UnderWay) => return 0,
+                Err(error) => {
+                    answer(reply, Err(error), out.len(), out);
+                    return 0;
                 }
             }
-            Err(error) => answer(publish.reply, Err(error), out.len(), out),
         }
+        let key = match self.history.place(&publish.topic) {
+            Ok(key) => key,
+            Err(error) => {
+                self.refuse(publish, error, out);
+                return 0;
+            }
+        };
+        let events = publish.events.len() as u32;
+        if let Some(first) = journal.place(self.partition, events) {
+            return self.finish(key, first, publish, now_ms, out);
+        }
+        let own_id = publish.events.iter().last().and_then(|event| event.own_id()).map(Into::into);
+        let previous = key.map(|key| self.history.topics().newest(key)).unwrap_or_default();
+        self.under_way = journal.append(self.partition, publish, previous);
+        if let Some(key) = key {
+            let newest = TopicEnd { sequence: self.under_way, own_id };
+            self.history.topics_mut().set_under_way(key, newest);
+        }
+        0
+    }
+
+    /// Takes in a publish that the journal gives back, because its order is final; returns how many events it has.
+    fn journaled(&mut self, first: Sequence, publish: Publish, now_ms: u64, out: &mut Vec<Post>) -> u64 {
+        let events = publish.events.len() as u64;
+        let last = first + events - 1;
+        let own_id = publish.events.iter().last().and_then(|event| event.own_id()).map(Into::into);
+        let topic = publish.topic.clone();
+        match self.history.place(&topic) {
+            Ok(key) => {
+                self.finish(key, first, publish, now_ms, out);
+                if let Some(key) = self.history.topics().find(&topic) {
+                    self.history.topics_mut().journaled(key, last);
+                }
+            }
+            Err(_) => {
+                // There was room when it came, and is none now. It goes to those above, and is lost to who comes later.
+                let above = self.history.topics().nearest_above(&topic);
+                self.history.topics_mut().lose_unknown(&topic, TopicEnd { sequence: last, own_id });
+                self.finish(above, first, publish, now_ms, out);
+            }
+        }
+        while self.disconnects.front().is_some_and(|(upto, _)| *upto <= last)
+            && let Some((_, disconnect)) = self.disconnects.pop_front()
+        {
+            self.disconnect(disconnect, out);
+        }
+        events
     }
 
     /// Takes in a publish whose order is final: it enters the history, goes to all who listen to its topic or to one above
-    /// it, and is answered.
+    /// it, and is answered. Returns how many events it has.
     fn finish(
         &mut self,
         key: Option<TopicKey>,
@@ -110,8 +175,8 @@ impl Home {
         publish: Publish,
         now_ms: u64,
         out: &mut Vec<Post>,
-    ) {
-        let Publish { events, reply, at_us, charge, .. } = publish;
+    ) -> u64 {
+        let Publish { events, reply, at_us, charge, key: publish_key, .. } = publish;
         let appended = self.history.append(key, &events, first, now_ms);
         let Frames { frames, marks, last_id, ids_replaced } = appended;
         let published = Published { last_id, events: marks.len() as u32, ids_replaced, streams: None };
@@ -134,7 +199,32 @@ impl Home {
             }
             self.history.forget_if_unneeded(key);
         }
+        let waiting = publish_key.map(|key| self.keys.ordered(&key, &published, now_ms)).unwrap_or_default();
+        for other in waiting {
+            answer(other, Ok(published.clone()), out.len(), out);
+        }
+        let events = u64::from(published.events);
         answer(reply, Ok(published), first_post, out);
+        events
+    }
+
+    /// Answers a publish that is not ordered.
+    fn refuse(&mut self, publish: Publish, error: PublishError, out: &mut Vec<Post>) {
+        let waiting = publish.key.map(|key| self.keys.refused(&key)).unwrap_or_default();
+        for reply in waiting.into_iter().chain([publish.reply]) {
+            answer(reply, Err(error), out.len(), out);
+        }
+    }
+
+    /// Has the streams that take a topic ended, after all that was posted.
+    fn disconnect(&self, Disconnect { topic, shards, ticket }: Disconnect, out: &mut Vec<Post>) {
+        let count = DeliveryCount::new(ticket, None);
+        let upto = self.history.sequence();
+        out.extend((0..shards).map(|to| {
+            let (topic, delivery_count) = (topic.clone(), Arc::clone(&count));
+            let message = ToFanout::Disconnect { topic, upto, delivery_count };
+            Post { to, message: Message::Fanout(message) }
+        }));
     }
 
     fn join(

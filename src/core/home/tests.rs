@@ -3,12 +3,14 @@ use bytes::Bytes;
 use super::*;
 use crate::core::arena::{Arena, Key};
 use crate::core::budget::Budget;
+use crate::core::epochs::Epochs;
 use crate::core::event::EventLimits;
 use crate::core::event::Events;
 use crate::core::event_id::EventId;
 use crate::core::journal::MemoryJournal;
+use crate::core::memory::Memory;
 use crate::core::message::{Gap, GapReason, ReplayPage, ShardId, Ticket};
-use crate::core::partition::Placement;
+use crate::core::partition::{Partitioner, Placement};
 use crate::core::selection::Selection;
 use crate::core::topic::{Topic, TopicHasher};
 
@@ -36,16 +38,16 @@ impl Tester {
     }
 
     fn with_topics(limits: HistoryLimits, topics_max: usize) -> Self {
-        let (memory, count) = (Memory::new(usize::MAX), Arc::new(TopicCount::new(topics_max)));
+        let settings = HomeSettings {
+            placement: Placement::new(1, 1),
+            partitioner: Partitioner::new(1, [7; 16]),
+            epochs: Arc::new(Epochs::new(Epoch::at(9), Vec::new())),
+            limits,
+            memory: Memory::new(usize::MAX),
+            topic_count: Arc::new(TopicCount::new(topics_max)),
+        };
         Tester {
-            homes: Homes::new(
-                0,
-                Placement::new(1, 1),
-                &Arc::new(Epochs::new(Epoch::at(9), Vec::new())),
-                limits,
-                &memory,
-                &count,
-            ),
+            homes: Homes::new(0, &settings),
             journal: MemoryJournal::default(),
             hasher: TopicHasher::of(1),
             key: Arena::default().insert(()),
@@ -81,6 +83,7 @@ impl Tester {
             reply: ReplyTo::Connection(Ticket { shard: 0, connection: self.key, request: 0 }),
             at_us: 0,
             charge: Budget::new(9, 9).take(1).unwrap(),
+            key: None,
         };
         let mut frames = Vec::new();
         let mut answer = None;
@@ -330,7 +333,7 @@ fn the_last_of_all_shards_answers_with_the_streams_of_all() {
     let ticket = Ticket { shard: 3, connection: tester.key, request: 5 };
     let topic = Topic::of_session("chat", None, &tester.hasher);
     let mut posts = Vec::new();
-    let disconnect = ToHome::Disconnect { topic, shards: 3, ticket };
+    let disconnect = ToHome::Disconnect(Disconnect { topic, shards: 3, ticket });
     tester.homes.handle(0, disconnect, 0, &mut tester.journal, &mut posts);
     assert_eq!(posts.iter().map(|post| post.to).collect::<Vec<_>>(), [0, 1, 2]);
     let mut counts = posts.into_iter().map(|post| match post.message {

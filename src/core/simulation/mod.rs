@@ -26,11 +26,11 @@ use crate::core::event_id::{Epoch, RUN_MIN};
 use crate::core::fanout::sending::Next;
 use crate::core::fanout::subscriber::Opening;
 use crate::core::fanout::{Fanout, FanoutLimits, Subscription};
-use crate::core::home::{HistoryLimits, Homes, TopicCount};
+use crate::core::home::{HistoryLimits, HomeSettings, Homes, TopicCount};
 use crate::core::journal::MemoryJournal;
 use crate::core::memory::Memory;
 use crate::core::message::{Message, Post, Publish, ReplayPage, ReplyTo, ShardId, Ticket, ToFanout, ToHome};
-use crate::core::partition::Placement;
+use crate::core::partition::{Partitioner, Placement};
 use crate::core::selection::has_positions;
 use crate::core::topic::{Topic, TopicHasher};
 use client::{Client, Flag, HEAD, Model, REFUSAL, Stream};
@@ -125,13 +125,18 @@ impl World {
         let fanout = |shard: usize| {
             Fanout::new(shard as ShardId, placement, fanout_limits.clone(), Arc::clone(&memory), seed)
         };
-        let count = Arc::new(TopicCount::new(topics_max));
-        let homes =
-            |shard: usize| Homes::new(shard as ShardId, placement, &epochs, history_limits, &memory, &count);
+        let settings = HomeSettings {
+            placement,
+            partitioner: Partitioner::new(partitions as u8, [7; 16]),
+            epochs,
+            limits: history_limits,
+            memory: Arc::clone(&memory),
+            topic_count: Arc::new(TopicCount::new(topics_max)),
+        };
         World {
             now_ms: 0,
             placement,
-            homes: (0..shards).map(homes).collect(),
+            homes: (0..shards).map(|shard| Homes::new(shard as ShardId, &settings)).collect(),
             journal: MemoryJournal::default(),
             fanouts: (0..shards).map(fanout).collect(),
             channels: (0..shards).map(|_| (0..shards).map(|_| VecDeque::new()).collect()).collect(),
@@ -217,6 +222,7 @@ impl World {
             },
             at_us: 0,
             charge: self.budget.take(1).unwrap(),
+            key: None,
         };
         self.unanswered += 1;
         self.post(shard, vec![Post::publish(publish, self.placement)]);

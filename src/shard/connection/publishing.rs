@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::{Connection, Stage};
 use crate::clock::unix_s;
 use crate::core::event::{EventError, EventLimits, Events};
-use crate::core::message::{self, Post, ReplyTo};
+use crate::core::message::{self, Post, PublishKey, ReplyTo};
 use crate::core::topic::Topic;
 use crate::http::{Head, Refusal, Status};
 use crate::routes::{BodyForm, Command, Order, Publish};
@@ -29,6 +29,7 @@ pub(super) struct Posting {
     events: Events,
     /// Whether the streams that it is sent to are counted.
     counted: bool,
+    key: Option<Box<PublishKey>>,
 }
 
 impl Posting {
@@ -77,7 +78,9 @@ impl Connection<'_, '_> {
         let body = if is_small { Bytes::copy_from_slice(&body) } else { body };
         match purpose {
             Purpose::Publish(Publish { topic, body: form }) => match events(form, body, &limits) {
-                Ok(events) => self.post(request, Posting { topic, events, counted: false }, Instant::now()),
+                Ok(events) => {
+                    self.post(request, Posting { topic, events, counted: false, key: None }, Instant::now())
+                }
                 Err(error) => self.refuse(request, Refusal::new(Status::BadRequest, error.to_string())),
             },
             Purpose::Command(command) => {
@@ -95,12 +98,12 @@ impl Connection<'_, '_> {
             Order::Token(token) => self.push(request, Answer::Text(token.into())),
             Order::TokenJson(json) => self.push(request, Answer::Json(json)),
             Order::Emit(topic, events) => {
-                let posting = Posting { topic, events, counted: true };
+                let posting = Posting { topic, events, counted: true, key: None };
                 return self.post(request, posting, Instant::now());
             }
             Order::Disconnect(topic) => {
                 let ticket = self.expect(request);
-                let placement = self.shard.shared.placement;
+                let placement = self.shard.shared.homes.placement;
                 // By way of its home, so that it does not overtake what is emitted.
                 self.shard.mailbox.post(Post::disconnect(topic, placement, ticket));
             }
@@ -114,13 +117,13 @@ impl Connection<'_, '_> {
         let Some(charge) = shared.room(&posting.events) else {
             return self.stay(Stage::Blocked { request, posting, since });
         };
-        let Posting { topic, events, counted } = posting;
+        let Posting { topic, events, counted, key } = posting;
         let ticket = self.expect(request);
         let shared = &self.shard.shared;
         let at_us = shared.clock.now_us();
         let reply = if counted { ReplyTo::Emitter(ticket) } else { ReplyTo::Connection(ticket) };
-        let publish = message::Publish { topic, events, reply, at_us, charge };
-        self.shard.mailbox.post(Post::publish(publish, shared.placement));
+        let publish = message::Publish { topic, events, reply, at_us, charge, key };
+        self.shard.mailbox.post(Post::publish(publish, shared.homes.placement));
         true
     }
 }

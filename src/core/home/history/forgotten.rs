@@ -1,7 +1,7 @@
 //! Remembers where topics that were forgotten ended, so that a subscriber who resumes there is not told of a gap.
 
 use crate::core::event_id::Sequence;
-use crate::core::topic::Topic;
+use crate::core::partition::Partitioner;
 
 /// Slots of the hash table of one partition. Topics that share one may cause gaps to be reported where there are none, and
 /// never hide one. They take 64 KiB, and 256 KiB more when each holds a publisher's own id of the greatest length.
@@ -24,37 +24,53 @@ impl TopicEnd {
 }
 
 /// The ends of all topics that were forgotten.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Forgotten {
+    /// Gives names the same hash in every process that has the same data.
+    partitioner: Partitioner,
     /// The hash of the topic that ended last in each slot, and its end. Empty until a topic is forgotten.
     slots: Vec<(u64, TopicEnd)>,
 }
 
 impl Forgotten {
+    /// Returns the ends of no topics.
+    pub(super) fn new(partitioner: Partitioner) -> Self {
+        Forgotten { partitioner, slots: Vec::new() }
+    }
+
     /// Notes the end of a topic that is forgotten.
-    pub(super) fn note(&mut self, topic: &Topic, end: TopicEnd) {
+    pub(super) fn note(&mut self, topic: &str, end: TopicEnd) {
+        self.note_hash(self.partitioner.hash(topic), end);
+    }
+
+    /// Notes the end of a topic whose name has this hash.
+    pub(super) fn note_hash(&mut self, hash: u64, end: TopicEnd) {
         if self.slots.is_empty() {
             self.slots.resize(SLOTS, (0, TopicEnd::default()));
         }
-        let slot = &mut self.slots[slot(topic)];
+        let slot = &mut self.slots[slot(hash)];
         if end.sequence > slot.1.sequence {
-            *slot = (topic.hash(), end);
+            *slot = (hash, end);
         }
     }
 
     /// Returns where a topic ended, or where a topic that shares its slot ended later; 0 when there is neither.
-    pub(super) fn end(&self, topic: &Topic) -> TopicEnd {
-        match self.slots.get(slot(topic)) {
-            Some((hash, end)) if *hash == topic.hash() => end.clone(),
+    pub(super) fn end(&self, topic: &str) -> TopicEnd {
+        if self.slots.is_empty() {
+            return TopicEnd::default();
+        }
+        let hash = self.partitioner.hash(topic);
+        let (other, end) = &self.slots[slot(hash)];
+        match *other == hash {
+            true => end.clone(),
             // The id is that of another topic's event, and this topic may have used it earlier.
-            Some((_, end)) => TopicEnd { sequence: end.sequence, own_id: None },
-            None => TopicEnd::default(),
+            false => TopicEnd { sequence: end.sequence, own_id: None },
         }
     }
 }
 
-fn slot(topic: &Topic) -> usize {
-    topic.hash() as usize % SLOTS
+fn slot(hash: u64) -> usize {
+    hash as usize % SLOTS
 }
 
 #[cfg(test)]
@@ -67,9 +83,13 @@ mod tests {
 
     #[test]
     fn topics_that_share_a_slot_get_the_later_end_and_never_the_others_id() {
-        let hash = SLOTS as u64;
-        let [first, second, other] = [7, 7 + hash, 8].map(|hash| Topic::hashed("t", hash));
-        let mut forgotten = Forgotten::default();
+        let partitioner = Partitioner::new(1, [7; 16]);
+        let slot_of = |name: &str| slot(partitioner.hash(name));
+        let first = "t0".to_owned();
+        let names = || (1..).map(|n| format!("t{n}"));
+        let second = names().find(|name| slot_of(name) == slot_of(&first)).unwrap();
+        let other = names().find(|name| slot_of(name) != slot_of(&first)).unwrap();
+        let mut forgotten = Forgotten::new(partitioner);
         assert_eq!(forgotten.end(&first).sequence, 0);
         forgotten.note(&first, end(5, "x"));
         forgotten.note(&second, end(9, "y"));

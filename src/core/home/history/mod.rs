@@ -41,12 +41,13 @@ use smallvec::SmallVec;
 
 use crate::core::epochs::Epochs;
 use crate::core::event_id::{Epoch, Sequence};
-use crate::core::home::topic_count::TopicCount;
+use crate::core::home::HomeSettings;
 use crate::core::memory::Memory;
 use crate::core::partition::PartitionId;
 
 pub(crate) use after::PAGE_FRAMES_MAX;
 pub(super) use append::Frames;
+pub(crate) use forgotten::TopicEnd;
 pub(super) use topic_history::Page;
 pub(super) use topics::Topics;
 
@@ -98,22 +99,17 @@ struct Aged {
 }
 
 impl History {
-    /// Returns an empty history, whose topics are counted in `count` and whose bytes in `memory`.
-    pub(super) fn new(
-        partition: PartitionId,
-        epochs: &Arc<Epochs>,
-        limits: HistoryLimits,
-        memory: Arc<Memory>,
-        count: Arc<TopicCount>,
-    ) -> Self {
+    /// Returns the history of a partition that ordered nothing.
+    pub(super) fn new(partition: PartitionId, settings: &HomeSettings) -> Self {
+        let HomeSettings { partitioner, epochs, limits, memory, topic_count, placement: _ } = settings;
         History {
-            limits,
-            memory,
+            limits: *limits,
+            memory: Arc::clone(memory),
             partition,
             epochs: Arc::clone(epochs),
             epoch: epochs.current(),
             sequence: 0,
-            topics: Topics::new(count),
+            topics: Topics::new(Arc::clone(topic_count), *partitioner),
             by_age: VecDeque::new(),
             own_by_age: VecDeque::new(),
         }

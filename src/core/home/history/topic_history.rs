@@ -140,6 +140,12 @@ impl TopicHistory {
         self.entry(sequence)?.own_id.as_deref()
     }
 
+    /// Returns the newest retained event.
+    pub(crate) fn newest(&self) -> Option<TopicEnd> {
+        let Entry { sequence, own_id, .. } = self.entries.back()?;
+        Some(TopicEnd { sequence: *sequence, own_id: own_id.clone() })
+    }
+
     /// Returns the newest retained event, which is lost when the topic is forgotten now; 0 when there is none.
     pub(crate) fn into_end(mut self) -> TopicEnd {
         let newest = self.entries.pop_back();

@@ -16,6 +16,7 @@ use super::topic_history::TopicHistory;
 use super::{TopicKey, TopicKeys};
 use crate::core::event_id::Sequence;
 use crate::core::home::topic_count::TopicCount;
+use crate::core::partition::Partitioner;
 use crate::core::topic::{Topic, TopicMap};
 
 /// How many topics are looked at to find an idle one before a new topic is refused: bounds one publish's
@@ -39,6 +40,8 @@ pub(crate) struct Topics {
     use_clock: u64,
     /// Where topics ended that were forgotten.
     forgotten: Forgotten,
+    /// Events that are no longer retained, for a journal that keeps them for as long as they are.
+    dropped: Option<Vec<Sequence>>,
     /// Events that all of them retain, and their bytes with all costs.
     pub(super) events: usize,
     pub(super) bytes: usize,
@@ -57,6 +60,8 @@ pub(crate) struct KnownTopic {
     holders: u32,
     /// The newest event of its own, or of those below it, that is no longer retained.
     pub(super) lost: TopicEnd,
+    /// Its newest event that is the journal's and not yet in the history.
+    under_way: Option<Box<TopicEnd>>,
     /// What counted as lost when it came, because topics were forgotten: it may never have had that.
     lost_at_first: Sequence,
     pub(super) history: TopicHistory,
@@ -66,7 +71,7 @@ pub(crate) struct KnownTopic {
 }
 
 impl Topics {
-    pub(super) fn new(count: Arc<TopicCount>) -> Self {
+    pub(super) fn new(count: Arc<TopicCount>, partitioner: Partitioner) -> Self {
         Topics {
             names: TopicMap::default(),
             known: Slab::new(),
@@ -74,7 +79,8 @@ impl Topics {
             counted: 0,
             by_use: BinaryHeap::new(),
             use_clock: 0,
-            forgotten: Forgotten::default(),
+            forgotten: Forgotten::new(partitioner),
+            dropped: None,
             events: 0,
             bytes: 0,
         }
@@ -101,7 +107,7 @@ impl Topics {
     }
 
     /// Returns the nearest topic above this one that is known.
-    pub(super) fn nearest_above(&self, topic: &Topic) -> Option<TopicKey> {
+    pub(crate) fn nearest_above(&self, topic: &Topic) -> Option<TopicKey> {
         topic.lineage().skip(1).find_map(|above| self.find(above))
     }
 
@@ -183,7 +189,7 @@ impl Topics {
         }
         self.use_clock += 1;
         let used = self.use_clock;
-        let lost = self.forgotten.end(topic);
+        let lost = self.forgotten.end(topic.name());
         // Below the number of topics there may be, which is far below 2^32.
         let key = self.known.insert(Box::new(KnownTopic {
             topic: topic.clone(),
@@ -193,6 +199,7 @@ impl Topics {
             holders: 0,
             lost_at_first: lost.sequence,
             lost,
+            under_way: None,
             history: TopicHistory::default(),
             used,
             queued_use: used,
@@ -290,8 +297,11 @@ impl Topics {
         }
         self.bytes -= history.bytes();
         self.events -= history.len();
+        if let Some(dropped) = &mut self.dropped {
+            dropped.extend(history.after(0).map(|event| event.sequence));
+        }
         let lost = history.into_end().or_later(&lost);
-        self.forgotten.note(&topic, lost.clone());
+        self.forgotten.note(topic.name(), lost.clone());
         if let Some(parent) = parent {
             if lost.sequence > lost_at_first {
                 self.lose(parent, lost);
@@ -323,8 +333,74 @@ impl Topics {
         if let Some((bytes, lost)) = self.known[key as usize].history.drop_first() {
             self.bytes -= bytes;
             self.events -= 1;
+            self.note_dropped(lost.sequence);
             self.lose(key, lost);
         }
+    }
+
+    fn note_dropped(&mut self, sequence: Sequence) {
+        if let Some(dropped) = &mut self.dropped {
+            dropped.push(sequence);
+        }
+    }
+
+    /// Notes events that are dropped from now on.
+    pub(crate) fn note_what_is_dropped(&mut self) {
+        self.dropped = Some(Vec::new());
+    }
+
+    /// Returns the events that were dropped since this was last asked.
+    pub(crate) fn take_dropped(&mut self) -> Vec<Sequence> {
+        self.dropped.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Returns the newest event of a topic of its own, those under way among them.
+    pub(crate) fn newest(&self, key: TopicKey) -> TopicEnd {
+        let KnownTopic { lost, under_way, history, .. } = &self[key];
+        match (under_way, history.newest()) {
+            (Some(under_way), _) => (**under_way).clone(),
+            (None, Some(newest)) => newest,
+            (None, None) => lost.clone(),
+        }
+    }
+
+    /// Notes the newest event of a topic that is under way.
+    pub(crate) fn set_under_way(&mut self, key: TopicKey, newest: TopicEnd) {
+        self.known[key as usize].under_way = Some(Box::new(newest));
+    }
+
+    /// Notes that everything of a topic up to an event is no longer under way.
+    pub(crate) fn journaled(&mut self, key: TopicKey, upto: Sequence) {
+        let under_way = &mut self.known[key as usize].under_way;
+        if under_way.as_ref().is_some_and(|newest| newest.sequence <= upto) {
+            *under_way = None;
+        }
+    }
+
+    /// Notes what a topic had before the oldest event that is found again after a restart.
+    pub(crate) fn lose_before(&mut self, key: TopicKey, lost: TopicEnd) {
+        let known = &mut self.known[key as usize];
+        if known.history.len() > 0 {
+            return;
+        }
+        if known.parent.is_none() && known.lost.sequence == known.lost_at_first {
+            // It says exactly what it lost, and no other topic's end counts. That of a path may be of one below it.
+            (known.lost, known.lost_at_first) = (TopicEnd::default(), 0);
+        }
+        self.lose(key, lost);
+    }
+
+    /// Notes the end of a topic that there is no room for, in those above it as well.
+    pub(crate) fn lose_unknown(&mut self, topic: &Topic, lost: TopicEnd) {
+        self.forgotten.note(topic.name(), lost.clone());
+        if let Some(above) = self.nearest_above(topic) {
+            self.lose(above, lost);
+        }
+    }
+
+    /// Notes the end of a forgotten topic whose name has this hash.
+    pub(crate) fn lose_hash(&mut self, hash: u64, lost: TopicEnd) {
+        self.forgotten.note_hash(hash, lost);
     }
 
     /// Returns whether this topic retains an event. Sequences are never used twice, so a topic that holds nothing older than
