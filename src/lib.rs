@@ -92,6 +92,7 @@ mod host;
 mod http;
 #[doc(hidden)]
 pub mod internal;
+mod journal;
 mod keyring;
 #[doc(hidden)]
 pub mod log;

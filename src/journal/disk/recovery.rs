@@ -1,0 +1,529 @@
+//! Opening a log: what is there is handed out, what was torn is cut, what is damaged is refused.
+//!
+//! The newest segment comes first, since it says which others there must be. Then all are read from front to back, oldest first.
+//! Then the newest is sealed, and a new one begins with the new epoch: no process appends to a file that another wrote.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::time::Instant;
+
+use super::encoding::{Malformed, Reader};
+use super::ends::Ends;
+use super::epochs::Epochs;
+use super::error::{AppendError, Damage, Fatal, Full, OpenError};
+use super::format::{
+    BatchKind, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, segment_name, segment_number,
+};
+use super::log::{Log, Settings, segment_capacity};
+use super::record::{Control, Publish, SegmentEntry};
+use super::scan::{BatchReader, ReadBatch, Scanned, read_header};
+use super::segments::{Segment, Segments};
+use super::storage::{Disk, DiskFile, read_full_at, write_all_at};
+use crate::core::event_id::Sequence;
+
+/// Bytes between two calls of [`Sink::progress`]: a tenth of a second from a warm cache.
+const PROGRESS_BYTES: u64 = 64 << 20;
+
+/// Takes what a log holds when it is opened.
+pub(crate) trait Sink {
+    /// Takes a publish: each event comes once, and a partition's events come in ascending order of their sequences. Events
+    /// that need not be kept, this or earlier ones, are to be named to `segments`.
+    fn publish(&mut self, publish: &Publish<'_>, segments: &mut Segments);
+
+    /// Is told from time to time how many bytes of how many were read.
+    fn progress(&mut self, _bytes: u64, _of_bytes: u64) {}
+}
+
+/// What was found when a log was opened.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Recovery {
+    /// Events that were handed out.
+    pub(crate) events: u64,
+    /// Bytes that were read.
+    pub(crate) bytes: u64,
+    /// The time it took, in milliseconds.
+    pub(crate) ms: u64,
+    /// Segments that were there.
+    pub(crate) segments: usize,
+    /// The last sequence of each partition: the next event's is higher.
+    pub(crate) last: Box<[Sequence]>,
+    /// Set if the end of the log was torn and is cut. It was not synced, so nobody was told that it is final.
+    pub(crate) torn: Option<Damage>,
+    /// Set if there was no room for a whole segment: appends are refused until there is.
+    pub(crate) is_full: bool,
+}
+
+/// What the newest segment says.
+pub(super) struct Newest {
+    pub(super) epochs: Epochs,
+    pub(super) ends: Ends,
+    /// The segments before it.
+    pub(super) segments: Vec<SegmentEntry>,
+    pub(super) removed: Vec<(u64, u64)>,
+    /// The last batch that is whole.
+    pub(super) last_batch: u64,
+    /// The newest batch that is known to have been synced.
+    pub(super) synced_batch: u64,
+    /// Where the first batch begins that is not known to have been synced.
+    pub(super) synced_bytes: u64,
+    /// Where the last whole batch ends.
+    pub(super) bytes: u64,
+    pub(super) torn: Option<Damage>,
+}
+
+/// Why reading a directory ends.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    Damage(Damage),
+    Newer { file: String, version: u16 },
+    Io(String, io::Error),
+}
+
+/// The segments of a directory that belong to its log.
+pub(super) struct Layout {
+    /// By the number of the file. The last one is the newest.
+    pub(super) headers: BTreeMap<u64, SegmentHeader>,
+    /// Files of segments that were removed or replaced, and were not unlinked yet.
+    pub(super) leftovers: Vec<String>,
+}
+
+impl<D: Disk> Log<D> {
+    /// Opens the log of a directory, or creates one, and hands what it holds to the sink. The new epoch is synced when this returns.
+    ///
+    /// # Errors
+    /// Returns what is wrong with the directory, and what to do about it. What the sink took is to be dropped then.
+    pub(crate) fn open(
+        disk: D,
+        settings: Settings,
+        sink: &mut impl Sink,
+    ) -> Result<(Log<D>, Recovery), OpenError> {
+        let start = Instant::now();
+        let dir = disk.name();
+        let refuse = |error: ReadError| error.into_open_error(&dir);
+        let names = disk.list().map_err(|error| io_error("list", &dir, error))?;
+        let headers = read_headers(&disk, &names).map_err(refuse)?;
+        let mut recovery = Recovery { segments: headers.len(), ..Recovery::default() };
+        let mut log = match headers.last_key_value() {
+            None => Log::empty(disk, settings),
+            Some((_, header)) if header.partitions != settings.partitions => {
+                return Err(OpenError::Partitions {
+                    dir,
+                    found: header.partitions,
+                    asked: settings.partitions,
+                });
+            }
+            Some((_, header)) => {
+                let newest = read_newest(&disk, header).map_err(refuse)?;
+                let layout = Layout::new(headers, &newest).map_err(refuse)?;
+                let mut log = Log::empty(disk, settings);
+                log.read_all(&layout, &newest, sink, &mut recovery).map_err(refuse)?;
+                log.adopt(layout, newest, &mut recovery)?;
+                log
+            }
+        };
+        log.begin(&names, &mut recovery)?;
+        recovery.last = log.last.clone();
+        recovery.ms = start.elapsed().as_millis() as u64;
+        Ok((log, recovery))
+    }
+
+    /// Returns a log without segments. Nothing can be appended before [`Log::begin`].
+    fn empty(disk: D, mut settings: Settings) -> Self {
+        let mut secret = [0; 16];
+        for part in secret.chunks_mut(8) {
+            part.copy_from_slice(&(settings.random)().to_le_bytes());
+        }
+        Log {
+            disk,
+            secret,
+            epochs: Epochs::new(settings.epoch, settings.partitions),
+            ends: Ends::new(secret),
+            segments: Segments::default(),
+            last: vec![0; usize::from(settings.partitions)].into(),
+            next_batch: 1,
+            synced_batch: 0,
+            tail: None,
+            trimming: None,
+            lost: Vec::new(),
+            scratch: Vec::new(),
+            settings,
+        }
+    }
+
+    /// Reads all segments, oldest first.
+    fn read_all(
+        &mut self,
+        layout: &Layout,
+        newest: &Newest,
+        sink: &mut impl Sink,
+        recovery: &mut Recovery,
+    ) -> Result<(), ReadError> {
+        let expected: BTreeMap<u64, u64> =
+            newest.segments.iter().map(|entry| (entry.number, entry.last_batch)).collect();
+        let of_bytes = self.total_bytes(layout)?;
+        let mut told_bytes = 0;
+        let mut last_batch = 0;
+        let newest_number = layout.headers.last_key_value().map_or(0, |(number, _)| *number);
+        for (number, header) in &layout.headers {
+            let mut reader = open_reader(&self.disk, *number, header.salt)?;
+            let end = match (header.rewritten, expected.get(&header.last)) {
+                (Some(rewritten), _) => rewritten.last_batch,
+                (None, Some(last_batch)) => *last_batch,
+                (None, None) => newest.last_batch,
+            };
+            let mut check =
+                Check::new(header, end, last_batch, (*number == newest_number).then_some(newest.bytes))?;
+            let mut segment = Segment::new(header.first, header.last, &self.last);
+            segment.last_batch = end;
+            self.segments.push(segment);
+            while let Some(batch) = check.next(&mut reader)? {
+                recovery.bytes += batch.bytes.len() as u64;
+                if batch.kind == BatchKind::Control {
+                    continue;
+                }
+                let damaged = |what| damage(*number, batch.offset, what);
+                let mut records = Reader::new(batch.payload);
+                while !records.is_empty() {
+                    let publish = Publish::decode(&mut records).map_err(|malformed| damaged(malformed.0))?;
+                    match self.last.get_mut(usize::from(publish.partition)) {
+                        Some(last) if *last < publish.first => *last = publish.last(),
+                        _ => return Err(damaged("a sequence is not past the one before")),
+                    }
+                    if let Some(segment) = self.segments.last_mut() {
+                        segment.add(&publish);
+                    }
+                    recovery.events += publish.events.len() as u64;
+                    sink.publish(&publish, &mut self.segments);
+                }
+                if recovery.bytes - told_bytes >= PROGRESS_BYTES {
+                    told_bytes = recovery.bytes;
+                    sink.progress(recovery.bytes, of_bytes);
+                }
+            }
+            last_batch = end;
+            if let Some(segment) = self.segments.last_mut() {
+                segment.file_bytes = reader.offset();
+            }
+        }
+        sink.progress(recovery.bytes, recovery.bytes);
+        Ok(())
+    }
+
+    fn total_bytes(&self, layout: &Layout) -> Result<u64, ReadError> {
+        let length = |number: &u64| {
+            let name = segment_name(*number);
+            let length = self.disk.open(&name).and_then(|file| file.len());
+            length.map_err(|error| ReadError::Io(format!("open {name}"), error))
+        };
+        layout.headers.keys().map(length).sum()
+    }
+
+    /// Takes over what was read: seals the newest segment, and unlinks leftovers.
+    fn adopt(&mut self, layout: Layout, newest: Newest, recovery: &mut Recovery) -> Result<(), OpenError> {
+        let dir = self.disk.name();
+        let Some((number, header)) = layout.headers.last_key_value() else { return Ok(()) };
+        self.secret = header.secret;
+        self.next_batch = newest.last_batch + 1;
+        self.synced_batch = newest.last_batch;
+        // What was trimmed is in no segment.
+        for (last, before) in self.last.iter_mut().zip(&newest.epochs.last) {
+            *last = (*last).max(*before);
+        }
+        self.epochs = newest.epochs.followed_by(self.settings.epoch, &self.last);
+        self.ends = newest.ends;
+        recovery.torn = newest.torn;
+        let name = segment_name(*number);
+        let file = self.disk.open_to_write(&name).map_err(|error| io_error("open", &name, error))?;
+        rewrite(&file, newest.synced_bytes, newest.bytes)
+            .and_then(|()| file.truncate(newest.bytes))
+            .and_then(|()| file.sync_all())
+            .map_err(|error| io_error("seal", &format!("{dir}/{name}"), error))?;
+        for name in &layout.leftovers {
+            self.disk.unlink(name).map_err(|error| io_error("remove", name, error))?;
+        }
+        Ok(())
+    }
+
+    /// Begins the first segment of this start.
+    fn begin(&mut self, names: &[String], recovery: &mut Recovery) -> Result<(), OpenError> {
+        let dir = self.disk.name();
+        for name in names.iter().filter(|name| is_unfinished(name)) {
+            self.disk.unlink(name).map_err(|error| io_error("remove", name, error))?;
+        }
+        let number = self.segments.list().last().map_or(0, |segment| segment.last) + 1;
+        let opening = self.opening();
+        let reserve_bytes = self.reserve_bytes();
+        let capacity = segment_capacity(&opening, reserve_bytes);
+        let tail = match self.create(number, &opening, capacity.max(self.settings.segment_bytes)) {
+            // A full disk is no reason not to serve what there is: appends wait for room.
+            Err(AppendError::Full(Full::Disk { .. })) => {
+                recovery.is_full = true;
+                self.create(number, &opening, capacity)
+            }
+            result => result,
+        };
+        let fatal = |Fatal { what, source }| OpenError::Io {
+            what,
+            source: source.unwrap_or_else(|| io::ErrorKind::Other.into()),
+        };
+        match tail {
+            Ok(tail) => self.enter(tail).map_err(fatal),
+            Err(AppendError::Full(Full::Disk { source })) => Err(OpenError::Full { dir, source }),
+            Err(AppendError::Fatal(error)) => Err(fatal(error)),
+            Err(error) => Err(OpenError::Io {
+                what: format!("begin a segment in {dir}: {error}"),
+                source: io::ErrorKind::Other.into(),
+            }),
+        }
+    }
+}
+
+impl Layout {
+    /// Sorts the files into those of the log and leftovers, and sees that none is missing.
+    pub(super) fn new(mut headers: BTreeMap<u64, SegmentHeader>, newest: &Newest) -> Result<Self, ReadError> {
+        let newest_number = headers.last_key_value().map_or(0, |(number, _)| *number);
+        let is_removed =
+            |number: u64| newest.removed.iter().any(|(first, last)| (*first..=*last).contains(&number));
+        let mut leftovers = Vec::new();
+        let mut covered = 0;
+        headers.retain(|number, header| {
+            let is_listed = newest.segments.iter().any(|entry| entry.number == header.last);
+            let is_kept =
+                *number == newest_number || (*number > covered && is_listed && !is_removed(*number));
+            match is_kept {
+                true => covered = header.last,
+                false => leftovers.push(segment_name(*number)),
+            }
+            is_kept
+        });
+        for entry in newest.segments.iter().filter(|entry| !is_removed(entry.number)) {
+            let holder = headers.range(..=entry.number).next_back();
+            if holder.is_none_or(|(_, header)| header.last < entry.number) {
+                return Err(damage(entry.number, 0, "the segment is missing"));
+            }
+        }
+        Ok(Layout { headers, leftovers })
+    }
+}
+
+/// What a segment's batches must be.
+pub(super) struct Check<'a> {
+    header: &'a SegmentHeader,
+    /// The last batch of the segment.
+    end: u64,
+    /// The batch before the next.
+    last_batch: u64,
+    /// Where the segment must end; the newest one has more behind.
+    end_bytes: Option<u64>,
+}
+
+impl<'a> Check<'a> {
+    /// Begins with a segment that follows one whose last batch was `last_batch`.
+    pub(super) fn new(
+        header: &'a SegmentHeader,
+        end: u64,
+        last_batch: u64,
+        newest_bytes: Option<u64>,
+    ) -> Result<Self, ReadError> {
+        let last_batch = match header.rewritten {
+            Some(_) => last_batch,
+            None if header.first_batch > last_batch => header.first_batch - 1,
+            None => {
+                return Err(damage(header.first, 0, "the segment begins before the end of the one before"));
+            }
+        };
+        let end_bytes = newest_bytes.or(header.rewritten.map(|rewritten| rewritten.file_bytes));
+        Ok(Check { header, end, last_batch, end_bytes })
+    }
+
+    /// Returns the next batch; `None` where the segment must end.
+    pub(super) fn next<'b, F: DiskFile>(
+        &mut self,
+        reader: &'b mut BatchReader<F>,
+    ) -> Result<Option<ReadBatch<'b>>, ReadError> {
+        let (number, offset) = (self.header.first, reader.offset());
+        let damaged = |what| damage(number, offset, what);
+        let is_newest = self.header.rewritten.is_none() && self.end_bytes.is_some();
+        if self.end_bytes.map_or(self.last_batch == self.end, |end_bytes| end_bytes <= offset) {
+            let ends_here = self.end_bytes.is_none_or(|end_bytes| end_bytes == offset);
+            return match ends_here && (is_newest || offset == reader.file_bytes()) {
+                true => Ok(None),
+                false => Err(damaged("the segment goes on behind its last batch")),
+            };
+        }
+        let next = reader.next();
+        let batch =
+            match next.map_err(|error| ReadError::Io(format!("read {}", segment_name(number)), error))? {
+                Scanned::Batch(batch) => batch,
+                Scanned::End => return Err(damaged("batches are missing")),
+                Scanned::Bad(what) => return Err(damaged(what)),
+            };
+        let follows = match self.header.rewritten {
+            Some(_) => self.last_batch < batch.number && batch.number <= self.end,
+            None => self.last_batch + 1 == batch.number,
+        };
+        if !follows {
+            return Err(damaged("a batch has not the number that follows"));
+        }
+        self.last_batch = batch.number;
+        Ok(Some(batch))
+    }
+}
+
+/// Reads the headers of all segments.
+pub(super) fn read_headers<D: Disk>(
+    disk: &D,
+    names: &[String],
+) -> Result<BTreeMap<u64, SegmentHeader>, ReadError> {
+    let mut headers = BTreeMap::new();
+    let mut secret = None;
+    for number in names.iter().filter_map(|name| segment_number(name)) {
+        let header = read_header_of(disk, number)?;
+        if *secret.get_or_insert(header.secret) != header.secret {
+            return Err(damage(number, 0, "the segment is of another journal than the others"));
+        }
+        headers.insert(number, header);
+    }
+    Ok(headers)
+}
+
+pub(super) fn read_header_of<D: Disk>(disk: &D, number: u64) -> Result<SegmentHeader, ReadError> {
+    let file = segment_name(number);
+    let bytes = disk.open(&file).and_then(|file| read_header(&file));
+    let bytes = bytes.map_err(|error| ReadError::Io(format!("read {file}"), error))?;
+    match SegmentHeader::decode(&bytes) {
+        Ok(header) if header.first == number => Ok(header),
+        Ok(_) => Err(damage(number, 0, "the segment has another number than its file")),
+        Err(HeaderError::Newer(version)) => Err(ReadError::Newer { file, version }),
+        Err(HeaderError::Bad(what)) => Err(damage(number, 0, what)),
+    }
+}
+
+/// Reads the newest segment: its control records, where it ends, and whether that end was torn.
+pub(super) fn read_newest<D: Disk>(disk: &D, header: &SegmentHeader) -> Result<Newest, ReadError> {
+    let number = header.first;
+    if header.rewritten.is_some() {
+        return Err(damage(number, 0, "the newest segment is missing"));
+    }
+    let mut reader = open_reader(disk, number, header.salt)?;
+    let io = |error| ReadError::Io(format!("read {}", segment_name(number)), error);
+    let mut newest = Newest {
+        epochs: Epochs::new(header.epoch, header.partitions),
+        ends: Ends::new(header.secret),
+        segments: Vec::new(),
+        removed: Vec::new(),
+        last_batch: header.first_batch - 1,
+        // It got its name when its first batch was synced.
+        synced_batch: header.first_batch,
+        synced_bytes: 0,
+        bytes: SEGMENT_HEADER_BYTES as u64,
+        torn: None,
+    };
+    let mut unsynced: VecDeque<(u64, u64)> = VecDeque::new();
+    let bad = loop {
+        let offset = reader.offset();
+        let batch = match reader.next().map_err(io)? {
+            Scanned::Batch(batch) if batch.number == newest.last_batch + 1 => batch,
+            Scanned::Batch(_) => {
+                return Err(damage(number, offset, "a batch has not the number that follows"));
+            }
+            Scanned::End => break None,
+            Scanned::Bad(what) => break Some(what),
+        };
+        if batch.kind == BatchKind::Control {
+            let is_read = newest.read_control(batch.payload);
+            is_read.map_err(|malformed| damage(number, offset, malformed.0))?;
+        }
+        newest.last_batch = batch.number;
+        newest.synced_batch = newest.synced_batch.max(batch.synced);
+        unsynced.push_back((batch.number, batch.offset));
+        while unsynced.front().is_some_and(|(number, _)| *number <= newest.synced_batch) {
+            unsynced.pop_front();
+        }
+        newest.bytes = reader.offset();
+    };
+    newest.synced_bytes = unsynced.front().map_or(newest.bytes, |(_, offset)| *offset);
+    let next_batch = newest.last_batch + 1;
+    let (mut is_behind, mut is_synced) = (false, newest.synced_batch >= next_batch);
+    let behind = reader.headers_behind(|header, _| {
+        is_behind |= header.number > next_batch;
+        is_synced |= header.synced >= next_batch;
+    });
+    behind.map_err(io)?;
+    let torn =
+        damage_of(number, reader.offset(), bad.unwrap_or("a batch is missing, and later ones are there"));
+    if is_synced {
+        return Err(ReadError::Damage(torn));
+    }
+    newest.torn = (bad.is_some() || is_behind).then_some(torn);
+    Ok(newest)
+}
+
+impl Newest {
+    pub(super) fn read_control(&mut self, payload: &[u8]) -> Result<(), Malformed> {
+        let mut records = Reader::new(payload);
+        while !records.is_empty() {
+            match Control::decode(&mut records)? {
+                Control::Epochs(epochs) => self.epochs = epochs,
+                Control::Ends(entries) => entries.into_iter().for_each(|entry| self.ends.merge(entry)),
+                Control::Segments(segments) => self.segments = segments,
+                Control::Removed { first, last } => self.removed.push((first, last)),
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn open_reader<D: Disk>(
+    disk: &D,
+    number: u64,
+    salt: u64,
+) -> Result<BatchReader<D::File>, ReadError> {
+    let reader = disk.open(&segment_name(number)).and_then(|file| BatchReader::new(file, salt));
+    reader.map_err(|error| ReadError::Io(format!("open {}", segment_name(number)), error))
+}
+
+pub(super) fn damage(number: u64, offset: u64, what: &'static str) -> ReadError {
+    ReadError::Damage(damage_of(number, offset, what))
+}
+
+fn damage_of(number: u64, offset: u64, what: &'static str) -> Damage {
+    Damage { file: segment_name(number), offset, what }
+}
+
+/// Returns whether a file is a segment that was being made.
+pub(super) fn is_unfinished(name: &str) -> bool {
+    name.strip_suffix(".new").is_some_and(|number| number.bytes().all(|digit| digit.is_ascii_digit()))
+}
+
+impl ReadError {
+    pub(super) fn into_open_error(self, dir: &str) -> OpenError {
+        let dir = dir.to_owned();
+        match self {
+            ReadError::Damage(damage) => OpenError::Damage { dir, damage },
+            ReadError::Newer { file, version } => OpenError::Newer { dir, file, version, known: VERSION },
+            ReadError::Io(what, source) => OpenError::Io { what: format!("{what} in {dir}"), source },
+        }
+    }
+}
+
+fn io_error(what: &str, name: &str, source: io::Error) -> OpenError {
+    OpenError::Io { what: format!("{what} {name}"), source }
+}
+
+/// Writes what is there once more: after a failed sync the kernel may show bytes that it will never write, and a sync now
+/// would not write them either. What was handed out must not vanish at the next power failure.
+fn rewrite<F: DiskFile>(file: &F, start: u64, end: u64) -> io::Result<()> {
+    let mut chunk = vec![0; (end.saturating_sub(start)).min(1 << 20) as usize];
+    let mut offset = start;
+    while offset < end {
+        let length = chunk.len().min((end - offset) as usize);
+        let bytes = chunk.get_mut(..length).unwrap_or_default();
+        if read_full_at(file, bytes, offset)? != length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        write_all_at(file, &mut [io::IoSlice::new(bytes)], offset)?;
+        offset += length as u64;
+    }
+    Ok(())
+}
