@@ -3,7 +3,8 @@
 //! # The directory
 //! - `lock`: held by `flock` while a process uses the directory, with its pid in decimal.
 //! - `<number>.segment`, the number with 20 digits: the log, in ascending order. Numbers are never used twice.
-//! - `<number>.new`: a segment that is being made. It is renamed to `.segment` when all that it must hold is synced, and
+//! - `<number>.gone`: which events of a segment were dropped; see [`super::gone`].
+//! - `<number>.new`: one of these that is being made. It gets its name when all that it must hold is synced, and is
 //!   removed at the next start otherwise: so the header and the first batch of a `.segment` are never torn.
 //!
 //! # A segment

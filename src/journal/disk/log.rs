@@ -66,7 +66,7 @@ pub(crate) struct Log<D: Disk> {
 pub(super) struct Tail<F> {
     pub(super) file: F,
     pub(super) number: u64,
-    pub(super) seed: u32,
+    pub(super) salt: u64,
     /// Where the next batch goes.
     pub(super) offset: u64,
     /// Bytes that are allocated.
@@ -204,7 +204,7 @@ impl<D: Disk> Log<D> {
         }
         let (number, synced) = (self.next_batch, self.synced_batch);
         let Some(tail) = &mut self.tail else { return Ok(self.check_open().map(|()| number)?) };
-        if let Err(error) = batch.write(&tail.file, tail.offset, number, synced, tail.seed) {
+        if let Err(error) = batch.write(&tail.file, tail.offset, number, synced, crc_seed(tail.salt)) {
             let name = segment_name(tail.number);
             return Err(self.fail(format!("write {name}"), error).into());
         }
@@ -302,13 +302,12 @@ impl<D: Disk> Log<D> {
             first_batch: self.next_batch,
             rewritten: None,
         };
-        let seed = crc_seed(salt);
         let offset = SEGMENT_HEADER_BYTES as u64;
         let written = write_all_at(&file, &mut [std::io::IoSlice::new(&header.encode())], 0)
-            .and_then(|()| opening.write(&file, offset, self.next_batch, self.synced_batch, seed))
+            .and_then(|()| opening.write(&file, offset, self.next_batch, self.synced_batch, crc_seed(salt)))
             .and_then(|()| file.sync_all());
         match written {
-            Ok(()) => Ok(Tail { file, number, seed, offset: offset + opening.bytes(), capacity }),
+            Ok(()) => Ok(Tail { file, number, salt, offset: offset + opening.bytes(), capacity }),
             Err(error) => Err(self.fail(format!("write {name}"), error).into()),
         }
     }
@@ -322,6 +321,7 @@ impl<D: Disk> Log<D> {
         let mut segment = Segment::new(tail.number, tail.number, &self.last);
         segment.file_bytes = tail.capacity;
         segment.last_batch = self.next_batch;
+        segment.salt = tail.salt;
         self.segments.push(segment);
         self.synced_batch = self.next_batch;
         self.next_batch += 1;

@@ -24,7 +24,7 @@
 //! | [`recovery`] | what is there, what was torn, what is damaged |
 //! | [`trim`] | what histories dropped leaves the disk, and is recorded before |
 //! | [`log`] | append, sync, and the next segment |
-//! | [`segments`] | what of each segment is alive |
+//! | [`segments`], [`gone`] | what of each segment is alive, in memory and on disk |
 //! | [`scan`], [`batch`] | a segment's batches, read and written |
 //! | [`epochs`], [`ends`] | tables that each segment begins with |
 //! | [`record`], [`mod@format`], [`encoding`] | the bytes |
@@ -36,6 +36,7 @@ pub(crate) mod ends;
 pub(crate) mod epochs;
 pub(crate) mod error;
 mod format;
+mod gone;
 pub(crate) mod inspect;
 pub(crate) mod log;
 pub(crate) mod record;

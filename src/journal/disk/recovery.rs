@@ -3,9 +3,9 @@
 //! The newest segment comes first, since it says which others there must be. Then all are read from front to back, oldest first.
 //! Then the newest is sealed, and a new one begins with the new epoch: no process appends to a file that another wrote.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
+use std::{io, mem};
 
 use super::encoding::{Malformed, Reader};
 use super::ends::Ends;
@@ -14,6 +14,7 @@ use super::error::{AppendError, Damage, Fatal, Full, OpenError};
 use super::format::{
     BatchKind, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, segment_name, segment_number,
 };
+use super::gone::{self, Gone, gone_name, gone_number};
 use super::log::{Log, Settings, segment_capacity};
 use super::record::{Control, Publish, SegmentEntry};
 use super::scan::{BatchReader, ReadBatch, Scanned, read_header};
@@ -27,8 +28,14 @@ const PROGRESS_BYTES: u64 = 64 << 20;
 /// Takes what a log holds when it is opened.
 pub(crate) trait Sink {
     /// Takes a publish: each event comes once, and a partition's events come in ascending order of their sequences. Events
-    /// that need not be kept, this or earlier ones, are to be named to `segments`.
+    /// that need not be kept, this or earlier ones, are to be named to `segments`, a topic's oldest first.
+    ///
+    /// A publish of which some events are gone comes as several.
     fn publish(&mut self, publish: &Publish<'_>, segments: &mut Segments);
+
+    /// Takes a publish with an idempotency key, before its events and also if those are gone. It is as it was appended if
+    /// its key was to be kept; see [`Log::trim`].
+    fn key(&mut self, _publish: &Publish<'_>) {}
 
     /// Is told from time to time how many bytes of how many were read.
     fn progress(&mut self, _bytes: u64, _of_bytes: u64) {}
@@ -85,6 +92,8 @@ pub(super) struct Layout {
     pub(super) headers: BTreeMap<u64, SegmentHeader>,
     /// Files of segments that were removed or replaced, and were not unlinked yet.
     pub(super) leftovers: Vec<String>,
+    /// The segments with a file of events that are gone. It may be of an earlier segment of the number.
+    pub(super) gone: BTreeSet<u64>,
 }
 
 impl<D: Disk> Log<D> {
@@ -113,9 +122,11 @@ impl<D: Disk> Log<D> {
                 });
             }
             Some((_, header)) => {
-                let newest = read_newest(&disk, header).map_err(refuse)?;
-                let layout = Layout::new(headers, &newest).map_err(refuse)?;
+                let secret = header.secret;
+                let mut newest = read_newest(&disk, header).map_err(refuse)?;
+                let layout = Layout::new(headers, &newest, &names).map_err(refuse)?;
                 let mut log = Log::empty(disk, settings);
+                (log.secret, log.ends) = (secret, mem::take(&mut newest.ends));
                 log.read_all(&layout, &newest, sink, &mut recovery).map_err(refuse)?;
                 log.adopt(layout, newest, &mut recovery)?;
                 log
@@ -174,8 +185,12 @@ impl<D: Disk> Log<D> {
             let mut check =
                 Check::new(header, end, last_batch, (*number == newest_number).then_some(newest.bytes))?;
             let mut segment = Segment::new(header.first, header.last, &self.last);
-            segment.last_batch = end;
-            self.segments.push(segment);
+            (segment.last_batch, segment.salt) = (end, header.salt);
+            let gone = if layout.gone.contains(number) { read_gone(&self.disk, header)? } else { None };
+            self.segments.push(match gone {
+                Some(gone) => segment.with_gone(gone),
+                None => segment,
+            });
             while let Some(batch) = check.next(&mut reader)? {
                 recovery.bytes += batch.bytes.len() as u64;
                 if batch.kind == BatchKind::Control {
@@ -192,8 +207,10 @@ impl<D: Disk> Log<D> {
                     if let Some(segment) = self.segments.last_mut() {
                         segment.add(&publish);
                     }
-                    recovery.events += publish.events.len() as u64;
-                    sink.publish(&publish, &mut self.segments);
+                    if publish.key.is_some() {
+                        sink.key(&publish);
+                    }
+                    recovery.events += self.hand_out(&publish, sink);
                 }
                 if recovery.bytes - told_bytes >= PROGRESS_BYTES {
                     told_bytes = recovery.bytes;
@@ -209,6 +226,29 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
+    /// Hands out the events of a publish that are alive; returns how many.
+    fn hand_out(&mut self, publish: &Publish<'_>, sink: &mut impl Sink) -> u64 {
+        let Some(segment) = self.segments.list().last() else { return 0 };
+        let count = publish.events.len();
+        let is_alive = |event: usize| segment.is_alive(publish.partition, publish.first + event as u64);
+        if !segment.has_gone_file || (0..count).all(is_alive) {
+            sink.publish(publish, &mut self.segments);
+            return count as u64;
+        }
+        let (alive, gone): (Vec<usize>, Vec<usize>) = (0..count).partition(|event| is_alive(*event));
+        // It is lost to the readers from now on, as what left the disk is.
+        if let Some(last) = gone.last() {
+            let sequence = publish.first + *last as u64;
+            self.ends.note(publish.partition, publish.topic, sequence, publish.own_id(*last));
+        }
+        for run in alive.chunk_by(|before, after| before + 1 == *after) {
+            if let [first, ..] = run {
+                sink.publish(&publish.part(*first..*first + run.len()), &mut self.segments);
+            }
+        }
+        alive.len() as u64
+    }
+
     fn total_bytes(&self, layout: &Layout) -> Result<u64, ReadError> {
         let length = |number: &u64| {
             let name = segment_name(*number);
@@ -222,7 +262,6 @@ impl<D: Disk> Log<D> {
     fn adopt(&mut self, layout: Layout, newest: Newest, recovery: &mut Recovery) -> Result<(), OpenError> {
         let dir = self.disk.name();
         let Some((number, header)) = layout.headers.last_key_value() else { return Ok(()) };
-        self.secret = header.secret;
         self.next_batch = newest.last_batch + 1;
         self.synced_batch = newest.last_batch;
         // What was trimmed is in no segment.
@@ -230,7 +269,6 @@ impl<D: Disk> Log<D> {
             *last = (*last).max(*before);
         }
         self.epochs = newest.epochs.followed_by(self.settings.epoch, &self.last);
-        self.ends = newest.ends;
         recovery.torn = newest.torn;
         let name = segment_name(*number);
         let file = self.disk.open_to_write(&name).map_err(|error| io_error("open", &name, error))?;
@@ -238,7 +276,10 @@ impl<D: Disk> Log<D> {
             .and_then(|()| file.truncate(newest.bytes))
             .and_then(|()| file.sync_all())
             .map_err(|error| io_error("seal", &format!("{dir}/{name}"), error))?;
-        for name in &layout.leftovers {
+        let is_unused =
+            |number: &&u64| !self.segments.get(**number).is_some_and(|segment| segment.has_gone_file);
+        let unused = layout.gone.iter().filter(is_unused).map(|number| gone_name(*number));
+        for name in &layout.leftovers.iter().cloned().chain(unused).collect::<Vec<_>>() {
             self.disk.unlink(name).map_err(|error| io_error("remove", name, error))?;
         }
         Ok(())
@@ -280,7 +321,11 @@ impl<D: Disk> Log<D> {
 
 impl Layout {
     /// Sorts the files into those of the log and leftovers, and sees that none is missing.
-    pub(super) fn new(mut headers: BTreeMap<u64, SegmentHeader>, newest: &Newest) -> Result<Self, ReadError> {
+    pub(super) fn new(
+        mut headers: BTreeMap<u64, SegmentHeader>,
+        newest: &Newest,
+        names: &[String],
+    ) -> Result<Self, ReadError> {
         let newest_number = headers.last_key_value().map_or(0, |(number, _)| *number);
         let is_removed =
             |number: u64| newest.removed.iter().any(|(first, last)| (*first..=*last).contains(&number));
@@ -302,7 +347,10 @@ impl Layout {
                 return Err(damage(entry.number, 0, "the segment is missing"));
             }
         }
-        Ok(Layout { headers, leftovers })
+        let (gone, of_none) = (names.iter().filter_map(|name| gone_number(name)))
+            .partition::<BTreeSet<_>, _>(|number| headers.contains_key(number));
+        leftovers.extend(of_none.into_iter().map(gone_name));
+        Ok(Layout { headers, leftovers, gone })
     }
 }
 
@@ -481,6 +529,20 @@ pub(super) fn open_reader<D: Disk>(
 ) -> Result<BatchReader<D::File>, ReadError> {
     let reader = disk.open(&segment_name(number)).and_then(|file| BatchReader::new(file, salt));
     reader.map_err(|error| ReadError::Io(format!("open {}", segment_name(number)), error))
+}
+
+/// Reads which events of a segment are gone; `None` if the file is of another segment.
+fn read_gone<D: Disk>(disk: &D, header: &SegmentHeader) -> Result<Option<Gone>, ReadError> {
+    let name = gone_name(header.first);
+    let read = disk.open(&name).and_then(|file| {
+        let mut bytes = vec![0; file.len()? as usize];
+        let filled = read_full_at(&file, &mut bytes, 0)?;
+        bytes.truncate(filled);
+        Ok(bytes)
+    });
+    let bytes = read.map_err(|error| ReadError::Io(format!("read {name}"), error))?;
+    gone::decode(&bytes, header.salt, header.partitions)
+        .map_err(|malformed| ReadError::Damage(Damage { file: name, offset: 0, what: malformed.0 }))
 }
 
 pub(super) fn damage(number: u64, offset: u64, what: &'static str) -> ReadError {

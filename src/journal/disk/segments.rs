@@ -3,6 +3,7 @@
 //! Segments are in the order of their numbers, and a partition's sequences ascend from each to the next: so a segment is found
 //! by a sequence. An event that is gone is a bit in the segment's map, which begins with the first that goes.
 
+use super::gone::Gone;
 use super::record::Publish;
 use crate::core::event_id::Sequence;
 
@@ -28,6 +29,12 @@ pub(super) struct Segment {
     pub(super) event_bytes: u64,
     /// The time of the newest publish with an idempotency key, in ms; 0 without any.
     pub(super) keyed_ms: u64,
+    /// The salt of the file.
+    pub(super) salt: u64,
+    /// Whether there is a file of the events that are gone.
+    pub(super) has_gone_file: bool,
+    /// Whether events are gone that it does not name.
+    pub(super) has_gone_more: bool,
     partitions: Vec<Held>,
 }
 
@@ -68,6 +75,11 @@ impl Segments {
         self.list.last_mut()
     }
 
+    /// Returns the segments before this number.
+    pub(super) fn before_mut(&mut self, number: u64) -> impl Iterator<Item = &mut Segment> {
+        self.list.iter_mut().take_while(move |segment| segment.last < number)
+    }
+
     /// Returns the segment whose file has this number.
     pub(super) fn get(&self, first: u64) -> Option<&Segment> {
         self.list.get(self.list.binary_search_by_key(&first, |segment| segment.first).ok()?)
@@ -104,22 +116,41 @@ impl Segment {
             alive_events: 0,
             event_bytes: 0,
             keyed_ms: 0,
+            salt: 0,
+            has_gone_file: false,
+            has_gone_more: false,
             partitions: upto.iter().map(|upto| Held { upto: *upto, ..Held::default() }).collect(),
         }
     }
 
-    /// Notes the events of a publish that the segment holds now, all alive.
+    /// Returns a segment whose events are to be added, of which these are gone.
+    pub(super) fn with_gone(mut self, gone: Gone) -> Self {
+        self.has_gone_file = true;
+        self.partitions.iter_mut().zip(gone).for_each(|(held, gone)| held.gone = gone);
+        self
+    }
+
+    /// Returns the bits of the events that are gone, for each partition.
+    pub(super) fn gone(&self) -> impl Iterator<Item = &[u64]> {
+        self.partitions.iter().map(|held| held.gone.as_slice())
+    }
+
+    /// Notes the events of a publish that the segment holds now.
     pub(super) fn add(&mut self, publish: &Publish<'_>) {
         let Some(held) = self.partitions.get_mut(usize::from(publish.partition)) else { return };
         if held.events == 0 || held.upto + 1 != publish.first {
             held.runs.push(Run { first: publish.first, place: held.events });
         }
-        held.events += publish.events.len();
         held.upto = publish.last();
-        self.alive_events += publish.events.len() as u64;
-        let lines_bytes = publish.events.iter().map(|span| span.lines.len() as u64).sum::<u64>();
-        self.alive_bytes += lines_bytes;
-        self.event_bytes += lines_bytes;
+        for span in &publish.events {
+            let lines_bytes = span.lines.len() as u64;
+            self.event_bytes += lines_bytes;
+            if !held.is_gone(held.events) {
+                self.alive_events += 1;
+                self.alive_bytes += lines_bytes;
+            }
+            held.events += 1;
+        }
         if publish.key.is_some() {
             self.keyed_ms = self.keyed_ms.max(publish.at_ms);
         }
@@ -146,6 +177,7 @@ impl Segment {
         if let Some(bits) = held.gone.get_mut(word) {
             *bits |= 1 << (place % 64);
         }
+        self.has_gone_more = true;
         self.alive_events -= 1;
         self.alive_bytes = self.alive_bytes.saturating_sub(lines_bytes);
     }

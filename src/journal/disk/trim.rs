@@ -5,7 +5,7 @@
 //! segments are read once more, a little at a time. A crash at any point leaves either the old segments or the new one, with or without some that are
 //! named as removed or covered, which the next start unlinks.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 
 use super::batch::Batch;
@@ -15,6 +15,7 @@ use super::error::{AppendError, Fatal, Full};
 use super::format::{
     BatchKind, Rewritten, SEGMENT_HEADER_BYTES, SegmentHeader, crc_seed, new_name, segment_name,
 };
+use super::gone::{self, gone_name};
 use super::log::{BatchNumber, Log, Lost};
 use super::record::{Control, Publish};
 use super::scan::{BatchReader, ReadBatch, Scanned, read_header};
@@ -50,8 +51,9 @@ pub(super) struct Trimming<F> {
     output: Option<Output<F>>,
     /// Whether they go with what of them is alive.
     is_forced: bool,
-    /// What histories dropped meanwhile.
-    dropped: Vec<(u8, Sequence, usize)>,
+    /// What histories dropped meanwhile, and the bytes of its lines. It is kept: what is lost was dropped before this
+    /// began, so that no older event of its topic is kept.
+    dropped: HashMap<(u8, Sequence), usize>,
 }
 
 /// A segment that is being read.
@@ -84,7 +86,7 @@ impl<D: Disk> Log<D> {
     /// dropped oldest first.
     pub(crate) fn dropped(&mut self, partition: u8, sequence: Sequence, lines_bytes: usize) {
         if let Some(trimming) = self.trimming.as_mut().filter(|trimming| trimming.output.is_some()) {
-            trimming.dropped.push((partition, sequence, lines_bytes));
+            trimming.dropped.entry((partition, sequence)).or_insert(lines_bytes);
         }
         self.segments.dropped(partition, sequence, lines_bytes);
     }
@@ -189,7 +191,7 @@ impl<D: Disk> Log<D> {
             ends: Ends::new(self.secret),
             output,
             is_forced: plan.is_forced,
-            dropped: Vec::new(),
+            dropped: HashMap::new(),
         });
         Ok(())
     }
@@ -205,20 +207,23 @@ impl<D: Disk> Log<D> {
         let upto: Vec<_> = (0..self.settings.partitions)
             .map(|partition| before.map_or(0, |segment| segment.upto(partition)))
             .collect();
+        let salt = (self.settings.random)();
+        let mut segment = Segment::new(plan.first, plan.last, &upto);
+        segment.salt = salt;
         Ok(Output {
             file,
             header: SegmentHeader {
                 partitions: self.settings.partitions,
                 first: plan.first,
                 last: plan.last,
-                salt: (self.settings.random)(),
+                salt,
                 secret: self.secret,
                 epoch: self.epochs.current,
                 first_batch: 0,
                 rewritten: None,
             },
             offset: SEGMENT_HEADER_BYTES as u64,
-            segment: Segment::new(plan.first, plan.last, &upto),
+            segment,
         })
     }
 
@@ -255,6 +260,10 @@ impl<D: Disk> Log<D> {
             return Err(self.fail(format!("write {}", new_name(trimming.first)), error).into());
         }
         let (first, last) = (trimming.first, trimming.last);
+        if let Err(error) = self.write_gone(first) {
+            self.trimming = self.tail.is_some().then_some(trimming);
+            return Err(error);
+        }
         let mut records = Vec::new();
         if !trimming.ends.is_empty() {
             records.push(Control::Ends(trimming.ends.list()));
@@ -270,10 +279,9 @@ impl<D: Disk> Log<D> {
             }
             self.sync()?;
         }
-        let covered: Vec<_> = (self.segments.list().iter())
-            .filter(|segment| first <= segment.first && segment.last <= last)
-            .map(|segment| segment.first)
-            .collect();
+        let covered =
+            self.segments.list().iter().filter(|segment| first <= segment.first && segment.last <= last);
+        let covered: Vec<_> = covered.map(|segment| (segment.first, segment.has_gone_file)).collect();
         if trimming.is_forced {
             self.note_lost(first);
         }
@@ -283,16 +291,46 @@ impl<D: Disk> Log<D> {
                 false => self.unlink(&new_name(first))?,
             }
         }
-        for number in covered.into_iter().filter(|number| !is_replaced || *number != first) {
-            self.unlink(&segment_name(number))?;
+        for (number, has_gone_file) in covered {
+            if !is_replaced || number != first {
+                self.unlink(&segment_name(number))?;
+            }
+            if has_gone_file {
+                self.unlink(&gone_name(number))?;
+            }
         }
         if let Err(error) = self.disk.sync() {
             return Err(self.fail("sync the directory".to_owned(), error).into());
         }
         let segment = trimming.output.filter(|_| is_replaced).map(|output| output.segment);
         self.segments.replace(first, last, segment);
-        for (partition, sequence, lines_bytes) in trimming.dropped {
+        for ((partition, sequence), lines_bytes) in trimming.dropped {
             self.segments.dropped(partition, sequence, lines_bytes);
+        }
+        Ok(())
+    }
+
+    /// Writes which events of the segments before this one are gone: it is about to lose events, perhaps of the same topics.
+    fn write_gone(&mut self, number: u64) -> Result<(), AppendError> {
+        let mut written = Vec::new();
+        let changed = self.segments.before_mut(number).filter(|segment| segment.has_gone_more);
+        let files: Vec<_> =
+            changed.map(|segment| (segment.first, gone::encode(segment.salt, segment.gone()))).collect();
+        for (number, bytes) in files {
+            match write_file(&self.disk, &new_name(number), &gone_name(number), &bytes) {
+                Ok(()) => written.push(number),
+                Err(TrimError::Full(source)) => return Err(Full::Disk { source }.into()),
+                Err(TrimError::Io(what, error)) => return Err(self.fail(what, error).into()),
+            }
+        }
+        if written.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.disk.sync() {
+            return Err(self.fail("sync the directory".to_owned(), error).into());
+        }
+        for segment in self.segments.before_mut(number).filter(|segment| written.contains(&segment.first)) {
+            (segment.has_gone_file, segment.has_gone_more) = (true, false);
         }
         Ok(())
     }
@@ -333,7 +371,7 @@ impl<F: DiskFile> Trimming<F> {
         segments: &Segments,
         bytes_max: u64,
     ) -> Result<bool, TrimError> {
-        let Trimming { reader, files, ends, output, is_forced, first, .. } = self;
+        let Trimming { reader, files, ends, output, is_forced, first, dropped, .. } = self;
         let mut read_bytes = 0;
         while read_bytes < bytes_max {
             let Some(source) = reader else {
@@ -364,7 +402,11 @@ impl<F: DiskFile> Trimming<F> {
             if batch.kind == BatchKind::Control {
                 continue;
             }
-            let is_kept = |partition, sequence| !*is_forced && segment.is_alive(partition, sequence);
+            let is_kept = |partition, sequence| {
+                let was_alive =
+                    || segment.is_alive(partition, sequence) || dropped.contains_key(&(partition, sequence));
+                !*is_forced && was_alive()
+            };
             let kept = sift(&batch, ends, output.as_mut(), is_kept).map_err(|what| io(damage(what)))?;
             if let Some(output) = output {
                 let written = output.write(&kept, batch.number, batch.synced);
@@ -483,6 +525,23 @@ impl Segment {
         let part = self.alive_bytes as f64 / self.event_bytes.max(1) as f64;
         (self.file_bytes as f64 * part) as u64
     }
+}
+
+/// Writes a file that gets its name when it is synced.
+fn write_file<D: Disk>(disk: &D, new_name: &str, name: &str, bytes: &[u8]) -> Result<(), TrimError> {
+    let io = |what: &str, error: io::Error| match is_full(&error) && what != "write" {
+        true => TrimError::Full(error),
+        false => TrimError::Io(format!("{what} {name}"), error),
+    };
+    let file = disk.create(new_name).map_err(|error| io("create", error))?;
+    if let Err(error) = file.allocate(0, bytes.len() as u64) {
+        disk.unlink(new_name).map_err(|error| TrimError::Io(format!("remove {new_name}"), error))?;
+        return Err(io("allocate", error));
+    }
+    write_all_at(&file, &mut [io::IoSlice::new(bytes)], 0)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| disk.rename(new_name, name))
+        .map_err(|error| io("write", error))
 }
 
 fn damage(what: &'static str) -> io::Error {
