@@ -51,9 +51,11 @@ impl<'a> Batch<'a> {
         self.copied.extend_from_slice(publish.text);
     }
 
-    #[cfg(test)]
-    pub(super) fn push_raw(&mut self, bytes: &[u8]) {
-        self.copied.extend_from_slice(bytes);
+    /// Returns a batch of records that were encoded elsewhere.
+    pub(super) fn of_payload(kind: BatchKind, payload: &[u8]) -> Self {
+        let mut batch = Batch::new(kind, Vec::new());
+        batch.copied.extend_from_slice(payload);
+        batch
     }
 
     /// Returns the bytes of header and payload.

@@ -261,7 +261,7 @@ impl<D: Disk> Log<D> {
     /// Takes over what was read: seals the newest segment, and unlinks leftovers.
     fn adopt(&mut self, layout: Layout, newest: Newest, recovery: &mut Recovery) -> Result<(), OpenError> {
         let dir = self.disk.name();
-        let Some((number, header)) = layout.headers.last_key_value() else { return Ok(()) };
+        let Some(number) = layout.headers.keys().next_back() else { return Ok(()) };
         self.next_batch = newest.last_batch + 1;
         self.synced_batch = newest.last_batch;
         // What was trimmed is in no segment.
@@ -532,7 +532,7 @@ pub(super) fn open_reader<D: Disk>(
 }
 
 /// Reads which events of a segment are gone; `None` if the file is of another segment.
-fn read_gone<D: Disk>(disk: &D, header: &SegmentHeader) -> Result<Option<Gone>, ReadError> {
+pub(super) fn read_gone<D: Disk>(disk: &D, header: &SegmentHeader) -> Result<Option<Gone>, ReadError> {
     let name = gone_name(header.first);
     let read = disk.open(&name).and_then(|file| {
         let mut bytes = vec![0; file.len()? as usize];

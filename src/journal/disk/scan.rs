@@ -189,8 +189,7 @@ mod tests {
         let mut offset = SEGMENT_HEADER_BYTES as u64;
         file.allocate(0, 1 << 16).unwrap();
         for (number, payload) in payloads.iter().enumerate() {
-            let mut batch = Batch::new(BatchKind::Events, Vec::new());
-            batch.push_raw(payload);
+            let batch = Batch::of_payload(BatchKind::Events, payload);
             batch.write(&file, offset, number as u64, 0, crc_seed(7)).unwrap();
             offset += batch.bytes();
         }
