@@ -589,3 +589,6 @@ fn rewrite<F: DiskFile>(file: &F, start: u64, end: u64) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

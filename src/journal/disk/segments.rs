@@ -85,6 +85,11 @@ impl Segments {
         self.list.get(self.list.binary_search_by_key(&first, |segment| segment.first).ok()?)
     }
 
+    pub(super) fn get_mut(&mut self, first: u64) -> Option<&mut Segment> {
+        let at = self.list.binary_search_by_key(&first, |segment| segment.first).ok()?;
+        self.list.get_mut(at)
+    }
+
     pub(super) fn push(&mut self, segment: Segment) {
         self.list.push(segment);
     }

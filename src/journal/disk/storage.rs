@@ -319,4 +319,4 @@ fn refusal(path: &Path, what: &str, error: io::Error) -> OpenError {
 #[cfg(test)]
 pub(super) mod simulated;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

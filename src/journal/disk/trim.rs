@@ -312,25 +312,22 @@ impl<D: Disk> Log<D> {
 
     /// Writes which events of the segments before this one are gone: it is about to lose events, perhaps of the same topics.
     fn write_gone(&mut self, number: u64) -> Result<(), AppendError> {
-        let mut written = Vec::new();
         let changed = self.segments.before_mut(number).filter(|segment| segment.has_gone_more);
         let files: Vec<_> =
             changed.map(|segment| (segment.first, gone::encode(segment.salt, segment.gone()))).collect();
         for (number, bytes) in files {
             match write_file(&self.disk, &new_name(number), &gone_name(number), &bytes) {
-                Ok(()) => written.push(number),
+                Ok(()) => {}
                 Err(TrimError::Full(source)) => return Err(Full::Disk { source }.into()),
                 Err(TrimError::Io(what, error)) => return Err(self.fail(what, error).into()),
             }
-        }
-        if written.is_empty() {
-            return Ok(());
-        }
-        if let Err(error) = self.disk.sync() {
-            return Err(self.fail("sync the directory".to_owned(), error).into());
-        }
-        for segment in self.segments.before_mut(number).filter(|segment| written.contains(&segment.first)) {
-            (segment.has_gone_file, segment.has_gone_more) = (true, false);
+            // Each before the next: a power failure must not keep the later one alone.
+            if let Err(error) = self.disk.sync() {
+                return Err(self.fail("sync the directory".to_owned(), error).into());
+            }
+            if let Some(segment) = self.segments.get_mut(number) {
+                (segment.has_gone_file, segment.has_gone_more) = (true, false);
+            }
         }
         Ok(())
     }

@@ -6,7 +6,6 @@
 //! `ESPER_JOURNAL_SEED=<n>` replays one seed, `ESPER_JOURNAL_SEEDS=<n>` runs more of them. A million, in half an hour:
 //! `ESPER_JOURNAL_SEEDS=1000000 cargo test --release --lib journal::disk::simulation`.
 
-mod bytes;
 mod model;
 
 use std::collections::HashMap;
@@ -332,6 +331,7 @@ impl World {
     /// After an error the log does nothing more, and the process ends.
     fn died(&mut self) {
         self.figures.fatal += 1;
+        assert!(self.disk.is_dead() || self.disk.has_failed(), "an error that the disk did not give");
         let operations = self.disk.operations();
         if let Some(log) = &mut self.log {
             assert!(matches!(log.append(&[]), Err(AppendError::Fatal(_))));

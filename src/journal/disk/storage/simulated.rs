@@ -3,7 +3,7 @@
 //! fails at any operation.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 
@@ -53,7 +53,7 @@ enum NameChange {
 
 struct State {
     random: fastrand::Rng,
-    inodes: HashMap<u64, Inode>,
+    inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
     names: BTreeMap<String, u64>,
     names_synced: BTreeMap<String, u64>,
@@ -64,6 +64,7 @@ struct State {
     faults: Faults,
     canary: DiskCanary,
     operations: u64,
+    has_failed: bool,
 }
 
 /// What fails, beside the power.
@@ -93,7 +94,7 @@ impl SimulatedDisk {
     pub(in crate::journal::disk) fn new(seed: u64) -> Self {
         let state = State {
             random: fastrand::Rng::with_seed(seed),
-            inodes: HashMap::new(),
+            inodes: BTreeMap::new(),
             next_inode: 0,
             names: BTreeMap::new(),
             names_synced: BTreeMap::new(),
@@ -103,6 +104,7 @@ impl SimulatedDisk {
             faults: Faults::default(),
             canary: DiskCanary::None,
             operations: 0,
+            has_failed: false,
         };
         SimulatedDisk { state: Rc::new(RefCell::new(state)) }
     }
@@ -124,6 +126,11 @@ impl SimulatedDisk {
         self.state.borrow().is_dead
     }
 
+    /// Returns whether a write or a sync failed since the last restart.
+    pub(in crate::journal::disk) fn has_failed(&self) -> bool {
+        self.state.borrow().has_failed
+    }
+
     /// Returns how many operations were done that change something.
     pub(in crate::journal::disk) fn operations(&self) -> u64 {
         self.state.borrow().operations
@@ -137,6 +144,7 @@ impl SimulatedDisk {
         }
         state.fuse = None;
         state.is_dead = false;
+        state.has_failed = false;
         state.faults = Faults::default();
     }
 
@@ -188,7 +196,9 @@ impl State {
     }
 
     fn fails(&mut self) -> bool {
-        self.faults.error_in.is_some_and(|odds| self.random.u64(0..odds) == 0)
+        let fails = self.faults.error_in.is_some_and(|odds| self.random.u64(0..odds) == 0);
+        self.has_failed |= fails;
+        fails
     }
 
     fn change(&mut self, inode: u64, change: Change) {

@@ -3,13 +3,17 @@ use std::os::unix::fs::PermissionsExt as _;
 use super::*;
 
 /// A directory of its own, removed at the end.
-pub(super) struct TempDir(PathBuf);
+pub(in crate::journal::disk) struct TempDir(PathBuf);
 
 impl TempDir {
-    pub(super) fn new(name: &str) -> Self {
+    pub(in crate::journal::disk) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("esper-journal-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         TempDir(path)
+    }
+
+    pub(in crate::journal::disk) fn path(&self) -> &Path {
+        &self.0
     }
 }
 
