@@ -399,7 +399,7 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-const STEPS: usize = 150;
+const STEPS: usize = 100;
 
 #[test]
 fn what_was_synced_comes_back_once_and_in_order_whatever_fails() {
