@@ -15,10 +15,10 @@ use super::format::{
     segment_number,
 };
 use super::gone::gone_number;
-use super::record::{Control, Publish, SegmentEntry};
-use super::recovery::{
+use super::layout::{
     Check, Layout, Newest, ReadError, open_reader, read_gone, read_header_of, read_headers, read_newest,
 };
+use super::record::{Control, Publish, SegmentEntry};
 use super::scan::{BatchReader, Scanned};
 use super::storage::{Disk, DiskFile, read_full_at, write_all_at};
 

@@ -10,9 +10,9 @@ use super::format::{
     BATCH_HEADER_BYTES, BatchKind, SEGMENT_HEADER_BYTES, SegmentHeader, crc_seed, new_name, segment_name,
 };
 use super::record::{Control, Publish, SegmentEntry};
+use super::rewrite::Trimming;
 use super::segments::{Segment, Segments};
 use super::storage::{Disk, DiskFile, is_full, write_all_at};
-use super::trim::Trimming;
 use crate::core::event_id::Sequence;
 
 /// What a log is opened with.

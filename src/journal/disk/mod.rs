@@ -21,9 +21,10 @@
 //! |---|---|
 //! | [`simulation`] | the log on a disk that forgets, under a seed, against a naive model |
 //! | [`inspect`] | verify, repair and copy a directory |
-//! | [`recovery`] | what is there, what was torn, what is damaged |
-//! | [`trim`] | what histories dropped leaves the disk, and is recorded before |
+//! | [`recovery`] | what is there is handed out, what was torn is cut |
+//! | [`trim`], [`rewrite`] | what histories dropped leaves the disk, and is recorded before |
 //! | [`log`] | append, sync, and the next segment |
+//! | [`layout`] | which files and batches there must be, what is torn, what is damaged |
 //! | [`segments`], [`gone`] | what of each segment is alive, in memory and on disk |
 //! | [`scan`], [`batch`] | a segment's batches, read and written |
 //! | [`epochs`], [`ends`] | tables that each segment begins with |
@@ -38,9 +39,11 @@ pub(crate) mod error;
 mod format;
 mod gone;
 pub(crate) mod inspect;
+mod layout;
 pub(crate) mod log;
 pub(crate) mod record;
 pub(crate) mod recovery;
+mod rewrite;
 mod scan;
 pub(crate) mod segments;
 #[cfg(test)]
