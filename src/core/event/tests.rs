@@ -367,3 +367,37 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn events_are_made_again_from_their_parts() {
+    for body in
+        ["data:1\n\ndata:2\nid:a\n\n\n:c\ndata\n", "\n:lone\n\ndata:x\n\n:last", "id: a b \ndata:\u{fc}"]
+    {
+        let limits = EventLimits::of(1000);
+        let events = Events::parse(Bytes::from(body), &limits).unwrap();
+        let again = Events::from_parts(events.text().clone(), events.spans()).unwrap();
+        assert_eq!(again.iter().collect::<Vec<_>>(), events.iter().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn parts_that_cannot_be_events_are_refused() {
+    let refused = |text: &'static [u8], parts: &[(Range<u32>, Option<Range<u32>>)]| {
+        Events::from_parts(Bytes::from_static(text), parts.iter().cloned()).is_none()
+    };
+    assert!(!refused(b"data:1\n", &[(0..7, None)]));
+    assert!(!refused(b"id:7\ndata\n", &[(0..10, Some(3..4))]));
+    assert!(refused(b"data:1\n", &[]));
+    assert!(refused(b"data:1\n", &[(0..8, None)]), "past the text");
+    assert!(refused(b"data:1\n", &[(0..6, None)]), "a line that is not ended");
+    assert!(refused(b"data:1\n", &[(0..0, None)]), "no line");
+    assert!(refused(b"data:1\n", &[(0..7, Some(5..8))]), "an id past the lines");
+    assert!(refused(b"data:1\n", &[(0..7, Some(5..5))]), "an empty id");
+    assert!(refused(b"data:1\n", &[(0..7, Some(5..7))]), "a line end in an id");
+    assert!(refused(b"data:1\n\ndata:2\n", &[(0..15, None)]), "a blank line");
+    assert!(refused(b"data:1\n\ndata:2\n", &[(8..15, None), (0..7, None)]), "out of order");
+    assert!(refused(b"data:1\n\ndata:2\n", &[(0..7, None), (0..7, None)]), "twice the same");
+    assert!(refused(b"data:\0\n", &[(0..7, None)]), "NUL");
+    assert!(refused(b"data:\r\n", &[(0..7, None)]), "CR");
+    assert!(refused(b"data:\xff\n", &[(0..7, None)]), "no UTF-8");
+}

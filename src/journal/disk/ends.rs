@@ -1,0 +1,184 @@
+//! Where topics ended whose events are gone from the log.
+//!
+//! Each partition has a table of [`SLOTS`] entries, and a topic's slot is its hash modulo their number. An entry is the last
+//! event that the log lost of a topic. Where two topics have one slot, the later event stays: so a loss is never hidden, and a topic that shares its
+//! slot may be said to have lost more than it did. Memory and the bytes on disk are bounded whatever topics there are.
+//!
+//! A topic with events in the log needs no entry: the record of its oldest names the event before it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hasher as _;
+
+use siphasher::sip::SipHasher24;
+
+use super::encoding::{Malformed, Reader, put_bytes, put_varint};
+use super::record::{optional, put_optional};
+use crate::core::event_id::Sequence;
+
+/// Entries of one partition: 16 partitions of 2,048 are at most 5 MB on disk, if each has an own id of 128 bytes, and
+/// mostly 0.4 MB.
+const SLOTS: u64 = 2048;
+
+/// The last event that was lost of a topic.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct EndEntry {
+    pub(super) partition: u8,
+    pub(super) hash: u64,
+    pub(super) sequence: Sequence,
+    pub(super) id: Option<Box<str>>,
+}
+
+impl EndEntry {
+    /// Partition, hash, sequence, and that there is no id.
+    pub(super) const BYTES_MIN: usize = 11;
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.push(self.partition);
+        out.extend_from_slice(&self.hash.to_le_bytes());
+        put_varint(out, self.sequence);
+        put_optional(out, self.id.as_ref(), |out, id| put_bytes(out, id.as_bytes()));
+    }
+
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<EndEntry, Malformed> {
+        Ok(EndEntry {
+            partition: reader.u8()?,
+            hash: reader.u64()?,
+            sequence: reader.varint()?,
+            id: optional(reader, Reader::str)?.map(Box::from),
+        })
+    }
+
+    fn slot(&self) -> (u8, u16) {
+        (self.partition, slot_of(self.hash))
+    }
+}
+
+/// What is known of the events that a topic without any in the log may have had.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct End<'a> {
+    /// Events up to here may be lost; none after it.
+    pub(crate) sequence: Sequence,
+    /// The id that the publisher gave the event with this sequence.
+    pub(crate) id: Option<&'a str>,
+    /// Whether the event was the topic's: another topic of the same slot may have had it.
+    pub(crate) is_exact: bool,
+}
+
+/// The entries of all partitions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Ends {
+    secret: [u8; 16],
+    entries: HashMap<(u8, u16), EndEntry>,
+}
+
+impl Ends {
+    pub(super) fn new(secret: [u8; 16]) -> Self {
+        Ends { secret, entries: HashMap::new() }
+    }
+
+    /// Returns what may be lost of a topic that has no event in the log; `None` if nothing is.
+    pub(crate) fn lookup(&self, partition: u8, topic: &str) -> Option<End<'_>> {
+        let hash = self.hash(topic);
+        let entry = self.entries.get(&(partition, slot_of(hash)))?;
+        let is_exact = entry.hash == hash;
+        Some(End { sequence: entry.sequence, id: entry.id.as_deref().filter(|_| is_exact), is_exact })
+    }
+
+    /// Notes that the log loses an event of a topic.
+    pub(super) fn note(&mut self, partition: u8, topic: &str, sequence: Sequence, id: Option<&str>) {
+        let hash = self.hash(topic);
+        let known = self.entries.get(&(partition, slot_of(hash)));
+        // Before the id is copied: most of a segment's events are followed by another of the slot.
+        if known.is_none_or(|entry| entry.sequence < sequence) {
+            self.merge(EndEntry { partition, hash, sequence, id: id.map(Box::from) });
+        }
+    }
+
+    pub(super) fn merge(&mut self, entry: EndEntry) {
+        match self.entries.entry(entry.slot()) {
+            Entry::Vacant(slot) => {
+                slot.insert(entry);
+            }
+            Entry::Occupied(mut slot) if slot.get().sequence < entry.sequence => {
+                slot.insert(entry);
+            }
+            Entry::Occupied(_) => {}
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Returns all entries in the order of their slots, so that the same table is written as the same bytes.
+    pub(super) fn list(&self) -> Vec<EndEntry> {
+        let mut entries: Vec<_> = self.entries.values().cloned().collect();
+        entries.sort_unstable_by_key(EndEntry::slot);
+        entries
+    }
+
+    fn hash(&self, topic: &str) -> u64 {
+        let mut hasher = SipHasher24::new_with_key(&self.secret);
+        // The topic's partition is a hash with the same secret: without this all topics of one would share a few slots.
+        hasher.write(b"end:");
+        hasher.write(topic.as_bytes());
+        hasher.finish()
+    }
+}
+
+fn slot_of(hash: u64) -> u16 {
+    (hash % SLOTS) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends() -> Ends {
+        Ends::new(*b"0123456789abcdef")
+    }
+
+    #[test]
+    fn the_hash_of_a_topic_is_part_of_the_format() {
+        assert_eq!(ends().hash("pets/dogs"), 17_267_095_436_331_155_840);
+    }
+
+    #[test]
+    fn the_last_lost_event_of_a_topic_is_known_with_its_id() {
+        let mut ends = ends();
+        ends.note(3, "dogs", 7, Some("a"));
+        ends.note(3, "dogs", 6, None);
+        assert_eq!(ends.lookup(3, "dogs"), Some(End { sequence: 7, id: Some("a"), is_exact: true }));
+        assert_eq!(ends.lookup(2, "dogs"), None);
+        ends.note(3, "dogs", 9, None);
+        assert_eq!(ends.lookup(3, "dogs"), Some(End { sequence: 9, id: None, is_exact: true }));
+    }
+
+    #[test]
+    fn no_loss_is_hidden_by_a_topic_of_the_same_slot() {
+        let mut ends = ends();
+        for number in 0..20_000u64 {
+            ends.note(0, &format!("topic{number}"), 1 + (number * 7919) % 20_000, Some("own"));
+        }
+        assert!(ends.entries.len() <= SLOTS as usize);
+        for number in 0..20_000u64 {
+            let sequence = 1 + (number * 7919) % 20_000;
+            let end = ends.lookup(0, &format!("topic{number}")).unwrap();
+            assert!(end.sequence >= sequence);
+            assert_eq!(end.is_exact, end.sequence == sequence);
+            assert_eq!(end.id.is_some(), end.is_exact);
+        }
+    }
+
+    #[test]
+    fn a_table_is_the_same_after_it_was_listed_and_merged_in_any_order() {
+        let mut first = ends();
+        for number in 0..1000 {
+            first.note((number % 3) as u8, &format!("topic{number}"), number + 1, None);
+        }
+        let mut second = ends();
+        first.list().into_iter().rev().for_each(|entry| second.merge(entry));
+        assert_eq!(first, second);
+    }
+}

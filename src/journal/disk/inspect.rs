@@ -1,0 +1,463 @@
+//! Looking at a journal from outside: all of its damage, a copy of what is whole, and a copy while it is written.
+//!
+//! None of these changes the directory or asks for its lock.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use super::batch::Batch;
+use super::encoding::Reader;
+use super::ends::Ends;
+use super::epochs::Epochs;
+use super::error::{Damage, OpenError};
+use super::format::{
+    BatchKind, Rewritten, SEGMENT_HEADER_BYTES, SegmentHeader, crc_seed, new_name, segment_name,
+    segment_number,
+};
+use super::gone::gone_number;
+use super::layout::{
+    Check, Layout, Newest, ReadError, open_reader, read_gone, read_header_of, read_headers, read_newest,
+};
+use super::record::{Control, Publish, SegmentEntry};
+use super::scan::{BatchReader, Scanned};
+use super::storage::{Disk, DiskFile, read_full_at, write_all_at};
+
+/// What is in a directory.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Report {
+    /// Segments whose records are read at a start.
+    pub(crate) segments: usize,
+    /// Bytes of them that are whole.
+    pub(crate) bytes: u64,
+    /// Events in what is whole, those included that were dropped.
+    pub(crate) events: u64,
+    /// All places where something is not what was written. A start refuses any.
+    pub(crate) damage: Vec<Damage>,
+    /// The end that a start would cut.
+    pub(crate) torn: Option<Damage>,
+    /// Files that a start would remove: what they held was removed, or is in another.
+    pub(crate) leftovers: Vec<String>,
+}
+
+/// Reads a whole directory and says what is in it, and all damage.
+///
+/// # Errors
+/// Returns why it cannot be read, or that it is of a later format. Damage is no error.
+pub(crate) fn verify<D: Disk>(disk: &D) -> Result<Report, OpenError> {
+    let dir = disk.name();
+    survey(disk, |_, _| Ok(())).map_err(|error| error.into_open_error(&dir)).map(|found| found.report)
+}
+
+/// Copies what is whole into an empty directory, which can be opened then. The copy knows no earlier epoch, since nobody knows
+/// what was lost: each client that resumes is told of a gap.
+///
+/// Returns what was found.
+///
+/// # Errors
+/// Returns why one of the directories cannot be read or written; what was copied is to be removed then.
+pub(crate) fn repair<D: Disk, T: Disk>(
+    disk: &D,
+    to: &T,
+    epoch: u64,
+    mut random: impl FnMut() -> u64,
+) -> Result<Report, OpenError> {
+    let dir = disk.name();
+    let mut copy = Copy { to, salt: random(), segment: None, entries: Vec::new(), last: BTreeMap::new() };
+    let found = survey(disk, |header, batch| copy.push(header, batch))
+        .map_err(|error| error.into_open_error(&dir))?;
+    let finished = copy.finish_segment().and_then(|()| match &found.header {
+        Some(header) => copy.finish(&found, header, epoch),
+        None => Ok(()),
+    });
+    finished.map_err(|error| error.into_open_error(&to.name()))?;
+    Ok(found.report)
+}
+
+/// Copies a journal as it is at one moment, also while another process writes it. The copy holds what was synced before, and ends between two batches.
+///
+/// # Errors
+/// Returns why one of the directories cannot be read or written, or that the journal is damaged.
+pub(crate) fn copy<D: Disk, T: Disk>(disk: &D, to: &T) -> Result<(), OpenError> {
+    /// A trim that unlinks between a list and the last open; each attempt takes microseconds.
+    const ATTEMPTS_MAX: usize = 100;
+    let dir = disk.name();
+    let mut attempts = 0;
+    let files = loop {
+        attempts += 1;
+        match open_all(disk) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < ATTEMPTS_MAX => {}
+            result => break result.map_err(|error| io_error("open the segments of", &dir, error))?,
+        }
+    };
+    // Sealed segments do not change, and the newest one of these has all that the others lack: what it says was removed
+    // since is held open here all the same.
+    let newest = files.keys().filter_map(|name| segment_number(name)).max();
+    for (name, file) in &files {
+        let length = match segment_number(name) {
+            number if number == newest && newest.is_some() => whole_bytes(disk, file, name),
+            _ => file.len(),
+        };
+        length
+            .and_then(|length| copy_file(file, length, to, name))
+            .map_err(|error| io_error("copy", name, error))?;
+    }
+    to.sync().map_err(|error| io_error("sync", &to.name(), error))
+}
+
+fn open_all<D: Disk>(disk: &D) -> io::Result<BTreeMap<String, D::File>> {
+    let names = disk.list()?;
+    let is_part = |name: &String| segment_number(name).is_some() || gone_number(name).is_some();
+    // A file of dropped events comes and goes with its segment: it is opened first, so that it is not of a later one.
+    let mut names: Vec<_> = names.into_iter().filter(is_part).collect();
+    names.sort_by_key(|name| segment_number(name).is_some());
+    names.into_iter().map(|name| disk.open(&name).map(|file| (name, file))).collect()
+}
+
+/// Returns where the last whole batch of a segment ends.
+fn whole_bytes<D: Disk>(disk: &D, file: &D::File, name: &str) -> io::Result<u64> {
+    let mut bytes = [0; SEGMENT_HEADER_BYTES];
+    read_full_at(file, &mut bytes, 0)?;
+    let header = SegmentHeader::decode(&bytes).map_err(|_| io::ErrorKind::InvalidData)?;
+    if header.rewritten.is_some() {
+        return file.len();
+    }
+    let mut reader = BatchReader::new(disk.open(name)?, header.salt)?;
+    while let Scanned::Batch(_) = reader.next()? {}
+    Ok(reader.offset())
+}
+
+fn copy_file<F: DiskFile, T: Disk>(from: &F, length: u64, to: &T, name: &str) -> io::Result<()> {
+    let copy = to.create(name)?;
+    let mut chunk = vec![0; length.min(1 << 20) as usize];
+    let mut offset = 0;
+    while offset < length {
+        let bytes = chunk.len().min((length - offset) as usize);
+        let filled = read_full_at(from, chunk.get_mut(..bytes).unwrap_or_default(), offset)?;
+        if filled == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        write_all_at(&copy, &mut [io::IoSlice::new(chunk.get(..filled).unwrap_or_default())], offset)?;
+        offset += filled as u64;
+    }
+    copy.sync_all()
+}
+
+/// What a survey found beside the batches.
+struct Found {
+    report: Report,
+    /// Of the newest segment whose header is whole.
+    header: Option<SegmentHeader>,
+    ends: Ends,
+    /// The highest batch.
+    last_batch: u64,
+    /// The last sequence of each partition, as far as any record says.
+    last: Vec<u64>,
+}
+
+/// A batch of events that is whole.
+struct Whole<'a> {
+    number: u64,
+    payload: &'a [u8],
+}
+
+/// Reads all that is whole in the segments of the log, and calls `take` with each batch of events.
+fn survey<D: Disk>(
+    disk: &D,
+    mut take: impl FnMut(&SegmentHeader, Whole<'_>) -> Result<(), ReadError>,
+) -> Result<Found, ReadError> {
+    let names = disk.list().map_err(|error| ReadError::Io("list the files".to_owned(), error))?;
+    let mut report = Report::default();
+    let mut whole_names = Vec::new();
+    for name in names {
+        match segment_number(&name).map(|number| read_header_of(disk, number)) {
+            Some(Err(ReadError::Damage(damage))) => report.damage.push(damage),
+            Some(Err(error)) => return Err(error),
+            Some(Ok(_)) | None => whole_names.push(name),
+        }
+    }
+    let mut found = Found { header: None, ends: Ends::default(), last_batch: 0, last: Vec::new(), report };
+    let mut headers =
+        read_headers(disk, &whole_names).or_else(|error| found.note(error).map(|()| BTreeMap::new()))?;
+    let Some((_, header)) = headers.last_key_value() else { return Ok(found) };
+    found.header = Some(header.clone());
+    found.ends = Ends::new(header.secret);
+    found.last = vec![0; usize::from(header.partitions)];
+    let newest = match read_newest(disk, header) {
+        Ok(newest) => Some(newest),
+        // It is told where the segment is read.
+        Err(ReadError::Damage(_)) => None,
+        Err(error) => return Err(error),
+    };
+    if let Some(newest) = &newest {
+        found.report.torn.clone_from(&newest.torn);
+        match Layout::new(headers.clone(), newest, &whole_names) {
+            Ok(layout) => {
+                found.report.leftovers = layout.leftovers;
+                headers = layout.headers;
+                for number in &layout.gone {
+                    if let Some(header) = headers.get(number)
+                        && let Err(error) = read_gone(disk, header)
+                    {
+                        found.note(error)?;
+                    }
+                }
+            }
+            Err(error) => found.note(error)?,
+        }
+    }
+    let mut covered = 0;
+    headers.retain(|number, header| {
+        let is_kept = covered < *number;
+        covered = covered.max(header.last);
+        is_kept
+    });
+    found.report.segments = headers.len();
+    let newest_number = headers.keys().next_back().copied();
+    for (number, header) in &headers {
+        let end = newest.as_ref().filter(|_| newest_number == Some(*number));
+        found.read_segment(disk, header, end.map(|newest| newest.bytes), &mut take)?;
+        if let Some(newest) = &newest {
+            found.check_end(disk, header, newest, newest_number)?;
+        }
+    }
+    Ok(found)
+}
+
+impl Found {
+    /// Keeps damage; passes on any other error.
+    fn note(&mut self, error: ReadError) -> Result<(), ReadError> {
+        match error {
+            ReadError::Damage(damage) if !self.report.damage.contains(&damage) => {
+                self.report.damage.push(damage)
+            }
+            ReadError::Damage(_) => {}
+            error => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Reads a segment's batches; behind a bad one it goes on with the next whole one.
+    fn read_segment<D: Disk>(
+        &mut self,
+        disk: &D,
+        header: &SegmentHeader,
+        end_bytes: Option<u64>,
+        take: &mut impl FnMut(&SegmentHeader, Whole<'_>) -> Result<(), ReadError>,
+    ) -> Result<(), ReadError> {
+        let name = segment_name(header.first);
+        let mut reader = open_reader(disk, header.first, header.salt)?;
+        while end_bytes.is_none_or(|end_bytes| reader.offset() < end_bytes) {
+            let offset = reader.offset();
+            let next = reader.next().map_err(|error| ReadError::Io(format!("read {name}"), error))?;
+            let what = match next {
+                Scanned::Batch(batch) => {
+                    self.report.bytes += batch.bytes.len() as u64;
+                    self.last_batch = self.last_batch.max(batch.number);
+                    let read = match batch.kind {
+                        BatchKind::Control => self.read_control(batch.payload),
+                        BatchKind::Events => self.read_events(batch.payload),
+                    };
+                    match (read, batch.kind) {
+                        (Ok(()), BatchKind::Events) => {
+                            take(header, Whole { number: batch.number, payload: batch.payload })?;
+                            continue;
+                        }
+                        (Ok(()), BatchKind::Control) => continue,
+                        (Err(what), _) => {
+                            self.note(ReadError::Damage(Damage { file: name.clone(), offset, what }))?;
+                            continue;
+                        }
+                    }
+                }
+                Scanned::End => None,
+                Scanned::Bad(what) => Some(what),
+            };
+            let mut next_offset = None;
+            let behind = reader.headers_behind(|_, offset| {
+                next_offset.get_or_insert(offset);
+            });
+            behind.map_err(|error| ReadError::Io(format!("read {name}"), error))?;
+            let what = match (what, next_offset) {
+                (None, None) => return Ok(()),
+                (what, _) => what.unwrap_or("batches are missing"),
+            };
+            self.note(ReadError::Damage(Damage { file: name.clone(), offset, what }))?;
+            match next_offset {
+                Some(next_offset) => reader.seek(next_offset),
+                None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes if the batches of a segment are not those that there must be, though each is whole.
+    fn check_end<D: Disk>(
+        &mut self,
+        disk: &D,
+        header: &SegmentHeader,
+        newest: &Newest,
+        newest_number: Option<u64>,
+    ) -> Result<(), ReadError> {
+        let is_newest = newest_number == Some(header.first);
+        let listed = newest.segments.iter().find(|entry| entry.number == header.last);
+        let end = match (header.rewritten, listed) {
+            (Some(rewritten), _) => rewritten.last_batch,
+            (None, Some(entry)) => entry.last_batch,
+            (None, None) => newest.last_batch,
+        };
+        let mut reader = open_reader(disk, header.first, header.salt)?;
+        let mut check = match Check::new(header, end, 0, is_newest.then_some(newest.bytes)) {
+            Ok(check) => check,
+            Err(error) => return self.note(error),
+        };
+        loop {
+            match check.next(&mut reader) {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(()),
+                // The first damage of the segment was noted as it was read, unless it is one of order.
+                Err(ReadError::Damage(damage))
+                    if self.report.damage.iter().any(|known| known.file == damage.file) =>
+                {
+                    return Ok(());
+                }
+                Err(error) => return self.note(error),
+            }
+        }
+    }
+
+    fn read_control(&mut self, payload: &[u8]) -> Result<(), &'static str> {
+        let mut records = Reader::new(payload);
+        while !records.is_empty() {
+            match Control::decode(&mut records).map_err(|malformed| malformed.0)? {
+                Control::Epochs(epochs) => {
+                    self.note_last(epochs.last.iter().copied().enumerate());
+                }
+                Control::Ends(entries) => entries.into_iter().for_each(|entry| self.ends.merge(entry)),
+                Control::Segments(_) | Control::Removed { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn read_events(&mut self, payload: &[u8]) -> Result<(), &'static str> {
+        let mut records = Reader::new(payload);
+        let (mut events, mut last) = (0, Vec::new());
+        while !records.is_empty() {
+            let publish = Publish::decode(&mut records).map_err(|malformed| malformed.0)?;
+            events += publish.events.len() as u64;
+            last.push((usize::from(publish.partition), publish.last()));
+        }
+        self.report.events += events;
+        self.note_last(last.into_iter());
+        Ok(())
+    }
+
+    fn note_last(&mut self, sequences: impl Iterator<Item = (usize, u64)>) {
+        for (partition, sequence) in sequences {
+            if let Some(last) = self.last.get_mut(partition) {
+                *last = (*last).max(sequence);
+            }
+        }
+    }
+}
+
+/// A journal that is being written from what is whole of another: a rewritten segment for each, and a newest one.
+struct Copy<'a, T: Disk> {
+    to: &'a T,
+    salt: u64,
+    segment: Option<CopiedSegment<T::File>>,
+    entries: Vec<SegmentEntry>,
+    /// The last sequence of each partition that was copied.
+    last: BTreeMap<u8, u64>,
+}
+
+struct CopiedSegment<F> {
+    file: F,
+    header: SegmentHeader,
+    offset: u64,
+    last_batch: u64,
+}
+
+impl<T: Disk> Copy<'_, T> {
+    fn push(&mut self, header: &SegmentHeader, batch: Whole<'_>) -> Result<(), ReadError> {
+        if self.segment.as_ref().is_none_or(|segment| segment.header.first != header.first) {
+            self.finish_segment()?;
+            self.salt = self.salt.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let file = self.to.create(&new_name(header.first));
+            self.segment = Some(CopiedSegment {
+                file: file.map_err(|error| ReadError::Io("create a segment".to_owned(), error))?,
+                header: SegmentHeader { salt: self.salt, first_batch: batch.number, ..header.clone() },
+                offset: SEGMENT_HEADER_BYTES as u64,
+                last_batch: 0,
+            });
+        }
+        let Some(segment) = &mut self.segment else { return Ok(()) };
+        let mut copy = Batch::new(BatchKind::Events, Vec::new());
+        let mut records = Reader::new(batch.payload);
+        while !records.is_empty() {
+            let Ok(publish) = Publish::decode(&mut records) else { break };
+            let last = self.last.entry(publish.partition).or_default();
+            // Without a newest segment nobody says what was removed: a leftover may hold what was read before.
+            if *last < publish.first && publish.partition < header.partitions {
+                *last = publish.last();
+                copy.push_copied(&publish);
+            }
+        }
+        let seed = crc_seed(segment.header.salt);
+        copy.write(&segment.file, segment.offset, batch.number, batch.number - 1, seed)
+            .map_err(|error| ReadError::Io("write a segment".to_owned(), error))?;
+        segment.offset += copy.bytes();
+        segment.last_batch = batch.number;
+        Ok(())
+    }
+
+    fn finish_segment(&mut self) -> Result<(), ReadError> {
+        let Some(mut segment) = self.segment.take() else { return Ok(()) };
+        segment.header.rewritten =
+            Some(Rewritten { last_batch: segment.last_batch, file_bytes: segment.offset });
+        self.entries.push(SegmentEntry { number: segment.header.last, last_batch: segment.last_batch });
+        self.name(&segment.file, &segment.header)
+            .map_err(|error| ReadError::Io("finish a segment".to_owned(), error))
+    }
+
+    /// Writes the newest segment.
+    fn finish(&mut self, found: &Found, header: &SegmentHeader, epoch: u64) -> Result<(), ReadError> {
+        let number = header.last + 1;
+        let epochs = Epochs { last: found.last.clone().into(), ..Epochs::new(epoch, header.partitions) };
+        let opening = Batch::control(&[
+            Control::Epochs(epochs),
+            Control::Ends(found.ends.list()),
+            Control::Segments(self.entries.clone()),
+        ]);
+        let header = SegmentHeader {
+            first: number,
+            last: number,
+            salt: !self.salt,
+            epoch,
+            first_batch: found.last_batch + 1,
+            rewritten: None,
+            ..header.clone()
+        };
+        let seed = crc_seed(header.salt);
+        let written = self.to.create(&new_name(number)).and_then(|file| {
+            opening.write(&file, SEGMENT_HEADER_BYTES as u64, header.first_batch, found.last_batch, seed)?;
+            self.name(&file, &header)
+        });
+        written.map_err(|error| ReadError::Io("write the newest segment".to_owned(), error))
+    }
+
+    /// Writes a segment's header, syncs it, and gives it its name.
+    fn name(&self, file: &T::File, header: &SegmentHeader) -> io::Result<()> {
+        write_all_at(file, &mut [io::IoSlice::new(&header.encode())], 0)?;
+        file.sync_all()?;
+        self.to.rename(&new_name(header.first), &segment_name(header.first))?;
+        self.to.sync()
+    }
+}
+
+fn io_error(what: &str, name: &str, source: io::Error) -> OpenError {
+    OpenError::Io { what: format!("{what} {name}"), source }
+}
+
+#[cfg(test)]
+mod tests;
