@@ -2,15 +2,17 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Time since the server started, the same on every shard.
+/// The server's time, the same on every shard: it never goes back while the server runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     started: Instant,
+    /// Of the machine's clock, which may be set meanwhile.
+    started_unix_ms: u64,
 }
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Clock { started: Instant::now() }
+        Clock { started: Instant::now(), started_unix_ms: unix_ms() }
     }
 
     pub(crate) fn elapsed(self) -> Duration {
@@ -23,10 +25,16 @@ impl Clock {
         self.started.elapsed().as_micros() as u64
     }
 
-    /// Milliseconds since the start.
+    /// Milliseconds of the Unix epoch by the machine's clock at the start, and since then: what is kept over a restart has an
+    /// age.
     pub(crate) fn now_ms(self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+        self.started_unix_ms + self.started.elapsed().as_millis() as u64
     }
+}
+
+/// Unix time in milliseconds, by the machine's clock.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 /// Unix time in seconds, by the machine's clock.

@@ -75,7 +75,7 @@
 //! | `keyring`, `mint`, `token` | the keys in force, tokens of our own, `esper token` |
 //! | [`config`] | flags, variables and files become one checked [`config::Config`] |
 //! | `http` | a request's bytes, an answer's bytes |
-//! | `journal` | what was published outlives a crash: a log in segment files, not yet wired up |
+//! | `journal` | where the order of events becomes final: in memory, or in a log on disk that outlives a crash |
 //! | `core` | order, history, logs, cursors, events, topics: what decides without I/O and imports none of these; its own page says more |
 //! | `host`, `log` | what the machine allows; the binary's log, which nobody waits for |
 
@@ -93,7 +93,8 @@ mod host;
 mod http;
 #[doc(hidden)]
 pub mod internal;
-mod journal;
+#[doc(hidden)]
+pub mod journal;
 mod keyring;
 #[doc(hidden)]
 pub mod log;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
+use std::ffi::OsStr;
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use esper::config::{Config, ConfigError};
-use esper::{Server, log, token};
+use esper::{Server, journal, log, token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -23,8 +24,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const SIGNAL_LATENCY: Duration = Duration::from_millis(50);
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|first| first == "token") {
-        return token::run();
+    match std::env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
+        Some("token") => return token::run(),
+        Some("journal") => return journal::run(),
+        _ => {}
     }
     // First of all: until then SIGHUP ends the process.
     let signals = Signals::register();

@@ -14,6 +14,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::bridge::BridgeStats;
+use crate::journal::stats::JournalStats;
 use crate::log;
 use crate::shared::Shared;
 use crate::stats::{Counter, ShardStats};
@@ -98,64 +99,116 @@ const PER_SHARD: [PerShard; 9] = [
     },
 ];
 
-/// A metric of the bridge: a server without brokers has none of them.
-struct OfBridge {
+/// A metric of a part that not every server has.
+struct OfPart<S: 'static> {
     name: &'static str,
     kind: MetricType,
     help: &'static str,
-    counter: fn(&BridgeStats) -> &Counter,
+    counter: fn(&S) -> &Counter,
 }
 
-const OF_BRIDGE: [OfBridge; 9] = [
-    OfBridge {
+impl<S> OfPart<S> {
+    fn encode(&self, stats: &S, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let OfPart { name, kind, help, counter } = self;
+        encoder.encode_descriptor(name, help, None, *kind)?.encode_gauge(&signed(counter(stats).value()))
+    }
+}
+
+const OF_JOURNAL: [OfPart<JournalStats>; 7] = [
+    OfPart {
+        name: "esper_journal_publishes_total",
+        kind: MetricType::Counter,
+        help: "Publishes written to the journal.",
+        counter: |journal| &journal.publishes,
+    },
+    OfPart {
+        name: "esper_journal_batches_total",
+        kind: MetricType::Counter,
+        help: "Batches that they were written in.",
+        counter: |journal| &journal.batches,
+    },
+    OfPart {
+        name: "esper_journal_event_bytes_total",
+        kind: MetricType::Counter,
+        help: "Bytes of events written to the journal.",
+        counter: |journal| &journal.event_bytes,
+    },
+    OfPart {
+        name: "esper_journal_refused_publishes_total",
+        kind: MetricType::Counter,
+        help: "Publishes that the journal had no room for.",
+        counter: |journal| &journal.refused,
+    },
+    OfPart {
+        name: "esper_journal_segments",
+        kind: MetricType::Gauge,
+        help: "Segment files of the journal.",
+        counter: |journal| &journal.segments,
+    },
+    OfPart {
+        name: "esper_journal_bytes",
+        kind: MetricType::Gauge,
+        help: "Bytes of the journal's segment files.",
+        counter: |journal| &journal.bytes,
+    },
+    OfPart {
+        name: "esper_journal_recovered_events",
+        kind: MetricType::Gauge,
+        help: "Events that the start read back from the journal.",
+        counter: |journal| &journal.recovered_events,
+    },
+];
+
+const OF_BRIDGE: [OfPart<BridgeStats>; 9] = [
+    OfPart {
         name: "esper_brokers",
         kind: MetricType::Gauge,
         help: "Connections to brokers that are wanted: one for each URL.",
         counter: |bridge| &bridge.brokers_configured,
     },
-    OfBridge {
+    OfPart {
         name: "esper_brokers_connected",
         kind: MetricType::Gauge,
         help: "Connections to brokers that are there.",
         counter: |bridge| &bridge.brokers_connected,
     },
-    OfBridge {
+    OfPart {
         name: "esper_queues",
         kind: MetricType::Gauge,
         help: "Queues that are delivered to clients at this moment.",
         counter: |bridge| &bridge.consumers,
     },
-    OfBridge {
+    OfPart {
         name: "esper_queue_refused_requests_total",
         kind: MetricType::Counter,
         help: "Clients that asked for a queue and did not get it.",
         counter: |bridge| &bridge.refused,
     },
-    OfBridge {
+    OfPart {
         name: "esper_queue_delivered_messages_total",
         kind: MetricType::Counter,
         help: "Messages of queues handed to clients' streams, again when they had to be.",
         counter: |bridge| &bridge.delivered,
     },
-    OfBridge {
+    OfPart {
         name: "esper_queue_redelivered_messages_total",
         kind: MetricType::Counter,
         help: "Messages of queues that a broker sent once more.",
         counter: |bridge| &bridge.redelivered,
     },
-    OfBridge {
+    OfPart {
         name: "esper_queue_acknowledged_messages_total",
         kind: MetricType::Counter,
         help: "Messages of queues acknowledged.",
         counter: |bridge| &bridge.acknowledged,
     },
-    OfBridge {
+    OfPart {
         name: "esper_queue_acknowledged_unsent_messages_total",
         kind: MetricType::Counter,
         help: "Those of them that a client which came back had already.",
         counter: |bridge| &bridge.acknowledged_unsent,
     },
-    OfBridge {
+    OfPart {
         name: "esper_exchange_published_messages_total",
         kind: MetricType::Counter,
         help: "Messages of exchanges published to topics.",
@@ -191,10 +244,15 @@ impl Collector for Scrape {
         }
 
         if let Some(bridge) = &self.0.bridge {
-            for OfBridge { name, kind, help, counter } in OF_BRIDGE {
-                let value = signed(counter(&bridge.stats).value());
-                encoder.encode_descriptor(name, help, None, kind)?.encode_gauge(&value)?;
-            }
+            OF_BRIDGE.iter().try_for_each(|metric| metric.encode(&bridge.stats, &mut encoder))?;
+        }
+        if let Some(journal) = &self.0.journal {
+            OF_JOURNAL.iter().try_for_each(|metric| metric.encode(journal, &mut encoder))?;
+            let (name, help) = ("esper_journal_sync_seconds", "What a sync of the journal took.");
+            let Latencies { sum_s, count, buckets } = Latencies::of(&journal.syncs_us());
+            encoder
+                .encode_descriptor(name, help, None, MetricType::Histogram)?
+                .encode_histogram::<NoLabelSet>(sum_s, count, &buckets, None)?;
         }
 
         // A program that has the server inside has a log of its own.
@@ -266,7 +324,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::server::shared;
+    use crate::server::shared_without_journal as shared;
     use crate::shared::BridgeLine;
 
     fn two_shards() -> Arc<Shared> {

@@ -22,13 +22,18 @@ use crate::config::{Auth, Config, Control as ControlPort, Drain};
 use crate::core::budget::Budget;
 use crate::core::epochs::Epochs;
 use crate::core::event_id::Epoch;
-use crate::core::home::{HistoryLimits, HomeSettings, PAGE_FRAMES_MAX, TopicCount};
+use crate::core::home::{HistoryLimits, HomeSettings, Homes, PAGE_FRAMES_MAX, TopicCount};
+use crate::core::journal::MemoryJournal;
 use crate::core::memory::Memory;
 use crate::core::message::{ShardId, Ticket};
 use crate::core::partition::{Partitioner, Placement};
 use crate::core::topic::TopicHasher;
 use crate::host::{self, SocketOptions};
 use crate::http::Cors;
+use crate::journal::disk::error::Fatal;
+use crate::journal::start::Opened;
+use crate::journal::stats::JournalStats;
+use crate::journal::{self, ShardJournal};
 use crate::keyring::Keyring;
 use crate::publisher::Publisher;
 use crate::request_memory::RequestMemory;
@@ -140,6 +145,9 @@ pub enum StartError {
     /// A value of the configuration is out of range, or does not go with another; its field is named.
     #[error("{0}")]
     Config(String),
+    /// The journal's directory cannot be used, or its disk failed.
+    #[error("{0}")]
+    Journal(String),
     /// A shard's task failed, which is a bug.
     #[error("a shard failed: {0}")]
     Shard(String),
@@ -168,7 +176,7 @@ impl Server {
             return Err(StartError::FileLimit { limit: files, needed: host::files_beside(shards) });
         }
         host::try_ring().map_err(StartError::Ring)?;
-        let mut shared = shared(config, subscribers_allowed)?;
+        let (mut shared, kept) = shared(config, subscribers_allowed)?;
         let orders = shared.config.queues.is_some().then(|| {
             let (sender, orders) = unbounded_channel();
             shared.bridge = Some(BridgeLine { sender, stats: Arc::default() });
@@ -201,7 +209,9 @@ impl Server {
             bridge: None,
             ended,
         };
-        for (id, (listeners, inside)) in listeners.into_iter().zip(insides).enumerate() {
+        let homes_and_journals = server.homes_and_journals(kept, &end)?;
+        let plans = listeners.into_iter().zip(insides).zip(homes_and_journals).enumerate();
+        for (id, ((listeners, inside), (homes, journal))) in plans {
             let plan = ShardPlan {
                 id: id as ShardId,
                 cpu: config.cpus.pin.then(|| config.cpus.ids[id]),
@@ -210,6 +220,8 @@ impl Server {
                 doors: Arc::clone(&server.doors),
                 inside,
                 listeners,
+                homes,
+                journal,
             };
             let (ready, end) = (ready.clone(), end.clone());
             let thread = std::thread::Builder::new().name(format!("esper-{id}"));
@@ -322,6 +334,29 @@ impl Server {
         self.end(self.shared.config.drain);
     }
 
+    /// Returns the homes and the journal of each shard, and starts the journal's writer if it has one.
+    fn homes_and_journals(
+        &mut self,
+        kept: Option<Opened>,
+        end: &Sender<Result<(), StartError>>,
+    ) -> Result<Vec<(Homes, ShardJournal)>, StartError> {
+        let shared = &self.shared;
+        let (Some(mut kept), Some(data)) = (kept, &shared.config.data) else {
+            let homes = (0..shared.shards).map(|shard| Homes::new(shard as ShardId, &shared.homes));
+            return Ok(homes.map(|homes| (homes, ShardJournal::Memory(MemoryJournal::default()))).collect());
+        };
+        let homes = std::mem::take(&mut kept.homes);
+        let failed = end.clone();
+        let ended = move |result: Result<(), Fatal>| {
+            if let Err(error) = result {
+                let _ = failed.send(Err(StartError::Journal(error.to_string())));
+            }
+        };
+        let (thread, queues) = kept.start(data, shared, &self.doors, ended).map_err(StartError::Thread)?;
+        self.threads.push(thread);
+        Ok(homes.into_iter().zip(queues.into_iter().map(ShardJournal::Disk)).collect())
+    }
+
     fn end(&mut self, drain: Drain) {
         if self.threads.is_empty() {
             return;
@@ -401,6 +436,8 @@ struct ShardPlan {
     doors: Doors,
     inside: Inside,
     listeners: Vec<Listener>,
+    homes: Homes,
+    journal: ShardJournal,
 }
 
 impl ShardPlan {
@@ -419,7 +456,7 @@ impl ShardPlan {
             }
         };
         runtime.block_on(async {
-            let shard = Shard::new(self.id, self.shared, self.inside, self.doors);
+            let shard = Shard::new(self.id, self.shared, self.inside, self.doors, self.homes, self.journal);
             let accepting: Vec<_> = self
                 .listeners
                 .into_iter()
@@ -474,20 +511,50 @@ fn runtime(completions: u32) -> io::Result<tokio_uring::Runtime> {
     }
 }
 
-pub(crate) fn shared(config: Config, subscribers_allowed: usize) -> Result<Shared, StartError> {
+/// Returns what shards share that keep nothing.
+#[cfg(test)]
+pub(crate) fn shared_without_journal(
+    config: Config,
+    subscribers_allowed: usize,
+) -> Result<Shared, StartError> {
+    shared(config, subscribers_allowed).map(|(shared, _)| shared)
+}
+
+/// Returns what shards share, and what the journal kept, if there is one.
+fn shared(config: Config, subscribers_allowed: usize) -> Result<(Shared, Option<Opened>), StartError> {
     let clock = Clock::start();
     let shards = config.cpus.ids.len();
     let mailbox = config.mailbox;
     let memory = Memory::new(config.history.memory_bytes_max);
     let request_memory = Arc::new(RequestMemory::new(config.http.memory_bytes_max));
-    let partitioner = Partitioner::random(config.partitions);
-    Ok(Shared {
-        access: Access::new(&config, TopicHasher::new(partitioner)),
-        homes: home_settings(&config, partitioner, &memory),
+    let journal = Arc::<JournalStats>::default();
+    let kept = match &config.data {
+        Some(data) => {
+            let settings = |partitioner, epoch| home_settings(&config, partitioner, epoch, &memory);
+            let opened = journal::start::open(data, &config, clock, &journal, settings);
+            Some(opened.map_err(|error| StartError::Journal(error.to_string()))?)
+        }
+        None => None,
+    };
+    let homes = match &kept {
+        Some(kept) => kept.settings.clone(),
+        None => home_settings(&config, Partitioner::random(config.partitions), Epoch::new(), &memory),
+    };
+    let stats_of_journal = config.data.is_some().then_some(journal);
+    let shared = Shared {
+        access: Access::new(&config, TopicHasher::new(homes.partitioner)),
+        homes,
+        journal: stats_of_journal.clone(),
         admin: Desk::default(),
         cors: Cors::parse(&config.cors_origins).map_err(StartError::Config)?,
         clock,
-        stats: Stats::new(clock, Arc::clone(&memory), Arc::clone(&request_memory), shards),
+        stats: Stats::new(
+            clock,
+            Arc::clone(&memory),
+            Arc::clone(&request_memory),
+            stats_of_journal.clone(),
+            shards,
+        ),
         memory,
         bridge: None,
         budget: Budget::new(mailbox.bytes_max, mailbox.messages_max),
@@ -497,15 +564,21 @@ pub(crate) fn shared(config: Config, subscribers_allowed: usize) -> Result<Share
         draining: false.into(),
         shards,
         config,
-    })
+    };
+    Ok((shared, kept))
 }
 
-fn home_settings(config: &Config, partitioner: Partitioner, memory: &Arc<Memory>) -> HomeSettings {
+fn home_settings(
+    config: &Config,
+    partitioner: Partitioner,
+    epoch: Epoch,
+    memory: &Arc<Memory>,
+) -> HomeSettings {
     let history = &config.history;
     HomeSettings {
         placement: Placement::new(config.partitions, config.cpus.ids.len()),
         partitioner,
-        epochs: Arc::new(Epochs::new(Epoch::new(), Vec::new())),
+        epochs: Arc::new(Epochs::new(epoch, Vec::new())),
         limits: HistoryLimits {
             events_max: history.events_max,
             bytes_max: history.bytes_max,

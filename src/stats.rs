@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::clock::{Clock, unix_s};
 use crate::core::memory::Memory;
+use crate::journal::stats::JournalStats;
 use crate::request_memory::RequestMemory;
 
 /// A minute in microseconds: what takes longer is recorded as this.
@@ -21,6 +22,8 @@ pub(crate) struct Stats {
     pub(crate) started_s: u64,
     memory: Arc<Memory>,
     request_memory: Arc<RequestMemory>,
+    /// What the journal on disk counts, if there is one.
+    journal: Option<Arc<JournalStats>>,
     shards: Box<[ShardStats]>,
 }
 
@@ -80,10 +83,11 @@ impl Stats {
         clock: Clock,
         memory: Arc<Memory>,
         request_memory: Arc<RequestMemory>,
+        journal: Option<Arc<JournalStats>>,
         shards: usize,
     ) -> Self {
         let shards = (0..shards).map(|_| ShardStats::new()).collect();
-        Stats { clock, started_s: unix_s(), memory, request_memory, shards }
+        Stats { clock, started_s: unix_s(), memory, request_memory, journal, shards }
     }
 
     pub(crate) fn shard(&self, shard: usize) -> &ShardStats {
@@ -112,7 +116,7 @@ impl Stats {
             // The same bounds everywhere: adding cannot fail.
             let _ = latency.add(&*shard.latency());
         }
-        json!({
+        let mut all = json!({
             "clients": self.sum(|s| &s.clients),
             "topics": self.sum(|s| &s.topics),
             "connections": self.sum(|s| &s.connections),
@@ -127,7 +131,11 @@ impl Stats {
             "uptime_s": self.clock.elapsed().as_secs(),
             "publish_to_send_us": percentiles(&latency),
             "shards": self.shards.iter().map(ShardStats::json).collect::<Vec<_>>(),
-        })
+        });
+        if let Some(journal) = &self.journal {
+            all["journal"] = journal.json();
+        }
+        all
     }
 }
 
@@ -180,7 +188,7 @@ impl ShardStats {
     }
 }
 
-fn percentiles(latency: &Histogram<u64>) -> Value {
+pub(crate) fn percentiles(latency: &Histogram<u64>) -> Value {
     json!({
         "p50": latency.value_at_quantile(0.5),
         "p99": latency.value_at_quantile(0.99),
@@ -190,7 +198,7 @@ fn percentiles(latency: &Histogram<u64>) -> Value {
     })
 }
 
-fn new_histogram() -> Histogram<u64> {
+pub(crate) fn new_histogram() -> Histogram<u64> {
     // Two digits: 1 % off at most, in 20 KiB.
     #[expect(clippy::expect_used, reason = "both bounds are constants that the crate accepts")]
     Histogram::new_with_bounds(1, LATENCY_US_MAX, 2).expect("constant bounds")
@@ -202,7 +210,7 @@ mod tests {
 
     #[test]
     fn counters_and_latencies_of_all_shards_are_summed() {
-        let stats = Stats::new(Clock::start(), Memory::new(0), Arc::new(RequestMemory::new(0)), 2);
+        let stats = Stats::new(Clock::start(), Memory::new(0), Arc::new(RequestMemory::new(0)), None, 2);
         for (shard, us) in [(0, 100), (1, 300)] {
             stats.shard(shard).delivered.add(5);
             stats.shard(shard).record_latency_us(us);

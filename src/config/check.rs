@@ -15,8 +15,8 @@ use super::layers::{self, Read};
 use super::names::Names;
 use super::values::{Size, Time};
 use super::{
-    Auth, Config, ConfigError, Control, Cpus, Drain, History, Http, KIB, MIB, Mailbox, Notes, Queues, Stream,
-    dump,
+    Auth, Config, ConfigError, Control, Cpus, Data, Drain, History, Http, KIB, MIB, Mailbox, Notes, Queues,
+    Stream, dump,
 };
 use crate::http::Cors;
 
@@ -97,6 +97,10 @@ impl Config {
                     .to_owned(),
             );
         }
+        if flags.journal.data_max.is_some() && flags.journal.data_dir.is_none() {
+            let (limit, dir) = (names.of("data-max"), names.of("data-dir"));
+            warnings.push(format!("{limit} does nothing without {dir}: events are kept in memory alone"));
+        }
         // Last, so that a wrong value is named whatever machine it is tried on.
         let cpus = choose_cpus(&flags, &names)?;
         check_head(&flags, &names).map_err(ConfigError::Usage)?;
@@ -125,6 +129,7 @@ fn checked(flags: Flags, auth: Auth, control: Option<Control>, cpus: Cpus) -> (Q
         queues,
         topics,
         history,
+        journal,
         streams,
         http,
         mailbox,
@@ -155,6 +160,11 @@ fn checked(flags: Flags, auth: Auth, control: Option<Control>, cpus: Cpus) -> (Q
             age_max: history.history_age.0,
             memory_bytes_max: history.history_memory.0,
         },
+        data: journal.data_dir.map(|dir| Data {
+            dir,
+            sync: journal.sync,
+            bytes_max: journal.data_max.map(|size| size.0),
+        }),
         subscribers_max: streams.subscribers_max,
         stream: Stream {
             heartbeat: Some(streams.heartbeat.0).filter(|every| !every.is_zero()),
@@ -234,7 +244,7 @@ fn control(flags: &Flags, sources: &mut Sources<'_>) -> Result<Option<Control>, 
 
 /// Limits that hold by themselves, then those that hold together.
 fn check(flags: &Flags, names: &Names) -> Result<(), String> {
-    let Flags { listening, session, history, streams, http, mailbox, drain, .. } = flags;
+    let Flags { listening, session, history, journal, streams, http, mailbox, drain, .. } = flags;
 
     check_listeners(flags, names)?;
     if listening.threads.is_some() && listening.cores.is_some() {
@@ -258,6 +268,17 @@ fn check(flags: &Flags, names: &Names) -> Result<(), String> {
     if session.session_time_max.0 < Auth::SESSION_TIME_MIN {
         let time_max = names.with("session-time-max", session.session_time_max);
         return Err(format!("{time_max}: too short; write at least 1s"));
+    }
+    if journal.data_dir.is_some() && history.history_events == 0 {
+        let events = names.with("history-events", 0);
+        return Err(format!("{}: nothing is kept with {events}; leave out one", names.of("data-dir")));
+    }
+    if let Some(size) = journal.data_max {
+        let least = Size(Data::BYTES_MAX_MIN);
+        let data_max = names.with("data-max", size);
+        if size < least {
+            return Err(format!("{data_max}: too small; write at least {least}"));
+        }
     }
     // Below this a server with many idle streams does nothing but comment.
     let heartbeat_min = Time(Duration::from_millis(100));

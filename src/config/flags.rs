@@ -16,7 +16,7 @@ use super::values::{
 };
 use super::{
     Auth, BrokerUrl, Config, Drain, History, Http, LogFormat, LogLevel, Mailbox, Pattern, Queues,
-    RefuseStreams, Secret, SlowPolicy, Stream,
+    RefuseStreams, Secret, SlowPolicy, Stream, SyncPolicy,
 };
 
 const AFTER_HELP: &str = "\
@@ -67,6 +67,8 @@ pub(super) struct Flags {
     pub(super) topics: TopicFlags,
     #[command(flatten)]
     pub(super) history: HistoryFlags,
+    #[command(flatten)]
+    pub(super) journal: JournalFlags,
     #[command(flatten)]
     pub(super) streams: StreamFlags,
     #[command(flatten)]
@@ -266,6 +268,23 @@ pub(super) struct HistoryFlags {
     /// Bytes of all that is kept for replay and for subscribers that are behind, together
     #[arg(long, value_name = "SIZE", default_value_t = Size(History::DEFAULT.memory_bytes_max))]
     pub(super) history_memory: Size,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Journal")]
+pub(super) struct JournalFlags {
+    /// Directory in which events outlive the process and the machine's power: what is answered 200 is there
+    #[arg(long, value_name = "DIR")]
+    pub(super) data_dir: Option<PathBuf>,
+
+    /// When a publish is answered: always, when it is on the disk; or a TIME, when it is written, and it is on the disk so
+    /// long after: then kill -9 loses nothing, and a power failure what came in that TIME, also what subscribers have seen
+    #[arg(long, value_name = "always|TIME", default_value_t = SyncPolicy::Always)]
+    pub(super) sync: SyncPolicy,
+
+    /// Bytes of that directory at most; at it the oldest events go, whatever --history-* keeps [default: no limit]
+    #[arg(long, value_name = "SIZE")]
+    pub(super) data_max: Option<Size>,
 }
 
 #[derive(Debug, Args)]

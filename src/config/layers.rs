@@ -210,6 +210,23 @@ pub(super) fn command<F: Layered>() -> Command {
     })
 }
 
+/// Parses the arguments of a command of its own, which has no variables and no file. clap wants a program's name first.
+///
+/// # Errors
+/// What is wrong with them in one line, or the help that was asked for.
+pub(crate) fn parse_command<C: clap::Parser>(
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<C, ConfigError> {
+    C::try_parse_from(args).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            ConfigError::Help(error.render().to_string())
+        }
+        _ => ConfigError::Usage(in_one_line(&error)),
+    })
+}
+
 /// clap's error in one line: `--heartbeat 15: no unit; write 15s or 15ms`.
 fn refusal(error: &clap::Error, origin: Origin<'_>) -> ConfigError {
     let text = |kind| match error.get(kind) {

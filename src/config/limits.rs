@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::values::{COUNT_MAX, Size, Time, cookie_name, host_name};
-use super::{Auth, Config, Control, KIB, MIB};
+use super::{Auth, Config, Control, Data, KIB, MIB, SyncPolicy};
 use crate::core::partition::PARTITIONS_MAX;
 
 /// Each shard is a thread with a ring, a listener and a share of every limit.
@@ -65,6 +65,13 @@ impl Config {
         let memory = |other| at_least("history.memory_bytes_max", history.memory_bytes_max, other);
         memory(("stream.lag_bytes_max", stream.lag_bytes_max))?;
         memory(("history.bytes_max", history.bytes_max))?;
+        if let Some(data) = &self.data {
+            within("data.bytes_max", data.bytes_max.unwrap_or(usize::MAX), Data::BYTES_MAX_MIN..=usize::MAX)?;
+            if let SyncPolicy::Every(time) = data.sync {
+                within("data.sync", time, times(TIME_MIN))?;
+            }
+            within("history.events_max with data", history.events_max, counts(1))?;
+        }
         if self.namespaces {
             let ids = ("what ids of streams over all partitions take", Self::head_bytes_min(self.partitions));
             at_least("http.head_bytes_max", http.head_bytes_max, ids)?;

@@ -31,6 +31,7 @@ mod values;
 mod yaml;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use broker::{BrokerUrl, SubscribeRule};
@@ -39,6 +40,7 @@ pub use cpus::Cpus;
 pub use error::ConfigError;
 pub(crate) use error::print;
 pub use ipnet::IpNet;
+pub(crate) use layers::parse_command;
 pub(crate) use limits::SHARDS_MAX;
 pub use pattern::{Pattern, PatternError};
 pub use public_key::{KeyType, PublicKey};
@@ -105,6 +107,8 @@ pub struct Config {
     pub topics_max: usize,
     /// What is kept for replay.
     pub history: History,
+    /// What of it outlives the process; `None`: nothing.
+    pub data: Option<Data>,
     /// Open streams in the whole process; `None` is what the limit on open files allows.
     pub subscribers_max: Option<usize>,
     /// How streams are kept alive, and what happens to slow ones.
@@ -147,6 +151,7 @@ impl Default for Config {
             partitions: Self::PARTITIONS,
             topics_max: Self::TOPICS_MAX,
             history: History::DEFAULT,
+            data: None,
             subscribers_max: None,
             stream: Stream::DEFAULT,
             http: Http::DEFAULT,
@@ -280,6 +285,30 @@ impl Default for History {
     fn default() -> Self {
         Self::DEFAULT
     }
+}
+
+/// Where events are kept that outlive the process.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Data {
+    /// The directory; it is made if it is not there. One server at a time uses it.
+    pub dir: PathBuf,
+    /// When a publish is answered.
+    pub sync: SyncPolicy,
+    /// Bytes of all files in the directory, 256 MiB at least; `None` without a limit.
+    pub bytes_max: Option<usize>,
+}
+
+impl Data {
+    const BYTES_MAX_MIN: usize = 256 * MIB;
+}
+
+/// When a publish is answered that is kept.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SyncPolicy {
+    /// When it is on the disk.
+    Always,
+    /// When it is written, and so long after that it is on the disk.
+    Every(Duration),
 }
 
 /// How streams are kept alive, and what happens to slow ones.

@@ -11,6 +11,7 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 
 use super::Secret;
+use super::SyncPolicy;
 use crate::core::partition::PARTITIONS_MAX;
 
 /// Bytes, written `64KiB`, `1MiB` or `4194304`. At most 1 PiB, so that sums of sizes cannot overflow.
@@ -88,6 +89,30 @@ impl fmt::Display for Time {
         }
         // humantime parts units by spaces ("1m 30s"); without them the text can be given back unquoted.
         f.write_str(&humantime::format_duration(self.0).to_string().replace(' ', ""))
+    }
+}
+
+impl FromStr for SyncPolicy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "always" {
+            return Ok(SyncPolicy::Always);
+        }
+        let time = Time::from_str(text).map_err(|reason| format!("{reason}; or write always"))?.0;
+        match time.is_zero() {
+            true => Err("no time; write always, or at least 1ms".to_owned()),
+            false => Ok(SyncPolicy::Every(time)),
+        }
+    }
+}
+
+impl fmt::Display for SyncPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SyncPolicy::Always => f.write_str("always"),
+            SyncPolicy::Every(time) => Time(*time).fmt(f),
+        }
     }
 }
 

@@ -162,10 +162,6 @@ impl Events {
 
     /// Makes events again from their text and where in it each event's lines and the value of its id are, as [`Events::spans`]
     /// gave them. Returns `None` if that cannot be events: the parts may come from a damaged file.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the journal, which is yet to be wired up, will call it")
-    )]
     pub(crate) fn from_parts(
         text: Bytes,
         parts: impl IntoIterator<Item = (Range<u32>, Option<Range<u32>>)>,
@@ -195,19 +191,11 @@ impl Events {
     }
 
     /// Returns the text in which the events lie.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the journal, which is yet to be wired up, will call it")
-    )]
     pub(crate) fn text(&self) -> &Bytes {
         &self.text
     }
 
     /// Returns where in the text each event's lines and the value of its id are.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the journal, which is yet to be wired up, will call it")
-    )]
     pub(crate) fn spans(&self) -> impl ExactSizeIterator<Item = (Range<u32>, Option<Range<u32>>)> + '_ {
         self.spans.iter().map(|span| (span.lines.clone(), span.id.clone()))
     }

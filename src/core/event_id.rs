@@ -40,6 +40,16 @@ impl Epoch {
         Epoch(run)
     }
 
+    /// Returns the epoch with this number.
+    pub(crate) fn of_run(run: u64) -> Self {
+        Epoch(run)
+    }
+
+    /// Returns its number.
+    pub(crate) fn run(self) -> u64 {
+        self.0
+    }
+
     /// Appends `<run>-<n>`.
     pub(crate) fn write(self, sequence: Sequence, out: &mut Vec<u8>) {
         out.extend_from_slice(itoa::Buffer::new().format(self.0).as_bytes());

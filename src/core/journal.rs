@@ -3,7 +3,7 @@
 use crate::core::event::Events;
 use crate::core::event_id::Sequence;
 use crate::core::home::TopicEnd;
-use crate::core::message::{Publish, PublishKey};
+use crate::core::message::Publish;
 use crate::core::partition::{PARTITIONS_MAX, PartitionId};
 use crate::core::topic::Topic;
 
@@ -28,7 +28,6 @@ pub(crate) struct Kept {
     pub(crate) at_ms: u64,
     pub(crate) topic: Topic,
     pub(crate) events: Events,
-    pub(crate) key: Option<PublishKey>,
     /// The newest event that its topic had before.
     pub(crate) previous: TopicEnd,
 }
@@ -37,12 +36,12 @@ pub(crate) struct Kept {
 #[derive(Debug)]
 pub(crate) struct MemoryJournal {
     /// The newest event of each partition.
-    last: [Sequence; PARTITIONS_MAX as usize],
+    last: Box<[Sequence; PARTITIONS_MAX as usize]>,
 }
 
 impl Default for MemoryJournal {
     fn default() -> Self {
-        MemoryJournal { last: [0; PARTITIONS_MAX as usize] }
+        MemoryJournal { last: Box::new([0; PARTITIONS_MAX as usize]) }
     }
 }
 

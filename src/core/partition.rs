@@ -40,13 +40,17 @@ impl Partitioner {
     /// Returns the partition of all topics whose first segment is this: its SipHash-2-4 under the secret, modulo the number
     /// of partitions.
     pub(crate) fn partition(&self, first_segment: &str) -> PartitionId {
-        (self.hash(first_segment) % u64::from(self.partitions)) as PartitionId
+        let mut hasher = SipHasher24::new_with_key(&self.secret);
+        hasher.write(first_segment.as_bytes());
+        (hasher.finish() % u64::from(self.partitions)) as PartitionId
     }
 
-    /// Returns the SipHash-2-4 of a name under the secret, which is the same in every process that has it.
-    pub(crate) fn hash(&self, name: &str) -> u64 {
+    /// Returns a hash of a topic's name by which its end is kept: the same in every process that has the secret.
+    pub(crate) fn end_hash(&self, topic: &str) -> u64 {
         let mut hasher = SipHasher24::new_with_key(&self.secret);
-        hasher.write(name.as_bytes());
+        // Or all topics of a partition, which is a hash with the same secret, would share a few slots.
+        hasher.write(b"end:");
+        hasher.write(topic.as_bytes());
         hasher.finish()
     }
 }

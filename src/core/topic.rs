@@ -110,10 +110,17 @@ impl Topic {
         Topic { hash: hasher.hash(&name), partition, name: name.into(), parent: None }
     }
 
-    /// Returns a topic with a hash of the test's choice, of partition 0.
-    #[cfg(test)]
-    pub(crate) fn hashed(name: &str, hash: u64) -> Topic {
-        Topic { hash, partition: Some(0), name: name.into(), parent: None }
+    /// Returns the topic of a name that was kept: a session's, a path where topics are paths, else an id.
+    pub(crate) fn kept(name: &str, namespaces: bool, hasher: &TopicHasher) -> Topic {
+        if let Some((channel, user)) = session_names(name) {
+            return Topic::of_session(channel, user, hasher);
+        }
+        if namespaces {
+            return Topic::of_path(name, hasher);
+        }
+        let first_segment = name.split('/').next().unwrap_or_default();
+        let partition = Some(hasher.partition(first_segment));
+        Topic { hash: hasher.hash(name), partition, name: name.into(), parent: None }
     }
 
     /// The topic id, lower-cased; or the path as it was sent, its segments joined by `/`, and nothing for
@@ -139,9 +146,7 @@ impl Topic {
 
     /// The channel it carries what is emitted on, and the user whose alone it is.
     pub(crate) fn session_names(&self) -> Option<(&str, Option<&str>)> {
-        let (bytes, names) = self.name.strip_prefix(SESSION)?.split_once(':')?;
-        let (channel, rest) = names.split_at_checked(bytes.parse().ok()?)?;
-        Some((channel, rest.strip_prefix(' ')))
+        session_names(&self.name)
     }
 
     /// Whether it is the parent of all paths.
@@ -166,6 +171,7 @@ impl Topic {
     }
 
     /// The keyed hash of the name.
+    #[cfg(test)]
     pub(crate) fn hash(&self) -> u64 {
         self.hash
     }
@@ -192,6 +198,12 @@ impl Topic {
         }
         topic
     }
+}
+
+fn session_names(name: &str) -> Option<(&str, Option<&str>)> {
+    let (bytes, names) = name.strip_prefix(SESSION)?.split_once(':')?;
+    let (channel, rest) = names.split_at_checked(bytes.parse().ok()?)?;
+    Some((channel, rest.strip_prefix(' ')))
 }
 
 fn check_segment(segment: &[u8]) -> Result<&str, TopicError> {

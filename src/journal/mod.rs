@@ -1,8 +1,55 @@
-//! The journal: where the order of events becomes final.
+//! The journal: where the order of events becomes final. In memory that is at once; on disk, when it is synced.
+//!
+//! ```text
+//! shard: home ──> DiskQueue: its place, and what is under way ──Turn──> writer: gathers, appends, syncs ──> disk
+//!        home <── in order <──────────────────────Journaled──────────────┘
+//! ```
 //!
 //! | module | idea |
 //! |---|---|
+//! | [`start`] | what a directory holds becomes the homes' histories again |
+//! | [`writer`] | one thread that has the log, and one sync for all that gathered meanwhile |
+//! | [`queue`] | what of a shard is under way |
+//! | [`stats`] | what the writer counts |
+//! | [`command`] | `esper journal`: verify, repair, copy |
 //! | [`disk`] | a log of batches in segment files, which outlives a crash |
 
-#[expect(dead_code, reason = "it is to be owned by a thread of its own, which is yet to be written")]
+mod command;
 pub(crate) mod disk;
+pub(crate) mod queue;
+pub(crate) mod start;
+pub(crate) mod stats;
+pub(crate) mod writer;
+
+pub use command::run;
+
+use crate::core::event_id::Sequence;
+use crate::core::home::TopicEnd;
+use crate::core::journal::{Journal, MemoryJournal};
+use crate::core::message::Publish;
+use crate::core::partition::PartitionId;
+use queue::DiskQueue;
+
+/// One shard's side of the journal.
+#[derive(Debug)]
+pub(crate) enum ShardJournal {
+    /// Nothing outlives the process.
+    Memory(MemoryJournal),
+    Disk(DiskQueue),
+}
+
+impl Journal for ShardJournal {
+    fn place(&mut self, partition: PartitionId, events: u32) -> Option<Sequence> {
+        match self {
+            ShardJournal::Memory(journal) => journal.place(partition, events),
+            ShardJournal::Disk(_) => None,
+        }
+    }
+
+    fn append(&mut self, partition: PartitionId, publish: Publish, previous: TopicEnd) -> Sequence {
+        match self {
+            ShardJournal::Memory(journal) => journal.append(partition, publish, previous),
+            ShardJournal::Disk(queue) => queue.append(partition, publish, previous),
+        }
+    }
+}

@@ -3,8 +3,9 @@
 
 use crate::bridge::NoQueue;
 use crate::core::budget::Charge;
-use crate::core::message::{Message, Ticket};
+use crate::core::message::{Message, PublishError, Ticket};
 use crate::core::survey::Survey;
+use crate::journal::disk::log::Lost;
 use crate::shard::queue::QueueStream;
 
 /// What lies in a shard's mailbox.
@@ -16,6 +17,10 @@ pub(crate) enum ShardMessage {
     Queue(Ticket, Result<QueueStream, NoQueue>),
     /// The answer to a request that was looked up elsewhere, with room for it; none when there was no room.
     Json(Ticket, Option<(Vec<u8>, Charge)>),
+    /// What became of the oldest publishes that are the journal's.
+    Journaled { publishes: usize, result: Result<(), PublishError> },
+    /// Events that the journal has no more.
+    JournalLost(Lost),
     /// Which streams are open?
     Survey(Survey),
     /// From the server to every shard.
@@ -27,6 +32,7 @@ impl ShardMessage {
     pub(crate) fn work(&self) -> usize {
         match self {
             ShardMessage::Core(message) => message.work(),
+            ShardMessage::Journaled { publishes, .. } => *publishes,
             _ => 1,
         }
     }

@@ -38,9 +38,11 @@ use crate::core::arena::{Arena, Key};
 use crate::core::fanout::sending::Outgoing;
 use crate::core::fanout::{Fanout, FanoutLimits};
 use crate::core::home::Homes;
-use crate::core::journal::MemoryJournal;
-use crate::core::message::{Message, Post, Reply, ShardId, Ticket};
+use crate::core::message::{Message, Post, PublishError, Reply, ShardId, Ticket};
 use crate::core::survey::{Clients, Walk};
+use crate::journal::ShardJournal;
+use crate::journal::disk::log::Lost;
+use crate::journal::queue::UnderWay;
 use crate::shard::connection::eviction::Evictions;
 use crate::shard::connection::linger::Lingering;
 use crate::shard::input::DRAIN_BYTES;
@@ -69,7 +71,7 @@ pub(crate) struct Shard {
     pub(crate) id: ShardId,
     pub(crate) shared: Arc<Shared>,
     homes: RefCell<Homes>,
-    journal: RefCell<MemoryJournal>,
+    journal: RefCell<ShardJournal>,
     fanout: RefCell<Fanout>,
     mailbox: Mailbox,
     pub(crate) sockets: Sockets,
@@ -104,14 +106,20 @@ pub(crate) enum Phase {
 }
 
 impl Shard {
-    pub(crate) fn new(id: ShardId, shared: Arc<Shared>, inside: Inside, doors: Doors) -> Rc<Self> {
-        let homes = Homes::new(id, &shared.homes);
+    pub(crate) fn new(
+        id: ShardId,
+        shared: Arc<Shared>,
+        inside: Inside,
+        doors: Doors,
+        homes: Homes,
+        journal: ShardJournal,
+    ) -> Rc<Self> {
         let (placement, memory) = (shared.homes.placement, Arc::clone(&shared.memory));
         let fanout = Fanout::new(id, placement, fanout_limits(&shared), memory, fastrand::u64(..));
         Rc::new(Shard {
             id,
             homes: RefCell::new(homes),
-            journal: RefCell::default(),
+            journal: RefCell::new(journal),
             fanout: RefCell::new(fanout),
             mailbox: Mailbox::new(id, inside, doors),
             sockets: Sockets::default(),
@@ -157,6 +165,7 @@ impl Shard {
             work += message.work();
             work += self.handle(message);
         }
+        self.flush_journal();
         let more_sends = {
             let mut fanout = self.fanout.borrow_mut();
             fanout.seal_all();
@@ -204,10 +213,38 @@ impl Shard {
                 self.answer(ticket, Answer::Status(body, charge))
             }
             ShardMessage::Json(ticket, None) => self.answer(ticket, Answer::Refused(admin::busy())),
+            ShardMessage::Journaled { publishes, result } => self.journaled(publishes, result),
+            ShardMessage::JournalLost(Lost { partition, upto }) => {
+                self.homes.borrow_mut().lose(partition, upto);
+            }
             ShardMessage::Survey(survey) => self.walks.borrow_mut().push(Walk::new(survey)),
             ShardMessage::Control(control) => self.control(control),
         }
         0
+    }
+
+    /// Takes the oldest publishes back from the journal, which tells what became of them.
+    fn journaled(&self, publishes: usize, result: Result<(), PublishError>) {
+        let (now_ms, mut outbox) = (self.shared.clock.now_ms(), self.outbox.borrow_mut());
+        let (mut homes, mut journal) = (self.homes.borrow_mut(), self.journal.borrow_mut());
+        let ShardJournal::Disk(queue) = &mut *journal else { return };
+        for UnderWay { partition, first, publish } in (0..publishes).map_while(|_| queue.take()) {
+            match result {
+                Ok(()) => {
+                    let events = homes.journaled(partition, first, publish, now_ms, &mut outbox);
+                    self.stats().published.add(events);
+                }
+                Err(error) => homes.refuse(partition, publish, error, &mut outbox),
+            }
+        }
+        outbox.drain(..).for_each(|post| self.mailbox.post(post));
+    }
+
+    /// Hands what was added to the journal to its writer.
+    fn flush_journal(&self) {
+        if let ShardJournal::Disk(queue) = &mut *self.journal.borrow_mut() {
+            queue.flush(self.homes.borrow_mut().take_dropped());
+        }
     }
 
     fn answer(&self, ticket: Ticket, answer: Answer) {
@@ -284,6 +321,7 @@ impl Shard {
             self.homes.borrow_mut().keep_to_count(FORGOTTEN_PER_SWEEP);
             self.fanout.borrow_mut().sweep(SWEEP_PARTS, now_ms, unix_s);
             self.keep_to_memory();
+            self.flush_journal();
             if self.shared.files_are_short(now_ms) || self.shared.request_memory.is_crowded(now_ms) {
                 self.evict();
             }

@@ -348,14 +348,19 @@ pub(super) mod tests {
     use super::*;
     use crate::config::Config;
     use crate::core::arena::Arena;
-    use crate::server::shared;
+    use crate::core::home::Homes;
+    use crate::core::journal::MemoryJournal;
+    use crate::journal::ShardJournal;
+    use crate::server::shared_without_journal;
     use crate::shard::mailbox::mailboxes;
 
     /// Returns a shard that does not run, and a client's socket.
     pub(in crate::shard) fn shard_and_socket() -> (Rc<Shard>, TcpStream) {
-        let shared = Arc::new(shared(Config::default(), 10).unwrap());
+        let shared = Arc::new(shared_without_journal(Config::default(), 10).unwrap());
         let (doors, mut insides) = mailboxes(1);
-        let shard = Shard::new(0, shared, insides.pop().unwrap(), doors);
+        let homes = Homes::new(0, &shared.homes);
+        let journal = ShardJournal::Memory(MemoryJournal::default());
+        let shard = Shard::new(0, shared, insides.pop().unwrap(), doors, homes, journal);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         (shard, TcpStream::from_std(socket))

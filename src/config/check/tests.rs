@@ -6,6 +6,7 @@ use super::super::file::{NESTED, NO_KEYS};
 use super::super::keys::tests::{TempFile, pair, parse};
 use super::super::{LogFormat, LogLevel, PublicKey, RefuseStreams, Secret, SlowPolicy};
 use super::*;
+use crate::config::SyncPolicy;
 
 /// Ed25519, made for these tests.
 const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----
@@ -28,7 +29,7 @@ fn without_flags_and_variables_it_is_the_default_on_every_cpu() {
 #[test]
 fn the_defaults_are_allowed_when_they_are_written_out() {
     let written = "--bind 127.0.0.1 --port 3000 --session-time-max 30d --cookie-name esper_token --history-events 1000 \
-        --history-bytes 4MiB --history-age 10m --history-memory 256MiB --partitions 16 --topics-max 100000 \
+        --history-bytes 4MiB --history-age 10m --history-memory 256MiB --partitions 16 --topics-max 100000 --sync always \
         --heartbeat 15s --slow-lag 4MiB --slow-policy cut --send-timeout 20s --refuse-streams retry \
         --retry-min 1s --retry-max 5s --head-max 16KiB --body-max 1MiB --head-timeout 10s \
         --body-timeout 30s --idle-timeout 60s --unanswered-max 512 --request-memory 128MiB --cors-origin * --mailbox-bytes 64MiB \
@@ -47,6 +48,15 @@ fn control(change: fn(&mut Control)) -> Option<Control> {
     let mut control = Control::new("127.0.0.1:1".parse().unwrap());
     change(&mut control);
     Some(control)
+}
+
+/// What the journal's other flags are given with.
+const WITH_DATA: &str = "--data-dir /tmp/data";
+
+fn data(change: fn(&mut Data)) -> Option<Data> {
+    let mut data = Data { dir: "/tmp/data".into(), sync: SyncPolicy::Always, bytes_max: None };
+    change(&mut data);
+    Some(data)
 }
 
 /// What the queues' other flags are given with.
@@ -100,6 +110,9 @@ const ROWS: &[Row] = &[
     ("history-memory", "1GiB", |c| c.history.memory_bytes_max = 1 << 30),
     ("partitions", "64", |c| c.partitions = 64),
     ("topics-max", "1", |c| c.topics_max = 1),
+    ("data-dir", "/tmp/data", |c| c.data = data(|_| {})),
+    ("sync", "10ms", |c| c.data = data(|d| d.sync = SyncPolicy::Every(Duration::from_millis(10)))),
+    ("data-max", "1GiB", |c| c.data = data(|d| d.bytes_max = Some(1 << 30))),
     ("heartbeat", "0s", |c| c.stream.heartbeat = None),
     ("slow-lag", "2MiB", |c| c.stream.lag_bytes_max = 2 << 20),
     ("slow-policy", "skip", |c| c.stream.slow_policy = SlowPolicy::Skip),
@@ -138,6 +151,7 @@ fn rows(mut each: impl FnMut(&str, &str, &str, &Config)) {
             value => value,
         };
         let with = match (&expected.control, &expected.queues) {
+            _ if expected.data.is_some() && *flag != "data-dir" => WITH_DATA,
             (Some(_), _) if *flag != "bind-control" => WITH_CONTROL,
             (_, Some(_)) if *flag != "broker-node" => WITH_BROKER,
             _ => "",

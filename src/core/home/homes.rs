@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{HistoryLimits, Home, TopicCount};
+use super::{Dropped, HistoryLimits, Home, TopicCount, TopicEnd};
 use crate::core::epochs::Epochs;
 use crate::core::event_id::Sequence;
-use crate::core::journal::Journal;
+use crate::core::journal::{Journal, Kept};
 use crate::core::memory::Memory;
-use crate::core::message::{Post, Publish, PublishError, ShardId, ToHome};
+use crate::core::message::{Post, Publish, PublishError, PublishKey, Published, ShardId, ToHome};
 use crate::core::partition::{PartitionId, Partitioner, Placement};
 
 /// The homes of the partitions that are a shard's.
@@ -78,6 +78,63 @@ impl Homes {
     ) {
         self.with(partition, |home| {
             home.refuse(publish, error, out);
+            0
+        });
+    }
+
+    /// Takes in a publish that the journal kept over a restart, those of a partition in order.
+    pub(crate) fn recover(&mut self, kept: Kept) {
+        self.with(kept.partition, |home| {
+            home.recover(kept);
+            0
+        });
+    }
+
+    /// Takes in the key of a publish that the journal kept over a restart.
+    pub(crate) fn recover_key(
+        &mut self,
+        partition: PartitionId,
+        key: &PublishKey,
+        published: &Published,
+        at_ms: u64,
+    ) {
+        self.with(partition, |home| {
+            home.keys.ordered(key, published, at_ms);
+            0
+        });
+    }
+
+    /// Goes on after all that the journal kept: with the epochs whose ids are good, the newest event of each partition, and
+    /// the ends of topics that nothing was found of, each with its partition and the hash of its name.
+    pub(crate) fn recovered(
+        &mut self,
+        epochs: &Arc<Epochs>,
+        last: &[Sequence],
+        ends: impl Iterator<Item = (PartitionId, u64, TopicEnd)> + Clone,
+        now_ms: u64,
+    ) {
+        for home in self.iter_mut() {
+            let own = ends.clone().filter(|(partition, ..)| *partition == home.partition);
+            let last = last.get(usize::from(home.partition)).copied().unwrap_or_default();
+            home.history.recovered(epochs, last, own.map(|(_, hash, end)| (hash, end)));
+            home.keys.expire(now_ms);
+        }
+    }
+
+    /// Notes events that are dropped from now on, for [`Homes::take_dropped`].
+    pub(crate) fn note_what_is_dropped(&mut self) {
+        self.iter_mut().for_each(|home| home.history.topics_mut().note_what_is_dropped());
+    }
+
+    /// Returns the events that were dropped since this was last asked.
+    pub(crate) fn take_dropped(&mut self) -> Vec<Dropped> {
+        self.iter_mut().flat_map(|home| home.history.take_dropped()).collect()
+    }
+
+    /// Drops all events of a partition up to this one, which the journal has no more.
+    pub(crate) fn lose(&mut self, partition: PartitionId, upto: Sequence) {
+        self.with(partition, |home| {
+            home.history.trim_upto(upto);
             0
         });
     }

@@ -8,7 +8,7 @@ use crate::core::memory::Memory;
 use crate::core::message::{PublishError, PublishKey, Published, ReplyTo};
 
 /// How long a key is known after its publish was ordered, in milliseconds.
-const KNOWN_MS: u64 = 120_000;
+pub(crate) const KEYS_KNOWN_MS: u64 = 120_000;
 /// Keys known to one partition at a time: with 16 partitions some 8,700 publishes a second may have one.
 const KEYS_MAX: usize = 64 << 10;
 /// What a key takes beside its name, in bytes.
@@ -110,7 +110,7 @@ impl Keys {
     /// Forgets keys that have been known for long enough.
     pub(super) fn expire(&mut self, now_ms: u64) {
         while let Some((at_ms, name)) = self.by_age.front()
-            && now_ms.saturating_sub(*at_ms) > KNOWN_MS
+            && now_ms.saturating_sub(*at_ms) > KEYS_KNOWN_MS
         {
             let name = Arc::clone(name);
             self.by_age.pop_front();
@@ -157,9 +157,12 @@ mod tests {
         assert!(matches!(keys.see(&key("a", 1), &mut second, 0), Ok(Seen::UnderWay)));
         assert!(second.is_none(), "it is answered with the first");
         assert_eq!(keys.ordered(&key("a", 1), &PUBLISHED, 0).len(), 1);
-        let third = keys.see(&key("a", 1), &mut reply(), KNOWN_MS);
+        let third = keys.see(&key("a", 1), &mut reply(), KEYS_KNOWN_MS);
         assert!(matches!(third, Ok(Seen::Ordered(PUBLISHED))), "{third:?}");
-        assert!(matches!(keys.see(&key("a", 1), &mut reply(), KNOWN_MS + 1), Ok(Seen::First)), "forgotten");
+        assert!(
+            matches!(keys.see(&key("a", 1), &mut reply(), KEYS_KNOWN_MS + 1), Ok(Seen::First)),
+            "forgotten"
+        );
     }
 
     #[test]
@@ -184,7 +187,7 @@ mod tests {
         }
         assert_eq!(memory.bytes(), KEYS_MAX * (KEY_BYTES + 8));
         assert_eq!(keys.see(&key("more", 0), &mut reply(), 0).unwrap_err(), PublishError::KeysFull);
-        keys.expire(KNOWN_MS + 1);
+        keys.expire(KEYS_KNOWN_MS + 1);
         assert_eq!(memory.bytes(), 0);
         assert!(matches!(keys.see(&key("more", 0), &mut reply(), 0), Ok(Seen::First)));
         drop(keys);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use crate::core::arena::Key;
 use crate::core::delivery_count::DeliveryCount;
 use crate::core::event_id::{Epoch, Sequence};
-use crate::core::journal::Journal;
+use crate::core::journal::{Journal, Kept};
 use crate::core::message::{
     Disconnect, Gap, ListenerId, Message, Post, Publish, PublishError, Published, ReplayPage, Reply, ReplyTo,
     ToFanout, ToHome,
@@ -25,9 +25,10 @@ use crate::core::message::{
 use crate::core::partition::PartitionId;
 use crate::core::selection::Selection;
 
+pub(crate) use history::{Dropped, HistoryLimits, PAGE_FRAMES_MAX, TopicEnd};
 use history::{Frames, History, Page, TopicKey, TopicKeys};
-pub(crate) use history::{HistoryLimits, PAGE_FRAMES_MAX, TopicEnd};
 pub(crate) use homes::{HomeSettings, Homes};
+pub(crate) use idempotency::KEYS_KNOWN_MS;
 use idempotency::{Keys, Seen};
 use listeners::Listeners;
 pub(crate) use topic_count::TopicCount;
@@ -142,7 +143,6 @@ impl Home {
     fn journaled(&mut self, first: Sequence, publish: Publish, now_ms: u64, out: &mut Vec<Post>) -> u64 {
         let events = publish.events.len() as u64;
         let last = first + events - 1;
-        let own_id = publish.events.iter().last().and_then(|event| event.own_id()).map(Into::into);
         let topic = publish.topic.clone();
         match self.history.place(&topic) {
             Ok(key) => {
@@ -152,10 +152,10 @@ impl Home {
                 }
             }
             Err(_) => {
-                // There was room when it came, and is none now. It goes to those above, and is lost to who comes later.
-                let above = self.history.topics().nearest_above(&topic);
-                self.history.topics_mut().lose_unknown(&topic, TopicEnd { sequence: last, own_id });
-                self.finish(above, first, publish, now_ms, out);
+                // There was room when it came, and is none now. It goes to nobody new, and is lost to who comes later.
+                let events = publish.events.clone();
+                self.finish(None, first, publish, now_ms, out);
+                self.history.lose_unplaced(&topic, &events, first);
             }
         }
         while self.disconnects.front().is_some_and(|(upto, _)| *upto <= last)
@@ -206,6 +206,22 @@ impl Home {
         let events = u64::from(published.events);
         answer(reply, Ok(published), first_post, out);
         events
+    }
+
+    /// Takes in a publish that the journal kept over a restart.
+    fn recover(&mut self, kept: Kept) {
+        let Kept { first, at_ms, topic, events, previous, partition: _ } = kept;
+        let Ok(key) = self.history.place(&topic) else {
+            self.history.append(None, &events, first, at_ms);
+            return self.history.lose_unplaced(&topic, &events, first);
+        };
+        if let Some(key) = key {
+            self.history.topics_mut().lose_before(key, previous);
+        }
+        self.history.append(key, &events, first, at_ms);
+        if let Some(key) = key {
+            self.history.forget_if_unneeded(key);
+        }
     }
 
     /// Answers a publish that is not ordered.

@@ -52,6 +52,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Returns a batch of records that were encoded elsewhere.
+    #[cfg(test)]
     pub(super) fn of_payload(kind: BatchKind, payload: &[u8]) -> Self {
         let mut batch = Batch::new(kind, Vec::new());
         batch.copied.extend_from_slice(payload);

@@ -56,6 +56,7 @@ impl EndEntry {
 
 /// What is known of the events that a topic without any in the log may have had.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[cfg(test)]
 pub(crate) struct End<'a> {
     /// Events up to here may be lost; none after it.
     pub(crate) sequence: Sequence,
@@ -78,6 +79,7 @@ impl Ends {
     }
 
     /// Returns what may be lost of a topic that has no event in the log; `None` if nothing is.
+    #[cfg(test)]
     pub(crate) fn lookup(&self, partition: u8, topic: &str) -> Option<End<'_>> {
         let hash = self.hash(topic);
         let entry = self.entries.get(&(partition, slot_of(hash)))?;
@@ -85,8 +87,15 @@ impl Ends {
         Some(End { sequence: entry.sequence, id: entry.id.as_deref().filter(|_| is_exact), is_exact })
     }
 
-    /// Notes that the log loses an event of a topic.
+    /// Notes that the log loses an event of a topic. Those above a path, down to everything, lose it as well.
     pub(super) fn note(&mut self, partition: u8, topic: &str, sequence: Sequence, id: Option<&str>) {
+        let above = memchr::memrchr_iter(b'/', topic.as_bytes()).chain(Some(0)).map(|end| &topic[..end]);
+        for name in std::iter::once(topic).chain(above) {
+            self.note_one(partition, name, sequence, id);
+        }
+    }
+
+    fn note_one(&mut self, partition: u8, topic: &str, sequence: Sequence, id: Option<&str>) {
         let hash = self.hash(topic);
         let known = self.entries.get(&(partition, slot_of(hash)));
         // Before the id is copied: most of a segment's events are followed by another of the slot.
@@ -109,6 +118,12 @@ impl Ends {
 
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Returns all entries: partition, hash of the topic's name, the newest event lost, and its own id.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (u8, u64, Sequence, Option<&str>)> + Clone {
+        let entries = self.entries.values();
+        entries.map(|entry| (entry.partition, entry.hash, entry.sequence, entry.id.as_deref()))
     }
 
     /// Returns all entries in the order of their slots, so that the same table is written as the same bytes.

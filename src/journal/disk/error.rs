@@ -31,6 +31,12 @@ pub(crate) enum OpenError {
         /// Its path.
         dir: String,
     },
+    /// A directory to copy to has something in it.
+    #[error("{dir} is not empty: name a new directory")]
+    NotEmpty {
+        /// Its path.
+        dir: String,
+    },
     /// Another process uses the directory.
     #[error(
         "{dir} is in use by another esper{}: stop that one, or name another directory",

@@ -49,4 +49,4 @@ pub(crate) mod segments;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod storage;
-mod trim;
+pub(crate) mod trim;

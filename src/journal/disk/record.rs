@@ -74,6 +74,7 @@ impl<'a> Publish<'a> {
     }
 
     /// Returns an event's lines.
+    #[cfg(test)]
     pub(crate) fn lines(&self, event: usize) -> &'a [u8] {
         self.events.get(event).map_or(&[], |span| slice(self.text, &span.lines))
     }

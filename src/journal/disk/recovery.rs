@@ -27,11 +27,14 @@ const PROGRESS_BYTES: u64 = 64 << 20;
 
 /// Takes what a log holds when it is opened.
 pub(crate) trait Sink {
+    /// Is told the secret of the journal's hashes before all else.
+    fn begin(&mut self, _secret: [u8; 16]) {}
+
     /// Takes a publish: each event comes once, and a partition's events come in ascending order of their sequences. Events
     /// that need not be kept, this or earlier ones, are to be named to `segments`, a topic's oldest first.
     ///
-    /// A publish of which some events are gone comes as several.
-    fn publish(&mut self, publish: &Publish<'_>, segments: &mut Segments);
+    /// A publish of which some events are gone comes as several. Returns false if it cannot be one.
+    fn publish(&mut self, publish: &Publish<'_>, segments: &mut Segments) -> bool;
 
     /// Takes a publish with an idempotency key, before its events and also if those are gone. It is as it was appended if
     /// its key was to be kept; see [`Log::trim`].
@@ -91,6 +94,7 @@ impl<D: Disk> Log<D> {
                 let layout = Layout::new(headers, &newest, &names).map_err(refuse)?;
                 let mut log = Log::empty(disk, settings);
                 (log.secret, log.ends) = (secret, mem::take(&mut newest.ends));
+                sink.begin(secret);
                 log.read_all(&layout, &newest, sink, &mut recovery).map_err(refuse)?;
                 log.adopt(layout, newest, &mut recovery)?;
                 log
@@ -174,7 +178,8 @@ impl<D: Disk> Log<D> {
                     if publish.key.is_some() {
                         sink.key(&publish);
                     }
-                    recovery.events += self.hand_out(&publish, sink);
+                    let handed_out = self.hand_out(&publish, sink);
+                    recovery.events += handed_out.ok_or_else(|| damaged("a publish is none"))?;
                 }
                 if recovery.bytes - told_bytes >= PROGRESS_BYTES {
                     told_bytes = recovery.bytes;
@@ -190,14 +195,13 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Hands out the events of a publish that are alive; returns how many.
-    fn hand_out(&mut self, publish: &Publish<'_>, sink: &mut impl Sink) -> u64 {
-        let Some(segment) = self.segments.list().last() else { return 0 };
+    /// Hands out the events of a publish that are alive; returns how many. `None` if it cannot be one.
+    fn hand_out(&mut self, publish: &Publish<'_>, sink: &mut impl Sink) -> Option<u64> {
+        let segment = self.segments.list().last()?;
         let count = publish.events.len();
         let is_alive = |event: usize| segment.is_alive(publish.partition, publish.first + event as u64);
         if !segment.has_gone_file || (0..count).all(is_alive) {
-            sink.publish(publish, &mut self.segments);
-            return count as u64;
+            return sink.publish(publish, &mut self.segments).then_some(count as u64);
         }
         let (alive, gone): (Vec<usize>, Vec<usize>) = (0..count).partition(|event| is_alive(*event));
         // It is lost to the readers from now on, as what left the disk is.
@@ -206,11 +210,13 @@ impl<D: Disk> Log<D> {
             self.ends.note(publish.partition, publish.topic, sequence, publish.own_id(*last));
         }
         for run in alive.chunk_by(|before, after| before + 1 == *after) {
-            if let [first, ..] = run {
-                sink.publish(&publish.part(*first..*first + run.len()), &mut self.segments);
+            if let [first, ..] = run
+                && !sink.publish(&publish.part(*first..*first + run.len()), &mut self.segments)
+            {
+                return None;
             }
         }
-        alive.len() as u64
+        Some(alive.len() as u64)
     }
 
     fn total_bytes(&self, layout: &Layout) -> Result<u64, ReadError> {

@@ -70,6 +70,7 @@ impl<F: DiskFile> BatchReader<F> {
         self.file_bytes
     }
 
+    #[cfg(test)]
     pub(super) fn file(&self) -> &F {
         &self.file
     }

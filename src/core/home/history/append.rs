@@ -1,6 +1,7 @@
 //! Appends events: they become frames, their bytes on the wire, which are written once, whoever is sent them; and are retained.
 
-use super::{Aged, History, TopicKey};
+use super::topics::DroppedFrame;
+use super::{Aged, History, TopicEnd, TopicKey};
 use crate::core::chunk::{Chunk, ChunkWriter, Mark};
 use crate::core::event::Events;
 use crate::core::event_id::{EventId, Sequence};
@@ -120,6 +121,16 @@ impl History {
             if ages.len() > 2 * self.topics.events + 64 {
                 ages.retain(|aged| self.topics.retains(aged.topic, aged.sequence));
             }
+        }
+    }
+
+    /// Notes events of a topic that there is no room for: they were ordered and are lost.
+    pub(crate) fn lose_unplaced(&mut self, topic: &Topic, events: &Events, first: Sequence) {
+        for (event, sequence) in events.iter().zip(first..) {
+            let own_id = event.own_id().map(Into::into);
+            self.topics.lose_unknown(topic, TopicEnd { sequence, own_id });
+            let frame_bytes = event.lines.len() + 1;
+            self.topics.note_dropped(DroppedFrame { sequence, frame_bytes, has_own_id: true });
         }
     }
 

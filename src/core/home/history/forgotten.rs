@@ -40,7 +40,7 @@ impl Forgotten {
 
     /// Notes the end of a topic that is forgotten.
     pub(super) fn note(&mut self, topic: &str, end: TopicEnd) {
-        self.note_hash(self.partitioner.hash(topic), end);
+        self.note_hash(self.partitioner.end_hash(topic), end);
     }
 
     /// Notes the end of a topic whose name has this hash.
@@ -59,7 +59,7 @@ impl Forgotten {
         if self.slots.is_empty() {
             return TopicEnd::default();
         }
-        let hash = self.partitioner.hash(topic);
+        let hash = self.partitioner.end_hash(topic);
         let (other, end) = &self.slots[slot(hash)];
         match *other == hash {
             true => end.clone(),
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn topics_that_share_a_slot_get_the_later_end_and_never_the_others_id() {
         let partitioner = Partitioner::new(1, [7; 16]);
-        let slot_of = |name: &str| slot(partitioner.hash(name));
+        let slot_of = |name: &str| slot(partitioner.end_hash(name));
         let first = "t0".to_owned();
         let names = || (1..).map(|n| format!("t{n}"));
         let second = names().find(|name| slot_of(name) == slot_of(&first)).unwrap();

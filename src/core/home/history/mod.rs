@@ -49,6 +49,7 @@ pub(crate) use after::PAGE_FRAMES_MAX;
 pub(super) use append::Frames;
 pub(crate) use forgotten::TopicEnd;
 pub(super) use topic_history::Page;
+use topics::DroppedFrame;
 pub(super) use topics::Topics;
 
 /// What is retained at most.
@@ -62,6 +63,15 @@ pub(crate) struct HistoryLimits {
     pub(crate) age_max_ms: u64,
     /// Frames of one page of replay.
     pub(crate) page_frames_max: usize,
+}
+
+/// An event that no history has any more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Dropped {
+    pub(crate) partition: PartitionId,
+    pub(crate) sequence: Sequence,
+    /// Bytes of its lines, without what was added to them.
+    pub(crate) lines_bytes: usize,
 }
 
 /// A topic's number in its history, for as long as it is known there.
@@ -132,6 +142,28 @@ impl History {
     /// Returns the bytes of what is retained, all costs in.
     pub(super) fn bytes(&self) -> usize {
         self.topics.bytes
+    }
+
+    /// Returns the events that were dropped since this was last asked.
+    pub(super) fn take_dropped(&mut self) -> impl Iterator<Item = Dropped> {
+        let (partition, epoch) = (self.partition, self.epoch);
+        self.topics.take_dropped().into_iter().map(move |event| {
+            let DroppedFrame { sequence, frame_bytes, has_own_id } = event;
+            let id_bytes = if has_own_id { 0 } else { "id:\n".len() + epoch.text_bytes(sequence) };
+            Dropped { partition, sequence, lines_bytes: frame_bytes - id_bytes - 1 }
+        })
+    }
+
+    /// Goes on after what an earlier process ordered, of which these are the ends of topics that nothing was found of.
+    pub(super) fn recovered(
+        &mut self,
+        epochs: &Arc<Epochs>,
+        last: Sequence,
+        ends: impl Iterator<Item = (u64, TopicEnd)>,
+    ) {
+        self.epochs = Arc::clone(epochs);
+        self.sequence = self.sequence.max(last);
+        self.topics.lose_hashes(ends);
     }
 
     /// Returns whether anything is retained at all.

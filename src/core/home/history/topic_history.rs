@@ -31,6 +31,15 @@ pub(crate) struct Retained<'h> {
     pub(crate) has_own_id: bool,
 }
 
+/// The oldest event, which is dropped.
+#[derive(Debug)]
+pub(crate) struct FirstDropped {
+    /// What that frees, all costs in.
+    pub(crate) bytes: usize,
+    pub(crate) frame_bytes: usize,
+    pub(crate) lost: TopicEnd,
+}
+
 /// The retained events of one topic, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct TopicHistory {
@@ -75,8 +84,8 @@ impl TopicHistory {
         cost
     }
 
-    /// Drops the oldest event; returns the bytes that frees, and the event that is lost by it. None when it is empty.
-    pub(crate) fn drop_first(&mut self) -> Option<(usize, TopicEnd)> {
+    /// Drops the oldest event. None when it is empty.
+    pub(crate) fn drop_first(&mut self) -> Option<FirstDropped> {
         let entry = self.entries.pop_front()?;
         let cost = entry.cost();
         self.bytes -= cost;
@@ -93,7 +102,8 @@ impl TopicHistory {
         if self.own_ids.len() < self.own_ids.capacity() / 4 {
             self.own_ids.shrink_to(2 * self.own_ids.len());
         }
-        Some((cost, TopicEnd { sequence: entry.sequence, own_id: entry.own_id }))
+        let lost = TopicEnd { sequence: entry.sequence, own_id: entry.own_id };
+        Some(FirstDropped { bytes: cost, frame_bytes: entry.frame.len(), lost })
     }
 
     /// What is retained after `after`, up to `bytes_max` and `frames_max`, but at least one frame if there is
@@ -200,7 +210,7 @@ mod tests {
     fn what_is_dropped_is_the_oldest_and_leaves_nothing_behind() {
         let mut history = history(&[(3, None), (7, Some("mine"))]);
         assert_eq!(frames(&history.page(3, 1000, 10)), "7\n");
-        let lost: Vec<_> = std::iter::from_fn(|| history.drop_first()).map(|(_, lost)| lost).collect();
+        let lost: Vec<_> = std::iter::from_fn(|| history.drop_first()).map(|first| first.lost).collect();
         let lost: Vec<_> = lost.iter().map(|end| (end.sequence, end.own_id.as_deref())).collect();
         assert_eq!((lost, history.bytes()), (vec![(3, None), (7, Some("mine"))], 0));
     }

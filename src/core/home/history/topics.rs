@@ -12,7 +12,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::forgotten::{Forgotten, TopicEnd};
-use super::topic_history::TopicHistory;
+use super::topic_history::{FirstDropped, TopicHistory};
 use super::{TopicKey, TopicKeys};
 use crate::core::event_id::Sequence;
 use crate::core::home::topic_count::TopicCount;
@@ -41,10 +41,18 @@ pub(crate) struct Topics {
     /// Where topics ended that were forgotten.
     forgotten: Forgotten,
     /// Events that are no longer retained, for a journal that keeps them for as long as they are.
-    dropped: Option<Vec<Sequence>>,
+    dropped: Option<Vec<DroppedFrame>>,
     /// Events that all of them retain, and their bytes with all costs.
     pub(super) events: usize,
     pub(super) bytes: usize,
+}
+
+/// An event that was dropped, as it was retained.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DroppedFrame {
+    pub(super) sequence: Sequence,
+    pub(super) frame_bytes: usize,
+    pub(super) has_own_id: bool,
 }
 
 #[derive(Debug)]
@@ -298,7 +306,11 @@ impl Topics {
         self.bytes -= history.bytes();
         self.events -= history.len();
         if let Some(dropped) = &mut self.dropped {
-            dropped.extend(history.after(0).map(|event| event.sequence));
+            dropped.extend(history.after(0).map(|event| DroppedFrame {
+                sequence: event.sequence,
+                frame_bytes: event.frame.len(),
+                has_own_id: event.has_own_id,
+            }));
         }
         let lost = history.into_end().or_later(&lost);
         self.forgotten.note(topic.name(), lost.clone());
@@ -330,17 +342,20 @@ impl Topics {
 
     /// Drops the oldest event of a topic.
     pub(super) fn drop_first(&mut self, key: TopicKey) {
-        if let Some((bytes, lost)) = self.known[key as usize].history.drop_first() {
+        if let Some(FirstDropped { bytes, frame_bytes, lost }) = self.known[key as usize].history.drop_first()
+        {
             self.bytes -= bytes;
             self.events -= 1;
-            self.note_dropped(lost.sequence);
+            let has_own_id = lost.own_id.is_some();
+            self.note_dropped(DroppedFrame { sequence: lost.sequence, frame_bytes, has_own_id });
             self.lose(key, lost);
         }
     }
 
-    fn note_dropped(&mut self, sequence: Sequence) {
+    /// Notes that an event is not retained.
+    pub(super) fn note_dropped(&mut self, event: DroppedFrame) {
         if let Some(dropped) = &mut self.dropped {
-            dropped.push(sequence);
+            dropped.push(event);
         }
     }
 
@@ -350,7 +365,7 @@ impl Topics {
     }
 
     /// Returns the events that were dropped since this was last asked.
-    pub(crate) fn take_dropped(&mut self) -> Vec<Sequence> {
+    pub(super) fn take_dropped(&mut self) -> Vec<DroppedFrame> {
         self.dropped.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
@@ -379,15 +394,9 @@ impl Topics {
 
     /// Notes what a topic had before the oldest event that is found again after a restart.
     pub(crate) fn lose_before(&mut self, key: TopicKey, lost: TopicEnd) {
-        let known = &mut self.known[key as usize];
-        if known.history.len() > 0 {
-            return;
+        if self[key].history.len() == 0 {
+            self.lose(key, lost);
         }
-        if known.parent.is_none() && known.lost.sequence == known.lost_at_first {
-            // It says exactly what it lost, and no other topic's end counts. That of a path may be of one below it.
-            (known.lost, known.lost_at_first) = (TopicEnd::default(), 0);
-        }
-        self.lose(key, lost);
     }
 
     /// Notes the end of a topic that there is no room for, in those above it as well.
@@ -398,9 +407,17 @@ impl Topics {
         }
     }
 
-    /// Notes the end of a forgotten topic whose name has this hash.
-    pub(crate) fn lose_hash(&mut self, hash: u64, lost: TopicEnd) {
-        self.forgotten.note_hash(hash, lost);
+    /// Notes the ends of topics whose names have these hashes, of which nothing was found after a restart.
+    pub(super) fn lose_hashes(&mut self, ends: impl Iterator<Item = (u64, TopicEnd)>) {
+        ends.for_each(|(hash, end)| self.forgotten.note_hash(hash, end));
+        // What is gone may have been below those that are known. A topic with none above has none below, and was found with
+        // the event before its oldest one: it knows what it lost.
+        let may_have_had_children =
+            |known: &KnownTopic| known.parent.is_some() || known.topic.is_everything();
+        let known = self.known.iter().filter(|(_, known)| may_have_had_children(known));
+        let ends: Vec<_> =
+            known.map(|(key, known)| (key as TopicKey, self.forgotten.end(known.topic.name()))).collect();
+        ends.into_iter().for_each(|(key, end)| self.lose(key, end));
     }
 
     /// Returns whether this topic retains an event. Sequences are never used twice, so a topic that holds nothing older than

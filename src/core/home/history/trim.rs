@@ -1,6 +1,7 @@
 //! Drops what is too old, and the oldest when memory is short.
 
 use super::{History, TopicKey};
+use crate::core::event_id::Sequence;
 
 impl History {
     /// Returns when the oldest retained event was ordered, in milliseconds of the server's clock.
@@ -30,6 +31,17 @@ impl History {
             }
         }
         events_max
+    }
+
+    /// Drops everything up to an event.
+    pub(crate) fn trim_upto(&mut self, upto: Sequence) {
+        while self.by_age.front().is_some_and(|aged| aged.sequence <= upto)
+            && let Some((topic, _)) = self.oldest()
+            && self.by_age.front().is_some_and(|aged| aged.sequence <= upto)
+        {
+            self.topics.drop_first(topic);
+            self.topics.forget_if_unneeded(topic);
+        }
     }
 
     /// Lets go of memory that what is left does not need, once that is less than a quarter.

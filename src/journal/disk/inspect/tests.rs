@@ -10,11 +10,12 @@ use super::*;
 struct Collector(Vec<(u8, u64, Vec<u8>)>);
 
 impl Sink for Collector {
-    fn publish(&mut self, publish: &Publish<'_>, _: &mut Segments) {
+    fn publish(&mut self, publish: &Publish<'_>, _: &mut Segments) -> bool {
         for event in 0..publish.events.len() {
             let sequence = publish.first + event as u64;
             self.0.push((publish.partition, sequence, publish.lines(event).to_vec()));
         }
+        true
     }
 }
 

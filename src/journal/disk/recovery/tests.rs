@@ -12,9 +12,10 @@ struct Count {
 }
 
 impl Sink for Count {
-    fn publish(&mut self, publish: &Publish<'_>, _: &mut Segments) {
+    fn publish(&mut self, publish: &Publish<'_>, _: &mut Segments) -> bool {
         self.events += publish.events.len() as u64;
         self.bytes += (0..publish.events.len()).map(|event| publish.lines(event).len() as u64).sum::<u64>();
+        true
     }
 
     fn progress(&mut self, bytes: u64, of_bytes: u64) {

@@ -76,7 +76,7 @@ impl Collector {
 }
 
 impl Sink for Collector {
-    fn publish(&mut self, publish: &Publish<'_>, segments: &mut Segments) {
+    fn publish(&mut self, publish: &Publish<'_>, segments: &mut Segments) -> bool {
         let key = publish.key.map(|key| key.key.to_vec());
         let events = (0..publish.events.len()).map(|event| Event {
             topic: publish.topic.to_owned(),
@@ -101,6 +101,7 @@ impl Sink for Collector {
             }
         }
         self.publishes.push(recovered);
+        true
     }
 
     fn key(&mut self, publish: &Publish<'_>) {

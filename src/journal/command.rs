@@ -1,0 +1,107 @@
+//! The command `esper journal`: looks a journal's directory over, copies it, or copies what is whole of it.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use super::disk::error::OpenError;
+use super::disk::inspect::{self, Report};
+use super::disk::storage::Directory;
+use crate::config::{self, ConfigError};
+use crate::core::event_id::Epoch;
+
+// A doc comment here is the command's help.
+/// Looks after the directory that --data-dir names.
+#[derive(Debug, Parser)]
+#[command(name = "esper journal", bin_name = "esper journal", max_term_width = 120)]
+struct JournalFlags {
+    #[command(subcommand)]
+    command: JournalCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum JournalCommand {
+    /// Read all of it, say what is there and what is damaged, and change nothing
+    Verify {
+        /// Directory of the journal, which no server may be writing
+        dir: PathBuf,
+    },
+    /// Copy what is whole into a new directory, and list what is not. Each client that resumes there is told of a gap
+    Repair {
+        /// Directory of the journal, which no server may be writing
+        dir: PathBuf,
+        /// A new directory
+        to: PathBuf,
+    },
+    /// Copy it as it is at one moment, also while a server writes it: a backup
+    Copy {
+        /// Directory of the journal
+        dir: PathBuf,
+        /// A new directory
+        to: PathBuf,
+    },
+}
+
+/// Does what the process's arguments behind `journal` say; 1 if the journal is damaged or could not be read or written.
+pub fn run() -> ExitCode {
+    // clap wants a program's name first: `journal` is it.
+    let flags: JournalFlags = match config::parse_command(std::env::args_os().skip(1)) {
+        Ok(flags) => flags,
+        Err(error) => return error.report(),
+    };
+    let (text, is_whole) = match command(flags.command) {
+        Ok(done) => done,
+        Err(error) => return ConfigError::Host(error.to_string()).report(),
+    };
+    match config::print("what was found", &text) {
+        code if is_whole => code,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Returns what to print, and whether nothing is damaged.
+fn command(command: JournalCommand) -> Result<(String, bool), OpenError> {
+    match command {
+        JournalCommand::Verify { dir } => {
+            let report = inspect::verify(&Directory::read(&dir)?)?;
+            Ok((describe(&report, &dir), report.damage.is_empty()))
+        }
+        JournalCommand::Repair { dir, to } => {
+            let from = Directory::read(&dir)?;
+            let into = new_directory(&to)?;
+            let report = inspect::repair(&from, &into, Epoch::new().run(), || Epoch::new().run())?;
+            let text = format!("{}copied what is whole to {}\n", describe(&report, &dir), to.display());
+            Ok((text, true))
+        }
+        JournalCommand::Copy { dir, to } => {
+            inspect::copy(&Directory::read(&dir)?, &new_directory(&to)?)?;
+            Ok((format!("copied {} to {}\n", dir.display(), to.display()), true))
+        }
+    }
+}
+
+/// Makes a directory to copy to.
+fn new_directory(path: &Path) -> Result<Directory, OpenError> {
+    if path.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(OpenError::NotEmpty { dir: path.display().to_string() });
+    }
+    Ok(Directory::open(path)?.0)
+}
+
+fn describe(report: &Report, dir: &Path) -> String {
+    let Report { segments, bytes, events, damage, torn, leftovers } = report;
+    let mut text = format!("{}: {segments} segments, {bytes} bytes, {events} events\n", dir.display());
+    for file in leftovers {
+        let _ = writeln!(text, "left over, and removed at the next start: {file}");
+    }
+    if let Some(torn) = torn {
+        let _ = writeln!(text, "torn end, which the next start cuts: {torn}");
+    }
+    for damage in damage {
+        let _ = writeln!(text, "damage: {damage}");
+    }
+    text.push_str(if damage.is_empty() { "nothing is damaged\n" } else { "" });
+    text
+}

@@ -1,0 +1,234 @@
+//! Opening a journal: what its directory holds becomes the homes' histories again, before anybody connects.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossbeam_channel::unbounded;
+
+use super::disk::error::{Fatal, OpenError};
+use super::disk::log::{Log, SEGMENT_BYTES, Settings};
+use super::disk::record;
+use super::disk::recovery::{Recovery, Sink};
+use super::disk::segments::Segments;
+use super::disk::storage::Directory;
+use super::queue::DiskQueue;
+use super::stats::JournalStats;
+use super::writer::Writer;
+use crate::clock::Clock;
+use crate::config::{Config, Data};
+use crate::core::epochs::{EarlierEpoch, Epochs};
+use crate::core::event::Events;
+use crate::core::event_id::{Epoch, EventId, Sequence};
+use crate::core::home::{HomeSettings, Homes, TopicEnd};
+use crate::core::journal::Kept;
+use crate::core::message::{PublishKey, Published, ShardId};
+use crate::core::partition::Partitioner;
+use crate::core::topic::{Topic, TopicHasher};
+use crate::shard::mailbox::Doors;
+use crate::shared::Shared;
+
+/// How often it is said how far a start has come.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
+/// Publishes after which it is looked whether histories hold too much.
+const MEMORY_LOOK: u32 = 4096;
+
+/// A journal that is open, and what it held.
+pub(crate) struct Opened {
+    /// What homes have in common.
+    pub(crate) settings: HomeSettings,
+    /// By shard, each with the history of its partitions.
+    pub(crate) homes: Vec<Homes>,
+    log: Log<Directory>,
+    last: Box<[Sequence]>,
+}
+
+/// Opens the journal of a directory.
+///
+/// # Errors
+/// Returns why the directory cannot be used, and what to do about it.
+pub(crate) fn open(
+    data: &Data,
+    config: &Config,
+    clock: Clock,
+    stats: &JournalStats,
+    settings: impl Fn(Partitioner, Epoch) -> HomeSettings,
+) -> Result<Opened, OpenError> {
+    let (directory, warnings) = Directory::open(&data.dir)?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let epoch = Epoch::new();
+    let log_settings = Settings {
+        partitions: config.partitions,
+        segment_bytes: SEGMENT_BYTES,
+        data_bytes_max: data.bytes_max.map_or(u64::MAX, |bytes| bytes as u64),
+        epoch: epoch.run(),
+        random: Box::new(|| Epoch::new().run()),
+    };
+    let make = |secret| settings(Partitioner::new(config.partitions, secret), epoch);
+    let mut found =
+        Found { make: &make, namespaces: config.namespaces, world: None, since_look: 0, said: None };
+    let (log, recovery) = Log::open(directory, log_settings, &mut found)?;
+    let world = found.world.unwrap_or_else(|| World::new(make(log.secret())));
+    let earlier = log.epochs().past.iter();
+    let earlier =
+        earlier.map(|past| EarlierEpoch { epoch: Epoch::of_run(past.epoch), last: past.last.clone() });
+    let epochs = Arc::new(Epochs::new(epoch, earlier.collect()));
+    let World { settings, mut homes, .. } = world;
+    for homes in &mut homes {
+        let ends = log.ends().entries().map(|(partition, hash, sequence, own_id)| {
+            (partition, hash, TopicEnd { sequence, own_id: own_id.map(Into::into) })
+        });
+        homes.recovered(&epochs, &recovery.last, ends, clock.now_ms());
+    }
+    say(&recovery, data, stats);
+    Ok(Opened { settings: HomeSettings { epochs, ..settings }, homes, last: recovery.last, log })
+}
+
+/// Says what was found.
+fn say(recovery: &Recovery, data: &Data, stats: &JournalStats) {
+    let Recovery { events, bytes, ms, segments, torn, is_full, .. } = recovery;
+    stats.recovered_events.set(*events);
+    stats.recovered_bytes.set(*bytes);
+    stats.recovered_ms.set(*ms);
+    if let Some(torn) = torn {
+        tracing::warn!("the journal's end was torn, and is cut: {torn}; nothing of it was acknowledged");
+    }
+    if *is_full {
+        tracing::error!(
+            "no room for a segment of the journal: publishes are refused with 507 until there is"
+        );
+    }
+    let dir = data.dir.display();
+    tracing::info!(events, bytes, ms, segments, "the journal in {dir} was read back");
+}
+
+impl Opened {
+    /// Starts the thread that writes, which says how it `ended`; returns it with each shard's queue.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub(crate) fn start(
+        self,
+        data: &Data,
+        shared: &Shared,
+        doors: &Doors,
+        ended: impl FnOnce(Result<(), Fatal>) + Send + 'static,
+    ) -> io::Result<(JoinHandle<()>, Vec<DiskQueue>)> {
+        let (sender, turns) = unbounded();
+        let queue = |shard| DiskQueue::new(shard as ShardId, shared.clock, self.last.clone(), sender.clone());
+        let queues = (0..doors.len()).map(queue).collect();
+        let writer = Writer {
+            log: self.log,
+            turns,
+            doors: Arc::clone(doors),
+            placement: self.settings.placement,
+            sync: data.sync,
+            stats: shared.journal.clone().unwrap_or_default(),
+            sync_due: None,
+            full_said: None,
+        };
+        let thread = Builder::new().name("esper-journal".to_owned());
+        Ok((thread.spawn(move || ended(writer.run()))?, queues))
+    }
+}
+
+/// The homes that take what is found.
+struct World {
+    settings: HomeSettings,
+    hasher: TopicHasher,
+    homes: Vec<Homes>,
+}
+
+impl World {
+    fn new(settings: HomeSettings) -> Self {
+        let home = |shard| {
+            let mut homes = Homes::new(shard, &settings);
+            homes.note_what_is_dropped();
+            homes
+        };
+        let homes = (0..settings.placement.shards()).map(home).collect();
+        World { hasher: TopicHasher::new(settings.partitioner), homes, settings }
+    }
+}
+
+/// Takes what is found.
+struct Found<'a> {
+    make: &'a dyn Fn([u8; 16]) -> HomeSettings,
+    namespaces: bool,
+    /// None until the data's secret is known.
+    world: Option<World>,
+    since_look: u32,
+    /// When it was last said how far it has come.
+    said: Option<Instant>,
+}
+
+impl Sink for Found<'_> {
+    fn begin(&mut self, secret: [u8; 16]) {
+        self.world = Some(World::new((self.make)(secret)));
+    }
+
+    fn publish(&mut self, publish: &record::Publish<'_>, segments: &mut Segments) -> bool {
+        let Some(World { settings, hasher, homes }) = &mut self.world else { return false };
+        let record::Publish { partition, first, at_ms, previous, text, events, .. } = publish;
+        let spans = events.iter().map(|span| (span.lines.clone(), span.id.clone()));
+        let Some(events) = Events::from_parts(Bytes::copy_from_slice(text), spans) else { return false };
+        let topic = Topic::kept(publish.topic, self.namespaces, hasher);
+        let Some(homes) = homes.get_mut(usize::from(settings.placement.home(*partition))) else {
+            return false;
+        };
+        let previous = TopicEnd { sequence: previous.sequence, own_id: previous.id.map(Into::into) };
+        homes.recover(Kept { partition: *partition, first: *first, at_ms: *at_ms, topic, events, previous });
+        self.since_look += 1;
+        if self.since_look == MEMORY_LOOK {
+            self.since_look = 0;
+            self.release();
+        }
+        for homes in self.world.iter_mut().flat_map(|world| &mut world.homes) {
+            for dropped in homes.take_dropped() {
+                segments.dropped(dropped.partition, dropped.sequence, dropped.lines_bytes);
+            }
+        }
+        true
+    }
+
+    fn key(&mut self, publish: &record::Publish<'_>) {
+        let (Some(World { settings, homes, .. }), Some(key)) = (&mut self.world, publish.key) else { return };
+        let Some(homes) = homes.get_mut(usize::from(settings.placement.home(publish.partition))) else {
+            return;
+        };
+        let events = publish.events.len();
+        let last_id = match publish.own_id(events - 1) {
+            Some(id) => EventId::Own(id.into()),
+            None => EventId::Sequence(publish.last()),
+        };
+        let ids = publish.events.iter().filter(|event| event.id.is_some()).count();
+        let own_ids = (0..events).filter(|event| publish.own_id(*event).is_some()).count();
+        let ids_replaced = (ids - own_ids) as u32;
+        let published = Published { last_id, events: events as u32, ids_replaced, streams: None };
+        let key = PublishKey { name: key.key.into(), digest: *key.body_digest };
+        homes.recover_key(publish.partition, &key, &published, publish.at_ms);
+    }
+
+    fn progress(&mut self, bytes: u64, of_bytes: u64) {
+        let now = Instant::now();
+        let said = *self.said.get_or_insert(now);
+        if now - said >= PROGRESS_INTERVAL {
+            self.said = Some(now);
+            tracing::info!(bytes, of_bytes, "reading the journal: {} %", bytes * 100 / of_bytes.max(1));
+        }
+    }
+}
+
+impl Found<'_> {
+    /// Drops the oldest of what histories hold beyond the limit of memory.
+    fn release(&mut self) {
+        let Some(World { settings, homes, .. }) = &mut self.world else { return };
+        let bytes = homes.iter().map(Homes::bytes).sum::<usize>();
+        let held = settings.memory.bytes().max(bytes);
+        let excess = held.saturating_sub(settings.memory.bytes_max());
+        let share = excess.div_ceil(homes.len());
+        homes.iter_mut().for_each(|homes| homes.release(share));
+    }
+}

@@ -1,0 +1,226 @@
+//! The thread that has the log: it appends what gathered while it synced last, and syncs that once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::disk::error::{AppendError, Fatal};
+use super::disk::log::Log;
+use super::disk::record::{self, EventSpan, IdempotencyKey, Previous};
+use super::disk::storage::Disk;
+use super::disk::trim::Trimmed;
+use super::stats::JournalStats;
+use crate::clock::unix_ms;
+use crate::config::SyncPolicy;
+use crate::core::event::Events;
+use crate::core::event_id::Sequence;
+use crate::core::home::{Dropped, KEYS_KNOWN_MS, TopicEnd};
+use crate::core::message::{Publish, PublishError, PublishKey, ShardId};
+use crate::core::partition::{PartitionId, Placement};
+use crate::core::topic::Topic;
+use crate::shard::mailbox::Doors;
+use crate::shard::message::ShardMessage;
+
+/// Publishes of one batch at most: what is written at once delays those that come meanwhile.
+const BATCH_RECORDS_MAX: usize = 16 << 10;
+/// Bytes of their events, but for one that is larger.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+/// How long after it was said that the disk is full it is not said again.
+const FULL_SAID: Duration = Duration::from_secs(10);
+/// How soon room is made when nothing is published.
+const TRIM_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What one turn of a shard has for the log.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub(super) shard: ShardId,
+    pub(super) records: Vec<Record>,
+    /// Events that no history has any more.
+    pub(super) dropped: Vec<Dropped>,
+}
+
+impl Turn {
+    pub(super) fn of(shard: ShardId) -> Self {
+        Turn { shard, records: Vec::new(), dropped: Vec::new() }
+    }
+}
+
+/// A publish that is to be kept. It shares the bytes of its events with the publish that is under way.
+#[derive(Debug)]
+pub(crate) struct Record {
+    partition: PartitionId,
+    first: Sequence,
+    /// In milliseconds of the Unix epoch.
+    at_ms: u64,
+    topic: Topic,
+    events: Events,
+    key: Option<Box<PublishKey>>,
+    previous: TopicEnd,
+}
+
+impl Record {
+    pub(super) fn of(
+        publish: &Publish,
+        partition: PartitionId,
+        first: Sequence,
+        at_ms: u64,
+        previous: TopicEnd,
+    ) -> Self {
+        let Publish { topic, events, key, .. } = publish;
+        Record {
+            partition,
+            first,
+            at_ms,
+            topic: topic.clone(),
+            events: events.clone(),
+            key: key.clone(),
+            previous,
+        }
+    }
+
+    fn as_written(&self) -> record::Publish<'_> {
+        let Record { partition, first, at_ms, topic, events, key, previous } = self;
+        record::Publish {
+            partition: *partition,
+            first: *first,
+            at_ms: *at_ms,
+            topic: topic.name(),
+            key: key.as_ref().map(|key| IdempotencyKey { key: &key.name, body_digest: &key.digest }),
+            previous: Previous { sequence: previous.sequence, id: previous.own_id.as_deref() },
+            text: events.text(),
+            events: events.spans().map(|(lines, id)| EventSpan { lines, id }).collect(),
+        }
+    }
+}
+
+/// The log's side of the channels.
+pub(super) struct Writer<D: Disk> {
+    pub(super) log: Log<D>,
+    pub(super) turns: Receiver<Turn>,
+    pub(super) doors: Doors,
+    pub(super) placement: Placement,
+    pub(super) sync: SyncPolicy,
+    pub(super) stats: Arc<JournalStats>,
+    /// When what was written last is to be synced.
+    pub(super) sync_due: Option<Instant>,
+    pub(super) full_said: Option<Instant>,
+}
+
+impl<D: Disk> Writer<D> {
+    /// Writes until no shard is left, and closes the log.
+    ///
+    /// # Errors
+    /// The disk failed. What is under way is not answered.
+    pub(super) fn run(mut self) -> Result<(), Fatal> {
+        loop {
+            let deadline = Instant::now() + TRIM_INTERVAL;
+            match self.turns.recv_deadline(self.sync_due.unwrap_or(deadline).min(deadline)) {
+                Ok(turn) => {
+                    let turns = self.gather(turn);
+                    self.write(&turns)?;
+                }
+                Err(RecvTimeoutError::Timeout) => self.trim()?,
+                Err(RecvTimeoutError::Disconnected) => return self.log.close(),
+            }
+            if self.sync_due.is_some_and(|due| due <= Instant::now()) {
+                self.sync()?;
+            }
+        }
+    }
+
+    /// Returns what lies in the channel, this turn first.
+    fn gather(&self, first: Turn) -> Vec<Turn> {
+        let weight =
+            |turn: &Turn| turn.records.iter().map(|record| record.events.text_bytes()).sum::<usize>();
+        let (mut records, mut bytes) = (first.records.len(), weight(&first));
+        let mut turns = vec![first];
+        while records < BATCH_RECORDS_MAX
+            && bytes < BATCH_BYTES_MAX
+            && let Ok(turn) = self.turns.try_recv()
+        {
+            records += turn.records.len();
+            bytes += weight(&turn);
+            turns.push(turn);
+        }
+        turns
+    }
+
+    fn write(&mut self, turns: &[Turn]) -> Result<(), Fatal> {
+        for Dropped { partition, sequence, lines_bytes } in turns.iter().flat_map(|turn| &turn.dropped) {
+            self.log.dropped(*partition, *sequence, *lines_bytes);
+        }
+        let publishes: Vec<_> = turns.iter().flat_map(|turn| &turn.records).map(Record::as_written).collect();
+        if publishes.is_empty() {
+            return self.trim();
+        }
+        let result = match self.log.append(&publishes) {
+            Ok(_) => {
+                self.stats.wrote(publishes.len(), publishes.iter().map(|publish| publish.text.len()).sum());
+                match self.sync {
+                    SyncPolicy::Always => self.sync()?,
+                    SyncPolicy::Every(time) => {
+                        self.sync_due.get_or_insert_with(|| Instant::now() + time);
+                    }
+                }
+                if self.full_said.take().is_some() {
+                    tracing::info!("the journal has room again");
+                }
+                Ok(())
+            }
+            Err(AppendError::Fatal(error)) => return Err(error),
+            Err(error) => {
+                self.stats.refused(publishes.len());
+                if self.full_said.is_none_or(|said| said.elapsed() > FULL_SAID) {
+                    self.full_said = Some(Instant::now());
+                    tracing::error!("publishes are refused with 507: {error}");
+                }
+                Err(PublishError::DiskFull)
+            }
+        };
+        for turn in turns.iter().filter(|turn| !turn.records.is_empty()) {
+            let message = ShardMessage::Journaled { publishes: turn.records.len(), result };
+            self.post(turn.shard, message);
+        }
+        self.tell_lost();
+        if self.turns.is_empty() { self.trim() } else { Ok(()) }
+    }
+
+    fn sync(&mut self) -> Result<(), Fatal> {
+        let start = Instant::now();
+        self.log.sync()?;
+        self.sync_due = None;
+        self.stats.synced(start.elapsed());
+        let (segments, bytes) = self.log.size();
+        self.stats.is_now(segments, bytes);
+        Ok(())
+    }
+
+    /// Frees room that events take which no history has any more, until a shard has something to write.
+    fn trim(&mut self) -> Result<(), Fatal> {
+        while self.turns.is_empty() {
+            match self.log.trim(unix_ms().saturating_sub(KEYS_KNOWN_MS)) {
+                Ok(Trimmed::Nothing) => break,
+                Ok(_) => {}
+                Err(AppendError::Fatal(error)) => return Err(error),
+                // Nothing is lost, and it is tried again.
+                Err(_) => break,
+            }
+        }
+        self.tell_lost();
+        Ok(())
+    }
+
+    /// Tells the homes of events that are gone, because the journal reached its limit.
+    fn tell_lost(&mut self) {
+        for lost in self.log.take_lost() {
+            self.post(self.placement.home(lost.partition), ShardMessage::JournalLost(lost));
+        }
+    }
+
+    fn post(&self, shard: ShardId, message: ShardMessage) {
+        if let Some(door) = self.doors.get(usize::from(shard)) {
+            door.post(message);
+        }
+    }
+}
