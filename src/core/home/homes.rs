@@ -122,11 +122,13 @@ impl Homes {
         self.iter_mut().filter_map(|home| home.history.oldest_at_ms()).min()
     }
 
-    /// Drops what is past its age, at most `events_max` events; returns whether there may be more.
+    /// Drops what is past its age, at most `events_max` events and idempotency keys; returns whether there may be more.
     pub(crate) fn expire(&mut self, now_ms: u64, events_max: usize) -> bool {
         let mut left = events_max;
         for home in self.iter_mut() {
             left -= home.history.expire(now_ms, left);
+            // Not by the next publish with a key alone: it is refused while memory is exhausted, by keys perhaps.
+            left -= home.keys.expire(now_ms, left);
         }
         left == 0
     }
