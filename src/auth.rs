@@ -22,7 +22,10 @@ const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// What a verified token allows, until it expires.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Grant {
+    /// Its `sub`, if it has one, and its `topics`.
     subs: SmallVec<[String; 1]>,
+    /// Whether the first of them is its `sub`.
+    has_sub: bool,
     /// Unix seconds. At this moment the token is no longer good.
     pub(crate) expires_s: u64,
 }
@@ -31,6 +34,11 @@ impl Grant {
     /// Whether the token is for no topic at all, as one of a session is.
     pub(crate) fn is_empty(&self) -> bool {
         self.subs.is_empty()
+    }
+
+    /// Returns whose the token is, its `sub`; empty where it has none.
+    pub(crate) fn subject(&self) -> &str {
+        self.subs.first().filter(|_| self.has_sub).map_or("", String::as_str)
     }
 
     /// Whether the token is for this topic: its `sub`, or one of its `topics`, is `*`, the topic's id in any

@@ -105,7 +105,7 @@ impl Publisher {
 
     fn post(&self, topic: Topic, events: Events) -> Result<Receipt, PublishError> {
         let shared = &self.0.shared;
-        let charge = shared.room(&events).ok_or(PublishError::Full)?;
+        let charge = shared.room(&events, 0).ok_or(PublishError::Full)?;
         let (teller, answer) = oneshot::channel();
         // Who does not wait for it need not be told.
         let reply = ReplyTo::Caller(Callback::new(|result| drop(teller.send(result))));
@@ -182,7 +182,7 @@ impl Receipt {
     /// subscriber is waited for.
     ///
     /// # Errors
-    /// [`PublishError::TopicsFull`], or [`PublishError::Stopped`] when the server ended before it came to it;
+    /// [`PublishError::TopicsFull`], [`PublishError::DiskFull`], or [`PublishError::Stopped`] when the server ended before it came to it;
     /// nothing was published.
     ///
     /// # Panics

@@ -95,12 +95,12 @@ pub(crate) struct Access {
 }
 
 impl Shared {
-    /// Takes room for these events on their way between shards; nothing when there is none.
-    pub(crate) fn room(&self, events: &Events) -> Option<Charge> {
+    /// Takes room for these events on their way between shards, with a key of `key_bytes`; nothing when there is none.
+    pub(crate) fn room(&self, events: &Events, key_bytes: usize) -> Option<Charge> {
         if self.memory.is_exhausted() {
             return None;
         }
-        self.budget.take(events.text_bytes() + events.len() * EVENT_BYTES)
+        self.budget.take(events.text_bytes() + events.len() * EVENT_BYTES + key_bytes)
     }
 
     /// Has all shards make room: an accept found no free descriptor.

@@ -20,7 +20,7 @@ impl Claims {
     /// [`AuthError`] names the claim.
     pub(super) fn grant(&self, now_s: u64) -> Result<Grant, AuthError> {
         let expires_s = self.expires_s(now_s, |exp| exp.as_u64())?;
-        Ok(Grant { subs: self.subjects()?, expires_s })
+        Ok(Grant { subs: self.subjects()?, has_sub: self.0.contains_key("sub"), expires_s })
     }
 
     /// What a session token grants at `now_s`, in Unix seconds. Its `exp` may be a string of digits as well.

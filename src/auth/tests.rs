@@ -97,7 +97,7 @@ const HEADER: &str = r#"{"typ":"JWT","alg":"HS256"}"#;
 
 #[test]
 fn a_good_token_is_taken() {
-    let grant = Ok(Grant { subs: smallvec!["abcdef123".into()], expires_s: NOW_S + 60 });
+    let grant = Ok(Grant { subs: smallvec!["abcdef123".into()], has_sub: true, expires_s: NOW_S + 60 });
     assert_eq!(verify(&signed(&good())), grant);
     assert_eq!(verify(&signed_text(HEADER, &good().to_string())), grant);
     // A token as PyJWT makes it, with claims of no concern here.
@@ -147,6 +147,20 @@ fn times_are_kept_to_the_second() {
     // Written as a number past u64, which JSON readers make a float.
     let beyond = signed_text(HEADER, r#"{"exp":18446744073709551616}"#);
     assert_eq!(verify(&beyond), Err(exp));
+}
+
+#[test]
+fn a_token_is_its_subs_and_nobodys_without_one() {
+    for (claims, subject) in [
+        (json!({"sub": "ann", "topics": ["a", "b"]}), "ann"),
+        (json!({"topics": ["a", "b"]}), ""),
+        (json!({"sub": "", "topics": ["a"]}), ""),
+        (json!({"userId": "alex"}), ""),
+    ] {
+        let mut claims = claims;
+        claims["exp"] = json!(NOW_S + 60);
+        assert_eq!(verify(&signed(&claims)).unwrap().subject(), subject, "{claims}");
+    }
 }
 
 #[test]

@@ -74,6 +74,8 @@ pub(crate) struct Head {
     pub(crate) cookie: Option<Bytes>,
     /// `Last-Event-ID`
     pub(crate) last_event_id: Option<Bytes>,
+    /// `Idempotency-Key`
+    pub(crate) idempotency_key: Option<Bytes>,
     /// `User-Agent`, the first where it was sent several times
     pub(crate) user_agent: Option<Bytes>,
     /// `Host`, or the authority of a target in absolute-form
@@ -130,6 +132,7 @@ impl Head {
             authorization: share(fields.authorization),
             cookie: share(fields.cookie),
             last_event_id: share(fields.last_event_id),
+            idempotency_key: share(fields.idempotency_key),
             user_agent: share(fields.user_agent),
             // RFC 9112, section 3.2.2: what an absolute-form names stands above `Host`.
             host: authority.or_else(|| share(fields.host)),
@@ -293,7 +296,7 @@ mod tests {
         let head = parse(
             "POST /publish/a%20b?token=t&wrap HTTP/1.1\r\nHost: h:3000\r\ncontent-LENGTH: 12\r\n\
              Content-Type:application/json\r\nAuthorization: Bearer x \t\r\nCookie: a=b; c=d\r\n\
-             Origin: https://o.example\r\nLast-Event-ID:\r\nUser-Agent: u/1\r\n\
+             Origin: https://o.example\r\nLast-Event-ID:\r\nIdempotency-Key: \"k\"\r\nUser-Agent: u/1\r\n\
              X-Forwarded-For: 10.0.0.1\r\nX-Other: y\r\nExpect: 100-Continue\r\n\r\n",
         )
         .unwrap();
@@ -306,6 +309,7 @@ mod tests {
         assert_eq!(head.cookie.as_deref(), Some(&b"a=b; c=d"[..]));
         assert_eq!(head.origin.as_deref(), Some(&b"https://o.example"[..]));
         assert_eq!(head.last_event_id.as_deref(), Some(&b""[..]));
+        assert_eq!(head.idempotency_key.as_deref(), Some(&b"\"k\""[..]));
         assert_eq!(head.user_agent.as_deref(), Some(&b"u/1"[..]));
         assert_eq!(head.forwarded_for.as_deref(), Some(&b"10.0.0.1"[..]));
     }

@@ -7,7 +7,7 @@ use proptest::sample::{Index, select};
 
 use super::{BodyLength, Head, HttpLimits, Method, Refusal, RequestReader, Version};
 
-const LIMITS: HttpLimits = HttpLimits { head_bytes_max: 600, body_bytes_max: 300, headers_max: 12 };
+const LIMITS: HttpLimits = HttpLimits { head_bytes_max: 600, body_bytes_max: 300, headers_max: 13 };
 
 /// A request as written by a client, and what must be read from it.
 #[derive(Clone, Debug)]
@@ -146,18 +146,19 @@ fn sent() -> impl Strategy<Value = Sent> {
         optional("Authorization"),
         optional("Cookie"),
         optional("Last-Event-ID"),
+        optional("Idempotency-Key"),
         optional("User-Agent"),
         optional("X-Forwarded-For"),
     );
     let rest = (field("Host", "h:1".into()), optional("X-Other"), any::<bool>(), any::<bool>(), line_end());
     (start, named, rest, body()).prop_map(|(start, named, rest, (length, length_line, wire, body))| {
         let (empty, (name, method), authority, path, query, line_end) = start;
-        let (origin, content_type, authorization, cookie, last_event_id, agent, forwarded) = named;
+        let (origin, content_type, authorization, cookie, last_event_id, key, agent, forwarded) = named;
         let (host, other, close, expect, blank) = rest;
         let mark = if query.is_some() { "?" } else { "" };
         let query = query.unwrap_or_default();
         let mut lines = vec![host, origin.1, content_type.1, authorization.1, cookie.1, last_event_id.1];
-        lines.extend([agent.1, forwarded.1, length_line, other.1]);
+        lines.extend([key.1, agent.1, forwarded.1, length_line, other.1]);
         lines.push(if close { "Connection: close\r\n".into() } else { String::new() });
         lines.push(if expect { "Expect: 100-continue\r\n".into() } else { String::new() });
         let lines = lines.concat();
@@ -178,6 +179,7 @@ fn sent() -> impl Strategy<Value = Sent> {
                 authorization: authorization.0,
                 cookie: cookie.0,
                 last_event_id: last_event_id.0,
+                idempotency_key: key.0,
                 user_agent: agent.0,
                 host: Some(Bytes::from_static(if authority.is_empty() {
                     b"h:1"

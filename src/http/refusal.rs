@@ -24,7 +24,7 @@ pub(crate) struct Refusal {
 pub(crate) enum Extra {
     /// `Allow`: the methods that would have been right, parted by `, ` (405; RFC 9110 section 10.2.1).
     Allow(&'static str),
-    /// `Retry-After` in seconds (503; RFC 9110 section 10.2.3).
+    /// `Retry-After` in seconds (503, 507; RFC 9110 section 10.2.3).
     RetryAfter(u32),
     /// `WWW-Authenticate: Bearer` (401; RFC 6750 section 3).
     Bearer,

@@ -57,7 +57,8 @@ pub(crate) fn encode_preflight(allow_methods: &str, cx: &Context<'_>, out: &mut 
         // With credentials `*` is no wildcard (Fetch 3.3.3), so the names are spelled out. A day is the longest
         // that a browser remembers a preflight (Firefox; Chromium two hours).
         out.extend_from_slice(
-            b"Access-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID, Cache-Control\r\n\
+            b"Access-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID, Idempotency-Key, \
+              Cache-Control\r\n\
               Access-Control-Max-Age: 86400\r\n",
         );
     }
@@ -198,7 +199,8 @@ mod tests {
             "HTTP/1.1 204 No Content\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
              Access-Control-Allow-Origin: *\r\nAllow: POST, OPTIONS\r\n\
              Access-Control-Allow-Methods: POST, OPTIONS\r\n\
-             Access-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID, Cache-Control\r\n\
+             Access-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID, Idempotency-Key, \
+             Cache-Control\r\n\
              Access-Control-Max-Age: 86400\r\n\r\n"
         );
     }

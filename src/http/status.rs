@@ -1,6 +1,6 @@
 //! The status codes this server answers with.
 
-/// A status code of RFC 9110 section 15 or RFC 6585. `100 Continue` is [`super::CONTINUE`]: it is never a
+/// A status code of RFC 9110 section 15, RFC 6585 or RFC 4918. `100 Continue` is [`super::CONTINUE`]: it is never a
 /// whole answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u16)]
@@ -27,6 +27,8 @@ pub(crate) enum Status {
     UriTooLong = 414,
     /// 417
     ExpectationFailed = 417,
+    /// 422
+    UnprocessableContent = 422,
     /// 431
     HeaderFieldsTooLarge = 431,
     /// 501
@@ -35,6 +37,8 @@ pub(crate) enum Status {
     ServiceUnavailable = 503,
     /// 505
     VersionNotSupported = 505,
+    /// 507
+    InsufficientStorage = 507,
 }
 
 impl Status {
@@ -57,10 +61,12 @@ impl Status {
             Self::ContentTooLarge => "Content Too Large",
             Self::UriTooLong => "URI Too Long",
             Self::ExpectationFailed => "Expectation Failed",
+            Self::UnprocessableContent => "Unprocessable Content",
             Self::HeaderFieldsTooLarge => "Request Header Fields Too Large",
             Self::NotImplemented => "Not Implemented",
             Self::ServiceUnavailable => "Service Unavailable",
             Self::VersionNotSupported => "HTTP Version Not Supported",
+            Self::InsufficientStorage => "Insufficient Storage",
         }
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::fields::{Fields, Form};
-use super::{Refusal, bad_request};
+use super::{IdempotencyKey, Refusal, bad_request};
 use crate::core::event::{EventError, EventLimits, Events};
 use crate::core::session::{NAME_BYTES_MAX, NameError, Session};
 use crate::core::topic::Topic;
@@ -59,8 +59,13 @@ impl Task {
 
 impl Command {
     /// # Errors
-    /// 400 for a body of another type.
+    /// 400 for a body of another type, and for an emit with an idempotency key, whose sender relies on it to be done once.
     pub(super) fn new(task: Task, head: &Head) -> Result<Self, Refusal> {
+        if task == Task::Emit && IdempotencyKey::is_in(head) {
+            return Err(bad_request(
+                "an emit takes no idempotency key: leave out the Idempotency-Key field or ?key=, or publish to a topic",
+            ));
+        }
         Ok(Command { task, form: Form::of(head.content_type.as_deref())? })
     }
 

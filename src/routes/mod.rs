@@ -6,6 +6,7 @@ mod client;
 mod command;
 mod control;
 mod fields;
+mod idempotency;
 mod public;
 mod queue;
 mod session;
@@ -19,6 +20,7 @@ use smallvec::{SmallVec, smallvec};
 pub(crate) use admin::{ADMIN_PAGE, AdminAction};
 pub(crate) use client::client_address;
 pub(crate) use command::{Command, Order};
+pub(crate) use idempotency::IdempotencyKey;
 pub(crate) use public::{BodyForm, Publish, Subscribe};
 pub(crate) use queue::{Queue, QueueAccess, queue_refused};
 

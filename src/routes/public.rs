@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
-use super::{Action, Call, bad_request};
+use super::{Action, Call, IdempotencyKey, bad_request};
 use crate::auth::Grant;
 use crate::core::event::known_id;
 use crate::core::topic::{TOPICS_PER_STREAM_MAX, Topic, TopicError};
@@ -29,6 +29,7 @@ pub(crate) type Topics = SmallVec<[Topic; 1]>;
 pub(crate) struct Publish {
     pub(crate) topic: Topic,
     pub(crate) body: BodyForm,
+    pub(crate) key: Option<IdempotencyKey>,
 }
 
 /// How a publish's body is read.
@@ -62,9 +63,10 @@ impl Call<'_> {
             return Err(bad_request("no topic: publish to one, as POST /publish/{topic}"));
         }
         let topic = parse_path(path, access)?;
-        if let Some(keys) = self.keyring.publisher.as_ref().filter(|_| !self.is_operator) {
-            check_covered(&self.verify(keys, None)?, &topic)?;
-        }
+        let keys = self.keyring.publisher.as_ref().filter(|_| !self.is_operator);
+        let grant = keys.map(|keys| self.verify(keys, None)).transpose()?;
+        grant.iter().try_for_each(|grant| check_covered(grant, &topic))?;
+        let key = IdempotencyKey::of(head, &topic, grant.as_ref().map_or("", Grant::subject))?;
         let is_json = head.content_type.as_deref().is_some_and(is_json);
         let body = if is_json || target::query_has(&head.query, "wrap") {
             let value = |name| Ok(target::query_value(&head.query, name)?.map(Cow::into_owned));
@@ -72,7 +74,7 @@ impl Call<'_> {
         } else {
             BodyForm::EventStream
         };
-        Ok(Action::Publish(Publish { topic, body }))
+        Ok(Action::Publish(Publish { topic, body, key }))
     }
 }
 

@@ -36,6 +36,7 @@ pub(super) fn head(method: Method, target: &str) -> Head {
         authorization: None,
         cookie: None,
         last_event_id: None,
+        idempotency_key: None,
         user_agent: None,
         host: None,
         forwarded_for: None,

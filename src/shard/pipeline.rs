@@ -13,7 +13,7 @@ use crate::bridge::NoQueue;
 use crate::core::budget::Charge;
 use crate::core::event_id::{Epoch, EventId};
 use crate::core::message::{PublishError, Published};
-use crate::http::{self, Asking, Context, Cors, Refusal, Status, Version};
+use crate::http::{self, Asking, Context, Cors, Extra, Refusal, Status, Version};
 use crate::shard::connection::eviction::Awaited;
 use crate::shard::queue::QueueStream;
 use crate::shared::Shared;
@@ -275,7 +275,7 @@ impl Answer {
                 http::encode(Status::Ok, JSON, &body, &cx, out);
             }
             Answer::Published(Err(error)) => {
-                Refusal::unavailable(error.to_string()).encode(&cx, out);
+                refusal_of(*error).encode(&cx, out);
             }
             Answer::Disconnected(streams) => {
                 http::encode(Status::Ok, JSON, format!("{{\"streams\":{streams}}}").as_bytes(), &cx, out);
@@ -306,6 +306,21 @@ impl Answer {
             }
         }
         !cx.keep_alive
+    }
+}
+
+/// How soon a publish that a full disk refused may come again, in seconds: somebody has to make room first.
+const DISK_FULL_RETRY_S: u32 = 5;
+
+/// Returns the refusal of a publish that was not ordered.
+fn refusal_of(error: PublishError) -> Refusal {
+    match error {
+        PublishError::TopicsFull | PublishError::KeysFull => Refusal::unavailable(error.to_string()),
+        // RFC 9110, section 15.5.21: it is well-formed, and cannot be done.
+        PublishError::KeyReused => Refusal::new(Status::UnprocessableContent, error.to_string()),
+        // RFC 4918, section 11.5.
+        PublishError::DiskFull => Refusal::new(Status::InsufficientStorage, error.to_string())
+            .with(Extra::RetryAfter(DISK_FULL_RETRY_S)),
     }
 }
 
@@ -412,6 +427,23 @@ mod tests {
         pipeline.push(request(), Answer::Text("never".into()));
         let text = take(&pipeline);
         assert!(text.contains("Connection: close") && !text.contains("never"));
+    }
+
+    #[test]
+    fn a_publish_that_is_not_ordered_says_whether_to_come_again() {
+        for (error, line, retry) in [
+            (PublishError::TopicsFull, "503 Service Unavailable", Some("Retry-After: 1")),
+            (PublishError::KeysFull, "503 Service Unavailable", Some("Retry-After: 1")),
+            (PublishError::KeyReused, "422 Unprocessable Content", None),
+            (PublishError::DiskFull, "507 Insufficient Storage", Some("Retry-After: 5")),
+        ] {
+            let pipeline = Pipeline::default();
+            pipeline.push(request(), Answer::Published(Err(error)));
+            let text = take(&pipeline);
+            assert!(text.starts_with(&format!("HTTP/1.1 {line}\r\n")), "{text}");
+            assert_eq!(text.lines().find(|line| line.starts_with("Retry-After")), retry, "{text}");
+            assert!(text.ends_with(&format!("\r\n\r\n{error}\n")) && !text.contains("Connection"), "{text}");
+        }
     }
 
     #[test]

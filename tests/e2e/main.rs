@@ -12,6 +12,7 @@ mod admin;
 mod auth;
 mod browser;
 mod config_file;
+mod idempotency;
 mod ids;
 mod log;
 mod metrics;

@@ -478,7 +478,7 @@ fn a_preflight_allows_what_a_publisher_in_a_browser_sends() {
         assert_eq!(answer.field("Allow"), Some(methods), "{path}");
         assert_eq!(answer.field("Access-Control-Allow-Methods"), Some(methods), "{path}");
         let fields = answer.field("Access-Control-Allow-Headers").unwrap().to_ascii_lowercase();
-        for field in ["authorization", "content-type", "last-event-id"] {
+        for field in ["authorization", "content-type", "last-event-id", "idempotency-key"] {
             assert!(fields.split(", ").any(|allowed| allowed == field), "{path}: {fields}");
         }
         assert!(answer.field("Access-Control-Max-Age").is_some());

@@ -117,7 +117,7 @@ impl Homes {
             let own = ends.clone().filter(|(partition, ..)| *partition == home.partition);
             let last = last.get(usize::from(home.partition)).copied().unwrap_or_default();
             home.history.recovered(epochs, last, own.map(|(_, hash, end)| (hash, end)));
-            home.keys.expire(now_ms);
+            home.keys.expire(now_ms, usize::MAX);
         }
     }
 
@@ -179,11 +179,13 @@ impl Homes {
         self.iter_mut().filter_map(|home| home.history.oldest_at_ms()).min()
     }
 
-    /// Drops what is past its age, at most `events_max` events; returns whether there may be more.
+    /// Drops what is past its age, at most `events_max` events and idempotency keys; returns whether there may be more.
     pub(crate) fn expire(&mut self, now_ms: u64, events_max: usize) -> bool {
         let mut left = events_max;
         for home in self.iter_mut() {
             left -= home.history.expire(now_ms, left);
+            // Not by the next publish with a key alone: it is refused while memory is exhausted, by keys perhaps.
+            left -= home.keys.expire(now_ms, left);
         }
         left == 0
     }

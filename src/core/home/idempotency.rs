@@ -64,7 +64,7 @@ impl Keys {
         reply: &mut Option<ReplyTo>,
         now_ms: u64,
     ) -> Result<Seen, PublishError> {
-        self.expire(now_ms);
+        self.expire(now_ms, usize::MAX);
         let is_full = self.known.len() >= KEYS_MAX;
         match self.known.entry(Arc::clone(&key.name)) {
             Entry::Occupied(known) if known.get().digest != key.digest => Err(PublishError::KeyReused),
@@ -107,15 +107,19 @@ impl Keys {
         }
     }
 
-    /// Forgets keys that have been known for long enough.
-    pub(super) fn expire(&mut self, now_ms: u64) {
-        while let Some((at_ms, name)) = self.by_age.front()
+    /// Forgets keys that have been known for long enough, at most `keys_max`; returns how many.
+    pub(super) fn expire(&mut self, now_ms: u64, keys_max: usize) -> usize {
+        let mut expired = 0;
+        while expired < keys_max
+            && let Some((at_ms, name)) = self.by_age.front()
             && now_ms.saturating_sub(*at_ms) > KEYS_KNOWN_MS
         {
             let name = Arc::clone(name);
             self.by_age.pop_front();
             self.remove(&name);
+            expired += 1;
         }
+        expired
     }
 
     fn remove(&mut self, name: &[u8]) -> Option<Known> {
@@ -187,7 +191,8 @@ mod tests {
         }
         assert_eq!(memory.bytes(), KEYS_MAX * (KEY_BYTES + 8));
         assert_eq!(keys.see(&key("more", 0), &mut reply(), 0).unwrap_err(), PublishError::KeysFull);
-        keys.expire(KEYS_KNOWN_MS + 1);
+        assert_eq!(keys.expire(KEYS_KNOWN_MS + 1, 10), 10);
+        assert_eq!(keys.expire(KEYS_KNOWN_MS + 1, usize::MAX), KEYS_MAX - 10);
         assert_eq!(memory.bytes(), 0);
         assert!(matches!(keys.see(&key("more", 0), &mut reply(), 0), Ok(Seen::First)));
         drop(keys);

@@ -9,7 +9,7 @@ use crate::core::event::Events;
 use crate::core::event_id::EventId;
 use crate::core::journal::MemoryJournal;
 use crate::core::memory::Memory;
-use crate::core::message::{Gap, GapReason, ReplayPage, ShardId, Ticket};
+use crate::core::message::{Gap, GapReason, PublishKey, ReplayPage, ShardId, Ticket};
 use crate::core::partition::{Partitioner, Placement};
 use crate::core::selection::Selection;
 use crate::core::topic::{Topic, TopicHasher};
@@ -171,6 +171,23 @@ fn limits_of_events_age_and_memory_drop_the_oldest_first() {
     assert_eq!(replay(&mut tester), 1, "memory");
     tester.homes.release(usize::MAX);
     assert_eq!((replay(&mut tester), tester.homes.bytes()), (0, 0));
+}
+
+#[test]
+fn a_key_is_forgotten_with_time_though_no_other_publish_has_one() {
+    // Or keys that exhaust the memory would be kept for good: who publishes is refused before a home sees the next key.
+    let mut tester = Tester::new(LIMITS);
+    let keys = &mut tester.homes.iter_mut().next().unwrap().keys;
+    let published = Published { last_id: EventId::Sequence(1), events: 1, ids_replaced: 0, streams: None };
+    for name in [&b"a"[..], b"b"] {
+        let key = PublishKey { name: name.into(), digest: [0; 32] };
+        assert!(matches!(keys.see(&key, &mut None, 0), Ok(Seen::First)));
+        keys.ordered(&key, &published, 0);
+    }
+    assert!(!tester.homes.expire(120_000, 1), "they are known for so long");
+    assert!(tester.homes.expire(120_001, 1), "there may be more than the one");
+    assert!(tester.homes.expire(120_001, 1));
+    assert!(!tester.homes.expire(120_001, 1));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::core::event::{EventError, EventLimits, Events};
 use crate::core::message::{self, Post, PublishKey, ReplyTo};
 use crate::core::topic::Topic;
 use crate::http::{Head, Refusal, Status};
-use crate::routes::{BodyForm, Command, Order, Publish};
+use crate::routes::{BodyForm, Command, IdempotencyKey, Order, Publish};
 use crate::shard::pipeline::{Answer, Request};
 
 /// Bodies up to here are copied out of the read buffer, 30 ns for a usual one.
@@ -35,7 +35,11 @@ pub(super) struct Posting {
 impl Posting {
     /// Memory that it takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.events.held_bytes()
+        self.events.held_bytes() + self.key_bytes()
+    }
+
+    fn key_bytes(&self) -> usize {
+        self.key.as_ref().map_or(0, |key| size_of::<PublishKey>() + key.name.len())
     }
 }
 
@@ -43,10 +47,15 @@ impl Purpose {
     /// Returns the memory that it takes beside itself, in bytes.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Purpose::Publish(Publish { body: BodyForm::Data { event, id, .. }, .. }) => {
-                [event, id].into_iter().flatten().map(String::capacity).sum()
+            Purpose::Publish(Publish { body, key, .. }) => {
+                let texts = match body {
+                    BodyForm::Data { event, id, .. } => [event.as_ref(), id.as_ref()],
+                    BodyForm::EventStream => [None, None],
+                };
+                let text_bytes: usize = texts.into_iter().flatten().map(String::capacity).sum();
+                text_bytes + key.as_ref().map_or(0, IdempotencyKey::bytes)
             }
-            Purpose::Publish(_) | Purpose::Command(_) => 0,
+            Purpose::Command(_) => 0,
         }
     }
 }
@@ -77,12 +86,16 @@ impl Connection<'_, '_> {
         let is_small = body.len() <= COPIED_BODY_BYTES || body.len() < self.input.allocated_bytes() / 2;
         let body = if is_small { Bytes::copy_from_slice(&body) } else { body };
         match purpose {
-            Purpose::Publish(Publish { topic, body: form }) => match events(form, body, &limits) {
-                Ok(events) => {
-                    self.post(request, Posting { topic, events, counted: false, key: None }, Instant::now())
+            Purpose::Publish(Publish { topic, body: form, key }) => {
+                let key = key.map(|key| Box::new(key.with_body(&form, &body)));
+                match events(form, body, &limits) {
+                    Ok(events) => {
+                        let posting = Posting { topic, events, counted: false, key };
+                        self.post(request, posting, Instant::now())
+                    }
+                    Err(error) => self.refuse(request, Refusal::new(Status::BadRequest, error.to_string())),
                 }
-                Err(error) => self.refuse(request, Refusal::new(Status::BadRequest, error.to_string())),
-            },
+            }
             Purpose::Command(command) => {
                 match command.read(&body, &self.shard.shared.access, &limits, unix_s()) {
                     Ok(order) => self.carry_out(request, order),
@@ -114,7 +127,7 @@ impl Connection<'_, '_> {
     /// Posts a publish, complete at `since`, to its home shard, if there is room for it on the way.
     pub(super) fn post(&mut self, request: Request, posting: Posting, since: Instant) -> bool {
         let shared = &self.shard.shared;
-        let Some(charge) = shared.room(&posting.events) else {
+        let Some(charge) = shared.room(&posting.events, posting.key_bytes()) else {
             return self.stay(Stage::Blocked { request, posting, since });
         };
         let Posting { topic, events, counted, key } = posting;
