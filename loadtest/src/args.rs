@@ -124,6 +124,9 @@ pub(crate) struct RunFlags {
     /// Events a second in all; latency counts from when each was due [default: 100]
     #[arg(long, value_name = "R", conflicts_with = "flood", help_heading = "Publishing")]
     pub(crate) rate: Option<f64>,
+    /// Let events be due at random as independent clients' are, the same in every run, instead of evenly
+    #[arg(long, conflicts_with = "flood", help_heading = "Publishing")]
+    pub(crate) poisson: bool,
     /// Publish as fast as the server answers; latency counts from when each was written
     #[arg(long, help_heading = "Publishing")]
     pub(crate) flood: bool,
@@ -156,6 +159,9 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "TEXT", default_value = r"data:{data}\n\n", help_heading = "Publishing")]
     pub(crate) publish_body: String,
 
+    /// Speak this instead of HTTP, as JSON of what a peer of loadtest/peers.toml has as `wire`
+    #[arg(long, value_name = "JSON", help_heading = "Requests")]
+    pub(crate) wire: Option<String>,
     /// Header sent by both sides (repeatable)
     #[arg(long, value_name = "NAME: VALUE", help_heading = "Requests")]
     pub(crate) header: Vec<String>,

@@ -46,6 +46,7 @@ mod subscribers;
 mod tally;
 mod template;
 mod verify;
+mod wire;
 
 use args::{Cli, Command};
 use clap::Parser;
