@@ -103,29 +103,19 @@ pub(crate) fn of_journal() -> Vec<Case> {
         ..Case::of(name, title, Scenario::Flood, &format!("{PIPELINES} {flags}"))
     };
     let paced = |rate: u32| {
-        let title =
-            format!("Durable, {rate} publishes/s in all at random times of 64 publishers, 4 subscribers");
-        case(
-            &format!("durable-{rate}"),
-            &title,
-            &format!("--rate {rate} --poisson"),
-            FEW,
-            ANSWERS,
-            ANSWERS_MUSTS,
-        )
+        let title = format!("Durable: {rate} publishes/s at random times, of 64 publishers, 4 subscribers");
+        let flags = format!("--rate {rate} --poisson");
+        case(&format!("durable-{rate}"), &title, &flags, FEW, ANSWERS, ANSWERS_MUSTS)
     };
     let listened =
-        |name: &str, title: &str, flags: &str| case(name, title, flags, 1_000, DURABLE, LISTENED_MUSTS);
+        |name: &str, title: &str, flags: &str, musts| case(name, title, flags, 1_000, DURABLE, musts);
+    let title = "Durable: 64 publishers, 1,000 subscribers";
     vec![
         case("durable", "Durable: 64 publishers, 4 subscribers", "--flood", FEW, DURABLE, DURABLE_MUSTS),
         paced(50),
         paced(200),
-        listened("durable-1000", "Durable: 64 publishers, 1,000 subscribers", "--flood"),
-        Case {
-            proof: true,
-            musts: &[],
-            ..listened("verify-durable-1000", "durable-1000", "--flood --verify")
-        },
+        listened("durable-1000", title, "--flood", LISTENED_MUSTS),
+        Case { proof: true, ..listened("verify-durable-1000", "durable-1000", "--flood --verify", &[]) },
     ]
 }
 
