@@ -32,6 +32,9 @@ pub(crate) enum Command {
     Floor(Box<FloorArgs>),
     /// Measure how cost grows with subscribers, event size and shards
     Sweep(CompareArgs),
+    /// Measure publishes that are answered when they are on disk
+    #[command(after_help = ON_DISK)]
+    Journal(CompareArgs),
     /// Draw what `compare` and `sweep` have written, as SVG
     Plot(PlotArgs),
     /// Print what `compare` has written as Markdown tables
@@ -57,6 +60,9 @@ pub(crate) enum Command {
 
 const EXIT_CODES: &str = "Exit code: 0 when every subscriber got every acknowledged event once and in order, 1 when not, \
                           2 when nothing could be measured (wrong usage, unreachable server).";
+
+const ON_DISK: &str = "Servers keep their data in folders of their own among the temporary files: set TMPDIR to a folder on the disk \
+                       to measure.";
 
 /// Flags of `run`, as given.
 #[derive(Args, Debug)]
@@ -124,6 +130,9 @@ pub(crate) struct RunFlags {
     /// Events a second in all; latency counts from when each was due [default: 100]
     #[arg(long, value_name = "R", conflicts_with = "flood", help_heading = "Publishing")]
     pub(crate) rate: Option<f64>,
+    /// Let events be due at random as independent clients' are, the same in every run, instead of evenly
+    #[arg(long, conflicts_with = "flood", help_heading = "Publishing")]
+    pub(crate) poisson: bool,
     /// Publish as fast as the server answers; latency counts from when each was written
     #[arg(long, help_heading = "Publishing")]
     pub(crate) flood: bool,
@@ -156,6 +165,9 @@ pub(crate) struct RunFlags {
     #[arg(long, value_name = "TEXT", default_value = r"data:{data}\n\n", help_heading = "Publishing")]
     pub(crate) publish_body: String,
 
+    /// Speak this instead of HTTP, as JSON of what a peer of loadtest/peers.toml has as `wire`
+    #[arg(long, value_name = "JSON", help_heading = "Requests")]
+    pub(crate) wire: Option<String>,
     /// Header sent by both sides (repeatable)
     #[arg(long, value_name = "NAME: VALUE", help_heading = "Requests")]
     pub(crate) header: Vec<String>,
@@ -192,13 +204,12 @@ pub(crate) struct RunFlags {
     pub(crate) json: bool,
 }
 
-const PEERS: &str = if cfg!(feature = "axum") { "esper,nchan,axum,floor" } else { "esper,nchan,floor" };
-
-/// Flags of `compare` and `sweep`, as given.
+/// Flags of `compare`, `sweep` and `journal`, as given.
 #[derive(Args, Debug)]
 pub(crate) struct CompareArgs {
-    /// Servers, the first being the one the others are set against; names of --peer-file too
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = PEERS)]
+    /// Servers, the first being the one the others are set against; names of --peer-file too [default: those of loadtest/peers.toml
+    /// that the table is about]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) peers: Vec<String>,
     /// More servers, in the form of loadtest/peers.toml (repeatable)
     #[arg(long, value_name = "FILE")]
@@ -306,7 +317,7 @@ pub(crate) struct PlotArgs {
 /// Flags of `tables`, as given.
 #[derive(Args, Debug)]
 pub(crate) struct TablesArgs {
-    /// What `compare --out` wrote
+    /// What `compare --out` or `journal --out` wrote
     pub(crate) file: PathBuf,
 }
 
@@ -319,6 +330,9 @@ pub(crate) struct ServeArgs {
     /// Threads
     #[arg(long, default_value_t = 1)]
     pub(crate) workers: usize,
+    /// Folder of the barest server's files: it answers and delivers what is on disk
+    #[arg(long)]
+    pub(crate) commit: Option<PathBuf>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -3,6 +3,7 @@
 
 use crate::chunked::ChunkDecoder;
 use crate::stamp::{Payload, STAMP_BYTES, Stamp};
+use crate::wire::Wire;
 use std::net::{SocketAddr, ToSocketAddrs};
 
 /// A response head longer than this is refused.
@@ -90,10 +91,11 @@ pub(crate) fn subscribe_request(target: &Target, path: &str, headers: &Headers) 
 }
 
 /// A publish with its stamp left blank. Making one is a copy and a few digits, well under what sending it costs.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct PublishRequest {
     bytes: Vec<u8>,
-    stamp_at: usize,
+    /// One place, but on a wire that carries an event twice.
+    stamps_at: Vec<usize>,
 }
 
 impl PublishRequest {
@@ -107,20 +109,45 @@ impl PublishRequest {
     ) -> PublishRequest {
         let length = (before.len() + payload.size() + after.len()).to_string();
         let defaults = [("Content-Type", "text/event-stream"), ("Content-Length", length.as_str())];
-        let mut bytes = headers.head("POST", target, path, &defaults).into_bytes();
-        bytes.extend_from_slice(before.as_bytes());
-        bytes.extend_from_slice(&payload.blank());
-        let stamp_at = bytes.len() - STAMP_BYTES;
-        bytes.extend_from_slice(after.as_bytes());
-        PublishRequest { bytes, stamp_at }
+        let bytes = headers.head("POST", target, path, &defaults).into_bytes();
+        let mut request = PublishRequest { bytes, ..PublishRequest::default() };
+        request.add_body((before, after), payload);
+        request
+    }
+
+    /// The same of publisher number `publisher` for a server that speaks no HTTP.
+    pub(crate) fn on_wire(
+        wire: &Wire,
+        publisher: usize,
+        (before, after): (&str, &str),
+        payload: &Payload,
+    ) -> PublishRequest {
+        let frame = wire.frame(publisher, before.len() + payload.size() + after.len());
+        let mut request = PublishRequest::default();
+        for (number, piece) in frame.split("{body}").enumerate() {
+            if number > 0 {
+                request.add_body((before, after), payload);
+            }
+            request.bytes.extend_from_slice(piece.as_bytes());
+        }
+        request
+    }
+
+    fn add_body(&mut self, (before, after): (&str, &str), payload: &Payload) {
+        self.bytes.extend_from_slice(before.as_bytes());
+        self.bytes.extend_from_slice(&payload.blank());
+        self.stamps_at.push(self.bytes.len() - STAMP_BYTES);
+        self.bytes.extend_from_slice(after.as_bytes());
     }
 
     /// Appends the request for one event.
     pub(crate) fn write(&self, stamp: &Stamp, out: &mut Vec<u8>) {
-        let at = out.len() + self.stamp_at;
+        let begin = out.len();
         out.extend_from_slice(&self.bytes);
-        if let Some(blank) = out.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
-            stamp.write(blank);
+        for at in &self.stamps_at {
+            if let Some(blank) = out.get_mut(begin + at..).and_then(|rest| rest.first_chunk_mut()) {
+                stamp.write(blank);
+            }
         }
     }
 }
@@ -302,6 +329,17 @@ mod tests {
                    Content-Length: 47\r\n\r\ndata:xxxxxxxxx0000000000000000N0000000000007~\n\n";
         let expected = one.replace('N', "0") + &one.replace('N', "1");
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_event_that_stands_twice_on_a_wire_carries_its_stamp_twice() {
+        let wire = r#"{"subscribe": "", "subscribed": "", "open": "", "opened": "", "acknowledged": "", "refused": [],
+            "publish": "ADD {length} {body} TELL {body}{publisher}"}"#;
+        let request = PublishRequest::on_wire(&Wire::parse(wire).unwrap(), 5, ("<", ">"), &Payload::new(32));
+        let mut out = Vec::new();
+        request.write(&Stamp { topic: 0, publisher: 5, sequence: 1, due_ns: 7 }, &mut out);
+        let body = "<x000000050000000010000000000007~>";
+        assert_eq!(String::from_utf8(out).unwrap(), format!("ADD 34 {body} TELL {body}5"));
     }
 
     #[test]

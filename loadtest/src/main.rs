@@ -7,7 +7,8 @@
 //!                    \-> publisher   (thread: schedule, backlog, stamp)                  -> report
 //!
 //! queues  -> for each case, round and contender: child (esper + listen, or a bare consumer) -> results -> tables
-//! compare -> for each case, round and peer: child (the server) + run -> results -> tables, plot
+//! compare, sweep, journal
+//!         -> for each case, round and peer: child (the server) + run -> results -> tables, plot
 //! ```
 //! It knows the server by HTTP and the event stream format only, so what it measures of one server it measures of another.
 
@@ -46,6 +47,7 @@ mod subscribers;
 mod tally;
 mod template;
 mod verify;
+mod wire;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -81,6 +83,7 @@ fn done(command: Command) -> Result<bool, String> {
         }
         Command::Compare(args) => compare::compare(&args),
         Command::Sweep(args) => compare::sweep(&args),
+        Command::Journal(args) => compare::journal(&args),
         Command::Plot(args) => compare::plot(&args),
         Command::Tables(args) => compare::tables(&args),
         #[cfg(feature = "queues")]

@@ -6,6 +6,7 @@ use crate::scenario::Preset;
 use crate::sources::Sources;
 use crate::stamp::{EVENTS_MAX, PUBLISHERS_MAX, Payload, STAMP_BYTES, TOPICS_MAX};
 use crate::template::{BodyTemplate, PathTemplate};
+use crate::wire::Wire;
 use clap::Parser;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ const BEHIND_BYTES_MAX: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) target: Target,
+    /// What is spoken instead of HTTP.
+    pub(crate) wire: Option<Wire>,
     pub(crate) subscribers: Subscribers,
     pub(crate) publishing: Publishing,
     /// Names of the topics; never empty.
@@ -112,8 +115,8 @@ pub(crate) struct Publishing {
 /// When the next publish is due, and when it is enough.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Pace {
-    /// Event number i is due at i / `per_second`.
-    Rate { per_second: f64, events: u64 },
+    /// Event number i is due at i / `per_second`, or, where arrivals are a `poisson` process, about then.
+    Rate { per_second: f64, events: u64, poisson: bool },
     /// The next is due as soon as it may be written.
     Flood { until: FloodEnd },
 }
@@ -122,7 +125,9 @@ impl Pace {
     /// How long it takes, where that is known.
     pub(crate) fn time(&self) -> Option<Duration> {
         match *self {
-            Pace::Rate { per_second, events } => Duration::try_from_secs_f64(events as f64 / per_second).ok(),
+            Pace::Rate { per_second, events, .. } => {
+                Duration::try_from_secs_f64(events as f64 / per_second).ok()
+            }
             Pace::Flood { until: FloodEnd::After(time) } => Some(time),
             Pace::Flood { until: FloodEnd::Events(_) } => None,
         }
@@ -200,6 +205,13 @@ impl RunFlags {
             return Err(format!("--topics {topics} need {{topic}} in --subscribe-path, to tell them apart"));
         }
         let pace = self.pace(&preset)?;
+        if self.poisson && churning > 0 {
+            return Err("--poisson: who comes and goes needs an even rate; leave out --churning".to_owned());
+        }
+        let wire = self.wire.as_deref().map(Wire::parse).transpose()?;
+        if wire.is_some() && topics > 1 {
+            return Err(format!("--topics {topics}: a --wire has one topic"));
+        }
         let target = Target::resolve(url)?;
         let sources = Sources::of_flags(&self.source_address, self.connections_per_address, &target, count)?;
         let subscriber_headers = self.headers(self.subscribe_token.as_ref())?;
@@ -234,6 +246,7 @@ impl RunFlags {
                 body: BodyTemplate::parse(&self.publish_body)?,
             },
             target,
+            wire,
             payload: Payload::new(size),
             verify: self.verify,
             drain: self.drain,
@@ -258,7 +271,8 @@ impl RunFlags {
             return Err(format!("--rate {rate} is no rate; write events a second, as 100 or 0.5"));
         }
         let events = events.unwrap_or((rate * self.duration.as_secs_f64()).ceil() as u64);
-        Ok(Pace::Rate { per_second: rate, events: events.clamp(1, EVENTS_MAX - 1) })
+        let events = events.clamp(1, EVENTS_MAX - 1);
+        Ok(Pace::Rate { per_second: rate, events, poisson: self.poisson })
     }
 
     fn headers(&self, own_token: Option<&String>) -> Result<Headers, String> {
@@ -320,7 +334,7 @@ mod tests {
     #[test]
     fn the_defaults_are_a_plan() {
         let plan = plan("").unwrap();
-        assert_eq!(plan.publishing.pace, Pace::Rate { per_second: 100.0, events: 1_000 });
+        assert_eq!(plan.publishing.pace, Pace::Rate { per_second: 100.0, events: 1_000, poisson: false });
         assert_eq!((plan.subscribers.count, plan.payload.size(), plan.topics.len()), (1_000, 128, 1));
     }
 
@@ -361,6 +375,8 @@ mod tests {
             ("--cpus 3-1", "--cpus"),
             ("--subscribers 5 --stalled 3 --churning 2", "--subscribers"),
             ("--churning 2 --churn-rate 0", "--churn-rate"),
+            ("--poisson --churning 2", "--poisson"),
+            ("--wire {}", "--wire"),
             ("--processes 0", "--processes"),
             ("--scenario quick", "--scenario"),
             ("--source-address ::1", "--source-address"),
@@ -382,7 +398,7 @@ mod tests {
     fn a_flag_stands_over_the_scenario_and_the_scenario_over_the_default() {
         let many = plan("--scenario many --rate 3").unwrap();
         assert_eq!(many.subscribers.count, 10_000);
-        assert_eq!(many.publishing.pace, Pace::Rate { per_second: 3.0, events: 30 });
+        assert_eq!(many.publishing.pace, Pace::Rate { per_second: 3.0, events: 30, poisson: false });
         let flood = |flags: &str| matches!(plan(flags).unwrap().publishing.pace, Pace::Flood { .. });
         assert!(
             flood("--scenario flood")

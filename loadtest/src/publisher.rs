@@ -7,6 +7,9 @@ use crate::poll::{Interest, Poll};
 use crate::schedule::{Next, Schedule};
 use crate::shared::{Shared, thread_cpu_ns};
 use crate::stamp::Stamp;
+use crate::tally::latencies;
+use crate::wire::Wire;
+use hdrhistogram::Histogram;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -52,6 +55,8 @@ pub(crate) struct Outcome {
     pub(crate) last_answer_ns: u64,
     /// The longest a publish waited between due and written.
     pub(crate) late_ns_max: u64,
+    /// From due to acknowledged, in nanoseconds.
+    pub(crate) answer_ns: Option<Histogram<u64>>,
     /// Why a connection ended.
     pub(crate) trouble: Option<String>,
     /// From the first publish to when nothing more was to be answered.
@@ -78,6 +83,16 @@ impl Outcome {
         self.refused.values().sum()
     }
 
+    fn acknowledge(&mut self, stamp: &Stamp, now_ns: u64) {
+        if let Some(topic) = self.topics.get_mut(stamp.topic as usize) {
+            topic.acknowledged += 1;
+        }
+        if let Some(answer_ns) = &mut self.answer_ns {
+            answer_ns.saturating_record(now_ns.saturating_sub(stamp.due_ns));
+        }
+        self.last_answer_ns = now_ns;
+    }
+
     /// Seconds from the first publish to `end_ns` in which a flood stood still for events that did not come.
     pub(crate) fn stood_still_s(&self, end_ns: u64) -> f64 {
         let until = |(from, to): &(u64, u64)| to.min(&end_ns).saturating_sub(*from);
@@ -88,6 +103,7 @@ impl Outcome {
 /// Connections and requests, ready to begin.
 pub(crate) struct Publisher<'a> {
     plan: &'a Plan,
+    /// By topic; on a wire, which has one topic, by connection.
     requests: Vec<PublishRequest>,
     connections: Vec<Connection>,
     poll: Poll,
@@ -138,18 +154,14 @@ impl<'a> Publisher<'a> {
             let socket = connect(plan, &poll, number)?;
             connections.push(Connection::new(socket));
         }
-        let request = |topic: &String| {
-            let (before, after) = publishing.body.of(topic);
-            let path = publishing.path.of(topic);
-            PublishRequest::new(&plan.target, &path, &publishing.headers, (&before, &after), &plan.payload)
-        };
+        let topics = vec![Published::default(); plan.topics.len()];
         Ok(Publisher {
             plan,
-            requests: plan.topics.iter().map(request).collect(),
+            requests: requests(plan),
             connections,
             poll,
             sequences: vec![0; publishing.connections * plan.topics.len()],
-            outcome: Outcome { topics: vec![Published::default(); plan.topics.len()], ..Outcome::default() },
+            outcome: Outcome { topics, answer_ns: latencies(), ..Outcome::default() },
             moved_ns: 0,
             backlog: Backlog::new(plan.steady_by_topic(), publishing.behind_events_max),
             random: fastrand::Rng::with_seed(RANDOM_SEED),
@@ -214,10 +226,11 @@ impl<'a> Publisher<'a> {
                 return BEHIND_CHECK;
             }
             let Some(number) = self.next_with_room(schedule.issued()) else { return WAIT_MAX };
+            let topics = self.plan.topics.len();
             let topic = if self.plan.publishing.random_topics {
-                self.random.usize(..self.requests.len())
+                self.random.usize(..topics)
             } else {
-                (schedule.issued() % self.requests.len() as u64) as usize
+                (schedule.issued() % topics as u64) as usize
             };
             self.backlog.issued(topic);
             self.issue(number, topic, due_ns);
@@ -243,11 +256,12 @@ impl<'a> Publisher<'a> {
     }
 
     fn issue(&mut self, number: usize, topic: usize, due_ns: u64) {
-        let Some(sequence) = self.sequences.get_mut(number * self.requests.len() + topic) else { return };
+        let Some(sequence) = self.sequences.get_mut(number * self.plan.topics.len() + topic) else { return };
         let stamp = Stamp { topic: topic as u32, publisher: number as u16, sequence: *sequence, due_ns };
         *sequence += 1;
+        let request = if self.plan.wire.is_some() { number } else { topic };
         if let (Some(connection), Some(request)) =
-            (self.connections.get_mut(number), self.requests.get(topic))
+            (self.connections.get_mut(number), self.requests.get(request))
         {
             request.write(&stamp, &mut connection.out);
             connection.unanswered.push_back(stamp);
@@ -299,7 +313,11 @@ impl<'a> Publisher<'a> {
         };
         self.moved_ns = shared.clock.now_ns();
         connection.input.extend_from_slice(buffer.get(..bytes).unwrap_or_default());
-        match connection.answers(&mut self.outcome, self.moved_ns) {
+        let answers = match &self.plan.wire {
+            None => connection.answers(&mut self.outcome, self.moved_ns),
+            Some(wire) => connection.lines(wire, &mut self.outcome, self.moved_ns).map(|()| false),
+        };
+        match answers {
             Ok(false) => {}
             Ok(true) => connection.reopen_later(&self.requests),
             Err(why) => connection.die(&why, &mut self.outcome),
@@ -375,9 +393,21 @@ impl Connection {
         Ok(false)
     }
 
+    /// The same where no HTTP is spoken.
+    fn lines(&mut self, wire: &Wire, outcome: &mut Outcome, now_ns: u64) -> Result<(), String> {
+        let mut rest = &self.input[..];
+        let acknowledged = wire.acknowledged(&mut rest);
+        let left = rest.len();
+        self.input.drain(..self.input.len() - left);
+        for _ in 0..acknowledged? {
+            let Some(stamp) = self.unanswered.pop_front() else { break };
+            outcome.acknowledge(&stamp, now_ns);
+        }
+        Ok(())
+    }
+
     fn answered(&mut self, answer: &Answer, outcome: &mut Outcome, now_ns: u64) {
         let Some(stamp) = self.unanswered.pop_front() else { return };
-        let topic = outcome.topics.get_mut(stamp.topic as usize);
         if !(200..300).contains(&answer.status) {
             *outcome.refused.entry(answer.status).or_default() += 1;
             let text = String::from_utf8_lossy(&answer.reason);
@@ -385,12 +415,11 @@ impl Connection {
                 text.lines().next().unwrap_or("").chars().filter(|c| !c.is_control()).collect();
             let refusal = format!("{} {line}", answer.status);
             outcome.first_refusal.get_or_insert(refusal.trim_end().to_owned());
-            if let Some(topic) = topic {
+            if let Some(topic) = outcome.topics.get_mut(stamp.topic as usize) {
                 topic.refused += 1;
             }
-        } else if let Some(topic) = topic {
-            topic.acknowledged += 1;
-            outcome.last_answer_ns = now_ns;
+        } else {
+            outcome.acknowledge(&stamp, now_ns);
         }
     }
 
@@ -429,6 +458,21 @@ impl Connection {
     }
 }
 
+fn requests(plan: &Plan) -> Vec<PublishRequest> {
+    let publishing = &plan.publishing;
+    if let Some(wire) = &plan.wire {
+        let (before, after) = publishing.body.of("");
+        let request = |number| PublishRequest::on_wire(wire, number, (&before, &after), &plan.payload);
+        return (0..publishing.connections).map(request).collect();
+    }
+    let request = |topic: &String| {
+        let (before, after) = publishing.body.of(topic);
+        let path = publishing.path.of(topic);
+        PublishRequest::new(&plan.target, &path, &publishing.headers, (&before, &after), &plan.payload)
+    };
+    plan.topics.iter().map(request).collect()
+}
+
 fn connect(plan: &Plan, poll: &Poll, number: usize) -> Result<TcpStream, String> {
     let address = plan.target.address;
     let socket = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map_err(|error| {
@@ -436,6 +480,9 @@ fn connect(plan: &Plan, poll: &Poll, number: usize) -> Result<TcpStream, String>
             "cannot connect to {address} to publish ({error}); is the server running and listening there?"
         )
     })?;
+    if let Some(wire) = &plan.wire {
+        wire.open(&socket, number)?;
+    }
     let prepared = socket
         .set_nodelay(true)
         .and_then(|()| socket.set_nonblocking(true))

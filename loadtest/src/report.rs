@@ -4,7 +4,7 @@ use crate::plan::{Pace, Plan};
 use crate::process::Usage;
 use crate::publisher::Outcome;
 use crate::run::cpu;
-use crate::tally::{Churned, Tally, Verdict};
+use crate::tally::{Churned, Tally, Verdict, quantile_us};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -62,6 +62,17 @@ pub(crate) struct Publishes {
     pub(crate) unanswered: u64,
     pub(crate) unsent: u64,
     pub(crate) late_us_max: f64,
+    /// From when a publish was due to its acknowledgement.
+    #[serde(default)]
+    pub(crate) answer_us: Answered,
+}
+
+/// In microseconds.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Answered {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) max: f64,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -188,6 +199,11 @@ impl Report {
                 unanswered: outcome.unanswered(),
                 unsent: outcome.unsent,
                 late_us_max: outcome.late_ns_max as f64 / 1e3,
+                answer_us: Answered {
+                    p50: quantile_us(&outcome.answer_ns, 0.5),
+                    p99: quantile_us(&outcome.answer_ns, 0.99),
+                    max: quantile_us(&outcome.answer_ns, 1.0),
+                },
             },
             deliveries: Deliveries {
                 expected: verdict.expected,

@@ -12,6 +12,8 @@ impl Display for Report {
         row("connects/s", thousands(self.connect.per_second))?;
         row("publishes acknowledged", thousands(publishes.acknowledged as f64))?;
         row("publishes/s", thousands(publishes.per_second))?;
+        let answer = &publishes.answer_us;
+        row("answer ms", format!("p50 {}  p99 {}  max {}", ms(answer.p50), ms(answer.p99), ms(answer.max)))?;
         if publishes.refused > 0 {
             let each = publishes.refused_by_status.iter().map(|(status, count)| format!("{status}: {count}"));
             row("publishes refused", each.collect::<Vec<_>>().join(", "))?;

@@ -1,12 +1,18 @@
 //! When the next publish is due. No clock: `now` comes in.
 
 use crate::plan::{FloodEnd, Pace};
+use fastrand::Rng;
+
+/// The same arrivals in every run, so that every server is asked for the same.
+const ARRIVALS_SEED: u64 = 1;
 
 /// The course of one run's publishes. Times are nanoseconds since the first was due.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     pace: Pace,
     issued: u64,
+    /// When the next publish is due, where arrivals are random.
+    arrival: Option<(f64, Rng)>,
 }
 
 /// When event `number` of a steady rate is due. From the number each time, not by adding up: a rounded interval would
@@ -29,7 +35,8 @@ pub(crate) enum Next {
 impl Schedule {
     /// From the first publish.
     pub(crate) fn new(pace: Pace) -> Schedule {
-        Schedule { pace, issued: 0 }
+        let random = matches!(pace, Pace::Rate { poisson: true, .. });
+        Schedule { pace, issued: 0, arrival: random.then(|| (0.0, Rng::with_seed(ARRIVALS_SEED))) }
     }
 
     /// What to do now.
@@ -37,7 +44,10 @@ impl Schedule {
         match self.pace {
             Pace::Rate { events, .. } if self.issued >= events => Next::Over,
             Pace::Rate { per_second, .. } => {
-                let due_ns = due_ns(self.issued, per_second);
+                let due_ns = match &self.arrival {
+                    Some((arrival_ns, _)) => *arrival_ns as u64,
+                    None => due_ns(self.issued, per_second),
+                };
                 if due_ns <= now_ns { Next::Due(due_ns) } else { Next::At(due_ns) }
             }
             Pace::Flood { until: FloodEnd::Events(events) } if self.issued >= events => Next::Over,
@@ -51,6 +61,10 @@ impl Schedule {
     /// The publish that was due is on its way.
     pub(crate) fn issue(&mut self) {
         self.issued += 1;
+        if let (Some((arrival_ns, random)), Pace::Rate { per_second, .. }) = (&mut self.arrival, self.pace) {
+            // Independent clients leave exponential gaps.
+            *arrival_ns -= (1.0 - random.f64()).ln() * 1e9 / per_second;
+        }
     }
 
     /// Publishes on their way so far.
@@ -76,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_stall_does_not_move_when_an_event_was_due() {
-        let mut schedule = Schedule::new(Pace::Rate { per_second: 1_000.0, events: 3 });
+        let mut schedule = Schedule::new(Pace::Rate { per_second: 1_000.0, events: 3, poisson: false });
         assert_eq!(schedule.next(0), Next::Due(0));
         schedule.issue();
         assert_eq!(schedule.next(999_999), Next::At(1_000_000));
@@ -89,11 +103,33 @@ mod tests {
 
     #[test]
     fn an_uneven_rate_does_not_drift() {
-        let mut schedule = Schedule::new(Pace::Rate { per_second: 3.0, events: 4_000_000 });
+        let mut schedule = Schedule::new(Pace::Rate { per_second: 3.0, events: 4_000_000, poisson: false });
         for _ in 0..3_000_000 {
             schedule.issue();
         }
         assert_eq!(schedule.next(u64::MAX), Next::Due(1_000_000_000_000_000));
+    }
+
+    #[test]
+    fn random_arrivals_keep_the_rate_and_are_the_same_in_every_run() {
+        let all = || {
+            let mut schedule = Schedule::new(Pace::Rate { per_second: 200.0, events: 10_000, poisson: true });
+            let due = std::iter::from_fn(|| match schedule.next(u64::MAX) {
+                Next::Due(due_ns) => {
+                    schedule.issue();
+                    Some(due_ns)
+                }
+                _ => None,
+            });
+            due.collect::<Vec<_>>()
+        };
+        let due = all();
+        assert_eq!((due.len(), &due), (10_000, &all()));
+        let gaps: Vec<_> = due.windows(2).map(|pair| (pair[1] - pair[0]) as f64 / 5e6).collect();
+        let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
+        let longer = gaps.iter().filter(|gap| **gap > 1.0).count() as f64 / gaps.len() as f64;
+        // Of exponential gaps 1/e, 0.37, are longer than their mean.
+        assert!((0.97..1.03).contains(&mean) && (0.35..0.39).contains(&longer), "{mean} {longer}");
     }
 
     #[test]

@@ -66,26 +66,11 @@ impl<'a> Reader<'a> {
         bytes: &[u8],
         now_ns: u64,
     ) -> Result<Option<Stream>, String> {
-        let mut rest = bytes;
-        let response = loop {
-            let Some(response) = ResponseHead::read(rest)? else {
-                if bytes.len() > 2 * HEAD_BYTES_MAX {
-                    return Err("the server's response head does not end".to_owned());
-                }
-                return Ok(None);
-            };
-            rest = rest.get(response.head_bytes..).unwrap_or_default();
-            if response.status >= 200 {
-                break response;
-            }
+        let begun = match &self.plan.wire {
+            None => response_body(bytes)?,
+            Some(wire) => wire.subscribed(bytes)?.map(|rest| (Body::UntilClose, rest)),
         };
-        if response.status != 200 {
-            let line = first_line(response.body, rest);
-            return Err(format!("the server answered {}{line}", response.status));
-        }
-        if !response.event_stream {
-            return Err("the server answered 200 without Content-Type: text/event-stream".to_owned());
-        }
+        let Some((body, rest)) = begun else { return Ok(None) };
         let scan = if self.plan.verify {
             let series = (0..self.plan.publishing.connections).map(|_| Series::default()).collect();
             let stay = (role == Role::Churning).then(|| Stay::new(now_ns));
@@ -93,7 +78,7 @@ impl<'a> Reader<'a> {
         } else {
             Scan::Count(Counter::new())
         };
-        let mut stream = Stream { body: response.body, scan, received: 0 };
+        let mut stream = Stream { body, scan, received: 0 };
         self.body(topic, role, &mut stream, rest, now_ns)?;
         Ok(Some(stream))
     }
@@ -156,6 +141,31 @@ impl<'a> Reader<'a> {
         tally.gaps += counted.gaps;
         over.map_or(Ok(()), Err)
     }
+}
+
+/// How the body ends, and as much of it as came; `None` while the head is not whole.
+fn response_body(bytes: &[u8]) -> Result<Option<(Body, &[u8])>, String> {
+    let mut rest = bytes;
+    let response = loop {
+        let Some(response) = ResponseHead::read(rest)? else {
+            if bytes.len() > 2 * HEAD_BYTES_MAX {
+                return Err("the server's response head does not end".to_owned());
+            }
+            return Ok(None);
+        };
+        rest = rest.get(response.head_bytes..).unwrap_or_default();
+        if response.status >= 200 {
+            break response;
+        }
+    };
+    if response.status != 200 {
+        let line = first_line(response.body, rest);
+        return Err(format!("the server answered {}{line}", response.status));
+    }
+    if !response.event_stream {
+        return Err("the server answered 200 without Content-Type: text/event-stream".to_owned());
+    }
+    Ok(Some((response.body, rest)))
 }
 
 /// `: <first line>` of a refusal's body, as far as it came with its head.

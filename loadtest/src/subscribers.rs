@@ -340,7 +340,10 @@ impl Member {
 fn ask(plan: &Plan, topic: u32, socket: &TcpStream) -> Result<(), String> {
     let name = plan.topics.get(topic as usize).map_or("", String::as_str);
     let path = plan.subscribers.path.of(name);
-    let request = subscribe_request(&plan.target, &path, &plan.subscribers.headers);
+    let request = match &plan.wire {
+        None => subscribe_request(&plan.target, &path, &plan.subscribers.headers),
+        Some(wire) => wire.subscribe.clone().into_bytes(),
+    };
     send_request(socket, plan.target.address, &request)
 }
 

@@ -47,6 +47,16 @@ pub(crate) struct Tally {
     pub(crate) readers_cpu_ns: Vec<u64>,
 }
 
+/// No latencies yet.
+pub(crate) fn latencies() -> Option<Histogram<u64>> {
+    Histogram::new_with_bounds(LATENCY_NS.0, LATENCY_NS.1, 3).ok()
+}
+
+/// The latency, in microseconds, which `quantile` (0 to 1) of those recorded do not pass.
+pub(crate) fn quantile_us(latencies_ns: &Option<Histogram<u64>>, quantile: f64) -> f64 {
+    latencies_ns.as_ref().map_or(0.0, |histogram| histogram.value_at_quantile(quantile) as f64 / 1_000.0)
+}
+
 /// What those saw that come and go.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Churned {
@@ -120,7 +130,7 @@ impl Default for Tally {
             corrupt: 0,
             doubled: 0,
             reordered: 0,
-            latency_ns: Histogram::new_with_bounds(LATENCY_NS.0, LATENCY_NS.1, 3).ok(),
+            latency_ns: latencies(),
             subscribers: Vec::new(),
             cut_reason: None,
             trouble: None,
@@ -174,9 +184,7 @@ impl Tally {
 
     /// The latency, in microseconds, which `quantile` (0 to 1) of the samples do not pass.
     pub(crate) fn latency_us(&self, quantile: f64) -> f64 {
-        self.latency_ns
-            .as_ref()
-            .map_or(0.0, |histogram| histogram.value_at_quantile(quantile) as f64 / 1_000.0)
+        quantile_us(&self.latency_ns, quantile)
     }
 
     /// Joins what another thread saw.

@@ -159,6 +159,31 @@ mod tests {
         assert!(stat.is_empty() || stat.contains(") Z "), "the server is still there: {stat}");
     }
 
+    #[test]
+    fn a_commit_floor_answers_and_delivers_what_is_on_disk() {
+        let cpus = core_affinity::get_core_ids().unwrap();
+        let first = cpus.first().unwrap().id.to_string();
+        let mut command =
+            loadtest(&["journal", "--peers", "commit-floor", "--rounds", "1", "--duration", "200ms"]);
+        command.args(["--server-cpu", &first, "--load-cpus", &first, "--scale-down", "100"]);
+        // Not what it is about here, and the temporary files of a machine may be in memory.
+        command.env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
+        let output = command.args(["--cases", "durable,durable-200,verify-durable-1000"]).output().unwrap();
+        succeeded(&output);
+        let tables = text(&output.stdout);
+        for row in [
+            "| durable | publishes/s: at least 0.8 times commit-floor's | 1.00 times",
+            "| durable-200 | publish to its answer p99, ms: at most 2 times commit-floor's |",
+            "| publish to its answer p50, ms |",
+            "0 / 0 / 0 / 0 / 0 in 3 runs, 1 of which read every event | yes |",
+        ] {
+            assert!(tables.contains(row), "{row}: {tables}");
+        }
+        let nowhere = loadtest(&["journal"]).env("TMPDIR", "/proc/self/none").output().unwrap();
+        let why = text(&nowhere.stderr);
+        assert!(nowhere.status.code() == Some(2) && why.contains("set TMPDIR"), "{why}");
+    }
+
     fn child_of(pid: u32) -> Option<u32> {
         let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
         let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());

@@ -243,6 +243,41 @@ mod tests {
     }
 
     #[test]
+    fn a_protocol_of_lines_is_measured_as_http_is() {
+        // The same server, of whose answers only lines are looked at.
+        let wire = serde_json::json!({
+            "subscribe": "GET /subscribe/x HTTP/1.1\r\n\r\n",
+            "subscribed": "text/event-stream",
+            "open": "POST /publish/nobody{publisher} HTTP/1.1\r\nContent-Length: 1\r\n\r\n-",
+            "opened": "Content-Length: 2",
+            "publish": "POST /publish/x HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{body}",
+            "acknowledged": "Content-Length: 2",
+            "refused": ["HTTP/1.1 503", "{}HTTP/1.1 503"],
+        });
+        let run = |habit: Habit, publishers: &str| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_esper-loadtest"));
+            command.args(["run", &start(habit), "--wire", &wire.to_string(), "--publishers", publishers]);
+            let flags = "--subscribers 3 --events 10 --rate 1000 --drain 1s --verify --json";
+            command.args(flags.split(' ')).output().unwrap()
+        };
+        let output = run(Habit::Good, "2");
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(
+            (&report["deliveries"]["received"], &report["publishes"]["acknowledged"]),
+            (&30.into(), &10.into())
+        );
+        assert!(report["publishes"]["answer_us"]["p50"].as_f64().unwrap() > 0.0, "{report}");
+        // The first publish is its second request.
+        let refused = run(Habit::Refuses, "1");
+        let why = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.status.code() == Some(2) && why.contains("503 Busy"), "{why}");
+        let unwelcome = run(Habit::Stalls, "3");
+        let why = String::from_utf8(unwelcome.stderr).unwrap();
+        assert!(unwelcome.status.code() == Some(2) && why.contains("was not let in"), "{why}");
+    }
+
+    #[test]
     fn the_server_s_process_is_measured() {
         let (_, report) = ten_events(Habit::Good, &format!("--pid {}", std::process::id()));
         assert!(report["server"]["rss_bytes"].as_u64().unwrap() > 0, "{report}");

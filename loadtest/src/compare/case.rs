@@ -47,6 +47,8 @@ const PACED: &[Metric] = &[Metric::ServerCpu, Metric::P50, Metric::P99, Metric::
 const FLOOD: &[Metric] = &[Metric::Deliveries, Metric::ServerCpu, Metric::DeliveriesPerCpu];
 const FLOOD_FEW: &[Metric] = &[Metric::Publishes, Metric::Deliveries, Metric::ServerCpu];
 const TOPICS: &[Metric] = &[Metric::Publishes, Metric::ServerCpu, Metric::P99];
+const DURABLE: &[Metric] = &[Metric::Publishes, Metric::AnswerP50, Metric::AnswerP99, Metric::Deliveries];
+const ANSWERS: &[Metric] = &[Metric::AnswerP50, Metric::AnswerP99, Metric::P50, Metric::P99];
 const IDLE: &[Metric] = &[Metric::Memory, Metric::Connects, Metric::ConnectCpu];
 /// Paced runs of the sweep make so many deliveries a second, which every server can.
 const SWEEP_DELIVERIES: f64 = 100_000.0;
@@ -71,10 +73,51 @@ const SHARDS_MUSTS: &[Must] =
     &[Must { beside: Beside::Case("flood"), ..Must::figure(Metric::DeliveriesPerCpu, Bound::AtLeast(0.85)) }];
 const FLOOD_FEW_MUSTS: &[Must] = &[Must::figure(Metric::Publishes, Bound::AtLeast(150_000.0))];
 const TOPICS_MUSTS: &[Must] = &[Must::times(Metric::Publishes, "nchan", Bound::AtLeast(2.0))];
+const DURABLE_MUSTS: &[Must] = &[Must::times(Metric::Publishes, COMMIT_FLOOR, Bound::AtLeast(0.8))];
+const ANSWERS_MUSTS: &[Must] = &[
+    Must::times(Metric::AnswerP50, COMMIT_FLOOR, Bound::AtMost(1.3)),
+    Must::times(Metric::AnswerP99, COMMIT_FLOOR, Bound::AtMost(2.0)),
+];
+const LISTENED_MUSTS: &[Must] = &[
+    Must::times(Metric::Publishes, "nats", Bound::Above(1.0)),
+    Must::times(Metric::Publishes, "redis", Bound::Above(1.0)),
+];
 const IDLE_MUSTS: &[Must] = &[
     Must { wish: " (600 is the wish)", ..Must::figure(Metric::Memory, Bound::AtMost(1_024.0)) },
     Must { also: Some(Metric::ConnectCpu), ..Must::times(Metric::Connects, "nchan", Bound::Above(1.0)) },
 ];
+
+const COMMIT_FLOOR: &str = "commit-floor";
+/// Some thousand publishes unanswered in all, as client libraries have it. These are half of what subscribers may be behind in
+/// a flood, so that a slow sync is not taken for lost events; a server that delivers them all first has time to answer.
+const PIPELINES: &str = "--publishers 64 --in-flight 32 --drain 15s";
+/// Somebody has to listen where only publishes are asked for.
+const FEW: usize = 4;
+
+/// What it costs to answer what is on disk.
+pub(crate) fn of_journal() -> Vec<Case> {
+    let case = |name: &str, title: &str, flags: &str, subscribers, metrics, musts| Case {
+        subscribers,
+        metrics,
+        musts,
+        ..Case::of(name, title, Scenario::Flood, &format!("{PIPELINES} {flags}"))
+    };
+    let paced = |rate: u32| {
+        let title = format!("Durable: {rate} publishes/s at random times, of 64 publishers, 4 subscribers");
+        let flags = format!("--rate {rate} --poisson");
+        case(&format!("durable-{rate}"), &title, &flags, FEW, ANSWERS, ANSWERS_MUSTS)
+    };
+    let listened =
+        |name: &str, title: &str, flags: &str, musts| case(name, title, flags, 1_000, DURABLE, musts);
+    let title = "Durable: 64 publishers, 1,000 subscribers";
+    vec![
+        case("durable", "Durable: 64 publishers, 4 subscribers", "--flood", FEW, DURABLE, DURABLE_MUSTS),
+        paced(50),
+        paced(200),
+        listened("durable-1000", title, "--flood", LISTENED_MUSTS),
+        Case { proof: true, ..listened("verify-durable-1000", "durable-1000", "--flood --verify", &[]) },
+    ]
+}
 
 /// The table of figures.
 pub(crate) fn of_compare() -> Vec<Case> {
@@ -201,7 +244,7 @@ mod tests {
 
     #[test]
     fn every_case_is_a_run_that_can_be_done_and_has_a_name_of_its_own() {
-        let cases = [of_compare(), of_sweep()].concat();
+        let cases = [of_compare(), of_sweep(), of_journal()].concat();
         let names: HashSet<_> = cases.iter().map(|case| case.name.as_str()).collect();
         assert_eq!(names.len(), cases.len());
         for case in &cases {
@@ -214,7 +257,7 @@ mod tests {
 
     #[test]
     fn what_must_be_reached_is_measured() {
-        let cases = of_compare();
+        let cases = [of_compare(), of_journal()].concat();
         for case in &cases {
             for must in case.musts {
                 let known = |name: &str| cases.iter().find(|case| case.name == name).unwrap();

@@ -16,25 +16,46 @@ use crate::compare::results::{Machine, Record, Results};
 use crate::plan::Plan;
 use crate::report::Report;
 use crate::run::{check_cpus, run};
+use rustix::fs::statfs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// File systems without a disk, from linux/magic.h.
+const TMPFS_MAGIC: u32 = 0x0102_1994;
+const RAMFS_MAGIC: u32 = 0x8584_58f6;
 const COMPARE_ROUNDS: usize = 5;
 const COMPARE_DURATION: Duration = Duration::from_secs(6);
 /// A plot has many points, and its medians need be less exact.
 const SWEEP_ROUNDS: usize = 3;
 const SWEEP_DURATION: Duration = Duration::from_secs(2);
+/// At 50 publishes a second 500 of them, of which a p99 leaves out five.
+const JOURNAL_DURATION: Duration = Duration::from_secs(10);
+const PEERS: &[&str] =
+    if cfg!(feature = "axum") { &["esper", "nchan", "axum", "floor"] } else { &["esper", "nchan", "floor"] };
+const JOURNAL_PEERS: &[&str] = &["esper-journal", "commit-floor", "nats", "redis"];
 /// What a run takes beside publishing: to start the server, to connect, to wait for the last.
 const RUN_BESIDE: Duration = Duration::from_secs(2);
 
 /// Measures the table of figures. False when the first peer made a mistake.
 pub(crate) fn compare(args: &CompareArgs) -> Result<bool, String> {
-    measure(args, case::of_compare(), COMPARE_ROUNDS, COMPARE_DURATION)
+    measure(args, case::of_compare(), PEERS, COMPARE_ROUNDS, COMPARE_DURATION)
 }
 
 /// Measures the points of the plots. False when the first peer made a mistake.
 pub(crate) fn sweep(args: &CompareArgs) -> Result<bool, String> {
-    measure(args, case::of_sweep(), SWEEP_ROUNDS, SWEEP_DURATION)
+    measure(args, case::of_sweep(), PEERS, SWEEP_ROUNDS, SWEEP_DURATION)
+}
+
+/// Measures what it costs to answer what is on disk. False when the first peer made a mistake.
+pub(crate) fn journal(args: &CompareArgs) -> Result<bool, String> {
+    let folder = std::env::temp_dir();
+    let wrong =
+        |what: &str| format!("{} {what}; set TMPDIR to a folder on the disk to measure", folder.display());
+    let system = statfs(&folder).map_err(|error| wrong(&format!("cannot be used ({error})")))?;
+    if [TMPFS_MAGIC, RAMFS_MAGIC].contains(&(system.f_type as u32)) {
+        return Err(wrong("is in memory"));
+    }
+    measure(args, case::of_journal(), JOURNAL_PEERS, COMPARE_ROUNDS, JOURNAL_DURATION)
 }
 
 /// Draws what was measured.
@@ -67,16 +88,27 @@ pub(crate) fn floor(args: FloorArgs) -> Result<(Report, bool), String> {
     Ok((run(&plan)?, plan.json))
 }
 
-fn measure(args: &CompareArgs, cases: Vec<Case>, rounds: usize, duration: Duration) -> Result<bool, String> {
+fn measure(
+    args: &CompareArgs,
+    cases: Vec<Case>,
+    peers: &[&str],
+    rounds: usize,
+    duration: Duration,
+) -> Result<bool, String> {
+    let names = if args.peers.is_empty() {
+        peers.iter().map(ToString::to_string).collect()
+    } else {
+        args.peers.clone()
+    };
     let rounds = args.rounds.unwrap_or(rounds).max(1);
     let duration = args.duration.unwrap_or(duration);
     let cases = chosen(cases, &args.cases)?;
     check_cpus("--server-cpu", &[args.server_cpu])?;
     check_cpus("--load-cpus", &args.load_cpus.0)?;
-    let peers = peer::find(&args.peers, &args.peer_file, &args.esper)?;
+    let peers = peer::find(&names, &args.peer_file, &args.esper)?;
     let mut results = Results {
         machine: Machine::here(),
-        peers: args.peers.clone(),
+        peers: names,
         rounds,
         seconds: duration.as_secs_f64(),
         scale_down: args.scale_down,

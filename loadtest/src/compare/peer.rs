@@ -1,6 +1,7 @@
 //! Servers to measure: how each is started and spoken to, from a small TOML entry.
 
 use crate::child::{Child, Folder};
+use crate::wire::Wire;
 use rustix::process::{Resource, getrlimit};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -42,6 +43,9 @@ pub(crate) struct Peer {
     /// It has one thread, whatever it is asked.
     #[serde(default)]
     pub(crate) one_worker: bool,
+    /// It speaks this instead of HTTP, and has one topic.
+    #[serde(default)]
+    wire: Option<Wire>,
     /// Variables of its process.
     #[serde(skip)]
     variables: Vec<(&'static str, String)>,
@@ -193,6 +197,9 @@ impl Peer {
         .into_iter()
         .flat_map(|(flag, value)| [flag.to_owned(), value.clone()])
         .collect();
+        if let Some(Ok(wire)) = self.wire.as_ref().map(serde_json::to_string) {
+            flags.extend(["--wire".to_owned(), wire]);
+        }
         flags.extend(self.headers.iter().flat_map(|header| ["--header".to_owned(), header.clone()]));
         flags
     }
@@ -236,7 +243,10 @@ mod tests {
     #[test]
     fn the_built_in_peers_can_be_read() {
         let names: Vec<_> = parse(BUILT_IN).unwrap().into_iter().map(|peer| peer.name).collect();
-        assert_eq!(names, ["esper", "nchan", "axum", "floor"]);
+        assert_eq!(
+            names,
+            ["esper", "nchan", "axum", "floor", "esper-journal", "commit-floor", "nats", "redis"]
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Results as Markdown: readable as it stands, and fit to be put into a page.
 
-use crate::compare::case::{Case, of_compare, of_sweep};
+use crate::compare::case::{Case, of_compare, of_journal, of_sweep};
 use crate::compare::metric::{Metric, Spread};
 use crate::compare::must::Mistakes;
 use crate::compare::results::{FAILED, Record, Results};
@@ -25,7 +25,7 @@ pub(crate) fn tables(results: &Results) -> String {
     if results.scale_down > 1 {
         let _ = writeln!(out, "Numbers of connections divided by {}.", results.scale_down);
     }
-    let cases = [of_compare(), of_sweep()].concat();
+    let cases = [of_compare(), of_sweep(), of_journal()].concat();
     let measured = |case: &&Case| results.records.iter().any(|record| record.case == case.name);
     must_table(&mut out, results, cases.iter().filter(measured));
     let figures: Vec<_> = cases.iter().filter(|case| !case.proof).filter(measured).collect();

@@ -1,9 +1,12 @@
 //! The barest possible fan-out: what arrived from publishers in one read is written to every subscriber by one `write`
 //! each. No topics, ids, history, chunk framing or limits, and as good as no HTTP. What it costs is what the kernel costs.
+//!
+//! With a folder it answers and delivers what is on disk, by the barest group commit.
 
 use crate::args::ServeArgs;
 use crate::poll::{Interest, Poll};
 use crate::process::make_room;
+use crate::serve::commit::{Batch, Commit};
 use crate::stamp::MARK;
 use memchr::memmem;
 use std::io::{ErrorKind, Read, Write};
@@ -25,7 +28,9 @@ const EVENT_END: &[u8] = &[MARK, b'\n', b'\n'];
 /// Serves for ever, on one thread.
 pub(crate) fn serve(args: &ServeArgs) -> Result<(), String> {
     make_room(0, 0, 1)?;
-    Floor::bind(args.port).and_then(Floor::serve).map_err(|error| format!("port {}: {error}", args.port))
+    let commit = args.commit.as_deref().map(Commit::start).transpose();
+    let floor = commit.and_then(|commit| Floor::bind(args.port, commit));
+    floor.and_then(Floor::serve).map_err(|error| format!("port {}: {error}", args.port))
 }
 
 struct Floor {
@@ -35,14 +40,17 @@ struct Floor {
     /// number in the poll.
     talking: Vec<Option<(TcpStream, Vec<u8>)>>,
     subscribers: Vec<TcpStream>,
+    commit: Option<Commit>,
     buffer: Vec<u8>,
 }
 
 /// The listener's number in the poll; connections count from 0.
 const LISTENER: usize = usize::MAX;
+/// The number of what is on disk.
+const COMMITTED: usize = LISTENER - 1;
 
 impl Floor {
-    fn bind(port: u16) -> std::io::Result<Floor> {
+    fn bind(port: u16, commit: Option<Commit>) -> std::io::Result<Floor> {
         let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
         listener.set_reuse_address(true)?;
         listener.set_send_buffer_size(SEND_BUFFER_BYTES)?;
@@ -53,8 +61,11 @@ impl Floor {
         let listener = TcpListener::from(listener);
         let poll = Poll::new()?;
         poll.add(&listener, LISTENER, Interest::Read)?;
+        if let Some(commit) = &commit {
+            poll.add(commit.waker(), COMMITTED, Interest::Read)?;
+        }
         let buffer = vec![0; READ_BYTES_MAX];
-        Ok(Floor { listener, poll, talking: Vec::new(), subscribers: Vec::new(), buffer })
+        Ok(Floor { listener, poll, talking: Vec::new(), subscribers: Vec::new(), commit, buffer })
     }
 
     fn serve(mut self) -> std::io::Result<()> {
@@ -62,11 +73,15 @@ impl Floor {
         loop {
             self.poll.wait(Duration::from_secs(60), &mut ready)?;
             for &number in &ready {
-                if number == LISTENER {
-                    self.accept()?;
-                } else {
-                    self.read(number)?;
+                match number {
+                    LISTENER => self.accept()?,
+                    COMMITTED => self.committed()?,
+                    _ => self.read(number)?,
                 }
+            }
+            // Behind all reads of this turn: they are one batch.
+            if let Some(commit) = &mut self.commit {
+                commit.begin();
             }
         }
     }
@@ -105,15 +120,33 @@ impl Floor {
         }
         begun.extend_from_slice(input);
         let Block { events, count, rest } = Block::of(&begun);
-        let answered = socket.write_all(&ANSWER.repeat(count));
-        if !events.is_empty() {
-            self.subscribers.retain_mut(|subscriber| subscriber.write_all(&events).is_ok());
-        }
-        let rest = begun.split_off(rest);
-        if answered.is_ok() {
-            *slot = Some((socket, rest));
+        *slot = Some((socket, begun.split_off(rest)));
+        match &mut self.commit {
+            _ if count == 0 => {}
+            Some(commit) => commit.gather(number, &events, count),
+            None => {
+                self.answer(number, count);
+                self.deliver(&events);
+            }
         }
         Ok(())
+    }
+
+    fn committed(&mut self) -> std::io::Result<()> {
+        let batch = self.commit.as_mut().map(Commit::ended).transpose()?;
+        let Some(Batch { events, answers }) = batch.flatten() else { return Ok(()) };
+        answers.into_iter().for_each(|(number, count)| self.answer(number, count));
+        self.deliver(&events);
+        Ok(())
+    }
+
+    fn answer(&mut self, number: usize, count: usize) {
+        let Some(slot) = self.talking.get_mut(number) else { return };
+        slot.take_if(|(socket, _)| socket.write_all(&ANSWER.repeat(count)).is_err());
+    }
+
+    fn deliver(&mut self, events: &[u8]) {
+        self.subscribers.retain_mut(|subscriber| subscriber.write_all(events).is_ok());
     }
 }
 

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "axum")]
 mod by_hand;
+mod commit;
 mod floor;
 
 #[cfg(feature = "axum")]
