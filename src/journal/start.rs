@@ -41,6 +41,8 @@ pub(crate) struct Opened {
     pub(crate) settings: HomeSettings,
     /// By shard, each with the history of its partitions.
     pub(crate) homes: Vec<Homes>,
+    /// Made the topics of these histories: those of requests are found there only if it makes them too.
+    pub(crate) hasher: TopicHasher,
     log: Log<Directory>,
     last: Box<[Sequence]>,
 }
@@ -75,7 +77,7 @@ pub(crate) fn open(
     let earlier =
         earlier.map(|past| EarlierEpoch { epoch: Epoch::of_run(past.epoch), last: past.last.clone() });
     let epochs = Arc::new(Epochs::new(epoch, earlier.collect()));
-    let World { settings, mut homes, .. } = world;
+    let World { settings, mut homes, hasher } = world;
     for homes in &mut homes {
         let ends = log.ends().entries().map(|(partition, hash, sequence, own_id)| {
             (partition, hash, TopicEnd { sequence, own_id: own_id.map(Into::into) })
@@ -83,7 +85,7 @@ pub(crate) fn open(
         homes.recovered(&epochs, &recovery.last, ends, clock.now_ms());
     }
     say(&recovery, data, stats);
-    Ok(Opened { settings: HomeSettings { epochs, ..settings }, homes, last: recovery.last, log })
+    Ok(Opened { settings: HomeSettings { epochs, ..settings }, homes, hasher, last: recovery.last, log })
 }
 
 /// Says what was found.
@@ -93,11 +95,13 @@ fn say(recovery: &Recovery, data: &Data, stats: &JournalStats) {
     stats.recovered_bytes.set(*bytes);
     stats.recovered_ms.set(*ms);
     if let Some(torn) = torn {
-        tracing::warn!("the journal's end was torn, and is cut: {torn}; nothing of it was acknowledged");
+        tracing::warn!(
+            "the journal's end was torn, and is cut: {torn}; nothing of it was answered 200, unless with --sync TIME"
+        );
     }
     if *is_full {
         tracing::error!(
-            "no room for a segment of the journal: publishes are refused with 507 until there is"
+            "no room for a segment of the journal: publishes are refused with 507 until there is; free some"
         );
     }
     let dir = data.dir.display();
