@@ -113,6 +113,7 @@ impl<D: Disk> Writer<D> {
     /// # Errors
     /// The disk failed. What is under way is not answered.
     pub(super) fn run(mut self) -> Result<(), Fatal> {
+        self.count_files();
         loop {
             let deadline = Instant::now() + TRIM_INTERVAL;
             match self.turns.recv_deadline(self.sync_due.unwrap_or(deadline).min(deadline)) {
@@ -191,9 +192,13 @@ impl<D: Disk> Writer<D> {
         self.log.sync()?;
         self.sync_due = None;
         self.stats.synced(start.elapsed());
+        self.count_files();
+        Ok(())
+    }
+
+    fn count_files(&self) {
         let (segments, bytes) = self.log.size();
         self.stats.is_now(segments, bytes);
-        Ok(())
     }
 
     /// Frees room that events take which no history has any more, until a shard has something to write.
@@ -207,6 +212,7 @@ impl<D: Disk> Writer<D> {
                 Err(_) => break,
             }
         }
+        self.count_files();
         self.tell_lost();
         Ok(())
     }
