@@ -35,6 +35,7 @@ changed, the one before in its second. SIGHUP rereads the files of secrets,
 keys and the control token; no stream ends by it.
 
 To make a token: esper token --help
+To check, repair or copy the directory of --data-dir: esper journal --help
 A flag stands over its variable, a variable over files, a file over the default.
 The files: /etc/eventsourced/config.yml, /etc/esper/config.yml, config.yml
 beside this program, that of --config; each over those before it. Their keys are
@@ -241,7 +242,7 @@ pub(super) struct TopicFlags {
     pub(super) namespaces: bool,
 
     /// Parts of the order, 1 to 64: topics with the same first segment are in one, each has one sequence and is ordered by
-    /// one CPU
+    /// one CPU; the directory of --data-dir keeps the number it began with
     #[arg(long, value_name = "N", value_parser = partitions, default_value_t = Config::PARTITIONS)]
     pub(super) partitions: u8,
 
@@ -273,16 +274,19 @@ pub(super) struct HistoryFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Journal")]
 pub(super) struct JournalFlags {
-    /// Directory in which events outlive the process and the machine's power: what is answered 200 is there
+    /// Directory to keep events in, so that what was answered 200 outlives kill -9 and a power failure; made if it is not
+    /// there [default: none: events are in memory alone]
     #[arg(long, value_name = "DIR")]
     pub(super) data_dir: Option<PathBuf>,
 
-    /// When a publish is answered: always, when it is on the disk; or a TIME, when it is written, and it is on the disk so
-    /// long after: then kill -9 loses nothing, and a power failure what came in that TIME, also what subscribers have seen
+    /// When a publish is answered: always, once it is on the disk; with a TIME, once it is written, and it is on the disk
+    /// at most so much later. Then kill -9 loses nothing, but a power failure loses what came in that TIME, which
+    /// subscribers may have seen
     #[arg(long, value_name = "always|TIME", default_value_t = SyncPolicy::Always)]
     pub(super) sync: SyncPolicy,
 
-    /// Bytes of that directory at most; at it the oldest events go, whatever --history-* keeps [default: no limit]
+    /// Bytes that directory may take, 256MiB or more; past that the oldest events go, whatever --history-* keeps
+    /// [default: no limit]
     #[arg(long, value_name = "SIZE")]
     pub(super) data_max: Option<Size>,
 }

@@ -13,7 +13,7 @@ use crate::config::{self, ConfigError};
 use crate::core::event_id::Epoch;
 
 // A doc comment here is the command's help.
-/// Looks after the directory that --data-dir names.
+/// Checks, repairs or copies the directory of --data-dir.
 #[derive(Debug, Parser)]
 #[command(name = "esper journal", bin_name = "esper journal", max_term_width = 120)]
 struct JournalFlags {
@@ -23,23 +23,23 @@ struct JournalFlags {
 
 #[derive(Debug, Subcommand)]
 enum JournalCommand {
-    /// Read all of it, say what is there and what is damaged, and change nothing
+    /// Read all of it, say what is there and what is damaged, and change nothing. Exits 1 if anything is damaged
     Verify {
-        /// Directory of the journal, which no server may be writing
+        /// Directory of the journal; stop the server that writes it
         dir: PathBuf,
     },
-    /// Copy what is whole into a new directory, and list what is not. Each client that resumes there is told of a gap
+    /// Copy what is whole into a new directory, and list what is not. Clients that resume there are told of a gap
     Repair {
-        /// Directory of the journal, which no server may be writing
+        /// Directory of the journal; stop the server that writes it
         dir: PathBuf,
-        /// A new directory
+        /// New or empty directory to copy to
         to: PathBuf,
     },
-    /// Copy it as it is at one moment, also while a server writes it: a backup
+    /// Copy it as it is at one moment, also while a server writes it: this makes a backup
     Copy {
         /// Directory of the journal
         dir: PathBuf,
-        /// A new directory
+        /// New or empty directory to copy to
         to: PathBuf,
     },
 }
