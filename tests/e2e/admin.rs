@@ -11,7 +11,7 @@ use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 
 use crate::browser::driver::Browser;
-use crate::harness::{PATIENCE, Server, Stream, eventually};
+use crate::harness::{PATIENCE, Server, Stream, TempDir, eventually};
 use crate::refusals::check_refusal;
 
 const SUBSCRIBER: (&str, &str) = ("ESPER_SUBSCRIBER_SECRET", "subscribers-secret-5d20");
@@ -239,6 +239,24 @@ fn the_page_survives_a_restart_of_the_server() {
     assert_eq!(types, json!(["message", "message", "gap", "message"]));
     until(&browser, "rows([0]).join() == 'abcdef123'");
     drop(server);
+}
+
+#[test]
+fn the_page_shows_the_journal_while_there_is_one() {
+    let dir = TempDir::new();
+    let data = dir.0.join("data");
+    let server = Server::start(&["--data-dir", data.to_str().unwrap()]);
+    let port = server.address.port().to_string();
+    let browser = open_page(&server);
+    until(&browser, "shown('tile-journal') == '64.0 MiB' && shown('tile-journal-segments') == '1'");
+    assert_eq!(shown(&browser, "tile-journal-sync-p99"), "\u{2013}", "nothing was synced yet");
+    press(&browser, "publish");
+    until(&browser, "/^[0-9.]+ (µs|ms|s)$/.test(shown('tile-journal-sync-p99'))");
+
+    assert!(server.stop().success());
+    let _server = Server::start(&["--port", &port]);
+    until(&browser, "state() == 'live' && shown('tile-published') == '0'");
+    assert_eq!(browser.run("return $('tile-journal')"), Value::Null);
 }
 
 #[test]
