@@ -30,6 +30,15 @@ fn token(sub: &str) -> String {
 /// A broker that is not there.
 const NOBODY: &str = "amqp://guest:hunter2@127.0.0.1:1/";
 
+/// A server with each part that has metrics of its own, and the directory of its journal.
+fn start_with_all_parts(variables: &[(&str, &str)]) -> (TempDir, Server) {
+    let dir = TempDir::new();
+    let data = dir.0.join("data");
+    let flags = ["--threads", "2", "--broker-node", NOBODY, "--data-dir", data.to_str().unwrap()];
+    let server = Server::start_with(&flags, variables);
+    (dir, server)
+}
+
 /// A scrape: the value of each series, by its name and labels as they stand there.
 fn scrape(server: &Server) -> BTreeMap<String, f64> {
     let answer = server.get("/metrics");
@@ -58,7 +67,7 @@ fn sum(scrape: &BTreeMap<String, f64>, name: &str) -> f64 {
 
 #[test]
 fn promtool_finds_nothing_to_say() {
-    let server = Server::start(&["--threads", "2", "--broker-node", NOBODY]);
+    let (_dir, server) = start_with_all_parts(&[]);
     let mut stream = Stream::open(&server, "/subscribe/promtool1");
     assert_eq!(server.post("/publish/promtool1", "data: x").status, 200);
     assert_eq!(stream.event().data, "x");
@@ -223,7 +232,7 @@ fn the_variables_are_for_those_who_run_it_alone() {
 
 #[test]
 fn docs_metrics_md_names_every_metric_with_its_type_and_meaning() {
-    let server = Server::start(&["--broker-node", NOBODY]);
+    let (_dir, server) = start_with_all_parts(&[]);
     let body = server.get("/metrics").body;
     let comments = |kind: &str| -> BTreeMap<String, String> {
         let lines = body.lines().filter_map(|line| line.strip_prefix(kind)?.split_once(' '));
@@ -257,8 +266,7 @@ fn queries(dashboard: &Value) -> Vec<&str> {
 
 #[test]
 fn every_metric_that_the_dashboard_asks_for_is_there() {
-    // Those of queues are there with a broker alone.
-    let server = Server::start(&["--broker-node", NOBODY]);
+    let (_dir, server) = start_with_all_parts(&[]);
     let scrape = scrape(&server);
     let names = names(&scrape);
     let dashboard = serde_json::from_str(DASHBOARD).unwrap();
@@ -302,8 +310,7 @@ fn the_dashboard_takes_its_data_source_from_whoever_imports_it() {
 
 #[test]
 fn prometheus_scrapes_as_the_docs_say_and_answers_every_query_of_the_dashboard() {
-    let flags = ["--threads", "2", "--broker-node", NOBODY];
-    let server = Server::start_with(&flags, &[("ESPER_PUBLISHER_SECRET", SECRET)]);
+    let (_dir, server) = start_with_all_parts(&[("ESPER_PUBLISHER_SECRET", SECRET)]);
     let prometheus = Prometheus::start(server.address);
     let mut stream = Stream::open(&server, "/subscribe/scraped01");
     let path = format!("/publish/scraped01?token={}", token("scraped01"));
