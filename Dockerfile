@@ -1,5 +1,5 @@
 # Build: docker build -t esper .
-# Run:   docker run --rm -p 127.0.0.1:3000:3000 --security-opt seccomp=scripts/seccomp.json \
+# Run:   docker run --rm -p 127.0.0.1:3000:3000 -v esper:/var/lib/esper --security-opt seccomp=scripts/seccomp.json \
 #            --ulimit nofile=1048576:1048576 esper
 # Without the seccomp profile Docker forbids io_uring, and esper says so and ends.
 
@@ -16,10 +16,14 @@ FROM debian:bookworm-slim
 COPY --from=build /out/esper /usr/local/bin/esper
 # What signs the certificates of brokers at amqps://.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
-# A number, so that Kubernetes' runAsNonRoot can tell that it is not root. It needs no home and no files.
+# Events are kept here: docs/journal.md. A volume that is made from the image gets the owner it has here.
+RUN install -d -o 65532 -g 65532 -m 700 /var/lib/esper
+VOLUME /var/lib/esper
+# A number, so that Kubernetes' runAsNonRoot can tell that it is not root. It needs no home and no files but those.
 USER 65532:65532
-# The container's network decides who reaches it; -p 127.0.0.1:3000:3000 keeps it to this machine.
-ENV ESPER_BIND=0.0.0.0
+# The container's network decides who reaches it; -p 127.0.0.1:3000:3000 keeps it to this machine. Both stand over a
+# configuration file; a flag stands over them.
+ENV ESPER_BIND=0.0.0.0 ESPER_DATA_DIR=/var/lib/esper
 EXPOSE 3000
 STOPSIGNAL SIGTERM
 # bash opens the socket itself: a check every 10 s is not worth curl in the image.
