@@ -309,6 +309,7 @@ impl Server {
     /// | `uptime_s` | seconds since it started |
     /// | `publish_to_send_us` | `p50`, `p99`, `p999`, `max` in microseconds, and `count`, from a publish to the kernel's taking its events for a subscriber |
     /// | `shards` | the same of each shard |
+    /// | `journal` | with [`Config::data`] alone: `publishes` and `batches` written, publishes `refused` for want of room, `bytes` and `segments` of the files, `recovered_events`, `recovered_bytes` and `recovered_ms` of the start, and `sync_us`, as `publish_to_send_us`, of each sync |
     pub fn stats(&self) -> serde_json::Value {
         self.shared.stats.json()
     }

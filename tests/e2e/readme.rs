@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -12,15 +13,24 @@ use serde_json::Value;
 use crate::harness::{Server, TempDir, esper, eventually};
 
 const README: &str = include_str!("../../README.md");
+const JOURNAL: &str = include_str!("../../docs/journal.md");
 
 /// The fenced block behind `<!-- test: NAME -->`.
 pub(crate) fn block(name: &str) -> &'static str {
-    fence(&format!("<!-- test: {name} -->\n"))
+    block_of(README, name)
+}
+
+fn block_of(document: &'static str, name: &str) -> &'static str {
+    fence_of(document, &format!("<!-- test: {name} -->\n"))
 }
 
 /// The fenced block that comes next after some text.
 pub(crate) fn fence(before: &str) -> &'static str {
-    let (_, rest) = README.split_once(before).unwrap_or_else(|| panic!("the README has no {before:?}"));
+    fence_of(README, before)
+}
+
+fn fence_of(document: &'static str, before: &str) -> &'static str {
+    let (_, rest) = document.split_once(before).unwrap_or_else(|| panic!("the document has no {before:?}"));
     let (_, rest) = rest.split_once("```").unwrap();
     let (_, rest) = rest.split_once('\n').unwrap();
     rest.split_once("```").unwrap().0
@@ -74,6 +84,32 @@ fn with_namespaces_a_parent_and_a_stream_of_several_topics_get_what_the_readme_p
     // A position: which CPUs are in it depends on where the topics are.
     let position = several.strip_prefix("event:new-dog\ndata:Corgi\nid:RUN-").expect("a position");
     assert!(position.contains(".1"), "{several}");
+}
+
+#[test]
+fn what_the_journals_guide_publishes_outlives_its_kill_and_is_in_its_backup() {
+    let dir = TempDir::new();
+    let data = dir.0.join("data");
+    let (_, command) = block_of(JOURNAL, "start").trim_end().split_once('\n').unwrap();
+    assert_eq!(command, "esper --data-dir data");
+    let start = || Server::start(&["--data-dir", data.to_str().unwrap()]);
+    let run = |server: &Server, name: &str| {
+        let script = block_of(JOURNAL, name).replace("127.0.0.1:3000", &server.address.to_string());
+        without_run(&bash(&format!("cd '{}'\n{script}", dir.0.display()), &[]))
+    };
+    let kept = "event:gap\ndata:{\"from\":\"0\",\"reason\":\"unknown\"}\n\ndata: hello\nid:RUN-1\n\n";
+
+    let mut server = start();
+    assert_eq!(run(&server, "kill"), r#"{"id":"RUN-1","events":1}"#);
+    assert_eq!(server.wait().signal(), Some(9));
+    let mut server = start();
+    assert_eq!(run(&server, "resume"), kept);
+
+    run(&server, "copy");
+    assert_eq!(run(&server, "kill"), r#"{"id":"RUN-2","events":1}"#);
+    server.wait();
+    run(&server, "restore");
+    assert_eq!(run(&start(), "resume"), kept);
 }
 
 /// That example is compiled and run, as a doctest.
@@ -196,6 +232,7 @@ fn every_file_that_the_documents_link_to_is_there() {
         "docs/deploy.md",
         "docs/flags.md",
         "docs/http.md",
+        "docs/journal.md",
         "docs/metrics.md",
         "docs/queues.md",
         "docs/sessions.md",
@@ -237,10 +274,13 @@ fn docs_http_md_has_the_lines_that_a_bad_topic_is_refused_with() {
 
 /// Docker refuses a profile that is no JSON only when somebody starts a container.
 #[test]
-fn the_seccomp_profile_refuses_by_default_and_allows_the_three_calls_of_io_uring() {
+fn the_seccomp_profile_refuses_by_default_and_allows_the_calls_of_io_uring_and_the_journal() {
     let profile: Value = serde_json::from_str(include_str!("../../scripts/seccomp.json")).unwrap();
     assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
-    for call in ["io_uring_setup", "io_uring_enter", "io_uring_register"] {
+    let io_uring = ["io_uring_setup", "io_uring_enter", "io_uring_register"];
+    let journal =
+        ["fallocate", "fdatasync", "flock", "fstatfs", "fsync", "ftruncate", "pwritev", "rename", "unlink"];
+    for call in io_uring.into_iter().chain(journal) {
         let is_allowed = profile["syscalls"].as_array().unwrap().iter().any(|entry| {
             let has_conditions = ["args", "includes", "excludes"].iter().any(|name| !is_empty(&entry[*name]));
             entry["action"] == "SCMP_ACT_ALLOW"
