@@ -32,6 +32,12 @@ impl Epochs {
         self.current
     }
 
+    /// Returns those that ended.
+    #[cfg(test)]
+    pub(crate) fn earlier(&self) -> &[EarlierEpoch] {
+        &self.earlier
+    }
+
     /// Returns the place that an id names in `partition`; `None` for any other text, however similar, for one of an unknown
     /// epoch, and for one beyond what its epoch ordered.
     pub(crate) fn place(&self, id: &str, partition: PartitionId) -> Option<Sequence> {

@@ -127,7 +127,7 @@ impl Home {
         };
         let events = publish.events.len() as u32;
         if let Some(first) = journal.place(self.partition, events) {
-            return self.finish(key, first, publish, now_ms, out);
+            return self.finish(key, key, first, publish, now_ms, out);
         }
         let own_id = publish.events.iter().last().and_then(|event| event.own_id()).map(Into::into);
         let previous = key.map(|key| self.history.topics().newest(key)).unwrap_or_default();
@@ -146,15 +146,16 @@ impl Home {
         let topic = publish.topic.clone();
         match self.history.place(&topic) {
             Ok(key) => {
-                self.finish(key, first, publish, now_ms, out);
+                self.finish(key, key, first, publish, now_ms, out);
                 if let Some(key) = self.history.topics().find(&topic) {
                     self.history.topics_mut().journaled(key, last);
                 }
             }
             Err(_) => {
-                // There was room when it came, and is none now. It goes to nobody new, and is lost to who comes later.
+                // There was room when it came, and is none now. It goes to who listens above, and is lost to who comes later.
                 let events = publish.events.clone();
-                self.finish(None, first, publish, now_ms, out);
+                let above = self.history.topics().nearest_above(&topic);
+                self.finish(None, above, first, publish, now_ms, out);
                 self.history.lose_unplaced(&topic, &events, first);
             }
         }
@@ -166,22 +167,23 @@ impl Home {
         events
     }
 
-    /// Takes in a publish whose order is final: it enters the history, goes to all who listen to its topic or to one above
-    /// it, and is answered. Returns how many events it has.
+    /// Takes in a publish whose order is final: it enters the history of `retaining`, goes to all who listen to `heard` or to a
+    /// topic above that, and is answered. Returns how many events it has.
     fn finish(
         &mut self,
-        key: Option<TopicKey>,
+        retaining: Option<TopicKey>,
+        heard: Option<TopicKey>,
         first: Sequence,
         publish: Publish,
         now_ms: u64,
         out: &mut Vec<Post>,
     ) -> u64 {
         let Publish { events, reply, at_us, charge, key: publish_key, .. } = publish;
-        let appended = self.history.append(key, &events, first, now_ms);
+        let appended = self.history.append(retaining, &events, first, now_ms);
         let Frames { frames, marks, last_id, ids_replaced } = appended;
         let published = Published { last_id, events: marks.len() as u32, ids_replaced, streams: None };
         let first_post = out.len();
-        if let Some(key) = key {
+        if let Some(key) = heard {
             let charge = Arc::new(charge);
             for (to, topics) in self.listeners.of(key, self.history.topics()) {
                 let message = ToFanout::Events {

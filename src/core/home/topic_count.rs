@@ -24,6 +24,12 @@ impl TopicCount {
         TopicCount { max, known: AtomicUsize::new(0), held: AtomicUsize::new(0) }
     }
 
+    /// Returns a count of none, of as many at most.
+    #[cfg(test)]
+    pub(crate) fn emptied(&self) -> Self {
+        Self::new(self.max)
+    }
+
     /// Returns whether one more fits, or will as soon as another is forgotten.
     pub(super) fn has_room(&self) -> bool {
         let known = self.known.load(Ordering::Relaxed);

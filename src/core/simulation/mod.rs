@@ -2,13 +2,15 @@
 //!
 //! The shipped [`Homes`] and [`Fanout`] run here as they are; only what lies around them is played: messages
 //! are delayed at random (but stay in order between two shards), sends go out in pieces or not at all,
-//! clients come, stall, vanish and resume, histories and logs are trimmed. The model is a list per partition of
+//! clients come, stall, vanish and resume, histories and logs are trimmed, and in half of the worlds order is final only when it is
+//! synced, and the process dies now and then. The model is a list per partition of
 //! what it ordered. Each client says what it sees, and must see every event of its topics once, each partition's in order, or
 //! be told of the gap. Topics are ids, paths or those of sessions; a client takes one, several, or everything.
 //!
 //! `ESPER_SIM_SEED=<n>` replays one seed; `ESPER_SIM_SEEDS=<n>` runs more of them.
 
 mod client;
+mod played_journal;
 mod topics;
 
 use std::collections::{HashMap, VecDeque};
@@ -20,20 +22,20 @@ use bytes::Bytes;
 use crate::core::arena::Key;
 use crate::core::budget::Budget;
 use crate::core::chunk::Framing;
-use crate::core::epochs::Epochs;
+use crate::core::epochs::{EarlierEpoch, Epochs};
 use crate::core::event::{EventLimits, Events};
 use crate::core::event_id::{Epoch, RUN_MIN};
 use crate::core::fanout::sending::Next;
 use crate::core::fanout::subscriber::Opening;
 use crate::core::fanout::{Fanout, FanoutLimits, Subscription};
 use crate::core::home::{HistoryLimits, HomeSettings, Homes, TopicCount};
-use crate::core::journal::MemoryJournal;
 use crate::core::memory::Memory;
 use crate::core::message::{Message, Post, Publish, ReplayPage, ReplyTo, ShardId, Ticket, ToFanout, ToHome};
 use crate::core::partition::{Partitioner, Placement};
 use crate::core::selection::has_positions;
 use crate::core::topic::{Topic, TopicHasher};
 use client::{Client, Flag, HEAD, Model, REFUSAL, Stream};
+use played_journal::PlayedJournal;
 use topics::Topics;
 
 /// A bug put in on purpose, to see that it is found: each is played around the types under test, as a fault of theirs
@@ -56,6 +58,8 @@ enum Canary {
     EarlyLeave,
     /// A client is not told of a gap.
     GapUntold,
+    /// Subscribers see what is not synced, and a crash takes it.
+    FinalTooEarly,
 }
 
 struct World {
@@ -63,7 +67,12 @@ struct World {
     now_ms: u64,
     placement: Placement,
     homes: Vec<Homes>,
-    journal: MemoryJournal,
+    journal: PlayedJournal,
+    settings: HomeSettings,
+    fanout_limits: FanoutLimits,
+    seed: u64,
+    /// Which life of the order it is, from 0.
+    life: u64,
     fanouts: Vec<Fanout>,
     /// By sender and receiver.
     channels: Vec<Vec<VecDeque<Message>>>,
@@ -122,9 +131,6 @@ impl World {
         let has_room =
             !has_large && fanout_limits.lag_bytes_max == 1 << 20 && memory.bytes_max() == usize::MAX;
         let topics = kind.list(&TopicHasher::seeded(partitions as u8, seed), &mut random);
-        let fanout = |shard: usize| {
-            Fanout::new(shard as ShardId, placement, fanout_limits.clone(), Arc::clone(&memory), seed)
-        };
         let settings = HomeSettings {
             placement,
             partitioner: Partitioner::new(partitions as u8, [7; 16]),
@@ -133,12 +139,19 @@ impl World {
             memory: Arc::clone(&memory),
             topic_count: Arc::new(TopicCount::new(topics_max)),
         };
-        World {
+        let fanouts = fanouts(&settings, &fanout_limits, seed);
+        let is_hasty = canary == Canary::FinalTooEarly;
+        let is_on_disk = history_limits.events_max > 0 && (is_hasty || random.bool());
+        let mut world = World {
             now_ms: 0,
             placement,
             homes: (0..shards).map(|shard| Homes::new(shard as ShardId, &settings)).collect(),
-            journal: MemoryJournal::default(),
-            fanouts: (0..shards).map(fanout).collect(),
+            journal: PlayedJournal::new(is_on_disk, is_hasty, partitions, settings.partitioner),
+            settings,
+            fanout_limits,
+            seed,
+            life: 0,
+            fanouts,
             channels: (0..shards).map(|_| (0..shards).map(|_| VecDeque::new()).collect()).collect(),
             model: Model {
                 ordered: vec![Vec::new(); partitions],
@@ -158,7 +171,9 @@ impl World {
             may_forget,
             has_large,
             has_room,
-        }
+        };
+        world.note_what_is_dropped();
+        world
     }
 
     fn run(mut self, steps: usize) -> Self {
@@ -174,14 +189,18 @@ impl World {
         let client = self.random.usize(0..self.clients.len());
         match self.random.u8(0..100) {
             0..15 => self.publish(shard),
-            15..50 => {
+            15..48 => {
                 self.deliver();
+            }
+            48..50 => {
+                self.sync();
             }
             50..60 => self.end_turn(shard),
             60..65 => self.connect(client),
             65..95 => {
                 self.serve(client);
             }
+            95 if self.journal.is_on_disk && self.random.u8(0..20) == 0 => self.crash(),
             95 => self.vanish(client),
             96 => self.stall(client),
             97 if self.random.u8(0..8) == 0 => self.disconnect(),
@@ -277,11 +296,13 @@ impl World {
                     ToHome::Publish(Publish { topic, events, .. }) => Some((topic.clone(), events.clone())),
                     _ => None,
                 };
-                // One that finds no room for its topic orders nothing.
+                self.journal.now_ms = self.now_ms;
+                // One that finds no room for its topic orders nothing, nor does one that is not final yet.
+                let first = self.journal.last()[usize::from(partition)] + 1;
                 if self.homes[shard].handle(partition, message, self.now_ms, &mut self.journal, &mut out) > 0
                     && let Some((topic, events)) = published
                 {
-                    self.model.order(partition.into(), &topic, &events);
+                    self.model.order(partition.into(), &topic, &events, first);
                 }
             }
             Message::Fanout(message) => {
@@ -294,6 +315,69 @@ impl World {
             Message::Reply(..) => self.unanswered -= 1,
         }
         self.post(shard, out);
+    }
+
+    /// Some of what is the journal's becomes final; false when nothing is.
+    fn sync(&mut self) -> bool {
+        let count = self.random.usize(1..10);
+        let mut busy = false;
+        for _ in 0..count {
+            let Some((partition, first, publish)) = self.journal.sync() else { break };
+            busy = true;
+            let shard = usize::from(self.placement.home(partition));
+            let mut out = Vec::new();
+            self.model.order(partition.into(), &publish.topic, &publish.events, first);
+            self.homes[shard].journaled(partition, first, publish, self.now_ms, &mut out);
+            self.post(shard, out);
+        }
+        if self.random.u8(0..4) == 0 {
+            let dropped = self.homes.iter_mut().flat_map(Homes::take_dropped).collect();
+            self.journal.trim(dropped);
+        }
+        busy
+    }
+
+    /// The process dies, with all that only it knew, and another one begins where the disk ends.
+    fn crash(&mut self) {
+        let kept = self.random.usize(0..4);
+        for written in self.journal.crash(kept) {
+            let partition = usize::from(written.partition);
+            self.model.order(partition, &written.topic, &written.events, written.first);
+        }
+        self.model.truncate(self.journal.last());
+        self.life += 1;
+        let epochs = &self.settings.epochs;
+        let ended = EarlierEpoch { epoch: epochs.current(), last: self.journal.last().into() };
+        let epoch = Epoch::at(RUN_MIN + self.seed + (self.life << 32));
+        let earlier = [ended].into_iter().chain(epochs.earlier().iter().cloned()).collect();
+        let epochs = Arc::new(Epochs::new(epoch, earlier));
+        self.model.epoch = Some(epoch);
+        self.settings.epochs = Arc::clone(&epochs);
+        self.fanout_limits.epochs = Some(Arc::clone(&epochs));
+        // Another number of shards does as well.
+        let shards = self.random.usize(1..=4);
+        let placement = Placement::new(self.model.ordered.len() as u8, shards);
+        self.placement = placement;
+        self.settings.placement = placement;
+        self.settings.topic_count = Arc::new(self.settings.topic_count.emptied());
+        self.clients.iter_mut().for_each(|client| client.stream = None);
+        self.channels = (0..shards).map(|_| (0..shards).map(|_| VecDeque::new()).collect()).collect();
+        self.unanswered = 0;
+        self.fanouts = fanouts(&self.settings, &self.fanout_limits, self.seed);
+        self.homes = (0..shards).map(|shard| Homes::new(shard as ShardId, &self.settings)).collect();
+        self.note_what_is_dropped();
+        for kept in self.journal.kept() {
+            self.homes[usize::from(placement.home(kept.partition))].recover(kept);
+        }
+        for homes in &mut self.homes {
+            homes.recovered(&epochs, self.journal.last(), self.journal.ends(), self.now_ms);
+        }
+    }
+
+    fn note_what_is_dropped(&mut self) {
+        if self.journal.is_on_disk {
+            self.homes.iter_mut().for_each(Homes::note_what_is_dropped);
+        }
     }
 
     fn post(&mut self, from: usize, out: Vec<Post>) {
@@ -449,7 +533,7 @@ impl World {
         if self.has_room {
             // Streams are closed with something still to come.
             (0..self.homes.len()).for_each(|shard| self.publish(shard));
-            while self.deliver() {}
+            while self.deliver() || self.sync() {}
         }
         self.fanouts.iter_mut().for_each(Fanout::close_streams);
         // Whoever was refused in the middle of a replay was told already.
@@ -470,7 +554,7 @@ impl World {
     fn come_to_rest(&mut self, may_connect: bool) {
         loop {
             let mut busy = false;
-            while self.deliver() {
+            while self.deliver() || self.sync() {
                 busy = true;
             }
             for shard in 0..self.homes.len() {
@@ -490,6 +574,13 @@ impl World {
             }
         }
     }
+}
+
+/// Returns the fan-outs of all shards.
+fn fanouts(settings: &HomeSettings, limits: &FanoutLimits, seed: u64) -> Vec<Fanout> {
+    let HomeSettings { placement, memory, .. } = settings;
+    let fanout = |shard| Fanout::new(shard, *placement, limits.clone(), Arc::clone(memory), seed);
+    (0..placement.shards()).map(fanout).collect()
 }
 
 /// Asks what to send next; true when the connection is to be closed.
@@ -556,6 +647,7 @@ fn the_simulation_finds_each_bug_that_is_put_in() {
         Canary::LostWake,
         Canary::EarlyLeave,
         Canary::GapUntold,
+        Canary::FinalTooEarly,
     ] {
         let found = (0..400).find(|seed| run(*seed, canary).is_err());
         assert!(found.is_some(), "{canary:?} was not noticed");

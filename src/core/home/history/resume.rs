@@ -26,7 +26,7 @@ impl History {
             true => self.epochs.place_in(id, self.partition),
             // Not necessarily one of these topics' own: any place in the partition's sequence splits theirs in two.
             false => {
-                let own = self.latest_use(topics, id).or_else(|| self.lost_use(topics, id));
+                let own = self.latest_use(topics, id).max(self.lost_use(topics, id));
                 own.or_else(|| self.epochs.place(id, self.partition))
             }
         };

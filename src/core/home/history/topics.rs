@@ -392,9 +392,10 @@ impl Topics {
         }
     }
 
-    /// Notes what a topic had before the oldest event that is found again after a restart.
+    /// Notes what a topic had before an event that is found again after a restart, unless that was found as well.
     pub(crate) fn lose_before(&mut self, key: TopicKey, lost: TopicEnd) {
-        if self[key].history.len() == 0 {
+        // Whatever of it is found: if that is older, something is missing between.
+        if self[key].history.last().is_none_or(|newest| newest < lost.sequence) {
             self.lose(key, lost);
         }
     }

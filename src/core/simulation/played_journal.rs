@@ -1,0 +1,158 @@
+//! The journal of a world: order is final at once, or some time later; and a crash takes what was not synced.
+
+use std::collections::{HashSet, VecDeque};
+
+use crate::core::event::Events;
+use crate::core::event_id::Sequence;
+use crate::core::home::{Dropped, TopicEnd};
+use crate::core::journal::{Journal, Kept};
+use crate::core::message::Publish;
+use crate::core::partition::{PartitionId, Partitioner};
+use crate::core::topic::Topic;
+
+/// A publish that is written.
+#[derive(Clone)]
+pub(super) struct Written {
+    pub(super) partition: PartitionId,
+    pub(super) first: Sequence,
+    at_ms: u64,
+    pub(super) topic: Topic,
+    pub(super) events: Events,
+    previous: TopicEnd,
+}
+
+/// What a world's journal holds. Records are in order, and a crash keeps a prefix of them.
+pub(super) struct PlayedJournal {
+    /// Order is final when it is synced, and not at once.
+    pub(super) is_on_disk: bool,
+    /// A bug put in on purpose: order is final before it is synced.
+    pub(super) is_hasty: bool,
+    pub(super) now_ms: u64,
+    last: Vec<Sequence>,
+    records: VecDeque<Written>,
+    /// How many of the records are synced.
+    synced: usize,
+    under_way: VecDeque<(PartitionId, Sequence, Publish)>,
+    /// Events that no history has any more.
+    dropped: HashSet<(PartitionId, Sequence)>,
+    /// Where topics ended of which records were removed: by the hash of the name.
+    ends: Vec<(PartitionId, u64, TopicEnd)>,
+    /// The newest event of each topic that a hasty publish had.
+    partitioner: Partitioner,
+}
+
+impl PlayedJournal {
+    pub(super) fn new(is_on_disk: bool, is_hasty: bool, partitions: usize, partitioner: Partitioner) -> Self {
+        PlayedJournal {
+            is_on_disk,
+            is_hasty,
+            now_ms: 0,
+            last: vec![0; partitions],
+            records: VecDeque::new(),
+            synced: 0,
+            under_way: VecDeque::new(),
+            dropped: HashSet::new(),
+            ends: Vec::new(),
+            partitioner,
+        }
+    }
+
+    /// Syncs the oldest record that is not; returns its publish, whose order is final now. None when all are.
+    pub(super) fn sync(&mut self) -> Option<(PartitionId, Sequence, Publish)> {
+        let publish = self.under_way.pop_front()?;
+        self.synced += 1;
+        Some(publish)
+    }
+
+    /// Notes what histories dropped, and removes the oldest records as far as that is all of them.
+    pub(super) fn trim(&mut self, dropped: Vec<Dropped>) {
+        self.dropped.extend(dropped.into_iter().map(|event| (event.partition, event.sequence)));
+        while self.synced > 0
+            && let Some(record) = self.records.front()
+            && record.sequences().all(|sequence| self.dropped.contains(&(record.partition, sequence)))
+            && let Some(record) = self.records.pop_front()
+        {
+            self.synced -= 1;
+            for (event, sequence) in record.events.iter().zip(record.sequences()) {
+                let own_id: Option<Box<str>> = event.own_id().map(Into::into);
+                for topic in record.topic.lineage() {
+                    let end = TopicEnd { sequence, own_id: own_id.clone() };
+                    self.ends.push((record.partition, self.partitioner.end_hash(topic.name()), end));
+                }
+            }
+        }
+    }
+
+    /// Loses what was not synced but for the first `kept` of it; returns those, whose order is final although nobody was told.
+    pub(super) fn crash(&mut self, kept: usize) -> Vec<Written> {
+        let survivors = (self.synced + kept).min(self.records.len());
+        let unheard = self.records.range(self.synced.min(survivors)..survivors).cloned().collect();
+        self.records.truncate(survivors);
+        self.synced = survivors;
+        self.under_way.clear();
+        self.last.fill(0);
+        for record in &self.records {
+            self.last[usize::from(record.partition)] = record.first + record.events.len() as u64 - 1;
+        }
+        for (partition, _, end) in &self.ends {
+            let last = &mut self.last[usize::from(*partition)];
+            *last = (*last).max(end.sequence);
+        }
+        unheard
+    }
+
+    /// Returns what is read back after a crash.
+    pub(super) fn kept(&self) -> impl Iterator<Item = Kept> {
+        self.records.iter().map(|record| Kept {
+            partition: record.partition,
+            first: record.first,
+            at_ms: record.at_ms,
+            topic: record.topic.clone(),
+            events: record.events.clone(),
+            previous: record.previous.clone(),
+        })
+    }
+
+    /// Returns the ends of topics of which records were removed.
+    pub(super) fn ends(&self) -> impl Iterator<Item = (PartitionId, u64, TopicEnd)> + Clone {
+        self.ends.iter().cloned()
+    }
+
+    /// Returns the newest event of each partition.
+    pub(super) fn last(&self) -> &[Sequence] {
+        &self.last
+    }
+
+    fn next(&mut self, partition: PartitionId, events: u64) -> Sequence {
+        let last = &mut self.last[usize::from(partition)];
+        let first = *last + 1;
+        *last += events;
+        first
+    }
+}
+
+impl Written {
+    fn sequences(&self) -> impl Iterator<Item = Sequence> {
+        self.first..self.first + self.events.len() as u64
+    }
+}
+
+impl Journal for PlayedJournal {
+    fn place(&mut self, partition: PartitionId, events: u32) -> Option<Sequence> {
+        (!self.is_on_disk || self.is_hasty).then(|| self.next(partition, events.into()))
+    }
+
+    fn append(&mut self, partition: PartitionId, publish: Publish, previous: TopicEnd) -> Sequence {
+        let first = self.next(partition, publish.events.len() as u64);
+        self.records.push_back(Written {
+            partition,
+            first,
+            at_ms: self.now_ms,
+            topic: publish.topic.clone(),
+            events: publish.events.clone(),
+            previous,
+        });
+        self.under_way.push_back((partition, first, publish));
+        self.last[usize::from(partition)]
+    }
+}
