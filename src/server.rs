@@ -536,13 +536,17 @@ fn shared(config: Config, subscribers_allowed: usize) -> Result<(Shared, Option<
         }
         None => None,
     };
-    let homes = match &kept {
-        Some(kept) => kept.settings.clone(),
-        None => home_settings(&config, Partitioner::random(config.partitions), Epoch::new(), &memory),
+    let (homes, hasher) = match &kept {
+        Some(kept) => (kept.settings.clone(), kept.hasher.clone()),
+        None => {
+            let partitioner = Partitioner::random(config.partitions);
+            let homes = home_settings(&config, partitioner, Epoch::new(), &memory);
+            (homes, TopicHasher::new(partitioner))
+        }
     };
     let stats_of_journal = config.data.is_some().then_some(journal);
     let shared = Shared {
-        access: Access::new(&config, TopicHasher::new(homes.partitioner)),
+        access: Access::new(&config, hasher),
         homes,
         journal: stats_of_journal.clone(),
         admin: Desk::default(),
