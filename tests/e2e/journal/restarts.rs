@@ -1,11 +1,13 @@
 //! What a start finds of the time before it.
 
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Data, after, data, journal, start_on, text};
+use super::{Data, after, data, journal, segments, start_on, text};
 use crate::harness::{Event, Publisher, Server, Stream, eventually, port_of_its_own};
+use crate::sessions::Sessions;
 use crate::several::page::reason;
 use crate::streams::publish;
 
@@ -94,6 +96,34 @@ fn own_ids_and_the_epochs_of_many_starts_resume() {
             assert_eq!(data(&events), expected[n + 1..], "{id} in start {start}");
         }
     }
+}
+
+#[test]
+fn what_sessions_lost_is_no_gap_for_a_stream_of_everything() {
+    let journal = Data::new();
+    let dir = journal.path();
+    let flags = ["--data-dir", text(&dir), "--partitions", "1", "--namespaces", "--history-events", "2"];
+    let flags = [&flags[..], &["--public-publish"]].concat();
+    let sessions = Sessions::start(&flags);
+    let id = publish(&sessions.server, "pets/dogs", "data: seen");
+    for n in 0..50 {
+        sessions.emit("alex", "chat/room", &format!("data: {n}"));
+    }
+    drop(sessions);
+    // This start copies what is alive of the segment before, and the next one knows the rest by its end alone.
+    let sessions = Sessions::start(&flags);
+    let segment = segments(&dir)[0].clone();
+    let is_whole = || fs::read(&segment).is_ok_and(|bytes| bytes.windows(8).any(|text| text == b"data: 25"));
+    eventually("what is gone leaves the disk", || (!is_whole()).then_some(()));
+    drop(sessions);
+    let sessions = Sessions::start(&flags);
+    publish(&sessions.server, "pets/cats", "data: new");
+    let field = format!("Last-Event-ID: {id}");
+    let mut stream = Stream::open_with(&sessions.server, "/subscribe/pets", &[&field]);
+    assert_eq!(stream.event().data, "new");
+    let position = format!("Last-Event-ID: {}", id.replacen('-', "-0.", 1));
+    let mut stream = Stream::open_with(&sessions.server, "/subscribe/", &[&position]);
+    assert_eq!(stream.event().data, "new");
 }
 
 /// Not asserted: how long a publisher waits from its last answer before an end to the first one after the start.
