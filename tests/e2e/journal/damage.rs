@@ -89,11 +89,7 @@ fn every_flipped_bit_is_found_by_verify_and_refused_or_cut_by_a_start() {
 fn repair_gives_what_is_whole_and_lists_what_is_not_and_a_resume_there_is_a_gap() {
     let (whole, ids) = written(5);
     let broken = segments(&whole.path())[1].clone();
-    let mut bytes = fs::read(&broken).unwrap();
-    // The third of its batches of events: the text in it is there once.
-    let place = bytes.windows(7).position(|window| window == b"data: 7").expect("its text");
-    bytes[place] ^= 1;
-    fs::write(&broken, bytes).unwrap();
+    flip_in(&broken, "data: 7");
     let name = broken.file_name().unwrap().to_str().unwrap();
 
     let to = whole.beside("repaired");
@@ -119,6 +115,35 @@ fn repair_gives_what_is_whole_and_lists_what_is_not_and_a_resume_there_is_a_gap(
     let id = publish(&server, TOPIC, "data: more");
     publish(&server, TOPIC, "data: and more");
     assert_eq!(data(&after(&server, TOPIC, &id)), ["and more"]);
+}
+
+/// Flips a bit in the text of an event, which is there once.
+fn flip_in(file: &Path, text: &str) {
+    let mut bytes = fs::read(file).unwrap();
+    let place = bytes.windows(text.len()).position(|window| window == text.as_bytes()).expect("its text");
+    bytes[place] ^= 1;
+    fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn the_last_event_before_an_end_in_order_is_not_taken_for_a_torn_end_when_it_is_bad() {
+    let (whole, _) = written(3);
+    let newest = segments(&whole.path()).pop().unwrap();
+    flip_in(&newest, "data: 8");
+    let ended = refused(&[], &whole.path(), &FLAGS);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(last_error(&ended).contains(" is damaged at byte "), "{ended:?}");
+}
+
+#[test]
+fn a_copy_of_a_newest_segment_that_is_damaged_is_refused_and_not_cut_there() {
+    let (whole, _) = written(3);
+    let newest = segments(&whole.path()).pop().unwrap();
+    flip_in(&newest, "data: 7");
+    let ended = journal(&["copy", text(&whole.path()), text(&whole.beside("copy"))]);
+    assert_eq!((ended.code, &*ended.stdout), (Some(1), ""), "{ended:?}");
+    let about = format!("{} is damaged at byte ", text(&newest));
+    assert!(ended.stderr.contains(&about), "{ended:?}");
 }
 
 #[test]
