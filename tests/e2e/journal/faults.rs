@@ -16,9 +16,12 @@ fn post(server: &Server, body: &str) -> Answer {
     server.post(&format!("/publish/{TOPIC}"), body)
 }
 
-/// Lines of the log with this text.
-fn said(server: &Server, text: &str) -> usize {
-    server.log().lines().filter(|line| line.contains(text)).count()
+/// Waits until the log has this text, which is to be there once.
+#[track_caller]
+fn check_said_once(server: &Server, text: &str) {
+    let count = || server.log().lines().filter(|line| line.contains(text)).count();
+    eventually("it is said", || (count() > 0).then_some(()));
+    assert_eq!(count(), 1, "{}", server.log());
 }
 
 #[test]
@@ -44,17 +47,17 @@ fn a_full_disk_is_507_with_one_line_and_streams_go_on_and_it_heals() {
     space.mount_memory(&path, "20m");
     let flags = ["--data-dir", text(&path), "--history-bytes", "200MiB"];
     let server = Server::spawn(launched(&space.launcher(), &flags));
-    assert_eq!(said(&server, "no room for a segment of the journal: publishes are refused with 507"), 1);
+    check_said_once(&server, "no room for a segment of the journal: publishes are refused with 507");
     let mut stream = Stream::open(&server, &format!("/subscribe/{TOPIC}"));
     for _ in 0..5 {
         check_refusal(&post(&server, "data: refused"), 507, "disk");
     }
-    assert_eq!(said(&server, "publishes are refused with 507: no room for the journal ("), 1);
+    check_said_once(&server, "publishes are refused with 507: no room for the journal (");
 
     space.resize(&path, "80m");
     let first = publish(&server, TOPIC, "data: healed");
     assert_eq!(stream.event().data, "healed");
-    assert_eq!(said(&server, "the journal has room again"), 1);
+    check_said_once(&server, "the journal has room again");
 
     // Now under way: the segment is filled, and there is no room for another.
     let mut sent = vec!["healed".to_owned()];
@@ -110,7 +113,7 @@ fn a_failed_write_ends_the_process_with_the_cause_and_nothing_more_is_acknowledg
     assert!(rest.iter().all(|event| event.data.is_empty()), "nobody sees what is not there: {rest:?}");
 
     let server = journal.start(&[]);
-    assert_eq!(said(&server, "the journal's end was torn, and is cut"), 1, "{}", server.log());
+    check_said_once(&server, "the journal's end was torn, and is cut");
     assert_eq!(data(&after(&server, TOPIC, &first)), ["before, too"]);
 }
 

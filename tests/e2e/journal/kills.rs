@@ -164,10 +164,10 @@ impl Rounds {
         for reader in &readers {
             reader.check(&self.acknowledged);
         }
-        for topic in 0..TOPICS.len() {
+        for (topic, name) in TOPICS.iter().enumerate() {
             let mut orders = readers.iter().filter_map(|reader| reader.of_topic(topic));
             let first = orders.next().expect("everything has a reader");
-            assert!(orders.all(|order| order == first), "all see one order in {}", TOPICS[topic]);
+            assert!(orders.all(|order| order == first), "all see one order in {name}");
         }
         let of = |count: fn(&Source) -> usize| self.sources.iter().map(count).sum::<usize>();
         let read = |count: fn(&Reader) -> usize| readers.iter().map(count).sum::<usize>();
