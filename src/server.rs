@@ -540,9 +540,9 @@ fn shared(config: Config, subscribers_allowed: usize) -> Result<(Shared, Option<
     let (homes, hasher) = match &kept {
         Some(kept) => (kept.settings.clone(), kept.hasher.clone()),
         None => {
-            let homes = home_settings(&config, Partitioner::random(config.partitions), Epoch::new(), &memory);
-            let hasher = TopicHasher::new(homes.partitioner);
-            (homes, hasher)
+            let partitioner = Partitioner::random(config.partitions);
+            let homes = home_settings(&config, partitioner, Epoch::new(), &memory);
+            (homes, TopicHasher::new(partitioner))
         }
     };
     let stats_of_journal = config.data.is_some().then_some(journal);

@@ -266,9 +266,10 @@ fn refusal(error: &clap::Error, origin: Origin<'_>) -> ConfigError {
 /// The first paragraph of what clap says, and its tips: the rest is a usage line and where help is.
 fn in_one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let first = lines.next().unwrap_or_default();
-    let mut line = first.strip_prefix("error: ").unwrap_or(first).to_owned();
+    let mut lines = text.lines().map(str::trim);
+    // Which arguments are missing stands in lines of their own.
+    let first = lines.by_ref().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    let mut line = first.strip_prefix("error: ").unwrap_or(&first).to_owned();
     for tip in lines.filter_map(|line| line.strip_prefix("tip: ")) {
         line.push_str("; ");
         line.push_str(tip);

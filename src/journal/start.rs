@@ -39,10 +39,10 @@ const MEMORY_LOOK: u32 = 4096;
 pub(crate) struct Opened {
     /// What homes have in common.
     pub(crate) settings: HomeSettings,
+    /// Hashed what the homes know: who asks for it must hash as this does.
+    pub(crate) hasher: TopicHasher,
     /// By shard, each with the history of its partitions.
     pub(crate) homes: Vec<Homes>,
-    /// Made the topics of these histories: those of requests are found there only if it makes them too.
-    pub(crate) hasher: TopicHasher,
     log: Log<Directory>,
     last: Box<[Sequence]>,
 }
@@ -77,7 +77,7 @@ pub(crate) fn open(
     let earlier =
         earlier.map(|past| EarlierEpoch { epoch: Epoch::of_run(past.epoch), last: past.last.clone() });
     let epochs = Arc::new(Epochs::new(epoch, earlier.collect()));
-    let World { settings, mut homes, hasher } = world;
+    let World { settings, hasher, mut homes } = world;
     for homes in &mut homes {
         let ends = log.ends().entries().map(|(partition, hash, sequence, own_id)| {
             (partition, hash, TopicEnd { sequence, own_id: own_id.map(Into::into) })
@@ -85,7 +85,8 @@ pub(crate) fn open(
         homes.recovered(&epochs, &recovery.last, ends, clock.now_ms());
     }
     say(&recovery, data, stats);
-    Ok(Opened { settings: HomeSettings { epochs, ..settings }, homes, hasher, last: recovery.last, log })
+    let settings = HomeSettings { epochs, ..settings };
+    Ok(Opened { settings, hasher, homes, last: recovery.last, log })
 }
 
 /// Says what was found.

@@ -188,9 +188,14 @@ pub(crate) fn signal(pid: u32, name: &str) {
 }
 
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
-    let connection = TcpStream::connect(address).expect("it listens");
+    try_connect(address).expect("it listens")
+}
+
+/// A new connection with a time limit on reads; none when nobody listens.
+pub(crate) fn try_connect(address: SocketAddr) -> Option<TcpStream> {
+    let connection = TcpStream::connect(address).ok()?;
     connection.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    connection
+    Some(connection)
 }
 
 /// A free port below those that the kernel gives out by itself, so that no other test is given it in the moment between a
@@ -330,12 +335,19 @@ impl Stream {
 
     /// Reads the head of the answer on a connection on which a stream was asked for.
     pub(crate) fn of(connection: TcpStream) -> Stream {
+        Stream::try_of(connection).expect("a head before the end")
+    }
+
+    /// The same; none when the server is gone.
+    pub(crate) fn try_of(connection: TcpStream) -> Option<Stream> {
         let mut reader = BufReader::new(connection);
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
-            assert!(reader.read_line(&mut head).expect("a head") > 0, "closed within the head: {head:?}");
+            if reader.read_line(&mut head).unwrap_or(0) == 0 {
+                return None;
+            }
         }
-        Stream { reader, head: Answer::parse(&head), text: String::new(), is_complete: false }
+        Some(Stream { reader, head: Answer::parse(&head), text: String::new(), is_complete: false })
     }
 
     /// The next event; heartbeats and other comments are passed over.
@@ -397,6 +409,11 @@ impl Publisher {
         Publisher { reader: BufReader::new(server.connect()) }
     }
 
+    /// One to an address at which the server may be gone.
+    pub(crate) fn try_at(address: SocketAddr) -> Option<Publisher> {
+        Some(Publisher { reader: BufReader::new(try_connect(address)?) })
+    }
+
     /// Publishes and waits for the answer; none when the connection ended before it.
     pub(crate) fn publish(&mut self, topic: &str, body: &str) -> Option<Answer> {
         self.send(topic, body);
@@ -407,7 +424,12 @@ impl Publisher {
     pub(crate) fn send(&mut self, topic: &str, body: &str) {
         let head =
             format!("POST /publish/{topic} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
-        let _ = self.reader.get_mut().write_all(format!("{head}{body}").as_bytes());
+        self.send_request(&format!("{head}{body}"));
+    }
+
+    /// Sends a request as it is.
+    pub(crate) fn send_request(&mut self, request: &str) {
+        let _ = self.reader.get_mut().write_all(request.as_bytes());
     }
 
     /// The next answer, or none at the connection's end.

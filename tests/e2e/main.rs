@@ -14,6 +14,7 @@ mod browser;
 mod config_file;
 mod idempotency;
 mod ids;
+mod journal;
 mod log;
 mod metrics;
 mod namespaces;

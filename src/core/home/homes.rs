@@ -117,6 +117,8 @@ impl Homes {
             let own = ends.clone().filter(|(partition, ..)| *partition == home.partition);
             let last = last.get(usize::from(home.partition)).copied().unwrap_or_default();
             home.history.recovered(epochs, last, own.map(|(_, hash, end)| (hash, end)));
+            // Before anybody asks: some of it may be far past its age.
+            home.history.expire(now_ms, usize::MAX);
             home.keys.expire(now_ms, usize::MAX);
         }
     }

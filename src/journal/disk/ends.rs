@@ -87,9 +87,11 @@ impl Ends {
         Some(End { sequence: entry.sequence, id: entry.id.as_deref().filter(|_| is_exact), is_exact })
     }
 
-    /// Notes that the log loses an event of a topic. Those above a path, down to everything, lose it as well.
+    /// Notes that the log loses an event of a topic. Those above a path, down to everything, lose it as well; a session's topic
+    /// has none above it, and a space in its name, which no path has.
     pub(super) fn note(&mut self, partition: u8, topic: &str, sequence: Sequence, id: Option<&str>) {
         let above = memchr::memrchr_iter(b'/', topic.as_bytes()).chain(Some(0)).map(|end| &topic[..end]);
+        let above = above.take_while(|_| !topic.contains(' '));
         for name in std::iter::once(topic).chain(above) {
             self.note_one(partition, name, sequence, id);
         }

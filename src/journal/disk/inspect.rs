@@ -16,10 +16,11 @@ use super::format::{
 };
 use super::gone::gone_number;
 use super::layout::{
-    Check, Layout, Newest, ReadError, open_reader, read_gone, read_header_of, read_headers, read_newest,
+    Check, Layout, Newest, ReadError, damage, open_reader, read_gone, read_header_of, read_headers,
+    read_newest,
 };
 use super::record::{Control, Publish, SegmentEntry};
-use super::scan::{BatchReader, Scanned};
+use super::scan::Scanned;
 use super::storage::{Disk, DiskFile, read_full_at, write_all_at};
 
 /// What is in a directory.
@@ -94,12 +95,12 @@ pub(crate) fn copy<D: Disk, T: Disk>(disk: &D, to: &T) -> Result<(), OpenError> 
     let newest = files.keys().filter_map(|name| segment_number(name)).max();
     for (name, file) in &files {
         let length = match segment_number(name) {
-            number if number == newest && newest.is_some() => whole_bytes(disk, file, name),
-            _ => file.len(),
+            Some(number) if Some(number) == newest => {
+                whole_bytes(disk, number).map_err(|error| error.into_open_error(&dir))?
+            }
+            _ => file.len().map_err(|error| io_error("copy", name, error))?,
         };
-        length
-            .and_then(|length| copy_file(file, length, to, name))
-            .map_err(|error| io_error("copy", name, error))?;
+        copy_file(file, length, to, name).map_err(|error| io_error("copy", name, error))?;
     }
     to.sync().map_err(|error| io_error("sync", &to.name(), error))
 }
@@ -113,17 +114,40 @@ fn open_all<D: Disk>(disk: &D) -> io::Result<BTreeMap<String, D::File>> {
     names.into_iter().map(|name| disk.open(&name).map(|file| (name, file))).collect()
 }
 
-/// Returns where the last whole batch of a segment ends.
-fn whole_bytes<D: Disk>(disk: &D, file: &D::File, name: &str) -> io::Result<u64> {
-    let mut bytes = [0; SEGMENT_HEADER_BYTES];
-    read_full_at(file, &mut bytes, 0)?;
-    let header = SegmentHeader::decode(&bytes).map_err(|_| io::ErrorKind::InvalidData)?;
+/// Returns where the last whole batch of the newest segment ends, which may be written meanwhile.
+///
+/// # Errors
+/// A batch is bad that was synced: without it, and what is behind it, the copy would be whole and lack what was acknowledged.
+fn whole_bytes<D: Disk>(disk: &D, number: u64) -> Result<u64, ReadError> {
+    let header = read_header_of(disk, number)?;
+    let name = segment_name(number);
+    let io = |error| ReadError::Io(format!("read {name}"), error);
     if header.rewritten.is_some() {
-        return file.len();
+        return disk.open(&name).and_then(|file| file.len()).map_err(io);
     }
-    let mut reader = BatchReader::new(disk.open(name)?, header.salt)?;
-    while let Scanned::Batch(_) = reader.next()? {}
-    Ok(reader.offset())
+    let mut reader = open_reader(disk, number, header.salt)?;
+    let (mut next_batch, mut read_again_at) = (header.first_batch, None);
+    loop {
+        let what = loop {
+            match reader.next().map_err(io)? {
+                Scanned::Batch(batch) => next_batch = batch.number + 1,
+                Scanned::End => break "batches are missing",
+                Scanned::Bad(what) => break what,
+            }
+        };
+        let mut is_synced = false;
+        reader.headers_behind(|header, _| is_synced |= header.synced >= next_batch).map_err(io)?;
+        let offset = reader.offset();
+        if !is_synced {
+            return Ok(offset);
+        }
+        // It was being written when it was read, perhaps: it is whole when it is read after those behind it.
+        if read_again_at.replace(offset) == Some(offset) {
+            return Err(damage(number, offset, what));
+        }
+        reader = open_reader(disk, number, header.salt)?;
+        reader.seek(offset);
+    }
 }
 
 fn copy_file<F: DiskFile, T: Disk>(from: &F, length: u64, to: &T, name: &str) -> io::Result<()> {

@@ -124,6 +124,14 @@ impl<D: Disk> Log<D> {
     /// As [`Log::sync`].
     pub(crate) fn close(mut self) -> Result<(), Fatal> {
         self.sync()?;
+        // Says of the batches before it that they were synced: were one of them bad at the next start, it would be damage and
+        // no torn end. It needs no room beyond what is left.
+        let mut mark = Batch::control(&[]);
+        if self.tail.as_ref().is_some_and(|tail| tail.capacity.saturating_sub(tail.offset) >= mark.bytes())
+            && let Err(AppendError::Fatal(error)) = self.append_batch(&mut mark, 0)
+        {
+            return Err(error);
+        }
         self.seal()
     }
 

@@ -183,7 +183,7 @@ pub(super) fn position(id: &str) -> (u64, BTreeMap<u64, u64>) {
 
 /// Why a gap is there, of its data.
 #[track_caller]
-pub(super) fn reason(gap: &str) -> String {
+pub(crate) fn reason(gap: &str) -> String {
     let gap: Value = serde_json::from_str(gap).unwrap();
     assert!(gap.get("from").is_some(), "{gap}");
     gap["reason"].as_str().unwrap().to_owned()
