@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Wake;
 
 use bytes::Bytes;
@@ -7,9 +7,11 @@ use bytes::Bytes;
 use super::ending::Ended;
 use super::*;
 use crate::core::chunk::{Chunk, Mark};
+use crate::core::delivery_count::DeliveryCount;
 use crate::core::epochs::Epochs;
 use crate::core::event_id::Epoch;
-use crate::core::message::Message;
+use crate::core::fanout::log::{SEND_BYTES_MAX, SHARED_BYTES_MIN};
+use crate::core::message::{Gap, GapReason, Message, Reply, Ticket};
 use crate::core::partition::Placement;
 use crate::core::topic::TopicHasher;
 
@@ -43,19 +45,25 @@ struct Tester {
     bell: Arc<Bell>,
     out: Vec<Post>,
     now_ms: u64,
+    at_us: u64,
     sequence: u64,
 }
 
 impl Tester {
     fn new(limits: FanoutLimits) -> Self {
+        Self::with_partitions(limits, 1)
+    }
+
+    fn with_partitions(limits: FanoutLimits, partitions: u8) -> Self {
         let memory = Memory::new(MEMORY_BYTES);
         Tester {
-            fanout: Fanout::new(0, Placement::new(1, 1), limits, Arc::clone(&memory), 0),
+            fanout: Fanout::new(0, Placement::new(partitions, 1), limits, Arc::clone(&memory), 0),
             memory,
-            hasher: TopicHasher::of(1),
+            hasher: TopicHasher::of(partitions),
             bell: Arc::default(),
             out: Vec::new(),
             now_ms: 0,
+            at_us: 0,
             sequence: 0,
         }
     }
@@ -69,14 +77,14 @@ impl Tester {
     }
 
     fn subscribe_to(&mut self, topics: &[Topic], expires_s: u64) -> Key {
-        let subscription = Subscription {
-            topics: topics.into(),
-            framing: Framing::Plain,
-            last_event_id: None,
-            expires_s,
-            opening: Opening { head: "HEAD\n".into(), refusal: "NO\n".into() },
-        };
-        self.fanout.subscribe(subscription, self.now_ms, &mut self.out)
+        self.fanout.subscribe(subscription(topics, expires_s), self.now_ms, &mut self.out)
+    }
+
+    /// The stream of a queue, and where is told how far it has come.
+    fn follow(&mut self) -> (Key, Topic, Arc<AtomicU64>) {
+        let (topic, sent) = (Topic::of_queue(7, &self.hasher), Arc::new(AtomicU64::new(0)));
+        let subscription = subscription(&[topic.clone()], u64::MAX);
+        (self.fanout.follow(subscription, Arc::clone(&sent), self.now_ms), topic, sent)
     }
 
     /// A subscriber that has its head and is idle.
@@ -107,9 +115,13 @@ impl Tester {
     }
 
     fn page(&mut self, key: Key, frames: &[&'static str], joined: bool) {
+        self.page_of(key, 0, frames, joined);
+    }
+
+    fn page_of(&mut self, key: Key, partition: PartitionId, frames: &[&'static str], joined: bool) {
         let frames = frames.iter().map(|frame| Bytes::from_static(frame.as_bytes())).collect();
         let page = ReplayPage { gap: None, frames, upto: 7, told: 0, joined };
-        self.fanout.handle(ToFanout::Page { key, partition: 0, page }, &mut Vec::new());
+        self.fanout.handle(ToFanout::Page { key, partition, page }, &mut Vec::new());
     }
 
     fn gain(&mut self, topic: usize, frame: &str) {
@@ -118,21 +130,36 @@ impl Tester {
 
     /// Returns the work that it was.
     fn gain_on(&mut self, topic: Topic, frame: &str) -> usize {
+        self.gain_in(topic.partition(), topic, frame)
+    }
+
+    fn gain_in(&mut self, partition: Option<PartitionId>, topic: Topic, frame: &str) -> usize {
         self.sequence += 1;
         let end = frame.len() as u32;
         let mark = Mark { sequence: self.sequence, end, id_at: end.saturating_sub(1) };
         let message = ToFanout::Events {
-            partition: Some(0),
+            partition,
             topics: [topic].into(),
             frames: Chunk::of([frame.as_bytes()], frame.len(), &self.memory),
             marks: [mark].into(),
             count: 1,
             last: self.sequence,
-            at_us: 0,
+            at_us: self.at_us,
             charge: None,
             delivery_count: None,
         };
         self.fanout.handle(message, &mut Vec::new())
+    }
+
+    /// One event on a topic, which is all of its turn.
+    fn block_on(&mut self, topic: &Topic, frame: &str) {
+        self.gain_on(topic.clone(), frame);
+        self.fanout.seal_all();
+    }
+
+    /// The log of a topic that one partition orders, or none.
+    fn log(&self, topic: &Topic) -> &TopicLog {
+        &self.fanout.logs[self.fanout.logs.find(topic, topic.partition()).unwrap()]
     }
 
     fn next(&mut self, key: Key) -> Next {
@@ -165,6 +192,19 @@ impl Tester {
         self.bell.0.swap(0, Ordering::Relaxed)
     }
 }
+
+fn subscription(topics: &[Topic], expires_s: u64) -> Subscription {
+    Subscription {
+        topics: topics.into(),
+        framing: Framing::Plain,
+        last_event_id: None,
+        expires_s,
+        opening: Opening { head: "HEAD\n".into(), refusal: "NO\n".into() },
+    }
+}
+
+/// Nothing is left out of a send by a limit but that of one send.
+const NO_LIMITS: FanoutLimits = FanoutLimits { lag_bytes_max: 1 << 30, ..LIMITS };
 
 #[test]
 fn nothing_is_sent_before_home_has_answered_the_join() {
@@ -212,8 +252,70 @@ fn topics_take_turns_in_starting_their_sends() {
     assert!(tester.send_ready(TOPIC_WORK_PER_TURN + 1));
     assert_eq!(tester.wakes(), TOPIC_WORK_PER_TURN + 1);
     assert_eq!(tester.send(other), "small\n\n");
+    assert!(tester.send_ready(1));
+    assert_eq!(tester.wakes(), 1);
     assert!(!tester.send_ready(usize::MAX));
-    assert_eq!(tester.wakes(), 2 * TOPIC_WORK_PER_TURN);
+    assert_eq!(tester.wakes(), 2 * TOPIC_WORK_PER_TURN - 1);
+}
+
+#[test]
+fn what_is_sent_at_once_is_work_by_its_bytes_and_wakes_nobody() {
+    let mut tester = Tester::new(LIMITS);
+    for _ in 0..10 {
+        tester.idle(1, u64::MAX);
+    }
+    tester.gain(1, &"x".repeat(2 * SEND_BYTES_OF_WORK));
+    tester.fanout.seal_all();
+    tester.wakes();
+    let mut turns = Vec::new();
+    let mut more = true;
+    while more {
+        let mut sends = 0;
+        more = tester.fanout.send_ready(7, 0, |_, outgoing| {
+            sends += 1;
+            std::mem::take(&mut outgoing.buffers).concat().len()
+        });
+        turns.push(sends);
+    }
+    // Each is work of 1 and of 2 for its bytes.
+    assert_eq!((turns, tester.wakes()), (vec![3, 3, 3, 1], 0));
+    assert_eq!(tester.fanout.log_bytes(), 0);
+}
+
+#[test]
+fn lists_of_the_idle_are_used_again_and_only_so_many_are_kept() {
+    let mut tester = Tester::new(LIMITS);
+    for n in 0..SPARE_LISTS_MAX + 10 {
+        tester.idle(n, u64::MAX);
+        tester.gain(n, "event\n\n");
+    }
+    assert!(!tester.fanout.has_ready(), "nothing is sealed");
+    tester.fanout.seal_all();
+    assert!(tester.fanout.has_ready());
+    tester.send_ready(usize::MAX);
+    assert_eq!(tester.fanout.spare.len(), SPARE_LISTS_MAX);
+    tester.idle(0, u64::MAX);
+    tester.gain(0, "event\n\n");
+    tester.fanout.seal_all();
+    assert_eq!(tester.fanout.spare.len(), SPARE_LISTS_MAX - 1);
+}
+
+#[test]
+fn a_newcomers_seam_has_nobody_sent_to() {
+    let mut tester = Tester::new(LIMITS);
+    tester.idle(1, u64::MAX);
+    let newcomer = tester.subscribe(1, u64::MAX);
+    tester.page(newcomer, &[], true);
+    assert!(!tester.fanout.has_ready(), "the topic gained nothing");
+    tester.send(newcomer);
+    let keys: Vec<_> = tester.fanout.subscribers.iter_mut().map(|(index, _)| index).collect();
+    assert_eq!(keys.len(), 2);
+    tester.gain(1, "event\n\n");
+    tester.fanout.seal_all();
+    tester.send_ready(usize::MAX);
+    tester.gain(1, "event\n\n");
+    tester.fanout.seal_all();
+    assert!(!tester.fanout.has_ready(), "nobody is idle");
 }
 
 #[test]
@@ -236,6 +338,7 @@ fn who_leaves_takes_only_itself_off_the_list_of_the_idle() {
     let keys: Vec<_> = (0..4).map(|_| tester.idle(1, u64::MAX)).collect();
     tester.fanout.leave(keys[0], &mut tester.out);
     tester.fanout.leave(keys[3], &mut tester.out);
+    assert_eq!(tester.log(&tester.topic(1)).idle, [2, 1].map(|n: usize| keys[n].index));
     tester.gain(1, "event\n\n");
     tester.fanout.seal_all();
     tester.wakes();
@@ -271,6 +374,34 @@ fn a_quiet_subscriber_gets_a_comment_within_the_interval_and_a_busy_one_none() {
     tester.now_ms = 1000;
     tester.sweep(0);
     assert_eq!((tester.send(quiet).as_str(), tester.send(busy).as_str()), (":\n\n", ""));
+}
+
+#[test]
+fn without_an_interval_nobody_gets_a_comment() {
+    let mut tester = Tester::new(FanoutLimits { heartbeat_ms: 0, ..LIMITS });
+    let key = tester.idle(1, u64::MAX);
+    tester.now_ms = 1 << 40;
+    tester.sweep(0);
+    assert_eq!(tester.send(key), "");
+}
+
+#[test]
+fn each_part_of_the_subscribers_is_swept_in_its_turn() {
+    let mut tester = Tester::new(LIMITS);
+    for _ in 0..16 {
+        tester.idle(1, 100);
+    }
+    assert_eq!(tester.fanout.subscribers.index_end(), 16);
+    tester.wakes();
+    let mut sweep = |parts| {
+        tester.fanout.sweep(parts, 0, 100);
+        let woken = tester.wakes();
+        // Or none would be woken twice.
+        let subscribers = tester.fanout.subscribers.iter_mut();
+        let ended = subscribers.filter(|(_, subscriber)| subscriber.is_ending());
+        (woken, ended.map(|(index, _)| index).max().unwrap())
+    };
+    assert_eq!([sweep(3), sweep(3), sweep(3), sweep(3)], [(5, 4), (5, 9), (6, 15), (0, 15)]);
 }
 
 #[test]
@@ -351,12 +482,37 @@ fn the_log_of_a_stalled_subscriber_is_bounded_and_its_end_or_gap_follows() {
 }
 
 #[test]
+fn a_log_is_trimmed_an_eighth_below_its_limit_once_it_is_past_it() {
+    let mut tester = Tester::new(LIMITS);
+    let mut bytes = Vec::new();
+    for _ in 0..11 {
+        // Somebody has each block still to be sent, of 125 bytes as a chunk.
+        tester.idle(1, u64::MAX);
+        tester.gain(1, &"x".repeat(119));
+        tester.fanout.seal_all();
+        bytes.push(tester.fanout.log_bytes());
+    }
+    assert_eq!(bytes[5..], [750, 875, 1000, 875, 1000, 875]);
+}
+
+#[test]
 fn a_block_larger_than_the_lag_reaches_those_who_keep_up() {
     let mut tester = Tester::new(LIMITS);
-    let key = tester.idle(1, u64::MAX);
+    let (idle, sending) = (tester.idle(1, u64::MAX), tester.idle(1, u64::MAX));
+    tester.gain(1, "begun\n\n");
+    tester.fanout.seal_all();
+    for key in [idle, sending] {
+        assert_eq!(tester.send(key), "begun\n\n");
+    }
+    tester.sent(idle);
     tester.gain(1, &"x".repeat(5000));
     tester.fanout.seal_all();
-    assert_eq!(tester.send(key).len(), 5000);
+    tester.sweep(0);
+    tester.sent(sending);
+    for key in [idle, sending] {
+        assert_eq!(tester.send(key).len(), 5000);
+    }
+    assert_eq!(tester.fanout.evicted, 0);
 }
 
 #[test]
@@ -404,9 +560,21 @@ fn a_topic_that_home_has_no_room_for_is_refused_with_its_answer() {
     let mut tester = Tester::new(LIMITS);
     let key = tester.subscribe(1, u64::MAX);
     tester.fanout.handle(ToFanout::Refused { key }, &mut Vec::new());
-    assert_eq!(tester.send(key), "NO\n");
+    assert_eq!((tester.send(key).as_str(), tester.fanout.refused), ("NO\n", 1));
     tester.sent(key);
     assert_eq!(tester.send(key), "CLOSE");
+}
+
+#[test]
+fn a_replay_that_home_has_no_more_room_for_ends_with_when_to_come_back() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.subscribe(1, u64::MAX);
+    tester.page(key, &["page\n\n"], false);
+    assert_eq!(tester.send(key), "HEAD\npage\n\n");
+    tester.sent(key);
+    tester.fanout.handle(ToFanout::Refused { key }, &mut Vec::new());
+    let ms = tester.send(key).trim_end().strip_prefix("retry:").and_then(|ms| ms.parse().ok());
+    assert!(ms.is_some_and(|ms| (10..=20).contains(&ms)), "{ms:?}");
 }
 
 #[test]
@@ -555,8 +723,10 @@ fn what_is_under_way_is_shown_as_lag_and_cuts_no_stream() {
     tester.sweep(0);
     assert_eq!(tester.fanout.evicted, 0);
     assert_eq!(tester.fanout.progress(key).unwrap().lag_bytes, 5000);
+    tester.block_on(&topics[1], "x");
+    assert_eq!(tester.fanout.progress(key).unwrap().lag_bytes, 5006, "with what it has not begun to be sent");
     tester.sent(key);
-    assert_eq!(tester.fanout.progress(key).unwrap().lag_bytes, 0);
+    assert_eq!(tester.fanout.progress(key).unwrap().lag_bytes, 6);
 }
 
 #[test]
@@ -577,4 +747,286 @@ fn a_slow_client_is_cut_and_not_just_closed_although_the_kernel_took_its_last_se
     tester.sent(key);
     assert!(matches!(tester.next(key), Next::Cut));
     assert_eq!(tester.fanout.evicted, 1);
+}
+
+#[test]
+fn an_emit_is_answered_with_the_streams_that_take_it() {
+    let mut tester = Tester::new(LIMITS);
+    let user = Topic::of_session("chat", Some("ann"), &tester.hasher);
+    let all = Topic::of_session("chat", None, &tester.hasher);
+    let other = tester.idle_on(&[all.clone()], u64::MAX);
+    for _ in 0..2 {
+        tester.idle_on(&[all.clone(), user.clone()], u64::MAX);
+    }
+    let ticket = Ticket { shard: 0, connection: other, request: 1 };
+    for (topic, streams) in [(all, 3), (user, 2), (tester.topic(1), 0)] {
+        let partition = topic.partition();
+        let (mut out, count) = (Vec::new(), DeliveryCount::new(ticket, None));
+        let message = ToFanout::Events {
+            partition,
+            topics: [topic].into(),
+            frames: Chunk::of([&b"x"[..]], 1, &tester.memory),
+            marks: [Mark { sequence: 1, end: 1, id_at: 0 }].into(),
+            count: 1,
+            last: 1,
+            at_us: 0,
+            charge: None,
+            delivery_count: Some(count),
+        };
+        assert_eq!(tester.fanout.handle(message, &mut out), usize::from(streams > 0), "one log, or none");
+        let [Post { message: Message::Reply(_, reply), .. }] = &out[..] else { panic!("{out:?}") };
+        assert_eq!(reply, &Reply::Disconnected(streams));
+    }
+}
+
+#[test]
+fn a_disconnect_looks_no_further_than_the_last_stream_of_its_topic_and_that_is_its_work() {
+    let mut tester = Tester::new(LIMITS);
+    let ticket = Ticket { shard: 0, connection: tester.idle(1, u64::MAX), request: 0 };
+    for _ in 0..4 * 26 {
+        tester.idle(2, u64::MAX);
+    }
+    tester.idle(3, u64::MAX);
+    for (topic, work) in [(1, 0), (3, 4), (4, 0)] {
+        let (topic, mut out) = (tester.topic(topic), Vec::new());
+        let delivery_count = DeliveryCount::new(ticket, None);
+        let message = ToFanout::Disconnect { topic, upto: 7, delivery_count };
+        assert_eq!(tester.fanout.handle(message, &mut out), work);
+    }
+}
+
+#[test]
+fn a_stream_that_is_ended_after_an_event_is_sent_none_behind_it() {
+    let mut tester = Tester::new(LIMITS);
+    let (topic, key) = (tester.topic(1), tester.idle(1, u64::MAX));
+    // Behind what was ordered when it joined.
+    tester.sequence = 7;
+    tester.block_on(&topic, "first\n\n");
+    tester.fanout.disconnect(&topic, tester.sequence);
+    assert_eq!(tester.send(key), "first\n\n");
+    tester.block_on(&topic, "second\n\n");
+    tester.sent(key);
+    assert_eq!(tester.send(key), "event:disconnected\ndata:disconnected\n\n");
+}
+
+#[test]
+fn only_a_topic_that_is_read_with_others_keeps_where_its_events_lie() {
+    let mut tester = Tester::new(LIMITS);
+    let topics = [tester.topic(1), tester.topic(2)];
+    tester.idle(1, u64::MAX);
+    let marks = |tester: &mut Tester| {
+        tester.block_on(&topics[0].clone(), "event\n\n");
+        tester.log(&topics[0]).log.blocks_from(Default::default()).last().unwrap().marks.len()
+    };
+    assert_eq!(marks(&mut tester), 0);
+    let both = [(); 2].map(|()| tester.idle_on(&topics, u64::MAX));
+    assert_eq!(marks(&mut tester), 1);
+    tester.fanout.leave(both[0], &mut Vec::new());
+    assert_eq!(marks(&mut tester), 1);
+    tester.fanout.leave(both[1], &mut Vec::new());
+    assert_eq!(marks(&mut tester), 0);
+}
+
+#[test]
+fn a_topic_that_is_sealed_before_others_of_a_stream_waits_for_them() {
+    let mut tester = Tester::new(LIMITS);
+    let topics = [tester.topic(1), tester.topic(2)];
+    let key = tester.idle_on(&topics, u64::MAX);
+    tester.gain(1, "a\n\n");
+    tester.gain(2, "b\n\n");
+    // Its seam makes a block of topic 2, which has what comes after what topic 1 still gathers.
+    let newcomer = tester.subscribe(2, u64::MAX);
+    tester.page(newcomer, &[], true);
+    assert_eq!(tester.send(key), "");
+    tester.fanout.seal_all();
+    assert_eq!(tester.send(key), "a\n\nb\n\n");
+}
+
+#[test]
+fn a_send_of_several_topics_is_bounded_but_takes_what_lies_between_the_events_of_a_block() {
+    let limits = FanoutLimits { epochs: None, ..NO_LIMITS };
+    let events_of_next = |tester: &mut Tester, key| match tester.next(key) {
+        Next::Send(Outgoing { buffers, events, .. }) => (events, buffers.concat().len()),
+        next => panic!("{next:?}"),
+    };
+    // By blocks.
+    let mut tester = Tester::new(limits.clone());
+    let topics = [tester.topic(1), tester.topic(2)];
+    let key = tester.idle_on(&topics, u64::MAX);
+    (0..70).for_each(|n| tester.block_on(&topics[n % 2], "x"));
+    assert_eq!(events_of_next(&mut tester, key), (64, 64));
+    tester.sent(key);
+    assert_eq!(events_of_next(&mut tester, key), (6, 6));
+    tester.sent(key);
+    assert_eq!((tester.send(key), tester.fanout.log_bytes()), (String::new(), 0));
+
+    // By bytes: two of these are exactly as much as one send takes, with the nine bytes that make a chunk of each.
+    let mut tester = Tester::new(limits.clone());
+    let key = tester.idle_on(&topics, u64::MAX);
+    let half = "x".repeat(SEND_BYTES_MAX / 2 - 9);
+    (0..3).for_each(|n| tester.block_on(&topics[n % 2], &half));
+    assert_eq!(events_of_next(&mut tester, key), (2, 2 * half.len()));
+    tester.sent(key);
+    assert_eq!(events_of_next(&mut tester, key), (1, half.len()));
+    tester.sent(key);
+
+    // But not within a turn whose blocks overlap.
+    for (number, frame) in [(0, "x"), (1, &*"x".repeat(SEND_BYTES_MAX)), (0, "x")] {
+        tester.gain_on(topics[number].clone(), frame);
+    }
+    tester.fanout.seal_all();
+    tester.block_on(&topics[0], "x");
+    assert_eq!(events_of_next(&mut tester, key), (3, SEND_BYTES_MAX + 2));
+    tester.sent(key);
+    assert_eq!(events_of_next(&mut tester, key), (1, 1));
+}
+
+#[test]
+fn partitions_take_turns_in_filling_a_send() {
+    let mut tester = Tester::with_partitions(NO_LIMITS, 3);
+    let everything = Topic::everything(&tester.hasher);
+    let key = tester.subscribe_to(&[everything.clone()], u64::MAX);
+    (0..3).for_each(|partition| tester.page_of(key, partition, &[], true));
+    assert_eq!(tester.send(key), "HEAD\n");
+    tester.sent(key);
+    for turn in 0..2 {
+        for partition in 0..3 {
+            // Two of these are as much as one send takes.
+            let frame = format!("{partition}{turn}").repeat(SEND_BYTES_MAX / 4);
+            tester.at_us = 100 - u64::from(10 * partition) + turn;
+            tester.gain_in(Some(partition), everything.clone(), &frame);
+        }
+        tester.fanout.seal_all();
+    }
+    for (expected, oldest_us) in [("0010", 90), ("2001", 80), ("1121", 81)] {
+        let Next::Send(Outgoing { buffers, events, at_us, .. }) = tester.next(key) else { panic!() };
+        let text = String::from_utf8(buffers.concat()).unwrap();
+        let began = text[..2].to_owned() + &text[SEND_BYTES_MAX / 2..][..2];
+        assert_eq!((began.as_str(), text.len(), events, at_us), (expected, SEND_BYTES_MAX, 2, oldest_us));
+        tester.sent(key);
+    }
+    assert_eq!((tester.send(key), tester.fanout.log_bytes()), (String::new(), 0));
+}
+
+#[test]
+fn a_send_of_several_partitions_is_bounded_by_the_buffers_it_has_too() {
+    let epochs = Some(Arc::new(Epochs::new(Epoch::at(9), Vec::new())));
+    let mut tester = Tester::with_partitions(FanoutLimits { epochs, ..NO_LIMITS }, 2);
+    let everything = Topic::everything(&tester.hasher);
+    let key = tester.subscribe_to(&[everything.clone()], u64::MAX);
+    (0..2).for_each(|partition| tester.page_of(key, partition, &[], true));
+    assert_eq!(tester.send(key), "HEAD\n");
+    tester.sent(key);
+    for partition in 0..2 {
+        for _ in 0..32 {
+            // Large enough to be shared, and followed by an id of the stream's own.
+            tester.gain_in(Some(partition), everything.clone(), &"x".repeat(SHARED_BYTES_MIN + 1));
+        }
+    }
+    tester.fanout.seal_all();
+    for _ in 0..2 {
+        let Next::Send(Outgoing { buffers, events, .. }) = tester.next(key) else { panic!() };
+        assert_eq!((buffers.len(), events), (64, 32));
+        tester.sent(key);
+    }
+}
+
+#[test]
+fn a_partition_that_is_live_and_one_that_replays_take_turns() {
+    let mut tester = Tester::with_partitions(LIMITS, 2);
+    let everything = Topic::everything(&tester.hasher);
+    let key = tester.subscribe_to(&[everything.clone()], u64::MAX);
+    tester.page_of(key, 0, &[], true);
+    tester.page_of(key, 1, &["page 1\n\n"], false);
+    assert_eq!(tester.send(key), "HEAD\npage 1\n\n");
+    for n in 2..4 {
+        tester.gain_in(Some(0), everything.clone(), "live\n\n");
+        tester.fanout.seal_all();
+        tester.sent(key);
+        assert!(matches!(tester.out.pop().unwrap().message, Message::Home(1, ToHome::More { .. })));
+        tester.page_of(key, 1, &[["page 2\n\n", "page 3\n\n"][n - 2]], n == 3);
+        assert_eq!(tester.send(key), "live\n\n", "after a page");
+        tester.gain_in(Some(0), everything.clone(), "live too\n\n");
+        tester.fanout.seal_all();
+        tester.sent(key);
+        assert_eq!(tester.send(key), format!("page {n}\n\n"), "before more blocks");
+        tester.sent(key);
+        assert_eq!(tester.send(key), "live too\n\n");
+        tester.sent(key);
+        if n == 2 {
+            tester.page_of(key, 1, &["page\n\n"], false);
+            assert_eq!(tester.send(key), "page\n\n");
+        }
+    }
+}
+
+#[test]
+fn a_page_without_events_has_the_next_one_asked_for_and_moves_no_position() {
+    let epochs = Some(Arc::new(Epochs::new(Epoch::at(9), Vec::new())));
+    let mut tester = Tester::new(FanoutLimits { epochs, ..LIMITS });
+    let key = tester.subscribe_to(&[tester.topic(1), tester.topic(2)], u64::MAX);
+    tester.page(key, &[], false);
+    assert_eq!(tester.send(key), "HEAD\n");
+    tester.out.clear();
+    tester.sent(key);
+    let [Post { message: Message::Home(0, ToHome::More { after: 7, selection, .. }), .. }] = &tester.out[..]
+    else {
+        panic!("{:?}", tester.out)
+    };
+    assert!(selection.is_part() && selection.topics().len() == 2);
+    let gap = Gap { from: None, reason: GapReason::Trimmed, id: Some("9-7".into()) };
+    let page = ReplayPage { gap: Some(gap), upto: 7, joined: true, ..ReplayPage::default() };
+    let last_sent = |tester: &Tester| tester.fanout.subscribers.get(key).unwrap().last_sent();
+    assert_eq!(last_sent(&tester), 0, "no event said so");
+    tester.fanout.handle(ToFanout::Page { key, partition: 0, page }, &mut Vec::new());
+    assert_eq!(
+        tester.send(key),
+        "event:gap\ndata:{\"from\":null,\"reason\":\"trimmed\"}\nid:9-0.7\n\n",
+        "only the notice does"
+    );
+    assert_eq!(last_sent(&tester), 7);
+}
+
+#[test]
+fn the_stream_of_a_queue_begins_at_once_and_tells_how_far_it_has_come() {
+    let mut tester = Tester::new(LIMITS);
+    let (key, topic, told) = tester.follow();
+    assert_eq!((tester.send(key).as_str(), tester.out.len()), ("HEAD\n", 0), "no home is asked");
+    tester.sent(key);
+    // It is bounded where it comes from.
+    (0..3).for_each(|_| tester.block_on(&topic, &"x".repeat(700)));
+    assert_eq!(told.load(Ordering::Relaxed), 0);
+    assert_eq!(tester.send(key), "x".repeat(2100));
+    tester.sent(key);
+    assert_eq!(told.load(Ordering::Relaxed), 3);
+    tester.block_on(&topic, "last\n\n");
+    tester.wakes();
+    tester.fanout.handle(ToFanout::End { topic }, &mut Vec::new());
+    assert_eq!((tester.wakes(), tester.send(key).as_str()), (1, "last\n\n"));
+    tester.sent(key);
+    assert!(tester.send(key).starts_with("retry:"));
+    tester.sent(key);
+    assert_eq!(tester.send(key), "CLOSE");
+}
+
+#[test]
+fn a_part_of_a_queues_message_is_as_good_as_a_send_and_of_an_event_it_is_not() {
+    let mut tester = Tester::new(LIMITS);
+    let (of_queue, topic, _) = tester.follow();
+    let other = tester.idle(1, u64::MAX);
+    assert_eq!(tester.send(of_queue), "HEAD\n");
+    tester.sent(of_queue);
+    for topic in [topic, tester.topic(1)] {
+        tester.block_on(&topic, "event\n\n");
+    }
+    for key in [of_queue, other] {
+        assert_eq!(tester.send(key), "event\n\n");
+        tester.fanout.partly_sent(key, 4000);
+    }
+    tester.now_ms = 5001;
+    tester.sweep(0);
+    assert_eq!((tester.send(of_queue).as_str(), tester.send(other).as_str()), ("", "CLOSE"));
+    tester.now_ms = 9001;
+    tester.sweep(0);
+    assert_eq!(tester.send(of_queue), "CLOSE");
 }
