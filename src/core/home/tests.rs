@@ -1,3 +1,5 @@
+mod journaled;
+
 use bytes::Bytes;
 
 use super::*;
@@ -25,6 +27,7 @@ fn selection(topics: &[Topic]) -> Selection {
 
 struct Tester {
     homes: Homes,
+    memory: Arc<Memory>,
     journal: MemoryJournal,
     hasher: TopicHasher,
     key: Key,
@@ -38,18 +41,24 @@ impl Tester {
     }
 
     fn with_topics(limits: HistoryLimits, topics_max: usize) -> Self {
+        Self::with_partitions(limits, topics_max, 1)
+    }
+
+    fn with_partitions(limits: HistoryLimits, topics_max: usize, partitions: u8) -> Self {
+        let memory = Memory::new(usize::MAX);
         let settings = HomeSettings {
-            placement: Placement::new(1, 1),
-            partitioner: Partitioner::new(1, [7; 16]),
+            placement: Placement::new(partitions, 1),
+            partitioner: Partitioner::new(partitions, [7; 16]),
             epochs: Arc::new(Epochs::new(Epoch::at(9), Vec::new())),
             limits,
-            memory: Memory::new(usize::MAX),
+            memory: Arc::clone(&memory),
             topic_count: Arc::new(TopicCount::new(topics_max)),
         };
         Tester {
             homes: Homes::new(0, &settings),
+            memory,
             journal: MemoryJournal::default(),
-            hasher: TopicHasher::of(1),
+            hasher: TopicHasher::of(partitions),
             key: Arena::default().insert(()),
             now_ms: 0,
         }
@@ -63,9 +72,22 @@ impl Tester {
         Topic::parse(format!("topicnumber{n}").as_bytes(), &self.hasher).unwrap()
     }
 
+    /// A topic of each of these partitions.
+    fn topics_of<const N: usize>(&self, partitions: [PartitionId; N]) -> [Topic; N] {
+        let mut numbers = 0..;
+        partitions.map(|partition| {
+            let mut topics = numbers.by_ref().map(|n| self.topic(n));
+            topics.find(|topic| topic.partition() == Some(partition)).unwrap()
+        })
+    }
+
     fn ask(&mut self, message: ToHome) -> Vec<Message> {
+        let partition = match &message {
+            ToHome::Publish(Publish { topic, .. }) => topic.partition().unwrap(),
+            _ => 0,
+        };
         let mut out = Vec::new();
-        self.homes.handle(0, message, self.now_ms, &mut self.journal, &mut out);
+        self.homes.handle(partition, message, self.now_ms, &mut self.journal, &mut out);
         out.into_iter().map(|post| post.message).collect()
     }
 
@@ -75,16 +97,19 @@ impl Tester {
         self.publish_to(topic, body)
     }
 
-    fn publish_to(&mut self, topic: Topic, body: &'static str) -> (Vec<String>, Answer) {
-        let limits = EventLimits { text_bytes_max: 1000, id_bytes_max: 9, name_bytes_max: 9, events_max: 9 };
-        let publish = Publish {
+    fn new_publish(&self, topic: Topic, body: impl Into<Bytes>, key: Option<PublishKey>) -> Publish {
+        Publish {
             topic,
-            events: Events::parse(Bytes::from_static(body.as_bytes()), &limits).unwrap(),
+            events: Events::parse(body.into(), &EventLimits::of(1 << 20)).unwrap(),
             reply: ReplyTo::Connection(Ticket { shard: 0, connection: self.key, request: 0 }),
             at_us: 0,
             charge: Budget::new(9, 9).take(1).unwrap(),
-            key: None,
-        };
+            key: key.map(Box::new),
+        }
+    }
+
+    fn publish_to(&mut self, topic: Topic, body: impl Into<Bytes>) -> (Vec<String>, Answer) {
+        let publish = self.new_publish(topic, body, None);
         let mut frames = Vec::new();
         let mut answer = None;
         for message in self.ask(ToHome::Publish(publish)) {
@@ -322,6 +347,259 @@ fn a_page_asked_for_after_a_trim_says_once_that_something_is_missing() {
     };
     assert_eq!(gap(unseen).unwrap().reason, GapReason::Trimmed);
     assert_eq!((gap(seen), gap(told)), (None, None));
+}
+
+/// Pages of what these topics retain behind `after`, until one is the last: the data of each page, and where it ends.
+fn pages(tester: &mut Tester, topics: &[Topic], mut after: Sequence) -> Vec<(String, Sequence)> {
+    let selection = selection(topics);
+    let mut pages = Vec::new();
+    loop {
+        let (selection, key) = (selection.clone(), tester.key);
+        let more = ToHome::More { selection, from: 0, key, after, told: Sequence::MAX };
+        let [Message::Fanout(ToFanout::Page { page, .. })] = &tester.ask(more)[..] else { panic!() };
+        let text = String::from_utf8(page.frames.concat()).unwrap();
+        let data = text.lines().filter_map(|line| line.strip_prefix("data:")).collect::<Vec<_>>().join(" ");
+        pages.push((data, page.upto));
+        after = page.upto;
+        if page.joined {
+            return pages;
+        }
+    }
+}
+
+#[test]
+fn a_gap_says_what_was_seen_last_and_where_to_go_on_if_no_event_does() {
+    let mut tester = Tester::new(LIMITS);
+    for body in ["data:1", "data:2", "data:3", "data:4", "data:5"] {
+        let _ = tester.publish(1, body);
+    }
+    let selection = selection(&[tester.topic(1)]);
+    let gap = |tester: &mut Tester, after| {
+        let (selection, key) = (selection.clone(), tester.key);
+        match &tester.ask(ToHome::More { selection, from: 0, key, after, told: 0 })[..] {
+            [Message::Fanout(ToFanout::Page { page: ReplayPage { gap, .. }, .. })] => gap.clone().unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let trimmed = |from: Option<&str>, id: Option<&str>| {
+        let [from, id] = [from, id].map(|id| id.map(Into::into));
+        Gap { from, reason: GapReason::Trimmed, id }
+    };
+    assert_eq!(gap(&mut tester, 0), trimmed(None, None));
+    assert_eq!(gap(&mut tester, 1), trimmed(Some("9-1"), None));
+    tester.homes.expire(9000, usize::MAX);
+    assert_eq!(gap(&mut tester, 1), trimmed(Some("9-1"), Some("9-5")));
+    assert_eq!(
+        tester.join(1, 0, Some("9-2")),
+        Some((String::new(), Some(trimmed(Some("9-2"), Some("9-5")))))
+    );
+}
+
+#[test]
+fn a_page_of_any_topics_is_bounded_by_frames_and_bytes_but_never_empty() {
+    let limits = HistoryLimits { events_max: 100, page_frames_max: 3, ..LIMITS };
+    let mut tester = Tester::with_topics(limits, 9);
+    let leaves = [1, 2].map(|n| tester.topic(n));
+    for (number, body) in [(0, "data:1"), (1, "data:2"), (1, "data:3"), (0, "data:4"), (1, "data:5")] {
+        let _ = tester.publish_to(leaves[number].clone(), body);
+    }
+    for (body, topic) in [("data:6", "a"), ("data:7", "a/b"), ("data:8", "a/c"), ("data:9", "a/b")] {
+        let topic = paths(&mut tester, topic);
+        let _ = tester.publish_to(topic, body);
+    }
+    let tree = paths(&mut tester, "a");
+    let of = |pages: &[(&str, Sequence)]| {
+        pages.iter().map(|(data, upto)| ((*data).to_owned(), *upto)).collect::<Vec<_>>()
+    };
+    assert_eq!(pages(&mut tester, &leaves[..1], 0), of(&[("1 4", 4)]));
+    assert_eq!(pages(&mut tester, &leaves, 0), of(&[("1 2 3", 3), ("4 5", 5)]));
+    assert_eq!(pages(&mut tester, &leaves, 3), of(&[("4 5", 5)]));
+    assert_eq!(pages(&mut tester, &[tree.clone()], 0), of(&[("6 7 8", 8), ("9", 9)]));
+    assert_eq!(pages(&mut tester, &[tree], 8), of(&[("9", 9)]));
+
+    // Two of these are exactly as much as a page takes; then one that is more than that.
+    let mut tester = Tester::with_topics(limits, 9);
+    let body = |name: &str, bytes: usize, n: u64| {
+        let rest = bytes - name.len() - format!("data:\nid:9-{n}\n\n:\n").len();
+        format!("data:{name}\n:{}", "x".repeat(rest))
+    };
+    let half = 32 << 10;
+    for (n, bytes) in (1..).zip([half, half, half, 3 * half, half]) {
+        for topic in ["a/b", "c"] {
+            let topic = paths(&mut tester, topic);
+            let body = body(&n.to_string(), bytes, 2 * n - u64::from(topic.name() == "a/b"));
+            assert_eq!(tester.publish_to(topic, body).1.map(|published| published.events), Ok(1));
+        }
+    }
+    let topics = ["a", "a/b", "c"].map(|path| paths(&mut tester, path));
+    assert_eq!(pages(&mut tester, &topics[..1], 0), of(&[("1 2", 4), ("3", 6), ("4", 8), ("5", 10)]));
+    assert_eq!(pages(&mut tester, &topics[1..2], 0), of(&[("1 2", 3), ("3", 5), ("4", 7), ("5", 9)]));
+    assert_eq!(
+        pages(&mut tester, &topics[1..], 0),
+        of(&[("1 1", 2), ("2 2", 4), ("3 3", 6), ("4", 7), ("4", 8), ("5 5", 10)])
+    );
+}
+
+#[test]
+fn a_page_of_a_tree_looks_at_so_many_events_of_others() {
+    let mut tester = Tester::with_topics(HistoryLimits { events_max: 10_000, ..LIMITS }, 9);
+    let [tree, leaf, other] = ["a", "a/b", "c"].map(|path| paths(&mut tester, path));
+    let _ = tester.publish_to(leaf.clone(), "data:first");
+    for _ in 0..5 {
+        let _ = tester.publish_to(other.clone(), "data:another\n\n".repeat(1000));
+    }
+    let _ = tester.publish_to(leaf, "data:last");
+    assert_eq!(pages(&mut tester, &[tree], 0), [("first".to_owned(), 4096), ("last".to_owned(), 5002)]);
+}
+
+#[test]
+fn a_publishers_own_id_is_looked_for_among_so_many_of_a_tree() {
+    let mut tester = Tester::with_topics(HistoryLimits { events_max: 10_000, ..LIMITS }, 9);
+    let [tree, leaf] = ["a", "a/b"].map(|path| paths(&mut tester, path));
+    let body: String = (0..2049).map(|n| format!("data:a\nid:own{n}\n\n")).collect();
+    let _ = tester.publish_to(leaf.clone(), body);
+    let mut gap = |topic: &Topic, id: &str| {
+        let (selection, last_event_id) = (selection(&[topic.clone()]), Some(id.into()));
+        match &tester.ask(ToHome::Join { selection, from: 0, key: tester.key, last_event_id })[..] {
+            [Message::Fanout(ToFanout::Page { page, .. })] => page.gap.clone().map(|gap| gap.reason),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(gap(&tree, "own0"), Some(GapReason::Unknown));
+    assert_eq!(gap(&tree, "own1"), None);
+    assert_eq!(gap(&leaf, "own0"), None, "what a topic has is known of it alone");
+}
+
+#[test]
+fn an_event_takes_its_frame_in_memory_and_no_more() {
+    for topics in [1, 3] {
+        let mut tester = Tester::with_topics(LIMITS, 9);
+        for topic in 0..topics {
+            let _ = tester.publish(topic, "data:a\nid:own\n\ndata:b");
+        }
+        // Of one publish of several each has a copy.
+        let frames = "data:a\nid:own\n\n".len() + "data:b\nid:9-2\n\n".len();
+        assert_eq!(tester.memory.bytes(), topics * frames);
+        // Of one alone, what makes one chunk of it is there beside it.
+        let _ = tester.publish(7, "data:c");
+        assert_eq!(tester.memory.bytes(), topics * frames + 10 + "data:c\nid:9-3\n\n".len() + 2);
+        tester.homes.release(usize::MAX);
+        assert_eq!(tester.memory.bytes(), 0);
+    }
+}
+
+#[test]
+fn what_is_dropped_is_told_once_with_the_bytes_of_its_lines_however_it_is_dropped() {
+    let mut tester = Tester::with_topics(LIMITS, 2);
+    let _ = tester.publish(1, "data:before");
+    assert!(tester.homes.take_dropped().is_empty(), "nobody asked to be told");
+    tester.homes.note_what_is_dropped();
+    let dropped = |tester: &mut Tester| {
+        let dropped = tester.homes.take_dropped().into_iter();
+        dropped.map(|event| (event.sequence, event.lines_bytes)).collect::<Vec<_>>()
+    };
+    let _ = tester.publish(1, "data:a\nid:own\n\ndata:bc\n\ndata:def");
+    assert_eq!(dropped(&mut tester), [(1, "data:before\n".len())], "by its topic's limit");
+    assert!(tester.homes.expire(9000, 1));
+    assert_eq!(dropped(&mut tester), [(2, "data:a\nid:own\n".len())], "by its age");
+    for topic in [2, 3] {
+        let _ = tester.publish(topic, "data:g");
+    }
+    assert_eq!(
+        dropped(&mut tester),
+        [(3, "data:bc\n".len()), (4, "data:def\n".len())],
+        "with its topic, which made room"
+    );
+    assert!(dropped(&mut tester).is_empty());
+}
+
+#[test]
+fn the_homes_of_a_shard_drop_the_oldest_of_all_and_as_much_together_as_is_asked_for() {
+    let mut tester = Tester::with_partitions(LIMITS, 99, 3);
+    let topics = tester.topics_of([0, 2, 1]);
+    // In each round one of each partition.
+    for now_ms in [0, 10, 20] {
+        for (topic, later) in topics.iter().zip(0..) {
+            tester.now_ms = now_ms + later;
+            let _ = tester.publish_to(topic.clone(), "data:a");
+        }
+    }
+    let bytes = tester.homes.bytes() / 9;
+    assert_eq!((tester.homes.topics(), tester.homes.oldest_at_ms()), (3, Some(0)));
+    for (asked, oldest_ms, left) in
+        [(1, 1, 8), (bytes, 2, 7), (bytes + 1, 11, 5), (0, 11, 5), (2 * bytes, 20, 3)]
+    {
+        tester.homes.release(asked);
+        assert_eq!((tester.homes.oldest_at_ms(), tester.homes.bytes() / bytes), (Some(oldest_ms), left));
+    }
+    assert!(tester.homes.expire(9000, 2), "there may be more");
+    assert_eq!(tester.homes.bytes(), bytes);
+    assert!(!tester.homes.expire(9000, 2));
+    assert_eq!((tester.homes.oldest_at_ms(), tester.homes.topics()), (None, 0));
+    tester.homes.release(1);
+}
+
+#[test]
+fn of_the_events_of_one_moment_no_more_are_dropped_than_are_asked_for() {
+    let mut tester = Tester::new(LIMITS);
+    let _ = tester.publish(1, "data:a\n\ndata:b\n\ndata:c");
+    let bytes = tester.homes.bytes() / 3;
+    for (asked, left) in [(bytes, 2), (bytes + 1, 0)] {
+        tester.homes.release(asked);
+        assert_eq!(tester.homes.bytes(), left * bytes);
+    }
+}
+
+#[test]
+fn the_topic_that_was_used_longest_ago_makes_room_whichever_partition_it_is_of() {
+    let mut tester = Tester::with_partitions(LIMITS, 2, 3);
+    let [first, second, third] = tester.topics_of([0, 1, 2]);
+    for topic in [&first, &first, &first, &second, &third] {
+        let _ = tester.publish_to(topic.clone(), "data:a");
+    }
+    assert_eq!(tester.homes.topics(), 2);
+    let mut knows =
+        |topic: &Topic| tester.homes.iter_mut().any(|home| home.history.topics().find(topic).is_some());
+    assert_eq!([first, second, third].map(|topic| knows(&topic)), [false, true, true]);
+}
+
+#[test]
+fn a_listener_to_several_topics_above_an_event_is_sent_it_once_with_all_of_them() {
+    let mut tester = Tester::with_topics(LIMITS, 9);
+    let [a, ab, abc] = ["a", "a/b", "a/b/c"].map(|path| paths(&mut tester, path));
+    for (topic, from) in [(&a, 4), (&ab, 4), (&ab, 5), (&abc, 5), (&a, 6), (&a, 6)] {
+        let selection = selection(&[topic.clone()]);
+        tester.ask(ToHome::Join { selection, from, key: tester.key, last_event_id: None });
+    }
+    let mut reached = |topic: &Topic| {
+        let publish = tester.new_publish(topic.clone(), "data:a", None);
+        let mut out = Vec::new();
+        tester.homes.handle(0, ToHome::Publish(publish), 0, &mut tester.journal, &mut out);
+        let mut reached = Vec::new();
+        for Post { to, message } in out {
+            if let Message::Fanout(ToFanout::Events { topics, .. }) = message {
+                reached.push((
+                    to,
+                    topics.iter().map(|topic| topic.name().to_owned()).collect::<Vec<_>>().join(" "),
+                ));
+            }
+        }
+        reached.sort();
+        reached
+    };
+    let of = |reached: &[(ListenerId, &str)]| {
+        reached.iter().map(|(to, topics)| (*to, (*topics).to_owned())).collect::<Vec<_>>()
+    };
+    assert_eq!(reached(&abc), of(&[(4, "a/b a"), (5, "a/b/c a/b"), (6, "a")]));
+    assert_eq!(reached(&ab), of(&[(4, "a/b a"), (5, "a/b"), (6, "a")]));
+    assert_eq!(reached(&a), of(&[(4, "a"), (6, "a")]));
+    for (topic, from) in [(&ab, 4), (&ab, 9), (&a, 6)] {
+        tester.ask(ToHome::Leave { topic: topic.clone(), from });
+    }
+    let mut tester = tester;
+    let publish = tester.new_publish(abc, "data:a", None);
+    let posts = tester.ask(ToHome::Publish(publish));
+    assert_eq!(posts.len(), 3, "two listeners and the answer");
 }
 
 fn paths(tester: &mut Tester, path: &str) -> Topic {
