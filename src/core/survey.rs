@@ -223,6 +223,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::slice;
 
     use crossbeam_channel::bounded;
 
@@ -318,7 +319,7 @@ mod tests {
         let topic = Topic::of_session("chat", None, &TopicHasher::of(16));
         // Of 2,000 streams two began in each second, and neither the first nor the last are the oldest.
         for n in 0..2000 {
-            let key = subscribe(&[topic.clone()], &mut fanout);
+            let key = subscribe(slice::from_ref(&topic), &mut fanout);
             let since_s = (n * 7 + 3) % 1000;
             clients.enter(key, Client { since_s, ..client("a browser") });
         }
@@ -368,7 +369,7 @@ mod tests {
         let hasher = TopicHasher::of(16);
         let chat = Topic::of_session("chat", None, &hasher);
         let open = |topic: &Topic, fanout: &mut Fanout, clients: &mut Clients| {
-            let key = subscribe(&[topic.clone()], fanout);
+            let key = subscribe(slice::from_ref(topic), fanout);
             clients.enter(key, client("a browser"));
             key
         };

@@ -1,3 +1,8 @@
+mod queue;
+mod several;
+mod slow;
+
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Wake;
@@ -10,8 +15,7 @@ use crate::core::chunk::{Chunk, Mark};
 use crate::core::delivery_count::DeliveryCount;
 use crate::core::epochs::Epochs;
 use crate::core::event_id::Epoch;
-use crate::core::fanout::log::{SEND_BYTES_MAX, SHARED_BYTES_MIN};
-use crate::core::message::{Gap, GapReason, Message, Reply, Ticket};
+use crate::core::message::{Message, Reply, Ticket};
 use crate::core::partition::Placement;
 use crate::core::topic::TopicHasher;
 
@@ -83,7 +87,7 @@ impl Tester {
     /// The stream of a queue, and where is told how far it has come.
     fn follow(&mut self) -> (Key, Topic, Arc<AtomicU64>) {
         let (topic, sent) = (Topic::of_queue(7, &self.hasher), Arc::new(AtomicU64::new(0)));
-        let subscription = subscription(&[topic.clone()], u64::MAX);
+        let subscription = subscription(slice::from_ref(&topic), u64::MAX);
         (self.fanout.follow(subscription, Arc::clone(&sent), self.now_ms), topic, sent)
     }
 
@@ -203,9 +207,6 @@ fn subscription(topics: &[Topic], expires_s: u64) -> Subscription {
     }
 }
 
-/// Nothing is left out of a send by a limit but that of one send.
-const NO_LIMITS: FanoutLimits = FanoutLimits { lag_bytes_max: 1 << 30, ..LIMITS };
-
 #[test]
 fn nothing_is_sent_before_home_has_answered_the_join() {
     let mut tester = Tester::new(LIMITS);
@@ -308,8 +309,6 @@ fn a_newcomers_seam_has_nobody_sent_to() {
     tester.page(newcomer, &[], true);
     assert!(!tester.fanout.has_ready(), "the topic gained nothing");
     tester.send(newcomer);
-    let keys: Vec<_> = tester.fanout.subscribers.iter_mut().map(|(index, _)| index).collect();
-    assert_eq!(keys.len(), 2);
     tester.gain(1, "event\n\n");
     tester.fanout.seal_all();
     tester.send_ready(usize::MAX);
@@ -396,7 +395,6 @@ fn each_part_of_the_subscribers_is_swept_in_its_turn() {
     let mut sweep = |parts| {
         tester.fanout.sweep(parts, 0, 100);
         let woken = tester.wakes();
-        // Or none would be woken twice.
         let subscribers = tester.fanout.subscribers.iter_mut();
         let ended = subscribers.filter(|(_, subscriber)| subscriber.is_ending());
         (woken, ended.map(|(index, _)| index).max().unwrap())
@@ -442,94 +440,6 @@ fn a_stream_that_expires_before_it_begins_has_a_head_all_the_same() {
     assert_eq!(tester.send(key), "");
     tester.page(key, &["page\n\n"], true);
     assert_eq!(tester.send(key), "HEAD\nevent:expired\ndata:token expired\n\n");
-}
-
-#[test]
-fn a_send_that_takes_too_long_ends_the_connection_under_either_policy() {
-    for skip_slow in [false, true] {
-        let mut tester = Tester::new(FanoutLimits { skip_slow, ..LIMITS });
-        let key = tester.idle(1, u64::MAX);
-        tester.gain(1, "event\n\n");
-        tester.fanout.seal_all();
-        assert_eq!(tester.send(key), "event\n\n");
-        tester.now_ms = 5000;
-        tester.sweep(0);
-        assert_eq!(tester.send(key), "");
-        tester.now_ms = 5001;
-        tester.sweep(0);
-        assert_eq!((tester.send(key).as_str(), tester.fanout.evicted), ("CLOSE", 1));
-    }
-}
-
-#[test]
-fn the_log_of_a_stalled_subscriber_is_bounded_and_its_end_or_gap_follows() {
-    for (skip_slow, expected) in
-        [(false, "CLOSE"), (true, "event:gap\ndata:{\"from\":\"9-7\",\"reason\":\"slow\"}\n\n")]
-    {
-        let mut tester = Tester::new(FanoutLimits {
-            skip_slow,
-            epochs: Some(Arc::new(Epochs::new(Epoch::at(9), Vec::new()))),
-            ..LIMITS
-        });
-        let key = tester.idle(1, u64::MAX);
-        for _ in 0..100 {
-            tester.gain(1, &"x".repeat(100));
-            tester.fanout.seal_all();
-            assert!(tester.fanout.log_bytes() <= 1000, "{}", tester.fanout.log_bytes());
-        }
-        assert_eq!(tester.send(key), expected);
-    }
-}
-
-#[test]
-fn a_log_is_trimmed_an_eighth_below_its_limit_once_it_is_past_it() {
-    let mut tester = Tester::new(LIMITS);
-    let mut bytes = Vec::new();
-    for _ in 0..11 {
-        // Somebody has each block still to be sent, of 125 bytes as a chunk.
-        tester.idle(1, u64::MAX);
-        tester.gain(1, &"x".repeat(119));
-        tester.fanout.seal_all();
-        bytes.push(tester.fanout.log_bytes());
-    }
-    assert_eq!(bytes[5..], [750, 875, 1000, 875, 1000, 875]);
-}
-
-#[test]
-fn a_block_larger_than_the_lag_reaches_those_who_keep_up() {
-    let mut tester = Tester::new(LIMITS);
-    let (idle, sending) = (tester.idle(1, u64::MAX), tester.idle(1, u64::MAX));
-    tester.gain(1, "begun\n\n");
-    tester.fanout.seal_all();
-    for key in [idle, sending] {
-        assert_eq!(tester.send(key), "begun\n\n");
-    }
-    tester.sent(idle);
-    tester.gain(1, &"x".repeat(5000));
-    tester.fanout.seal_all();
-    tester.sweep(0);
-    tester.sent(sending);
-    for key in [idle, sending] {
-        assert_eq!(tester.send(key).len(), 5000);
-    }
-    assert_eq!(tester.fanout.evicted, 0);
-}
-
-#[test]
-fn while_too_much_is_held_a_send_has_less_time() {
-    let mut tester = Tester::new(LIMITS);
-    let key = tester.idle(1, u64::MAX);
-    tester.gain(1, &"x".repeat(MEMORY_BYTES + 1));
-    tester.fanout.seal_all();
-    assert_eq!(tester.send(key).len(), MEMORY_BYTES + 1);
-    // As the send does that is under way.
-    let _held = tester.memory.share(vec![0; MEMORY_BYTES + 1]);
-    tester.now_ms = SEND_TIMEOUT_OVER_MS;
-    tester.sweep(0);
-    assert_eq!(tester.send(key), "");
-    tester.now_ms = SEND_TIMEOUT_OVER_MS + 1;
-    tester.sweep(0);
-    assert_eq!(tester.send(key), "CLOSE");
 }
 
 #[test]
@@ -635,126 +545,11 @@ fn a_disconnect_ends_the_streams_of_its_topic_alone_and_counts_each_once() {
 }
 
 #[test]
-fn what_several_topics_gain_in_a_turn_is_sent_in_the_order_of_their_partition() {
-    for is_session in [false, true] {
-        let mut tester = Tester::new(LIMITS);
-        let topics = match is_session {
-            true => [None, Some("user")].map(|user| Topic::of_session("channel", user, &tester.hasher)),
-            false => [1, 2].map(|n| tester.topic(n)),
-        };
-        let key = tester.idle_on(&topics, u64::MAX);
-        for (number, frame) in [(0, "a\n\n"), (1, "b\n\n"), (1, "c\n\n"), (0, "d\n\n"), (1, "e\n\n")] {
-            tester.gain_on(topics[number].clone(), frame);
-        }
-        assert_eq!(tester.send(key), "", "another topic may still gain something older");
-        tester.fanout.seal_all();
-        assert_eq!(tester.send(key), "a\n\nb\n\nc\n\nd\n\ne\n\n");
-        tester.sent(key);
-        assert_eq!(tester.send(key), "");
-        assert_eq!(tester.fanout.log_bytes(), 0);
-    }
-}
-
-#[test]
-fn a_stream_of_several_topics_is_woken_by_each_of_them() {
-    let mut tester = Tester::new(LIMITS);
-    let topics: Vec<_> = (0..5).map(|n| tester.topic(n)).collect();
-    let key = tester.idle_on(&topics, u64::MAX);
-    for (number, topic) in topics.iter().enumerate() {
-        tester.gain_on(topic.clone(), &format!("{number}\n\n"));
-        tester.fanout.seal_all();
-        tester.wakes();
-        tester.send_ready(usize::MAX);
-        assert_eq!((tester.wakes(), tester.send(key)), (1, format!("{number}\n\n")));
-        tester.sent(key);
-        assert_eq!(tester.send(key), "");
-    }
-}
-
-#[test]
-fn a_topic_read_with_many_others_is_one_block_for_all() {
-    let mut tester = Tester::new(LIMITS);
-    let hot = tester.topic(0);
-    let keys: Vec<_> = (1..100).map(|n| tester.idle_on(&[hot.clone(), tester.topic(n)], u64::MAX)).collect();
-    let work = tester.gain_on(hot, &"x".repeat(500));
-    assert_eq!(work, 1, "however many selections there are");
-    tester.fanout.seal_all();
-    assert_eq!(tester.fanout.log_bytes(), 507);
-    for key in keys {
-        assert_eq!(tester.send(key), "x".repeat(500));
-    }
-}
-
-#[test]
-fn the_lag_of_a_stream_is_that_of_all_its_topics() {
-    for (skip_slow, expected) in
-        [(false, "CLOSE"), (true, "event:gap\ndata:{\"from\":null,\"reason\":\"slow\"}\n\n")]
-    {
-        let mut tester = Tester::new(FanoutLimits { skip_slow, ..LIMITS });
-        let topics = [tester.topic(1), tester.topic(2)];
-        let (slow, quick) = (tester.idle_on(&topics, u64::MAX), tester.idle_on(&topics[..1], u64::MAX));
-        tester.gain_on(topics[0].clone(), "begun\n\n");
-        tester.fanout.seal_all();
-        assert_eq!((tester.send(slow), tester.send(quick)), ("begun\n\n".into(), "begun\n\n".into()));
-        tester.sent(quick);
-        // Less than the limit of each.
-        for topic in &topics {
-            tester.gain_on(topic.clone(), &"x".repeat(600));
-            tester.fanout.seal_all();
-        }
-        assert_eq!(tester.send(slow), "", "its send is under way");
-        tester.sweep(0);
-        assert_eq!(tester.fanout.evicted, u64::from(!skip_slow));
-        tester.sent(slow);
-        assert_eq!(tester.send(slow), expected);
-        assert_eq!(tester.send(quick).len(), 600, "others are not");
-    }
-}
-
-/// However large it is: a stream of one topic may take a block that is longer than the limit, too.
-#[test]
-fn what_is_under_way_is_shown_as_lag_and_cuts_no_stream() {
-    let mut tester = Tester::new(LIMITS);
-    let topics = [tester.topic(1), tester.topic(2)];
-    let key = tester.idle_on(&topics, u64::MAX);
-    tester.gain_on(topics[0].clone(), &"x".repeat(5000));
-    tester.fanout.seal_all();
-    assert_eq!(tester.send(key).len(), 5000);
-    tester.sweep(0);
-    assert_eq!(tester.fanout.evicted, 0);
-    assert_eq!(tester.fanout.progress(key).unwrap().lag_bytes, 5000);
-    tester.block_on(&topics[1], "x");
-    assert_eq!(tester.fanout.progress(key).unwrap().lag_bytes, 5006, "with what it has not begun to be sent");
-    tester.sent(key);
-    assert_eq!(tester.fanout.progress(key).unwrap().lag_bytes, 6);
-}
-
-#[test]
-fn a_stream_that_a_trim_left_behind_is_cut_by_the_sweep_while_its_send_is_under_way() {
-    let mut tester = Tester::new(LIMITS);
-    let key = tester.left_behind();
-    assert_eq!(tester.fanout.evicted, 0);
-    tester.wakes();
-    tester.sweep(0);
-    assert_eq!((tester.fanout.evicted, tester.wakes()), (1, 1));
-    assert!(matches!(tester.next(key), Next::Cut));
-}
-
-#[test]
-fn a_slow_client_is_cut_and_not_just_closed_although_the_kernel_took_its_last_send() {
-    let mut tester = Tester::new(LIMITS);
-    let key = tester.left_behind();
-    tester.sent(key);
-    assert!(matches!(tester.next(key), Next::Cut));
-    assert_eq!(tester.fanout.evicted, 1);
-}
-
-#[test]
 fn an_emit_is_answered_with_the_streams_that_take_it() {
     let mut tester = Tester::new(LIMITS);
     let user = Topic::of_session("chat", Some("ann"), &tester.hasher);
     let all = Topic::of_session("chat", None, &tester.hasher);
-    let other = tester.idle_on(&[all.clone()], u64::MAX);
+    let other = tester.idle_on(slice::from_ref(&all), u64::MAX);
     for _ in 0..2 {
         tester.idle_on(&[all.clone(), user.clone()], u64::MAX);
     }
@@ -807,226 +602,4 @@ fn a_stream_that_is_ended_after_an_event_is_sent_none_behind_it() {
     tester.block_on(&topic, "second\n\n");
     tester.sent(key);
     assert_eq!(tester.send(key), "event:disconnected\ndata:disconnected\n\n");
-}
-
-#[test]
-fn only_a_topic_that_is_read_with_others_keeps_where_its_events_lie() {
-    let mut tester = Tester::new(LIMITS);
-    let topics = [tester.topic(1), tester.topic(2)];
-    tester.idle(1, u64::MAX);
-    let marks = |tester: &mut Tester| {
-        tester.block_on(&topics[0].clone(), "event\n\n");
-        tester.log(&topics[0]).log.blocks_from(Default::default()).last().unwrap().marks.len()
-    };
-    assert_eq!(marks(&mut tester), 0);
-    let both = [(); 2].map(|()| tester.idle_on(&topics, u64::MAX));
-    assert_eq!(marks(&mut tester), 1);
-    tester.fanout.leave(both[0], &mut Vec::new());
-    assert_eq!(marks(&mut tester), 1);
-    tester.fanout.leave(both[1], &mut Vec::new());
-    assert_eq!(marks(&mut tester), 0);
-}
-
-#[test]
-fn a_topic_that_is_sealed_before_others_of_a_stream_waits_for_them() {
-    let mut tester = Tester::new(LIMITS);
-    let topics = [tester.topic(1), tester.topic(2)];
-    let key = tester.idle_on(&topics, u64::MAX);
-    tester.gain(1, "a\n\n");
-    tester.gain(2, "b\n\n");
-    // Its seam makes a block of topic 2, which has what comes after what topic 1 still gathers.
-    let newcomer = tester.subscribe(2, u64::MAX);
-    tester.page(newcomer, &[], true);
-    assert_eq!(tester.send(key), "");
-    tester.fanout.seal_all();
-    assert_eq!(tester.send(key), "a\n\nb\n\n");
-}
-
-#[test]
-fn a_send_of_several_topics_is_bounded_but_takes_what_lies_between_the_events_of_a_block() {
-    let limits = FanoutLimits { epochs: None, ..NO_LIMITS };
-    let events_of_next = |tester: &mut Tester, key| match tester.next(key) {
-        Next::Send(Outgoing { buffers, events, .. }) => (events, buffers.concat().len()),
-        next => panic!("{next:?}"),
-    };
-    // By blocks.
-    let mut tester = Tester::new(limits.clone());
-    let topics = [tester.topic(1), tester.topic(2)];
-    let key = tester.idle_on(&topics, u64::MAX);
-    (0..70).for_each(|n| tester.block_on(&topics[n % 2], "x"));
-    assert_eq!(events_of_next(&mut tester, key), (64, 64));
-    tester.sent(key);
-    assert_eq!(events_of_next(&mut tester, key), (6, 6));
-    tester.sent(key);
-    assert_eq!((tester.send(key), tester.fanout.log_bytes()), (String::new(), 0));
-
-    // By bytes: two of these are exactly as much as one send takes, with the nine bytes that make a chunk of each.
-    let mut tester = Tester::new(limits.clone());
-    let key = tester.idle_on(&topics, u64::MAX);
-    let half = "x".repeat(SEND_BYTES_MAX / 2 - 9);
-    (0..3).for_each(|n| tester.block_on(&topics[n % 2], &half));
-    assert_eq!(events_of_next(&mut tester, key), (2, 2 * half.len()));
-    tester.sent(key);
-    assert_eq!(events_of_next(&mut tester, key), (1, half.len()));
-    tester.sent(key);
-
-    // But not within a turn whose blocks overlap.
-    for (number, frame) in [(0, "x"), (1, &*"x".repeat(SEND_BYTES_MAX)), (0, "x")] {
-        tester.gain_on(topics[number].clone(), frame);
-    }
-    tester.fanout.seal_all();
-    tester.block_on(&topics[0], "x");
-    assert_eq!(events_of_next(&mut tester, key), (3, SEND_BYTES_MAX + 2));
-    tester.sent(key);
-    assert_eq!(events_of_next(&mut tester, key), (1, 1));
-}
-
-#[test]
-fn partitions_take_turns_in_filling_a_send() {
-    let mut tester = Tester::with_partitions(NO_LIMITS, 3);
-    let everything = Topic::everything(&tester.hasher);
-    let key = tester.subscribe_to(&[everything.clone()], u64::MAX);
-    (0..3).for_each(|partition| tester.page_of(key, partition, &[], true));
-    assert_eq!(tester.send(key), "HEAD\n");
-    tester.sent(key);
-    for turn in 0..2 {
-        for partition in 0..3 {
-            // Two of these are as much as one send takes.
-            let frame = format!("{partition}{turn}").repeat(SEND_BYTES_MAX / 4);
-            tester.at_us = 100 - u64::from(10 * partition) + turn;
-            tester.gain_in(Some(partition), everything.clone(), &frame);
-        }
-        tester.fanout.seal_all();
-    }
-    for (expected, oldest_us) in [("0010", 90), ("2001", 80), ("1121", 81)] {
-        let Next::Send(Outgoing { buffers, events, at_us, .. }) = tester.next(key) else { panic!() };
-        let text = String::from_utf8(buffers.concat()).unwrap();
-        let began = text[..2].to_owned() + &text[SEND_BYTES_MAX / 2..][..2];
-        assert_eq!((began.as_str(), text.len(), events, at_us), (expected, SEND_BYTES_MAX, 2, oldest_us));
-        tester.sent(key);
-    }
-    assert_eq!((tester.send(key), tester.fanout.log_bytes()), (String::new(), 0));
-}
-
-#[test]
-fn a_send_of_several_partitions_is_bounded_by_the_buffers_it_has_too() {
-    let epochs = Some(Arc::new(Epochs::new(Epoch::at(9), Vec::new())));
-    let mut tester = Tester::with_partitions(FanoutLimits { epochs, ..NO_LIMITS }, 2);
-    let everything = Topic::everything(&tester.hasher);
-    let key = tester.subscribe_to(&[everything.clone()], u64::MAX);
-    (0..2).for_each(|partition| tester.page_of(key, partition, &[], true));
-    assert_eq!(tester.send(key), "HEAD\n");
-    tester.sent(key);
-    for partition in 0..2 {
-        for _ in 0..32 {
-            // Large enough to be shared, and followed by an id of the stream's own.
-            tester.gain_in(Some(partition), everything.clone(), &"x".repeat(SHARED_BYTES_MIN + 1));
-        }
-    }
-    tester.fanout.seal_all();
-    for _ in 0..2 {
-        let Next::Send(Outgoing { buffers, events, .. }) = tester.next(key) else { panic!() };
-        assert_eq!((buffers.len(), events), (64, 32));
-        tester.sent(key);
-    }
-}
-
-#[test]
-fn a_partition_that_is_live_and_one_that_replays_take_turns() {
-    let mut tester = Tester::with_partitions(LIMITS, 2);
-    let everything = Topic::everything(&tester.hasher);
-    let key = tester.subscribe_to(&[everything.clone()], u64::MAX);
-    tester.page_of(key, 0, &[], true);
-    tester.page_of(key, 1, &["page 1\n\n"], false);
-    assert_eq!(tester.send(key), "HEAD\npage 1\n\n");
-    for n in 2..4 {
-        tester.gain_in(Some(0), everything.clone(), "live\n\n");
-        tester.fanout.seal_all();
-        tester.sent(key);
-        assert!(matches!(tester.out.pop().unwrap().message, Message::Home(1, ToHome::More { .. })));
-        tester.page_of(key, 1, &[["page 2\n\n", "page 3\n\n"][n - 2]], n == 3);
-        assert_eq!(tester.send(key), "live\n\n", "after a page");
-        tester.gain_in(Some(0), everything.clone(), "live too\n\n");
-        tester.fanout.seal_all();
-        tester.sent(key);
-        assert_eq!(tester.send(key), format!("page {n}\n\n"), "before more blocks");
-        tester.sent(key);
-        assert_eq!(tester.send(key), "live too\n\n");
-        tester.sent(key);
-        if n == 2 {
-            tester.page_of(key, 1, &["page\n\n"], false);
-            assert_eq!(tester.send(key), "page\n\n");
-        }
-    }
-}
-
-#[test]
-fn a_page_without_events_has_the_next_one_asked_for_and_moves_no_position() {
-    let epochs = Some(Arc::new(Epochs::new(Epoch::at(9), Vec::new())));
-    let mut tester = Tester::new(FanoutLimits { epochs, ..LIMITS });
-    let key = tester.subscribe_to(&[tester.topic(1), tester.topic(2)], u64::MAX);
-    tester.page(key, &[], false);
-    assert_eq!(tester.send(key), "HEAD\n");
-    tester.out.clear();
-    tester.sent(key);
-    let [Post { message: Message::Home(0, ToHome::More { after: 7, selection, .. }), .. }] = &tester.out[..]
-    else {
-        panic!("{:?}", tester.out)
-    };
-    assert!(selection.is_part() && selection.topics().len() == 2);
-    let gap = Gap { from: None, reason: GapReason::Trimmed, id: Some("9-7".into()) };
-    let page = ReplayPage { gap: Some(gap), upto: 7, joined: true, ..ReplayPage::default() };
-    let last_sent = |tester: &Tester| tester.fanout.subscribers.get(key).unwrap().last_sent();
-    assert_eq!(last_sent(&tester), 0, "no event said so");
-    tester.fanout.handle(ToFanout::Page { key, partition: 0, page }, &mut Vec::new());
-    assert_eq!(
-        tester.send(key),
-        "event:gap\ndata:{\"from\":null,\"reason\":\"trimmed\"}\nid:9-0.7\n\n",
-        "only the notice does"
-    );
-    assert_eq!(last_sent(&tester), 7);
-}
-
-#[test]
-fn the_stream_of_a_queue_begins_at_once_and_tells_how_far_it_has_come() {
-    let mut tester = Tester::new(LIMITS);
-    let (key, topic, told) = tester.follow();
-    assert_eq!((tester.send(key).as_str(), tester.out.len()), ("HEAD\n", 0), "no home is asked");
-    tester.sent(key);
-    // It is bounded where it comes from.
-    (0..3).for_each(|_| tester.block_on(&topic, &"x".repeat(700)));
-    assert_eq!(told.load(Ordering::Relaxed), 0);
-    assert_eq!(tester.send(key), "x".repeat(2100));
-    tester.sent(key);
-    assert_eq!(told.load(Ordering::Relaxed), 3);
-    tester.block_on(&topic, "last\n\n");
-    tester.wakes();
-    tester.fanout.handle(ToFanout::End { topic }, &mut Vec::new());
-    assert_eq!((tester.wakes(), tester.send(key).as_str()), (1, "last\n\n"));
-    tester.sent(key);
-    assert!(tester.send(key).starts_with("retry:"));
-    tester.sent(key);
-    assert_eq!(tester.send(key), "CLOSE");
-}
-
-#[test]
-fn a_part_of_a_queues_message_is_as_good_as_a_send_and_of_an_event_it_is_not() {
-    let mut tester = Tester::new(LIMITS);
-    let (of_queue, topic, _) = tester.follow();
-    let other = tester.idle(1, u64::MAX);
-    assert_eq!(tester.send(of_queue), "HEAD\n");
-    tester.sent(of_queue);
-    for topic in [topic, tester.topic(1)] {
-        tester.block_on(&topic, "event\n\n");
-    }
-    for key in [of_queue, other] {
-        assert_eq!(tester.send(key), "event\n\n");
-        tester.fanout.partly_sent(key, 4000);
-    }
-    tester.now_ms = 5001;
-    tester.sweep(0);
-    assert_eq!((tester.send(of_queue).as_str(), tester.send(other).as_str()), ("", "CLOSE"));
-    tester.now_ms = 9001;
-    tester.sweep(0);
-    assert_eq!(tester.send(of_queue), "CLOSE");
 }
