@@ -87,4 +87,15 @@ mod tests {
         assert_eq!(arena.remove(old), None);
         assert_eq!(arena.get_mut(new), Some(&mut "new"));
     }
+
+    #[test]
+    fn a_walk_meets_each_tenant_with_its_index() {
+        let mut arena = Arena::default();
+        let keys = ["a", "b", "c"].map(|name| arena.insert(name));
+        arena.remove(keys[1]);
+        let there = [(keys[0].index, "a"), (keys[2].index, "c")];
+        assert!(arena.iter().map(|(index, name)| (index, *name)).eq(there));
+        assert!(arena.iter_mut().map(|(index, name)| (index, *name)).eq(there));
+        assert!(keys.iter().all(|key| key.index < arena.index_end()));
+    }
 }

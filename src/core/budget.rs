@@ -103,6 +103,7 @@ mod tests {
         assert!(budget.take(41).is_none(), "bytes");
         let second = budget.take(40).unwrap();
         assert!(budget.take(0).is_none(), "messages");
+        assert_eq!((budget.bytes(), budget.bytes_max(), budget.messages()), (100, 100, 2));
         drop((first, second));
         assert_eq!((budget.bytes(), budget.messages()), (0, 0));
     }
@@ -124,7 +125,7 @@ mod tests {
         assert!(first.resize(90));
         assert!(!second.resize(11));
         assert_eq!((second.bytes(), budget.bytes()), (10, 100));
-        assert!(first.resize(89) && second.resize(11));
-        assert_eq!(budget.bytes(), 100);
+        assert!(first.resize(70) && second.resize(30));
+        assert_eq!((first.bytes(), second.bytes(), budget.bytes()), (70, 30, 100));
     }
 }

@@ -159,7 +159,8 @@ impl Framing {
 
 /// Appends the size line that begins a chunk of `bytes` (RFC 9112, section 7.1).
 pub(crate) fn write_chunk_head(bytes: usize, out: &mut Vec<u8>) {
-    let mut line = [0; usize::BITS as usize / 4 + CHUNK_END.len()];
+    // A digit for each 4 bits of a 64-bit size, and the line end.
+    let mut line = [0; 18];
     let start = write_size_line(bytes, &mut line);
     out.extend_from_slice(&line[start..]);
 }
@@ -185,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_chunk_head_is_the_size_in_hex() {
-        for bytes in [0, 1, 9, 10, 15, 16, 255, 256, 4095, 65_536, 0x1234_5678] {
+        for bytes in [0, 1, 9, 10, 15, 16, 255, 256, 4095, 65_536, 0x1234_5678, usize::MAX] {
             let mut out = Vec::new();
             write_chunk_head(bytes, &mut out);
             assert_eq!(out, format!("{bytes:x}\r\n").into_bytes());

@@ -33,3 +33,22 @@ impl DeliveryCount {
         Some((ticket, reply))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::arena::Arena;
+    use crate::core::event_id::EventId;
+
+    #[test]
+    fn the_last_shard_answers_with_what_was_emitted_and_the_streams_of_all() {
+        let ticket = Ticket { shard: 3, connection: Arena::default().insert(()), request: 5 };
+        let published =
+            Published { last_id: EventId::Sequence(7), events: 2, ids_replaced: 1, streams: None };
+        let first = DeliveryCount::new(ticket, Some(published.clone()));
+        let last = Arc::clone(&first);
+        assert_eq!(first.add(2), None);
+        let reply = Reply::Published(Ok(Published { streams: Some(7), ..published }));
+        assert_eq!(last.add(5), Some((ticket, reply)));
+    }
+}

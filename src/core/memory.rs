@@ -96,4 +96,24 @@ mod tests {
         drop((part, more));
         assert_eq!(memory.bytes(), 0);
     }
+
+    #[test]
+    fn memory_is_filling_past_three_quarters_over_past_the_limit_and_exhausted_past_twice_that() {
+        for (bytes, expected) in [
+            (0, [false, false, false]),
+            (900, [false, false, false]),
+            (903, [true, false, false]),
+            (1200, [true, false, false]),
+            (1201, [true, true, false]),
+            (2400, [true, true, false]),
+            (2402, [true, true, true]),
+        ] {
+            let memory = Memory::new(1200);
+            memory.hold(bytes);
+            let past = [memory.is_filling(), memory.is_over(), memory.is_exhausted()];
+            assert_eq!((memory.bytes(), memory.bytes_max(), past), (bytes, 1200, expected));
+            memory.release(bytes);
+            assert_eq!(memory.bytes(), 0);
+        }
+    }
 }

@@ -212,3 +212,64 @@ impl GapReason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::arena::Arena;
+    use crate::core::budget::Budget;
+    use crate::core::event::EventLimits;
+    use crate::core::memory::Memory;
+    use crate::core::topic::TopicHasher;
+
+    #[test]
+    fn the_work_of_a_message_is_that_of_the_events_and_bytes_it_has_looked_at() {
+        let hasher = TopicHasher::of(1);
+        let id = || Topic::parse(b"topicnumber1", &hasher).unwrap();
+        let path = Topic::parse_path(&[b"a"[..].into()], &hasher).unwrap();
+        let key = Arena::default().insert(());
+        let ticket = Ticket { shard: 0, connection: key, request: 0 };
+        let home = |message| Message::Home(0, message);
+        let publish = |events: usize, bytes: usize| {
+            let text = "data:a\n\n".repeat(events - 1) + "data:" + &"x".repeat(bytes);
+            let events = Events::parse(text.into(), &EventLimits::of(1 << 20)).unwrap();
+            let (reply, charge) = (ReplyTo::Connection(ticket), Budget::new(9, 9).take(1).unwrap());
+            home(ToHome::Publish(Publish { topic: id(), events, reply, at_us: 0, charge, key: None }))
+        };
+        let selection = |topic, is_part| Selection::new(0, [topic].into(), is_part);
+        let join = |selection, last_event_id: Option<&str>| {
+            home(ToHome::Join { selection, from: 0, key, last_event_id: last_event_id.map(Into::into) })
+        };
+        let more = |selection| home(ToHome::More { selection, from: 0, key, after: 1, told: 0 });
+        let events = |bytes| {
+            Message::Fanout(ToFanout::Events {
+                partition: Some(0),
+                topics: [id()].into(),
+                frames: Chunk::of([&*vec![b'x'; bytes]], bytes, &Memory::new(usize::MAX)),
+                marks: Marks::new(),
+                count: 1,
+                last: 1,
+                at_us: 0,
+                charge: None,
+                delivery_count: None,
+            })
+        };
+        for (name, message, work) in [
+            ("one event", publish(1, 1), 1),
+            ("many events", publish(400, 1), 400),
+            ("3 events, 9 KB", publish(3, 9000), 3 + 2),
+            ("frames of few bytes", events(10), 1),
+            ("frames of 13 KB", events(13_000), 1 + 3),
+            ("a new stream", join(selection(id(), false), None), 1),
+            ("a new stream on a tree", join(selection(path.clone(), true), None), 1),
+            ("a page of one topic", join(selection(id(), false), Some("9-1")), 8),
+            ("the next page of it", more(selection(id(), false)), 8),
+            ("a page of several topics", join(selection(id(), true), Some("9-1")), 256),
+            ("the next page of a tree", more(selection(path, false)), 256),
+            ("a leave", home(ToHome::Leave { topic: id(), from: 0 }), 1),
+            ("an answer", Message::Reply(ticket, Reply::Disconnected(400)), 1),
+        ] {
+            assert_eq!(message.work(), work, "{name}");
+        }
+    }
+}

@@ -58,8 +58,11 @@ impl Partitioner {
 /// Returns a key for hashes that nobody can guess.
 pub(crate) fn random_key() -> [u8; 16] {
     // Each hash has a key of its own from the kernel's randomness. The time is hashed for machines that have none yet.
-    let random = || RandomState::new().hash_one(SystemTime::now());
-    (u128::from(random()) << 64 | u128::from(random())).to_ne_bytes()
+    let random = || RandomState::new().hash_one(SystemTime::now()).to_ne_bytes();
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&random());
+    key[8..].copy_from_slice(&random());
+    key
 }
 
 /// Which shard is home to which partition.
@@ -143,5 +146,12 @@ mod tests {
         let mut homes = [0; 3];
         placement.partitions().for_each(|partition| homes[usize::from(placement.home(partition))] += 1);
         assert_eq!(homes, [6, 5, 5]);
+    }
+
+    #[test]
+    fn every_bit_of_a_random_key_is_random() {
+        let keys = (0..1000).map(|_| u128::from_ne_bytes(random_key()));
+        let (any, all) = keys.fold((0, u128::MAX), |(any, all), key| (any | key, all & key));
+        assert_eq!((any, all), (u128::MAX, 0));
     }
 }

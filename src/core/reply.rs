@@ -82,3 +82,26 @@ pub(crate) enum PublishError {
     )]
     DiskFull,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_caller_is_told_the_answer_and_one_that_is_dropped_that_there_is_none() {
+        for (is_called, expected) in
+            [(true, Ok(Err(PublishError::TopicsFull))), (false, Err(mpsc::TryRecvError::Disconnected))]
+        {
+            let (told, answer) = mpsc::channel();
+            let callback = Callback::new(move |result| told.send(result).unwrap());
+            assert_eq!(format!("{callback:?}"), "Callback");
+            match is_called {
+                true => callback.call(Err(PublishError::TopicsFull)),
+                false => drop(callback),
+            }
+            assert_eq!(answer.try_recv(), expected);
+        }
+    }
+}

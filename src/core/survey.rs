@@ -223,6 +223,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::slice;
 
     use crossbeam_channel::bounded;
 
@@ -260,12 +261,34 @@ mod tests {
     }
 
     #[test]
+    fn so_many_user_agents_are_shared_and_those_in_use_stay() {
+        let mut clients = Clients::default();
+        let mut keys = Arena::default();
+        let mut enter = |clients: &mut Clients, agent: &str| {
+            let key = keys.insert(());
+            clients.enter(key, client(agent));
+            key
+        };
+        let agent_of = |clients: &Clients, key: Key| {
+            Arc::clone(&clients.entries[key.index as usize].as_ref().unwrap().client.user_agent)
+        };
+        let first: Vec<_> = (0..AGENTS_MAX).map(|n| enter(&mut clients, &format!("agent {n}"))).collect();
+        enter(&mut clients, "one more");
+        assert_eq!(clients.agents.len(), AGENTS_MAX, "all are in use");
+        first[1..].iter().for_each(|key| clients.leave(*key));
+        let [one, other] = [enter(&mut clients, "a newcomer"), enter(&mut clients, "a newcomer")];
+        assert!(Arc::ptr_eq(&agent_of(&clients, one), &agent_of(&clients, other)), "others made room");
+        let same = enter(&mut clients, "agent 0");
+        assert!(Arc::ptr_eq(&agent_of(&clients, first[0]), &agent_of(&clients, same)), "it had stayed");
+        assert_eq!(clients.agents.len(), 2);
+    }
+
+    #[test]
     fn of_a_user_agent_so_much_is_kept() {
         assert_eq!(client(&"x".repeat(5000)).user_agent.len(), AGENT_BYTES_MAX);
     }
 
-    #[test]
-    fn one_that_takes_the_place_of_another_is_listed_only_where_it_belongs() {
+    fn new_fanout() -> Fanout {
         let limits = FanoutLimits {
             lag_bytes_max: 1000,
             epochs: None,
@@ -275,19 +298,78 @@ mod tests {
             retry_min_ms: 1,
             retry_max_ms: 1,
         };
-        let mut fanout = Fanout::new(0, Placement::new(16, 1), limits, Memory::new(100_000), 0);
+        Fanout::new(0, Placement::new(16, 1), limits, Memory::new(100_000), 0)
+    }
+
+    fn subscribe(topics: &[Topic], fanout: &mut Fanout) -> Key {
+        let subscription = Subscription {
+            topics: topics.into(),
+            framing: Framing::Plain,
+            last_event_id: None,
+            expires_s: u64::MAX,
+            opening: Opening::default(),
+        };
+        fanout.subscribe(subscription, 0, &mut Vec::new())
+    }
+
+    #[test]
+    fn the_oldest_streams_are_listed_and_all_are_counted_so_many_in_a_turn() {
+        let mut fanout = new_fanout();
+        let mut clients = Clients::default();
+        let topic = Topic::of_session("chat", None, &TopicHasher::of(16));
+        // Of 2,000 streams two began in each second, and neither the first nor the last are the oldest.
+        for n in 0..2000 {
+            let key = subscribe(slice::from_ref(&topic), &mut fanout);
+            let since_s = (n * 7 + 3) % 1000;
+            clients.enter(key, Client { since_s, ..client("a browser") });
+        }
+        for (streams_max, turns) in [(1, 9), (255, 9), (256, 9), (257, 10), (600, 11), (3000, 16)] {
+            let (found, answers) = bounded(1);
+            let mut walk = Walk::new(Survey { wanted: Wanted::All, streams_max, found });
+            let steps = std::iter::repeat_with(|| walk.step(0, &clients, &fanout));
+            assert_eq!(steps.take(100).take_while(|is_over| !is_over).count() + 1, turns, "{streams_max}");
+            let Found { streams, total } = answers.recv().unwrap();
+            let since: Vec<_> = streams.iter().map(|stream| stream.client.since_s).collect();
+            let oldest: Vec<_> = (0..2000).map(|n| n / 2).take(streams_max).collect();
+            assert_eq!((total, since), (2000, oldest));
+        }
+    }
+
+    #[test]
+    fn streams_are_found_by_a_part_of_a_topics_name_or_of_what_is_shown_of_a_session_in_any_case() {
+        let mut fanout = new_fanout();
+        let mut clients = Clients::default();
+        let hasher = TopicHasher::of(16);
+        let session = |user| Topic::of_session("Chat", user, &hasher);
+        let id = |name: &str| Topic::parse(name.as_bytes(), &hasher).unwrap();
+        for topics in [
+            &[session(None), session(Some("Ann"))][..],
+            &[session(None)],
+            &[id("abcdef123")],
+            &[id("abcdef124"), id("annabell")],
+        ] {
+            let key = subscribe(topics, &mut fanout);
+            clients.enter(key, client("a browser"));
+        }
+        for (part, total) in
+            [("ann", 2), ("chat/ann", 1), ("Chat/", 2), ("chat/*", 1), ("abcdef12", 2), ("session", 0)]
+        {
+            let (found, answers) = bounded(1);
+            let mut walk = Walk::new(Survey { wanted: Wanted::Named(part.into()), streams_max: 10, found });
+            while !walk.step(0, &clients, &fanout) {}
+            let found = answers.recv().unwrap();
+            assert_eq!((found.total, found.streams.len()), (total, total), "{part}");
+        }
+    }
+
+    #[test]
+    fn one_that_takes_the_place_of_another_is_listed_only_where_it_belongs() {
+        let mut fanout = new_fanout();
         let mut clients = Clients::default();
         let hasher = TopicHasher::of(16);
         let chat = Topic::of_session("chat", None, &hasher);
         let open = |topic: &Topic, fanout: &mut Fanout, clients: &mut Clients| {
-            let subscription = Subscription {
-                topics: [topic.clone()].into(),
-                framing: Framing::Plain,
-                last_event_id: None,
-                expires_s: u64::MAX,
-                opening: Opening::default(),
-            };
-            let key = fanout.subscribe(subscription, 0, &mut Vec::new());
+            let key = subscribe(slice::from_ref(topic), fanout);
             clients.enter(key, client("a browser"));
             key
         };

@@ -113,3 +113,98 @@ impl Mailbox {
         self.bell.notified().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    fn new_mailboxes(shards: u16) -> Vec<Mailbox> {
+        let (doors, insides) = mailboxes(shards.into());
+        (0..shards)
+            .zip(insides)
+            .map(|(shard, inside)| Mailbox::new(shard, inside, Arc::clone(&doors)))
+            .collect()
+    }
+
+    fn message(number: usize) -> ShardMessage {
+        ShardMessage::Journaled { publishes: number, result: Ok(()) }
+    }
+
+    fn take(mailbox: &Mailbox) -> Option<usize> {
+        mailbox.take().map(|message| match message {
+            ShardMessage::Journaled { publishes, .. } => publishes,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    fn rings(mailbox: &Mailbox) -> bool {
+        pin!(mailbox.wait()).poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
+    }
+
+    #[test]
+    fn its_own_messages_and_those_of_others_are_first_in_first_out_and_take_turns() {
+        let shards = new_mailboxes(2);
+        (0..5).for_each(|n| shards[0].send(0, message(n)));
+        (100..103).for_each(|n| shards[1].send(0, message(n)));
+        let taken: Vec<_> = std::iter::from_fn(|| take(&shards[0])).collect();
+        assert_eq!(taken, [100, 0, 101, 1, 102, 2, 3, 4]);
+    }
+
+    #[test]
+    fn however_posts_and_takes_come_nothing_is_lost_or_overtaken_and_neither_waits_for_two_of_the_other() {
+        for seed in 0..100 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let shards = new_mailboxes(3);
+            // What waits: its own, and the others'.
+            let mut waiting = [VecDeque::new(), VecDeque::new()];
+            let mut last_from = None;
+            for number in 0..1000 {
+                let from = random.u16(0..6);
+                if let Some(shard) = shards.get(usize::from(from)) {
+                    shard.send(0, message(number));
+                    waiting[usize::from(from > 0)].push_back(number);
+                    continue;
+                }
+                let both_wait = waiting.iter().all(|numbers| !numbers.is_empty());
+                let taken = take(&shards[0]);
+                let from = waiting.iter().position(|numbers| numbers.front().copied() == taken);
+                let Some(from) = from else { panic!("seed {seed}: {taken:?} of {waiting:?}") };
+                waiting[from].pop_front();
+                assert!(!both_wait || last_from != Some(from), "seed {seed}: twice in turn");
+                last_from = both_wait.then_some(from);
+            }
+            let left: usize = waiting.iter().map(VecDeque::len).sum();
+            assert_eq!(std::iter::from_fn(|| take(&shards[0])).count(), left, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_for_one_shard_whose_bell_it_rings() {
+        let shards = new_mailboxes(3);
+        for (from, to) in [(0, 0), (1, 0), (1, 2), (2, 2)] {
+            let mailbox = &shards[usize::from(to)];
+            assert!(mailbox.is_empty() && !rings(mailbox));
+            shards[from].send(to, message(7));
+            for other in &shards {
+                let is_it = other.shard == to;
+                assert_eq!((other.is_empty(), rings(other)), (!is_it, is_it), "{from} to {to}");
+            }
+            assert_eq!((take(mailbox), take(mailbox)), (Some(7), None));
+        }
+        shards[0].send(3, message(7));
+        assert!(shards.iter().all(Mailbox::is_empty), "there is no such shard");
+    }
+
+    #[test]
+    fn a_bell_rings_without_a_message_and_posts_to_one_that_ended_are_dropped() {
+        let mut shards = new_mailboxes(2);
+        shards[0].ring();
+        assert!(rings(&shards[0]) && shards[0].is_empty());
+        drop(shards.pop());
+        shards[0].send(1, message(7));
+        assert!(shards[0].is_empty());
+    }
+}

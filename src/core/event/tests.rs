@@ -401,3 +401,13 @@ fn parts_that_cannot_be_events_are_refused() {
     assert!(refused(b"data:\r\n", &[(0..7, None)]), "CR");
     assert!(refused(b"data:\xff\n", &[(0..7, None)]), "no UTF-8");
 }
+
+#[test]
+fn the_text_of_a_body_may_be_twice_as_long_and_events_take_20_bytes_each_beside_it() {
+    let limits = EventLimits::of(10);
+    assert!(Events::wrap(Bytes::from("\n\n"), None, None, &limits).is_ok(), "18 bytes");
+    let error = Events::wrap(Bytes::from("\n\n\n"), None, None, &limits).unwrap_err();
+    assert_eq!(error, EventError::TooLong { text_bytes_max: 20 });
+    let events = parse(b"data:a\n\ndata:b\n\ndata:c\nid:1\n").unwrap();
+    assert_eq!((events.text_bytes(), events.held_bytes()), (28, 28 + 3 * 20));
+}

@@ -166,8 +166,7 @@ impl Log {
         let Open { chunks, marks, bytes, events, first, last, at_us } = std::mem::take(&mut self.open);
         let readers = std::mem::take(&mut self.at_tail);
         if readers == 0 && self.blocks.is_empty() {
-            // Nobody to send it to, now or later. The tail still moves: places never name two blocks alike.
-            self.trimmed += 1;
+            // Nobody to send it to, now or later.
             return;
         }
         let chunk = match &chunks[..] {
@@ -447,6 +446,21 @@ mod tests {
             log.seal();
         }
         assert_eq!(log.read(cursor, Framing::Plain).unwrap().buffers.len(), 1);
+    }
+
+    #[test]
+    fn a_send_is_as_large_as_it_may_be() {
+        let mut log = new_log();
+        let cursor = log.attach();
+        for _ in 0..4 {
+            // With the nine bytes that make a chunk of each.
+            gain(&mut log, vec![b'x'; SEND_BYTES_MAX / 2 - 9]);
+            log.seal();
+        }
+        let span = log.read(cursor, Framing::Chunked).unwrap();
+        assert_eq!((span.buffers.len(), span.buffers.concat().len()), (2, SEND_BYTES_MAX));
+        assert_eq!(log.bytes_from(cursor), 2 * SEND_BYTES_MAX);
+        assert_eq!(log.bytes_from(span.to), SEND_BYTES_MAX);
     }
 
     #[test]

@@ -87,8 +87,7 @@ impl<'l> Merged<'l> {
             *count += 1;
             *next = blocks.next();
         }
-        let taken = ahead.iter().filter(|(_, count, ..)| *count > 0);
-        merged.taken.blocks = taken.map(|(number, count, ..)| (*number, *count)).collect();
+        merged.taken.blocks = ahead.iter().map(|(number, count, ..)| (*number, *count)).collect();
         merged
     }
 

@@ -385,8 +385,8 @@ impl Fanout {
                     let more = subscriber.sent(&mut self.logs, now_ms);
                     debug_assert!(more.is_none(), "only a stream that replays asks for more");
                 }
-                Next::Wait if self.subscribers.at(index).is_some_and(Subscriber::is_idle) => return sent,
-                Next::Wait | Next::Close | Next::Cut => {
+                Next::Wait => return sent,
+                Next::Close | Next::Cut => {
                     self.subscribers.at(index).into_iter().for_each(Subscriber::wake);
                     return sent;
                 }

@@ -1,5 +1,10 @@
+mod queue;
+mod several;
+mod slow;
+
+use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Wake;
 
 use bytes::Bytes;
@@ -7,9 +12,10 @@ use bytes::Bytes;
 use super::ending::Ended;
 use super::*;
 use crate::core::chunk::{Chunk, Mark};
+use crate::core::delivery_count::DeliveryCount;
 use crate::core::epochs::Epochs;
 use crate::core::event_id::Epoch;
-use crate::core::message::Message;
+use crate::core::message::{Message, Reply, Ticket};
 use crate::core::partition::Placement;
 use crate::core::topic::TopicHasher;
 
@@ -43,19 +49,25 @@ struct Tester {
     bell: Arc<Bell>,
     out: Vec<Post>,
     now_ms: u64,
+    at_us: u64,
     sequence: u64,
 }
 
 impl Tester {
     fn new(limits: FanoutLimits) -> Self {
+        Self::with_partitions(limits, 1)
+    }
+
+    fn with_partitions(limits: FanoutLimits, partitions: u8) -> Self {
         let memory = Memory::new(MEMORY_BYTES);
         Tester {
-            fanout: Fanout::new(0, Placement::new(1, 1), limits, Arc::clone(&memory), 0),
+            fanout: Fanout::new(0, Placement::new(partitions, 1), limits, Arc::clone(&memory), 0),
             memory,
-            hasher: TopicHasher::of(1),
+            hasher: TopicHasher::of(partitions),
             bell: Arc::default(),
             out: Vec::new(),
             now_ms: 0,
+            at_us: 0,
             sequence: 0,
         }
     }
@@ -69,14 +81,14 @@ impl Tester {
     }
 
     fn subscribe_to(&mut self, topics: &[Topic], expires_s: u64) -> Key {
-        let subscription = Subscription {
-            topics: topics.into(),
-            framing: Framing::Plain,
-            last_event_id: None,
-            expires_s,
-            opening: Opening { head: "HEAD\n".into(), refusal: "NO\n".into() },
-        };
-        self.fanout.subscribe(subscription, self.now_ms, &mut self.out)
+        self.fanout.subscribe(subscription(topics, expires_s), self.now_ms, &mut self.out)
+    }
+
+    /// The stream of a queue, and where is told how far it has come.
+    fn follow(&mut self) -> (Key, Topic, Arc<AtomicU64>) {
+        let (topic, sent) = (Topic::of_queue(7, &self.hasher), Arc::new(AtomicU64::new(0)));
+        let subscription = subscription(slice::from_ref(&topic), u64::MAX);
+        (self.fanout.follow(subscription, Arc::clone(&sent), self.now_ms), topic, sent)
     }
 
     /// A subscriber that has its head and is idle.
@@ -107,9 +119,13 @@ impl Tester {
     }
 
     fn page(&mut self, key: Key, frames: &[&'static str], joined: bool) {
+        self.page_of(key, 0, frames, joined);
+    }
+
+    fn page_of(&mut self, key: Key, partition: PartitionId, frames: &[&'static str], joined: bool) {
         let frames = frames.iter().map(|frame| Bytes::from_static(frame.as_bytes())).collect();
         let page = ReplayPage { gap: None, frames, upto: 7, told: 0, joined };
-        self.fanout.handle(ToFanout::Page { key, partition: 0, page }, &mut Vec::new());
+        self.fanout.handle(ToFanout::Page { key, partition, page }, &mut Vec::new());
     }
 
     fn gain(&mut self, topic: usize, frame: &str) {
@@ -118,21 +134,36 @@ impl Tester {
 
     /// Returns the work that it was.
     fn gain_on(&mut self, topic: Topic, frame: &str) -> usize {
+        self.gain_in(topic.partition(), topic, frame)
+    }
+
+    fn gain_in(&mut self, partition: Option<PartitionId>, topic: Topic, frame: &str) -> usize {
         self.sequence += 1;
         let end = frame.len() as u32;
         let mark = Mark { sequence: self.sequence, end, id_at: end.saturating_sub(1) };
         let message = ToFanout::Events {
-            partition: Some(0),
+            partition,
             topics: [topic].into(),
             frames: Chunk::of([frame.as_bytes()], frame.len(), &self.memory),
             marks: [mark].into(),
             count: 1,
             last: self.sequence,
-            at_us: 0,
+            at_us: self.at_us,
             charge: None,
             delivery_count: None,
         };
         self.fanout.handle(message, &mut Vec::new())
+    }
+
+    /// One event on a topic, which is all of its turn.
+    fn block_on(&mut self, topic: &Topic, frame: &str) {
+        self.gain_on(topic.clone(), frame);
+        self.fanout.seal_all();
+    }
+
+    /// The log of a topic that one partition orders, or none.
+    fn log(&self, topic: &Topic) -> &TopicLog {
+        &self.fanout.logs[self.fanout.logs.find(topic, topic.partition()).unwrap()]
     }
 
     fn next(&mut self, key: Key) -> Next {
@@ -163,6 +194,16 @@ impl Tester {
 
     fn wakes(&self) -> usize {
         self.bell.0.swap(0, Ordering::Relaxed)
+    }
+}
+
+fn subscription(topics: &[Topic], expires_s: u64) -> Subscription {
+    Subscription {
+        topics: topics.into(),
+        framing: Framing::Plain,
+        last_event_id: None,
+        expires_s,
+        opening: Opening { head: "HEAD\n".into(), refusal: "NO\n".into() },
     }
 }
 
@@ -212,8 +253,68 @@ fn topics_take_turns_in_starting_their_sends() {
     assert!(tester.send_ready(TOPIC_WORK_PER_TURN + 1));
     assert_eq!(tester.wakes(), TOPIC_WORK_PER_TURN + 1);
     assert_eq!(tester.send(other), "small\n\n");
+    assert!(tester.send_ready(1));
+    assert_eq!(tester.wakes(), 1);
     assert!(!tester.send_ready(usize::MAX));
-    assert_eq!(tester.wakes(), 2 * TOPIC_WORK_PER_TURN);
+    assert_eq!(tester.wakes(), 2 * TOPIC_WORK_PER_TURN - 1);
+}
+
+#[test]
+fn what_is_sent_at_once_is_work_by_its_bytes_and_wakes_nobody() {
+    let mut tester = Tester::new(LIMITS);
+    for _ in 0..10 {
+        tester.idle(1, u64::MAX);
+    }
+    tester.gain(1, &"x".repeat(2 * SEND_BYTES_OF_WORK));
+    tester.fanout.seal_all();
+    tester.wakes();
+    let mut turns = Vec::new();
+    let mut more = true;
+    while more {
+        let mut sends = 0;
+        more = tester.fanout.send_ready(7, 0, |_, outgoing| {
+            sends += 1;
+            std::mem::take(&mut outgoing.buffers).concat().len()
+        });
+        turns.push(sends);
+    }
+    // Each is work of 1 and of 2 for its bytes.
+    assert_eq!((turns, tester.wakes()), (vec![3, 3, 3, 1], 0));
+    assert_eq!(tester.fanout.log_bytes(), 0);
+}
+
+#[test]
+fn lists_of_the_idle_are_used_again_and_only_so_many_are_kept() {
+    let mut tester = Tester::new(LIMITS);
+    for n in 0..SPARE_LISTS_MAX + 10 {
+        tester.idle(n, u64::MAX);
+        tester.gain(n, "event\n\n");
+    }
+    assert!(!tester.fanout.has_ready(), "nothing is sealed");
+    tester.fanout.seal_all();
+    assert!(tester.fanout.has_ready());
+    tester.send_ready(usize::MAX);
+    assert_eq!(tester.fanout.spare.len(), SPARE_LISTS_MAX);
+    tester.idle(0, u64::MAX);
+    tester.gain(0, "event\n\n");
+    tester.fanout.seal_all();
+    assert_eq!(tester.fanout.spare.len(), SPARE_LISTS_MAX - 1);
+}
+
+#[test]
+fn a_newcomers_seam_has_nobody_sent_to() {
+    let mut tester = Tester::new(LIMITS);
+    tester.idle(1, u64::MAX);
+    let newcomer = tester.subscribe(1, u64::MAX);
+    tester.page(newcomer, &[], true);
+    assert!(!tester.fanout.has_ready(), "the topic gained nothing");
+    tester.send(newcomer);
+    tester.gain(1, "event\n\n");
+    tester.fanout.seal_all();
+    tester.send_ready(usize::MAX);
+    tester.gain(1, "event\n\n");
+    tester.fanout.seal_all();
+    assert!(!tester.fanout.has_ready(), "nobody is idle");
 }
 
 #[test]
@@ -236,6 +337,7 @@ fn who_leaves_takes_only_itself_off_the_list_of_the_idle() {
     let keys: Vec<_> = (0..4).map(|_| tester.idle(1, u64::MAX)).collect();
     tester.fanout.leave(keys[0], &mut tester.out);
     tester.fanout.leave(keys[3], &mut tester.out);
+    assert_eq!(tester.log(&tester.topic(1)).idle, [2, 1].map(|n: usize| keys[n].index));
     tester.gain(1, "event\n\n");
     tester.fanout.seal_all();
     tester.wakes();
@@ -271,6 +373,33 @@ fn a_quiet_subscriber_gets_a_comment_within_the_interval_and_a_busy_one_none() {
     tester.now_ms = 1000;
     tester.sweep(0);
     assert_eq!((tester.send(quiet).as_str(), tester.send(busy).as_str()), (":\n\n", ""));
+}
+
+#[test]
+fn without_an_interval_nobody_gets_a_comment() {
+    let mut tester = Tester::new(FanoutLimits { heartbeat_ms: 0, ..LIMITS });
+    let key = tester.idle(1, u64::MAX);
+    tester.now_ms = 1 << 40;
+    tester.sweep(0);
+    assert_eq!(tester.send(key), "");
+}
+
+#[test]
+fn each_part_of_the_subscribers_is_swept_in_its_turn() {
+    let mut tester = Tester::new(LIMITS);
+    for _ in 0..16 {
+        tester.idle(1, 100);
+    }
+    assert_eq!(tester.fanout.subscribers.index_end(), 16);
+    tester.wakes();
+    let mut sweep = |parts| {
+        tester.fanout.sweep(parts, 0, 100);
+        let woken = tester.wakes();
+        let subscribers = tester.fanout.subscribers.iter_mut();
+        let ended = subscribers.filter(|(_, subscriber)| subscriber.is_ending());
+        (woken, ended.map(|(index, _)| index).max().unwrap())
+    };
+    assert_eq!([sweep(3), sweep(3), sweep(3), sweep(3)], [(5, 4), (5, 9), (6, 15), (0, 15)]);
 }
 
 #[test]
@@ -314,69 +443,6 @@ fn a_stream_that_expires_before_it_begins_has_a_head_all_the_same() {
 }
 
 #[test]
-fn a_send_that_takes_too_long_ends_the_connection_under_either_policy() {
-    for skip_slow in [false, true] {
-        let mut tester = Tester::new(FanoutLimits { skip_slow, ..LIMITS });
-        let key = tester.idle(1, u64::MAX);
-        tester.gain(1, "event\n\n");
-        tester.fanout.seal_all();
-        assert_eq!(tester.send(key), "event\n\n");
-        tester.now_ms = 5000;
-        tester.sweep(0);
-        assert_eq!(tester.send(key), "");
-        tester.now_ms = 5001;
-        tester.sweep(0);
-        assert_eq!((tester.send(key).as_str(), tester.fanout.evicted), ("CLOSE", 1));
-    }
-}
-
-#[test]
-fn the_log_of_a_stalled_subscriber_is_bounded_and_its_end_or_gap_follows() {
-    for (skip_slow, expected) in
-        [(false, "CLOSE"), (true, "event:gap\ndata:{\"from\":\"9-7\",\"reason\":\"slow\"}\n\n")]
-    {
-        let mut tester = Tester::new(FanoutLimits {
-            skip_slow,
-            epochs: Some(Arc::new(Epochs::new(Epoch::at(9), Vec::new()))),
-            ..LIMITS
-        });
-        let key = tester.idle(1, u64::MAX);
-        for _ in 0..100 {
-            tester.gain(1, &"x".repeat(100));
-            tester.fanout.seal_all();
-            assert!(tester.fanout.log_bytes() <= 1000, "{}", tester.fanout.log_bytes());
-        }
-        assert_eq!(tester.send(key), expected);
-    }
-}
-
-#[test]
-fn a_block_larger_than_the_lag_reaches_those_who_keep_up() {
-    let mut tester = Tester::new(LIMITS);
-    let key = tester.idle(1, u64::MAX);
-    tester.gain(1, &"x".repeat(5000));
-    tester.fanout.seal_all();
-    assert_eq!(tester.send(key).len(), 5000);
-}
-
-#[test]
-fn while_too_much_is_held_a_send_has_less_time() {
-    let mut tester = Tester::new(LIMITS);
-    let key = tester.idle(1, u64::MAX);
-    tester.gain(1, &"x".repeat(MEMORY_BYTES + 1));
-    tester.fanout.seal_all();
-    assert_eq!(tester.send(key).len(), MEMORY_BYTES + 1);
-    // As the send does that is under way.
-    let _held = tester.memory.share(vec![0; MEMORY_BYTES + 1]);
-    tester.now_ms = SEND_TIMEOUT_OVER_MS;
-    tester.sweep(0);
-    assert_eq!(tester.send(key), "");
-    tester.now_ms = SEND_TIMEOUT_OVER_MS + 1;
-    tester.sweep(0);
-    assert_eq!(tester.send(key), "CLOSE");
-}
-
-#[test]
 fn closing_streams_sends_what_is_due_and_draws_each_return_at_random() {
     let mut tester = Tester::new(LIMITS);
     let keys: Vec<_> = (0..20).map(|_| tester.idle(1, u64::MAX)).collect();
@@ -404,9 +470,21 @@ fn a_topic_that_home_has_no_room_for_is_refused_with_its_answer() {
     let mut tester = Tester::new(LIMITS);
     let key = tester.subscribe(1, u64::MAX);
     tester.fanout.handle(ToFanout::Refused { key }, &mut Vec::new());
-    assert_eq!(tester.send(key), "NO\n");
+    assert_eq!((tester.send(key).as_str(), tester.fanout.refused), ("NO\n", 1));
     tester.sent(key);
     assert_eq!(tester.send(key), "CLOSE");
+}
+
+#[test]
+fn a_replay_that_home_has_no_more_room_for_ends_with_when_to_come_back() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.subscribe(1, u64::MAX);
+    tester.page(key, &["page\n\n"], false);
+    assert_eq!(tester.send(key), "HEAD\npage\n\n");
+    tester.sent(key);
+    tester.fanout.handle(ToFanout::Refused { key }, &mut Vec::new());
+    let ms = tester.send(key).trim_end().strip_prefix("retry:").and_then(|ms| ms.parse().ok());
+    assert!(ms.is_some_and(|ms| (10..=20).contains(&ms)), "{ms:?}");
 }
 
 #[test]
@@ -467,114 +545,61 @@ fn a_disconnect_ends_the_streams_of_its_topic_alone_and_counts_each_once() {
 }
 
 #[test]
-fn what_several_topics_gain_in_a_turn_is_sent_in_the_order_of_their_partition() {
-    for is_session in [false, true] {
-        let mut tester = Tester::new(LIMITS);
-        let topics = match is_session {
-            true => [None, Some("user")].map(|user| Topic::of_session("channel", user, &tester.hasher)),
-            false => [1, 2].map(|n| tester.topic(n)),
+fn an_emit_is_answered_with_the_streams_that_take_it() {
+    let mut tester = Tester::new(LIMITS);
+    let user = Topic::of_session("chat", Some("ann"), &tester.hasher);
+    let all = Topic::of_session("chat", None, &tester.hasher);
+    let other = tester.idle_on(slice::from_ref(&all), u64::MAX);
+    for _ in 0..2 {
+        tester.idle_on(&[all.clone(), user.clone()], u64::MAX);
+    }
+    let ticket = Ticket { shard: 0, connection: other, request: 1 };
+    for (topic, streams) in [(all, 3), (user, 2), (tester.topic(1), 0)] {
+        let partition = topic.partition();
+        let (mut out, count) = (Vec::new(), DeliveryCount::new(ticket, None));
+        let message = ToFanout::Events {
+            partition,
+            topics: [topic].into(),
+            frames: Chunk::of([&b"x"[..]], 1, &tester.memory),
+            marks: [Mark { sequence: 1, end: 1, id_at: 0 }].into(),
+            count: 1,
+            last: 1,
+            at_us: 0,
+            charge: None,
+            delivery_count: Some(count),
         };
-        let key = tester.idle_on(&topics, u64::MAX);
-        for (number, frame) in [(0, "a\n\n"), (1, "b\n\n"), (1, "c\n\n"), (0, "d\n\n"), (1, "e\n\n")] {
-            tester.gain_on(topics[number].clone(), frame);
-        }
-        assert_eq!(tester.send(key), "", "another topic may still gain something older");
-        tester.fanout.seal_all();
-        assert_eq!(tester.send(key), "a\n\nb\n\nc\n\nd\n\ne\n\n");
-        tester.sent(key);
-        assert_eq!(tester.send(key), "");
-        assert_eq!(tester.fanout.log_bytes(), 0);
+        assert_eq!(tester.fanout.handle(message, &mut out), usize::from(streams > 0), "one log, or none");
+        let [Post { message: Message::Reply(_, reply), .. }] = &out[..] else { panic!("{out:?}") };
+        assert_eq!(reply, &Reply::Disconnected(streams));
     }
 }
 
 #[test]
-fn a_stream_of_several_topics_is_woken_by_each_of_them() {
+fn a_disconnect_looks_no_further_than_the_last_stream_of_its_topic_and_that_is_its_work() {
     let mut tester = Tester::new(LIMITS);
-    let topics: Vec<_> = (0..5).map(|n| tester.topic(n)).collect();
-    let key = tester.idle_on(&topics, u64::MAX);
-    for (number, topic) in topics.iter().enumerate() {
-        tester.gain_on(topic.clone(), &format!("{number}\n\n"));
-        tester.fanout.seal_all();
-        tester.wakes();
-        tester.send_ready(usize::MAX);
-        assert_eq!((tester.wakes(), tester.send(key)), (1, format!("{number}\n\n")));
-        tester.sent(key);
-        assert_eq!(tester.send(key), "");
+    let ticket = Ticket { shard: 0, connection: tester.idle(1, u64::MAX), request: 0 };
+    for _ in 0..4 * 26 {
+        tester.idle(2, u64::MAX);
+    }
+    tester.idle(3, u64::MAX);
+    for (topic, work) in [(1, 0), (3, 4), (4, 0)] {
+        let (topic, mut out) = (tester.topic(topic), Vec::new());
+        let delivery_count = DeliveryCount::new(ticket, None);
+        let message = ToFanout::Disconnect { topic, upto: 7, delivery_count };
+        assert_eq!(tester.fanout.handle(message, &mut out), work);
     }
 }
 
 #[test]
-fn a_topic_read_with_many_others_is_one_block_for_all() {
+fn a_stream_that_is_ended_after_an_event_is_sent_none_behind_it() {
     let mut tester = Tester::new(LIMITS);
-    let hot = tester.topic(0);
-    let keys: Vec<_> = (1..100).map(|n| tester.idle_on(&[hot.clone(), tester.topic(n)], u64::MAX)).collect();
-    let work = tester.gain_on(hot, &"x".repeat(500));
-    assert_eq!(work, 1, "however many selections there are");
-    tester.fanout.seal_all();
-    assert_eq!(tester.fanout.log_bytes(), 507);
-    for key in keys {
-        assert_eq!(tester.send(key), "x".repeat(500));
-    }
-}
-
-#[test]
-fn the_lag_of_a_stream_is_that_of_all_its_topics() {
-    for (skip_slow, expected) in
-        [(false, "CLOSE"), (true, "event:gap\ndata:{\"from\":null,\"reason\":\"slow\"}\n\n")]
-    {
-        let mut tester = Tester::new(FanoutLimits { skip_slow, ..LIMITS });
-        let topics = [tester.topic(1), tester.topic(2)];
-        let (slow, quick) = (tester.idle_on(&topics, u64::MAX), tester.idle_on(&topics[..1], u64::MAX));
-        tester.gain_on(topics[0].clone(), "begun\n\n");
-        tester.fanout.seal_all();
-        assert_eq!((tester.send(slow), tester.send(quick)), ("begun\n\n".into(), "begun\n\n".into()));
-        tester.sent(quick);
-        // Less than the limit of each.
-        for topic in &topics {
-            tester.gain_on(topic.clone(), &"x".repeat(600));
-            tester.fanout.seal_all();
-        }
-        assert_eq!(tester.send(slow), "", "its send is under way");
-        tester.sweep(0);
-        assert_eq!(tester.fanout.evicted, u64::from(!skip_slow));
-        tester.sent(slow);
-        assert_eq!(tester.send(slow), expected);
-        assert_eq!(tester.send(quick).len(), 600, "others are not");
-    }
-}
-
-/// However large it is: a stream of one topic may take a block that is longer than the limit, too.
-#[test]
-fn what_is_under_way_is_shown_as_lag_and_cuts_no_stream() {
-    let mut tester = Tester::new(LIMITS);
-    let topics = [tester.topic(1), tester.topic(2)];
-    let key = tester.idle_on(&topics, u64::MAX);
-    tester.gain_on(topics[0].clone(), &"x".repeat(5000));
-    tester.fanout.seal_all();
-    assert_eq!(tester.send(key).len(), 5000);
-    tester.sweep(0);
-    assert_eq!(tester.fanout.evicted, 0);
-    assert_eq!(tester.fanout.progress(key).unwrap().lag_bytes, 5000);
+    let (topic, key) = (tester.topic(1), tester.idle(1, u64::MAX));
+    // Behind what was ordered when it joined.
+    tester.sequence = 7;
+    tester.block_on(&topic, "first\n\n");
+    tester.fanout.disconnect(&topic, tester.sequence);
+    assert_eq!(tester.send(key), "first\n\n");
+    tester.block_on(&topic, "second\n\n");
     tester.sent(key);
-    assert_eq!(tester.fanout.progress(key).unwrap().lag_bytes, 0);
-}
-
-#[test]
-fn a_stream_that_a_trim_left_behind_is_cut_by_the_sweep_while_its_send_is_under_way() {
-    let mut tester = Tester::new(LIMITS);
-    let key = tester.left_behind();
-    assert_eq!(tester.fanout.evicted, 0);
-    tester.wakes();
-    tester.sweep(0);
-    assert_eq!((tester.fanout.evicted, tester.wakes()), (1, 1));
-    assert!(matches!(tester.next(key), Next::Cut));
-}
-
-#[test]
-fn a_slow_client_is_cut_and_not_just_closed_although_the_kernel_took_its_last_send() {
-    let mut tester = Tester::new(LIMITS);
-    let key = tester.left_behind();
-    tester.sent(key);
-    assert!(matches!(tester.next(key), Next::Cut));
-    assert_eq!(tester.fanout.evicted, 1);
+    assert_eq!(tester.send(key), "event:disconnected\ndata:disconnected\n\n");
 }

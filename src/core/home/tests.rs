@@ -1,3 +1,9 @@
+mod journaled;
+mod pages;
+mod partitions;
+
+use std::slice;
+
 use bytes::Bytes;
 
 use super::*;
@@ -25,6 +31,7 @@ fn selection(topics: &[Topic]) -> Selection {
 
 struct Tester {
     homes: Homes,
+    memory: Arc<Memory>,
     journal: MemoryJournal,
     hasher: TopicHasher,
     key: Key,
@@ -38,18 +45,24 @@ impl Tester {
     }
 
     fn with_topics(limits: HistoryLimits, topics_max: usize) -> Self {
+        Self::with_partitions(limits, topics_max, 1)
+    }
+
+    fn with_partitions(limits: HistoryLimits, topics_max: usize, partitions: u8) -> Self {
+        let memory = Memory::new(usize::MAX);
         let settings = HomeSettings {
-            placement: Placement::new(1, 1),
-            partitioner: Partitioner::new(1, [7; 16]),
+            placement: Placement::new(partitions, 1),
+            partitioner: Partitioner::new(partitions, [7; 16]),
             epochs: Arc::new(Epochs::new(Epoch::at(9), Vec::new())),
             limits,
-            memory: Memory::new(usize::MAX),
+            memory: Arc::clone(&memory),
             topic_count: Arc::new(TopicCount::new(topics_max)),
         };
         Tester {
             homes: Homes::new(0, &settings),
+            memory,
             journal: MemoryJournal::default(),
-            hasher: TopicHasher::of(1),
+            hasher: TopicHasher::of(partitions),
             key: Arena::default().insert(()),
             now_ms: 0,
         }
@@ -63,9 +76,22 @@ impl Tester {
         Topic::parse(format!("topicnumber{n}").as_bytes(), &self.hasher).unwrap()
     }
 
+    /// A topic of each of these partitions.
+    fn topics_of<const N: usize>(&self, partitions: [PartitionId; N]) -> [Topic; N] {
+        let mut numbers = 0..;
+        partitions.map(|partition| {
+            let mut topics = numbers.by_ref().map(|n| self.topic(n));
+            topics.find(|topic| topic.partition() == Some(partition)).unwrap()
+        })
+    }
+
     fn ask(&mut self, message: ToHome) -> Vec<Message> {
+        let partition = match &message {
+            ToHome::Publish(Publish { topic, .. }) => topic.partition().unwrap(),
+            _ => 0,
+        };
         let mut out = Vec::new();
-        self.homes.handle(0, message, self.now_ms, &mut self.journal, &mut out);
+        self.homes.handle(partition, message, self.now_ms, &mut self.journal, &mut out);
         out.into_iter().map(|post| post.message).collect()
     }
 
@@ -75,16 +101,19 @@ impl Tester {
         self.publish_to(topic, body)
     }
 
-    fn publish_to(&mut self, topic: Topic, body: &'static str) -> (Vec<String>, Answer) {
-        let limits = EventLimits { text_bytes_max: 1000, id_bytes_max: 9, name_bytes_max: 9, events_max: 9 };
-        let publish = Publish {
+    fn new_publish(&self, topic: Topic, body: impl Into<Bytes>, key: Option<PublishKey>) -> Publish {
+        Publish {
             topic,
-            events: Events::parse(Bytes::from_static(body.as_bytes()), &limits).unwrap(),
+            events: Events::parse(body.into(), &EventLimits::of(1 << 20)).unwrap(),
             reply: ReplyTo::Connection(Ticket { shard: 0, connection: self.key, request: 0 }),
             at_us: 0,
             charge: Budget::new(9, 9).take(1).unwrap(),
-            key: None,
-        };
+            key: key.map(Box::new),
+        }
+    }
+
+    fn publish_to(&mut self, topic: Topic, body: impl Into<Bytes>) -> (Vec<String>, Answer) {
+        let publish = self.new_publish(topic, body, None);
         let mut frames = Vec::new();
         let mut answer = None;
         for message in self.ask(ToHome::Publish(publish)) {
@@ -306,22 +335,96 @@ fn the_order_of_ages_does_not_grow_with_what_is_gone() {
 }
 
 #[test]
-fn a_page_asked_for_after_a_trim_says_once_that_something_is_missing() {
-    let mut tester = Tester::new(HistoryLimits { page_frames_max: 1, ..LIMITS });
-    for body in ["data:1", "data:2", "data:3"] {
-        let _ = tester.publish(1, body);
+fn an_event_takes_its_frame_in_memory_and_no_more() {
+    for topics in [1, 3] {
+        let mut tester = Tester::with_topics(LIMITS, 9);
+        for topic in 0..topics {
+            let _ = tester.publish(topic, "data:a\nid:own\n\ndata:b");
+        }
+        // Of one publish of several each has a copy.
+        let frames = "data:a\nid:own\n\n".len() + "data:b\nid:9-2\n\n".len();
+        assert_eq!(tester.memory.bytes(), topics * frames);
+        // Of one alone, what makes one chunk of it is there beside it.
+        let _ = tester.publish(7, "data:c");
+        assert_eq!(tester.memory.bytes(), topics * frames + 10 + "data:c\nid:9-3\n\n".len() + 2);
+        tester.homes.release(usize::MAX);
+        assert_eq!(tester.memory.bytes(), 0);
     }
-    let selection = selection(&[tester.topic(1)]);
-    let more =
-        |after, told| ToHome::More { selection: selection.clone(), from: 0, key: tester.key, after, told };
-    let (unseen, seen, told) = (more(1, 0), more(2, 0), more(1, 2));
-    assert_eq!(tester.history().trim(2, |_, _| true), 2);
-    let mut gap = |ask| match &tester.ask(ask)[..] {
-        [Message::Fanout(ToFanout::Page { page: ReplayPage { gap, told: 2, .. }, .. })] => gap.clone(),
-        other => panic!("{other:?}"),
+}
+
+#[test]
+fn what_is_dropped_is_told_once_with_the_bytes_of_its_lines_however_it_is_dropped() {
+    let mut tester = Tester::with_topics(LIMITS, 2);
+    let _ = tester.publish(1, "data:before");
+    assert!(tester.homes.take_dropped().is_empty(), "nobody asked to be told");
+    tester.homes.note_what_is_dropped();
+    let dropped = |tester: &mut Tester| {
+        let dropped = tester.homes.take_dropped().into_iter();
+        dropped.map(|event| (event.sequence, event.lines_bytes)).collect::<Vec<_>>()
     };
-    assert_eq!(gap(unseen).unwrap().reason, GapReason::Trimmed);
-    assert_eq!((gap(seen), gap(told)), (None, None));
+    let _ = tester.publish(1, "data:a\nid:own\n\ndata:bc\n\ndata:def");
+    assert_eq!(dropped(&mut tester), [(1, "data:before\n".len())], "by its topic's limit");
+    assert!(tester.homes.expire(9000, 1));
+    assert_eq!(dropped(&mut tester), [(2, "data:a\nid:own\n".len())], "by its age");
+    for topic in [2, 3] {
+        let _ = tester.publish(topic, "data:g");
+    }
+    assert_eq!(
+        dropped(&mut tester),
+        [(3, "data:bc\n".len()), (4, "data:def\n".len())],
+        "with its topic, which made room"
+    );
+    assert!(dropped(&mut tester).is_empty());
+}
+
+#[test]
+fn of_the_events_of_one_moment_no_more_are_dropped_than_are_asked_for() {
+    let mut tester = Tester::new(LIMITS);
+    let _ = tester.publish(1, "data:a\n\ndata:b\n\ndata:c");
+    let bytes = tester.homes.bytes() / 3;
+    for (asked, left) in [(bytes, 2), (bytes + 1, 0)] {
+        tester.homes.release(asked);
+        assert_eq!(tester.homes.bytes(), left * bytes);
+    }
+}
+
+#[test]
+fn a_listener_to_several_topics_above_an_event_is_sent_it_once_with_all_of_them() {
+    let mut tester = Tester::with_topics(LIMITS, 9);
+    let [a, ab, abc] = ["a", "a/b", "a/b/c"].map(|path| paths(&mut tester, path));
+    for (topic, from) in [(&a, 4), (&ab, 4), (&ab, 5), (&abc, 5), (&a, 6), (&a, 6)] {
+        let selection = selection(slice::from_ref(topic));
+        tester.ask(ToHome::Join { selection, from, key: tester.key, last_event_id: None });
+    }
+    let mut reached = |topic: &Topic| {
+        let publish = tester.new_publish(topic.clone(), "data:a", None);
+        let mut out = Vec::new();
+        tester.homes.handle(0, ToHome::Publish(publish), 0, &mut tester.journal, &mut out);
+        let mut reached = Vec::new();
+        for Post { to, message } in out {
+            if let Message::Fanout(ToFanout::Events { topics, .. }) = message {
+                reached.push((
+                    to,
+                    topics.iter().map(|topic| topic.name().to_owned()).collect::<Vec<_>>().join(" "),
+                ));
+            }
+        }
+        reached.sort();
+        reached
+    };
+    let of = |reached: &[(ListenerId, &str)]| {
+        reached.iter().map(|(to, topics)| (*to, (*topics).to_owned())).collect::<Vec<_>>()
+    };
+    assert_eq!(reached(&abc), of(&[(4, "a/b a"), (5, "a/b/c a/b"), (6, "a")]));
+    assert_eq!(reached(&ab), of(&[(4, "a/b a"), (5, "a/b"), (6, "a")]));
+    assert_eq!(reached(&a), of(&[(4, "a"), (6, "a")]));
+    for (topic, from) in [(&ab, 4), (&ab, 9), (&a, 6)] {
+        tester.ask(ToHome::Leave { topic: topic.clone(), from });
+    }
+    let mut tester = tester;
+    let publish = tester.new_publish(abc, "data:a", None);
+    let posts = tester.ask(ToHome::Publish(publish));
+    assert_eq!(posts.len(), 3, "two listeners and the answer");
 }
 
 fn paths(tester: &mut Tester, path: &str) -> Topic {

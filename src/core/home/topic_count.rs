@@ -57,3 +57,33 @@ impl TopicCount {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_while_not_all_are_held_and_few_are_over() {
+        for (known, held, has_room, is_over) in [
+            (0, 0, true, false),
+            (3, 2, true, false),
+            (3, 3, false, false),
+            (4, 2, true, true),
+            (3 + OVER_MAX - 1, 2, true, true),
+            (3 + OVER_MAX, 2, false, true),
+        ] {
+            let count = TopicCount::new(3);
+            (0..known).for_each(|_| count.add_known());
+            (0..held).for_each(|_| count.set_held(true));
+            assert_eq!(
+                (count.has_room(), count.is_over()),
+                (has_room, is_over),
+                "{known} known, {held} held"
+            );
+            (0..known).for_each(|_| count.remove_known());
+            (0..held).for_each(|_| count.set_held(false));
+            assert_eq!((count.known.into_inner(), count.held.into_inner()), (0, 0));
+        }
+        assert!(TopicCount::new(usize::MAX).has_room());
+    }
+}

@@ -50,6 +50,12 @@ fn a_name_has_1_to_128_bytes() {
 }
 
 #[test]
+fn a_session_is_shown_as_its_channel_and_its_user() {
+    assert_eq!(Session::new("ann", "chat").unwrap().shown(), "chat/ann");
+    assert_eq!(Session::new(ALL, "chat").unwrap().shown(), "chat/*");
+}
+
+#[test]
 fn names_that_make_one_text_make_different_topics() {
     let hasher = TopicHasher::of(16);
     let pairs = [

@@ -179,6 +179,17 @@ fn a_map_takes_the_topics_own_hash() {
 }
 
 #[test]
+fn a_map_of_other_keys_would_get_a_hash_of_all_their_bytes() {
+    let hash = |n: u32| {
+        let mut hasher = PassThrough::default();
+        hasher.write(&n.to_be_bytes());
+        hasher.finish()
+    };
+    let hashes: std::collections::HashSet<_> = (0..100_000).map(hash).collect();
+    assert_eq!(hashes.len(), 100_000);
+}
+
+#[test]
 fn topics_of_one_partition_differ_in_the_bits_a_map_sorts_them_by() {
     let hasher = TopicHasher::of(8);
     let (mut low, mut high) = ([0_u32; 8], [0_u32; 8]);
@@ -197,9 +208,25 @@ fn topics_of_one_partition_differ_in_the_bits_a_map_sorts_them_by() {
 fn another_server_hashes_the_same_name_differently() {
     let (one, two) = (topic("abcdef123", &TopicHasher::of(16)), topic("abcdef123", &TopicHasher::of(16)));
     assert_ne!(one.hash(), two.hash());
+    assert_ne!(one, two, "topics are compared within one server");
 }
 
 #[test]
 fn debug_shows_the_name_and_not_the_keyed_hash() {
     assert_eq!(format!("{:?}", topic("Abcdef123", &TopicHasher::of(16))), "Topic(abcdef123)");
+}
+
+#[test]
+fn a_topic_of_a_queue_or_a_session_is_told_from_all_others() {
+    let hasher = TopicHasher::of(16);
+    for (topic, is_of_queue, is_of_session) in [
+        (Topic::of_queue(7, &hasher), true, false),
+        (Topic::of_session("chat", None, &hasher), false, true),
+        (Topic::of_session("chat", Some("ann"), &hasher), false, true),
+        (Topic::internal("admin events", &hasher), false, false),
+        (topic("queue123", &hasher), false, false),
+        (path("queue/7", &hasher), false, false),
+    ] {
+        assert_eq!((topic.is_of_queue(), topic.is_of_session()), (is_of_queue, is_of_session), "{topic:?}");
+    }
 }

@@ -35,8 +35,7 @@ impl History {
 
     /// Drops everything up to an event.
     pub(crate) fn trim_upto(&mut self, upto: Sequence) {
-        while self.by_age.front().is_some_and(|aged| aged.sequence <= upto)
-            && let Some((topic, _)) = self.oldest()
+        while let Some((topic, _)) = self.oldest()
             && self.by_age.front().is_some_and(|aged| aged.sequence <= upto)
         {
             self.topics.drop_first(topic);

@@ -1,0 +1,47 @@
+//! The stream of a queue.
+
+use super::*;
+
+#[test]
+fn the_stream_of_a_queue_begins_at_once_and_tells_how_far_it_has_come() {
+    let mut tester = Tester::new(LIMITS);
+    let (key, topic, told) = tester.follow();
+    assert_eq!((tester.send(key).as_str(), tester.out.len()), ("HEAD\n", 0), "no home is asked");
+    tester.sent(key);
+    // It is bounded where it comes from.
+    (0..3).for_each(|_| tester.block_on(&topic, &"x".repeat(700)));
+    assert_eq!(told.load(Ordering::Relaxed), 0);
+    assert_eq!(tester.send(key), "x".repeat(2100));
+    tester.sent(key);
+    assert_eq!(told.load(Ordering::Relaxed), 3);
+    tester.block_on(&topic, "last\n\n");
+    tester.wakes();
+    tester.fanout.handle(ToFanout::End { topic }, &mut Vec::new());
+    assert_eq!((tester.wakes(), tester.send(key).as_str()), (1, "last\n\n"));
+    tester.sent(key);
+    assert!(tester.send(key).starts_with("retry:"));
+    tester.sent(key);
+    assert_eq!(tester.send(key), "CLOSE");
+}
+
+#[test]
+fn a_part_of_a_queues_message_is_as_good_as_a_send_and_of_an_event_it_is_not() {
+    let mut tester = Tester::new(LIMITS);
+    let (of_queue, topic, _) = tester.follow();
+    let other = tester.idle(1, u64::MAX);
+    assert_eq!(tester.send(of_queue), "HEAD\n");
+    tester.sent(of_queue);
+    for topic in [topic, tester.topic(1)] {
+        tester.block_on(&topic, "event\n\n");
+    }
+    for key in [of_queue, other] {
+        assert_eq!(tester.send(key), "event\n\n");
+        tester.fanout.partly_sent(key, 4000);
+    }
+    tester.now_ms = 5001;
+    tester.sweep(0);
+    assert_eq!((tester.send(of_queue).as_str(), tester.send(other).as_str()), ("", "CLOSE"));
+    tester.now_ms = 9001;
+    tester.sweep(0);
+    assert_eq!(tester.send(of_queue), "CLOSE");
+}
