@@ -81,7 +81,7 @@ fn run(config: Config, signals: io::Result<Signals>) -> Result<(), Box<dyn Error
         }
     }
     tracing::info!("stopping; a second signal ends at once");
-    server.stop();
+    server.finish()?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -176,6 +176,11 @@ impl Server {
             return Err(StartError::FileLimit { limit: files, needed: host::files_beside(shards) });
         }
         host::try_ring().map_err(StartError::Ring)?;
+        if config.data.is_some() {
+            // Opening a journal begins an epoch, of which 64 are known: a start that finds its port taken costs none.
+            let address = SocketAddr::new(config.bind, config.port);
+            open(Door::Public, address, socket_options(&config), &config, &mut [Vec::new()])?;
+        }
         let (mut shared, kept) = shared(config, subscribers_allowed)?;
         let orders = shared.config.queues.is_some().then(|| {
             let (sender, orders) = unbounded_channel();
@@ -185,10 +190,7 @@ impl Server {
         let shared = Arc::new(shared);
         let config = &shared.config;
         let address = SocketAddr::new(config.bind, config.port);
-        let options = SocketOptions {
-            user_timeout: config.stream.peer_timeout(),
-            keepalive: config.stream.heartbeat.is_none(),
-        };
+        let options = socket_options(config);
         let mut listeners: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
         let mut listen = |door, address| open(door, address, options, config, &mut listeners);
         let address = listen(Door::Public, address)?;
@@ -335,6 +337,15 @@ impl Server {
         self.end(self.shared.config.drain);
     }
 
+    /// Does the same, and tells whether all that was answered is kept.
+    ///
+    /// # Errors
+    /// [`StartError::Journal`] when the journal's disk failed meanwhile.
+    pub fn finish(mut self) -> Result<(), StartError> {
+        self.end(self.shared.config.drain);
+        self.ended.try_iter().find(Result::is_err).unwrap_or(Ok(()))
+    }
+
     /// Returns the homes and the journal of each shard, and starts the journal's writer if it has one.
     fn homes_and_journals(
         &mut self,
@@ -405,6 +416,10 @@ fn wait_until(deadline: Instant, is_done: impl Fn() -> bool) {
     while !is_done() && Instant::now() < deadline {
         std::thread::sleep(LOOK_INTERVAL);
     }
+}
+
+fn socket_options(config: &Config) -> SocketOptions {
+    SocketOptions { user_timeout: config.stream.peer_timeout(), keepalive: config.stream.heartbeat.is_none() }
 }
 
 /// Opens a listener for each shard; returns its address.

@@ -22,7 +22,7 @@ use crate::config::{Config, Data};
 use crate::core::epochs::{EarlierEpoch, Epochs};
 use crate::core::event::Events;
 use crate::core::event_id::{Epoch, EventId, Sequence};
-use crate::core::home::{HomeSettings, Homes, TopicEnd};
+use crate::core::home::{HomeSettings, Homes, KEYS_KNOWN_MS, TopicEnd};
 use crate::core::journal::Kept;
 use crate::core::message::{PublishKey, Published, ShardId};
 use crate::core::partition::Partitioner;
@@ -32,8 +32,9 @@ use crate::shared::Shared;
 
 /// How often it is said how far a start has come.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
-/// Publishes after which it is looked whether histories hold too much.
-const MEMORY_LOOK: u32 = 4096;
+/// Bytes of events after which it is looked whether histories hold too much, and what each event costs beside its text.
+const MEMORY_LOOK_BYTES: usize = 1 << 20;
+const EVENT_BYTES: usize = 256;
 
 /// A journal that is open, and what it held.
 pub(crate) struct Opened {
@@ -69,8 +70,14 @@ pub(crate) fn open(
         random: Box::new(|| Epoch::new().run()),
     };
     let make = |secret| settings(Partitioner::new(config.partitions, secret), epoch);
-    let mut found =
-        Found { make: &make, namespaces: config.namespaces, world: None, since_look: 0, said: None };
+    let mut found = Found {
+        make: &make,
+        namespaces: config.namespaces,
+        now_ms: clock.now_ms(),
+        world: None,
+        since_look: 0,
+        said: None,
+    };
     let (log, recovery) = Log::open(directory, log_settings, &mut found)?;
     let world = found.world.unwrap_or_else(|| World::new(make(log.secret())));
     let earlier = log.epochs().past.iter();
@@ -130,6 +137,7 @@ impl Opened {
             doors: Arc::clone(doors),
             placement: self.settings.placement,
             sync: data.sync,
+            clock: shared.clock,
             stats: shared.journal.clone().unwrap_or_default(),
             sync_due: None,
             full_said: None,
@@ -162,9 +170,11 @@ impl World {
 struct Found<'a> {
     make: &'a dyn Fn([u8; 16]) -> HomeSettings,
     namespaces: bool,
+    now_ms: u64,
     /// None until the data's secret is known.
     world: Option<World>,
-    since_look: u32,
+    /// Bytes of events since it was last looked whether histories hold too much.
+    since_look: usize,
     /// When it was last said how far it has come.
     said: Option<Instant>,
 }
@@ -185,8 +195,8 @@ impl Sink for Found<'_> {
         };
         let previous = TopicEnd { sequence: previous.sequence, own_id: previous.id.map(Into::into) };
         homes.recover(Kept { partition: *partition, first: *first, at_ms: *at_ms, topic, events, previous });
-        self.since_look += 1;
-        if self.since_look == MEMORY_LOOK {
+        self.since_look += publish.text.len() + EVENT_BYTES * publish.events.len();
+        if self.since_look >= MEMORY_LOOK_BYTES {
             self.since_look = 0;
             self.release();
         }
@@ -199,6 +209,9 @@ impl Sink for Found<'_> {
     }
 
     fn key(&mut self, publish: &record::Publish<'_>) {
+        if publish.at_ms + KEYS_KNOWN_MS < self.now_ms {
+            return;
+        }
         let (Some(World { settings, homes, .. }), Some(key)) = (&mut self.world, publish.key) else { return };
         let Some(homes) = homes.get_mut(usize::from(settings.placement.home(publish.partition))) else {
             return;

@@ -11,7 +11,7 @@ use super::disk::record::{self, EventSpan, IdempotencyKey, Previous};
 use super::disk::storage::Disk;
 use super::disk::trim::Trimmed;
 use super::stats::JournalStats;
-use crate::clock::unix_ms;
+use crate::clock::Clock;
 use crate::config::SyncPolicy;
 use crate::core::event::Events;
 use crate::core::event_id::Sequence;
@@ -79,6 +79,11 @@ impl Record {
         }
     }
 
+    /// Returns about how long it takes to order it, in the units of [`Message::work`](crate::core::message::Message::work).
+    fn work(&self) -> usize {
+        self.events.len() + self.events.text_bytes() / 4096
+    }
+
     fn as_written(&self) -> record::Publish<'_> {
         let Record { partition, first, at_ms, topic, events, key, previous } = self;
         record::Publish {
@@ -101,6 +106,7 @@ pub(super) struct Writer<D: Disk> {
     pub(super) doors: Doors,
     pub(super) placement: Placement,
     pub(super) sync: SyncPolicy,
+    pub(super) clock: Clock,
     pub(super) stats: Arc<JournalStats>,
     /// When what was written last is to be synced.
     pub(super) sync_due: Option<Instant>,
@@ -170,7 +176,11 @@ impl<D: Disk> Writer<D> {
                 Ok(())
             }
             Err(AppendError::Fatal(error)) => return Err(error),
-            Err(error) => {
+            // A bug, after which nothing that is written can be trusted.
+            Err(error @ (AppendError::OutOfOrder { .. } | AppendError::Unencodable)) => {
+                return Err(Fatal { what: format!("append: {error}"), source: None });
+            }
+            Err(AppendError::Full(error)) => {
                 self.stats.refused(publishes.len());
                 if self.full_said.is_none_or(|said| said.elapsed() > FULL_SAID) {
                     self.full_said = Some(Instant::now());
@@ -180,11 +190,12 @@ impl<D: Disk> Writer<D> {
             }
         };
         for turn in turns.iter().filter(|turn| !turn.records.is_empty()) {
-            let message = ShardMessage::Journaled { publishes: turn.records.len(), result };
+            let work = turn.records.iter().map(Record::work).sum();
+            let message = ShardMessage::Journaled { publishes: turn.records.len(), work, result };
             self.post(turn.shard, message);
         }
         self.tell_lost();
-        if self.turns.is_empty() { self.trim() } else { Ok(()) }
+        self.trim()
     }
 
     fn sync(&mut self) -> Result<(), Fatal> {
@@ -201,15 +212,19 @@ impl<D: Disk> Writer<D> {
         self.stats.is_now(segments, bytes);
     }
 
-    /// Frees room that events take which no history has any more, until a shard has something to write.
+    /// Frees room that events take which no history has any more: a step, or more until a shard has something to write or a
+    /// sync is due.
     fn trim(&mut self) -> Result<(), Fatal> {
-        while self.turns.is_empty() {
-            match self.log.trim(unix_ms().saturating_sub(KEYS_KNOWN_MS)) {
+        loop {
+            match self.log.trim(self.clock.now_ms().saturating_sub(KEYS_KNOWN_MS)) {
                 Ok(Trimmed::Nothing) => break,
                 Ok(_) => {}
                 Err(AppendError::Fatal(error)) => return Err(error),
                 // Nothing is lost, and it is tried again.
                 Err(_) => break,
+            }
+            if !self.turns.is_empty() || self.sync_due.is_some_and(|due| due <= Instant::now()) {
+                break;
             }
         }
         self.count_files();

@@ -130,7 +130,7 @@ mod tests {
     }
 
     fn message(number: usize) -> ShardMessage {
-        ShardMessage::Journaled { publishes: number, result: Ok(()) }
+        ShardMessage::Journaled { publishes: number, work: 1, result: Ok(()) }
     }
 
     fn take(mailbox: &Mailbox) -> Option<usize> {

@@ -18,7 +18,7 @@ pub(crate) enum ShardMessage {
     /// The answer to a request that was looked up elsewhere, with room for it; none when there was no room.
     Json(Ticket, Option<(Vec<u8>, Charge)>),
     /// What became of the oldest publishes that are the journal's.
-    Journaled { publishes: usize, result: Result<(), PublishError> },
+    Journaled { publishes: usize, work: usize, result: Result<(), PublishError> },
     /// Events that the journal has no more.
     JournalLost(Lost),
     /// Which streams are open?
@@ -32,7 +32,7 @@ impl ShardMessage {
     pub(crate) fn work(&self) -> usize {
         match self {
             ShardMessage::Core(message) => message.work(),
-            ShardMessage::Journaled { publishes, .. } => *publishes,
+            ShardMessage::Journaled { work, .. } => *work,
             _ => 1,
         }
     }

@@ -213,9 +213,12 @@ impl Shard {
                 self.answer(ticket, Answer::Status(body, charge))
             }
             ShardMessage::Json(ticket, None) => self.answer(ticket, Answer::Refused(admin::busy())),
-            ShardMessage::Journaled { publishes, result } => self.journaled(publishes, result),
-            ShardMessage::JournalLost(Lost { partition, upto }) => {
-                self.homes.borrow_mut().lose(partition, upto);
+            ShardMessage::Journaled { publishes, result, work: _ } => self.journaled(publishes, result),
+            ShardMessage::JournalLost(lost @ Lost { partition, upto }) => {
+                if self.homes.borrow_mut().lose(partition, upto, EXPIRED_PER_TURN) {
+                    self.mailbox.send(self.id, ShardMessage::JournalLost(lost));
+                }
+                return EXPIRED_PER_TURN;
             }
             ShardMessage::Survey(survey) => self.walks.borrow_mut().push(Walk::new(survey)),
             ShardMessage::Control(control) => self.control(control),
@@ -234,7 +237,7 @@ impl Shard {
                     let events = homes.journaled(partition, first, publish, now_ms, &mut outbox);
                     self.stats().published.add(events);
                 }
-                Err(error) => homes.refuse(partition, publish, error, &mut outbox),
+                Err(error) => homes.refuse(partition, first, publish, error, &mut outbox),
             }
         }
         outbox.drain(..).for_each(|post| self.mailbox.post(post));

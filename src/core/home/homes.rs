@@ -72,12 +72,13 @@ impl Homes {
     pub(crate) fn refuse(
         &mut self,
         partition: PartitionId,
+        first: Sequence,
         publish: Publish,
         error: PublishError,
         out: &mut Vec<Post>,
     ) {
         self.with(partition, |home| {
-            home.refuse(publish, error, out);
+            home.refuse(first, publish, error, out);
             0
         });
     }
@@ -133,12 +134,10 @@ impl Homes {
         self.iter_mut().flat_map(|home| home.history.take_dropped()).collect()
     }
 
-    /// Drops all events of a partition up to this one, which the journal has no more.
-    pub(crate) fn lose(&mut self, partition: PartitionId, upto: Sequence) {
-        self.with(partition, |home| {
-            home.history.trim_upto(upto);
-            0
-        });
+    /// Drops events of a partition up to this one, which the journal has no more, `events_max` at most; returns whether there
+    /// are more.
+    pub(crate) fn lose(&mut self, partition: PartitionId, upto: Sequence, events_max: usize) -> bool {
+        self.with(partition, |home| home.history.trim_upto(upto, events_max) as u64) == events_max as u64
     }
 
     /// Runs `act` with the home of a partition, and makes room for topics that it took in.

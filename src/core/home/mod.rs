@@ -41,8 +41,10 @@ pub(crate) struct Home {
     history: History,
     listeners: Listeners,
     keys: Keys,
-    /// The newest event of those that are the journal's.
-    under_way: Sequence,
+    /// The newest event that the journal was given...
+    given: Sequence,
+    /// ...and the newest that it gave back, final or refused.
+    given_back: Sequence,
     /// Streams to be ended once everything up to an event has been posted.
     disconnects: VecDeque<(Sequence, Disconnect)>,
 }
@@ -55,7 +57,8 @@ impl Home {
             history: History::new(partition, settings),
             listeners: Listeners::default(),
             keys: Keys::new(Arc::clone(&settings.memory)),
-            under_way: 0,
+            given: 0,
+            given_back: 0,
             disconnects: VecDeque::new(),
         }
     }
@@ -68,7 +71,6 @@ impl Home {
         journal: &mut impl Journal,
         out: &mut Vec<Post>,
     ) -> u64 {
-        let before = self.history.sequence();
         match message {
             ToHome::Publish(publish) => return self.publish(publish, now_ms, journal, out),
             ToHome::Join { selection, from, key, last_event_id } => {
@@ -84,8 +86,8 @@ impl Home {
                     self.history.topics_mut().let_go(&[key]);
                 }
             }
-            ToHome::Disconnect(disconnect) if self.under_way > before => {
-                self.disconnects.push_back((self.under_way, disconnect));
+            ToHome::Disconnect(disconnect) if self.given > self.given_back => {
+                self.disconnects.push_back((self.given, disconnect));
             }
             ToHome::Disconnect(disconnect) => self.disconnect(disconnect, out),
         }
@@ -121,69 +123,76 @@ impl Home {
         let key = match self.history.place(&publish.topic) {
             Ok(key) => key,
             Err(error) => {
-                self.refuse(publish, error, out);
+                self.answer_refused(publish, error, out);
                 return 0;
             }
         };
         let events = publish.events.len() as u32;
         if let Some(first) = journal.place(self.partition, events) {
-            return self.finish(key, key, first, publish, now_ms, out);
+            return self.finish(key, first, publish, now_ms, out);
         }
         let own_id = publish.events.iter().last().and_then(|event| event.own_id()).map(Into::into);
         let previous = key.map(|key| self.history.topics().newest(key)).unwrap_or_default();
-        self.under_way = journal.append(self.partition, publish, previous);
+        self.given = journal.append(self.partition, publish, previous);
         if let Some(key) = key {
-            let newest = TopicEnd { sequence: self.under_way, own_id };
-            self.history.topics_mut().set_under_way(key, newest);
+            let newest = TopicEnd { sequence: self.given, own_id };
+            let topics = self.history.topics_mut();
+            topics.set_under_way(key, newest);
+            // Until it is given back, so that the next one is told what came before it.
+            topics.hold(key);
         }
         0
     }
 
     /// Takes in a publish that the journal gives back, because its order is final; returns how many events it has.
     fn journaled(&mut self, first: Sequence, publish: Publish, now_ms: u64, out: &mut Vec<Post>) -> u64 {
-        let events = publish.events.len() as u64;
-        let last = first + events - 1;
-        let topic = publish.topic.clone();
-        match self.history.place(&topic) {
-            Ok(key) => {
-                self.finish(key, key, first, publish, now_ms, out);
-                if let Some(key) = self.history.topics().find(&topic) {
-                    self.history.topics_mut().journaled(key, last);
-                }
-            }
-            Err(_) => {
-                // There was room when it came, and is none now. It goes to who listens above, and is lost to who comes later.
-                let events = publish.events.clone();
-                let above = self.history.topics().nearest_above(&topic);
-                self.finish(None, above, first, publish, now_ms, out);
-                self.history.lose_unplaced(&topic, &events, first);
-            }
+        let last = first + publish.events.len() as u64 - 1;
+        // It is held since it came.
+        let key = self.history.topics().find(&publish.topic);
+        let events = self.finish(key, first, publish, now_ms, out);
+        self.give_back(key, last, out);
+        events
+    }
+
+    /// Answers a publish that the journal gives back, because it could not keep it.
+    fn refuse(&mut self, first: Sequence, publish: Publish, error: PublishError, out: &mut Vec<Post>) {
+        let last = first + publish.events.len() as u64 - 1;
+        let key = self.history.topics().find(&publish.topic);
+        self.answer_refused(publish, error, out);
+        self.give_back(key, last, out);
+    }
+
+    /// Goes on after a publish that the journal gave back: its topic is no longer held, and disconnects behind it are done.
+    fn give_back(&mut self, key: Option<TopicKey>, last: Sequence, out: &mut Vec<Post>) {
+        self.given_back = last;
+        if let Some(key) = key {
+            let topics = self.history.topics_mut();
+            topics.given_back(key, last);
+            topics.let_go(&[key]);
         }
         while self.disconnects.front().is_some_and(|(upto, _)| *upto <= last)
             && let Some((_, disconnect)) = self.disconnects.pop_front()
         {
             self.disconnect(disconnect, out);
         }
-        events
     }
 
-    /// Takes in a publish whose order is final: it enters the history of `retaining`, goes to all who listen to `heard` or to a
-    /// topic above that, and is answered. Returns how many events it has.
+    /// Takes in a publish whose order is final: it enters the history, goes to all who listen to its topic or to one above
+    /// it, and is answered. Returns how many events it has.
     fn finish(
         &mut self,
-        retaining: Option<TopicKey>,
-        heard: Option<TopicKey>,
+        key: Option<TopicKey>,
         first: Sequence,
         publish: Publish,
         now_ms: u64,
         out: &mut Vec<Post>,
     ) -> u64 {
         let Publish { events, reply, at_us, charge, key: publish_key, .. } = publish;
-        let appended = self.history.append(retaining, &events, first, now_ms);
+        let appended = self.history.append(key, &events, first, now_ms);
         let Frames { frames, marks, last_id, ids_replaced } = appended;
         let published = Published { last_id, events: marks.len() as u32, ids_replaced, streams: None };
         let first_post = out.len();
-        if let Some(key) = heard {
+        if let Some(key) = key {
             let charge = Arc::new(charge);
             for (to, topics) in self.listeners.of(key, self.history.topics()) {
                 let message = ToFanout::Events {
@@ -227,7 +236,7 @@ impl Home {
     }
 
     /// Answers a publish that is not ordered.
-    fn refuse(&mut self, publish: Publish, error: PublishError, out: &mut Vec<Post>) {
+    fn answer_refused(&mut self, publish: Publish, error: PublishError, out: &mut Vec<Post>) {
         let waiting = publish.key.map(|key| self.keys.refused(&key)).unwrap_or_default();
         for reply in waiting.into_iter().chain([publish.reply]) {
             answer(reply, Err(error), out.len(), out);

@@ -37,7 +37,6 @@ pub(super) struct PlayedJournal {
     dropped: HashSet<(PartitionId, Sequence)>,
     /// Where topics ended of which records were removed: by the hash of the name.
     ends: Vec<(PartitionId, u64, TopicEnd)>,
-    /// The newest event of each topic that a hasty publish had.
     partitioner: Partitioner,
 }
 

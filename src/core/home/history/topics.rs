@@ -385,7 +385,7 @@ impl Topics {
     }
 
     /// Notes that everything of a topic up to an event is no longer under way.
-    pub(crate) fn journaled(&mut self, key: TopicKey, upto: Sequence) {
+    pub(crate) fn given_back(&mut self, key: TopicKey, upto: Sequence) {
         let under_way = &mut self.known[key as usize].under_way;
         if under_way.as_ref().is_some_and(|newest| newest.sequence <= upto) {
             *under_way = None;

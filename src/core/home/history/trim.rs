@@ -33,14 +33,18 @@ impl History {
         events_max
     }
 
-    /// Drops everything up to an event.
-    pub(crate) fn trim_upto(&mut self, upto: Sequence) {
-        while let Some((topic, _)) = self.oldest()
+    /// Drops everything up to an event, at most `events_max` events; returns how many it dropped.
+    pub(crate) fn trim_upto(&mut self, upto: Sequence, events_max: usize) -> usize {
+        let mut dropped = 0;
+        while dropped < events_max
+            && let Some((topic, _)) = self.oldest()
             && self.by_age.front().is_some_and(|aged| aged.sequence <= upto)
         {
             self.topics.drop_first(topic);
             self.topics.forget_if_unneeded(topic);
+            dropped += 1;
         }
+        dropped
     }
 
     /// Lets go of memory that what is left does not need, once that is less than a quarter.

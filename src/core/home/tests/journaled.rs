@@ -67,9 +67,9 @@ impl Late {
 
     /// Has the journal refuse the oldest publish.
     fn refuse(&mut self) -> Vec<String> {
-        let (_, publish, _) = self.journal.publishes.pop_front().unwrap();
+        let (first, publish, _) = self.journal.publishes.pop_front().unwrap();
         let mut out = Vec::new();
-        self.tester.homes.refuse(0, publish, PublishError::DiskFull, &mut out);
+        self.tester.homes.refuse(0, first, publish, PublishError::DiskFull, &mut out);
         shown(out)
     }
 
@@ -182,31 +182,40 @@ fn who_sends_a_publish_again_is_answered_with_the_first_whatever_becomes_of_it()
 }
 
 #[test]
-fn what_finds_its_topic_gone_for_good_is_answered_and_told_as_a_gap_to_who_comes_later() {
+fn a_topic_with_a_publish_under_way_stays_whoever_leaves_and_however_little_room_there_is() {
     let mut late = Late::new(1);
-    late.tester.homes.note_what_is_dropped();
+    late.tester.join(1, 0, None);
     let topic = late.tester.topic(1);
-    late.publish(&topic, "data:a\n\ndata:bc\nid:mine\n");
-    // Only a topic that retains nothing is under way, and so makes room.
-    late.tester.join(2, 0, None);
-    assert_eq!(late.finish(), (vec!["2 published".to_owned()], 2));
-    let dropped = late.tester.homes.take_dropped();
-    let dropped: Vec<_> = dropped.iter().map(|event| (event.sequence, event.lines_bytes)).collect();
-    assert_eq!(dropped, [(1, "data:a\n".len()), (2, "data:bc\nid:mine\n".len())]);
-    late.tester.leave(2, 0);
-    for (last_id, reason) in
-        [("9-1", Some(GapReason::Trimmed)), ("9-2", None), ("mine", None), ("9-9", Some(GapReason::Unknown))]
-    {
-        let (frames, gap) = late.tester.join(1, 0, Some(last_id)).unwrap();
-        assert_eq!((frames.as_str(), gap.map(|gap| gap.reason)), ("", reason), "{last_id}");
-        late.tester.leave(1, 0);
-    }
+    late.publish(&topic, "data:a");
+    late.tester.leave(1, 0);
+    assert_eq!(late.tester.join(2, 0, None), None, "there is no room for another");
+    late.publish(&topic, "data:b");
+    assert_eq!(late.previous(), (1, None), "what is under way came before");
+    late.finish();
+    late.finish();
+    assert_eq!(late.tester.join(1, 0, Some("9-1")).unwrap().0, "data:b\nid:9-2\n\n");
+    late.tester.leave(1, 0);
+    assert!(late.tester.join(2, 0, None).is_some(), "it makes room then");
+}
+
+#[test]
+fn a_publish_that_was_refused_leaves_nothing_behind() {
+    let mut late = Late::new(9);
+    let chat = Topic::of_session("chat", None, &late.tester.hasher);
+    let ticket = Ticket { shard: 0, connection: late.tester.key, request: 0 };
+    late.publish(&chat, "data:a");
+    let disconnect = Disconnect { topic: chat.clone(), shards: 1, ticket };
+    assert_eq!(late.ask(ToHome::Disconnect(disconnect)), (nothing(), 0));
+    assert_eq!(late.refuse(), ["DiskFull", "0: disconnect after 0"], "what waited for it goes on");
+    assert_eq!(late.tester.homes.topics(), 0);
+    late.publish(&chat, "data:b");
+    assert_eq!(late.previous(), (0, None), "nothing came before");
 }
 
 /// What a journal kept: events 3, 5 and 6 of topic 1, of which 6 came last, and nothing of topic 2, which ended with 4.
 #[test]
 fn what_the_journal_kept_is_replayed_after_a_restart_and_what_it_did_not_keep_is_a_gap() {
-    let mut tester = Tester::with_topics(LIMITS, 9);
+    let mut tester = Tester::with_topics(HistoryLimits { age_max_ms: 1 << 40, ..LIMITS }, 9);
     let [one, two] = [1, 2].map(|n| tester.topic(n));
     let end = |sequence, own_id: Option<&str>| TopicEnd { sequence, own_id: own_id.map(Into::into) };
     for (first, body, previous) in
@@ -303,7 +312,7 @@ fn what_the_journal_has_no_more_is_dropped_and_nothing_behind_it() {
         let _ = tester.publish(topic, body);
     }
     tester.homes.note_what_is_dropped();
-    tester.homes.lose(0, 5);
+    assert!(!tester.homes.lose(0, 5, usize::MAX));
     let dropped = tester.homes.take_dropped();
     assert_eq!(dropped.iter().map(|event| event.sequence).collect::<Vec<_>>(), [3, 4, 5]);
     assert!(tester.homes.take_dropped().is_empty());
