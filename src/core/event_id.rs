@@ -203,6 +203,7 @@ mod tests {
         let (any, all) = runs.iter().fold((0, u64::MAX), |(any, all), run| (any | run, all & run));
         assert_eq!((any, all), (u64::MAX, 1 << 63));
         assert!(runs.iter().all(|run| has_our_form(&Epoch(*run).text(1))));
+        assert!(runs.iter().all(|run| Epoch::of_run(*run).run() == *run));
     }
 
     #[test]

@@ -392,6 +392,7 @@ fn parts_that_cannot_be_events_are_refused() {
     assert!(refused(b"data:1\n", &[(0..6, None)]), "a line that is not ended");
     assert!(refused(b"data:1\n", &[(0..0, None)]), "no line");
     assert!(refused(b"data:1\n", &[(0..7, Some(5..8))]), "an id past the lines");
+    assert!(refused(b"data:1\n\ndata:2\n", &[(0..7, None), (8..15, Some(5..6))]), "an id before the lines");
     assert!(refused(b"data:1\n", &[(0..7, Some(5..5))]), "an empty id");
     assert!(refused(b"data:1\n", &[(0..7, Some(5..7))]), "a line end in an id");
     assert!(refused(b"data:1\n\ndata:2\n", &[(0..15, None)]), "a blank line");

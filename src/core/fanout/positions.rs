@@ -157,4 +157,31 @@ mod tests {
             assert_eq!(text(out), expected);
         }
     }
+
+    #[test]
+    fn large_events_are_shared_as_long_as_the_kernel_takes_so_many_buffers_and_small_ones_are_copied() {
+        let memory = Memory::new(usize::MAX);
+        for (bytes, count, buffers) in [
+            (SHARED_BYTES_MIN, 1, 2),
+            (SHARED_BYTES_MIN, 256, 512),
+            // What is past them goes with the last id.
+            (SHARED_BYTES_MIN, 300, 512),
+            (SHARED_BYTES_MIN - 1, 300, 1),
+        ] {
+            let chunk = Chunk::of([&*vec![b'x'; bytes]], bytes, &memory);
+            let ids = PositionIds::new(Some(Epoch::at(EPOCH)), [(1, 3)].into_iter(), Some(1));
+            let mark = Mark { sequence: 4, end: bytes as u32, id_at: bytes as u32 };
+            let [mut of_blocks, mut of_texts] = [Pieces::default(), Pieces::default()];
+            for _ in 0..count {
+                ids.write_event(&chunk, 0, mark, &mut of_blocks);
+                of_texts.push_bytes(chunk.slice(0..bytes));
+                ids.write_id(Epoch::at(EPOCH), 4, &mut of_texts);
+            }
+            for pieces in [of_blocks, of_texts] {
+                let sent: Vec<_> = pieces.into_buffers(&memory).collect();
+                assert_eq!(sent.len(), buffers, "{count} of {bytes} bytes");
+                assert_eq!(sent.concat().len(), count * (bytes + "id:7-1.4\n\n".len()));
+            }
+        }
+    }
 }

@@ -172,7 +172,7 @@ impl Subscriber {
             all.at_us = if all.events == 0 { at_us } else { all.at_us.min(at_us) };
             all.events += events;
             all.buffers.extend(buffers);
-            self.turn = ((number + 1) % count) as u16;
+            self.turn = number as u16 + 1;
             if bytes >= SEND_BYTES_MAX || all.buffers.len() >= SEND_BLOCKS_MAX {
                 break;
             }

@@ -182,7 +182,7 @@ impl Subscriber {
             Some(next) => next,
             None if let Some(ending) = self.ending.take() => (Flight::Farewell, ending.farewell.into()),
             None if head.is_some() => (Flight::Other, Outgoing::default()),
-            None if self.heartbeat_due && self.is_idle() => (Flight::Other, self.framing.heartbeat().into()),
+            None if self.heartbeat_due => (Flight::Other, self.framing.heartbeat().into()),
             None => return Next::Wait,
         };
         if let Some(head) = head {
@@ -375,7 +375,7 @@ impl Subscriber {
 
     /// Has its topics wake it, as far as their parts are live, unless it is sending. It is number `index` of its shard.
     pub(crate) fn list_idle(&mut self, index: u32, logs: &mut Logs) {
-        if self.is_closed || self.is_sending() {
+        if self.is_sending() {
             return;
         }
         for part in self.parts.iter().filter(|part| part.stage == Stage::Live) {

@@ -253,10 +253,12 @@ fn topics_take_turns_in_starting_their_sends() {
     assert!(tester.send_ready(TOPIC_WORK_PER_TURN + 1));
     assert_eq!(tester.wakes(), TOPIC_WORK_PER_TURN + 1);
     assert_eq!(tester.send(other), "small\n\n");
-    assert!(tester.send_ready(1));
-    assert_eq!(tester.wakes(), 1);
+    for _ in 0..2 {
+        assert!(tester.send_ready(1));
+        assert_eq!(tester.wakes(), 1);
+    }
     assert!(!tester.send_ready(usize::MAX));
-    assert_eq!(tester.wakes(), 2 * TOPIC_WORK_PER_TURN - 1);
+    assert_eq!(tester.wakes(), 2 * TOPIC_WORK_PER_TURN - 2);
 }
 
 #[test]
@@ -602,4 +604,47 @@ fn a_stream_that_is_ended_after_an_event_is_sent_none_behind_it() {
     tester.block_on(&topic, "second\n\n");
     tester.sent(key);
     assert_eq!(tester.send(key), "event:disconnected\ndata:disconnected\n\n");
+}
+
+#[test]
+fn a_stream_of_one_topic_does_not_wait_for_what_that_still_gathers() {
+    let mut tester = Tester::new(LIMITS);
+    let (topic, key) = (tester.topic(1), tester.idle(1, u64::MAX));
+    tester.block_on(&topic, "a\n\n");
+    tester.gain(1, "b\n\n");
+    assert_eq!(tester.send(key), "a\n\n");
+}
+
+#[test]
+fn a_stream_that_is_to_end_asks_for_no_further_page() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.subscribe(1, u64::MAX);
+    tester.page(key, &["page\n\n"], false);
+    assert_eq!(tester.send(key), "HEAD\npage\n\n");
+    tester.fanout.close_streams();
+    tester.out.clear();
+    tester.sent(key);
+    assert!(tester.out.is_empty());
+    assert!(tester.send(key).starts_with("retry:"));
+}
+
+#[test]
+fn a_stream_that_is_not_idle_is_woken_for_neither_a_comment_nor_a_block() {
+    let mut tester = Tester::new(LIMITS);
+    let [joining, replaying, sending] = [(); 3].map(|()| tester.subscribe(1, u64::MAX));
+    tester.page(replaying, &[], false);
+    tester.page(sending, &[], true);
+    for key in [replaying, sending] {
+        assert_eq!(tester.send(key), "HEAD\n");
+    }
+    tester.sent(replaying);
+    for key in [joining, replaying, sending] {
+        assert_eq!(tester.send(key), "", "it waits");
+    }
+    tester.wakes();
+    tester.now_ms = 4000;
+    tester.sweep(0);
+    tester.gain(1, "event\n\n");
+    tester.fanout.seal_all();
+    assert_eq!((tester.wakes(), tester.fanout.has_ready()), (0, false));
 }

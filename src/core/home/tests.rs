@@ -186,6 +186,31 @@ fn without_history_frames_are_the_publishers_lines_and_nothing_is_kept() {
 }
 
 #[test]
+fn without_history_a_publish_needs_no_room_and_goes_to_who_listens_above_it() {
+    let mut tester = Tester::with_topics(HistoryLimits { events_max: 0, ..LIMITS }, 1);
+    let [above, topic, other] = ["a", "a/b/c", "b"].map(|path| paths(&mut tester, path));
+    let selection = selection(&[above]);
+    tester.ask(ToHome::Join { selection, from: 0, key: tester.key, last_event_id: None });
+    assert_eq!(tester.publish_to(topic, "data:a").0, ["data:a\n\n"]);
+    let (frames, answer) = tester.publish_to(other, "data:b");
+    assert_eq!((frames.len(), answer.map(|published| published.last_id)), (0, Ok(EventId::Sequence(2))));
+    assert_eq!(tester.homes.topics(), 1);
+}
+
+#[test]
+fn an_id_of_the_brokers_form_is_replaced_and_counted() {
+    let mut tester = Tester::new(LIMITS);
+    tester.join(1, 0, None);
+    let ours = Epoch::at(u64::MAX).text(1);
+    let topic = tester.topic(1);
+    let body = format!("data:a\nid:{ours}\n\ndata:b\nid:own\n\ndata:c\n\ndata:d\nid:{ours}");
+    let (frames, answer) = tester.publish_to(topic, body);
+    let last_lines: Vec<_> = frames[0].split("\n\n").filter_map(|frame| frame.lines().last()).collect();
+    assert_eq!(last_lines, ["id:9-1", "id:own", "id:9-3", "id:9-4"]);
+    assert_eq!(answer.map(|published| published.ids_replaced), Ok(2));
+}
+
+#[test]
 fn limits_of_events_age_and_memory_drop_the_oldest_first() {
     let mut tester = Tester::new(LIMITS);
     for body in ["data:1", "data:2", "data:3", "data:4"] {
@@ -194,8 +219,10 @@ fn limits_of_events_age_and_memory_drop_the_oldest_first() {
     }
     let replay = |tester: &mut Tester| tester.join(1, 0, Some("9-1")).unwrap().0.matches("data").count();
     assert_eq!(replay(&mut tester), 3, "events");
-    tester.homes.expire(1500, usize::MAX);
-    assert_eq!(replay(&mut tester), 2, "age: those of 400 ms and before went");
+    tester.homes.expire(1400, usize::MAX);
+    assert_eq!(replay(&mut tester), 3, "that of 400 ms is just as old as it may be");
+    tester.homes.expire(1401, usize::MAX);
+    assert_eq!(replay(&mut tester), 2, "age");
     tester.homes.release(1);
     assert_eq!(replay(&mut tester), 1, "memory");
     tester.homes.release(usize::MAX);
@@ -233,6 +260,74 @@ fn the_idlest_topic_is_forgotten_first_and_one_with_subscribers_never() {
     assert_eq!(tester.join(4, 0, None), None);
     tester.leave(1, 0);
     assert!(tester.publish(4, "data:e").1.is_ok());
+}
+
+#[test]
+fn to_find_the_idlest_topic_only_so_many_are_looked_at() {
+    let mut tester = Tester::with_topics(LIMITS, 65);
+    // All but the last are used once more, which is found out one after the other.
+    for topic in (0..65).chain(0..64) {
+        let _ = tester.publish(topic, "data:a");
+    }
+    let knows = |tester: &mut Tester, topic| {
+        let topic = tester.topic(topic);
+        tester.history().topics().find(&topic).is_some()
+    };
+    let _ = tester.publish(65, "data:a");
+    assert_eq!((knows(&mut tester, 0), knows(&mut tester, 64)), (false, true), "the oldest of 64");
+    let _ = tester.publish(66, "data:a");
+    assert_eq!((knows(&mut tester, 1), knows(&mut tester, 64)), (true, false));
+    assert_eq!(tester.history().ages().1, 128);
+    tester.homes.release(usize::MAX);
+    assert_eq!((tester.homes.topics(), tester.homes.bytes()), (0, 0));
+}
+
+#[test]
+fn a_topic_that_was_held_makes_room_again_once_it_is_not() {
+    let mut tester = Tester::with_topics(LIMITS, 3);
+    let [tree, leaf] = ["a", "a/b"].map(|path| paths(&mut tester, path));
+    let join = |tester: &mut Tester, topic: &Topic| {
+        let selection = selection(slice::from_ref(topic));
+        tester.ask(ToHome::Join { selection, from: 0, key: tester.key, last_event_id: None });
+    };
+    for topic in [&tree, &leaf] {
+        join(&mut tester, topic);
+    }
+    let _ = tester.publish_to(leaf.clone(), "data:a");
+    for topic in 0..3 {
+        assert!(tester.publish(topic, "data:b").1.is_ok());
+        assert_eq!(tester.homes.topics(), 3, "those that are held stay");
+    }
+    for topic in [&leaf, &tree] {
+        tester.ask(ToHome::Leave { topic: topic.clone(), from: 0 });
+    }
+    for topic in 3..6 {
+        tester.join(topic, 0, None);
+    }
+    assert_eq!((tester.homes.topics(), tester.history().topics().find(&tree)), (3, None));
+    assert_eq!(tester.publish(6, "data:c").1, Err(PublishError::TopicsFull));
+}
+
+#[test]
+fn what_is_forgotten_below_a_topic_is_lost_to_it() {
+    let mut tester = Tester::with_topics(LIMITS, 4);
+    let [tree, leaf, other] = ["a", "a/b", "a/c"].map(|path| paths(&mut tester, path));
+    let selection = selection(&[tree]);
+    tester.ask(ToHome::Join { selection: selection.clone(), from: 0, key: tester.key, last_event_id: None });
+    for topic in [&leaf, &other, &other] {
+        let _ = tester.publish_to(topic.clone(), "data:a");
+    }
+    // They make room for those.
+    for topic in 0..2 {
+        let _ = tester.publish(topic, "data:b");
+    }
+    assert_eq!(tester.history().topics().find(&leaf), None);
+    for (last_id, reason) in [("9-0", Some(GapReason::Trimmed)), ("9-1", None), ("9-3", None)] {
+        let (selection, last_event_id) = (selection.clone(), Some(last_id.into()));
+        let join = ToHome::Join { selection, from: 0, key: tester.key, last_event_id };
+        let [Message::Fanout(ToFanout::Page { page, .. })] = &tester.ask(join)[..] else { panic!() };
+        assert_eq!(page.gap.as_ref().map(|gap| gap.reason), reason, "{last_id}");
+    }
 }
 
 #[test]
@@ -332,6 +427,17 @@ fn the_order_of_ages_does_not_grow_with_what_is_gone() {
     let (ages, events) = tester.history().ages();
     assert!(ages <= 2 * events + 65, "{ages}");
     assert_eq!(events, 4);
+}
+
+#[test]
+fn the_order_of_ages_is_swept_only_when_twice_as_much_is_gone() {
+    let mut tester = Tester::with_topics(LIMITS, 10);
+    for published in 1..200 {
+        let _ = tester.publish(1, "data:busy");
+        // Three are retained, and places of 64 more than twice as many are kept.
+        let expected = if published <= 70 { published } else { 3 + (published - 71) % 68 };
+        assert_eq!(tester.history().ages().0, expected, "after {published}");
+    }
 }
 
 #[test]

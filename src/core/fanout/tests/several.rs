@@ -105,19 +105,21 @@ fn what_is_under_way_is_shown_as_lag_and_cuts_no_stream() {
 #[test]
 fn only_a_topic_that_is_read_with_others_keeps_where_its_events_lie() {
     let mut tester = Tester::new(LIMITS);
-    let topics = [tester.topic(1), tester.topic(2)];
-    tester.idle(1, u64::MAX);
-    let marks = |tester: &mut Tester| {
-        tester.block_on(&topics[0].clone(), "event\n\n");
-        tester.log(&topics[0]).log.blocks_from(Default::default()).last().unwrap().marks.len()
-    };
-    assert_eq!(marks(&mut tester), 0);
-    let both = [(); 2].map(|()| tester.idle_on(&topics, u64::MAX));
-    assert_eq!(marks(&mut tester), 1);
-    tester.fanout.leave(both[0], &mut Vec::new());
-    assert_eq!(marks(&mut tester), 1);
-    tester.fanout.leave(both[1], &mut Vec::new());
-    assert_eq!(marks(&mut tester), 0);
+    let session = [None, Some("ann")].map(|user| Topic::of_session("chat", user, &tester.hasher));
+    for topics in [[tester.topic(1), tester.topic(2)], session] {
+        tester.idle_on(&topics[..1], u64::MAX);
+        let marks = |tester: &mut Tester| {
+            tester.block_on(&topics[0], "event\n\n");
+            tester.log(&topics[0]).log.blocks_from(Default::default()).last().unwrap().marks.len()
+        };
+        assert_eq!(marks(&mut tester), 0);
+        let both = [(); 2].map(|()| tester.idle_on(&topics, u64::MAX));
+        assert_eq!(marks(&mut tester), 1);
+        tester.fanout.leave(both[0], &mut Vec::new());
+        assert_eq!(marks(&mut tester), 1);
+        tester.fanout.leave(both[1], &mut Vec::new());
+        assert_eq!(marks(&mut tester), 0);
+    }
 }
 
 #[test]
@@ -130,9 +132,10 @@ fn a_topic_that_is_sealed_before_others_of_a_stream_waits_for_them() {
     // Its seam makes a block of topic 2, which has what comes after what topic 1 still gathers.
     let newcomer = tester.subscribe(2, u64::MAX);
     tester.page(newcomer, &[], true);
-    assert_eq!(tester.send(key), "");
+    assert_eq!((tester.send(key).as_str(), tester.send(newcomer).as_str()), ("", "HEAD\n"));
     tester.fanout.seal_all();
-    assert_eq!(tester.send(key), "a\n\nb\n\n");
+    tester.sent(newcomer);
+    assert_eq!((tester.send(key).as_str(), tester.send(newcomer).as_str()), ("a\n\nb\n\n", ""));
 }
 
 #[test]
@@ -277,4 +280,50 @@ fn a_page_without_events_has_the_next_one_asked_for_and_moves_no_position() {
         "only the notice does"
     );
     assert_eq!(last_sent(&tester), 7);
+}
+
+#[test]
+fn a_stream_is_where_its_last_page_ends_even_if_no_event_is_that_far() {
+    let epochs = Some(Arc::new(Epochs::new(Epoch::at(9), Vec::new())));
+    let mut tester = Tester::new(FanoutLimits { epochs, ..LIMITS });
+    let topics = [tester.topic(1), tester.topic(2)];
+    for (topics, frames, text, sent) in [
+        (&topics[..], &["data:a\nid:9-3\n\n"][..], "HEAD\ndata:a\nid:9-0.3\n\n", 7),
+        (&topics[..1], &["data:a\nid:9-3\n\n"], "HEAD\ndata:a\nid:9-3\n\n", 7),
+        (&topics[..1], &[], "HEAD\n", 7),
+        (&topics[..], &[], "HEAD\n", 0),
+    ] {
+        let key = tester.subscribe_to(topics, u64::MAX);
+        tester.page(key, frames, false);
+        assert_eq!(tester.send(key), text);
+        assert_eq!(tester.fanout.subscribers.get(key).unwrap().last_sent(), sent);
+        assert_eq!(tester.fanout.progress(key).unwrap().delivered, frames.len() as u64);
+    }
+}
+
+#[test]
+fn the_one_part_of_everything_has_positions_too() {
+    let epochs = Some(Arc::new(Epochs::new(Epoch::at(9), Vec::new())));
+    let mut tester = Tester::new(FanoutLimits { epochs, ..LIMITS });
+    let everything = Topic::everything(&tester.hasher);
+    let key = tester.idle_on(slice::from_ref(&everything), u64::MAX);
+    tester.gain_in(Some(0), everything, "data:a\n\n");
+    tester.fanout.seal_all();
+    assert_eq!(tester.send(key), "data:a\nid:9-0.1\n\n");
+}
+
+#[test]
+fn a_stream_is_cut_when_all_its_topics_together_have_more_than_the_limit() {
+    for (bytes, evicted) in [(1000, 0), (1001, 1)] {
+        let mut tester = Tester::new(LIMITS);
+        let topics = [tester.topic(1), tester.topic(2)];
+        let key = tester.idle_on(&topics, u64::MAX);
+        tester.block_on(&topics[0], "begun\n\n");
+        assert_eq!(tester.send(key), "begun\n\n");
+        // With the seven bytes that make a chunk of each.
+        tester.block_on(&topics[0], &"x".repeat(493));
+        tester.block_on(&topics[1], &"x".repeat(bytes - 507));
+        tester.sweep(0);
+        assert_eq!(tester.fanout.evicted, evicted, "{bytes}");
+    }
 }

@@ -109,3 +109,16 @@ fn a_slow_client_is_cut_and_not_just_closed_although_the_kernel_took_its_last_se
     assert!(matches!(tester.next(key), Next::Cut));
     assert_eq!(tester.fanout.evicted, 1);
 }
+
+#[test]
+fn what_a_stream_that_is_skipped_forward_had_coming_lies_before_its_gap() {
+    let mut tester = Tester::new(FanoutLimits { skip_slow: true, ..LIMITS });
+    let key = tester.left_behind();
+    tester.gain(1, "this turn's, so far\n\n");
+    tester.sent(key);
+    assert_eq!(tester.send(key), "event:gap\ndata:{\"from\":null,\"reason\":\"slow\"}\n\n");
+    tester.gain(1, "and the rest of it\n\n");
+    tester.fanout.seal_all();
+    tester.sent(key);
+    assert_eq!(tester.send(key), "and the rest of it\n\n");
+}

@@ -73,7 +73,7 @@ impl TopicHistory {
         own_id: Option<&str>,
         now_ms: u64,
     ) -> usize {
-        debug_assert!(self.last().is_none_or(|last| last < sequence));
+        debug_assert!(self.entries.back().is_none_or(|last| last.sequence < sequence));
         if let Some(id) = own_id {
             self.own_ids.insert(id.into(), sequence);
         }
@@ -176,11 +176,6 @@ impl TopicHistory {
         self.entries.front().map(|entry| entry.at_ms)
     }
 
-    /// The newest retained event.
-    pub(crate) fn last(&self) -> Option<Sequence> {
-        self.entries.back().map(|entry| entry.sequence)
-    }
-
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -237,5 +232,33 @@ mod tests {
         assert_eq!((frames(&page).as_str(), page.upto, page.more), ("2\n3\n", 3, false));
         let page = history.page(0, 1000, 2);
         assert_eq!((page.frames.len(), page.more), (2, true));
+    }
+
+    #[test]
+    fn an_event_costs_its_bytes_its_entry_and_twice_its_own_id() {
+        let history = history(&[(1, None), (22, Some("mine"))]);
+        assert_eq!(history.bytes(), (144 + 2) + (144 + 3 + 2 * 4 + 64));
+    }
+
+    #[test]
+    fn the_room_of_a_history_follows_what_is_kept_and_is_not_moved_often() {
+        let ids: Vec<_> = (0..1000).map(|n| n.to_string()).collect();
+        let events: Vec<_> = (1..).zip(&ids).map(|(sequence, id)| (sequence, Some(&**id))).collect();
+        let mut history = history(&events);
+        let room = |history: &TopicHistory| [history.entries.capacity(), history.own_ids.capacity()];
+        let (mut before, mut moves) = (room(&history), [0, 0]);
+        while history.drop_first().is_some() {
+            let (now, kept) = (room(&history), history.len());
+            for list in 0..2 {
+                assert!(now[list] <= 4 * kept + 3, "{now:?} for {kept}");
+                if now[list] != before[list] {
+                    moves[list] += 1;
+                    assert!(now[list] >= 2 * kept, "{now:?} for {kept}");
+                }
+            }
+            before = now;
+        }
+        // Each halves it at least.
+        assert!(moves.iter().all(|moves| (4..=11).contains(moves)), "{moves:?}");
     }
 }

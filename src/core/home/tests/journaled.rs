@@ -212,6 +212,21 @@ fn a_publish_that_was_refused_leaves_nothing_behind() {
     assert_eq!(late.previous(), (0, None), "nothing came before");
 }
 
+#[test]
+fn what_finds_no_room_is_lost_to_those_above_it() {
+    let mut late = Late::new(3);
+    let [tree, leaf] = ["a", "a/b"].map(|path| paths(&mut late.tester, path));
+    late.publish(&leaf, "data:a");
+    for topic in [&tree, &late.tester.topic(1), &late.tester.topic(2)] {
+        let selection = selection(slice::from_ref(topic));
+        let (from, key) = (0, late.tester.key);
+        late.tester.ask(ToHome::Join { selection, from, key, last_event_id: None });
+    }
+    assert_eq!(late.finish(), (vec!["1 published".to_owned()], 1));
+    let key = late.tester.history().topics().find(&tree).unwrap();
+    assert_eq!(late.tester.history().lost(&[key]), 1);
+}
+
 /// What a journal kept: events 3, 5 and 6 of topic 1, of which 6 came last, and nothing of topic 2, which ended with 4.
 #[test]
 fn what_the_journal_kept_is_replayed_after_a_restart_and_what_it_did_not_keep_is_a_gap() {

@@ -144,3 +144,21 @@ fn a_publishers_own_id_is_looked_for_among_so_many_of_a_tree() {
     assert_eq!(gap(&tree, "own1"), None);
     assert_eq!(gap(&leaf, "own0"), None, "what a topic has is known of it alone");
 }
+
+#[test]
+fn a_page_of_a_part_has_the_brokers_ids_alone() {
+    let mut tester = Tester::with_topics(LIMITS, 9);
+    let topic = tester.topic(1);
+    for body in ["data:a", "data:b\nid:own"] {
+        let _ = tester.publish(1, body);
+    }
+    for (is_part, expected) in [
+        (false, "data:a\nid:9-1\n\ndata:b\nid:own\n\n"),
+        (true, "data:a\nid:9-1\n\ndata:b\nid:own\nid:9-2\n\n"),
+    ] {
+        let selection = Selection::new(0, [topic.clone()].into(), is_part);
+        let more = ToHome::More { selection, from: 0, key: tester.key, after: 0, told: 0 };
+        let [Message::Fanout(ToFanout::Page { page, .. })] = &tester.ask(more)[..] else { panic!() };
+        assert_eq!(page.frames.concat(), expected.as_bytes());
+    }
+}
