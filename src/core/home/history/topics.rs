@@ -395,7 +395,7 @@ impl Topics {
     /// Notes what a topic had before an event that is found again after a restart, unless that was found as well.
     pub(crate) fn lose_before(&mut self, key: TopicKey, lost: TopicEnd) {
         // Whatever of it is found: if that is older, something is missing between.
-        if self[key].history.last().is_none_or(|newest| newest < lost.sequence) {
+        if self[key].history.newest().is_none_or(|newest| newest.sequence < lost.sequence) {
             self.lose(key, lost);
         }
     }
