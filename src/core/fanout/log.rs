@@ -202,6 +202,11 @@ impl Log {
         place.0 < self.trimmed
     }
 
+    /// Returns whether there is no block from the place on.
+    pub(crate) fn is_at_tail(&self, place: Place) -> bool {
+        place == self.tail()
+    }
+
     /// Returns everything from the place on that fits one send; nothing at the tail.
     pub(crate) fn read(&self, place: Place, framing: Framing) -> Option<Span> {
         let mut blocks = self.blocks_from(place).peekable();

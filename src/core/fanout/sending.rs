@@ -146,7 +146,12 @@ impl Subscriber {
             if !self.may_send_blocks(number) {
                 continue;
             }
-            let merged = Merged::of(&self.cursors[self.parts[number].cursors()], logs);
+            let cursors = &self.cursors[self.parts[number].cursors()];
+            // Most of many parts gained nothing, and that is seen without a list of what they have.
+            if cursors.iter().all(|cursor| logs[cursor.log].log.is_at_tail(cursor.place)) {
+                continue;
+            }
+            let merged = Merged::of(cursors, logs);
             if merged.is_empty() {
                 continue;
             }
