@@ -93,8 +93,7 @@ mod host;
 mod http;
 #[doc(hidden)]
 pub mod internal;
-#[doc(hidden)]
-pub mod journal;
+mod journal;
 mod keyring;
 #[doc(hidden)]
 pub mod log;
@@ -111,5 +110,7 @@ mod stats;
 pub mod token;
 
 pub use builder::ServerBuilder;
+#[doc(hidden)]
+pub use journal::run as run_journal;
 pub use publisher::{Event, PublishError, Published, Publisher, Receipt};
 pub use server::{Server, StartError};

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use esper::config::{Config, ConfigError};
-use esper::{Server, journal, log, token};
+use esper::{Server, log, run_journal, token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -26,7 +26,7 @@ const SIGNAL_LATENCY: Duration = Duration::from_millis(50);
 fn main() -> ExitCode {
     match std::env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
         Some("token") => return token::run(),
-        Some("journal") => return journal::run(),
+        Some("journal") => return run_journal(),
         _ => {}
     }
     // First of all: until then SIGHUP ends the process.
