@@ -1,6 +1,6 @@
 //! The journal's log on disk: what was appended and synced outlives a crash.
 //!
-//! A [`Log`] owns a directory. It appends batches of publishes to the newest segment, syncs them, and gives them back in
+//! A [`Log`](log::Log) owns a directory. It appends batches of publishes to the newest segment, syncs them, and gives them back in
 //! order when it is opened again. It knows nothing of shards and subscribers. Every call blocks, so one thread of its own has it: several
 //! `fdatasync`s of one file system at a time give fewer durable appends than one that covers as many.
 //!
@@ -19,7 +19,7 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | [`simulation`] | the log on a disk that forgets, under a seed, against a naive model |
+//! | `simulation` | the log on a disk that forgets, under a seed, against a naive model |
 //! | [`inspect`] | verify, repair and copy a directory |
 //! | [`recovery`] | what is there is handed out, what was torn is cut |
 //! | [`trim`], [`rewrite`] | what histories dropped leaves the disk, and is recorded before |
