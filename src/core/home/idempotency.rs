@@ -195,6 +195,8 @@ mod tests {
         assert_eq!(keys.expire(KEYS_KNOWN_MS + 1, usize::MAX), KEYS_MAX - 10);
         assert_eq!(memory.bytes(), 0);
         assert!(matches!(keys.see(&key("more", 0), &mut reply(), 0), Ok(Seen::First)));
+        keys.ordered(&key("kept", 0), &PUBLISHED, 0);
+        assert_eq!(memory.bytes(), 2 * (KEY_BYTES + 4), "one that was kept over a restart is as large");
         drop(keys);
         assert_eq!(memory.bytes(), 0);
     }
