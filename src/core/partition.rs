@@ -146,6 +146,7 @@ mod tests {
         let mut homes = [0; 3];
         placement.partitions().for_each(|partition| homes[usize::from(placement.home(partition))] += 1);
         assert_eq!(homes, [6, 5, 5]);
+        assert_eq!([placement.shards(), Placement::new(16, 0).shards()], [3, 1]);
     }
 
     #[test]

@@ -362,6 +362,20 @@ fn the_last_to_leave_tells_home() {
 }
 
 #[test]
+fn a_topic_that_all_have_left_begins_anew() {
+    let mut tester = Tester::with_partitions(LIMITS, 2);
+    for (topic, logs) in [(tester.topic(1), 1), (Topic::everything(&tester.hasher), 2)] {
+        for _ in 0..3 {
+            let key = tester.subscribe_to(slice::from_ref(&topic), u64::MAX);
+            (0..2).for_each(|partition| tester.page_of(key, partition, &[], true));
+            assert_eq!(tester.fanout.logs.of(&topic).len(), logs);
+            tester.fanout.leave(key, &mut tester.out);
+            assert!(tester.fanout.logs.of(&topic).is_empty());
+        }
+    }
+}
+
+#[test]
 fn a_quiet_subscriber_gets_a_comment_within_the_interval_and_a_busy_one_none() {
     let mut tester = Tester::new(LIMITS);
     let (quiet, busy) = (tester.idle(1, u64::MAX), tester.idle(2, u64::MAX));
@@ -520,7 +534,8 @@ fn what_ends_a_stream_waits_for_the_rest_of_what_was_begun() {
     };
     assert!(!bell(&mut tester.fanout, 0));
     tester.sweep(100);
-    assert_eq!(tester.send(key), "nt\n\n");
+    let Next::Send(Outgoing { buffers, is_rest: true, .. }) = tester.next(key) else { panic!() };
+    assert_eq!(buffers.concat(), b"nt\n\n");
     assert_eq!(tester.send(key), "", "one send at a time");
     tester.sent(key);
     assert_eq!(tester.send(key), EXPIRED);
@@ -604,6 +619,20 @@ fn a_stream_that_is_ended_after_an_event_is_sent_none_behind_it() {
     tester.block_on(&topic, "second\n\n");
     tester.sent(key);
     assert_eq!(tester.send(key), "event:disconnected\ndata:disconnected\n\n");
+}
+
+#[test]
+fn a_send_says_how_many_events_it_has_and_when_the_oldest_was_published() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.idle(1, u64::MAX);
+    for at_us in [30, 40] {
+        tester.at_us = at_us;
+        tester.gain(1, "event\n\n");
+        tester.fanout.seal_all();
+    }
+    let Next::Send(Outgoing { events, at_us, is_rest, .. }) = tester.next(key) else { panic!() };
+    assert_eq!((events, at_us, is_rest), (2, 30, false));
+    assert_eq!(tester.fanout.progress(key).unwrap().delivered, 2);
 }
 
 #[test]

@@ -160,9 +160,10 @@ mod tests {
         assert!(matches!(keys.see(&key("a", 1), &mut reply(), 0), Ok(Seen::First)));
         assert!(matches!(keys.see(&key("a", 1), &mut second, 0), Ok(Seen::UnderWay)));
         assert!(second.is_none(), "it is answered with the first");
-        assert_eq!(keys.ordered(&key("a", 1), &PUBLISHED, 0).len(), 1);
+        let with_streams = Published { streams: Some(7), ..PUBLISHED };
+        assert_eq!(keys.ordered(&key("a", 1), &with_streams, 0).len(), 1);
         let third = keys.see(&key("a", 1), &mut reply(), KEYS_KNOWN_MS);
-        assert!(matches!(third, Ok(Seen::Ordered(PUBLISHED))), "{third:?}");
+        assert!(matches!(third, Ok(Seen::Ordered(PUBLISHED))), "it is sent to no streams: {third:?}");
         assert!(
             matches!(keys.see(&key("a", 1), &mut reply(), KEYS_KNOWN_MS + 1), Ok(Seen::First)),
             "forgotten"
@@ -195,6 +196,8 @@ mod tests {
         assert_eq!(keys.expire(KEYS_KNOWN_MS + 1, usize::MAX), KEYS_MAX - 10);
         assert_eq!(memory.bytes(), 0);
         assert!(matches!(keys.see(&key("more", 0), &mut reply(), 0), Ok(Seen::First)));
+        keys.ordered(&key("kept", 0), &PUBLISHED, 0);
+        assert_eq!(memory.bytes(), 2 * (KEY_BYTES + 4), "one that was kept over a restart is as large");
         drop(keys);
         assert_eq!(memory.bytes(), 0);
     }

@@ -531,6 +531,11 @@ fn a_listener_to_several_topics_above_an_event_is_sent_it_once_with_all_of_them(
     let publish = tester.new_publish(abc, "data:a", None);
     let posts = tester.ask(ToHome::Publish(publish));
     assert_eq!(posts.len(), 3, "two listeners and the answer");
+    for (topic, from) in [(&a, 4), (&ab, 5), (&ab, 9)] {
+        tester.ask(ToHome::Leave { topic: topic.clone(), from });
+    }
+    let publish = tester.new_publish(ab, "data:a", None);
+    assert_eq!(tester.ask(ToHome::Publish(publish)).len(), 1, "nobody but who published");
 }
 
 fn paths(tester: &mut Tester, path: &str) -> Topic {

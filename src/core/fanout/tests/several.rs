@@ -227,6 +227,22 @@ fn a_send_of_several_partitions_is_bounded_by_the_buffers_it_has_too() {
 }
 
 #[test]
+fn a_partition_that_gains_nothing_stays_where_it_is_in_every_position() {
+    let epochs = Some(Arc::new(Epochs::new(Epoch::at(9), Vec::new())));
+    let mut tester = Tester::with_partitions(FanoutLimits { epochs, ..LIMITS }, 2);
+    let everything = Topic::everything(&tester.hasher);
+    let key = tester.subscribe_to(slice::from_ref(&everything), u64::MAX);
+    (0..2).for_each(|partition| tester.page_of(key, partition, &[], true));
+    assert_eq!(tester.send(key), "HEAD\n");
+    for n in 1..3 {
+        tester.sent(key);
+        tester.gain_in(Some(0), everything.clone(), "data:a\n\n");
+        tester.fanout.seal_all();
+        assert_eq!(tester.send(key), format!("data:a\nid:9-0.{n}-1.7\n\n"));
+    }
+}
+
+#[test]
 fn a_partition_that_is_live_and_one_that_replays_take_turns() {
     let mut tester = Tester::with_partitions(LIMITS, 2);
     let everything = Topic::everything(&tester.hasher);

@@ -251,7 +251,8 @@ mod tests {
             let (now, kept) = (room(&history), history.len());
             for list in 0..2 {
                 assert!(now[list] <= 4 * kept + 3, "{now:?} for {kept}");
-                if now[list] != before[list] {
+                // What a map has room for changes a little with what is removed, too.
+                if now[list] < before[list] / 4 * 3 {
                     moves[list] += 1;
                     assert!(now[list] >= 2 * kept, "{now:?} for {kept}");
                 }
