@@ -77,18 +77,12 @@ impl Homes {
         error: PublishError,
         out: &mut Vec<Post>,
     ) {
-        self.with(partition, |home| {
-            home.refuse(first, publish, error, out);
-            0
-        });
+        self.with(partition, |home| home.refuse(first, publish, error, out));
     }
 
     /// Takes in a publish that the journal kept over a restart, those of a partition in order.
     pub(crate) fn recover(&mut self, kept: Kept) {
-        self.with(kept.partition, |home| {
-            home.recover(kept);
-            0
-        });
+        self.with(kept.partition, |home| home.recover(kept));
     }
 
     /// Takes in the key of a publish that the journal kept over a restart.
@@ -99,10 +93,7 @@ impl Homes {
         published: &Published,
         at_ms: u64,
     ) {
-        self.with(partition, |home| {
-            home.keys.ordered(key, published, at_ms);
-            0
-        });
+        self.with(partition, |home| home.keys.ordered(key, published, at_ms));
     }
 
     /// Goes on after all that the journal kept: with the epochs whose ids are good, the newest event of each partition, and
@@ -137,20 +128,21 @@ impl Homes {
     /// Drops events of a partition up to this one, which the journal has no more, `events_max` at most; returns whether there
     /// are more.
     pub(crate) fn lose(&mut self, partition: PartitionId, upto: Sequence, events_max: usize) -> bool {
-        self.with(partition, |home| home.history.trim_upto(upto, events_max) as u64) == events_max as u64
+        let trim = |home: &mut Home| home.history.trim(events_max, |_, oldest| oldest.sequence <= upto);
+        self.with(partition, trim) == events_max
     }
 
-    /// Runs `act` with the home of a partition, and makes room for topics that it took in.
-    fn with(&mut self, partition: PartitionId, act: impl FnOnce(&mut Home) -> u64) -> u64 {
+    /// Returns what `act` does with the home of a partition, and makes room for topics that it took in.
+    fn with<T: Default>(&mut self, partition: PartitionId, act: impl FnOnce(&mut Home) -> T) -> T {
         let Some(Some(home)) = self.homes.get_mut(usize::from(partition)) else {
             debug_assert!(false, "asked of the wrong shard");
-            return 0;
+            return T::default();
         };
         home.history.topics_mut().set_clock(self.uses);
-        let events = act(home);
+        let done = act(home);
         self.uses = home.history.topics().clock();
         self.keep_to_count(usize::MAX);
-        events
+        done
     }
 
     /// Forgets topics that nobody needs while there are too many, `topics_max` at most, those first that were used longest ago.
@@ -199,8 +191,9 @@ impl Homes {
             let Some((oldest_ms, home)) = oldest.min_by_key(|(oldest_ms, _)| *oldest_ms) else { return };
             let before = home.history.bytes();
             // The events of one moment together: after that another home may have the oldest.
-            home.history
-                .trim(usize::MAX, |history, at_ms| at_ms == oldest_ms && before - history.bytes() < left);
+            home.history.trim(usize::MAX, |history, oldest| {
+                oldest.at_ms == oldest_ms && before - history.bytes() < left
+            });
             left = left.saturating_sub(before - home.history.bytes());
         }
     }

@@ -106,19 +106,18 @@ impl Home {
         if let Some(key) = &publish.key {
             let mut reply = Some(publish.reply);
             let seen = self.keys.see(key, &mut reply, now_ms);
+            // Whoever waits for the first one is answered with it.
             let Some(reply) = reply else { return 0 };
-            match seen {
-                Ok(Seen::First) => publish.reply = reply,
-                Ok(Seen::Ordered(published)) => {
-                    answer(reply, Ok(published), out.len(), out);
-                    return 0;
-                }
-                Ok(Seen::UnderWay) => return 0,
-                Err(error) => {
-                    answer(reply, Err(error), out.len(), out);
-                    return 0;
-                }
+            let result = match seen {
+                Ok(Seen::First | Seen::UnderWay) => None,
+                Ok(Seen::Ordered(published)) => Some(Ok(published)),
+                Err(error) => Some(Err(error)),
+            };
+            if let Some(result) = result {
+                answer(reply, result, out.len(), out);
+                return 0;
             }
+            publish.reply = reply;
         }
         let key = match self.history.place(&publish.topic) {
             Ok(key) => key,

@@ -15,7 +15,10 @@ fn help_says_what_each_command_does_and_exits_0() {
         (&["--help"], "Checks, repairs or copies the directory of --data-dir"),
         (&["--help"], "verify  Read all of it, say what is there and what is damaged, and change nothing"),
         (&["--help"], "repair  Copy what is whole into a new directory"),
-        (&["--help"], "copy    Copy it as it is at one moment, also while a server writes it: this makes a backup"),
+        (
+            &["--help"],
+            "copy    Copy it as it is at one moment, also while a server writes it: this makes a backup",
+        ),
         (&["verify", "--help"], "Usage: esper journal verify <DIR>"),
         (&["repair", "--help"], "Usage: esper journal repair <DIR> <TO>"),
         (&["copy", "--help"], "Usage: esper journal copy <DIR> <TO>"),

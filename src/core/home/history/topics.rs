@@ -115,7 +115,7 @@ impl Topics {
     }
 
     /// Returns the nearest topic above this one that is known.
-    pub(crate) fn nearest_above(&self, topic: &Topic) -> Option<TopicKey> {
+    pub(super) fn nearest_above(&self, topic: &Topic) -> Option<TopicKey> {
         topic.lineage().skip(1).find_map(|above| self.find(above))
     }
 
