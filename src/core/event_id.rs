@@ -11,10 +11,8 @@
 //! No publisher may give an event an id of this form, of whatever run. It would be taken for a place, and a stream that
 //! resumes there would skip what others published.
 
-use std::hash::{BuildHasher as _, RandomState};
-use std::time::SystemTime;
-
 use crate::core::partition::PartitionId;
+use crate::core::random::random_u64;
 
 /// An event's place among all that its partition ordered, from 1.
 pub(crate) type Sequence = u64;
@@ -30,18 +28,11 @@ pub(crate) struct Epoch(u64);
 impl Epoch {
     /// Draws the number of a new run.
     pub(crate) fn new() -> Self {
-        // The hash has a key from the kernel's randomness. The time is hashed for machines that have none yet, as they boot.
-        let bits = RandomState::new().hash_one(SystemTime::now());
-        Epoch(RUN_MIN + bits % (u64::MAX - RUN_MIN))
-    }
-
-    #[cfg(test)]
-    pub(crate) fn at(run: u64) -> Self {
-        Epoch(run)
+        Epoch(RUN_MIN + random_u64() % (u64::MAX - RUN_MIN))
     }
 
     /// Returns the epoch with this number.
-    pub(crate) fn of_run(run: u64) -> Self {
+    pub(crate) fn at(run: u64) -> Self {
         Epoch(run)
     }
 
@@ -203,7 +194,7 @@ mod tests {
         let (any, all) = runs.iter().fold((0, u64::MAX), |(any, all), run| (any | run, all & run));
         assert_eq!((any, all), (u64::MAX, 1 << 63));
         assert!(runs.iter().all(|run| has_our_form(&Epoch(*run).text(1))));
-        assert!(runs.iter().all(|run| Epoch::of_run(*run).run() == *run));
+        assert!(runs.iter().all(|run| Epoch::at(*run).run() == *run));
     }
 
     #[test]

@@ -47,7 +47,7 @@
 //! | [`session`], [`topic`], [`partition`] | a user on a channel, names, and the unit of order |
 //! | [`chunk`] | frames as one HTTP chunk, written once and shared |
 //! | [`event`], [`event_id`], [`epochs`] | what a publisher sent, ids, and which of them are good |
-//! | [`arena`], [`memory`], [`budget`] | small tools: keys that are never mistaken for a successor's, bytes held, bytes let in |
+//! | [`arena`], [`memory`], [`budget`], [`random`] | small tools: keys that are never mistaken for a successor's, bytes held, bytes let in, and numbers that nobody can guess |
 //!
 //! Imports point down this table. Home and fan-out do not import one another.
 
@@ -64,6 +64,7 @@ pub(crate) mod journal;
 pub(crate) mod memory;
 pub(crate) mod message;
 pub(crate) mod partition;
+pub(crate) mod random;
 pub(crate) mod reply;
 pub(crate) mod selection;
 pub(crate) mod session;

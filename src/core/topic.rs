@@ -10,7 +10,8 @@ use std::sync::Arc;
 use siphasher::sip::SipHasher13;
 use thiserror::Error;
 
-use crate::core::partition::{PartitionId, Partitioner, random_key};
+use crate::core::partition::{PartitionId, Partitioner};
+use crate::core::random::random_key;
 
 /// Most topics of one stream, and most that one token lists.
 pub(crate) const TOPICS_PER_STREAM_MAX: usize = 64;

@@ -11,6 +11,7 @@ use super::disk::inspect::{self, Report};
 use super::disk::storage::Directory;
 use crate::config::{self, ConfigError};
 use crate::core::event_id::Epoch;
+use crate::core::random::random_u64;
 
 // A doc comment here is the command's help.
 /// Checks, repairs or copies the directory of --data-dir.
@@ -71,7 +72,7 @@ fn command(command: JournalCommand) -> Result<(String, bool), OpenError> {
         JournalCommand::Repair { dir, to } => {
             let from = Directory::read(&dir)?;
             let into = new_directory(&to)?;
-            let report = inspect::repair(&from, &into, Epoch::new().run(), || Epoch::new().run())?;
+            let report = inspect::repair(&from, &into, Epoch::new().run(), random_u64)?;
             let text = format!("{}copied what is whole to {}\n", describe(&report, &dir), to.display());
             Ok((text, true))
         }

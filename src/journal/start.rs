@@ -26,6 +26,7 @@ use crate::core::home::{HomeSettings, Homes, KEYS_KNOWN_MS, TopicEnd};
 use crate::core::journal::Kept;
 use crate::core::message::{PublishKey, Published, ShardId};
 use crate::core::partition::Partitioner;
+use crate::core::random::random_u64;
 use crate::core::topic::{Topic, TopicHasher};
 use crate::shard::mailbox::Doors;
 use crate::shared::Shared;
@@ -67,7 +68,7 @@ pub(crate) fn open(
         segment_bytes: SEGMENT_BYTES,
         data_bytes_max: data.bytes_max.map_or(u64::MAX, |bytes| bytes as u64),
         epoch: epoch.run(),
-        random: Box::new(|| Epoch::new().run()),
+        random: Box::new(random_u64),
     };
     let make = |secret| settings(Partitioner::new(config.partitions, secret), epoch);
     let mut found = Found {
@@ -81,8 +82,7 @@ pub(crate) fn open(
     let (log, recovery) = Log::open(directory, log_settings, &mut found)?;
     let world = found.world.unwrap_or_else(|| World::new(make(log.secret())));
     let earlier = log.epochs().past.iter();
-    let earlier =
-        earlier.map(|past| EarlierEpoch { epoch: Epoch::of_run(past.epoch), last: past.last.clone() });
+    let earlier = earlier.map(|past| EarlierEpoch { epoch: Epoch::at(past.epoch), last: past.last.clone() });
     let epochs = Arc::new(Epochs::new(epoch, earlier.collect()));
     let World { settings, hasher, mut homes } = world;
     for homes in &mut homes {

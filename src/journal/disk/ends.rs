@@ -8,13 +8,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::hash::Hasher as _;
-
-use siphasher::sip::SipHasher24;
 
 use super::encoding::{Malformed, Reader, put_bytes, put_varint};
 use super::record::{optional, put_optional};
 use crate::core::event_id::Sequence;
+use crate::core::partition::end_hash;
 
 /// Entries of one partition: 16 partitions of 2,048 are at most 5 MB on disk, if each has an own id of 128 bytes, and
 /// mostly 0.4 MB.
@@ -136,11 +134,7 @@ impl Ends {
     }
 
     fn hash(&self, topic: &str) -> u64 {
-        let mut hasher = SipHasher24::new_with_key(&self.secret);
-        // The topic's partition is a hash with the same secret: without this all topics of one would share a few slots.
-        hasher.write(b"end:");
-        hasher.write(topic.as_bytes());
-        hasher.finish()
+        end_hash(&self.secret, topic)
     }
 }
 

@@ -4,8 +4,8 @@
 //! journal never kept: it was lost with the seconds that `--sync TIME` may lose, or was given by a copy of the directory.
 
 use super::encoding::{Malformed, Reader, put_varint};
-use super::format::PARTITIONS_MAX;
 use crate::core::event_id::Sequence;
+use crate::core::partition::PARTITIONS_MAX;
 
 /// The epochs that are kept beside the running one. An id of an older one is unknown. At 64 partitions they are 40 KB at
 /// most at the start of each segment, and 64 restarts are more than a client sleeps through.

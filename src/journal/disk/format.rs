@@ -56,6 +56,7 @@
 //! last batch, or a segment that is missing.
 
 use super::encoding::{Malformed, Reader};
+use crate::core::partition::PARTITIONS_MAX;
 
 /// The version of the format that this program writes. It reads this one alone: there is no older one.
 pub(super) const VERSION: u16 = 1;
@@ -65,8 +66,6 @@ pub(super) const SEGMENT_HEADER_BYTES: usize = 96;
 pub(super) const BATCH_HEADER_BYTES: usize = 32;
 /// The bytes with which the headers of batches of both kinds begin.
 pub(super) const BATCH_MAGIC: &[u8; 3] = b"Esp";
-/// The most partitions that a journal may have. Positions of clients name them.
-pub(crate) const PARTITIONS_MAX: u8 = 64;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"esperlog";
 
