@@ -3,7 +3,7 @@
 use crate::core::event::Events;
 use crate::core::event_id::Sequence;
 use crate::core::home::TopicEnd;
-use crate::core::message::Publish;
+use crate::core::message::{Publish, PublishKey};
 use crate::core::partition::{PARTITIONS_MAX, PartitionId};
 use crate::core::topic::Topic;
 
@@ -18,8 +18,9 @@ pub(crate) trait Journal {
     fn append(&mut self, partition: PartitionId, publish: Publish, previous: TopicEnd) -> Sequence;
 }
 
-/// A publish that a journal kept, as it is found again after a restart.
-#[derive(Debug)]
+/// A publish as a journal keeps it, until it is found again after a restart. It shares the bytes of its events with the publish
+/// that is under way.
+#[derive(Clone, Debug)]
 pub(crate) struct Kept {
     pub(crate) partition: PartitionId,
     /// The sequence of its first event.
@@ -30,6 +31,23 @@ pub(crate) struct Kept {
     pub(crate) events: Events,
     /// The newest event that its topic had before.
     pub(crate) previous: TopicEnd,
+    /// None where it is found again: keys come by themselves then, because those of events that are gone are good as well.
+    pub(crate) key: Option<Box<PublishKey>>,
+}
+
+impl Kept {
+    /// Returns what is kept of a publish whose first event has the place `first`.
+    pub(crate) fn of(
+        publish: &Publish,
+        partition: PartitionId,
+        first: Sequence,
+        at_ms: u64,
+        previous: TopicEnd,
+    ) -> Self {
+        let Publish { topic, events, key, .. } = publish;
+        let (topic, events, key) = (topic.clone(), events.clone(), key.clone());
+        Kept { partition, first, at_ms, topic, events, previous, key }
+    }
 }
 
 /// The journal of a server that keeps nothing beyond its process: order is final at once.

@@ -71,9 +71,7 @@ impl Message {
     /// About how long handling it takes, in units of 0.5 us: a publish of 4096 events takes 1 ms, not 0.5 us.
     pub(crate) fn work(&self) -> usize {
         match self {
-            Message::Home(_, ToHome::Publish(Publish { events, .. })) => {
-                events.len() + events.text_bytes() / 4096
-            }
+            Message::Home(_, ToHome::Publish(publish)) => work_of(&publish.events),
             // A page of replay; one of several topics is looked for among the events of all.
             Message::Home(
                 _,
@@ -87,6 +85,11 @@ impl Message {
             _ => 1,
         }
     }
+}
+
+/// Returns about how long it takes to order these events, in the units of [`Message::work`].
+pub(crate) fn work_of(events: &Events) -> usize {
+    events.len() + events.text_bytes() / 4096
 }
 
 /// What a home is asked.

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 
 use crossbeam_channel::Sender;
 
-use super::writer::{Record, Turn};
+use super::writer::Turn;
 use crate::clock::Clock;
 use crate::core::event_id::Sequence;
 use crate::core::home::{Dropped, TopicEnd};
+use crate::core::journal::Kept;
 use crate::core::message::{Publish, ShardId};
 use crate::core::partition::PartitionId;
 
@@ -49,14 +50,14 @@ impl DiskQueue {
         let first = *last + 1;
         *last += publish.events.len() as u64;
         let at_ms = self.clock.now_ms();
-        self.turn.records.push(Record::of(&publish, partition, first, at_ms, previous));
+        self.turn.publishes.push(Kept::of(&publish, partition, first, at_ms, previous));
         self.under_way.push_back(UnderWay { partition, first, publish });
         *last
     }
 
     /// Ends the shard's turn: what it added is the writer's. `dropped` are events that no history has any more.
     pub(crate) fn flush(&mut self, dropped: Vec<Dropped>) {
-        if self.turn.records.is_empty() && dropped.is_empty() {
+        if self.turn.publishes.is_empty() && dropped.is_empty() {
             return;
         }
         let turn = std::mem::replace(&mut self.turn, Turn::of(self.shard));

@@ -22,7 +22,7 @@ use crate::config::{Config, Data};
 use crate::core::epochs::{EarlierEpoch, Epochs};
 use crate::core::event::Events;
 use crate::core::event_id::{Epoch, EventId, Sequence};
-use crate::core::home::{HomeSettings, Homes, KEYS_KNOWN_MS, TopicEnd};
+use crate::core::home::{Dropped, HomeSettings, Homes, KEYS_KNOWN_MS, TopicEnd};
 use crate::core::journal::Kept;
 use crate::core::message::{PublishKey, Published, ShardId};
 use crate::core::partition::Partitioner;
@@ -194,16 +194,12 @@ impl Sink for Found<'_> {
             return false;
         };
         let previous = TopicEnd { sequence: previous.sequence, own_id: previous.id.map(Into::into) };
-        homes.recover(Kept { partition: *partition, first: *first, at_ms: *at_ms, topic, events, previous });
+        let (partition, first, at_ms) = (*partition, *first, *at_ms);
+        homes.recover(Kept { partition, first, at_ms, topic, events, previous, key: None });
         self.since_look += publish.text.len() + EVENT_BYTES * publish.events.len();
         if self.since_look >= MEMORY_LOOK_BYTES {
             self.since_look = 0;
-            self.release();
-        }
-        for homes in self.world.iter_mut().flat_map(|world| &mut world.homes) {
-            for dropped in homes.take_dropped() {
-                segments.dropped(dropped.partition, dropped.sequence, dropped.lines_bytes);
-            }
+            self.release(segments);
         }
         true
     }
@@ -240,13 +236,19 @@ impl Sink for Found<'_> {
 }
 
 impl Found<'_> {
-    /// Drops the oldest of what histories hold beyond the limit of memory.
-    fn release(&mut self) {
+    /// Drops the oldest of what histories hold beyond the limit of memory, and names what they dropped since this was last
+    /// done. What they drop after the last time is named by the shards.
+    fn release(&mut self, segments: &mut Segments) {
         let Some(World { settings, homes, .. }) = &mut self.world else { return };
         let bytes = homes.iter().map(Homes::bytes).sum::<usize>();
         let held = settings.memory.bytes().max(bytes);
         let excess = held.saturating_sub(settings.memory.bytes_max());
         let share = excess.div_ceil(homes.len());
-        homes.iter_mut().for_each(|homes| homes.release(share));
+        for homes in homes {
+            homes.release(share);
+            for Dropped { partition, sequence, lines_bytes } in homes.take_dropped() {
+                segments.dropped(partition, sequence, lines_bytes);
+            }
+        }
     }
 }

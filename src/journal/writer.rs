@@ -13,12 +13,10 @@ use super::disk::trim::Trimmed;
 use super::stats::JournalStats;
 use crate::clock::Clock;
 use crate::config::SyncPolicy;
-use crate::core::event::Events;
-use crate::core::event_id::Sequence;
-use crate::core::home::{Dropped, KEYS_KNOWN_MS, TopicEnd};
-use crate::core::message::{Publish, PublishError, PublishKey, ShardId};
-use crate::core::partition::{PartitionId, Placement};
-use crate::core::topic::Topic;
+use crate::core::home::{Dropped, KEYS_KNOWN_MS};
+use crate::core::journal::Kept;
+use crate::core::message::{PublishError, ShardId, work_of};
+use crate::core::partition::Placement;
 use crate::shard::mailbox::Doors;
 use crate::shard::message::ShardMessage;
 
@@ -35,67 +33,29 @@ const TRIM_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct Turn {
     pub(super) shard: ShardId,
-    pub(super) records: Vec<Record>,
+    pub(super) publishes: Vec<Kept>,
     /// Events that no history has any more.
     pub(super) dropped: Vec<Dropped>,
 }
 
 impl Turn {
     pub(super) fn of(shard: ShardId) -> Self {
-        Turn { shard, records: Vec::new(), dropped: Vec::new() }
+        Turn { shard, publishes: Vec::new(), dropped: Vec::new() }
     }
 }
 
-/// A publish that is to be kept. It shares the bytes of its events with the publish that is under way.
-#[derive(Debug)]
-pub(crate) struct Record {
-    partition: PartitionId,
-    first: Sequence,
-    /// In milliseconds of the Unix epoch.
-    at_ms: u64,
-    topic: Topic,
-    events: Events,
-    key: Option<Box<PublishKey>>,
-    previous: TopicEnd,
-}
-
-impl Record {
-    pub(super) fn of(
-        publish: &Publish,
-        partition: PartitionId,
-        first: Sequence,
-        at_ms: u64,
-        previous: TopicEnd,
-    ) -> Self {
-        let Publish { topic, events, key, .. } = publish;
-        Record {
-            partition,
-            first,
-            at_ms,
-            topic: topic.clone(),
-            events: events.clone(),
-            key: key.clone(),
-            previous,
-        }
-    }
-
-    /// Returns about how long it takes to order it, in the units of [`Message::work`](crate::core::message::Message::work).
-    fn work(&self) -> usize {
-        self.events.len() + self.events.text_bytes() / 4096
-    }
-
-    fn as_written(&self) -> record::Publish<'_> {
-        let Record { partition, first, at_ms, topic, events, key, previous } = self;
-        record::Publish {
-            partition: *partition,
-            first: *first,
-            at_ms: *at_ms,
-            topic: topic.name(),
-            key: key.as_ref().map(|key| IdempotencyKey { key: &key.name, body_digest: &key.digest }),
-            previous: Previous { sequence: previous.sequence, id: previous.own_id.as_deref() },
-            text: events.text(),
-            events: events.spans().map(|(lines, id)| EventSpan { lines, id }).collect(),
-        }
+/// Returns the record of a publish.
+fn record(kept: &Kept) -> record::Publish<'_> {
+    let Kept { partition, first, at_ms, topic, events, previous, key } = kept;
+    record::Publish {
+        partition: *partition,
+        first: *first,
+        at_ms: *at_ms,
+        topic: topic.name(),
+        key: key.as_ref().map(|key| IdempotencyKey { key: &key.name, body_digest: &key.digest }),
+        previous: Previous { sequence: previous.sequence, id: previous.own_id.as_deref() },
+        text: events.text(),
+        events: events.spans().map(|(lines, id)| EventSpan { lines, id }).collect(),
     }
 }
 
@@ -138,15 +98,14 @@ impl<D: Disk> Writer<D> {
 
     /// Returns what lies in the channel, this turn first.
     fn gather(&self, first: Turn) -> Vec<Turn> {
-        let weight =
-            |turn: &Turn| turn.records.iter().map(|record| record.events.text_bytes()).sum::<usize>();
-        let (mut records, mut bytes) = (first.records.len(), weight(&first));
+        let weight = |turn: &Turn| turn.publishes.iter().map(|kept| kept.events.text_bytes()).sum::<usize>();
+        let (mut records, mut bytes) = (first.publishes.len(), weight(&first));
         let mut turns = vec![first];
         while records < BATCH_RECORDS_MAX
             && bytes < BATCH_BYTES_MAX
             && let Ok(turn) = self.turns.try_recv()
         {
-            records += turn.records.len();
+            records += turn.publishes.len();
             bytes += weight(&turn);
             turns.push(turn);
         }
@@ -157,7 +116,7 @@ impl<D: Disk> Writer<D> {
         for Dropped { partition, sequence, lines_bytes } in turns.iter().flat_map(|turn| &turn.dropped) {
             self.log.dropped(*partition, *sequence, *lines_bytes);
         }
-        let publishes: Vec<_> = turns.iter().flat_map(|turn| &turn.records).map(Record::as_written).collect();
+        let publishes: Vec<_> = turns.iter().flat_map(|turn| &turn.publishes).map(record).collect();
         if publishes.is_empty() {
             return self.trim();
         }
@@ -189,9 +148,9 @@ impl<D: Disk> Writer<D> {
                 Err(PublishError::DiskFull)
             }
         };
-        for turn in turns.iter().filter(|turn| !turn.records.is_empty()) {
-            let work = turn.records.iter().map(Record::work).sum();
-            let message = ShardMessage::Journaled { publishes: turn.records.len(), work, result };
+        for turn in turns.iter().filter(|turn| !turn.publishes.is_empty()) {
+            let work = turn.publishes.iter().map(|kept| work_of(&kept.events)).sum();
+            let message = ShardMessage::Journaled { publishes: turn.publishes.len(), work, result };
             self.post(turn.shard, message);
         }
         self.tell_lost();

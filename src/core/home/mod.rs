@@ -220,7 +220,7 @@ impl Home {
 
     /// Takes in a publish that the journal kept over a restart.
     fn recover(&mut self, kept: Kept) {
-        let Kept { first, at_ms, topic, events, previous, partition: _ } = kept;
+        let Kept { first, at_ms, topic, events, previous, partition: _, key: _ } = kept;
         let Ok(key) = self.history.place(&topic) else {
             self.history.append(None, &events, first, at_ms);
             return self.history.lose_unplaced(&topic, &events, first);

@@ -2,24 +2,11 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use crate::core::event::Events;
 use crate::core::event_id::Sequence;
 use crate::core::home::{Dropped, TopicEnd};
 use crate::core::journal::{Journal, Kept};
 use crate::core::message::Publish;
 use crate::core::partition::{PartitionId, Partitioner};
-use crate::core::topic::Topic;
-
-/// A publish that is written.
-#[derive(Clone)]
-pub(super) struct Written {
-    pub(super) partition: PartitionId,
-    pub(super) first: Sequence,
-    at_ms: u64,
-    pub(super) topic: Topic,
-    pub(super) events: Events,
-    previous: TopicEnd,
-}
 
 /// What a world's journal holds. Records are in order, and a crash keeps a prefix of them.
 pub(super) struct PlayedJournal {
@@ -29,7 +16,7 @@ pub(super) struct PlayedJournal {
     pub(super) is_hasty: bool,
     pub(super) now_ms: u64,
     last: Vec<Sequence>,
-    records: VecDeque<Written>,
+    records: VecDeque<Kept>,
     /// How many of the records are synced.
     synced: usize,
     under_way: VecDeque<(PartitionId, Sequence, Publish)>,
@@ -68,11 +55,11 @@ impl PlayedJournal {
         self.dropped.extend(dropped.into_iter().map(|event| (event.partition, event.sequence)));
         while self.synced > 0
             && let Some(record) = self.records.front()
-            && record.sequences().all(|sequence| self.dropped.contains(&(record.partition, sequence)))
+            && sequences(record).all(|sequence| self.dropped.contains(&(record.partition, sequence)))
             && let Some(record) = self.records.pop_front()
         {
             self.synced -= 1;
-            for (event, sequence) in record.events.iter().zip(record.sequences()) {
+            for (event, sequence) in record.events.iter().zip(sequences(&record)) {
                 let own_id: Option<Box<str>> = event.own_id().map(Into::into);
                 for topic in record.topic.lineage() {
                     let end = TopicEnd { sequence, own_id: own_id.clone() };
@@ -83,7 +70,7 @@ impl PlayedJournal {
     }
 
     /// Loses what was not synced but for the first `kept` of it; returns those, whose order is final although nobody was told.
-    pub(super) fn crash(&mut self, kept: usize) -> Vec<Written> {
+    pub(super) fn crash(&mut self, kept: usize) -> Vec<Kept> {
         let survivors = (self.synced + kept).min(self.records.len());
         let unheard = self.records.range(self.synced.min(survivors)..survivors).cloned().collect();
         self.records.truncate(survivors);
@@ -91,7 +78,7 @@ impl PlayedJournal {
         self.under_way.clear();
         self.last.fill(0);
         for record in &self.records {
-            self.last[usize::from(record.partition)] = record.first + record.events.len() as u64 - 1;
+            self.last[usize::from(record.partition)] = last(record);
         }
         for (partition, _, end) in &self.ends {
             let last = &mut self.last[usize::from(*partition)];
@@ -102,14 +89,7 @@ impl PlayedJournal {
 
     /// Returns what is read back after a crash.
     pub(super) fn kept(&self) -> impl Iterator<Item = Kept> {
-        self.records.iter().map(|record| Kept {
-            partition: record.partition,
-            first: record.first,
-            at_ms: record.at_ms,
-            topic: record.topic.clone(),
-            events: record.events.clone(),
-            previous: record.previous.clone(),
-        })
+        self.records.iter().cloned()
     }
 
     /// Returns the ends of topics of which records were removed.
@@ -130,10 +110,12 @@ impl PlayedJournal {
     }
 }
 
-impl Written {
-    fn sequences(&self) -> impl Iterator<Item = Sequence> {
-        self.first..self.first + self.events.len() as u64
-    }
+fn last(kept: &Kept) -> Sequence {
+    kept.first + kept.events.len() as u64 - 1
+}
+
+fn sequences(kept: &Kept) -> impl Iterator<Item = Sequence> + use<> {
+    kept.first..=last(kept)
 }
 
 impl Journal for PlayedJournal {
@@ -143,14 +125,7 @@ impl Journal for PlayedJournal {
 
     fn append(&mut self, partition: PartitionId, publish: Publish, previous: TopicEnd) -> Sequence {
         let first = self.next(partition, publish.events.len() as u64);
-        self.records.push_back(Written {
-            partition,
-            first,
-            at_ms: self.now_ms,
-            topic: publish.topic.clone(),
-            events: publish.events.clone(),
-            previous,
-        });
+        self.records.push_back(Kept::of(&publish, partition, first, self.now_ms, previous));
         self.under_way.push_back((partition, first, publish));
         self.last[usize::from(partition)]
     }

@@ -235,7 +235,7 @@ fn what_the_journal_kept_is_replayed_after_a_restart_and_what_it_did_not_keep_is
         [(3, "data:a", end(2, Some("old"))), (5, "data:b\n\ndata:c\nid:new", end(3, None))]
     {
         let events = tester.new_publish(one.clone(), body, None).events;
-        let kept = Kept { partition: 0, first, at_ms: 0, topic: one.clone(), events, previous };
+        let kept = Kept { partition: 0, first, at_ms: 0, topic: one.clone(), events, previous, key: None };
         tester.homes.recover(kept);
     }
     let published = Published { last_id: EventId::Sequence(6), events: 2, ids_replaced: 0, streams: None };
@@ -286,7 +286,15 @@ fn a_restart_tells_topics_what_ended_below_them() {
     let [tree, leaf] = ["a", "a/b"].map(|path| paths(&mut tester, path));
     let events = tester.new_publish(leaf.clone(), "data:a", None).events;
     let previous = TopicEnd::default();
-    tester.homes.recover(Kept { partition: 0, first: 7, at_ms: 0, topic: leaf.clone(), events, previous });
+    tester.homes.recover(Kept {
+        partition: 0,
+        first: 7,
+        at_ms: 0,
+        topic: leaf.clone(),
+        events,
+        previous,
+        key: None,
+    });
     // Another topic below it is gone, and so is that one's own end: that of the tree says so.
     let hash = Partitioner::new(1, [7; 16]).end_hash(tree.name());
     let epochs = Arc::new(Epochs::new(Epoch::at(9), Vec::new()));
@@ -307,7 +315,15 @@ fn what_was_kept_of_more_topics_than_there_is_room_for_is_lost_and_the_rest_is_n
     for first in [1, 2] {
         let events = tester.new_publish(topic.clone(), "data:a", None).events;
         let previous = TopicEnd { sequence: first - 1, own_id: None };
-        tester.homes.recover(Kept { partition: 0, first, at_ms: 0, topic: topic.clone(), events, previous });
+        tester.homes.recover(Kept {
+            partition: 0,
+            first,
+            at_ms: 0,
+            topic: topic.clone(),
+            events,
+            previous,
+            key: None,
+        });
     }
     assert_eq!((tester.homes.bytes(), tester.history().sequence()), (0, 2));
     tester.leave(9, 0);
