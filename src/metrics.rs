@@ -246,7 +246,7 @@ impl Collector for Scrape {
         if let Some(bridge) = &self.0.bridge {
             OF_BRIDGE.iter().try_for_each(|metric| metric.encode(&bridge.stats, &mut encoder))?;
         }
-        if let Some(journal) = &self.0.journal {
+        if let Some(journal) = &stats.journal {
             OF_JOURNAL.iter().try_for_each(|metric| metric.encode(journal, &mut encoder))?;
             let (name, help) = ("esper_journal_sync_seconds", "What a sync of the journal took.");
             let Latencies { sum_s, count, buckets } = Latencies::of(&journal.syncs_us());

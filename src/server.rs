@@ -1,6 +1,8 @@
 //! Starts the shards, and ends them in order.
 
+mod assembly;
 mod help;
+mod shard_thread;
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,56 +12,37 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use futures_util::future::{Either, select};
 use thiserror::Error;
 use tokio::sync::mpsc::unbounded_channel;
 
-use crate::admin::{self, Desk};
+use crate::admin;
 use crate::bridge::{Bridge, outlet};
 use crate::builder::ServerBuilder;
-use crate::clock::Clock;
 use crate::config::{Auth, Config, Control as ControlPort, Drain};
-use crate::core::budget::Budget;
-use crate::core::epochs::Epochs;
-use crate::core::event_id::Epoch;
-use crate::core::home::{HistoryLimits, HomeSettings, Homes, PAGE_FRAMES_MAX, TopicCount};
+use crate::core::home::Homes;
 use crate::core::journal::MemoryJournal;
-use crate::core::memory::Memory;
 use crate::core::message::{ShardId, Ticket};
-use crate::core::partition::{Partitioner, Placement};
-use crate::core::topic::TopicHasher;
 use crate::host::{self, SocketOptions};
-use crate::http::Cors;
+use crate::journal::ShardJournal;
 use crate::journal::disk::error::Fatal;
 use crate::journal::start::Opened;
-use crate::journal::stats::JournalStats;
-use crate::journal::{self, ShardJournal};
 use crate::keyring::Keyring;
 use crate::publisher::Publisher;
-use crate::request_memory::RequestMemory;
 use crate::routes::Door;
-use crate::shard::accept::{self, Listener};
-use crate::shard::mailbox::{Doors, Inside, mailboxes};
+use crate::shard::accept::Listener;
+use crate::shard::mailbox::{Doors, mailboxes};
 use crate::shard::message::{Control, ShardMessage};
-use crate::shard::{Shard, stream};
-use crate::shared::{Access, BridgeLine, Shared, Streams};
-use crate::stats::Stats;
+use crate::shared::{BridgeLine, Shared};
 
-/// Operations queued before the kernel is told: large enough that a turn's sends go in one call, small enough
-/// that the first of them does not wait for the last.
-const SUBMISSIONS: u32 = 256;
-/// The most completions a ring may hold.
-const COMPLETIONS_MAX: u64 = 65_536;
+use assembly::shared;
+#[cfg(test)]
+pub(crate) use assembly::shared_without_journal;
+use shard_thread::{ShardPlan, completions};
+
 /// How often an ending server looks whether everybody is gone.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// How a server ends that is dropped: long enough for clients that read to be told, and no longer.
 const DROPPED: Drain = Drain { delay: Duration::ZERO, time_max: Duration::from_millis(100) };
-/// Rounds of a ring that ends: in the first, accepting ends and shuts the listener down, which completes the
-/// accepts under way in the next. A third for what these begin.
-const LAST_ROUNDS: usize = 3;
-/// And no more than so many, about 10 ms: a connection that waits for an answer has nothing under way, and waits on.
-const LAST_ROUNDS_MAX: usize = 1000;
-
 /// A running broker: threads of its own, which listen on an address of its own.
 ///
 /// Several run in one process, with nothing in common but the process's limits. A server pins no thread to a
@@ -364,7 +347,8 @@ impl Server {
                 let _ = failed.send(Err(StartError::Journal(error.to_string())));
             }
         };
-        let (thread, queues) = kept.start(data, shared, &self.doors, ended).map_err(StartError::Thread)?;
+        let (thread, queues) =
+            kept.start(data, shared.clock, &self.doors, ended).map_err(StartError::Thread)?;
         self.threads.push(thread);
         Ok(homes.into_iter().zip(queues.into_iter().map(ShardJournal::Disk)).collect())
     }
@@ -441,179 +425,4 @@ fn open(
         own.push(Listener { door, listener, handle });
     }
     Ok(address)
-}
-
-/// What a shard's thread is given.
-struct ShardPlan {
-    id: ShardId,
-    cpu: Option<usize>,
-    completions: u32,
-    shared: Arc<Shared>,
-    doors: Doors,
-    inside: Inside,
-    listeners: Vec<Listener>,
-    homes: Homes,
-    journal: ShardJournal,
-}
-
-impl ShardPlan {
-    /// Runs the shard on this thread until it is told to stop or fails.
-    fn run(self, ready: &Sender<Result<(), StartError>>) -> Result<(), StartError> {
-        if let Some(id) = self.cpu
-            && !core_affinity::set_for_current(core_affinity::CoreId { id })
-        {
-            tracing::warn!(shard = self.id, cpu = id, "cannot pin the shard to its CPU; it may move");
-        }
-        let runtime = match runtime(self.completions) {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                let _ = ready.send(Err(StartError::Ring(error)));
-                return Ok(());
-            }
-        };
-        runtime.block_on(async {
-            let shard = Shard::new(self.id, self.shared, self.inside, self.doors, self.homes, self.journal);
-            let accepting: Vec<_> = self
-                .listeners
-                .into_iter()
-                .map(|listener| tokio_uring::spawn(accept::run(shard.clone(), listener)))
-                .collect();
-            let sweeping = tokio_uring::spawn({
-                let shard = shard.clone();
-                async move { shard.sweep().await }
-            });
-            let streaming = tokio_uring::spawn({
-                let shard = shard.clone();
-                async move { stream::run_all(&shard).await }
-            });
-            let turning = tokio_uring::spawn({
-                let shard = shard.clone();
-                async move { shard.run().await }
-            });
-            let _ = ready.send(Ok(()));
-            // A task that panics takes nothing with it by itself: its end is looked at here.
-            let failed = match select(turning, select(sweeping, streaming)).await {
-                Either::Left((turns, _)) => turns.err(),
-                Either::Right((Either::Left((sweeps, _)), turns)) => sweeps.err().or(turns.await.err()),
-                Either::Right((Either::Right((streams, _)), _)) => streams.err(),
-            };
-            // The runtime's end frees what operations still under way read into and send from, while the kernel may
-            // use it: so none may be under way. And an accept that it takes by surprise leaks its connection.
-            for round in 0.. {
-                let _ = tokio_uring::no_op().await;
-                if round >= LAST_ROUNDS && (!shard.sockets.shut_all() || round > LAST_ROUNDS_MAX) {
-                    break;
-                }
-            }
-            accepting.iter().for_each(|accepting| accepting.abort());
-            failed.map_or(Ok(()), |error| Err(StartError::Shard(error.to_string())))
-        })
-    }
-}
-
-/// A ring and its runtime, on the thread that is to use them.
-fn runtime(completions: u32) -> io::Result<tokio_uring::Runtime> {
-    let mut ring = tokio_uring::uring_builder();
-    ring.setup_cqsize(completions);
-    let without = ring.clone();
-    // Work that the kernel finishes meanwhile waits for our next call instead of interrupting us: half of the
-    // kernel's time for a connection that subscribes. Linux has it from 5.19 on.
-    ring.setup_coop_taskrun();
-    let start =
-        |ring| tokio_uring::Runtime::new(tokio_uring::builder().entries(SUBMISSIONS).uring_builder(ring));
-    match start(&ring) {
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => start(&without),
-        started => started,
-    }
-}
-
-/// Returns what shards share that keep nothing.
-#[cfg(test)]
-pub(crate) fn shared_without_journal(
-    config: Config,
-    subscribers_allowed: usize,
-) -> Result<Shared, StartError> {
-    shared(config, subscribers_allowed).map(|(shared, _)| shared)
-}
-
-/// Returns what shards share, and what the journal kept, if there is one.
-fn shared(config: Config, subscribers_allowed: usize) -> Result<(Shared, Option<Opened>), StartError> {
-    let clock = Clock::start();
-    let shards = config.cpus.ids.len();
-    let mailbox = config.mailbox;
-    let memory = Memory::new(config.history.memory_bytes_max);
-    let request_memory = Arc::new(RequestMemory::new(config.http.memory_bytes_max));
-    let journal = Arc::<JournalStats>::default();
-    let kept = match &config.data {
-        Some(data) => {
-            let settings = |partitioner, epoch| home_settings(&config, partitioner, epoch, &memory);
-            let opened = journal::start::open(data, &config, clock, &journal, settings);
-            Some(opened.map_err(|error| StartError::Journal(error.to_string()))?)
-        }
-        None => None,
-    };
-    let (homes, hasher) = match &kept {
-        Some(kept) => (kept.settings.clone(), kept.hasher.clone()),
-        None => {
-            let partitioner = Partitioner::random(config.partitions);
-            let homes = home_settings(&config, partitioner, Epoch::new(), &memory);
-            (homes, TopicHasher::new(partitioner))
-        }
-    };
-    let stats_of_journal = config.data.is_some().then_some(journal);
-    let shared = Shared {
-        access: Access::new(&config, hasher),
-        homes,
-        journal: stats_of_journal.clone(),
-        admin: Desk::default(),
-        cors: Cors::parse(&config.cors_origins).map_err(StartError::Config)?,
-        clock,
-        stats: Stats::new(
-            clock,
-            Arc::clone(&memory),
-            Arc::clone(&request_memory),
-            stats_of_journal.clone(),
-            shards,
-        ),
-        memory,
-        bridge: None,
-        budget: Budget::new(mailbox.bytes_max, mailbox.messages_max),
-        request_memory,
-        files_short_at_ms: 0.into(),
-        streams: Streams::new(config.subscribers_max.unwrap_or(subscribers_allowed)),
-        draining: false.into(),
-        shards,
-        config,
-    };
-    Ok((shared, kept))
-}
-
-fn home_settings(
-    config: &Config,
-    partitioner: Partitioner,
-    epoch: Epoch,
-    memory: &Arc<Memory>,
-) -> HomeSettings {
-    let history = &config.history;
-    HomeSettings {
-        placement: Placement::new(config.partitions, config.cpus.ids.len()),
-        partitioner,
-        epochs: Arc::new(Epochs::new(epoch, Vec::new())),
-        limits: HistoryLimits {
-            events_max: history.events_max,
-            bytes_max: history.bytes_max,
-            // Configured durations end at a year.
-            age_max_ms: history.age_max.as_millis() as u64,
-            page_frames_max: PAGE_FRAMES_MAX,
-        },
-        memory: Arc::clone(memory),
-        topic_count: Arc::new(TopicCount::new(config.topics_max)),
-    }
-}
-
-/// Room for a read and a send of every connection a shard may get: what does not fit waits in the kernel, at
-/// a cost.
-fn completions(files: u64, shards: usize) -> u32 {
-    let wanted = (2 * files.min(COMPLETIONS_MAX) / shards as u64).max(u64::from(2 * SUBMISSIONS));
-    wanted.next_power_of_two().min(COMPLETIONS_MAX) as u32
 }

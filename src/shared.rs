@@ -19,7 +19,6 @@ use crate::core::memory::Memory;
 use crate::core::message::Ticket;
 use crate::core::topic::{Topic, TopicError, TopicHasher};
 use crate::http::Cors;
-use crate::journal::stats::JournalStats;
 use crate::keyring::Keyring;
 use crate::request_memory::RequestMemory;
 use crate::routes::QueueAccess;
@@ -56,8 +55,6 @@ pub(crate) struct Shared {
     /// The server is about to stop: balancers are told to look elsewhere.
     pub(crate) draining: AtomicBool,
     pub(crate) shards: usize,
-    /// What the journal on disk counts, if there is one.
-    pub(crate) journal: Option<Arc<JournalStats>>,
     /// What their homes have in common.
     pub(crate) homes: HomeSettings,
 }

@@ -23,7 +23,7 @@ pub(crate) struct Stats {
     memory: Arc<Memory>,
     request_memory: Arc<RequestMemory>,
     /// What the journal on disk counts, if there is one.
-    journal: Option<Arc<JournalStats>>,
+    pub(crate) journal: Option<Arc<JournalStats>>,
     shards: Box<[ShardStats]>,
 }
 

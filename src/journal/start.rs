@@ -29,7 +29,6 @@ use crate::core::partition::Partitioner;
 use crate::core::random::random_u64;
 use crate::core::topic::{Topic, TopicHasher};
 use crate::shard::mailbox::Doors;
-use crate::shared::Shared;
 
 /// How often it is said how far a start has come.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
@@ -45,6 +44,8 @@ pub(crate) struct Opened {
     pub(crate) hasher: TopicHasher,
     /// By shard, each with the history of its partitions.
     pub(crate) homes: Vec<Homes>,
+    /// What the writer counts, and what this start found.
+    pub(crate) stats: Arc<JournalStats>,
     log: Log<Directory>,
     last: Box<[Sequence]>,
 }
@@ -57,7 +58,6 @@ pub(crate) fn open(
     data: &Data,
     config: &Config,
     clock: Clock,
-    stats: &JournalStats,
     settings: impl Fn(Partitioner, Epoch) -> HomeSettings,
 ) -> Result<Opened, OpenError> {
     let (directory, warnings) = Directory::open(&data.dir)?;
@@ -91,9 +91,10 @@ pub(crate) fn open(
         });
         homes.recovered(&epochs, &recovery.last, ends, clock.now_ms());
     }
-    say(&recovery, data, stats);
+    let stats = Arc::<JournalStats>::default();
+    say(&recovery, data, &stats);
     let settings = HomeSettings { epochs, ..settings };
-    Ok(Opened { settings, hasher, homes, last: recovery.last, log })
+    Ok(Opened { settings, hasher, homes, stats, last: recovery.last, log })
 }
 
 /// Says what was found.
@@ -124,12 +125,12 @@ impl Opened {
     pub(crate) fn start(
         self,
         data: &Data,
-        shared: &Shared,
+        clock: Clock,
         doors: &Doors,
         ended: impl FnOnce(Result<(), Fatal>) + Send + 'static,
     ) -> io::Result<(JoinHandle<()>, Vec<DiskQueue>)> {
         let (sender, turns) = unbounded();
-        let queue = |shard| DiskQueue::new(shard as ShardId, shared.clock, self.last.clone(), sender.clone());
+        let queue = |shard| DiskQueue::new(shard as ShardId, clock, self.last.clone(), sender.clone());
         let queues = (0..doors.len()).map(queue).collect();
         let writer = Writer {
             log: self.log,
@@ -137,8 +138,8 @@ impl Opened {
             doors: Arc::clone(doors),
             placement: self.settings.placement,
             sync: data.sync,
-            clock: shared.clock,
-            stats: shared.journal.clone().unwrap_or_default(),
+            clock,
+            stats: self.stats,
             sync_due: None,
             full_said: None,
         };

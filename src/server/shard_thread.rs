@@ -1,0 +1,118 @@
+//! A shard's thread: its CPU, its ring, its tasks, and their end.
+
+use std::io;
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use futures_util::future::{Either, select};
+
+use super::StartError;
+use crate::core::home::Homes;
+use crate::core::message::ShardId;
+use crate::journal::ShardJournal;
+use crate::shard::accept::{self, Listener};
+use crate::shard::mailbox::{Doors, Inside};
+use crate::shard::{Shard, stream};
+use crate::shared::Shared;
+
+/// Operations queued before the kernel is told: large enough that a turn's sends go in one call, small enough
+/// that the first of them does not wait for the last.
+const SUBMISSIONS: u32 = 256;
+/// The most completions a ring may hold.
+const COMPLETIONS_MAX: u64 = 65_536;
+/// Rounds of a ring that ends: in the first, accepting ends and shuts the listener down, which completes the
+/// accepts under way in the next. A third for what these begin.
+const LAST_ROUNDS: usize = 3;
+/// And no more than so many, about 10 ms: a connection that waits for an answer has nothing under way, and waits on.
+const LAST_ROUNDS_MAX: usize = 1000;
+
+/// What a shard's thread is given.
+pub(super) struct ShardPlan {
+    pub(super) id: ShardId,
+    pub(super) cpu: Option<usize>,
+    pub(super) completions: u32,
+    pub(super) shared: Arc<Shared>,
+    pub(super) doors: Doors,
+    pub(super) inside: Inside,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) homes: Homes,
+    pub(super) journal: ShardJournal,
+}
+
+impl ShardPlan {
+    /// Runs the shard on this thread until it is told to stop or fails.
+    pub(super) fn run(self, ready: &Sender<Result<(), StartError>>) -> Result<(), StartError> {
+        if let Some(id) = self.cpu
+            && !core_affinity::set_for_current(core_affinity::CoreId { id })
+        {
+            tracing::warn!(shard = self.id, cpu = id, "cannot pin the shard to its CPU; it may move");
+        }
+        let runtime = match runtime(self.completions) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let _ = ready.send(Err(StartError::Ring(error)));
+                return Ok(());
+            }
+        };
+        runtime.block_on(async {
+            let shard = Shard::new(self.id, self.shared, self.inside, self.doors, self.homes, self.journal);
+            let accepting: Vec<_> = self
+                .listeners
+                .into_iter()
+                .map(|listener| tokio_uring::spawn(accept::run(shard.clone(), listener)))
+                .collect();
+            let sweeping = tokio_uring::spawn({
+                let shard = shard.clone();
+                async move { shard.sweep().await }
+            });
+            let streaming = tokio_uring::spawn({
+                let shard = shard.clone();
+                async move { stream::run_all(&shard).await }
+            });
+            let turning = tokio_uring::spawn({
+                let shard = shard.clone();
+                async move { shard.run().await }
+            });
+            let _ = ready.send(Ok(()));
+            // A task that panics takes nothing with it by itself: its end is looked at here.
+            let failed = match select(turning, select(sweeping, streaming)).await {
+                Either::Left((turns, _)) => turns.err(),
+                Either::Right((Either::Left((sweeps, _)), turns)) => sweeps.err().or(turns.await.err()),
+                Either::Right((Either::Right((streams, _)), _)) => streams.err(),
+            };
+            // The runtime's end frees what operations still under way read into and send from, while the kernel may
+            // use it: so none may be under way. And an accept that it takes by surprise leaks its connection.
+            for round in 0.. {
+                let _ = tokio_uring::no_op().await;
+                if round >= LAST_ROUNDS && (!shard.sockets.shut_all() || round > LAST_ROUNDS_MAX) {
+                    break;
+                }
+            }
+            accepting.iter().for_each(|accepting| accepting.abort());
+            failed.map_or(Ok(()), |error| Err(StartError::Shard(error.to_string())))
+        })
+    }
+}
+
+/// A ring and its runtime, on the thread that is to use them.
+fn runtime(completions: u32) -> io::Result<tokio_uring::Runtime> {
+    let mut ring = tokio_uring::uring_builder();
+    ring.setup_cqsize(completions);
+    let without = ring.clone();
+    // Work that the kernel finishes meanwhile waits for our next call instead of interrupting us: half of the
+    // kernel's time for a connection that subscribes. Linux has it from 5.19 on.
+    ring.setup_coop_taskrun();
+    let start =
+        |ring| tokio_uring::Runtime::new(tokio_uring::builder().entries(SUBMISSIONS).uring_builder(ring));
+    match start(&ring) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => start(&without),
+        started => started,
+    }
+}
+
+/// Room for a read and a send of every connection a shard may get: what does not fit waits in the kernel, at
+/// a cost.
+pub(super) fn completions(files: u64, shards: usize) -> u32 {
+    let wanted = (2 * files.min(COMPLETIONS_MAX) / shards as u64).max(u64::from(2 * SUBMISSIONS));
+    wanted.next_power_of_two().min(COMPLETIONS_MAX) as u32
+}
