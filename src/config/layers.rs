@@ -5,15 +5,14 @@
 //! environment could be tested. So each variable, and each entry of a file, is given to clap as its flag,
 //! before the real ones.
 
-use std::error::Error as _;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
 
 use super::ConfigError;
+use super::clap_error::refusal;
 use super::entries::Entries;
 use super::flags::Flags;
 pub(super) use super::names::{Names, on_one_line, variable};
@@ -208,74 +207,6 @@ pub(super) fn command<F: Layered>() -> Command {
         // name already; told again they would make a second, longer help.
         arg.allow_negative_numbers(true).hide_possible_values(true)
     })
-}
-
-/// Parses the arguments of a command of its own, which has no variables and no file. clap wants a program's name first.
-///
-/// # Errors
-/// What is wrong with them in one line, or the help that was asked for.
-pub(crate) fn parse_command<C: clap::Parser>(
-    args: impl IntoIterator<Item = OsString>,
-) -> Result<C, ConfigError> {
-    C::try_parse_from(args).map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp
-        | ErrorKind::DisplayVersion
-        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            ConfigError::Help(error.render().to_string())
-        }
-        _ => ConfigError::Usage(in_one_line(&error)),
-    })
-}
-
-/// clap's error in one line: `--heartbeat 15: no unit; write 15s or 15ms`.
-fn refusal(error: &clap::Error, origin: Origin<'_>) -> ConfigError {
-    let text = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.as_str()),
-        _ => None,
-    };
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            return ConfigError::Help(error.render().to_string());
-        }
-        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {}
-        _ => return ConfigError::Usage(in_one_line(error)),
-    }
-    // clap names an argument as in its usage line: `--port <PORT>`.
-    let flag = text(ContextKind::InvalidArg)
-        .and_then(|usage| usage.split([' ', '=']).next())
-        .map_or("a flag", |flag| flag.trim_start_matches('-'));
-    let value = text(ContextKind::InvalidValue).unwrap_or_default();
-    // A broker's URL that cannot be read may have its password anywhere.
-    let value_shown = if ["broker-node", "session-secret"].contains(&flag) && !value.is_empty() {
-        "***".to_owned()
-    } else {
-        shown(value)
-    };
-    let what = origin.with(flag, value_shown);
-    let wrong = if value.is_empty() { "its value is missing" } else { "not one of its values" };
-    let reason = match (error.source(), error.get(ContextKind::ValidValue)) {
-        (Some(reason), _) => reason.to_string(),
-        (None, Some(ContextValue::Strings(valid))) if !valid.is_empty() => {
-            format!("{wrong}; write {}", valid.join(" or "))
-        }
-        _ => format!("{wrong}; --help says what it may be"),
-    };
-    ConfigError::Usage(format!("{what}: {reason}"))
-}
-
-/// The first paragraph of what clap says, and its tips: the rest is a usage line and where help is.
-fn in_one_line(error: &clap::Error) -> String {
-    let text = error.render().to_string();
-    let mut lines = text.lines().map(str::trim);
-    // Which arguments are missing stands in lines of their own.
-    let first = lines.by_ref().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
-    let mut line = first.strip_prefix("error: ").unwrap_or(&first).to_owned();
-    for tip in lines.filter_map(|line| line.strip_prefix("tip: ")) {
-        line.push_str("; ");
-        line.push_str(tip);
-    }
-    line.push_str("; --help says what there is");
-    line
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
 //! Flags, environment and files become one checked [`Config`], once, before anything starts.
 //!
 //! `flags` is what a person may write, `values` how one value is read, `layers` how a flag stands over its
-//! variable over files over its default, `keys` reads secrets and public keys, `check` turns all into a
-//! `Config` and refuses limits that cannot hold together, `cpus` says which CPUs the shards get. `yaml` reads
-//! a file's text, `file` knows its keys, `entries` what becomes of several, `dump` prints what came of all.
-//! `queues`, `pattern`, `headers` and `broker` are of the queues. `token` does as much for `esper token`.
-//! Everything past this module trusts what it holds.
+//! variable over files over its default, `clap_error` says in one line what is wrong, `keys` reads secrets and
+//! public keys, `check` turns all into a `Config` and refuses limits that cannot hold together, `cpus` says which
+//! CPUs the shards get. `yaml` reads a file's text, `file` knows its keys, `entries` what becomes of several,
+//! `dump` prints what came of all. `queues`, `pattern`, `headers` and `broker` are of the queues. `token` does as
+//! much for `esper token`. Everything past this module trusts what it holds.
 
 mod broker;
 mod check;
+mod clap_error;
 mod command_line;
 mod control;
 mod cpus;
@@ -35,12 +36,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use broker::{BrokerUrl, SubscribeRule};
+pub(crate) use clap_error::parse_command;
 pub use control::Control;
 pub use cpus::Cpus;
 pub use error::ConfigError;
 pub(crate) use error::print;
 pub use ipnet::IpNet;
-pub(crate) use layers::parse_command;
 pub(crate) use limits::SHARDS_MAX;
 pub use pattern::{Pattern, PatternError};
 pub use public_key::{KeyType, PublicKey};

@@ -5,6 +5,8 @@
 //! an event stream". What an `EventSource` dispatches from the checked events is what it would from the body
 //! as it was sent.
 
+mod parts;
+
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -158,46 +160,6 @@ impl Events {
         }
         let span = Span::new(0..text.len(), id);
         Ok(Events { text: Bytes::from(text), spans: SmallVec::from_buf([span]) })
-    }
-
-    /// Makes events again from their text and where in it each event's lines and the value of its id are, as [`Events::spans`]
-    /// gave them. Returns `None` if that cannot be events: the parts may come from a damaged file.
-    pub(crate) fn from_parts(
-        text: Bytes,
-        parts: impl IntoIterator<Item = (Range<u32>, Option<Range<u32>>)>,
-    ) -> Option<Events> {
-        if str::from_utf8(&text).is_err() || memchr::memchr2(0, b'\r', &text).is_some() {
-            return None;
-        }
-        let mut end = 0;
-        let mut spans = SmallVec::new();
-        for (lines, id) in parts {
-            let bytes = text.get(lines.start as usize..lines.end as usize)?;
-            let is_id = |id: &Range<u32>| {
-                let value = text.get(id.start as usize..id.end as usize).unwrap_or_default();
-                lines.start <= id.start && id.end <= lines.end && !value.is_empty() && is_one_line(value)
-            };
-            // A blank line within would end the event, and one that is not ended would swallow what is put behind it.
-            let is_event = bytes.ends_with(b"\n")
-                && !bytes.starts_with(b"\n")
-                && memchr::memmem::find(bytes, b"\n\n").is_none();
-            if lines.start < end || !is_event || !id.as_ref().is_none_or(is_id) {
-                return None;
-            }
-            end = lines.end;
-            spans.push(Span { lines, id });
-        }
-        (!spans.is_empty()).then_some(Events { text, spans })
-    }
-
-    /// Returns the text in which the events lie.
-    pub(crate) fn text(&self) -> &Bytes {
-        &self.text
-    }
-
-    /// Returns where in the text each event's lines and the value of its id are.
-    pub(crate) fn spans(&self) -> impl ExactSizeIterator<Item = (Range<u32>, Option<Range<u32>>)> + '_ {
-        self.spans.iter().map(|span| (span.lines.clone(), span.id.clone()))
     }
 
     /// How many events there are.

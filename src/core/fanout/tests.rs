@@ -1,6 +1,8 @@
+mod ending;
 mod queue;
 mod several;
 mod slow;
+mod turns;
 
 use std::slice;
 use std::sync::Arc;
@@ -239,118 +241,6 @@ fn a_page_is_asked_for_when_the_last_one_is_sent() {
 }
 
 #[test]
-fn topics_take_turns_in_starting_their_sends() {
-    let mut tester = Tester::new(LIMITS);
-    for _ in 0..3 * TOPIC_WORK_PER_TURN {
-        tester.idle(1, u64::MAX);
-    }
-    let other = tester.idle(2, u64::MAX);
-    tester.gain(2, "small\n\n");
-    tester.gain(1, "large\n\n");
-    tester.fanout.seal_all();
-    tester.wakes();
-    // The large topic was sealed first, and yet the small one comes right after its first share.
-    assert!(tester.send_ready(TOPIC_WORK_PER_TURN + 1));
-    assert_eq!(tester.wakes(), TOPIC_WORK_PER_TURN + 1);
-    assert_eq!(tester.send(other), "small\n\n");
-    for _ in 0..2 {
-        assert!(tester.send_ready(1));
-        assert_eq!(tester.wakes(), 1);
-    }
-    assert!(!tester.send_ready(usize::MAX));
-    assert_eq!(tester.wakes(), 2 * TOPIC_WORK_PER_TURN - 2);
-}
-
-#[test]
-fn what_is_sent_at_once_is_work_by_its_bytes_and_wakes_nobody() {
-    let mut tester = Tester::new(LIMITS);
-    for _ in 0..10 {
-        tester.idle(1, u64::MAX);
-    }
-    tester.gain(1, &"x".repeat(2 * SEND_BYTES_OF_WORK));
-    tester.fanout.seal_all();
-    tester.wakes();
-    let mut turns = Vec::new();
-    let mut more = true;
-    while more {
-        let mut sends = 0;
-        more = tester.fanout.send_ready(7, 0, |_, outgoing| {
-            sends += 1;
-            std::mem::take(&mut outgoing.buffers).concat().len()
-        });
-        turns.push(sends);
-    }
-    // Each is work of 1 and of 2 for its bytes.
-    assert_eq!((turns, tester.wakes()), (vec![3, 3, 3, 1], 0));
-    assert_eq!(tester.fanout.log_bytes(), 0);
-}
-
-#[test]
-fn lists_of_the_idle_are_used_again_and_only_so_many_are_kept() {
-    let mut tester = Tester::new(LIMITS);
-    for n in 0..SPARE_LISTS_MAX + 10 {
-        tester.idle(n, u64::MAX);
-        tester.gain(n, "event\n\n");
-    }
-    assert!(!tester.fanout.has_ready(), "nothing is sealed");
-    tester.fanout.seal_all();
-    assert!(tester.fanout.has_ready());
-    tester.send_ready(usize::MAX);
-    assert_eq!(tester.fanout.spare.len(), SPARE_LISTS_MAX);
-    tester.idle(0, u64::MAX);
-    tester.gain(0, "event\n\n");
-    tester.fanout.seal_all();
-    assert_eq!(tester.fanout.spare.len(), SPARE_LISTS_MAX - 1);
-}
-
-#[test]
-fn a_newcomers_seam_has_nobody_sent_to() {
-    let mut tester = Tester::new(LIMITS);
-    tester.idle(1, u64::MAX);
-    let newcomer = tester.subscribe(1, u64::MAX);
-    tester.page(newcomer, &[], true);
-    assert!(!tester.fanout.has_ready(), "the topic gained nothing");
-    tester.send(newcomer);
-    tester.gain(1, "event\n\n");
-    tester.fanout.seal_all();
-    tester.send_ready(usize::MAX);
-    tester.gain(1, "event\n\n");
-    tester.fanout.seal_all();
-    assert!(!tester.fanout.has_ready(), "nobody is idle");
-}
-
-#[test]
-fn an_idle_subscriber_is_woken_once_a_block_however_often_it_asks() {
-    let mut tester = Tester::new(LIMITS);
-    let key = tester.idle(1, u64::MAX);
-    for _ in 0..3 {
-        assert_eq!(tester.send(key), "");
-    }
-    tester.gain(1, "event\n\n");
-    tester.fanout.seal_all();
-    tester.wakes();
-    tester.send_ready(usize::MAX);
-    assert_eq!(tester.wakes(), 1);
-}
-
-#[test]
-fn who_leaves_takes_only_itself_off_the_list_of_the_idle() {
-    let mut tester = Tester::new(LIMITS);
-    let keys: Vec<_> = (0..4).map(|_| tester.idle(1, u64::MAX)).collect();
-    tester.fanout.leave(keys[0], &mut tester.out);
-    tester.fanout.leave(keys[3], &mut tester.out);
-    assert_eq!(tester.log(&tester.topic(1)).idle, [2, 1].map(|n: usize| keys[n].index));
-    tester.gain(1, "event\n\n");
-    tester.fanout.seal_all();
-    tester.wakes();
-    tester.send_ready(usize::MAX);
-    assert_eq!(tester.wakes(), 2);
-    for key in &keys[1..3] {
-        assert_eq!(tester.send(*key), "event\n\n");
-    }
-}
-
-#[test]
 fn the_last_to_leave_tells_home() {
     let mut tester = Tester::new(LIMITS);
     let (first, second) = (tester.idle(1, u64::MAX), tester.idle(1, u64::MAX));
@@ -433,77 +323,6 @@ fn heartbeats_of_a_crowd_are_spread() {
 }
 
 #[test]
-fn a_stream_whose_token_expires_says_so_and_ends() {
-    let mut tester = Tester::new(LIMITS);
-    let key = tester.idle(1, 100);
-    tester.gain(1, "not for it any more\n\n");
-    tester.fanout.seal_all();
-    tester.sweep(99);
-    tester.wakes();
-    tester.sweep(100);
-    assert_eq!(tester.wakes(), 1);
-    assert_eq!(tester.send(key), "event:expired\ndata:token expired\n\n");
-    tester.sent(key);
-    assert_eq!(tester.send(key), "CLOSE");
-    assert_eq!(tester.fanout.log_bytes(), 0);
-}
-
-#[test]
-fn a_stream_that_expires_before_it_begins_has_a_head_all_the_same() {
-    let mut tester = Tester::new(LIMITS);
-    let key = tester.subscribe(1, 100);
-    tester.sweep(100);
-    assert_eq!(tester.send(key), "");
-    tester.page(key, &["page\n\n"], true);
-    assert_eq!(tester.send(key), "HEAD\nevent:expired\ndata:token expired\n\n");
-}
-
-#[test]
-fn closing_streams_sends_what_is_due_and_draws_each_return_at_random() {
-    let mut tester = Tester::new(LIMITS);
-    let keys: Vec<_> = (0..20).map(|_| tester.idle(1, u64::MAX)).collect();
-    tester.gain(1, "last\n\n");
-    tester.fanout.seal_all();
-    tester.fanout.close_streams();
-    let mut drawn = Vec::new();
-    for key in keys {
-        assert_eq!(tester.send(key), "last\n\n");
-        tester.sent(key);
-        let retry = tester.send(key);
-        let ms: u64 = retry.trim_end().strip_prefix("retry:").unwrap().parse().unwrap();
-        assert!((10..=20).contains(&ms));
-        drawn.push(ms);
-        tester.sent(key);
-        assert_eq!(tester.send(key), "CLOSE");
-    }
-    drawn.sort_unstable();
-    drawn.dedup();
-    assert!(drawn.len() > 1);
-}
-
-#[test]
-fn a_topic_that_home_has_no_room_for_is_refused_with_its_answer() {
-    let mut tester = Tester::new(LIMITS);
-    let key = tester.subscribe(1, u64::MAX);
-    tester.fanout.handle(ToFanout::Refused { key }, &mut Vec::new());
-    assert_eq!((tester.send(key).as_str(), tester.fanout.refused), ("NO\n", 1));
-    tester.sent(key);
-    assert_eq!(tester.send(key), "CLOSE");
-}
-
-#[test]
-fn a_replay_that_home_has_no_more_room_for_ends_with_when_to_come_back() {
-    let mut tester = Tester::new(LIMITS);
-    let key = tester.subscribe(1, u64::MAX);
-    tester.page(key, &["page\n\n"], false);
-    assert_eq!(tester.send(key), "HEAD\npage\n\n");
-    tester.sent(key);
-    tester.fanout.handle(ToFanout::Refused { key }, &mut Vec::new());
-    let ms = tester.send(key).trim_end().strip_prefix("retry:").and_then(|ms| ms.parse().ok());
-    assert!(ms.is_some_and(|ms| (10..=20).contains(&ms)), "{ms:?}");
-}
-
-#[test]
 fn a_late_answer_finds_nobody_in_the_place_of_one_that_left() {
     let mut tester = Tester::new(LIMITS);
     let old = tester.subscribe(1, u64::MAX);
@@ -518,47 +337,6 @@ fn a_late_answer_finds_nobody_in_the_place_of_one_that_left() {
 fn an_idle_subscriber_is_small() {
     // It is held 15,000 times and more.
     assert!(size_of::<Subscriber>() <= 152, "{}", size_of::<Subscriber>());
-}
-
-#[test]
-fn what_ends_a_stream_waits_for_the_rest_of_what_was_begun() {
-    let mut tester = Tester::new(LIMITS);
-    let key = tester.idle(1, 100);
-    tester.gain(1, "event\n\n");
-    tester.fanout.seal_all();
-    let bell = |fanout: &mut Fanout, now_ms| {
-        fanout.send_ready(9, now_ms, |_, outgoing| {
-            bytes::Buf::advance(&mut outgoing.buffers[0], 3);
-            3
-        })
-    };
-    assert!(!bell(&mut tester.fanout, 0));
-    tester.sweep(100);
-    let Next::Send(Outgoing { buffers, is_rest: true, .. }) = tester.next(key) else { panic!() };
-    assert_eq!(buffers.concat(), b"nt\n\n");
-    assert_eq!(tester.send(key), "", "one send at a time");
-    tester.sent(key);
-    assert_eq!(tester.send(key), EXPIRED);
-    tester.sent(key);
-    assert_eq!(tester.send(key), "CLOSE");
-}
-
-#[test]
-fn a_disconnect_ends_the_streams_of_its_topic_alone_and_counts_each_once() {
-    let mut tester = Tester::new(LIMITS);
-    let (first, second, other) =
-        (tester.idle(1, u64::MAX), tester.idle(1, u64::MAX), tester.idle(2, u64::MAX));
-    assert_eq!(tester.fanout.disconnect(&tester.topic(1), 7).streams, 2);
-    assert_eq!(tester.fanout.disconnect(&tester.topic(1), 7).streams, 0, "they are ending already");
-    assert_eq!(tester.fanout.disconnect(&tester.topic(3), 7), Ended::default());
-    for key in [first, second] {
-        assert_eq!(tester.send(key), "event:disconnected\ndata:disconnected\n\n");
-        assert_eq!(tester.fanout.disconnect(&tester.topic(1), 7).streams, 0, "nor while that is sent");
-        tester.sent(key);
-        assert_eq!(tester.send(key), "CLOSE");
-        assert_eq!(tester.fanout.disconnect(&tester.topic(1), 7).streams, 0, "nor after");
-    }
-    assert_eq!(tester.send(other), "");
 }
 
 #[test]
@@ -592,36 +370,6 @@ fn an_emit_is_answered_with_the_streams_that_take_it() {
 }
 
 #[test]
-fn a_disconnect_looks_no_further_than_the_last_stream_of_its_topic_and_that_is_its_work() {
-    let mut tester = Tester::new(LIMITS);
-    let ticket = Ticket { shard: 0, connection: tester.idle(1, u64::MAX), request: 0 };
-    for _ in 0..4 * 26 {
-        tester.idle(2, u64::MAX);
-    }
-    tester.idle(3, u64::MAX);
-    for (topic, work) in [(1, 0), (3, 4), (4, 0)] {
-        let (topic, mut out) = (tester.topic(topic), Vec::new());
-        let delivery_count = DeliveryCount::new(ticket, None);
-        let message = ToFanout::Disconnect { topic, upto: 7, delivery_count };
-        assert_eq!(tester.fanout.handle(message, &mut out), work);
-    }
-}
-
-#[test]
-fn a_stream_that_is_ended_after_an_event_is_sent_none_behind_it() {
-    let mut tester = Tester::new(LIMITS);
-    let (topic, key) = (tester.topic(1), tester.idle(1, u64::MAX));
-    // Behind what was ordered when it joined.
-    tester.sequence = 7;
-    tester.block_on(&topic, "first\n\n");
-    tester.fanout.disconnect(&topic, tester.sequence);
-    assert_eq!(tester.send(key), "first\n\n");
-    tester.block_on(&topic, "second\n\n");
-    tester.sent(key);
-    assert_eq!(tester.send(key), "event:disconnected\ndata:disconnected\n\n");
-}
-
-#[test]
 fn a_send_says_how_many_events_it_has_and_when_the_oldest_was_published() {
     let mut tester = Tester::new(LIMITS);
     let key = tester.idle(1, u64::MAX);
@@ -642,38 +390,4 @@ fn a_stream_of_one_topic_does_not_wait_for_what_that_still_gathers() {
     tester.block_on(&topic, "a\n\n");
     tester.gain(1, "b\n\n");
     assert_eq!(tester.send(key), "a\n\n");
-}
-
-#[test]
-fn a_stream_that_is_to_end_asks_for_no_further_page() {
-    let mut tester = Tester::new(LIMITS);
-    let key = tester.subscribe(1, u64::MAX);
-    tester.page(key, &["page\n\n"], false);
-    assert_eq!(tester.send(key), "HEAD\npage\n\n");
-    tester.fanout.close_streams();
-    tester.out.clear();
-    tester.sent(key);
-    assert!(tester.out.is_empty());
-    assert!(tester.send(key).starts_with("retry:"));
-}
-
-#[test]
-fn a_stream_that_is_not_idle_is_woken_for_neither_a_comment_nor_a_block() {
-    let mut tester = Tester::new(LIMITS);
-    let [joining, replaying, sending] = [(); 3].map(|()| tester.subscribe(1, u64::MAX));
-    tester.page(replaying, &[], false);
-    tester.page(sending, &[], true);
-    for key in [replaying, sending] {
-        assert_eq!(tester.send(key), "HEAD\n");
-    }
-    tester.sent(replaying);
-    for key in [joining, replaying, sending] {
-        assert_eq!(tester.send(key), "", "it waits");
-    }
-    tester.wakes();
-    tester.now_ms = 4000;
-    tester.sweep(0);
-    tester.gain(1, "event\n\n");
-    tester.fanout.seal_all();
-    assert_eq!((tester.wakes(), tester.fanout.has_ready()), (0, false));
 }

@@ -1,40 +1,39 @@
 //! Several shards, their mailboxes and their clients in one thread under one seed, against a naive model.
 //!
-//! The shipped [`Homes`] and [`Fanout`] run here as they are; only what lies around them is played: messages
-//! are delayed at random (but stay in order between two shards), sends go out in pieces or not at all,
-//! clients come, stall, vanish and resume, histories and logs are trimmed, and in half of the worlds order is final only when it is
-//! synced, and the process dies now and then. The model is a list per partition of
-//! what it ordered. Each client says what it sees, and must see every event of its topics once, each partition's in order, or
-//! be told of the gap. Topics are ids, paths or those of sessions; a client takes one, several, or everything.
+//! The shipped [`Homes`] and [`Fanout`] run here as they are; only what lies around them is played: messages are
+//! delayed at random (but stay in order between two shards), sends go out in pieces or not at all, clients come, stall,
+//! vanish and resume, histories and logs are trimmed, and in half of the worlds order is final only when it is synced,
+//! and the process dies now and then. The model is a list per partition of what it ordered. Each client says what it
+//! sees, and must see every event of its topics once, each partition's in order, or be told of the gap. Topics are ids,
+//! paths or those of sessions; a client takes one, several, or everything.
 //!
 //! `ESPER_SIM_SEED=<n>` replays one seed; `ESPER_SIM_SEEDS=<n>` runs more of them.
 
 mod client;
+mod connection;
+mod crash;
 mod played_journal;
+mod rest;
 mod topics;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::task::Waker;
 
 use bytes::Bytes;
 
 use crate::core::arena::Key;
 use crate::core::budget::Budget;
-use crate::core::chunk::Framing;
-use crate::core::epochs::{EarlierEpoch, Epochs};
+use crate::core::epochs::Epochs;
 use crate::core::event::{EventLimits, Events};
 use crate::core::event_id::{Epoch, RUN_MIN};
-use crate::core::fanout::sending::Next;
-use crate::core::fanout::subscriber::Opening;
-use crate::core::fanout::{Fanout, FanoutLimits, Subscription};
+use crate::core::fanout::{Fanout, FanoutLimits};
 use crate::core::home::{HistoryLimits, HomeSettings, Homes, TopicCount};
 use crate::core::memory::Memory;
 use crate::core::message::{Message, Post, Publish, ReplayPage, ReplyTo, ShardId, Ticket, ToFanout, ToHome};
 use crate::core::partition::{Partitioner, Placement};
-use crate::core::selection::has_positions;
 use crate::core::topic::{Topic, TopicHasher};
-use client::{Client, Flag, HEAD, Model, REFUSAL, Stream};
+use client::{Client, Model};
+use crash::fanouts;
 use played_journal::PlayedJournal;
 use topics::Topics;
 
@@ -317,69 +316,6 @@ impl World {
         self.post(shard, out);
     }
 
-    /// Some of what is the journal's becomes final; false when nothing is.
-    fn sync(&mut self) -> bool {
-        let count = self.random.usize(1..10);
-        let mut busy = false;
-        for _ in 0..count {
-            let Some((partition, first, publish)) = self.journal.sync() else { break };
-            busy = true;
-            let shard = usize::from(self.placement.home(partition));
-            let mut out = Vec::new();
-            self.model.order(partition.into(), &publish.topic, &publish.events, first);
-            self.homes[shard].journaled(partition, first, publish, self.now_ms, &mut out);
-            self.post(shard, out);
-        }
-        if self.random.u8(0..4) == 0 {
-            let dropped = self.homes.iter_mut().flat_map(Homes::take_dropped).collect();
-            self.journal.trim(dropped);
-        }
-        busy
-    }
-
-    /// The process dies, with all that only it knew, and another one begins where the disk ends.
-    fn crash(&mut self) {
-        let kept = self.random.usize(0..4);
-        for written in self.journal.crash(kept) {
-            let partition = usize::from(written.partition);
-            self.model.order(partition, &written.topic, &written.events, written.first);
-        }
-        self.model.truncate(self.journal.last());
-        self.life += 1;
-        let epochs = &self.settings.epochs;
-        let ended = EarlierEpoch { epoch: epochs.current(), last: self.journal.last().into() };
-        let epoch = Epoch::at(RUN_MIN + self.seed + (self.life << 32));
-        let earlier = [ended].into_iter().chain(epochs.earlier().iter().cloned()).collect();
-        let epochs = Arc::new(Epochs::new(epoch, earlier));
-        self.model.epoch = Some(epoch);
-        self.settings.epochs = Arc::clone(&epochs);
-        self.fanout_limits.epochs = Some(Arc::clone(&epochs));
-        // Another number of shards does as well.
-        let shards = self.random.usize(1..=4);
-        let placement = Placement::new(self.model.ordered.len() as u8, shards);
-        self.placement = placement;
-        self.settings.placement = placement;
-        self.settings.topic_count = Arc::new(self.settings.topic_count.emptied());
-        self.clients.iter_mut().for_each(|client| client.stream = None);
-        self.channels = (0..shards).map(|_| (0..shards).map(|_| VecDeque::new()).collect()).collect();
-        self.unanswered = 0;
-        self.fanouts = fanouts(&self.settings, &self.fanout_limits, self.seed);
-        self.homes = (0..shards).map(|shard| Homes::new(shard as ShardId, &self.settings)).collect();
-        self.note_what_is_dropped();
-        for kept in self.journal.kept() {
-            self.homes[usize::from(placement.home(kept.partition))].recover(kept);
-        }
-        for homes in &mut self.homes {
-            homes.recovered(&epochs, self.journal.last(), self.journal.ends(), self.now_ms);
-        }
-    }
-
-    fn note_what_is_dropped(&mut self) {
-        if self.journal.is_on_disk {
-            self.homes.iter_mut().for_each(Homes::note_what_is_dropped);
-        }
-    }
-
     fn post(&mut self, from: usize, out: Vec<Post>) {
         for Post { to, message } in out {
             self.channels[from][usize::from(to)].push_back(message);
@@ -428,172 +364,6 @@ impl World {
             let bytes = self.random.usize(0..2_000);
             self.homes[shard].release(bytes);
         }
-    }
-
-    fn connect(&mut self, client: usize) {
-        let shard = self.random.usize(0..self.homes.len());
-        let framing = if self.random.bool() { Framing::Chunked } else { Framing::Plain };
-        let state = &mut self.clients[client];
-        if state.stream.is_some() {
-            return;
-        }
-        state.connects(&self.model);
-        state.is_deaf_to_gaps = self.canary == Canary::GapUntold;
-        if state.last_id.is_none() {
-            state.first_max =
-                (self.canary == Canary::EarlyHead).then(|| self.model.ordered.iter().map(Vec::len).collect());
-        }
-        let expires_s = if self.random.u8(0..10) == 0 { self.now_ms / 1000 + 1 } else { u64::MAX };
-        let subscription = Subscription {
-            topics: state.topics.clone().into(),
-            framing,
-            last_event_id: state.last_id.as_deref().map(Into::into),
-            expires_s,
-            opening: Opening { head: HEAD.into(), refusal: REFUSAL.into() },
-        };
-        let mut out = Vec::new();
-        let key = self.fanouts[shard].subscribe(subscription, self.now_ms, &mut out);
-        let woken = Flag::raised();
-        state.stream = Some(Stream {
-            shard,
-            key,
-            is_single: !has_positions(&state.topics),
-            framing,
-            woken,
-            flying: None,
-            stalled: false,
-            received: Vec::new(),
-            begun: false,
-        });
-        self.post(shard, out);
-    }
-
-    /// Does what a connection's task does when it was woken or the kernel took some bytes. False when there
-    /// is nothing to do.
-    fn serve(&mut self, client: usize) -> bool {
-        let Some(mut stream) = self.clients[client].stream.take() else { return false };
-        let mut out = Vec::new();
-        let mut busy = stream.woken.take();
-        if busy && self.canary == Canary::LostWake && self.random.u8(0..16) == 0 {
-            self.clients[client].stream = Some(stream);
-            return true;
-        }
-        let mut closed = false;
-        let fanout = &mut self.fanouts[stream.shard];
-        if busy {
-            closed = ask(fanout, &mut stream, self.now_ms);
-        }
-        if let Some(flying) = &mut stream.flying
-            && !stream.stalled
-            && !closed
-        {
-            busy = true;
-            let taken = self.random.usize(0..=flying.len());
-            stream.received.extend(flying.drain(..taken));
-            if flying.is_empty() {
-                stream.flying = None;
-                fanout.sent(stream.key, self.now_ms, &mut out);
-                closed = ask(fanout, &mut stream, self.now_ms);
-            }
-        }
-        self.clients[client].read(&mut stream, &self.model, self.may_forget);
-        let shard = stream.shard;
-        if closed {
-            self.fanouts[shard].leave(stream.key, &mut out);
-        } else {
-            self.clients[client].stream = Some(stream);
-        }
-        self.post(shard, out);
-        busy
-    }
-
-    fn vanish(&mut self, client: usize) {
-        if let Some(stream) = self.clients[client].stream.take() {
-            let mut out = Vec::new();
-            self.fanouts[stream.shard].leave(stream.key, &mut out);
-            self.post(stream.shard, out);
-        }
-    }
-
-    fn stall(&mut self, client: usize) {
-        if let Some(stream) = &mut self.clients[client].stream {
-            stream.stalled = !stream.stalled;
-        }
-    }
-
-    /// Lets everything come to rest with all clients connected; then each must have seen all there is, and is
-    /// told when to come back when the server closes its streams.
-    fn settle(&mut self) {
-        self.come_to_rest(true);
-        let is_open = |client: &&Client| client.stream.is_some();
-        self.clients.iter().filter(is_open).for_each(|client| client.check_complete(&self.model));
-        for fanout in &self.fanouts {
-            assert_eq!(fanout.log_bytes(), 0, "a log keeps what everybody was sent");
-        }
-        if self.has_room {
-            // Streams are closed with something still to come.
-            (0..self.homes.len()).for_each(|shard| self.publish(shard));
-            while self.deliver() || self.sync() {}
-        }
-        self.fanouts.iter_mut().for_each(Fanout::close_streams);
-        // Whoever was refused in the middle of a replay was told already.
-        self.clients.iter_mut().for_each(|client| client.farewell = false);
-        let open: Vec<_> = self.clients.iter().map(|client| client.stream.is_some()).collect();
-        self.come_to_rest(false);
-        for (client, was_open) in self.clients.iter().zip(open) {
-            assert!(client.stream.is_none() && client.farewell == was_open, "not told to come back");
-            if was_open && !self.may_forget {
-                client.check_complete(&self.model);
-            }
-        }
-        assert_eq!(self.budget.messages(), 0, "a charge was not given back");
-        assert_eq!(self.unanswered, 0, "a publisher was not answered");
-    }
-
-    /// Goes on until nobody has anything to do; clients that are not connected connect if they may.
-    fn come_to_rest(&mut self, may_connect: bool) {
-        loop {
-            let mut busy = false;
-            while self.deliver() || self.sync() {
-                busy = true;
-            }
-            for shard in 0..self.homes.len() {
-                self.fanouts[shard].seal_all();
-                busy |= self.send_ready(shard, usize::MAX);
-            }
-            for client in 0..self.clients.len() {
-                if let Some(stream) = &mut self.clients[client].stream {
-                    stream.stalled = false;
-                } else if may_connect && !self.may_forget {
-                    self.connect(client);
-                }
-                busy |= self.serve(client);
-            }
-            if !busy {
-                break;
-            }
-        }
-    }
-}
-
-/// Returns the fan-outs of all shards.
-fn fanouts(settings: &HomeSettings, limits: &FanoutLimits, seed: u64) -> Vec<Fanout> {
-    let HomeSettings { placement, memory, .. } = settings;
-    let fanout = |shard| Fanout::new(shard, *placement, limits.clone(), Arc::clone(memory), seed);
-    (0..placement.shards()).map(fanout).collect()
-}
-
-/// Asks what to send next; true when the connection is to be closed.
-fn ask(fanout: &mut Fanout, stream: &mut Stream, now_ms: u64) -> bool {
-    let waker = Waker::from(Arc::clone(&stream.woken));
-    match fanout.next(stream.key, &waker, now_ms) {
-        Next::Send(outgoing) => {
-            assert!(stream.flying.is_none(), "two sends at a time");
-            stream.flying = Some(outgoing.buffers.concat().into());
-            false
-        }
-        Next::Wait => false,
-        Next::Close | Next::Cut => true,
     }
 }
 

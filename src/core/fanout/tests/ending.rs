@@ -1,0 +1,158 @@
+//! What ends a stream: its token, the server, a disconnect, a home without room.
+
+use super::*;
+
+#[test]
+fn a_stream_whose_token_expires_says_so_and_ends() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.idle(1, 100);
+    tester.gain(1, "not for it any more\n\n");
+    tester.fanout.seal_all();
+    tester.sweep(99);
+    tester.wakes();
+    tester.sweep(100);
+    assert_eq!(tester.wakes(), 1);
+    assert_eq!(tester.send(key), "event:expired\ndata:token expired\n\n");
+    tester.sent(key);
+    assert_eq!(tester.send(key), "CLOSE");
+    assert_eq!(tester.fanout.log_bytes(), 0);
+}
+
+#[test]
+fn a_stream_that_expires_before_it_begins_has_a_head_all_the_same() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.subscribe(1, 100);
+    tester.sweep(100);
+    assert_eq!(tester.send(key), "");
+    tester.page(key, &["page\n\n"], true);
+    assert_eq!(tester.send(key), "HEAD\nevent:expired\ndata:token expired\n\n");
+}
+
+#[test]
+fn closing_streams_sends_what_is_due_and_draws_each_return_at_random() {
+    let mut tester = Tester::new(LIMITS);
+    let keys: Vec<_> = (0..20).map(|_| tester.idle(1, u64::MAX)).collect();
+    tester.gain(1, "last\n\n");
+    tester.fanout.seal_all();
+    tester.fanout.close_streams();
+    let mut drawn = Vec::new();
+    for key in keys {
+        assert_eq!(tester.send(key), "last\n\n");
+        tester.sent(key);
+        let retry = tester.send(key);
+        let ms: u64 = retry.trim_end().strip_prefix("retry:").unwrap().parse().unwrap();
+        assert!((10..=20).contains(&ms));
+        drawn.push(ms);
+        tester.sent(key);
+        assert_eq!(tester.send(key), "CLOSE");
+    }
+    drawn.sort_unstable();
+    drawn.dedup();
+    assert!(drawn.len() > 1);
+}
+
+#[test]
+fn a_topic_that_home_has_no_room_for_is_refused_with_its_answer() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.subscribe(1, u64::MAX);
+    tester.fanout.handle(ToFanout::Refused { key }, &mut Vec::new());
+    assert_eq!((tester.send(key).as_str(), tester.fanout.refused), ("NO\n", 1));
+    tester.sent(key);
+    assert_eq!(tester.send(key), "CLOSE");
+}
+
+#[test]
+fn a_replay_that_home_has_no_more_room_for_ends_with_when_to_come_back() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.subscribe(1, u64::MAX);
+    tester.page(key, &["page\n\n"], false);
+    assert_eq!(tester.send(key), "HEAD\npage\n\n");
+    tester.sent(key);
+    tester.fanout.handle(ToFanout::Refused { key }, &mut Vec::new());
+    let ms = tester.send(key).trim_end().strip_prefix("retry:").and_then(|ms| ms.parse().ok());
+    assert!(ms.is_some_and(|ms| (10..=20).contains(&ms)), "{ms:?}");
+}
+
+#[test]
+fn what_ends_a_stream_waits_for_the_rest_of_what_was_begun() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.idle(1, 100);
+    tester.gain(1, "event\n\n");
+    tester.fanout.seal_all();
+    let bell = |fanout: &mut Fanout, now_ms| {
+        fanout.send_ready(9, now_ms, |_, outgoing| {
+            bytes::Buf::advance(&mut outgoing.buffers[0], 3);
+            3
+        })
+    };
+    assert!(!bell(&mut tester.fanout, 0));
+    tester.sweep(100);
+    let Next::Send(Outgoing { buffers, is_rest: true, .. }) = tester.next(key) else { panic!() };
+    assert_eq!(buffers.concat(), b"nt\n\n");
+    assert_eq!(tester.send(key), "", "one send at a time");
+    tester.sent(key);
+    assert_eq!(tester.send(key), EXPIRED);
+    tester.sent(key);
+    assert_eq!(tester.send(key), "CLOSE");
+}
+
+#[test]
+fn a_disconnect_ends_the_streams_of_its_topic_alone_and_counts_each_once() {
+    let mut tester = Tester::new(LIMITS);
+    let (first, second, other) =
+        (tester.idle(1, u64::MAX), tester.idle(1, u64::MAX), tester.idle(2, u64::MAX));
+    assert_eq!(tester.fanout.disconnect(&tester.topic(1), 7).streams, 2);
+    assert_eq!(tester.fanout.disconnect(&tester.topic(1), 7).streams, 0, "they are ending already");
+    assert_eq!(tester.fanout.disconnect(&tester.topic(3), 7), Ended::default());
+    for key in [first, second] {
+        assert_eq!(tester.send(key), "event:disconnected\ndata:disconnected\n\n");
+        assert_eq!(tester.fanout.disconnect(&tester.topic(1), 7).streams, 0, "nor while that is sent");
+        tester.sent(key);
+        assert_eq!(tester.send(key), "CLOSE");
+        assert_eq!(tester.fanout.disconnect(&tester.topic(1), 7).streams, 0, "nor after");
+    }
+    assert_eq!(tester.send(other), "");
+}
+
+#[test]
+fn a_disconnect_looks_no_further_than_the_last_stream_of_its_topic_and_that_is_its_work() {
+    let mut tester = Tester::new(LIMITS);
+    let ticket = Ticket { shard: 0, connection: tester.idle(1, u64::MAX), request: 0 };
+    for _ in 0..4 * 26 {
+        tester.idle(2, u64::MAX);
+    }
+    tester.idle(3, u64::MAX);
+    for (topic, work) in [(1, 0), (3, 4), (4, 0)] {
+        let (topic, mut out) = (tester.topic(topic), Vec::new());
+        let delivery_count = DeliveryCount::new(ticket, None);
+        let message = ToFanout::Disconnect { topic, upto: 7, delivery_count };
+        assert_eq!(tester.fanout.handle(message, &mut out), work);
+    }
+}
+
+#[test]
+fn a_stream_that_is_ended_after_an_event_is_sent_none_behind_it() {
+    let mut tester = Tester::new(LIMITS);
+    let (topic, key) = (tester.topic(1), tester.idle(1, u64::MAX));
+    // Behind what was ordered when it joined.
+    tester.sequence = 7;
+    tester.block_on(&topic, "first\n\n");
+    tester.fanout.disconnect(&topic, tester.sequence);
+    assert_eq!(tester.send(key), "first\n\n");
+    tester.block_on(&topic, "second\n\n");
+    tester.sent(key);
+    assert_eq!(tester.send(key), "event:disconnected\ndata:disconnected\n\n");
+}
+
+#[test]
+fn a_stream_that_is_to_end_asks_for_no_further_page() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.subscribe(1, u64::MAX);
+    tester.page(key, &["page\n\n"], false);
+    assert_eq!(tester.send(key), "HEAD\npage\n\n");
+    tester.fanout.close_streams();
+    tester.out.clear();
+    tester.sent(key);
+    assert!(tester.out.is_empty());
+    assert!(tester.send(key).starts_with("retry:"));
+}

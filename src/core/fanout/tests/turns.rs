@@ -1,0 +1,136 @@
+//! Whose turn it is to be sent to, and who is woken for it.
+
+use super::*;
+
+#[test]
+fn topics_take_turns_in_starting_their_sends() {
+    let mut tester = Tester::new(LIMITS);
+    for _ in 0..3 * TOPIC_WORK_PER_TURN {
+        tester.idle(1, u64::MAX);
+    }
+    let other = tester.idle(2, u64::MAX);
+    tester.gain(2, "small\n\n");
+    tester.gain(1, "large\n\n");
+    tester.fanout.seal_all();
+    tester.wakes();
+    // The large topic was sealed first, and yet the small one comes right after its first share.
+    assert!(tester.send_ready(TOPIC_WORK_PER_TURN + 1));
+    assert_eq!(tester.wakes(), TOPIC_WORK_PER_TURN + 1);
+    assert_eq!(tester.send(other), "small\n\n");
+    for _ in 0..2 {
+        assert!(tester.send_ready(1));
+        assert_eq!(tester.wakes(), 1);
+    }
+    assert!(!tester.send_ready(usize::MAX));
+    assert_eq!(tester.wakes(), 2 * TOPIC_WORK_PER_TURN - 2);
+}
+
+#[test]
+fn what_is_sent_at_once_is_work_by_its_bytes_and_wakes_nobody() {
+    let mut tester = Tester::new(LIMITS);
+    for _ in 0..10 {
+        tester.idle(1, u64::MAX);
+    }
+    tester.gain(1, &"x".repeat(2 * SEND_BYTES_OF_WORK));
+    tester.fanout.seal_all();
+    tester.wakes();
+    let mut turns = Vec::new();
+    let mut more = true;
+    while more {
+        let mut sends = 0;
+        more = tester.fanout.send_ready(7, 0, |_, outgoing| {
+            sends += 1;
+            std::mem::take(&mut outgoing.buffers).concat().len()
+        });
+        turns.push(sends);
+    }
+    // Each is work of 1 and of 2 for its bytes.
+    assert_eq!((turns, tester.wakes()), (vec![3, 3, 3, 1], 0));
+    assert_eq!(tester.fanout.log_bytes(), 0);
+}
+
+#[test]
+fn lists_of_the_idle_are_used_again_and_only_so_many_are_kept() {
+    let mut tester = Tester::new(LIMITS);
+    for n in 0..SPARE_LISTS_MAX + 10 {
+        tester.idle(n, u64::MAX);
+        tester.gain(n, "event\n\n");
+    }
+    assert!(!tester.fanout.has_ready(), "nothing is sealed");
+    tester.fanout.seal_all();
+    assert!(tester.fanout.has_ready());
+    tester.send_ready(usize::MAX);
+    assert_eq!(tester.fanout.spare.len(), SPARE_LISTS_MAX);
+    tester.idle(0, u64::MAX);
+    tester.gain(0, "event\n\n");
+    tester.fanout.seal_all();
+    assert_eq!(tester.fanout.spare.len(), SPARE_LISTS_MAX - 1);
+}
+
+#[test]
+fn a_newcomers_seam_has_nobody_sent_to() {
+    let mut tester = Tester::new(LIMITS);
+    tester.idle(1, u64::MAX);
+    let newcomer = tester.subscribe(1, u64::MAX);
+    tester.page(newcomer, &[], true);
+    assert!(!tester.fanout.has_ready(), "the topic gained nothing");
+    tester.send(newcomer);
+    tester.gain(1, "event\n\n");
+    tester.fanout.seal_all();
+    tester.send_ready(usize::MAX);
+    tester.gain(1, "event\n\n");
+    tester.fanout.seal_all();
+    assert!(!tester.fanout.has_ready(), "nobody is idle");
+}
+
+#[test]
+fn an_idle_subscriber_is_woken_once_a_block_however_often_it_asks() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.idle(1, u64::MAX);
+    for _ in 0..3 {
+        assert_eq!(tester.send(key), "");
+    }
+    tester.gain(1, "event\n\n");
+    tester.fanout.seal_all();
+    tester.wakes();
+    tester.send_ready(usize::MAX);
+    assert_eq!(tester.wakes(), 1);
+}
+
+#[test]
+fn who_leaves_takes_only_itself_off_the_list_of_the_idle() {
+    let mut tester = Tester::new(LIMITS);
+    let keys: Vec<_> = (0..4).map(|_| tester.idle(1, u64::MAX)).collect();
+    tester.fanout.leave(keys[0], &mut tester.out);
+    tester.fanout.leave(keys[3], &mut tester.out);
+    assert_eq!(tester.log(&tester.topic(1)).idle, [2, 1].map(|n: usize| keys[n].index));
+    tester.gain(1, "event\n\n");
+    tester.fanout.seal_all();
+    tester.wakes();
+    tester.send_ready(usize::MAX);
+    assert_eq!(tester.wakes(), 2);
+    for key in &keys[1..3] {
+        assert_eq!(tester.send(*key), "event\n\n");
+    }
+}
+
+#[test]
+fn a_stream_that_is_not_idle_is_woken_for_neither_a_comment_nor_a_block() {
+    let mut tester = Tester::new(LIMITS);
+    let [joining, replaying, sending] = [(); 3].map(|()| tester.subscribe(1, u64::MAX));
+    tester.page(replaying, &[], false);
+    tester.page(sending, &[], true);
+    for key in [replaying, sending] {
+        assert_eq!(tester.send(key), "HEAD\n");
+    }
+    tester.sent(replaying);
+    for key in [joining, replaying, sending] {
+        assert_eq!(tester.send(key), "", "it waits");
+    }
+    tester.wakes();
+    tester.now_ms = 4000;
+    tester.sweep(0);
+    tester.gain(1, "event\n\n");
+    tester.fanout.seal_all();
+    assert_eq!((tester.wakes(), tester.fanout.has_ready()), (0, false));
+}
