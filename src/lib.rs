@@ -37,9 +37,10 @@
 //!                           (one shard per partition) ────────> 200 to the publisher
 //! ```
 //!
-//! - **One writer per partition.** A topic belongs to one of a few partitions, chosen by a hash of its first segment, which
-//!   belong to the data and not to the machine. A partition's *home* shard gives each event its place and its id, serialises it once, keeps it for replay, and posts the shared bytes to the shards with subscribers.
-//!   Channels are first in, first out, so everybody sees one order without a lock.
+//! - **One writer per partition.** A topic belongs to one of a few partitions, chosen by a hash of its first segment,
+//!   which belong to the data and not to the machine. A partition's *home* shard gives each event its place and its id,
+//!   serialises it once, keeps it for replay, and posts the shared bytes to the shards with subscribers. Channels are
+//!   first in, first out, so everybody sees one order without a lock.
 //! - **A subscriber is a cursor for each of its topics, not a queue.** What a topic gained in one turn of a shard is one
 //!   block of its *log*, whatever else its readers take; a cursor is a place in that log, and one send covers everything
 //!   from there to the tail, of several topics in the order of their partition.
@@ -48,10 +49,10 @@
 //!   must wait, like every accept and read, is the ring's.
 //! - **Too slow is a place as well.** A log keeps a block only while a cursor is at or before it, and is
 //!   trimmed at a limit. A subscriber it is trimmed past is cut, or skipped forward and told so.
-//! - **Decide without I/O, then do I/O.** Everything in `core` takes bytes, messages and the time, and returns what to do; it
-//!   imports no other module. Requests and tokens are read the same way. So a seeded simulation can run the homes and
-//!   fan-outs of several shards in one thread against a naive model. Threads, sockets and the runtime are known to `shard`, `server`, `admin`, `bridge`, `host` and
-//!   `log`.
+//! - **Decide without I/O, then do I/O.** Everything in `core` takes bytes, messages and the time, and returns what to
+//!   do; it imports no other module. Requests and tokens are read the same way. So a seeded simulation can run the
+//!   homes and fan-outs of several shards in one thread against a naive model. Threads, sockets and the runtime are
+//!   known to `shard`, `server`, `admin`, `bridge`, `host` and `log`.
 //! - **Memory is bounded at the door.** No shard waits for another's mailbox. A publish takes room from one
 //!   budget before it is posted, and gives it back when the last shard has taken it in; without room its
 //!   publisher is not read from.

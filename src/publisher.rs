@@ -182,8 +182,8 @@ impl Receipt {
     /// subscriber is waited for.
     ///
     /// # Errors
-    /// [`PublishError::TopicsFull`], [`PublishError::DiskFull`], or [`PublishError::Stopped`] when the server ended before it came to it;
-    /// nothing was published.
+    /// [`PublishError::TopicsFull`], [`PublishError::DiskFull`], or [`PublishError::Stopped`] when the server ended
+    /// before it came to it; nothing was published.
     ///
     /// # Panics
     /// In an async task of tokio's, which it would block: there the receipt is a future, to be awaited.

@@ -207,8 +207,8 @@ pub(crate) struct RunFlags {
 /// Flags of `compare`, `sweep` and `journal`, as given.
 #[derive(Args, Debug)]
 pub(crate) struct CompareArgs {
-    /// Servers, the first being the one the others are set against; names of --peer-file too [default: those of loadtest/peers.toml
-    /// that the table is about]
+    /// Servers, the first being the one the others are set against; names of --peer-file too [default: those of
+    /// loadtest/peers.toml that the table is about]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) peers: Vec<String>,
     /// More servers, in the form of loadtest/peers.toml (repeatable)
@@ -306,7 +306,7 @@ pub(crate) struct QueuesArgs {
 /// Flags of `plot`, as given.
 #[derive(Args, Debug)]
 pub(crate) struct PlotArgs {
-    /// What `compare --out` and `sweep --out` wrote
+    /// Files that `compare --out` and `sweep --out` wrote
     #[arg(required = true)]
     pub(crate) files: Vec<PathBuf>,
     /// Folder to draw into
@@ -317,7 +317,7 @@ pub(crate) struct PlotArgs {
 /// Flags of `tables`, as given.
 #[derive(Args, Debug)]
 pub(crate) struct TablesArgs {
-    /// What `compare --out` or `journal --out` wrote
+    /// File that `compare --out` or `journal --out` wrote
     pub(crate) file: PathBuf,
 }
 

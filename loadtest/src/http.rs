@@ -94,7 +94,7 @@ pub(crate) fn subscribe_request(target: &Target, path: &str, headers: &Headers) 
 #[derive(Debug, Default)]
 pub(crate) struct PublishRequest {
     bytes: Vec<u8>,
-    /// One place, but on a wire that carries an event twice.
+    /// Where the stamp goes, in bytes from the start: one place over HTTP, and one for each `{body}` of a [`Wire`].
     stamps_at: Vec<usize>,
 }
 

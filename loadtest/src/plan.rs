@@ -22,7 +22,7 @@ const BEHIND_BYTES_MAX: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) target: Target,
-    /// What is spoken instead of HTTP.
+    /// The protocol of a server that speaks no HTTP.
     pub(crate) wire: Option<Wire>,
     pub(crate) subscribers: Subscribers,
     pub(crate) publishing: Publishing,

@@ -143,7 +143,11 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// How the body ends, and as much of it as came; `None` while the head is not whole.
+/// Skips the response's head. Returns how its body is delimited and the bytes of it that came, or `None` while the head is
+/// not whole.
+///
+/// # Errors
+/// The head cannot be read, does not end, or is no success.
 fn response_body(bytes: &[u8]) -> Result<Option<(Body, &[u8])>, String> {
     let mut rest = bytes;
     let response = loop {

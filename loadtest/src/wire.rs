@@ -24,11 +24,12 @@ pub(crate) struct Wire {
     open: String,
     /// Found in the line that tells a publisher that it may begin.
     opened: String,
-    /// One event of publisher number `{publisher}`; `{body}`, which may stand more than once, has `{length}` bytes.
+    /// Sent for each event. `{publisher}` becomes the publisher's number, each `{body}` the event's text, and `{length}`
+    /// that text's length in bytes.
     publish: String,
-    /// How the line begins that acknowledges a publish.
+    /// Begins the line that acknowledges a publish.
     acknowledged: String,
-    /// How lines begin that refuse anything.
+    /// Begin the lines that refuse a publish, a subscription or a connection.
     refused: Vec<String>,
 }
 

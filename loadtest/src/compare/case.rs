@@ -94,7 +94,7 @@ const PIPELINES: &str = "--publishers 64 --in-flight 32 --drain 15s";
 /// Somebody has to listen where only publishes are asked for.
 const FEW: usize = 4;
 
-/// What it costs to answer what is on disk.
+/// Returns the cases of servers that answer a publish once it is on disk.
 pub(crate) fn of_journal() -> Vec<Case> {
     let case = |name: &str, title: &str, flags: &str, subscribers, metrics, musts| Case {
         subscribers,

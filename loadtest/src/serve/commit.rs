@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 /// Taken from the disk at once, so that a sync has no new blocks to find.
 const FILE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// What is synced at once.
+/// Events that one sync takes to disk, and whom it is to be told.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) events: Vec<u8>,

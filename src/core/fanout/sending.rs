@@ -70,7 +70,7 @@ pub(super) struct Pending {
 }
 
 impl Subscriber {
-    /// The next page or notice, if there is one.
+    /// Returns the next page or notice to send, if there is one.
     pub(super) fn page_to_send(&mut self, sender: Sender<'_>) -> Option<(Flight, Outgoing)> {
         let pending = self.pending.as_mut()?;
         let Pending { part, mut gap, frames, replayed } = pending.remove(0);
@@ -104,7 +104,7 @@ impl Subscriber {
         Some((Flight::Page(part), Outgoing { buffers: buffers.into(), events, ..Outgoing::default() }))
     }
 
-    /// What its logs have for it, if anything.
+    /// Returns what its logs have for it, if anything.
     pub(super) fn blocks_to_send(
         &mut self,
         logs: &mut Logs,
@@ -137,7 +137,7 @@ impl Subscriber {
             && !self.pending.iter().flat_map(|pending| pending.iter()).any(has_page)
     }
 
-    /// What its logs have, of one part after the other until a send is full: between partitions there is no order.
+    /// Returns what its logs have, of one part after the other until a send is full: between partitions there is no order.
     fn merged_to_send(&mut self, logs: &mut Logs, sender: Sender<'_>) -> Option<Outgoing> {
         let (count, first) = (self.parts.len(), usize::from(self.turn));
         let mut all = Outgoing::default();
@@ -185,7 +185,7 @@ impl Subscriber {
         (!all.buffers.is_empty()).then_some(all)
     }
 
-    /// Its place in each partition.
+    /// Returns how far it was sent, in each partition that orders something for it.
     fn places(&self) -> impl Iterator<Item = (PartitionId, Sequence)> + Clone {
         self.parts.iter().filter_map(|part| Some((part.partition?, part.sent)))
     }

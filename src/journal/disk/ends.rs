@@ -1,8 +1,9 @@
 //! Where topics ended whose events are gone from the log.
 //!
-//! Each partition has a table of [`SLOTS`] entries, and a topic's slot is its hash modulo their number. An entry is the last
-//! event that the log lost of a topic. Where two topics have one slot, the later event stays: so a loss is never hidden, and a topic that shares its
-//! slot may be said to have lost more than it did. Memory and the bytes on disk are bounded whatever topics there are.
+//! Each partition has a table of [`SLOTS`] entries, and a topic's slot is its hash modulo their number. An entry is the
+//! last event that the log lost of a topic. Where two topics have one slot, the later event stays: so a loss is never
+//! hidden, and a topic that shares its slot may be said to have lost more than it did. Memory and the bytes on disk are
+//! bounded whatever topics there are.
 //!
 //! A topic with events in the log needs no entry: the record of its oldest names the event before it.
 

@@ -27,14 +27,16 @@
 //! | 4 | CRC32C of the above |
 //!
 //! An **appended** segment starts with a batch of control records: all epochs that are known, where topics ended whose
-//! events are gone, and the segments that there are, each with its last batch. So the newest segment alone tells all that
-//! older ones told beside their events, and which files must be there. Its batches have consecutive numbers. It has its whole size by
-//! `fallocate` before the first batch; when the next segment is created, or at the next start, it is cut to its length, synced, and never
-//! written again. Each start creates one: no process appends to a file that another wrote.
+//! events are gone, and the segments that there are, each with its last batch. So the newest segment alone tells all
+//! that older ones told beside their events, and which files must be there. Its batches have consecutive numbers. It
+//! has its whole size by `fallocate` before the first batch; when the next segment is created, or at the next start, it
+//! is cut to its length, synced, and never written again. Each start creates one: no process appends to a file that
+//! another wrote.
 //!
-//! A **rewritten** segment takes the place of one or several neighbours, most of whose events are gone, and holds the others
-//! with their sequences, in their order, in batches with the numbers that they came in. It is complete when it gets its
-//! name, by which it replaces the first of the segments whose numbers it covers; those of the others that are still there are leftovers.
+//! A **rewritten** segment takes the place of one or several neighbours, most of whose events are gone, and holds the
+//! others with their sequences, in their order, in batches with the numbers that they came in. It is complete when it
+//! gets its name, by which it replaces the first of the segments whose numbers it covers; those of the others that are
+//! still there are leftovers.
 //!
 //! # A batch
 //! | bytes | |
@@ -50,10 +52,10 @@
 //!
 //! # A bad batch
 //! At the end of the newest segment a batch may be torn: it was being written when power failed. A batch is bad if its
-//! header or its payload has not the CRC that it says. It is **torn** if no header behind it in its segment says that it was synced: it is cut,
-//! with what is behind it. (With `--sync TIME` several batches may be lost, in any order, and the ones that are there be
-//! behind those that are not.) Else it is **damage**. In any other segment a bad batch is damage, and so are bytes behind the
-//! last batch, or a segment that is missing.
+//! header or its payload has not the CRC that it says. It is **torn** if no header behind it in its segment says that
+//! it was synced: it is cut, with what is behind it. (With `--sync TIME` several batches may be lost, in any order, and
+//! the ones that are there be behind those that are not.) Else it is **damage**. In any other segment a bad batch is
+//! damage, and so are bytes behind the last batch, or a segment that is missing.
 
 use super::encoding::{Malformed, Reader};
 use crate::core::partition::PARTITIONS_MAX;

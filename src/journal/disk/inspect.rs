@@ -74,7 +74,8 @@ pub(crate) fn repair<D: Disk, T: Disk>(
     Ok(found.report)
 }
 
-/// Copies a journal as it is at one moment, also while another process writes it. The copy holds what was synced before, and ends between two batches.
+/// Copies a journal as it is at one moment, also while another process writes it. The copy holds what was synced
+/// before, and ends between two batches.
 ///
 /// # Errors
 /// Returns why one of the directories cannot be read or written, or that the journal is damaged.

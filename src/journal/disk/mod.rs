@@ -1,8 +1,9 @@
 //! The journal's log on disk: what was appended and synced outlives a crash.
 //!
-//! A [`Log`](log::Log) owns a directory. It appends batches of publishes to the newest segment, syncs them, and gives them back in
-//! order when it is opened again. It knows nothing of shards and subscribers. Every call blocks, so one thread of its own has it: several
-//! `fdatasync`s of one file system at a time give fewer durable appends than one that covers as many.
+//! A [`Log`](log::Log) owns a directory. It appends batches of publishes to the newest segment, syncs them, and gives
+//! them back in order when it is opened again. It knows nothing of shards and subscribers. Every call blocks, so one
+//! thread of its own has it: several `fdatasync`s of one file system at a time give fewer durable appends than one that
+//! covers as many.
 //!
 //! ```text
 //! open ──> sink: every publish that is there     append, append, ... sync ──> final

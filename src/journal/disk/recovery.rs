@@ -64,7 +64,8 @@ pub(crate) struct Recovery {
 }
 
 impl<D: Disk> Log<D> {
-    /// Opens the log of a directory, or creates one, and hands what it holds to the sink. The new epoch is synced when this returns.
+    /// Opens the log of a directory, or creates one, and hands what it holds to the sink. The new epoch is synced when
+    /// this returns.
     ///
     /// # Errors
     /// Returns what is wrong with the directory, and what to do about it. What the sink took is to be dropped then.

@@ -113,8 +113,8 @@ impl<F: DiskFile> BatchReader<F> {
 
     /// Looks for headers of batches behind the place where the reader stays; calls `found` with each header and its offset.
     ///
-    /// A header's own CRC suffices: it has been written by this program, whatever became of its payload. What a publisher sent has
-    /// not the segment's seed, so that nobody can plant one.
+    /// A header's own CRC suffices: it has been written by this program, whatever became of its payload. What a
+    /// publisher sent has not the segment's seed, so that nobody can plant one.
     pub(super) fn headers_behind(&self, mut found: impl FnMut(&BatchHeader, u64)) -> io::Result<()> {
         let mut chunk = vec![0; READ_BYTES.min(self.file_bytes as usize)];
         let finder = memmem::Finder::new(BATCH_MAGIC);

@@ -58,8 +58,8 @@ struct Run {
 }
 
 impl Segments {
-    /// Notes that a history has dropped an event whose lines were so many bytes: it need not be kept. A topic's events are dropped oldest first.
-    /// One that the log does not hold, or that was dropped before, changes nothing.
+    /// Notes that a history has dropped an event whose lines were so many bytes: it need not be kept. A topic's events
+    /// are dropped oldest first. One that the log does not hold, or that was dropped before, changes nothing.
     pub(crate) fn dropped(&mut self, partition: u8, sequence: Sequence, lines_bytes: usize) {
         let at = self.list.partition_point(|segment| segment.upto(partition) < sequence);
         if let Some(segment) = self.list.get_mut(at) {

@@ -1,9 +1,9 @@
 //! What histories dropped leaves the disk: a segment of which nothing is alive is removed, neighbours of which little is are
 //! rewritten as one, and above the journal's limit the oldest goes.
 //!
-//! What that loses is recorded and synced before: where each topic ended, and which segments are to go. To know the topics, the
-//! segments are read once more, a little at a time. A crash at any point leaves either the old segments or the new one, with or without some that are
-//! named as removed or covered, which the next start unlinks.
+//! What that loses is recorded and synced before: where each topic ended, and which segments are to go. To know the
+//! topics, the segments are read once more, a little at a time. A crash at any point leaves either the old segments or
+//! the new one, with or without some that are named as removed or covered, which the next start unlinks.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -51,8 +51,8 @@ impl<D: Disk> Log<D> {
         self.segments.dropped(partition, sequence, lines_bytes);
     }
 
-    /// Frees room that events take which no history has any more, one step of about 1 ms at a time. Segments with idempotency keys of
-    /// this time (in ms of the Unix epoch) or later are kept.
+    /// Frees room that events take which no history has any more, one step of about 1 ms at a time. Segments with
+    /// idempotency keys of this time (in ms of the Unix epoch) or later are kept.
     ///
     /// # Errors
     /// [`AppendError::Full`] if there is no room to record what would be lost; nothing is lost then.

@@ -11,9 +11,10 @@
 //! it is sent anything later. **Never silently**: it is told
 //!
 //! - `trimmed`, when an event of its topics after the place of its id is no longer retained;
-//! - `unknown`, when its id has no place here: it was given in an epoch that is not known, was never given, or is a publisher's own id
-//!   of an event that is no longer retained, unless that is the newest one lost, whose id is kept. On a stream over
-//!   several partitions a publisher's own id has no place either, because it says nothing of the others.
+//! - `unknown`, when its id has no place here: it was given in an epoch that is not known, was never given, or is a
+//!   publisher's own id of an event that is no longer retained, unless that is the newest one lost, whose id is kept.
+//!   On a stream over several partitions a publisher's own id has no place either, because it says nothing of the
+//!   others.
 //!
 //! (`slow` is the fan-out's: a live stream that was skipped forward.)
 //!

@@ -106,7 +106,7 @@ impl TopicHistory {
         Some(FirstDropped { bytes: cost, frame_bytes: entry.frame.len(), lost })
     }
 
-    /// What is retained after `after`, up to `bytes_max` and `frames_max`, but at least one frame if there is
+    /// Returns what is retained after `after`, up to `bytes_max` and `frames_max`, but at least one frame if there is
     /// one.
     pub(crate) fn page(&self, after: Sequence, bytes_max: usize, frames_max: usize) -> Page {
         let start = self.entries.partition_point(|entry| entry.sequence <= after);
@@ -125,7 +125,7 @@ impl TopicHistory {
         page
     }
 
-    /// What is retained after `after`, oldest first.
+    /// Returns what is retained after `after`, oldest first.
     pub(crate) fn after(&self, after: Sequence) -> impl Iterator<Item = Retained<'_>> {
         let start = self.entries.partition_point(|entry| entry.sequence <= after);
         self.entries.range(start..).map(|entry| Retained {
@@ -135,17 +135,17 @@ impl TopicHistory {
         })
     }
 
-    /// The newest retained event with this publisher's own id.
+    /// Returns the newest retained event with this publisher's own id.
     pub(crate) fn own_id_at(&self, id: &str) -> Option<Sequence> {
         self.own_ids.get(id).copied()
     }
 
-    /// The frame of this event, if it is retained.
+    /// Returns the frame of this event, if it is retained.
     pub(crate) fn frame(&self, sequence: Sequence) -> Option<&Bytes> {
         self.entry(sequence).map(|entry| &entry.frame)
     }
 
-    /// The publisher's own id of this event, if it is retained and has one.
+    /// Returns the publisher's own id of this event, if it is retained and has one.
     pub(crate) fn own_id(&self, sequence: Sequence) -> Option<&str> {
         self.entry(sequence)?.own_id.as_deref()
     }
@@ -171,7 +171,7 @@ impl TopicHistory {
         self.entries.front().map(|entry| entry.sequence)
     }
 
-    /// When the oldest retained event was ordered, in milliseconds of the server's clock.
+    /// Returns when the oldest retained event was ordered, in milliseconds of the server's clock.
     pub(crate) fn first_at_ms(&self) -> Option<u64> {
         self.entries.front().map(|entry| entry.at_ms)
     }

@@ -55,6 +55,7 @@ pub(super) struct DroppedFrame {
     pub(super) has_own_id: bool,
 }
 
+/// A topic, its place in the tree and its events.
 #[derive(Debug)]
 pub(crate) struct KnownTopic {
     topic: Topic,

@@ -1,7 +1,8 @@
 //! The shipped log on a disk that forgets, under a seed, against a naive model.
 //!
-//! Batches are appended, synced, dropped and trimmed in tiny segments; the disk is full, fails, and the power fails at any operation, also
-//! while the log is opened, twice and more in a row. After each restart the model says what must be there, what may, and what must not.
+//! Batches are appended, synced, dropped and trimmed in tiny segments; the disk is full, fails, and the power fails at
+//! any operation, also while the log is opened, twice and more in a row. After each restart the model says what must be
+//! there, what may, and what must not.
 //!
 //! `ESPER_JOURNAL_SEED=<n>` replays one seed, `ESPER_JOURNAL_SEEDS=<n>` runs more of them. A million:
 //! `ESPER_JOURNAL_SEEDS=1000000 cargo test --release --lib journal::disk::simulation`.

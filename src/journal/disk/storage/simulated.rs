@@ -1,6 +1,6 @@
-//! A disk that forgets. After a power failure it has what was synced, and of the rest any part: a write is kept, lost or
-//! torn by sectors of 512 bytes and within one, names are those of before or after, in any order. It fails when it is told to, and the power
-//! fails at any operation.
+//! A disk that forgets. After a power failure it has what was synced, and of the rest any part: a write is kept, lost
+//! or torn by sectors of 512 bytes and within one, names are those of before or after, in any order. It fails when it
+//! is told to, and the power fails at any operation.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
