@@ -38,7 +38,7 @@ pub(crate) enum Habit {
     Cuts,
     /// Ends the stream properly after the third event.
     Ends,
-    /// Gives the first subscriber events of another topic.
+    /// Gives a subscriber an event of another topic, the third.
     Misroutes,
     /// Publishers: every other one gets 503.
     Refuses,
@@ -184,9 +184,12 @@ fn publish(topic: &str, event: &[u8], state: &Mutex<State>) -> Answer {
         _ => {}
     }
     let mut cut = false;
+    // Whichever came first may be a subscriber of this very topic: the fault needs one of another.
+    let misrouted = (state.habit == Habit::Misroutes && number == 3)
+        .then(|| state.subscribers.iter().position(|(of, _)| of != topic))
+        .flatten();
     for (index, (of, socket)) in state.subscribers.iter().enumerate() {
-        let misrouted = state.habit == Habit::Misroutes && index == 0 && number == 3;
-        if of != topic && !misrouted || state.habit == Habit::LosesForAll && number == 3 {
+        if of != topic && misrouted != Some(index) || state.habit == Habit::LosesForAll && number == 3 {
             continue;
         }
         if index > 0 {
