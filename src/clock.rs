@@ -25,6 +25,11 @@ impl Clock {
         self.started.elapsed().as_micros() as u64
     }
 
+    /// Returns the same at another moment.
+    pub(crate) fn us_at(self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.started).as_micros() as u64
+    }
+
     /// Milliseconds of the Unix epoch by the machine's clock at the start, and since then: what is kept over a restart has an
     /// age.
     pub(crate) fn now_ms(self) -> u64 {

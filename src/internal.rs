@@ -224,8 +224,8 @@ pub struct OwnMailbox(Mailbox);
 
 impl Default for OwnMailbox {
     fn default() -> Self {
-        let (doors, mut insides) = mailboxes(1);
-        OwnMailbox(Mailbox::new(0, insides.remove(0), doors))
+        let (mailboxes, mut receivers) = mailboxes(1);
+        OwnMailbox(Mailbox::new(0, receivers.remove(0), mailboxes))
     }
 }
 
@@ -251,15 +251,15 @@ impl PingPong {
     /// # Errors
     /// When there is no runtime to sleep in.
     pub fn new() -> std::io::Result<Self> {
-        let (doors, mut insides) = mailboxes(2);
-        let there = insides.remove(1);
-        let here = Mailbox::new(0, insides.remove(0), Arc::clone(&doors));
+        let (mailboxes, mut receivers) = mailboxes(2);
+        let there = receivers.remove(1);
+        let here = Mailbox::new(0, receivers.remove(0), Arc::clone(&mailboxes));
         let over = Arc::new(AtomicBool::new(false));
         let ends = Arc::clone(&over);
         let runtime = || Builder::new_current_thread().build();
         let its_runtime = runtime()?;
         let there = std::thread::spawn(move || {
-            let there = Mailbox::new(1, there, doors);
+            let there = Mailbox::new(1, there, mailboxes);
             while !ends.load(Atomic::Relaxed) {
                 its_runtime.block_on(there.wait());
                 while there.take().is_some() {

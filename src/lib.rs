@@ -31,7 +31,7 @@
 //!
 //! ```text
 //! shard                           core                                                       shard
-//! bytes in -> http -> routes -> publish ─┐                    ┌─> fanout: block in the topic's log -> cursors -> bytes out
+//! bytes in -> http -> dialect -> publish ─┐                    ┌─> fanout: block in the topic's log -> cursors -> bytes out
 //!                                        ▼                    │   (each shard with subscribers)
 //!                              home: order, id, frame, history┘
 //!                           (one shard per partition) ────────> 200 to the publisher
@@ -66,52 +66,46 @@
 //!
 //! | | |
 //! |---|---|
-//! | `server`, `builder` | starts and ends the shards, the bridge and the admin thread |
+//! | `server` | starts and ends the shards, the bridge and the admin thread |
+//! | `monitor` | what the admin page, `/sessions/`, Prometheus and `/debug/vars` show |
+//! | `connection` | HTTP over one socket: requests in, answers out, until it becomes a stream |
+//! | `dialects` | the interfaces that clients speak: what a request asks for, whether it may |
 //! | `publisher` | publishing from within the program |
-//! | `shard` | what one CPU's thread owns: listener, connections, sockets, and the turn; its own page says more |
+//! | `shard` | what one CPU's thread owns: streams and the turn |
 //! | `bridge` | RabbitMQ's queues become clients' streams: a thread of its own, beside the shards |
-//! | `admin`, `metrics`, `debug` | what the admin page, `/sessions/`, Prometheus and `/debug/vars` are told |
-//! | `shared`, `stats`, `clock`, `request_memory` | what all shards share: settings in force, counters, the time, memory of requests |
-//! | `routes`, `auth` | what a request asks for, whether it may |
-//! | `keyring`, `mint`, `token` | the keys in force, tokens of our own, `esper token` |
+//! | `auth` | keys in force, tokens verified and made |
 //! | [`config`] | flags, variables and files become one checked [`config::Config`] |
-//! | `http` | a request's bytes, an answer's bytes |
+//! | `http` | a request's bytes, a response's bytes |
 //! | `journal` | where the order of events becomes final: in memory, or in a log on disk that outlives a crash |
+//! | `stats`, `clock` | counters, the time |
 //! | `core` | order, history, logs, cursors, events, topics: what decides without I/O and imports none of these; its own page says more |
-//! | `host`, `log` | what the machine allows; the binary's log, which nobody waits for |
+//! | `host`, `log`, `token` | what the machine allows; the binary's log, which nobody waits for; `esper token` |
 
 #![forbid(unsafe_code)]
 
-mod admin;
 mod auth;
 mod bridge;
-mod builder;
 mod clock;
 pub mod config;
+mod connection;
 mod core;
-mod debug;
+mod dialects;
 mod host;
 mod http;
 #[doc(hidden)]
 pub mod internal;
 mod journal;
-mod keyring;
 #[doc(hidden)]
 pub mod log;
-mod metrics;
-mod mint;
+mod monitor;
 mod publisher;
-mod request_memory;
-mod routes;
 mod server;
 mod shard;
-mod shared;
 mod stats;
 #[doc(hidden)]
 pub mod token;
 
-pub use builder::ServerBuilder;
 #[doc(hidden)]
 pub use journal::run as run_journal;
 pub use publisher::{Event, PublishError, Published, Publisher, Receipt};
-pub use server::{Server, StartError};
+pub use server::{Server, ServerBuilder, StartError};

@@ -14,9 +14,9 @@ use crate::core::event::{EventError, EventLimits, Events};
 use crate::core::event_id::{Epoch, EventId};
 use crate::core::message::{self, Post, Publish, ReplyTo};
 use crate::core::reply::Callback;
-use crate::core::topic::{Topic, TopicError};
-use crate::shard::mailbox::Doors;
-use crate::shared::Shared;
+use crate::core::topic::{Topic, TopicError, TopicNames};
+use crate::shard::common::Common;
+use crate::shard::mailbox::Mailboxes;
 
 /// Publishes to a [`Server`](crate::Server) from any thread. Cheap to clone.
 ///
@@ -45,18 +45,19 @@ use crate::shared::Shared;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
-pub struct Publisher(Arc<Inlet>);
+pub struct Publisher(Arc<Inner>);
 
 /// What all clones of a publisher hold.
-struct Inlet {
-    shared: Arc<Shared>,
-    doors: Doors,
+struct Inner {
+    common: Arc<Common>,
+    names: TopicNames,
+    mailboxes: Mailboxes,
     is_closed: AtomicBool,
 }
 
 impl Publisher {
-    pub(crate) fn new(shared: Arc<Shared>, doors: Doors) -> Self {
-        Publisher(Arc::new(Inlet { shared, doors, is_closed: false.into() }))
+    pub(crate) fn new(common: Arc<Common>, names: TopicNames, mailboxes: Mailboxes) -> Self {
+        Publisher(Arc::new(Inner { common, names, mailboxes, is_closed: false.into() }))
     }
 
     /// Publishes one event. Returns as soon as it is posted, before it is ordered; the [`Receipt`] tells when
@@ -96,24 +97,24 @@ impl Publisher {
         if self.0.is_closed.load(Ordering::Relaxed) {
             return Err(PublishError::Stopped);
         }
-        Ok(self.0.shared.access.topic(name.strip_prefix('/').unwrap_or(name))?)
+        Ok(self.0.names.parse(name.strip_prefix('/').unwrap_or(name))?)
     }
 
     fn limits(&self) -> EventLimits {
-        EventLimits::of(self.0.shared.config.http.body_bytes_max)
+        EventLimits::of(self.0.common.config.http.body_bytes_max)
     }
 
     fn post(&self, topic: Topic, events: Events) -> Result<Receipt, PublishError> {
-        let shared = &self.0.shared;
-        let charge = shared.room(&events, 0).ok_or(PublishError::Full)?;
+        let common = &self.0.common;
+        let charge = common.room(&events, 0).ok_or(PublishError::Full)?;
         let (teller, answer) = oneshot::channel();
         // Who does not wait for it need not be told.
         let reply = ReplyTo::Caller(Callback::new(|result| drop(teller.send(result))));
-        let at_us = shared.clock.now_us();
+        let at_us = common.clock.now_us();
         let Post { to, message } =
-            Post::publish(Publish { topic, events, reply, at_us, charge, key: None }, shared.homes.placement);
-        self.0.doors.get(usize::from(to)).ok_or(PublishError::Stopped)?.post(message);
-        Ok(Receipt { answer, epoch: shared.homes.epochs.current() })
+            Post::publish(Publish { topic, events, reply, at_us, charge, key: None }, common.homes.placement);
+        self.0.mailboxes.get(usize::from(to)).ok_or(PublishError::Stopped)?.post(message);
+        Ok(Receipt { answer, epoch: common.homes.epochs.current() })
     }
 }
 

@@ -1,15 +1,10 @@
-//! What the server counts. Each shard writes its own counters; whoever asks reads all of them.
+//! Counters and histograms. Each shard writes its own; whoever asks reads all of them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
-
-use crate::clock::{Clock, unix_s};
-use crate::core::memory::Memory;
-use crate::journal::stats::JournalStats;
-use crate::request_memory::RequestMemory;
 
 /// A minute in microseconds: what takes longer is recorded as this.
 const LATENCY_US_MAX: u64 = 60_000_000;
@@ -17,13 +12,6 @@ const LATENCY_US_MAX: u64 = 60_000_000;
 /// The counters of all shards.
 #[derive(Debug)]
 pub(crate) struct Stats {
-    clock: Clock,
-    /// When the server started, in Unix seconds.
-    pub(crate) started_s: u64,
-    memory: Arc<Memory>,
-    request_memory: Arc<RequestMemory>,
-    /// What the journal on disk counts, if there is one.
-    pub(crate) journal: Option<Arc<JournalStats>>,
     shards: Box<[ShardStats]>,
 }
 
@@ -79,22 +67,16 @@ pub(crate) struct ShardStats {
 }
 
 impl Stats {
-    pub(crate) fn new(
-        clock: Clock,
-        memory: Arc<Memory>,
-        request_memory: Arc<RequestMemory>,
-        journal: Option<Arc<JournalStats>>,
-        shards: usize,
-    ) -> Self {
-        let shards = (0..shards).map(|_| ShardStats::new()).collect();
-        Stats { clock, started_s: unix_s(), memory, request_memory, journal, shards }
+    pub(crate) fn new(shards: usize) -> Self {
+        Stats { shards: (0..shards).map(|_| ShardStats::new()).collect() }
     }
 
+    /// Returns the counters of one shard.
     pub(crate) fn shard(&self, shard: usize) -> &ShardStats {
         &self.shards[shard]
     }
 
-    /// The counters of every shard, by its id.
+    /// Returns the counters of every shard, by its id.
     pub(crate) fn shards(&self) -> &[ShardStats] {
         &self.shards
     }
@@ -109,14 +91,14 @@ impl Stats {
         self.shards.iter().map(|shard| counter(shard).value()).min().unwrap_or(u64::MAX)
     }
 
-    /// All of it as `/stats` shows it.
+    /// Returns all of it, sums and each shard's, as JSON.
     pub(crate) fn json(&self) -> Value {
         let mut latency = new_histogram();
         for shard in &self.shards {
             // The same bounds everywhere: adding cannot fail.
             let _ = latency.add(&*shard.latency());
         }
-        let mut all = json!({
+        json!({
             "clients": self.sum(|s| &s.clients),
             "topics": self.sum(|s| &s.topics),
             "connections": self.sum(|s| &s.connections),
@@ -126,16 +108,9 @@ impl Stats {
             "evicted": self.sum(|s| &s.evicted),
             "refused": self.sum(|s| &s.refused),
             "history_bytes": self.sum(|s| &s.history_bytes),
-            "held_bytes": self.memory.bytes(),
-            "request_bytes": self.request_memory.bytes(),
-            "uptime_s": self.clock.elapsed().as_secs(),
             "publish_to_send_us": percentiles(&latency),
             "shards": self.shards.iter().map(ShardStats::json).collect::<Vec<_>>(),
-        });
-        if let Some(journal) = &self.journal {
-            all["journal"] = journal.json();
-        }
-        all
+        })
     }
 }
 
@@ -210,7 +185,7 @@ mod tests {
 
     #[test]
     fn counters_and_latencies_of_all_shards_are_summed() {
-        let stats = Stats::new(Clock::start(), Memory::new(0), Arc::new(RequestMemory::new(0)), None, 2);
+        let stats = Stats::new(2);
         for (shard, us) in [(0, 100), (1, 300)] {
             stats.shard(shard).delivered.add(5);
             stats.shard(shard).record_latency_us(us);

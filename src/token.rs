@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::auth::mint;
 use crate::config::{self, ConfigError, TokenClaims, TokenOrder};
-use crate::mint;
 
 /// Prints the token that the process's arguments, behind `token`, ask for, or what is wrong with them.
 pub fn run() -> ExitCode {

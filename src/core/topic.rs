@@ -1,5 +1,7 @@
 //! Topics: the checked name of where a publish goes, and its partition.
 
+mod names;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
@@ -9,6 +11,8 @@ use std::sync::Arc;
 
 use siphasher::sip::SipHasher13;
 use thiserror::Error;
+
+pub(crate) use names::TopicNames;
 
 use crate::core::partition::{PartitionId, Partitioner};
 use crate::core::random::random_key;

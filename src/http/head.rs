@@ -91,6 +91,11 @@ pub(crate) const HEADERS_CAPACITY: usize = 256;
 pub(crate) const TARGET_BYTES_MAX: usize = 8 * 1024;
 
 impl Head {
+    /// Returns whether a body follows.
+    pub(crate) fn has_body(&self) -> bool {
+        self.body != BodyLength::None
+    }
+
     /// Parses exactly one head, from its request line to its blank line. Every refusal closes.
     pub(super) fn parse(bytes: &Bytes, limits: &HttpLimits) -> Result<Self, Refusal> {
         let mut room = [const { MaybeUninit::uninit() }; HEADERS_CAPACITY];

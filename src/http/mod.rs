@@ -20,10 +20,7 @@ mod pipeline_tests;
 
 pub(crate) use cors::{Asking, Cors};
 pub(crate) use head::{BodyLength, Head, Method, Version};
-pub(crate) use refusal::{Extra, Refusal};
+pub(crate) use refusal::Refusal;
 pub(crate) use request::{HttpLimits, RequestReader};
-pub(crate) use response::{
-    CONTINUE, Context, encode, encode_methods, encode_page, encode_preflight, encode_queue_head,
-    encode_stream_head,
-};
+pub(crate) use response::{Context, Extra, Response, encode_queue_head, encode_stream_head};
 pub(crate) use status::Status;

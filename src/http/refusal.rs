@@ -1,10 +1,9 @@
-//! A request that is refused, and the answer that says so.
+//! A request that is refused: why, and how the response says so.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use super::Status;
-use super::response::{Context, end_head, field, number_field, reason_field, start_head};
+use super::{Extra, Status};
 
 /// A request that is refused: the status and one line of text for the person at the other end.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -17,19 +16,6 @@ pub(crate) struct Refusal {
     pub(crate) close: bool,
     /// The header field that this status asks for.
     pub(crate) extra: Option<Extra>,
-}
-
-/// A header field that goes with some refusals.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Extra {
-    /// `Allow`: the methods that would have been right, parted by `, ` (405; RFC 9110 section 10.2.1).
-    Allow(&'static str),
-    /// `Retry-After` in seconds (503, 507; RFC 9110 section 10.2.3).
-    RetryAfter(u32),
-    /// `WWW-Authenticate: Bearer` (401; RFC 6750 section 3).
-    Bearer,
-    /// `X-Status-Reason`: the reason once more.
-    StatusReason,
 }
 
 impl Refusal {
@@ -52,27 +38,6 @@ impl Refusal {
     pub(crate) fn with(self, extra: Extra) -> Self {
         Self { extra: Some(extra), ..self }
     }
-
-    /// Writes the answer: `text/plain`, the reason and a line end.
-    pub(crate) fn encode(&self, cx: &Context<'_>, out: &mut Vec<u8>) {
-        let cx = Context { keep_alive: cx.keep_alive && !self.close, ..*cx };
-        start_head(self.status, &cx, out);
-        match self.extra {
-            Some(Extra::Allow(methods)) => field("Allow", methods.as_bytes(), out),
-            Some(Extra::RetryAfter(seconds)) => number_field("Retry-After", seconds.into(), out),
-            Some(Extra::Bearer) => field("WWW-Authenticate", b"Bearer", out),
-            Some(Extra::StatusReason) => reason_field(&self.reason, out),
-            None => {}
-        }
-        out.extend_from_slice(b"Content-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n");
-        number_field("Content-Length", self.reason.len() as u64 + 1, out);
-        end_head(&cx, out);
-        if !cx.head_only {
-            // A reason may quote what a client sent; one byte for one byte keeps the length right.
-            out.extend(self.reason.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte }));
-            out.push(b'\n');
-        }
-    }
 }
 
 impl fmt::Display for Refusal {
@@ -83,7 +48,7 @@ impl fmt::Display for Refusal {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Version;
+    use super::super::{Context, Response, Version};
     use super::*;
 
     const DATE: &[u8; 29] = b"Sun, 06 Nov 1994 08:49:37 GMT";
@@ -97,7 +62,7 @@ mod tests {
             cors: b"Access-Control-Allow-Origin: *\r\n",
         };
         let mut out = Vec::new();
-        refusal.encode(&cx, &mut out);
+        Response::from(refusal.clone()).encode(&cx, &mut out);
         String::from_utf8(out).unwrap()
     }
 

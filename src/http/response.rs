@@ -1,13 +1,15 @@
-//! Answers as bytes. Each function appends one head, and its body if it has one, to the connection's buffer.
+//! Responses, and their bytes.
 
-use super::{Status, Version};
+use std::borrow::Cow;
 
-/// What every answer needs to know of its request and of the moment.
+use super::{Refusal, Status, Version};
+
+/// What a response depends on beside itself: its request, and the moment.
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
-    /// The version of the request; the answer's own is always HTTP/1.1 (RFC 9110 section 6.2).
+    /// The version of the request; the response's own is always HTTP/1.1 (RFC 9110 section 6.2).
     pub(crate) version: Version,
-    /// Whether the connection stays open after the answer.
+    /// Whether the connection stays open after the response.
     pub(crate) keep_alive: bool,
     /// A HEAD request: the same header fields, no body.
     pub(crate) head_only: bool,
@@ -17,72 +19,168 @@ pub(crate) struct Context<'a> {
     pub(crate) cors: &'a [u8],
 }
 
-/// The interim answer to `Expect: 100-continue` (RFC 9110 section 15.2.1).
-pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// One response, before it is encoded.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: Status,
+    /// The header field that goes with some responses.
+    pub(crate) extra: Option<Extra>,
+    /// The media type of the body; none where there is neither body nor length.
+    pub(crate) content_type: Option<&'static str>,
+    pub(crate) body: Cow<'static, [u8]>,
+    /// Whether the connection ends after it, whatever the request said.
+    pub(crate) close: bool,
+}
 
-/// A whole answer with a body, not to be cached.
-pub(crate) fn encode(status: Status, content_type: &str, body: &[u8], cx: &Context<'_>, out: &mut Vec<u8>) {
-    start_head(status, cx, out);
-    field("Content-Type", content_type.as_bytes(), out);
-    out.extend_from_slice(b"Cache-Control: no-store\r\n");
-    number_field("Content-Length", body.len() as u64, out);
-    end_head(cx, out);
-    if !cx.head_only {
-        out.extend_from_slice(body);
+/// Header fields that go with some responses.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Extra {
+    /// `Allow`: the methods that may be used, separated by `, ` (RFC 9110 section 10.2.1).
+    Allow(&'static str),
+    /// `Allow`, and what a CORS preflight asks for (the Fetch standard, section 3.3.3).
+    Preflight(&'static str),
+    /// `Retry-After` in seconds (503, 507; RFC 9110 section 10.2.3).
+    RetryAfter(u32),
+    /// `WWW-Authenticate: Bearer` (401; RFC 6750 section 3).
+    Bearer,
+    /// `X-Status-Reason`: the reason once more.
+    StatusReason,
+    /// The head of an event stream, as a HEAD request gets it.
+    EventStream,
+    /// A page needs nothing but itself, talks to nobody but this server, and is shown in no frame.
+    Page,
+}
+
+impl Response {
+    /// Returns a 200 with this body, not to be cached.
+    pub(crate) fn ok(content_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Self {
+        Response {
+            status: Status::Ok,
+            extra: None,
+            content_type: Some(content_type),
+            body: body.into(),
+            close: false,
+        }
+    }
+
+    /// Returns a 200 with this JSON.
+    pub(crate) fn json(body: Vec<u8>) -> Self {
+        Response::ok("application/json", body)
+    }
+
+    /// Returns a 200 with this line of plain text.
+    pub(crate) fn text(body: impl Into<Cow<'static, str>>) -> Self {
+        let body = match body.into() {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+        Response::ok("text/plain; charset=utf-8", body)
+    }
+
+    /// Returns a 200 with this HTML page.
+    pub(crate) fn page(html: &'static str) -> Self {
+        Response { extra: Some(Extra::Page), ..Response::ok("text/html; charset=utf-8", html.as_bytes()) }
+    }
+
+    /// Returns the answer to OPTIONS: 204 with [`Extra::Allow`] or [`Extra::Preflight`].
+    pub(crate) fn options(extra: Extra) -> Self {
+        Response { extra: Some(extra), ..Response::bare(Status::NoContent) }
+    }
+
+    /// Returns the head of an event stream alone, the answer to HEAD. Over HTTP/1.0 the connection ends with it.
+    pub(crate) fn stream_head() -> Self {
+        Response { extra: Some(Extra::EventStream), ..Response::bare(Status::Ok) }
+    }
+
+    /// Returns the interim answer to `Expect: 100-continue` (RFC 9110 section 15.2.1), after which the proper one comes.
+    pub(crate) fn interim() -> Self {
+        Response::bare(Status::Continue)
+    }
+
+    fn bare(status: Status) -> Self {
+        Response { status, extra: None, content_type: None, body: Cow::Borrowed(b""), close: false }
+    }
+
+    /// Appends the head and the body to the connection's buffer; returns whether the connection ends with it.
+    pub(crate) fn encode(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> bool {
+        if self.status == Status::Continue {
+            out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            return false;
+        }
+        let to_the_close = self.extra == Some(Extra::EventStream) && cx.version == Version::Http10;
+        let cx = Context { keep_alive: cx.keep_alive && !self.close && !to_the_close, ..*cx };
+        start_head(self.status, &cx, out);
+        self.encode_extra(&cx, out);
+        if let Some(content_type) = self.content_type {
+            field("Content-Type", content_type.as_bytes(), out);
+            out.extend_from_slice(b"Cache-Control: no-store\r\n");
+            number_field("Content-Length", self.body.len() as u64, out);
+        }
+        end_head(&cx, out);
+        if !cx.head_only {
+            out.extend_from_slice(&self.body);
+        }
+        !cx.keep_alive
+    }
+
+    fn encode_extra(&self, cx: &Context<'_>, out: &mut Vec<u8>) {
+        match self.extra {
+            None => {}
+            Some(Extra::Allow(methods)) => field("Allow", methods.as_bytes(), out),
+            Some(Extra::Preflight(methods)) => {
+                field("Allow", methods.as_bytes(), out);
+                if !cx.cors.is_empty() {
+                    field("Access-Control-Allow-Methods", methods.as_bytes(), out);
+                    // With credentials `*` is no wildcard (Fetch 3.3.3), so the names are spelled out. A day is the
+                    // longest that a browser remembers a preflight (Firefox; Chromium two hours).
+                    out.extend_from_slice(
+                        b"Access-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID, Idempotency-Key, \
+                          Cache-Control\r\n\
+                          Access-Control-Max-Age: 86400\r\n",
+                    );
+                }
+            }
+            Some(Extra::RetryAfter(seconds)) => number_field("Retry-After", seconds.into(), out),
+            Some(Extra::Bearer) => field("WWW-Authenticate", b"Bearer", out),
+            Some(Extra::StatusReason) => reason_field(self.body.strip_suffix(b"\n").unwrap_or(&self.body), out),
+            Some(Extra::EventStream) => stream_fields(cx.version == Version::Http11, out),
+            Some(Extra::Page) => out.extend_from_slice(
+                b"Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                  connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n\
+                  X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n",
+            ),
+        }
     }
 }
 
-/// A page that needs nothing but itself and talks to nobody but this server, and is shown in no frame.
-pub(crate) fn encode_page(page: &str, cx: &Context<'_>, out: &mut Vec<u8>) {
-    start_head(Status::Ok, cx, out);
-    out.extend_from_slice(
-        b"Content-Type: text/html; charset=utf-8\r\nCache-Control: no-store\r\n\
-          Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-          connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n\
-          X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n",
-    );
-    number_field("Content-Length", page.len() as u64, out);
-    end_head(cx, out);
-    if !cx.head_only {
-        out.extend_from_slice(page.as_bytes());
+impl From<Refusal> for Response {
+    /// Returns the refusal as `text/plain`: its reason and a line end.
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { status, reason, close, extra } = refusal;
+        // A reason may quote what a client sent, and stays one line.
+        let visible = reason.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte });
+        let body = visible.chain([b'\n']).collect::<Vec<_>>();
+        Response { status, extra, close, ..Response::ok("text/plain; charset=utf-8", body) }
     }
 }
 
-/// The answer to OPTIONS, a CORS preflight or not. `allow_methods` is parted by `, `.
-pub(crate) fn encode_preflight(allow_methods: &str, cx: &Context<'_>, out: &mut Vec<u8>) {
-    start_head(Status::NoContent, cx, out);
-    field("Allow", allow_methods.as_bytes(), out);
-    if !cx.cors.is_empty() {
-        field("Access-Control-Allow-Methods", allow_methods.as_bytes(), out);
-        // With credentials `*` is no wildcard (Fetch 3.3.3), so the names are spelled out. A day is the longest
-        // that a browser remembers a preflight (Firefox; Chromium two hours).
-        out.extend_from_slice(
-            b"Access-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID, Idempotency-Key, \
-              Cache-Control\r\n\
-              Access-Control-Max-Age: 86400\r\n",
-        );
-    }
-    end_head(cx, out);
-}
-
-/// The head of an event stream. HTTP/1.1 gets its blocks as chunks, HTTP/1.0 gets them bare, to the close.
+/// Appends the head of an event stream. HTTP/1.1 gets its blocks as chunks, HTTP/1.0 gets them bare, to the close.
 pub(crate) fn encode_stream_head(cx: &Context<'_>, out: &mut Vec<u8>) {
-    start_head(Status::Ok, cx, out);
+    Response::stream_head().encode(cx, out);
+}
+
+fn stream_fields(is_chunked: bool, out: &mut Vec<u8>) {
     // nginx holds back what it proxies unless X-Accel-Buffering says no.
     out.extend_from_slice(
         b"Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n",
     );
-    match cx.version {
-        Version::Http11 => {
-            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-            end_head(cx, out);
-        }
-        Version::Http10 => end_head(&Context { keep_alive: false, ..*cx }, out),
+    if is_chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
 }
 
-/// The head of an event stream in header lines of the operator's own, with the reason if it ends at once. To the close
-/// when it is not chunked.
+/// Appends the head of an event stream in header lines of the operator's own, with the reason if it ends at once. To the
+/// close when it is not chunked.
 pub(crate) fn encode_queue_head(
     lines: &[u8],
     reason: Option<&str>,
@@ -93,7 +191,7 @@ pub(crate) fn encode_queue_head(
     start_head(Status::Ok, cx, out);
     out.extend_from_slice(lines);
     if let Some(reason) = reason {
-        reason_field(reason, out);
+        reason_field(reason.as_bytes(), out);
     }
     if is_chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
@@ -101,21 +199,14 @@ pub(crate) fn encode_queue_head(
     end_head(&Context { keep_alive: cx.keep_alive && is_chunked, ..*cx }, out);
 }
 
-/// `X-Status-Reason`, where a client looks that knows no other server's answers.
-pub(super) fn reason_field(reason: &str, out: &mut Vec<u8>) {
-    let visible = |byte: u8| if byte.is_ascii_graphic() || byte == b' ' { byte } else { b'?' };
-    field("X-Status-Reason", &reason.bytes().map(visible).collect::<Vec<_>>(), out);
+/// Appends `X-Status-Reason`, where a client looks that knows no other server's answers.
+fn reason_field(reason: &[u8], out: &mut Vec<u8>) {
+    let visible = |byte: &u8| if byte.is_ascii_graphic() || *byte == b' ' { *byte } else { b'?' };
+    field("X-Status-Reason", &reason.iter().map(visible).collect::<Vec<_>>(), out);
 }
 
-/// The answer to OPTIONS where all that it says is the operator's own.
-pub(crate) fn encode_methods(allow_methods: &str, cx: &Context<'_>, out: &mut Vec<u8>) {
-    start_head(Status::NoContent, cx, out);
-    field("Allow", allow_methods.as_bytes(), out);
-    end_head(cx, out);
-}
-
-/// Status line and the fields of every answer.
-pub(super) fn start_head(status: Status, cx: &Context<'_>, out: &mut Vec<u8>) {
+/// Appends the status line and the fields of every response.
+fn start_head(status: Status, cx: &Context<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(status.code()).as_bytes());
     out.push(b' ');
@@ -126,8 +217,8 @@ pub(super) fn start_head(status: Status, cx: &Context<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(cx.cors);
 }
 
-/// What becomes of the connection (RFC 9112 section 9.3), and the blank line.
-pub(super) fn end_head(cx: &Context<'_>, out: &mut Vec<u8>) {
+/// Appends what becomes of the connection (RFC 9112 section 9.3), and the blank line.
+fn end_head(cx: &Context<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(match (cx.keep_alive, cx.version) {
         (false, _) => b"Connection: close\r\n\r\n",
         (true, Version::Http10) => b"Connection: keep-alive\r\n\r\n",
@@ -135,14 +226,14 @@ pub(super) fn end_head(cx: &Context<'_>, out: &mut Vec<u8>) {
     });
 }
 
-pub(super) fn field(name: &str, value: &[u8], out: &mut Vec<u8>) {
+fn field(name: &str, value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 
-pub(super) fn number_field(name: &str, value: u64, out: &mut Vec<u8>) {
+fn number_field(name: &str, value: u64, out: &mut Vec<u8>) {
     field(name, itoa::Buffer::new().format(value).as_bytes(), out);
 }
 
@@ -165,7 +256,7 @@ mod tests {
     }
 
     fn json(cx: &Context<'_>) -> String {
-        text(|out| encode(Status::Ok, "application/json", b"{}", cx, out))
+        text(|out| assert_eq!(Response::json(b"{}".to_vec()).encode(cx, out), !cx.keep_alive))
     }
 
     #[test]
@@ -193,7 +284,8 @@ mod tests {
 
     #[test]
     fn a_preflight_allows_the_fields_that_a_browser_client_sends_and_has_no_length() {
-        let answer = text(|out| encode_preflight("POST, OPTIONS", &CX, out));
+        let answer =
+            text(|out| assert!(!Response::options(Extra::Preflight("POST, OPTIONS")).encode(&CX, out)));
         assert_eq!(
             answer,
             "HTTP/1.1 204 No Content\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
@@ -220,9 +312,9 @@ mod tests {
     fn every_head_parses_as_http() {
         let heads = [
             json(&CX),
-            text(|out| encode_preflight("GET", &CX, out)),
+            text(|out| assert!(!Response::options(Extra::Preflight("GET")).encode(&CX, out))),
             text(|out| encode_stream_head(&CX, out)),
-            String::from_utf8(CONTINUE.to_vec()).unwrap(),
+            text(|out| assert!(!Response::interim().encode(&CX, out))),
         ];
         for head in heads {
             let mut fields = [httparse::EMPTY_HEADER; 16];

@@ -1,10 +1,11 @@
 //! The status codes this server answers with.
 
-/// A status code of RFC 9110 section 15, RFC 6585 or RFC 4918. `100 Continue` is [`super::CONTINUE`]: it is never a
-/// whole answer.
+/// A status code of RFC 9110 section 15, RFC 6585 or RFC 4918.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u16)]
 pub(crate) enum Status {
+    /// 100
+    Continue = 100,
     /// 200
     Ok = 200,
     /// 204
@@ -50,6 +51,7 @@ impl Status {
     /// The reason phrase of the status line.
     pub(crate) fn phrase(self) -> &'static str {
         match self {
+            Self::Continue => "Continue",
             Self::Ok => "OK",
             Self::NoContent => "No Content",
             Self::BadRequest => "Bad Request",

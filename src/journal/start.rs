@@ -16,7 +16,7 @@ use super::disk::segments::Segments;
 use super::disk::storage::Directory;
 use super::queue::DiskQueue;
 use super::stats::JournalStats;
-use super::writer::Writer;
+use super::writer::{JournalEvents, Writer};
 use crate::clock::Clock;
 use crate::config::{Config, Data};
 use crate::core::epochs::{EarlierEpoch, Epochs};
@@ -28,7 +28,6 @@ use crate::core::message::{PublishKey, Published, ShardId};
 use crate::core::partition::Partitioner;
 use crate::core::random::random_u64;
 use crate::core::topic::{Topic, TopicHasher};
-use crate::shard::mailbox::Doors;
 
 /// How often it is said how far a start has come.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
@@ -126,16 +125,16 @@ impl Opened {
         self,
         data: &Data,
         clock: Clock,
-        doors: &Doors,
+        shards: impl JournalEvents,
         ended: impl FnOnce(Result<(), Fatal>) + Send + 'static,
     ) -> io::Result<(JoinHandle<()>, Vec<DiskQueue>)> {
         let (sender, turns) = unbounded();
         let queue = |shard| DiskQueue::new(shard as ShardId, clock, self.last.clone(), sender.clone());
-        let queues = (0..doors.len()).map(queue).collect();
+        let queues = (0..self.settings.placement.shards()).map(queue).collect();
         let writer = Writer {
             log: self.log,
             turns,
-            doors: Arc::clone(doors),
+            shards,
             placement: self.settings.placement,
             sync: data.sync,
             clock,

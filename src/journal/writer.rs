@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::disk::error::{AppendError, Fatal};
-use super::disk::log::Log;
+use super::disk::log::{Log, Lost};
 use super::disk::record::{self, EventSpan, IdempotencyKey, Previous};
 use super::disk::storage::Disk;
 use super::disk::trim::Trimmed;
@@ -17,8 +17,6 @@ use crate::core::home::{Dropped, KEYS_KNOWN_MS};
 use crate::core::journal::Kept;
 use crate::core::message::{PublishError, ShardId, work_of};
 use crate::core::partition::Placement;
-use crate::shard::mailbox::Doors;
-use crate::shard::message::ShardMessage;
 
 /// Publishes of one batch at most: what is written at once delays those that come meanwhile.
 const BATCH_RECORDS_MAX: usize = 16 << 10;
@@ -59,11 +57,21 @@ fn record(kept: &Kept) -> record::Publish<'_> {
     }
 }
 
+/// Takes to the shards what the writer has for them.
+pub(crate) trait JournalEvents: Send + 'static {
+    /// The oldest `publishes` that a shard handed over are final, or refused; handling them takes it `work`, in the units of
+    /// [`Message::work`](crate::core::message::Message::work).
+    fn settled(&self, shard: ShardId, publishes: usize, work: usize, result: Result<(), PublishError>);
+
+    /// Events of a partition whose home this shard is are gone.
+    fn lost(&self, shard: ShardId, lost: Lost);
+}
+
 /// The log's side of the channels.
-pub(super) struct Writer<D: Disk> {
+pub(super) struct Writer<D: Disk, S: JournalEvents> {
     pub(super) log: Log<D>,
     pub(super) turns: Receiver<Turn>,
-    pub(super) doors: Doors,
+    pub(super) shards: S,
     pub(super) placement: Placement,
     pub(super) sync: SyncPolicy,
     pub(super) clock: Clock,
@@ -73,7 +81,7 @@ pub(super) struct Writer<D: Disk> {
     pub(super) full_said: Option<Instant>,
 }
 
-impl<D: Disk> Writer<D> {
+impl<D: Disk, S: JournalEvents> Writer<D, S> {
     /// Writes until no shard is left, and closes the log.
     ///
     /// # Errors
@@ -150,8 +158,7 @@ impl<D: Disk> Writer<D> {
         };
         for turn in turns.iter().filter(|turn| !turn.publishes.is_empty()) {
             let work = turn.publishes.iter().map(|kept| work_of(&kept.events)).sum();
-            let message = ShardMessage::Journaled { publishes: turn.publishes.len(), work, result };
-            self.post(turn.shard, message);
+            self.shards.settled(turn.shard, turn.publishes.len(), work, result);
         }
         self.tell_lost();
         self.trim()
@@ -194,13 +201,7 @@ impl<D: Disk> Writer<D> {
     /// Tells the homes of events that are gone, because the journal reached its limit.
     fn tell_lost(&mut self) {
         for lost in self.log.take_lost() {
-            self.post(self.placement.home(lost.partition), ShardMessage::JournalLost(lost));
-        }
-    }
-
-    fn post(&self, shard: ShardId, message: ShardMessage) {
-        if let Some(door) = self.doors.get(usize::from(shard)) {
-            door.post(message);
+            self.shards.lost(self.placement.home(lost.partition), lost);
         }
     }
 }

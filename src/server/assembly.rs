@@ -1,79 +1,106 @@
-//! What all shards of a server share, made of its configuration and of what the journal kept.
+//! What the parts of a server are given, made of its configuration and of what the journal kept.
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc::unbounded_channel;
+
 use super::StartError;
-use crate::admin::Desk;
-use crate::clock::Clock;
+use super::backend::BridgeLine;
+use crate::clock::{Clock, unix_s};
 use crate::config::Config;
+use crate::connection::request_memory::RequestMemory;
+use crate::connection::service::{FileShortage, Service};
 use crate::core::budget::Budget;
 use crate::core::epochs::Epochs;
 use crate::core::event_id::Epoch;
 use crate::core::home::{HistoryLimits, HomeSettings, PAGE_FRAMES_MAX, TopicCount};
 use crate::core::memory::Memory;
 use crate::core::partition::{Partitioner, Placement};
-use crate::core::topic::TopicHasher;
+use crate::core::topic::{TopicHasher, TopicNames};
+use crate::dialects::Access;
 use crate::http::Cors;
 use crate::journal;
 use crate::journal::start::Opened;
-use crate::request_memory::RequestMemory;
-use crate::shared::{Access, Shared, Streams};
+use crate::monitor::Monitor;
+use crate::shard::common::{Common, StreamCount};
 use crate::stats::Stats;
 
-/// Returns what shards share that keep nothing.
-#[cfg(test)]
-pub(crate) fn shared_without_journal(
-    config: Config,
-    subscribers_allowed: usize,
-) -> Result<Shared, StartError> {
-    shared(config, subscribers_allowed).map(|(shared, _)| shared)
+/// The parts of a server that is not started yet.
+pub(super) struct Assembly {
+    pub(super) common: Arc<Common>,
+    pub(super) service: Arc<Service>,
+    pub(super) monitor: Arc<Monitor>,
+    pub(super) names: TopicNames,
+    /// What the journal kept, if there is one.
+    pub(super) kept: Option<Opened>,
+    /// If queues are asked for.
+    pub(super) bridge: Option<BridgeLine>,
 }
 
-/// Returns what shards share, and what the journal kept, if there is one.
-pub(super) fn shared(
-    config: Config,
-    subscribers_allowed: usize,
-) -> Result<(Shared, Option<Opened>), StartError> {
-    let clock = Clock::start();
-    let shards = config.cpus.ids.len();
-    let mailbox = config.mailbox;
-    let memory = Memory::new(config.history.memory_bytes_max);
-    let request_memory = Arc::new(RequestMemory::new(config.http.memory_bytes_max));
-    let kept = match &config.data {
-        Some(data) => {
-            let settings = |partitioner, epoch| home_settings(&config, partitioner, epoch, &memory);
-            let opened = journal::start::open(data, &config, clock, settings);
-            Some(opened.map_err(|error| StartError::Journal(error.to_string()))?)
-        }
-        None => None,
-    };
-    let (homes, hasher) = match &kept {
-        Some(kept) => (kept.settings.clone(), kept.hasher.clone()),
-        None => {
-            let partitioner = Partitioner::random(config.partitions);
-            let homes = home_settings(&config, partitioner, Epoch::new(), &memory);
-            (homes, TopicHasher::new(partitioner))
-        }
-    };
-    let journal = kept.as_ref().map(|kept| Arc::clone(&kept.stats));
-    let shared = Shared {
-        access: Access::new(&config, hasher),
-        homes,
-        admin: Desk::default(),
-        cors: Cors::parse(&config.cors_origins).map_err(StartError::Config)?,
-        clock,
-        stats: Stats::new(clock, Arc::clone(&memory), Arc::clone(&request_memory), journal, shards),
-        memory,
-        bridge: None,
-        budget: Budget::new(mailbox.bytes_max, mailbox.messages_max),
-        request_memory,
-        files_short_at_ms: 0.into(),
-        streams: Streams::new(config.subscribers_max.unwrap_or(subscribers_allowed)),
-        draining: false.into(),
-        shards,
-        config,
-    };
-    Ok((shared, kept))
+impl Assembly {
+    /// Opens the journal, if there is one, and makes the parts.
+    ///
+    /// # Errors
+    /// The journal cannot be used, or a value of the configuration is wrong.
+    pub(super) fn new(config: Config, subscribers_allowed: usize) -> Result<Self, StartError> {
+        let clock = Clock::start();
+        let shards = config.cpus.ids.len();
+        let mailbox = config.mailbox;
+        let memory = Memory::new(config.history.memory_bytes_max);
+        let request_memory = Arc::new(RequestMemory::new(config.http.memory_bytes_max));
+        let kept = match &config.data {
+            Some(data) => {
+                let settings = |partitioner, epoch| home_settings(&config, partitioner, epoch, &memory);
+                let opened = journal::start::open(data, &config, clock, settings);
+                Some(opened.map_err(|error| StartError::Journal(error.to_string()))?)
+            }
+            None => None,
+        };
+        let (homes, hasher) = match &kept {
+            Some(kept) => (kept.settings.clone(), kept.hasher.clone()),
+            None => {
+                let partitioner = Partitioner::random(config.partitions);
+                let homes = home_settings(&config, partitioner, Epoch::new(), &memory);
+                (homes, TopicHasher::new(partitioner))
+            }
+        };
+        let names = TopicNames::new(hasher, config.namespaces);
+        let access = Arc::new(Access::new(&config, names.clone()));
+        let cors = Cors::parse(&config.cors_origins).map_err(StartError::Config)?;
+        let bridge = config.queues.is_some().then(|| {
+            let (sender, receiver) = unbounded_channel();
+            BridgeLine { sender, receiver, stats: Arc::default() }
+        });
+        let common = Arc::new(Common {
+            homes,
+            clock,
+            started_s: unix_s(),
+            stats: Stats::new(shards),
+            memory,
+            budget: Budget::new(mailbox.bytes_max, mailbox.messages_max),
+            streams: StreamCount::new(config.subscribers_max.unwrap_or(subscribers_allowed)),
+            draining: false.into(),
+            shards,
+            config,
+        });
+        let monitor = Arc::new(Monitor {
+            common: Arc::clone(&common),
+            access: Arc::clone(&access),
+            request_memory: Arc::clone(&request_memory),
+            journal: kept.as_ref().map(|kept| Arc::clone(&kept.stats)),
+            backend: bridge.as_ref().map(|bridge| Arc::clone(&bridge.stats)),
+            questions: Default::default(),
+        });
+        let service = Arc::new(Service {
+            access,
+            cors,
+            request_memory,
+            backend: bridge.as_ref().map(|bridge| bridge.sender.clone()),
+            reports: Arc::clone(&monitor) as _,
+            shortage: FileShortage::default(),
+        });
+        Ok(Assembly { common, service, monitor, names, kept, bridge })
+    }
 }
 
 fn home_settings(

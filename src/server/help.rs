@@ -2,13 +2,13 @@
 
 use std::io;
 
-use crate::routes::Door;
+use crate::dialects::Port;
 
 /// Why an address cannot be listened on, and the mend.
-pub(super) fn listen_help(door: Door, error: &io::Error) -> String {
-    let (bind, port) = match door {
-        Door::Public => ("--bind", "--port"),
-        Door::Control => ("--bind-control", "port in --bind-control"),
+pub(super) fn listen_help(port: Port, error: &io::Error) -> String {
+    let (bind, port) = match port {
+        Port::Public => ("--bind", "--port"),
+        Port::Control => ("--bind-control", "port in --bind-control"),
     };
     let mend = match error.kind() {
         io::ErrorKind::AddrInUse => {

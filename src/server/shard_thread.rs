@@ -1,19 +1,22 @@
 //! A shard's thread: its CPU, its ring, its tasks, and their end.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use futures_util::future::{Either, select};
 
 use super::StartError;
+use crate::connection::Connections;
+use crate::connection::accept::{self, Listener};
+use crate::connection::service::Service;
 use crate::core::home::Homes;
 use crate::core::message::ShardId;
 use crate::journal::ShardJournal;
-use crate::shard::accept::{self, Listener};
-use crate::shard::mailbox::{Doors, Inside};
+use crate::shard::common::Common;
+use crate::shard::mailbox::{MailboxReceiver, Mailboxes};
 use crate::shard::{Shard, stream};
-use crate::shared::Shared;
 
 /// Operations queued before the kernel is told: large enough that a turn's sends go in one call, small enough
 /// that the first of them does not wait for the last.
@@ -31,9 +34,10 @@ pub(super) struct ShardPlan {
     pub(super) id: ShardId,
     pub(super) cpu: Option<usize>,
     pub(super) completions: u32,
-    pub(super) shared: Arc<Shared>,
-    pub(super) doors: Doors,
-    pub(super) inside: Inside,
+    pub(super) common: Arc<Common>,
+    pub(super) service: Arc<Service>,
+    pub(super) mailboxes: Mailboxes,
+    pub(super) receiver: MailboxReceiver,
     pub(super) listeners: Vec<Listener>,
     pub(super) homes: Homes,
     pub(super) journal: ShardJournal,
@@ -55,23 +59,25 @@ impl ShardPlan {
             }
         };
         runtime.block_on(async {
-            let shard = Shard::new(self.id, self.shared, self.inside, self.doors, self.homes, self.journal);
+            let shard =
+                Shard::new(self.id, self.common, self.receiver, self.mailboxes, self.homes, self.journal);
+            let connections = Connections::new(Rc::clone(&shard), self.service);
             let accepting: Vec<_> = self
                 .listeners
                 .into_iter()
-                .map(|listener| tokio_uring::spawn(accept::run(shard.clone(), listener)))
+                .map(|listener| tokio_uring::spawn(accept::run(Rc::clone(&connections), listener)))
                 .collect();
             let sweeping = tokio_uring::spawn({
-                let shard = shard.clone();
-                async move { shard.sweep().await }
+                let (shard, connections) = (Rc::clone(&shard), Rc::clone(&connections));
+                async move { shard.sweep(&*connections).await }
             });
             let streaming = tokio_uring::spawn({
-                let shard = shard.clone();
+                let shard = Rc::clone(&shard);
                 async move { stream::run_all(&shard).await }
             });
             let turning = tokio_uring::spawn({
-                let shard = shard.clone();
-                async move { shard.run().await }
+                let (shard, connections) = (Rc::clone(&shard), Rc::clone(&connections));
+                async move { shard.run(&*connections).await }
             });
             let _ = ready.send(Ok(()));
             // A task that panics takes nothing with it by itself: its end is looked at here.

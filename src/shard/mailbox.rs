@@ -1,4 +1,4 @@
-//! The only door between shards.
+//! The only way between shards.
 //!
 //! Unbounded in form and never full: a shard that waited for another's mailbox could wait for itself. What
 //! may lie in all of them together is bounded by the [`Budget`](crate::core::budget::Budget), taken before a
@@ -12,24 +12,40 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use tokio::sync::Notify;
 
-use crate::core::message::{Post, ShardId};
+use crate::core::message::{Post, PublishError, ShardId};
+use crate::journal::disk::log::Lost;
+use crate::journal::writer::JournalEvents;
 use crate::shard::message::ShardMessage;
 
 /// The outer sides of all mailboxes.
-pub(crate) type Doors = Arc<[Door]>;
+pub(crate) type Mailboxes = Arc<[MailboxSender]>;
 
 /// The outer side of one mailbox.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct MailboxSender {
     sender: Sender<ShardMessage>,
     bell: Arc<Notify>,
 }
 
-impl Door {
+impl MailboxSender {
     pub(crate) fn post(&self, message: impl Into<ShardMessage>) {
         // A mailbox nobody reads any more belongs to a server that is ending.
         let _ = self.sender.send(message.into());
         self.bell.notify_one();
+    }
+}
+
+impl JournalEvents for Mailboxes {
+    fn settled(&self, shard: ShardId, publishes: usize, work: usize, result: Result<(), PublishError>) {
+        if let Some(mailbox) = self.get(usize::from(shard)) {
+            mailbox.post(ShardMessage::Journaled { publishes, work, result });
+        }
+    }
+
+    fn lost(&self, shard: ShardId, lost: Lost) {
+        if let Some(mailbox) = self.get(usize::from(shard)) {
+            mailbox.post(ShardMessage::JournalLost(lost));
+        }
     }
 }
 
@@ -42,37 +58,37 @@ pub(crate) struct Mailbox {
     own: RefCell<VecDeque<ShardMessage>>,
     own_first: Cell<bool>,
     bell: Arc<Notify>,
-    doors: Doors,
+    mailboxes: Mailboxes,
 }
 
 /// What a shard's thread is given to make its mailbox of.
 #[derive(Debug)]
-pub(crate) struct Inside {
+pub(crate) struct MailboxReceiver {
     receiver: Receiver<ShardMessage>,
     bell: Arc<Notify>,
 }
 
 /// Mailboxes for so many shards.
-pub(crate) fn mailboxes(shards: usize) -> (Doors, Vec<Inside>) {
-    let (doors, insides): (Vec<_>, Vec<_>) = (0..shards)
+pub(crate) fn mailboxes(shards: usize) -> (Mailboxes, Vec<MailboxReceiver>) {
+    let (mailboxes, receivers): (Vec<_>, Vec<_>) = (0..shards)
         .map(|_| {
             let (sender, receiver) = unbounded();
             let bell = Arc::new(Notify::new());
-            (Door { sender, bell: Arc::clone(&bell) }, Inside { receiver, bell })
+            (MailboxSender { sender, bell: Arc::clone(&bell) }, MailboxReceiver { receiver, bell })
         })
         .unzip();
-    (doors.into(), insides)
+    (mailboxes.into(), receivers)
 }
 
 impl Mailbox {
-    pub(crate) fn new(shard: ShardId, inside: Inside, doors: Doors) -> Self {
+    pub(crate) fn new(shard: ShardId, inner: MailboxReceiver, mailboxes: Mailboxes) -> Self {
         Mailbox {
             shard,
-            receiver: inside.receiver,
+            receiver: inner.receiver,
             own: RefCell::new(VecDeque::new()),
             own_first: Cell::new(false),
-            bell: inside.bell,
-            doors,
+            bell: inner.bell,
+            mailboxes,
         }
     }
 
@@ -86,8 +102,8 @@ impl Mailbox {
         if to == self.shard {
             self.own.borrow_mut().push_back(message);
             self.bell.notify_one();
-        } else if let Some(door) = self.doors.get(usize::from(to)) {
-            door.post(message);
+        } else if let Some(mailbox) = self.mailboxes.get(usize::from(to)) {
+            mailbox.post(message);
         }
     }
 
@@ -122,10 +138,10 @@ mod tests {
     use super::*;
 
     fn new_mailboxes(shards: u16) -> Vec<Mailbox> {
-        let (doors, insides) = mailboxes(shards.into());
+        let (mailboxes, receivers) = mailboxes(shards.into());
         (0..shards)
-            .zip(insides)
-            .map(|(shard, inside)| Mailbox::new(shard, inside, Arc::clone(&doors)))
+            .zip(receivers)
+            .map(|(shard, inner)| Mailbox::new(shard, inner, Arc::clone(&mailboxes)))
             .collect()
     }
 

@@ -3,7 +3,7 @@
 
 use crate::bridge::NoQueue;
 use crate::core::budget::Charge;
-use crate::core::message::{Message, PublishError, Ticket};
+use crate::core::message::{Message, PublishError, Reply, Ticket};
 use crate::core::survey::Survey;
 use crate::journal::disk::log::Lost;
 use crate::shard::queue::QueueStream;
@@ -13,10 +13,8 @@ use crate::shard::queue::QueueStream;
 pub(crate) enum ShardMessage {
     /// From a home or a fan-out to another, or to a connection.
     Core(Message),
-    /// A queue that was asked for is the client's, or why not.
-    Queue(Ticket, Result<QueueStream, NoQueue>),
-    /// The answer to a request that was looked up elsewhere, with room for it; none when there was no room.
-    Json(Ticket, Option<(Vec<u8>, Charge)>),
+    /// From another thread to a connection.
+    Connection(Ticket, TicketReply),
     /// What became of the oldest publishes that are the journal's.
     Journaled { publishes: usize, work: usize, result: Result<(), PublishError> },
     /// Events that the journal has no more.
@@ -42,6 +40,17 @@ impl From<Message> for ShardMessage {
     fn from(message: Message) -> Self {
         ShardMessage::Core(message)
     }
+}
+
+/// What a connection that waits is told.
+#[derive(Debug)]
+pub(crate) enum TicketReply {
+    /// What became of what it posted.
+    Core(Reply),
+    /// A queue that was asked for is the client's, or why not.
+    Queue(Result<QueueStream, NoQueue>),
+    /// What was asked of all shards, with room for it; `None` when there was no room.
+    Json(Option<(Vec<u8>, Charge)>),
 }
 
 /// What the server tells its shards.

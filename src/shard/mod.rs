@@ -1,57 +1,46 @@
-//! What one CPU's thread owns: sockets, connections, the runtime, and the turn in which the core decides and they carry it out.
+//! What one CPU's thread owns: the turn, in which the core decides, and the streams that carry it out.
 //!
 //! Each turn takes messages from the mailbox to the shard's [`Homes`] and [`Fanout`], posts what these answer, and sends what
-//! streams have coming; connections and the listener run beside it.
+//! streams have coming. Connections run beside it, and see the shard; it sees of them what [`ConnectionHooks`] says.
 //!
 //! | module | idea |
 //! |---|---|
 //! | [`message`], [`mailbox`] | the core's messages and the shards' own, and the only way between shards |
-//! | [`connection`], [`input`], [`pipeline`] | requests, their bytes, and their answers, in order |
 //! | [`stream`], [`sockets`] | a subscriber's socket, and sends to it that need not wait |
 //! | [`queue`] | a stream of another broker's queue, as the shard and the bridge know it |
-//! | [`accept`] | the listener |
+//! | [`common`] | what all shards have in common |
 //!
-//! What is decided without I/O is not here but in [`core`](crate::core): only `pipeline` is both, because its answers are HTTP.
+//! What is decided without I/O is not here but in [`core`](crate::core).
 
-pub(crate) mod accept;
-mod connection;
-mod input;
+pub(crate) mod common;
 pub(crate) mod mailbox;
 pub(crate) mod message;
-mod pipeline;
 pub(crate) mod queue;
-mod sockets;
+pub(crate) mod sockets;
 pub(crate) mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::admin;
-use crate::clock::{Date, unix_s};
+use crate::clock::unix_s;
 use crate::config::SlowPolicy;
-use crate::core::arena::{Arena, Key};
 use crate::core::fanout::sending::Outgoing;
 use crate::core::fanout::{Fanout, FanoutLimits};
 use crate::core::home::Homes;
-use crate::core::message::{Message, Post, PublishError, Reply, ShardId, Ticket};
+use crate::core::message::{Message, Post, PublishError, ShardId, Ticket};
 use crate::core::survey::{Clients, Walk};
 use crate::journal::ShardJournal;
 use crate::journal::disk::log::Lost;
 use crate::journal::queue::UnderWay;
-use crate::shard::connection::eviction::Evictions;
-use crate::shard::connection::linger::Lingering;
-use crate::shard::input::DRAIN_BYTES;
-use crate::shard::mailbox::{Doors, Inside, Mailbox};
-use crate::shard::message::{Control, ShardMessage};
-use crate::shard::pipeline::{Answer, Pipeline};
+use crate::shard::common::Common;
+use crate::shard::mailbox::{Mailbox, MailboxReceiver, Mailboxes};
+use crate::shard::message::{Control, ShardMessage, TicketReply};
 use crate::shard::sockets::Sockets;
 use crate::shard::stream::Newcomer;
-use crate::shared::Shared;
 use crate::stats::ShardStats;
 
 /// Work of one turn, in [`ShardMessage::work`]: about 1 ms of it, so that sends and reads are never held up for
@@ -69,29 +58,34 @@ const SWEEP_PARTS: u32 = 16;
 /// One core's part.
 pub(crate) struct Shard {
     pub(crate) id: ShardId,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) common: Arc<Common>,
     homes: RefCell<Homes>,
     journal: RefCell<ShardJournal>,
     fanout: RefCell<Fanout>,
-    mailbox: Mailbox,
+    pub(crate) mailbox: Mailbox,
     pub(crate) sockets: Sockets,
-    lingering: Lingering,
-    evictions: Evictions,
-    /// What a connection with much to read is read through.
-    scratch: RefCell<Box<[u8]>>,
     clients: RefCell<Clients>,
     /// Surveys under way; the last one goes on.
     walks: RefCell<Vec<Walk>>,
-    /// Connections with requests under way, by the key in their tickets.
-    pipelines: RefCell<Arena<Rc<Pipeline>>>,
     /// Posts on their way from a decision to the mailboxes; kept so that a turn allocates nothing.
     outbox: RefCell<Vec<Post>>,
-    date: RefCell<Date>,
     /// Sockets on their way from a connection to the streams, and the bell that says so.
     newcomers: RefCell<Vec<Newcomer>>,
     newcomer: Notify,
     phase: Cell<Phase>,
     stops_serving: Notify,
+}
+
+/// The connections of a shard, as its turn sees them.
+pub(crate) trait ConnectionHooks {
+    /// Takes what a connection waits for. It may be gone.
+    fn reply(&self, ticket: Ticket, reply: TicketReply);
+
+    /// Wakes all: the shard takes no further request.
+    fn wake_all(&self);
+
+    /// Does what time alone brings about, several times a second.
+    fn sweep(&self, now_ms: u64, unix_s: u64);
 }
 
 /// How far a shard has come in ending.
@@ -108,41 +102,36 @@ pub(crate) enum Phase {
 impl Shard {
     pub(crate) fn new(
         id: ShardId,
-        shared: Arc<Shared>,
-        inside: Inside,
-        doors: Doors,
+        common: Arc<Common>,
+        receiver: MailboxReceiver,
+        mailboxes: Mailboxes,
         homes: Homes,
         journal: ShardJournal,
     ) -> Rc<Self> {
-        let (placement, memory) = (shared.homes.placement, Arc::clone(&shared.memory));
-        let fanout = Fanout::new(id, placement, fanout_limits(&shared), memory, fastrand::u64(..));
+        let (placement, memory) = (common.homes.placement, Arc::clone(&common.memory));
+        let fanout = Fanout::new(id, placement, fanout_limits(&common), memory, fastrand::u64(..));
         Rc::new(Shard {
             id,
             homes: RefCell::new(homes),
             journal: RefCell::new(journal),
             fanout: RefCell::new(fanout),
-            mailbox: Mailbox::new(id, inside, doors),
+            mailbox: Mailbox::new(id, receiver, mailboxes),
             sockets: Sockets::default(),
-            lingering: Lingering::default(),
-            evictions: Evictions::default(),
-            scratch: RefCell::new(vec![0; DRAIN_BYTES].into()),
             clients: RefCell::default(),
             walks: RefCell::default(),
-            pipelines: RefCell::new(Arena::default()),
             outbox: RefCell::new(Vec::new()),
-            date: RefCell::new(Date::new()),
             newcomers: RefCell::new(Vec::new()),
             newcomer: Notify::new(),
             phase: Cell::new(Phase::Serving),
             stops_serving: Notify::new(),
-            shared,
+            common,
         })
     }
 
     /// Takes turns until the server says stop.
-    pub(crate) async fn run(&self) {
+    pub(crate) async fn run(&self, hooks: &impl ConnectionHooks) {
         loop {
-            let more = self.turn();
+            let more = self.turn(hooks);
             if self.phase() == Phase::Stopped {
                 return;
             }
@@ -158,18 +147,18 @@ impl Shard {
 
     /// Drains the mailbox, makes blocks of what topics gained, and starts their sends. Returns whether more
     /// is waiting.
-    fn turn(&self) -> bool {
+    fn turn(&self, hooks: &impl ConnectionHooks) -> bool {
         let mut work = 0;
         while work < WORK_PER_TURN {
             let Some(message) = self.mailbox.take() else { break };
             work += message.work();
-            work += self.handle(message);
+            work += self.handle(message, hooks);
         }
         self.flush_journal();
         let more_sends = {
             let mut fanout = self.fanout.borrow_mut();
             fanout.seal_all();
-            fanout.send_ready(SEND_WORK_PER_TURN, self.shared.clock.now_ms(), |index, outgoing| {
+            fanout.send_ready(SEND_WORK_PER_TURN, self.common.clock.now_ms(), |index, outgoing| {
                 let bytes = self.sockets.send(index, outgoing);
                 self.account(bytes, outgoing);
                 bytes
@@ -180,11 +169,11 @@ impl Shard {
     }
 
     /// Returns what work it was beside [`ShardMessage::work`].
-    fn handle(&self, message: ShardMessage) -> usize {
+    fn handle(&self, message: ShardMessage, hooks: &impl ConnectionHooks) -> usize {
         match message {
             ShardMessage::Core(Message::Home(partition, message)) => {
                 let mut outbox = self.outbox.borrow_mut();
-                let (now_ms, journal) = (self.shared.clock.now_ms(), &mut *self.journal.borrow_mut());
+                let (now_ms, journal) = (self.common.clock.now_ms(), &mut *self.journal.borrow_mut());
                 let mut homes = self.homes.borrow_mut();
                 let ordered = homes.handle(partition, message, now_ms, journal, &mut outbox);
                 self.stats().published.add(ordered);
@@ -196,23 +185,10 @@ impl Shard {
                 outbox.drain(..).for_each(|post| self.mailbox.post(post));
                 return work;
             }
-            ShardMessage::Core(Message::Reply(ticket, reply)) => self.answer(
-                ticket,
-                match reply {
-                    Reply::Published(result) => Answer::Published(result),
-                    Reply::Disconnected(streams) => Answer::Disconnected(streams),
-                },
-            ),
-            ShardMessage::Queue(ticket, result) => {
-                // One whose client left meanwhile is closed by being dropped.
-                if let Some(pipeline) = self.pipelines.borrow_mut().get_mut(ticket.connection) {
-                    pipeline.opens(result);
-                }
+            ShardMessage::Core(Message::Reply(ticket, reply)) => {
+                hooks.reply(ticket, TicketReply::Core(reply))
             }
-            ShardMessage::Json(ticket, Some((body, charge))) => {
-                self.answer(ticket, Answer::Status(body, charge))
-            }
-            ShardMessage::Json(ticket, None) => self.answer(ticket, Answer::Refused(admin::busy())),
+            ShardMessage::Connection(ticket, reply) => hooks.reply(ticket, reply),
             ShardMessage::Journaled { publishes, result, work: _ } => self.journaled(publishes, result),
             ShardMessage::JournalLost(lost @ Lost { partition, upto }) => {
                 if self.homes.borrow_mut().lose(partition, upto, EXPIRED_PER_TURN) {
@@ -221,14 +197,14 @@ impl Shard {
                 return EXPIRED_PER_TURN;
             }
             ShardMessage::Survey(survey) => self.walks.borrow_mut().push(Walk::new(survey)),
-            ShardMessage::Control(control) => self.control(control),
+            ShardMessage::Control(control) => self.control(control, hooks),
         }
         0
     }
 
     /// Takes the oldest publishes back from the journal, which tells what became of them.
     fn journaled(&self, publishes: usize, result: Result<(), PublishError>) {
-        let (now_ms, mut outbox) = (self.shared.clock.now_ms(), self.outbox.borrow_mut());
+        let (now_ms, mut outbox) = (self.common.clock.now_ms(), self.outbox.borrow_mut());
         let (mut homes, mut journal) = (self.homes.borrow_mut(), self.journal.borrow_mut());
         let ShardJournal::Disk(queue) = &mut *journal else { return };
         for UnderWay { partition, first, publish } in (0..publishes).map_while(|_| queue.take()) {
@@ -250,12 +226,6 @@ impl Shard {
         }
     }
 
-    fn answer(&self, ticket: Ticket, answer: Answer) {
-        if let Some(pipeline) = self.pipelines.borrow_mut().get_mut(ticket.connection) {
-            pipeline.answer(ticket.request, answer);
-        }
-    }
-
     /// Goes on with a survey, if one is under way; returns whether one still is.
     fn walk(&self) -> bool {
         let mut walks = self.walks.borrow_mut();
@@ -268,14 +238,12 @@ impl Shard {
         !walks.is_empty()
     }
 
-    fn control(&self, control: Control) {
+    fn control(&self, control: Control, hooks: &impl ConnectionHooks) {
         match control {
             Control::StopAccepting => {
                 self.phase.set(Phase::Finishing);
                 self.stops_serving.notify_waiters();
-                for (_, pipeline) in self.pipelines.borrow_mut().iter_mut() {
-                    pipeline.wake();
-                }
+                hooks.wake_all();
             }
             Control::CloseStreams => {
                 self.phase.set(Phase::Closing);
@@ -288,10 +256,10 @@ impl Shard {
     /// Keeps what the whole server holds under its limit: histories give way first, oldest events first. What
     /// slow clients hold is the sweep's business, because it costs them their connection.
     fn keep_to_memory(&self) {
-        let (memory, stats) = (&self.shared.memory, self.stats());
+        let (memory, stats) = (&self.common.memory, self.stats());
         let mut homes = self.homes.borrow_mut();
         stats.history_bytes.set(homes.bytes() as u64);
-        let histories = self.shared.stats.sum(|shard| &shard.history_bytes) as usize;
+        let histories = self.common.stats.sum(|shard| &shard.history_bytes) as usize;
         // A history is accounted for with more than its bytes, and held bytes are not only histories'.
         let excess = memory.bytes().max(histories).saturating_sub(memory.bytes_max());
         let oldest_ms = homes.oldest_at_ms().unwrap_or(u64::MAX);
@@ -300,7 +268,7 @@ impl Shard {
             return;
         }
         // The shard with the oldest event gives it all; others help when it does not come round to it.
-        let is_oldest = oldest_ms <= self.shared.stats.least(|shard| &shard.history_oldest_ms);
+        let is_oldest = oldest_ms <= self.common.stats.least(|shard| &shard.history_oldest_ms);
         if is_oldest || excess > memory.bytes_max() / 8 {
             homes.release(excess);
             stats.history_bytes.set(homes.bytes() as u64);
@@ -308,15 +276,15 @@ impl Shard {
     }
 
     /// Everything that time alone brings about: heartbeats, expiries, stuck sends, ages.
-    pub(crate) async fn sweep(&self) {
-        let stream = &self.shared.config.stream;
+    pub(crate) async fn sweep(&self, hooks: &impl ConnectionHooks) {
+        let stream = &self.common.config.stream;
         let shortest = stream.heartbeat.unwrap_or(stream.send_timeout).min(stream.send_timeout);
         // Four looks within the shortest of them keep each within a quarter of what was asked.
         let round = (shortest / 4).min(Duration::from_secs(1));
         while self.phase.get() < Phase::Stopped {
             tokio::time::sleep(round / SWEEP_PARTS).await;
-            let (now_ms, unix_s) = (self.shared.clock.now_ms(), unix_s());
-            self.date.borrow_mut().update(unix_s);
+            let (now_ms, unix_s) = (self.common.clock.now_ms(), unix_s());
+            hooks.sweep(now_ms, unix_s);
             while self.homes.borrow_mut().expire(now_ms, EXPIRED_PER_TURN) {
                 let _ = tokio_uring::no_op().await;
             }
@@ -325,9 +293,6 @@ impl Shard {
             self.fanout.borrow_mut().sweep(SWEEP_PARTS, now_ms, unix_s);
             self.keep_to_memory();
             self.flush_journal();
-            if self.shared.files_are_short(now_ms) || self.shared.request_memory.is_crowded(now_ms) {
-                self.evict();
-            }
             self.stats().topics.set(self.homes.borrow().topics() as u64);
             self.stats().evicted.set(self.fanout.borrow().evicted);
             self.stats().refused.add(std::mem::take(&mut self.fanout.borrow_mut().refused));
@@ -345,58 +310,45 @@ impl Shard {
             stats.delivered.add(u64::from(outgoing.events));
         }
         if outgoing.at_us > 0 {
-            stats.record_latency_us(self.shared.clock.now_us().saturating_sub(outgoing.at_us));
+            stats.record_latency_us(self.common.clock.now_us().saturating_sub(outgoing.at_us));
         }
     }
 
     /// Runs a decision of the fan-out and posts what it says.
-    fn with_fanout<T>(&self, decide: impl FnOnce(&mut Fanout, u64, &mut Vec<Post>) -> T) -> T {
+    pub(crate) fn with_fanout<T>(&self, decide: impl FnOnce(&mut Fanout, u64, &mut Vec<Post>) -> T) -> T {
         let mut outbox = self.outbox.borrow_mut();
-        let result = decide(&mut self.fanout.borrow_mut(), self.shared.clock.now_ms(), &mut outbox);
+        let result = decide(&mut self.fanout.borrow_mut(), self.common.clock.now_ms(), &mut outbox);
         outbox.drain(..).for_each(|post| self.mailbox.post(post));
         result
     }
 
-    fn add_pipeline(&self, pipeline: Rc<Pipeline>) -> Key {
-        self.stats().connections.add(1);
-        self.pipelines.borrow_mut().insert(pipeline)
-    }
-
-    fn remove_pipeline(&self, key: Key) {
-        self.stats().connections.subtract(1);
-        self.pipelines.borrow_mut().remove(key);
-    }
-
     pub(crate) fn stats(&self) -> &ShardStats {
-        self.shared.stats.shard(usize::from(self.id))
+        self.common.stats.shard(usize::from(self.id))
     }
 
     /// Returns when the shard takes no further connection.
-    async fn stops_serving(&self) {
+    pub(crate) async fn stops_serving(&self) {
         let notified = self.stops_serving.notified();
         if self.phase() == Phase::Serving {
             notified.await;
         }
     }
 
-    fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         self.phase.get()
     }
 
-    fn date(&self) -> [u8; 29] {
-        self.date.borrow().text()
-    }
-
-    fn is_draining(&self) -> bool {
-        self.shared.draining.load(Ordering::Relaxed)
+    /// Returns a random time after which a client that is refused may come again, in milliseconds.
+    pub(crate) fn retry_ms(&self) -> u64 {
+        self.fanout.borrow_mut().retry_ms()
     }
 }
 
-fn fanout_limits(shared: &Shared) -> FanoutLimits {
-    let stream = &shared.config.stream;
+fn fanout_limits(common: &Common) -> FanoutLimits {
+    let stream = &common.config.stream;
     FanoutLimits {
         lag_bytes_max: stream.lag_bytes_max,
-        epochs: (shared.config.history.events_max > 0).then(|| Arc::clone(&shared.homes.epochs)),
+        epochs: (common.config.history.events_max > 0).then(|| Arc::clone(&common.homes.epochs)),
         skip_slow: stream.slow_policy == SlowPolicy::Skip,
         heartbeat_ms: stream.heartbeat.map_or(0, millis),
         send_timeout_ms: millis(stream.send_timeout),

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::io::IoSlice;
+use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
@@ -18,59 +19,66 @@ use tokio_uring_socket2::SockRef;
 use crate::core::fanout::sending::Outgoing;
 use crate::core::fanout::wire::skip;
 
-/// The sockets of a shard.
+/// The sockets of a shard, each lent by whoever owns it for as long as it is open.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
-    /// All that are open.
-    open: RefCell<HashSet<RawFd>>,
+    /// Those of connections that are no streams.
+    connections: RefCell<HashSet<RawFd>>,
     /// Those of subscribers, by the subscriber's index: 4 bytes each, side by side.
-    by_subscriber: RefCell<Vec<RawFd>>,
+    subscribers: RefCell<Vec<RawFd>>,
 }
 
 /// No descriptor: the subscriber has none yet, or no longer.
 const NONE: RawFd = -1;
 
+/// A connection's socket, lent until this is dropped: it borrows the socket, so the number stays the socket's own.
+pub(crate) struct LentConnection<'s> {
+    sockets: &'s Sockets,
+    stream: &'s TcpStream,
+}
+
+/// A subscriber's socket, lent until this is dropped.
+pub(super) struct LentSubscriber<'s> {
+    sockets: &'s Sockets,
+    index: u32,
+    /// The number in the table is good while this is borrowed.
+    _stream: PhantomData<&'s TcpStream>,
+}
+
 impl Sockets {
-    /// Notes a connection's socket, until [`Sockets::closes`].
-    pub(super) fn opens(&self, stream: &TcpStream) {
-        self.open.borrow_mut().insert(stream.as_raw_fd());
+    /// Lends a connection's socket, so that [`Sockets::shut_all`] reaches it.
+    pub(crate) fn lend_connection<'s>(&'s self, stream: &'s TcpStream) -> LentConnection<'s> {
+        self.connections.borrow_mut().insert(stream.as_raw_fd());
+        LentConnection { sockets: self, stream }
     }
 
-    /// The socket is about to be closed: its number will be another's.
-    pub(super) fn closes(&self, stream: &TcpStream) {
-        self.open.borrow_mut().remove(&stream.as_raw_fd());
+    /// Lends a subscriber's socket, so that [`Sockets::send`] and [`Sockets::shut_all`] reach it.
+    pub(super) fn lend_subscriber<'s>(&'s self, index: u32, stream: &'s TcpStream) -> LentSubscriber<'s> {
+        let mut subscribers = self.subscribers.borrow_mut();
+        let place = index as usize;
+        if subscribers.len() <= place {
+            subscribers.resize(place + 1, NONE);
+        }
+        subscribers[place] = stream.as_raw_fd();
+        LentSubscriber { sockets: self, index, _stream: PhantomData }
     }
 
     /// Ends what is under way on every socket, so that their tasks end. Returns whether any is open.
     pub(crate) fn shut_all(&self) -> bool {
-        let open = self.open.borrow();
-        for socket in open.iter() {
+        let (connections, subscribers) = (self.connections.borrow(), self.subscribers.borrow());
+        let open = connections.iter().chain(subscribers.iter().filter(|socket| **socket != NONE));
+        let mut any = false;
+        for socket in open {
             // One whose peer is gone is as good.
             let _ = shutdown(*socket, Shutdown::Both);
+            any = true;
         }
-        !open.is_empty()
-    }
-
-    /// Lends the subscriber's socket, until [`Sockets::leave`]: which must come before it is closed, because
-    /// its number is then another's.
-    pub(super) fn enter(&self, index: u32, stream: &TcpStream) {
-        let mut sockets = self.by_subscriber.borrow_mut();
-        let index = index as usize;
-        if sockets.len() <= index {
-            sockets.resize(index + 1, NONE);
-        }
-        sockets[index] = stream.as_raw_fd();
-    }
-
-    pub(super) fn leave(&self, index: u32) {
-        if let Some(socket) = self.by_subscriber.borrow_mut().get_mut(index as usize) {
-            *socket = NONE;
-        }
+        any
     }
 
     /// Sends what the kernel has room for, and takes that off the front of `outgoing`; returns how many bytes that was.
     pub(super) fn send(&self, index: u32, outgoing: &mut Outgoing) -> usize {
-        let socket = self.by_subscriber.borrow().get(index as usize).copied().unwrap_or(NONE);
+        let socket = self.subscribers.borrow().get(index as usize).copied().unwrap_or(NONE);
         if socket == NONE {
             return 0;
         }
@@ -90,9 +98,23 @@ impl Sockets {
     }
 }
 
+impl Drop for LentConnection<'_> {
+    fn drop(&mut self) {
+        self.sockets.connections.borrow_mut().remove(&self.stream.as_raw_fd());
+    }
+}
+
+impl Drop for LentSubscriber<'_> {
+    fn drop(&mut self) {
+        if let Some(socket) = self.sockets.subscribers.borrow_mut().get_mut(self.index as usize) {
+            *socket = NONE;
+        }
+    }
+}
+
 /// Receives what is there without waiting, up to the size of `buffer`; returns how many bytes that was. An end and an error
 /// are 0: the next read through the ring meets them again.
-pub(super) fn receive(stream: &TcpStream, buffer: &mut [u8]) -> usize {
+pub(crate) fn receive(stream: &TcpStream, buffer: &mut [u8]) -> usize {
     recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT).unwrap_or(0)
 }
 
@@ -100,7 +122,7 @@ pub(super) fn receive(stream: &TcpStream, buffer: &mut [u8]) -> usize {
 /// which may be never, and until then the client would take the connection for open.
 ///
 /// This needs no descriptor, of which there may be none left, and no system call that a listener does not need as well.
-pub(super) fn reset_at_close(stream: &TcpStream) {
+pub(crate) fn reset_at_close(stream: &TcpStream) {
     // A socket refuses this option only when it is closed.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
@@ -141,7 +163,7 @@ mod tests {
         let outgoing = || Outgoing::from(Bytes::from(much.clone()));
         let mut first = outgoing();
         assert_eq!(sockets.send(7, &mut first), 0, "no socket yet");
-        sockets.enter(7, &ours);
+        let lent = sockets.lend_subscriber(7, &ours);
         assert_eq!(sockets.send(6, &mut first), 0, "another's");
         let sent = sockets.send(7, &mut first);
         assert!(sent > 0 && sent < much.len(), "{sent}");
@@ -150,7 +172,7 @@ mod tests {
         theirs.read_exact(&mut read).unwrap();
         let mut small = Outgoing::from(Bytes::from_static(b"abc"));
         assert_eq!((sockets.send(7, &mut small), small.buffers.len()), (3, 0));
-        sockets.leave(7);
+        drop(lent);
         assert_eq!(sockets.send(7, &mut outgoing()), 0);
     }
 }

@@ -10,75 +10,86 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use smallvec::SmallVec;
 use tokio::time::timeout;
 use tokio_uring::net::TcpStream;
 use tokio_uring::{BufResult, InFlightOneshot, WriteData, WriteTransform};
 
-use crate::bridge::without_queue;
-use crate::config::RefuseStreams;
+use super::common::{OpenStream, StreamCount};
+use super::queue::QueueStream;
+use super::sockets::reset_at_close;
+use super::{Phase, Shard};
 use crate::core::arena::Key;
 use crate::core::chunk::Framing;
 use crate::core::fanout::Subscription;
 use crate::core::fanout::sending::{Next, Outgoing};
 use crate::core::fanout::subscriber::Opening;
-use crate::core::fanout::wire::{Buffers, retry_field, skip};
-use crate::http::{self, Refusal, Version};
-use crate::routes::Subscribe;
-use crate::shard::connection::{self, Source};
-use crate::shard::pipeline::{Encoding, Request};
-use crate::shard::queue::QueueStream;
-use crate::shard::sockets::reset_at_close;
-use crate::shard::{Phase, Shard};
-use crate::shared::{OpenStream, Streams};
+use crate::core::fanout::wire::{Buffers, skip};
+use crate::core::survey::Client;
+use crate::core::topic::Topic;
 
 /// Bytes a subscriber may send us, which are thrown away. It has nothing to say: more is a mistake or an
 /// attack.
 const RECEIVED_BYTES_MAX: usize = 1024;
-/// What a queue's stream begins with, so that a proxy and a page see at once that it is there.
-const GREETING: &str = ": SSE stream\n";
-
-/// Why a stream is refused for now that there is no place for.
-pub(super) const FULL: &str =
-    "no room for a further stream; try again later, or raise --subscribers-max or --topics-max";
-
 /// Streams that may end before others have their turn: all of a channel may be disconnected at once, and each takes
 /// some 40 us.
 const ENDS_PER_TURN: usize = 32;
 
-/// Turns a connection into a stream. Gives the socket back when the stream was refused.
-pub(super) async fn begin(
+/// A stream that is asked for.
+pub(crate) struct StreamStart {
+    pub(crate) source: StreamSource,
+    pub(crate) framing: Framing,
+    /// The bytes it begins with, and those that it is refused with.
+    pub(crate) opening: Opening,
+    /// Listed where somebody may ask who is connected; `None` where nobody may, and of an admin page.
+    pub(crate) client: Option<Client>,
+    /// It feeds an admin page, which is no subscriber.
+    pub(crate) feeds_admin_page: bool,
+}
+
+/// Where a stream's events come from.
+#[derive(Debug)]
+pub(crate) enum StreamSource {
+    Topics {
+        topics: SmallVec<[Topic; 1]>,
+        last_event_id: Option<Box<str>>,
+        /// Unix seconds; `u64::MAX` for never.
+        expires_s: u64,
+    },
+    Queue(QueueStream),
+    /// There is none for now: the stream is refused.
+    None,
+}
+
+/// Begins a stream on this socket. Gives the socket back when it was refused.
+pub(crate) async fn begin(
     shard: &Rc<Shard>,
     stream: TcpStream,
-    opening: connection::Opening,
+    start: StreamStart,
     received: usize,
 ) -> Option<TcpStream> {
-    let connection::Opening { request, source, client } = opening;
-    let framing = shard.framing(&request, &source);
-    let opening = shard.opening(&request, &source, framing);
-    let watches = matches!(&source, Source::Topics(subscribe) if shard.feeds_a_page(subscribe));
-    let open = Streams::open(&shard.shared, watches).filter(|_| shard.phase() == Phase::Serving);
-    tracing::debug!(shard = shard.id, source = without_queue(&format!("{source:?}")), "stream asked for");
+    let StreamStart { source, framing, opening, client, feeds_admin_page } = start;
+    let open = StreamCount::open(&shard.common, feeds_admin_page).filter(|_| shard.phase() == Phase::Serving);
     let (key, open) = match (source, open) {
-        (Source::Topics(Subscribe { topics, last_event_id, expires_s }), Some(open)) => {
+        (StreamSource::Topics { topics, last_event_id, expires_s }, Some(open)) => {
             let subscription = Subscription { topics, framing, last_event_id, expires_s, opening };
             (shard.with_fanout(|fanout, now_ms, out| fanout.subscribe(subscription, now_ms, out)), open)
         }
-        (Source::Queue(queue), Some(mut open)) => {
+        (StreamSource::Queue(queue), Some(mut open)) => {
             let key = shard.follow(&queue, framing, opening);
             queue.is_ready();
             open.keep(queue);
             (key, open)
         }
-        (Source::NoQueue(_), _) | (_, None) => {
+        (StreamSource::None, _) | (_, None) => {
             tracing::debug!(shard = shard.id, "stream refused");
             shard.stats().refused.add(1);
             let write = stream.write_all(opening.refusal);
-            let _ = timeout(shard.shared.config.stream.send_timeout, write).await;
+            let _ = timeout(shard.common.config.stream.send_timeout, write).await;
             return Some(stream);
         }
     };
-    // The page is no subscriber, and its topic has no path.
-    if let Some(client) = client.filter(|_| !watches) {
+    if let Some(client) = client {
         shard.clients.borrow_mut().enter(key, client);
     }
     shard.stats().clients.add(1);
@@ -126,8 +137,8 @@ pub(crate) async fn run_all(shard: &Shard) {
 /// `async fn`, which would hold its arguments twice, and a send is boxed, which costs 1 % of one.
 fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
     let Newcomer { stream, key, mut received, open } = newcomer;
-    shard.sockets.enter(key.index, &stream);
     async move {
+        let lent = shard.sockets.lend_subscriber(key.index, &stream);
         let end = {
             // The smallest buffer: it lies idle for the whole life of the connection.
             let mut reading = pin!(stream.read(Vec::with_capacity(8)));
@@ -162,9 +173,8 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
         }
         // What is still under way in the kernel ends with this, and frees its buffers and the descriptor.
         let _ = stream.shutdown(Shutdown::Both);
-        shard.sockets.closes(&stream);
         tracing::debug!(shard = shard.id, clients = shard.stats().clients.value(), "stream ends");
-        shard.sockets.leave(key.index);
+        drop(lent);
         shard.clients.borrow_mut().leave(key);
         shard.with_fanout(|fanout, _, out| fanout.leave(key, out));
         shard.stats().clients.subtract(1);
@@ -249,70 +259,12 @@ impl Shard {
         }
     }
 
-    /// Whether it is an admin page that subscribes.
-    fn feeds_a_page(&self, subscribe: &Subscribe) -> bool {
-        subscribe.topics[..] == [self.shared.access.admin_topic.clone()]
-    }
-
-    /// How a stream's body is delimited.
-    fn framing(&self, request: &Request, source: &Source) -> Framing {
-        let is_identity = self.shared.access.queues.as_ref().is_some_and(|queues| queues.is_identity);
-        match (request.version, source) {
-            (Version::Http11, Source::Queue(_) | Source::NoQueue(_)) if is_identity => Framing::Plain,
-            (Version::Http11, _) => Framing::Chunked,
-            (Version::Http10, _) => Framing::Plain,
-        }
-    }
-
     /// The subscriber that a queue's stream is.
     fn follow(&self, queue: &QueueStream, framing: Framing, opening: Opening) -> Key {
         let topics = [queue.topic.clone()].into();
         let subscription =
             Subscription { topics, framing, last_event_id: None, expires_s: u64::MAX, opening };
         self.with_fanout(|fanout, now_ms, _| fanout.follow(subscription, Arc::clone(&queue.sent), now_ms))
-    }
-
-    /// The bytes a stream begins with, or those it is refused with: EventSource gives up for ever on any
-    /// status but 200, so by default a refusal is a 200 that says when to come back.
-    fn opening(&self, request: &Request, source: &Source, framing: Framing) -> Opening {
-        let date = self.date();
-        let encoding = Encoding::of(&self.shared, &date);
-        let mut head = Vec::with_capacity(256);
-        let cx = request.context(encoding);
-        match (source, &self.shared.access.queues) {
-            (Source::Queue(_) | Source::NoQueue(_), Some(queues)) => {
-                let is_chunked = framing == Framing::Chunked;
-                let reason = match source {
-                    Source::NoQueue(reason) => Some(&**reason),
-                    _ => None,
-                };
-                http::encode_queue_head(&queues.stream_lines, reason, is_chunked, &cx, &mut head);
-                let mut greeting = Vec::new();
-                // An id without data is no event, but the page's Last-Event-ID (WHATWG HTML, 9.2.6): with none it would
-                // be locked out by its own ghost.
-                let id = match source {
-                    Source::Queue(QueueStream { first_id: Some(id), .. }) => format!("id: {id}\n"),
-                    _ => String::new(),
-                };
-                framing.frame([Bytes::from(format!("{GREETING}{id}\n"))], &mut greeting);
-                head.extend(greeting.iter().flatten());
-            }
-            _ => http::encode_stream_head(&cx, &mut head),
-        }
-        let refusal = match self.shared.config.stream.refuse {
-            RefuseStreams::Retry => {
-                let retry_ms = self.fanout.borrow_mut().retry_ms();
-                let farewell = framing.farewell(&retry_field(retry_ms));
-                [&head, &farewell[..]].concat()
-            }
-            RefuseStreams::Unavailable => {
-                let refusal = Refusal { close: true, ..Refusal::unavailable(FULL) };
-                let mut out = Vec::with_capacity(256);
-                refusal.encode(&cx, &mut out);
-                out
-            }
-        };
-        Opening { head: head.into(), refusal: refusal.into() }
     }
 }
 
@@ -344,23 +296,15 @@ impl<'s> Operation<'s> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::config::Config;
     use crate::core::arena::Arena;
-    use crate::core::home::Homes;
-    use crate::core::journal::MemoryJournal;
-    use crate::journal::ShardJournal;
-    use crate::server::shared_without_journal;
-    use crate::shard::mailbox::mailboxes;
+    use crate::server::tests::shared;
 
     /// Returns a shard that does not run, and a client's socket.
-    pub(in crate::shard) fn shard_and_socket() -> (Rc<Shard>, TcpStream) {
-        let shared = Arc::new(shared_without_journal(Config::default(), 10).unwrap());
-        let (doors, mut insides) = mailboxes(1);
-        let homes = Homes::new(0, &shared.homes);
-        let journal = ShardJournal::Memory(MemoryJournal::default());
-        let shard = Shard::new(0, shared, insides.pop().unwrap(), doors, homes, journal);
+    pub(crate) fn shard_and_socket() -> (Rc<Shard>, TcpStream) {
+        let shard = shared(Config::default()).shard();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         (shard, TcpStream::from_std(socket))
@@ -369,7 +313,7 @@ pub(super) mod tests {
     #[test]
     fn the_future_of_a_stream_is_small() {
         let (shard, stream) = shard_and_socket();
-        let open = Streams::open(&shard.shared, false).unwrap();
+        let open = StreamCount::open(&shard.common, false).unwrap();
         let key = Arena::default().insert(());
         let future = run(&shard, Newcomer { stream, key, received: 0, open });
         // Beside it an idle subscriber costs its place in the slab, one operation and its place in the set.

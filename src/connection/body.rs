@@ -1,0 +1,113 @@
+//! The body of a publish or a command: what it is for, and what it asks for.
+
+use bytes::Bytes;
+
+use crate::core::event::{EventError, EventLimits, Events};
+use crate::core::message::PublishKey;
+use crate::core::topic::Topic;
+use crate::dialects::Access;
+use crate::dialects::native::{BodyForm, IdempotencyKey, Publish};
+use crate::dialects::sessions::{Command, CommandEffect};
+use crate::http::{Refusal, Response, Status};
+
+/// What a body is for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    Publish(Publish),
+    Command(Command),
+}
+
+/// What is to be posted to a home.
+#[derive(Debug)]
+pub(super) struct Posting {
+    pub(super) topic: Topic,
+    pub(super) events: Events,
+    /// Whether the streams that it is sent to are counted.
+    pub(super) is_counted: bool,
+    pub(super) key: Option<Box<PublishKey>>,
+}
+
+impl Posting {
+    /// Memory that it takes, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.events.held_bytes() + self.key_bytes()
+    }
+
+    pub(super) fn key_bytes(&self) -> usize {
+        self.key.as_ref().map_or(0, |key| size_of::<PublishKey>() + key.name.len())
+    }
+}
+
+impl Purpose {
+    /// Returns the memory that it takes beside itself, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Purpose::Publish(Publish { body, key, .. }) => {
+                let texts = match body {
+                    BodyForm::Data { event, id, .. } => [event.as_ref(), id.as_ref()],
+                    BodyForm::EventStream => [None, None],
+                };
+                let text_bytes: usize = texts.into_iter().flatten().map(String::capacity).sum();
+                text_bytes + key.as_ref().map_or(0, IdempotencyKey::bytes)
+            }
+            Purpose::Command(_) => 0,
+        }
+    }
+}
+
+/// What a request with its body asks for.
+#[derive(Debug)]
+pub(super) enum Effect {
+    Post(Posting),
+    Respond(Response),
+    /// The streams of this topic are to end.
+    Disconnect(Topic),
+}
+
+/// Reads a body; `now_s` tells Unix time.
+///
+/// # Errors
+/// The refusal to send instead: 400, or 403 for a token that cannot be minted.
+pub(super) fn effect_of(
+    purpose: Purpose,
+    body: Bytes,
+    access: &Access,
+    limits: &EventLimits,
+    now_s: fn() -> u64,
+) -> Result<Effect, Refusal> {
+    let post = |topic, events, is_counted, key| Effect::Post(Posting { topic, events, is_counted, key });
+    match purpose {
+        Purpose::Publish(Publish { topic, body: form, key }) => {
+            let key = key.map(|key| Box::new(key.with_body(&form, &body)));
+            let events = events(form, body, limits)
+                .map_err(|error| Refusal::new(Status::BadRequest, error.to_string()))?;
+            Ok(post(topic, events, false, key))
+        }
+        Purpose::Command(command) => Ok(match command.read(&body, access, limits, now_s)? {
+            CommandEffect::Respond(response) => Effect::Respond(response),
+            CommandEffect::Emit(topic, events) => post(topic, events, true, None),
+            CommandEffect::Disconnect(topic) => Effect::Disconnect(topic),
+        }),
+    }
+}
+
+fn events(form: BodyForm, body: Bytes, limits: &EventLimits) -> Result<Events, EventError> {
+    match form {
+        BodyForm::EventStream => Events::parse(body, limits),
+        BodyForm::Data { event, id, is_json } => {
+            let body = if is_json { without_final_line_end(body) } else { body };
+            Events::wrap(body, event.as_deref(), id.as_deref(), limits)
+        }
+    }
+}
+
+/// For JSON a final line end means nothing, and `curl -d @file` often sends one.
+fn without_final_line_end(mut body: Bytes) -> Bytes {
+    if body.ends_with(b"\n") {
+        body.truncate(body.len() - 1);
+        if body.ends_with(b"\r") {
+            body.truncate(body.len() - 1);
+        }
+    }
+    body
+}

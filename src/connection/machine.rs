@@ -1,0 +1,517 @@
+//! One connection: its states, and what leads from one to the next.
+//!
+//! ```text
+//!            ┌──────────────── answer ◄───────────────────────────┐
+//!            ▼                                                    │
+//! Head ──► request ──► Body ──► effect ──► Blocked ──► posted ────┤ (home, queue or reports answer by ticket)
+//!            │           Skip ──► answer      │ no room: refused  │
+//!            ├──► Queue ──► Stream            └───────────────────┘
+//!            └──► Stream ──► End::Stream
+//! ```
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use tokio::time::Instant;
+use tokio_uring::net::TcpStream;
+
+use super::Connections;
+use super::answer::Answer;
+use super::body::{Effect, Posting, Purpose, effect_of};
+use super::holding::Holding;
+use super::input::{DRAIN_BYTES, Input};
+use super::pipeline::{Encoding, Pipeline};
+use super::request::{Plan, RequestInfo, plan};
+use super::service::busy;
+use super::streaming::{FULL, STOPPING, StreamRequest, StreamWish};
+use super::waiting::Woken;
+use crate::bridge::{self, ToBridge};
+use crate::clock::unix_s;
+use crate::config::RefuseStreams;
+use crate::core::arena::Key;
+use crate::core::event::EventLimits;
+use crate::core::message::{self, Post, ReplyTo, Ticket};
+use crate::core::survey::Client;
+use crate::dialects::queues::QueueRequest;
+use crate::dialects::{self, Port};
+use crate::http::{Head, HttpLimits, Refusal, RequestReader, Response, Status};
+use crate::shard::Phase;
+use crate::shard::stream::StreamStart;
+
+/// Header fields of one request.
+const HEADERS_MAX: usize = 100;
+/// What a connection takes beside its buffers: its task and its place among the others, in bytes.
+pub(super) const TASK_BYTES: usize = 2 << 10;
+/// Up to so many answers are sent at once without a charge of their own: they are as small as a read.
+const FEW_ANSWERS: usize = 4;
+/// Answers are sent in pieces of this size, in bytes, or of the smaller one where there is no memory for it.
+const ANSWER_BYTES: usize = 32 << 10;
+const ANSWER_BYTES_MIN: usize = 1 << 10;
+
+/// How a connection's HTTP ends.
+pub(super) enum End {
+    Closed,
+    /// The client does not take its answers.
+    Cut,
+    /// The client may still be sending what nobody will read.
+    Refused,
+    /// It becomes a stream; so many bytes came behind the request.
+    Stream(Box<StreamStart>, usize),
+}
+
+/// One connection.
+pub(super) struct Connection<'c, 'm> {
+    pub(super) connections: &'c Connections,
+    stream: &'c TcpStream,
+    peer: IpAddr,
+    port: Port,
+    pub(super) pipeline: Rc<Pipeline>,
+    key: Key,
+    reader: RequestReader,
+    pub(super) input: Input<'c>,
+    pub(super) holding: &'c mut Holding<'m>,
+    pub(super) state: State,
+    /// When the state began.
+    pub(super) since: Instant,
+    /// When the client last sent something.
+    pub(super) heard: Instant,
+    /// Nothing more is parsed: a request said close, was refused, or the client sends no more.
+    pub(super) last_request_seen: bool,
+    /// Nothing was asked yet.
+    pub(super) is_fresh: bool,
+    /// What is ready is sent before anything more is parsed.
+    pub(super) must_flush: bool,
+    /// Others have their turn before anything more is parsed.
+    must_yield: bool,
+}
+
+/// What the connection is in the middle of.
+pub(super) enum State {
+    /// Between requests, or within a head.
+    Head,
+    Body {
+        request: RequestInfo,
+        purpose: Purpose,
+    },
+    /// A body that nobody wants; its answer is known.
+    Skip {
+        request: RequestInfo,
+        answer: Answer,
+    },
+    /// A publish that waits for room between shards, complete at `since`.
+    Blocked {
+        request: RequestInfo,
+        posting: Posting,
+        since: Instant,
+    },
+    /// A queue is being opened for it.
+    Queue(Box<Asked>),
+    /// Becomes a stream when the answers before it are sent.
+    Stream(Box<StreamRequest>),
+}
+
+/// Who asks for a stream; the client is none where nobody may ask who is connected.
+type Asked = (RequestInfo, Option<Client>);
+
+/// What became of the answers that were ready.
+enum Flushed {
+    Nothing,
+    Some,
+    End(End),
+}
+
+impl<'c, 'm> Connection<'c, 'm> {
+    pub(super) fn new(
+        connections: &'c Connections,
+        stream: &'c TcpStream,
+        (peer, port): (IpAddr, Port),
+        pipeline: Rc<Pipeline>,
+        key: Key,
+        holding: &'c mut Holding<'m>,
+    ) -> Self {
+        let now = Instant::now();
+        let http = &connections.shard.common.config.http;
+        let limits = HttpLimits {
+            head_bytes_max: http.head_bytes_max,
+            body_bytes_max: http.body_bytes_max,
+            headers_max: HEADERS_MAX,
+        };
+        Connection {
+            connections,
+            stream,
+            peer,
+            port,
+            pipeline,
+            key,
+            reader: RequestReader::new(limits),
+            input: Input::new(stream),
+            holding,
+            state: State::Head,
+            since: now,
+            heard: now,
+            last_request_seen: false,
+            is_fresh: true,
+            must_flush: false,
+            must_yield: false,
+        }
+    }
+
+    /// Serves requests until the connection ends.
+    pub(super) async fn serve(mut self) -> End {
+        loop {
+            // While a read is under way it holds the buffer.
+            self.must_flush = false;
+            while !self.input.is_reading() && !self.must_flush && !self.must_yield && self.step() {}
+            self.settle();
+            if std::mem::take(&mut self.must_yield) {
+                // Or 400 pipelined requests with wrong tokens would hold the shard up for a second.
+                let _ = tokio_uring::no_op().await;
+                continue;
+            }
+            match self.flush().await {
+                Flushed::Nothing => {}
+                // The room this made may be all that a request in the buffer waits for.
+                Flushed::Some => continue,
+                Flushed::End(end) => return end,
+            }
+            if self.pipeline.len() == 0 {
+                if let State::Stream(request) = self.state {
+                    return End::Stream(Box::new(request.start(self.connections)), self.input.bytes());
+                }
+                let is_between = matches!(self.state, State::Head) && self.input.bytes() == 0;
+                if self.last_request_seen {
+                    return End::Closed;
+                }
+                if is_between && self.phase() > Phase::Serving {
+                    // A client that pipelines may be sending; a reset could overtake the answers it has.
+                    return End::Refused;
+                }
+            }
+            match self.wait().await {
+                Woken::Read(Ok(bytes)) if bytes > 0 => {
+                    self.heard = Instant::now();
+                    if self.input.bytes() == bytes && matches!(self.state, State::Head) {
+                        // The first bytes of a head.
+                        self.since = self.heard;
+                    }
+                    self.holding.received(bytes);
+                    self.drain();
+                }
+                // The client sends no more; what it asked is still answered, but for what it broke off.
+                Woken::Read(Ok(_)) => {
+                    self.state = State::Head;
+                    self.last_request_seen = true;
+                }
+                Woken::Read(_) => return End::Closed,
+                Woken::Answers => {}
+                Woken::Evicted => return End::Closed,
+                Woken::TimedOut if self.time_out() => {}
+                Woken::TimedOut => return End::Closed,
+            }
+        }
+    }
+
+    /// Charges what the connection holds, with the read that comes next.
+    fn settle(&mut self) {
+        self.input.shrink();
+        self.pipeline.shrink();
+        let (request, expected) = match &self.state {
+            State::Body { purpose, .. } => (purpose.bytes(), self.reader.body_bytes_left()),
+            State::Skip { answer, .. } => (answer.bytes(), 0),
+            State::Blocked { posting, .. } => (posting.bytes(), 0),
+            State::Head | State::Queue(_) | State::Stream(_) => (0, 0),
+        };
+        self.input.expect(expected);
+        let body = self.reader.bytes_held();
+        self.holding.set(TASK_BYTES + self.input.bytes_to_read() + body + request + self.pipeline.bytes());
+    }
+
+    /// Takes what waits behind a read that was filled, if there is memory for it and for the requests in it.
+    fn drain(&mut self) {
+        if self.input.was_filled() && self.holding.try_add(self.input.bytes_to_drain() + DRAIN_BYTES) {
+            let bytes = self.input.drain(&mut self.connections.scratch.borrow_mut());
+            self.holding.received(bytes);
+        }
+    }
+
+    /// Goes one step further with what is in the buffer; false when it needs more bytes, room or answers.
+    fn step(&mut self) -> bool {
+        if self.last_request_seen && matches!(self.state, State::Head) {
+            return false;
+        }
+        match std::mem::replace(&mut self.state, State::Head) {
+            State::Head => self.step_head(),
+            State::Body { request, purpose } => match self.reader.body(&mut self.input.buffer) {
+                Ok(Some(body)) => {
+                    // What follows the body is the next head, whose time begins here.
+                    self.since = Instant::now();
+                    let body = self.input.detach(body);
+                    let (access, limits) = (&self.connections.service.access, self.event_limits());
+                    let effect = effect_of(purpose, body, access, &limits, unix_s);
+                    self.carry_out(request, effect)
+                }
+                Ok(None) => self.stay(State::Body { request, purpose }),
+                Err(refusal) => self.push(request, refusal),
+            },
+            State::Skip { request, answer } => match self.reader.skip_body(&mut self.input.buffer) {
+                Ok(true) => {
+                    self.since = Instant::now();
+                    self.push(request, answer)
+                }
+                Ok(false) => self.stay(State::Skip { request, answer }),
+                Err(refusal) => self.push(request, refusal),
+            },
+            State::Blocked { request, posting, since } => self.post(request, posting, since),
+            State::Queue(asked) => match self.pipeline.take_opened() {
+                Some(result) => self.begin(*asked, StreamWish::of_queue(result, self.refuse_streams())),
+                None if self.phase() == Phase::Serving => self.stay(State::Queue(asked)),
+                // It may wait for longer than the end may take.
+                None => self.begin(*asked, StreamWish::refused(STOPPING, self.refuse_streams())),
+            },
+            state @ State::Stream(..) => self.stay(state),
+        }
+    }
+
+    fn step_head(&mut self) -> bool {
+        if !self.may_ask() {
+            return false;
+        }
+        let head = match self.reader.head(&mut self.input.buffer) {
+            Ok(Some(head)) => head,
+            Ok(None) => return false,
+            Err(refusal) => {
+                let request = self.unread();
+                return self.push(request, refusal);
+            }
+        };
+        self.is_fresh = false;
+        self.since = Instant::now();
+        let service = &self.connections.service;
+        let action = dialects::route(&head, self.port, &service.access, unix_s);
+        self.must_yield = dialects::may_have_taken_long(&head, &service.access);
+        let keep_alive = head.keep_alive && self.phase() == Phase::Serving;
+        let request = RequestInfo::of(&head, keep_alive, self.port, &action, service);
+        match plan(action, &head, &service.reports) {
+            Plan::Read(purpose) => {
+                if head.expect_continue {
+                    self.pipeline.push(request.clone(), Response::interim().into());
+                }
+                self.state = State::Body { request, purpose };
+                true
+            }
+            Plan::Answer(answer) => {
+                let answer = self.afford(answer, head.has_body());
+                if !head.has_body() {
+                    self.push(request, answer)
+                } else if head.expect_continue {
+                    // It may send the body or not, so where the next request begins is in doubt.
+                    self.push(RequestInfo { keep_alive: false, ..request }, answer)
+                } else {
+                    self.state = State::Skip { request, answer };
+                    true
+                }
+            }
+            Plan::Subscribe(_) if request.head_only => self.push(request, Response::stream_head()),
+            Plan::Subscribe(subscribe) => {
+                let client = self.client(&head).filter(|_| !subscribe.feeds_admin_page);
+                self.begin((request, client), Ok(StreamWish::Topics(subscribe)))
+            }
+            Plan::Ask(question) => {
+                let ticket = self.expect(request);
+                if !service.reports.ask(question, ticket) {
+                    self.pipeline.answer(ticket.request, busy().into());
+                }
+                true
+            }
+            Plan::OpenQueue(queue) => {
+                let client = self.client(&head);
+                self.open_queue((request, client), queue)
+            }
+        }
+    }
+
+    /// Returns the answer if there is memory to hold it while it is sent, else a refusal. What is pipelined behind a long one
+    /// waits until then, and others have had their turn: one takes 16 us to make.
+    fn afford(&mut self, answer: Answer, has_body: bool) -> Answer {
+        let bytes = if answer.is_refusal() { 0 } else { answer.bytes() };
+        if bytes == 0 {
+            return answer;
+        }
+        self.must_flush = !has_body;
+        match self.holding.add(bytes) {
+            true => answer,
+            false => {
+                Refusal::unavailable("no memory for this answer; ask again later, or raise --request-memory")
+                    .into()
+            }
+        }
+    }
+
+    /// Does what a request with its body asked for.
+    fn carry_out(&mut self, request: RequestInfo, effect: Result<Effect, Refusal>) -> bool {
+        match effect {
+            Ok(Effect::Post(posting)) => self.post(request, posting, self.since),
+            Ok(Effect::Respond(response)) => self.push(request, response),
+            Ok(Effect::Disconnect(topic)) => {
+                let ticket = self.expect(request);
+                let shard = &self.connections.shard;
+                // By way of its home, so that it does not overtake what is emitted.
+                shard.mailbox.post(Post::disconnect(topic, shard.common.homes.placement, ticket));
+                true
+            }
+            Err(refusal) => self.push(request, refusal),
+        }
+    }
+
+    /// Posts a publish, complete at `since`, to its home shard, if there is room for it on the way.
+    fn post(&mut self, request: RequestInfo, posting: Posting, since: Instant) -> bool {
+        let shard = &self.connections.shard;
+        let Some(charge) = shard.common.room(&posting.events, posting.key_bytes()) else {
+            return self.stay(State::Blocked { request, posting, since });
+        };
+        let ticket = self.expect(request);
+        let Posting { topic, events, is_counted, key } = posting;
+        let at_us = shard.common.clock.us_at(since.into_std());
+        let reply = if is_counted { ReplyTo::Emitter(ticket) } else { ReplyTo::Connection(ticket) };
+        let publish = message::Publish { topic, events, reply, at_us, charge, key };
+        shard.mailbox.post(Post::publish(publish, shard.common.homes.placement));
+        true
+    }
+
+    /// Has a queue opened.
+    fn open_queue(&mut self, asked: Asked, queue: QueueRequest) -> bool {
+        let refuse = self.refuse_streams();
+        if self.connections.shard.common.streams.are_full() {
+            // Before the broker has sent all that there would be no stream for, to send it once more to the next.
+            return self.begin(asked, StreamWish::refused(FULL, refuse));
+        }
+        let QueueRequest { name, last_event_id } = queue;
+        let ticket = Ticket { shard: self.connections.shard.id, connection: self.key, request: 0 };
+        let open = ToBridge::Open { queue: name, last_event_id, ticket };
+        match self.connections.service.backend.as_ref().map(|backend| backend.send(open)) {
+            Some(Ok(())) => self.stay(State::Queue(Box::new(asked))),
+            _ => self.begin(asked, StreamWish::refused(STOPPING, refuse)),
+        }
+    }
+
+    /// Becomes a stream, or says why not.
+    fn begin(&mut self, asked: Asked, wish: Result<StreamWish, Refusal>) -> bool {
+        let (request, client) = asked;
+        match wish {
+            Ok(wish) => self.stay(State::Stream(Box::new(StreamRequest { request, wish, client }))),
+            Err(refusal) => self.push(request, refusal),
+        }
+    }
+
+    /// Acts on a deadline; false when the connection is just closed.
+    fn time_out(&mut self) -> bool {
+        let wait_max = self.connections.shard.common.config.mailbox.wait_max;
+        if let State::Blocked { since, .. } = self.state {
+            if since.elapsed() >= wait_max
+                && let State::Blocked { request, .. } = std::mem::replace(&mut self.state, State::Head)
+            {
+                let reason = "no room on the way between CPUs; publish again later, or raise --mailbox-bytes or --mailbox-messages";
+                self.push(request, Refusal::unavailable(reason));
+            }
+            return true;
+        }
+        let refusal = if self.holding.starved().is_some_and(|since| since.elapsed() >= wait_max) {
+            let reason = "too much is arriving at once; send it again later, or raise --request-memory";
+            Refusal { close: true, ..Refusal::unavailable(reason) }
+        } else if self.holding.gives_way() {
+            let reason =
+                "sent too slowly while others find no room; send it faster, or raise --request-memory";
+            Refusal::closing(Status::RequestTimeout, reason)
+        } else if self.patience_end().is_some_and(|end| Instant::now() >= end) {
+            let what = if let State::Head = self.state { "head" } else { "body" };
+            let reason = format!("the {what} took too long; send it faster, or raise --{what}-timeout");
+            Refusal::closing(Status::RequestTimeout, reason)
+        } else {
+            return true;
+        };
+        let request = match std::mem::replace(&mut self.state, State::Head) {
+            State::Head if self.input.bytes() == 0 => return false,
+            State::Body { request, .. } | State::Skip { request, .. } => request,
+            _ => RequestInfo::unread(None, self.port, &self.connections.service),
+        };
+        self.push(request, refusal)
+    }
+
+    /// Sends answers that are ready; tells how the connection ends if it ends with them.
+    async fn flush(&mut self) -> Flushed {
+        if !self.pipeline.has_answer() {
+            return Flushed::Nothing;
+        }
+        let mut out = Vec::new();
+        let date = self.connections.date();
+        let bytes_max = match self.pipeline.len() <= FEW_ANSWERS || self.holding.try_add(ANSWER_BYTES) {
+            true => ANSWER_BYTES,
+            false => ANSWER_BYTES_MIN,
+        };
+        let encoding = Encoding::of(&self.connections.service, &date);
+        let taken = self.pipeline.take_ready(encoding, bytes_max, &mut out);
+        self.connections.shard.stats().refused.add(taken.refused);
+        let send_timeout = self.connections.shard.common.config.stream.send_timeout;
+        if !self.holding.write(self.stream, out, send_timeout).await {
+            return Flushed::End(End::Cut);
+        }
+        if taken.closes { Flushed::End(End::Refused) } else { Flushed::Some }
+    }
+
+    /// Whether a further request is taken up before those under way are answered.
+    pub(super) fn may_ask(&self) -> bool {
+        let under_way = self.pipeline.len();
+        under_way < self.connections.shard.common.config.http.unanswered_max
+            && (under_way == 0 || self.holding.starved().is_none())
+    }
+
+    /// Returns a request whose head could not be read: all that is known of it is who sent it, if that.
+    fn unread(&mut self) -> RequestInfo {
+        let origin = self.reader.refused_origin();
+        RequestInfo::unread(origin.as_deref(), self.port, &self.connections.service)
+    }
+
+    fn client(&self, head: &Head) -> Option<Client> {
+        let access = &self.connections.service.access;
+        access.can_survey().then(|| {
+            let address = dialects::client_address(self.peer, head, access);
+            Client::new(address, head.user_agent.as_deref().unwrap_or_default(), unix_s())
+        })
+    }
+
+    /// Adds a request that is answered later; returns where its answer belongs.
+    fn expect(&mut self, request: RequestInfo) -> Ticket {
+        self.last_request_seen |= !request.keep_alive;
+        let shard = self.connections.shard.id;
+        Ticket { shard, connection: self.key, request: self.pipeline.expect(request) }
+    }
+
+    /// Adds a request with its answer. Returns true: there may be a further request in the buffer.
+    fn push(&mut self, request: RequestInfo, answer: impl Into<Answer>) -> bool {
+        let answer = answer.into();
+        if answer.is_refusal() {
+            let shard = self.connections.shard.id;
+            tracing::debug!(shard, refusal = bridge::without_queue(&answer.to_string()), "refused");
+        }
+        self.last_request_seen |= answer.closes() || !request.keep_alive;
+        self.pipeline.push(request, answer);
+        true
+    }
+
+    fn refuse_streams(&self) -> RefuseStreams {
+        self.connections.shard.common.config.stream.refuse
+    }
+
+    fn stay(&mut self, state: State) -> bool {
+        self.state = state;
+        false
+    }
+
+    fn event_limits(&self) -> EventLimits {
+        EventLimits::of(self.connections.shard.common.config.http.body_bytes_max)
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        self.connections.shard.phase()
+    }
+}

@@ -1,0 +1,162 @@
+//! HTTP/1.1 over sockets: requests in, answers out, until a connection closes or becomes a stream.
+//!
+//! Connections see the shard whose thread they run on, and post what they are asked for to the homes of partitions. The
+//! shard sees of them [`ConnectionHooks`] alone.
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`accept`] | the listener |
+//! | [`machine`] | one connection: its states, and what leads from one to the next |
+//! | [`request`] | what becomes of a request whose head is read |
+//! | [`body`] | what becomes of a publish or a command whose body is read |
+//! | [`streaming`] | what a connection needs to become a stream |
+//! | [`input`], [`waiting`] | bytes that came, and what is waited for |
+//! | [`pipeline`], [`answer`] | answers, in the order of their requests |
+//! | [`request_memory`], [`holding`], [`eviction`], [`linger`] | what connections hold, and which give way |
+//! | [`service`] | what connections of all shards are served with |
+
+pub(crate) mod accept;
+mod answer;
+mod body;
+mod eviction;
+mod holding;
+mod input;
+mod linger;
+mod machine;
+mod pipeline;
+mod request;
+pub(crate) mod request_memory;
+pub(crate) mod service;
+mod streaming;
+#[cfg(test)]
+mod tests;
+mod waiting;
+
+use std::cell::RefCell;
+use std::net::{IpAddr, Shutdown};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio_uring::net::TcpStream;
+
+use self::answer::Answer;
+use self::eviction::Evictions;
+use self::holding::Holding;
+use self::input::DRAIN_BYTES;
+use self::linger::Lingering;
+use self::machine::{Connection, End};
+use self::pipeline::Pipeline;
+use self::service::{Service, busy};
+use crate::clock::Date;
+use crate::core::arena::{Arena, Key};
+use crate::core::budget::Charge;
+use crate::core::message::Ticket;
+use crate::dialects::Port;
+use crate::shard::message::TicketReply;
+use crate::shard::sockets::reset_at_close;
+use crate::shard::{ConnectionHooks, Shard, stream};
+
+/// The connections of one shard that are no streams.
+pub(crate) struct Connections {
+    shard: Rc<Shard>,
+    service: Arc<Service>,
+    /// Those with requests under way, by the key in their tickets.
+    pipelines: RefCell<Arena<Rc<Pipeline>>>,
+    lingering: Lingering,
+    evictions: Evictions,
+    /// What a connection with much to read is read through.
+    scratch: RefCell<Box<[u8]>>,
+    date: RefCell<Date>,
+}
+
+impl Connections {
+    pub(crate) fn new(shard: Rc<Shard>, service: Arc<Service>) -> Rc<Self> {
+        Rc::new(Connections {
+            shard,
+            service,
+            pipelines: RefCell::new(Arena::default()),
+            lingering: Lingering::default(),
+            evictions: Evictions::default(),
+            scratch: RefCell::new(vec![0; DRAIN_BYTES].into()),
+            date: RefCell::new(Date::new()),
+        })
+    }
+
+    fn add(&self, pipeline: Rc<Pipeline>) -> Key {
+        self.shard.stats().connections.add(1);
+        self.pipelines.borrow_mut().insert(pipeline)
+    }
+
+    fn remove(&self, key: Key) {
+        self.shard.stats().connections.subtract(1);
+        self.pipelines.borrow_mut().remove(key);
+    }
+
+    fn date(&self) -> [u8; 29] {
+        self.date.borrow().text()
+    }
+}
+
+impl ConnectionHooks for Connections {
+    fn reply(&self, ticket: Ticket, reply: TicketReply) {
+        let mut pipelines = self.pipelines.borrow_mut();
+        // Dropping a queue's stream closes it if its client has left.
+        let Some(pipeline) = pipelines.get_mut(ticket.connection) else { return };
+        match reply {
+            TicketReply::Core(reply) => {
+                let epoch = self.shard.common.homes.epochs.current();
+                pipeline.answer(ticket.request, Answer::to_command(&reply, epoch));
+            }
+            TicketReply::Queue(result) => pipeline.opens(result),
+            TicketReply::Json(Some((json, charge))) => {
+                pipeline.answer(ticket.request, Answer::charged(json, charge));
+            }
+            TicketReply::Json(None) => pipeline.answer(ticket.request, busy().into()),
+        }
+    }
+
+    fn wake_all(&self) {
+        for (_, pipeline) in self.pipelines.borrow_mut().iter_mut() {
+            pipeline.wake();
+        }
+    }
+
+    fn sweep(&self, now_ms: u64, unix_s: u64) {
+        self.date.borrow_mut().update(unix_s);
+        if self.service.files_are_short(now_ms) || self.service.request_memory.is_crowded(now_ms) {
+            self.evict();
+        }
+    }
+}
+
+/// Serves a connection until it closes or becomes a stream. `charge` is what every connection takes of the memory for
+/// requests.
+async fn run(connections: Rc<Connections>, stream: TcpStream, peer: IpAddr, port: Port, charge: Charge) {
+    let shard = &connections.shard;
+    let pipeline = Rc::new(Pipeline::default());
+    let key = connections.add(Rc::clone(&pipeline));
+    let mut holding = Holding::new(&connections.service.request_memory, shard.common.clock, charge);
+    let lent = shard.sockets.lend_connection(&stream);
+    let end = Connection::new(&connections, &stream, (peer, port), pipeline, key, &mut holding).serve().await;
+    if matches!(end, End::Cut) {
+        reset_at_close(&stream);
+    }
+    if matches!(end, End::Closed | End::Cut) {
+        // Dropping it is not enough: a read under way would keep it open.
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+    drop(lent);
+    let refused = match end {
+        End::Stream(start, received) => stream::begin(shard, stream, *start, received).await,
+        End::Refused => Some(stream),
+        End::Closed | End::Cut => None,
+    };
+    // What was asked is answered: a server that stops need not wait for this connection any more.
+    connections.remove(key);
+    if let Some(stream) = refused {
+        holding.set(0);
+        let lent = shard.sockets.lend_connection(&stream);
+        connections.lingering.linger(&stream).await;
+        drop(lent);
+    }
+}

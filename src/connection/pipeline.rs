@@ -1,0 +1,277 @@
+//! A connection's requests and their answers. Many publishes may be under way at once; they are answered in
+//! the order they came in (RFC 9112, section 9.3.2).
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use tokio::time::Instant;
+
+use super::answer::Answer;
+use super::eviction::Awaited;
+use super::request::RequestInfo;
+use super::service::Service;
+use crate::bridge::NoQueue;
+use crate::core::budget::Charge;
+use crate::http::Cors;
+use crate::shard::queue::QueueStream;
+
+/// What encodes an answer beside its request.
+#[derive(Clone, Copy)]
+pub(crate) struct Encoding<'a> {
+    pub(crate) cors: &'a Cors,
+    /// Header lines of every answer about queues.
+    pub(crate) queue_lines: &'a [u8],
+    pub(crate) date: &'a [u8; 29],
+}
+
+impl<'a> Encoding<'a> {
+    /// Returns that of this server, at this date.
+    pub(crate) fn of(service: &'a Service, date: &'a [u8; 29]) -> Self {
+        let queue_lines = service.access.queues.as_ref().map_or(&b""[..], |queues| &queues.cors_lines);
+        Encoding { cors: &service.cors, queue_lines, date }
+    }
+}
+
+/// Room for so many requests under way is kept when there are none; every connection is charged for it.
+const DUE_KEPT: usize = 4;
+
+/// Answers due on one connection, and what others may know of it.
+#[derive(Debug, Default)]
+pub(crate) struct Pipeline {
+    inner: RefCell<Inner>,
+    client_wait: Cell<Option<ClientWait>>,
+    is_evicted: Cell<bool>,
+}
+
+/// A connection that waits for its client, and owes it nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientWait {
+    pub(crate) awaited: Awaited,
+    pub(crate) since: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    due: VecDeque<(RequestInfo, Option<Answer>)>,
+    /// How many were taken out before `due`.
+    taken: u64,
+    /// What the answers in `due` take beside it, in bytes.
+    answer_bytes: usize,
+    waker: Option<Waker>,
+    /// What became of the queue that was asked for.
+    opened: Option<Result<QueueStream, NoQueue>>,
+}
+
+impl Pipeline {
+    /// Adds a request that is answered later; returns its number.
+    pub(crate) fn expect(&self, request: RequestInfo) -> u64 {
+        let mut inner = self.inner.borrow_mut();
+        inner.due.push_back((request, None));
+        inner.taken + inner.due.len() as u64 - 1
+    }
+
+    /// Adds a request with its answer.
+    pub(crate) fn push(&self, request: RequestInfo, answer: Answer) {
+        let mut inner = self.inner.borrow_mut();
+        inner.answer_bytes += answer.bytes();
+        inner.due.push_back((request, Some(answer)));
+    }
+
+    /// A request that was expected is answered.
+    pub(crate) fn answer(&self, number: u64, answer: Answer) {
+        let mut inner = self.inner.borrow_mut();
+        let place = number.wrapping_sub(inner.taken) as usize;
+        let bytes = answer.bytes();
+        if let Some((_, due)) = inner.due.get_mut(place) {
+            *due = Some(answer);
+            inner.answer_bytes += bytes;
+        }
+        // Only the first in line lets anything be sent.
+        if place == 0
+            && let Some(waker) = &inner.waker
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Encodes the answers that are next in line until `out` has `bytes_max`, or a little more; returns how many of them
+    /// are refusals, and whether the connection ends after them.
+    pub(crate) fn take_ready(&self, encoding: Encoding<'_>, bytes_max: usize, out: &mut Vec<u8>) -> Taken {
+        let mut inner = self.inner.borrow_mut();
+        let mut taken = Taken::default();
+        while let Some((_, Some(_))) = inner.due.front()
+            && !taken.closes
+            && out.len() < bytes_max
+        {
+            let Some((request, Some(answer))) = inner.due.pop_front() else { break };
+            inner.taken += 1;
+            inner.answer_bytes -= answer.bytes();
+            taken.refused += u64::from(answer.is_refusal());
+            let (closes, charge) = answer.encode(&request.context(encoding), out);
+            taken.closes = closes;
+            if charge.is_some() {
+                taken.charge = charge;
+                // One at a time: they are long.
+                break;
+            }
+        }
+        taken
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.inner.borrow().due.len()
+    }
+
+    /// Returns the memory that the requests under way take with their answers, in bytes, beyond the few that every
+    /// connection has room for.
+    pub(crate) fn bytes(&self) -> usize {
+        let inner = self.inner.borrow();
+        let beyond = inner.due.capacity().saturating_sub(DUE_KEPT);
+        beyond * size_of::<(RequestInfo, Option<Answer>)>() + inner.answer_bytes
+    }
+
+    /// Lets go of memory that no request under way needs.
+    pub(crate) fn shrink(&self) {
+        let due = &mut self.inner.borrow_mut().due;
+        if due.is_empty() && due.capacity() > DUE_KEPT {
+            *due = VecDeque::new();
+        }
+    }
+
+    /// Says since when the connection waits for its client; none when it does not.
+    pub(crate) fn set_client_wait(&self, wait: Option<ClientWait>) {
+        self.client_wait.set(wait);
+        // Whoever chose it to give way chose what it waited for before.
+        self.is_evicted.set(false);
+    }
+
+    pub(crate) fn client_wait(&self) -> Option<ClientWait> {
+        self.client_wait.get()
+    }
+
+    /// Has the connection close, to make room for others.
+    pub(crate) fn evict(&self) {
+        self.is_evicted.set(true);
+        self.wake();
+    }
+
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.is_evicted.get()
+    }
+
+    /// Whether the answer that is next in line is there.
+    pub(crate) fn has_answer(&self) -> bool {
+        matches!(self.inner.borrow().due.front(), Some((_, Some(_))))
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.inner.borrow().opened.is_some() || self.has_answer()
+    }
+
+    /// The queue that the connection asked for is its own, or it is told why not.
+    pub(crate) fn opens(&self, result: Result<QueueStream, NoQueue>) {
+        self.inner.borrow_mut().opened = Some(result);
+        self.wake();
+    }
+
+    /// What became of the queue that was asked for, once that is known.
+    pub(crate) fn take_opened(&self) -> Option<Result<QueueStream, NoQueue>> {
+        self.inner.borrow_mut().opened.take()
+    }
+
+    pub(crate) fn remember_waker(&self, waker: &Waker) {
+        let known = &mut self.inner.borrow_mut().waker;
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+    }
+
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &self.inner.borrow().waker {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// What [`Pipeline::take_ready`] took.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) refused: u64,
+    pub(crate) closes: bool,
+    /// To be given back when all is sent.
+    pub(crate) charge: Option<Charge>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::event_id::{Epoch, EventId};
+    use crate::core::message::{PublishError, Published, Reply};
+    use crate::dialects::Sharing;
+    use crate::http::{Asking, Refusal, Response, Status, Version};
+
+    fn request() -> RequestInfo {
+        RequestInfo {
+            version: Version::Http11,
+            keep_alive: true,
+            head_only: false,
+            asking: Asking::default(),
+            sharing: Sharing::Cors,
+        }
+    }
+
+    fn published(id: &str) -> Answer {
+        let last_id = EventId::Own(id.into());
+        let published = Published { last_id, events: 1, ids_replaced: 0, streams: None };
+        Answer::to_command(&Reply::Published(Ok(published)), Epoch::at(7))
+    }
+
+    fn take(pipeline: &Pipeline) -> String {
+        let cors = Cors::parse(&["*".to_owned()]).unwrap();
+        let encoding = Encoding { cors: &cors, queue_lines: b"", date: &[b'-'; 29] };
+        let mut out = Vec::new();
+        pipeline.take_ready(encoding, usize::MAX, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn answers_leave_in_the_order_their_requests_came() {
+        let pipeline = Pipeline::default();
+        let (first, second) = (pipeline.expect(request()), pipeline.expect(request()));
+        pipeline.push(request(), Response::text("third").into());
+        pipeline.answer(second, published("b"));
+        assert_eq!(take(&pipeline), "");
+        pipeline.answer(first, published("a"));
+        let text = take(&pipeline);
+        let at = |part: &str| text.find(part).unwrap();
+        assert!(at("{\"id\":\"a\",\"events\":1}") < at("\"id\":\"b\"") && at("\"id\":\"b\"") < at("third"));
+        assert_eq!(pipeline.len(), 0);
+    }
+
+    #[test]
+    fn nothing_is_sent_after_the_answer_that_closes() {
+        let pipeline = Pipeline::default();
+        pipeline.push(request(), Refusal::closing(Status::BadRequest, "bad").into());
+        pipeline.push(request(), Response::text("never").into());
+        let text = take(&pipeline);
+        assert!(text.contains("Connection: close") && !text.contains("never"));
+    }
+
+    #[test]
+    fn a_publish_that_is_not_ordered_says_whether_to_come_again() {
+        for (error, line, retry) in [
+            (PublishError::TopicsFull, "503 Service Unavailable", Some("Retry-After: 1")),
+            (PublishError::KeysFull, "503 Service Unavailable", Some("Retry-After: 1")),
+            (PublishError::KeyReused, "422 Unprocessable Content", None),
+            (PublishError::DiskFull, "507 Insufficient Storage", Some("Retry-After: 5")),
+        ] {
+            let pipeline = Pipeline::default();
+            pipeline.push(request(), Answer::to_command(&Reply::Published(Err(error)), Epoch::at(7)));
+            let text = take(&pipeline);
+            assert!(text.starts_with(&format!("HTTP/1.1 {line}\r\n")), "{text}");
+            assert_eq!(text.lines().find(|line| line.starts_with("Retry-After")), retry, "{text}");
+            assert!(text.ends_with(&format!("\r\n\r\n{error}\n")) && !text.contains("Connection"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! A request whose head is read: what of it its answer depends on, and what is to be done for it.
+
+use std::sync::Arc;
+
+use super::answer::Answer;
+use super::body::Purpose;
+use super::pipeline::Encoding;
+use super::service::{Reports, Service};
+use crate::dialects::admin::Question;
+use crate::dialects::native::Subscribe;
+use crate::dialects::queues::QueueRequest;
+use crate::dialects::{Action, Port, Sharing};
+use crate::http::{Asking, Context, Head, Method, Refusal, Response, Status, Version};
+
+/// What of a request its answer depends on.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestInfo {
+    pub(crate) version: Version,
+    pub(crate) keep_alive: bool,
+    pub(crate) head_only: bool,
+    /// Who asks, for CORS.
+    pub(crate) asking: Asking,
+    pub(crate) sharing: Sharing,
+}
+
+impl RequestInfo {
+    /// Returns what the answer to this head depends on.
+    pub(super) fn of(
+        head: &Head,
+        keep_alive: bool,
+        port: Port,
+        action: &Result<Action, Refusal>,
+        service: &Service,
+    ) -> Self {
+        let is_queue = service.access.queues.as_ref().is_some_and(|queues| queues.is_at(&head.path));
+        let at_port = if is_queue { Sharing::Queue } else { sharing_at(port) };
+        RequestInfo {
+            version: head.version,
+            keep_alive,
+            head_only: head.method == Method::Head,
+            asking: service.cors.find(head.origin.as_deref()),
+            sharing: action.as_ref().map_or(at_port, |action| action.sharing(at_port)),
+        }
+    }
+
+    /// Returns that of a request whose head could not be read, but perhaps its `Origin`.
+    pub(super) fn unread(origin: Option<&[u8]>, port: Port, service: &Service) -> Self {
+        RequestInfo {
+            version: Version::Http11,
+            keep_alive: false,
+            head_only: false,
+            asking: service.cors.find(origin),
+            sharing: sharing_at(port),
+        }
+    }
+
+    pub(crate) fn context<'a>(&'a self, encoding: Encoding<'a>) -> Context<'a> {
+        Context {
+            version: self.version,
+            keep_alive: self.keep_alive,
+            head_only: self.head_only,
+            date: encoding.date,
+            cors: match self.sharing {
+                Sharing::None => b"",
+                Sharing::Cors => encoding.cors.lines(self.asking),
+                Sharing::Queue => encoding.queue_lines,
+            },
+        }
+    }
+}
+
+fn sharing_at(port: Port) -> Sharing {
+    match port {
+        Port::Public => Sharing::Cors,
+        Port::Control => Sharing::None,
+    }
+}
+
+/// What is to be done for a request.
+pub(super) enum Plan {
+    /// Read its body, and do what it is for.
+    Read(Purpose),
+    /// It is answered; its body, if it has one, is skipped.
+    Answer(Answer),
+    Subscribe(Subscribe),
+    OpenQueue(QueueRequest),
+    Ask(Question),
+}
+
+/// Decides what is to be done.
+pub(super) fn plan(action: Result<Action, Refusal>, head: &Head, reports: &Arc<dyn Reports>) -> Plan {
+    let refuse = |reason| Plan::Answer(Refusal::new(Status::BadRequest, reason).into());
+    match action {
+        Ok(Action::Publish(publish)) => Plan::Read(Purpose::Publish(publish)),
+        Ok(Action::Command(command)) => Plan::Read(Purpose::Command(command)),
+        Ok(Action::Subscribe(_) | Action::Queue(_)) if head.has_body() => {
+            refuse("a subscription has no body; send none")
+        }
+        Ok(Action::Subscribe(subscribe)) => Plan::Subscribe(subscribe),
+        Ok(Action::Queue(queue)) => Plan::OpenQueue(queue),
+        Ok(Action::Ask(_)) if head.has_body() => refuse("this request has no body; send none"),
+        Ok(Action::Ask(question)) => Plan::Ask(question),
+        Ok(Action::Report(report)) => match Arc::clone(reports).report(report) {
+            Ok(response) => Plan::Answer(response.into()),
+            Err(refusal) => Plan::Answer(refusal.into()),
+        },
+        Ok(Action::Options(extra)) => Plan::Answer(Response::options(extra).into()),
+        Err(refusal) => Plan::Answer(refusal.into()),
+    }
+}

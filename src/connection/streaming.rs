@@ -1,0 +1,151 @@
+//! What a connection needs to become a stream: the head it begins with, and the bytes it is refused with.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::Connections;
+use super::pipeline::Encoding;
+use super::request::RequestInfo;
+use crate::bridge::{NoQueue, without_queue};
+use crate::config::RefuseStreams;
+use crate::core::chunk::Framing;
+use crate::core::fanout::subscriber::Opening;
+use crate::core::fanout::wire::retry_field;
+use crate::core::survey::Client;
+use crate::dialects::native::Subscribe;
+use crate::dialects::queues::queue_refused;
+use crate::http::{self, Refusal, Response, Version};
+use crate::shard::queue::QueueStream;
+use crate::shard::stream::{StreamSource, StreamStart};
+
+/// What a queue's stream begins with, so that a proxy and a page see at once that it is there.
+const GREETING: &str = ": SSE stream\n";
+/// Why a stream is refused for now that there is no place for.
+pub(super) const FULL: &str =
+    "no room for a further stream; try again later, or raise --subscribers-max or --topics-max";
+
+/// Why one is that comes while the server ends.
+pub(super) const STOPPING: &str = "the server is stopping; try again later";
+
+/// A stream that was asked for.
+pub(super) struct StreamRequest {
+    pub(super) request: RequestInfo,
+    pub(super) wish: StreamWish,
+    /// None where nobody may ask who is connected.
+    pub(super) client: Option<Client>,
+}
+
+/// What the stream is to be of.
+#[derive(Debug)]
+pub(super) enum StreamWish {
+    Topics(Subscribe),
+    Queue(QueueStream),
+    /// A queue that cannot be had for now, for this reason.
+    NoQueue(Cow<'static, str>),
+}
+
+impl StreamWish {
+    /// Returns what is to become of a queue that was asked for.
+    ///
+    /// # Errors
+    /// The refusal to send instead: 503, also for a reason that passes if `--refuse-streams` says so.
+    pub(super) fn of_queue(
+        result: Result<QueueStream, NoQueue>,
+        refuse: RefuseStreams,
+    ) -> Result<Self, Refusal> {
+        match result {
+            Ok(queue) => Ok(StreamWish::Queue(queue)),
+            Err(NoQueue { reason, is_passing: true }) => StreamWish::refused(reason, refuse),
+            Err(NoQueue { reason, .. }) => Err(queue_refused(reason.into())),
+        }
+    }
+
+    /// Refuses a queue for a reason that passes: by a stream that ends at once, or as [`StreamWish::of_queue`] does.
+    ///
+    /// # Errors
+    /// The refusal to send instead.
+    pub(super) fn refused(
+        reason: impl Into<Cow<'static, str>>,
+        refuse: RefuseStreams,
+    ) -> Result<Self, Refusal> {
+        match refuse {
+            RefuseStreams::Retry => Ok(StreamWish::NoQueue(reason.into())),
+            RefuseStreams::Unavailable => Err(queue_refused(reason.into())),
+        }
+    }
+}
+
+impl StreamRequest {
+    /// Returns what the shard begins the stream with.
+    pub(super) fn start(self, connections: &Connections) -> StreamStart {
+        let StreamRequest { request, wish, client } = self;
+        let shard = connections.shard.id;
+        tracing::debug!(shard, source = without_queue(&format!("{wish:?}")), "stream asked for");
+        let framing = connections.framing(&request, &wish);
+        let opening = connections.opening(&request, &wish, framing);
+        let (source, feeds_admin_page) = match wish {
+            StreamWish::Topics(Subscribe { topics, last_event_id, expires_s, feeds_admin_page }) => {
+                (StreamSource::Topics { topics, last_event_id, expires_s }, feeds_admin_page)
+            }
+            StreamWish::Queue(queue) => (StreamSource::Queue(queue), false),
+            StreamWish::NoQueue(_) => (StreamSource::None, false),
+        };
+        StreamStart { source, framing, opening, client, feeds_admin_page }
+    }
+}
+
+impl Connections {
+    /// Returns how a stream's body is delimited.
+    fn framing(&self, request: &RequestInfo, wish: &StreamWish) -> Framing {
+        let is_identity = self.service.access.queues.as_ref().is_some_and(|queues| queues.is_identity);
+        match (request.version, wish) {
+            (Version::Http11, StreamWish::Queue(_) | StreamWish::NoQueue(_)) if is_identity => Framing::Plain,
+            (Version::Http11, _) => Framing::Chunked,
+            (Version::Http10, _) => Framing::Plain,
+        }
+    }
+
+    /// Returns the bytes a stream begins with, and those it is refused with: EventSource gives up for ever on any
+    /// status but 200, so by default a refusal is a 200 that says when to come back.
+    fn opening(&self, request: &RequestInfo, wish: &StreamWish, framing: Framing) -> Opening {
+        let date = self.date();
+        let encoding = Encoding::of(&self.service, &date);
+        let mut head = Vec::with_capacity(256);
+        let cx = request.context(encoding);
+        match (wish, &self.service.access.queues) {
+            (StreamWish::Queue(_) | StreamWish::NoQueue(_), Some(queues)) => {
+                let is_chunked = framing == Framing::Chunked;
+                let reason = match wish {
+                    StreamWish::NoQueue(reason) => Some(&**reason),
+                    _ => None,
+                };
+                http::encode_queue_head(&queues.stream_lines, reason, is_chunked, &cx, &mut head);
+                let mut greeting = Vec::new();
+                // An id without data is no event, but the page's Last-Event-ID (WHATWG HTML, 9.2.6): with none it would
+                // be locked out by its own ghost.
+                let id = match wish {
+                    StreamWish::Queue(QueueStream { first_id: Some(id), .. }) => format!("id: {id}\n"),
+                    _ => String::new(),
+                };
+                framing.frame([Bytes::from(format!("{GREETING}{id}\n"))], &mut greeting);
+                head.extend(greeting.iter().flatten());
+            }
+            _ => http::encode_stream_head(&cx, &mut head),
+        }
+        let refusal = match self.shard.common.config.stream.refuse {
+            RefuseStreams::Retry => {
+                let retry_ms = self.shard.retry_ms();
+                let farewell = framing.farewell(&retry_field(retry_ms));
+                [&head, &farewell[..]].concat()
+            }
+            RefuseStreams::Unavailable => {
+                let refusal = Refusal { close: true, ..Refusal::unavailable(FULL) };
+                let mut out = Vec::with_capacity(256);
+                Response::from(refusal).encode(&cx, &mut out);
+                out
+            }
+        };
+        Opening { head: head.into(), refusal: refusal.into() }
+    }
+}

@@ -1,0 +1,116 @@
+//! What a connection waits for, and until when.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::eviction::Awaited;
+use super::machine::{Connection, State};
+use super::pipeline::ClientWait;
+
+/// How soon a publish that is not posted asks for room again.
+const BLOCKED_RETRY: Duration = Duration::from_millis(5);
+/// How soon a connection that there is no memory for does, and how late when it has waited for long: thousands may.
+const STARVED_RETRY_MIN: Duration = Duration::from_millis(5);
+const STARVED_RETRY_MAX: Duration = Duration::from_millis(100);
+
+/// Why waiting ended.
+pub(super) enum Woken {
+    Read(std::io::Result<usize>),
+    Answers,
+    /// It is to make room for others.
+    Evicted,
+    TimedOut,
+}
+
+impl Connection<'_, '_> {
+    /// Waits for bytes, answers or the deadline, whichever comes first.
+    pub(super) async fn wait(&mut self) -> Woken {
+        if self.may_read() && !self.input.is_reading() {
+            self.input.start();
+        }
+        self.pipeline.set_client_wait(self.client_wait());
+        let phase = self.phase();
+        let mut deadline = pin!(self.deadline().map(sleep_until));
+        let woken = poll_fn(|cx| {
+            self.pipeline.remember_waker(cx.waker());
+            if let Poll::Ready(result) = self.input.poll(cx) {
+                return Poll::Ready(Woken::Read(result));
+            }
+            if self.pipeline.is_evicted() {
+                return Poll::Ready(Woken::Evicted);
+            }
+            if self.pipeline.is_ready() || self.phase() != phase {
+                return Poll::Ready(Woken::Answers);
+            }
+            match deadline.as_mut().as_pin_mut() {
+                Some(deadline) => deadline.poll(cx).map(|()| Woken::TimedOut),
+                None => Poll::Pending,
+            }
+        })
+        .await;
+        self.pipeline.set_client_wait(None);
+        woken
+    }
+
+    /// What it waits for its client to send, if it owes it no answer.
+    fn client_wait(&self) -> Option<ClientWait> {
+        let (awaited, since) = match self.state {
+            _ if !self.input.is_reading() || self.pipeline.len() > 0 => return None,
+            State::Head if self.is_between() => (Awaited::Request, self.since),
+            State::Body { .. } => (Awaited::Body, self.heard),
+            _ => (Awaited::Head, self.since),
+        };
+        Some(ClientWait { awaited, since })
+    }
+
+    /// Whether a request was answered and nothing of the next one has come.
+    fn is_between(&self) -> bool {
+        matches!(self.state, State::Head) && self.input.bytes() == 0 && !self.is_fresh
+    }
+
+    /// Whether more of what the client sends can be used.
+    fn may_read(&self) -> bool {
+        // What must be flushed first has requests behind it in the buffer, which a read would take away.
+        !self.last_request_seen
+            && !self.must_flush
+            && self.holding.starved().is_none()
+            && match self.state {
+                State::Head => self.may_ask(),
+                State::Body { .. } | State::Skip { .. } => true,
+                State::Blocked { .. } | State::Queue(..) | State::Stream(..) => false,
+            }
+    }
+
+    /// When to look again at what the connection is in the middle of.
+    fn deadline(&self) -> Option<Instant> {
+        if let State::Blocked { .. } = self.state {
+            return Some(Instant::now() + BLOCKED_RETRY);
+        }
+        let patience_end = self.patience_end()?;
+        if let Some(since) = self.holding.starved() {
+            let retry = (since.elapsed() / 4).clamp(STARVED_RETRY_MIN, STARVED_RETRY_MAX);
+            return Some(Instant::now() + retry);
+        }
+        match self.holding.window_end() {
+            Some(window_end) if !self.is_between() => Some(window_end.min(patience_end)),
+            _ => Some(patience_end),
+        }
+    }
+
+    /// When patience ends with a client that is waited for.
+    pub(super) fn patience_end(&self) -> Option<Instant> {
+        let http = &self.connections.shard.common.config.http;
+        let patience = match self.state {
+            State::Head if self.pipeline.len() > 0 => return None,
+            State::Head if self.input.bytes() > 0 || self.is_fresh => http.head_timeout,
+            State::Head => http.idle_timeout,
+            State::Body { .. } | State::Skip { .. } => http.body_timeout,
+            State::Blocked { .. } | State::Queue(..) | State::Stream(..) => return None,
+        };
+        Some(self.since + patience)
+    }
+}

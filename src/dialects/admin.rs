@@ -1,0 +1,156 @@
+//! What operators see: the admin page and what feeds it, statistics, health.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use super::call::{Call, READ};
+use super::native::Subscribe;
+use super::{Action, Port};
+use crate::core::topic::Topic;
+use crate::http::{Refusal, Status, target};
+
+/// What can be composed at once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Report {
+    /// `/healthz`: whether balancers may send requests here.
+    Health,
+    Stats,
+    Metrics,
+    /// What Go programs call `/debug/vars`.
+    Vars,
+    /// The admin page: the same for everybody, so it needs no token.
+    AdminPage,
+}
+
+/// What is asked of all shards before it can be composed.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) enum Question {
+    /// How the broker is, once.
+    Status {
+        /// List only connections on topics whose names contain this.
+        topic: Option<String>,
+        /// Connections to list at most, 0 to 10,000.
+        streams_max: usize,
+    },
+    /// Who is connected on the channel whose topic this is.
+    Sessions { channel: Topic },
+}
+
+/// Connections listed unless another number is asked for.
+const CONNECTIONS_DEFAULT: usize = 1000;
+/// The most connections that are listed. An entry is some 200 bytes, so this is 2 MB of JSON.
+const CONNECTIONS_MAX: usize = 10_000;
+
+/// Finds which of the operators' paths is asked for.
+pub(super) fn route(call: &Call<'_>) -> Option<Result<Action, Refusal>> {
+    let inside = |report| call.allow(&READ, || call.verify_insider().map(|_| Action::Report(report)));
+    Some(match (call.first, call.rest) {
+        (b"healthz", []) => call.allow(&READ, || Ok(Action::Report(Report::Health))),
+        _ if !call.is_inside() => return None,
+        (b"stats", []) => inside(Report::Stats),
+        (b"metrics", []) => inside(Report::Metrics),
+        (b"debug", [b"vars"]) => inside(Report::Vars),
+        (b"admin", path) => call.admin(path)?,
+        _ => return None,
+    })
+}
+
+pub(super) fn paths(call: &Call<'_>, paths: &mut Vec<Cow<'static, str>>) {
+    if call.is_inside() {
+        paths.extend(["GET /stats", "GET /metrics", "GET /debug/vars", "GET /admin/"].map(Cow::Borrowed));
+    }
+    paths.push("GET /healthz".into());
+}
+
+impl Call<'_> {
+    /// Finds what is asked for at `path`, the raw segments after `/admin`.
+    fn admin(&self, path: &[&[u8]]) -> Option<Result<Action, Refusal>> {
+        if !self.access.admin {
+            return Some(Err(Refusal::new(Status::Forbidden, "the admin page is off (--no-admin)")));
+        }
+        Some(match path {
+            [] | [b""] => self.allow(&READ, || Ok(Action::Report(Report::AdminPage))),
+            [b"status.json"] => self.allow(&READ, || {
+                self.check_name()?;
+                self.verify_insider()?;
+                Ok(Action::Ask(status(&self.head.query)?))
+            }),
+            [b"events"] => self.allow(&READ, || {
+                self.check_name()?;
+                let topics = [self.access.admin_topic.clone()].into();
+                let expires_s = self.verify_insider()?;
+                Ok(Action::Subscribe(Subscribe {
+                    topics,
+                    last_event_id: None,
+                    expires_s,
+                    feeds_admin_page: true,
+                }))
+            }),
+            _ => return None,
+        })
+    }
+
+    /// Without a secret, the name a page was loaded under is all that tells this server's own from one whose name was
+    /// pointed at this address since: that page would be of one origin with the data, and read it. At the control port
+    /// all names were looked at already.
+    fn check_name(&self) -> Result<(), Refusal> {
+        if self.port == Port::Control
+            || self.keyring.publisher.is_some()
+            || self.head.host.as_deref().is_none_or(is_fixed_name)
+        {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Status::Forbidden,
+            "without a secret the admin page is for an address or localhost; set ESPER_PUBLISHER_SECRET to use a name",
+        ))
+    }
+}
+
+/// An address or `localhost`, with or without a port: nobody can point these elsewhere.
+pub(super) fn is_fixed_name(host: &[u8]) -> bool {
+    let Ok(name) = str::from_utf8(without_port(host)) else { return false };
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
+}
+
+/// The host of a `Host`, whose port is digits or nothing.
+pub(super) fn without_port(host: &[u8]) -> &[u8] {
+    let end = host.iter().rposition(|byte| !byte.is_ascii_digit());
+    end.filter(|end| host[*end] == b':').map_or(host, |end| &host[..end])
+}
+
+fn status(query: &[u8]) -> Result<Question, Refusal> {
+    let topic = target::query_value(query, "topic")?.filter(|topic| !topic.is_empty());
+    let streams_max = match target::query_value(query, "max")? {
+        None => CONNECTIONS_DEFAULT,
+        Some(text) => count(&text).ok_or_else(|| {
+            let reason = format!("bad max: write a whole number from 0 to {CONNECTIONS_MAX}");
+            Refusal::new(Status::BadRequest, reason)
+        })?,
+    };
+    Ok(Question::Status { topic: topic.map(Into::into), streams_max })
+}
+
+/// Digits alone: `parse` by itself would take `+5` too.
+fn count(text: &str) -> Option<usize> {
+    let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())??;
+    (number <= CONNECTIONS_MAX).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_nobody_can_point_elsewhere_are_fixed() {
+        for host in ["localhost", "LOCALHOST:3000", "127.0.0.1", "10.0.0.1:80", "[::1]", "[::1]:3000"] {
+            assert!(is_fixed_name(host.as_bytes()), "{host}");
+        }
+        for host in
+            ["evil.example", "evil.example:3000", "localhost.evil.example", "", "127.0.0.1.evil.example"]
+        {
+            assert!(!is_fixed_name(host.as_bytes()), "{host}");
+        }
+    }
+}

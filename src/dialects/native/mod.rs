@@ -1,0 +1,200 @@
+//! `/subscribe` and `/publish`: which topics, and whether the token is for them.
+
+mod idempotency;
+
+use std::borrow::Cow;
+
+use smallvec::{SmallVec, smallvec};
+
+pub(crate) use idempotency::IdempotencyKey;
+
+use super::call::{Call, READ, WRITE};
+use super::{Access, Action, bad_request};
+use crate::auth::Grant;
+use crate::core::event::known_id;
+use crate::core::topic::{TOPICS_PER_STREAM_MAX, Topic, TopicError};
+use crate::http::{Head, Refusal, Status, target};
+
+/// `GET /subscribe/{topic}`, `GET /subscribe?topic={topic}&topic={topic}` or `GET /events/`.
+#[derive(Debug)]
+pub(crate) struct Subscribe {
+    /// 1 to 64 topics, of which none covers another, in the order they were asked for.
+    pub(crate) topics: Topics,
+    pub(crate) last_event_id: Option<Box<str>>,
+    /// Unix seconds; `u64::MAX` without a token.
+    pub(crate) expires_s: u64,
+    /// Whether it is the admin page that subscribes.
+    pub(crate) feeds_admin_page: bool,
+}
+
+/// The topics of one stream; nearly always it is one.
+pub(crate) type Topics = SmallVec<[Topic; 1]>;
+
+/// `POST /publish/{topic}`.
+#[derive(Debug)]
+pub(crate) struct Publish {
+    pub(crate) topic: Topic,
+    pub(crate) body: BodyForm,
+    pub(crate) key: Option<IdempotencyKey>,
+}
+
+/// How a publish's body is read.
+#[derive(Debug)]
+pub(crate) enum BodyForm {
+    /// Event-stream text, the seed's way: one or more events.
+    EventStream,
+    /// The whole body is the data of one event.
+    Data { event: Option<String>, id: Option<String>, is_json: bool },
+}
+
+/// Finds what is asked for at `/subscribe` and `/publish`.
+pub(super) fn route(call: &Call<'_>) -> Option<Result<Action, Refusal>> {
+    let Call { head, access, .. } = call;
+    Some(match (call.first, call.rest) {
+        (b"subscribe", [] | [b""]) if target::query_has(&head.query, "topic") => {
+            call.allow(&READ, || call.subscribe(topics_in_query(&head.query, access)?))
+        }
+        (b"subscribe", [] | [b""]) if access.names.are_paths() => {
+            call.allow(&READ, || call.subscribe(smallvec![Topic::everything(access.names.hasher())]))
+        }
+        (b"subscribe", path) if is_topic(path, access) => {
+            call.allow(&READ, || call.subscribe(smallvec![topic_in_path(head, path, access)?]))
+        }
+        (b"publish", path) if is_topic(path, access) && call.is_inside() => {
+            call.allow(&WRITE, || call.publish(path))
+        }
+        _ => return None,
+    })
+}
+
+pub(super) fn paths(call: &Call<'_>, paths: &mut Vec<Cow<'static, str>>) {
+    paths.extend(["GET /subscribe/{topic}".into(), "GET /subscribe?topic={topic}".into()]);
+    if call.is_inside() {
+        paths.push("POST /publish/{topic}".into());
+    }
+}
+
+/// Returns whether there may be a topic at this path, well-formed or not.
+fn is_topic(path: &[&[u8]], access: &Access) -> bool {
+    match path {
+        [] => false,
+        [_] => true,
+        _ => access.names.are_paths(),
+    }
+}
+
+impl Call<'_> {
+    /// Returns the subscription to these topics.
+    fn subscribe(&self, topics: Topics) -> Result<Action, Refusal> {
+        let mut expires_s = u64::MAX;
+        if let Some(keys) = self.keyring.subscriber.as_ref().filter(|_| !self.is_operator) {
+            // A cookie would let any page that the user visits publish in the user's name; reading is guarded by
+            // CORS.
+            let grant = self.verify(keys, Some(&self.access.cookie_name))?;
+            topics.iter().try_for_each(|topic| check_covered(&grant, topic))?;
+            expires_s = grant.expires_s;
+        }
+        Ok(Action::Subscribe(Subscribe {
+            topics,
+            last_event_id: last_event_id(self.head),
+            expires_s,
+            feeds_admin_page: false,
+        }))
+    }
+
+    /// Returns the publish to the topic at this path.
+    fn publish(&self, path: &[&[u8]]) -> Result<Action, Refusal> {
+        let Call { head, access, .. } = self;
+        if access.names.are_paths() && matches!(path, [b""]) {
+            // Where the same path is everything to a subscriber.
+            return Err(bad_request("no topic: publish to one, as POST /publish/{topic}"));
+        }
+        let topic = parse_path(path, access)?;
+        let keys = self.keyring.publisher.as_ref().filter(|_| !self.is_operator);
+        let grant = keys.map(|keys| self.verify(keys, None)).transpose()?;
+        grant.iter().try_for_each(|grant| check_covered(grant, &topic))?;
+        let key = IdempotencyKey::of(head, &topic, grant.as_ref().map_or("", Grant::subject))?;
+        let is_json = head.content_type.as_deref().is_some_and(is_json);
+        let body = if is_json || target::query_has(&head.query, "wrap") {
+            let value = |name| Ok(target::query_value(&head.query, name)?.map(Cow::into_owned));
+            BodyForm::Data { event: value("event")?, id: value("id")?, is_json }
+        } else {
+            BodyForm::EventStream
+        };
+        Ok(Action::Publish(Publish { topic, body, key }))
+    }
+}
+
+/// The id of the header, or of the query where a client cannot set the header.
+///
+/// No text is refused: an EventSource would give up for ever, and its page never hear of the gap.
+pub(super) fn last_event_id(head: &Head) -> Option<Box<str>> {
+    let id = match &head.last_event_id {
+        Some(id) => Cow::Borrowed(&id[..]),
+        None => target::query_bytes(&head.query, "lastEventId")?,
+    };
+    // EventSource sends UTF-8. A script that sets a header can send Latin-1 alone (Fetch standard, ByteString).
+    let text = match str::from_utf8(&id) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => id.iter().copied().map(char::from).collect(),
+    };
+    known_id(&text).map(Box::from)
+}
+
+/// The one topic that a subscription's path names. 400 when the query names some too: one of the two was
+/// meant otherwise.
+fn topic_in_path(head: &Head, path: &[&[u8]], access: &Access) -> Result<Topic, Refusal> {
+    if target::query_has(&head.query, "topic") {
+        let reason = "topics in the path and in the query: name them all as /subscribe?topic=...&topic=...";
+        return Err(bad_request(reason));
+    }
+    parse_path(path, access)
+}
+
+/// The topics of a query, without those that are there twice or below another.
+fn topics_in_query(query: &[u8], access: &Access) -> Result<Topics, Refusal> {
+    let mut topics = Topics::new();
+    for (index, value) in target::query_values(query, "topic").enumerate() {
+        if index == TOPICS_PER_STREAM_MAX {
+            let reason = format!(
+                "too many topics: ask for at most {TOPICS_PER_STREAM_MAX} on one connection, \
+                 and for the others on another"
+            );
+            return Err(bad_request(reason));
+        }
+        let topic = access.names.parse(&value?).map_err(refuse_topic)?;
+        if !topics.iter().any(|other| other.covers(&topic)) {
+            topics.retain(|other| !topic.covers(other));
+            topics.push(topic);
+        }
+    }
+    Ok(topics)
+}
+
+fn parse_path(path: &[&[u8]], access: &Access) -> Result<Topic, Refusal> {
+    let segments: SmallVec<[Cow<'_, [u8]>; 8]> =
+        path.iter().map(|segment| target::decode(segment)).collect::<Result<_, _>>()?;
+    access.names.parse_segments(&segments).map_err(refuse_topic)
+}
+
+fn refuse_topic(error: TopicError) -> Refusal {
+    bad_request(error.to_string())
+}
+
+fn check_covered(grant: &Grant, topic: &Topic) -> Result<(), Refusal> {
+    if grant.covers(topic) {
+        return Ok(());
+    }
+    let reason = if topic.is_everything() {
+        "this token is for another topic: to subscribe to everything its sub must be '*'".to_owned()
+    } else {
+        format!("this token is for another topic: its sub or topics must cover {}", topic.name())
+    };
+    Err(Refusal::new(Status::Forbidden, reason))
+}
+
+/// `application/json`, whatever its parameters.
+fn is_json(content_type: &[u8]) -> bool {
+    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
+}

@@ -1,0 +1,250 @@
+//! The named fields of a body, from a form or from JSON.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use smallvec::SmallVec;
+
+use crate::dialects::bad_request;
+use crate::http::{Refusal, target};
+
+/// How fields are written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Form {
+    /// `application/x-www-form-urlencoded`, as curl and pages send them.
+    UrlEncoded,
+    /// An object of `application/json`.
+    Json,
+}
+
+/// Every field that means something; others are not kept, however many there are.
+const NAMES: [&str; 7] = ["userId", "channel", "exp", "payload", "event", "id", "data"];
+
+/// Most fields that are looked at, with a meaning or without: a body of 1 MiB may hold a million, and the same name each
+/// time.
+const FIELDS_MAX: usize = 64;
+
+/// The fields of a body, in their order.
+#[derive(Debug)]
+pub(super) struct Fields<'b>(SmallVec<[(&'static str, Field<'b>); 4]>);
+
+#[derive(Debug)]
+enum Field<'b> {
+    Text(Cow<'b, [u8]>),
+    /// As it was written.
+    Json(&'b RawValue),
+}
+
+impl Form {
+    /// What a `Content-Type` announces; a body without one is a form.
+    ///
+    /// # Errors
+    /// 400 for another type.
+    pub(super) fn of(content_type: Option<&[u8]>) -> Result<Self, Refusal> {
+        let essence = content_type.unwrap_or_default().split(|byte| *byte == b';').next().unwrap_or_default();
+        let is = |name: &str| essence.trim_ascii().eq_ignore_ascii_case(name.as_bytes());
+        if is("") || is("application/x-www-form-urlencoded") {
+            Ok(Form::UrlEncoded)
+        } else if is("application/json") {
+            Ok(Form::Json)
+        } else {
+            Err(bad_request(
+                "bad Content-Type: send the fields as application/x-www-form-urlencoded or application/json",
+            ))
+        }
+    }
+}
+
+impl<'b> Fields<'b> {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// 400 when it is not of this form.
+    pub(super) fn read(form: Form, body: &'b [u8]) -> Result<Self, Refusal> {
+        match form {
+            Form::UrlEncoded => {
+                let mut fields = Fields(SmallVec::new());
+                for (index, pair) in target::form_pairs(body).enumerate() {
+                    if index == FIELDS_MAX {
+                        return Err(bad_request(format!("more than {FIELDS_MAX} fields: send fewer")));
+                    }
+                    let (name, value) = pair?;
+                    if let Some(name) = known(&name) {
+                        fields.0.push((name, Field::Text(value)));
+                    }
+                }
+                Ok(fields)
+            }
+            Form::Json => serde_json::from_slice(body).map_err(|error| {
+                // Its own text shows what was sent, which may be a secret, and long.
+                let place = format!("line {} column {}", error.line(), error.column());
+                bad_request(format!("bad JSON at {place}: send an object with the fields"))
+            }),
+        }
+    }
+
+    /// Whether there is a field of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(own, _)| *own == name)
+    }
+
+    /// A field's text.
+    ///
+    /// # Errors
+    /// 400 when it is there twice, is not UTF-8, or is another thing than a string.
+    pub(super) fn text(&self, name: &str) -> Result<Option<Cow<'_, str>>, Refusal> {
+        match self.one(name)? {
+            None => Ok(None),
+            Some(Field::Text(text)) => match std::str::from_utf8(text) {
+                Ok(text) => Ok(Some(text.into())),
+                Err(_) => Err(bad_request(format!("{name} is not UTF-8: encode it as UTF-8, then as %XX"))),
+            },
+            Some(Field::Json(value)) => match serde_json::from_str::<String>(value.get()) {
+                Ok(text) => Ok(Some(text.into())),
+                Err(_) => Err(bad_request(format!("{name} is not a string: write it in quotes"))),
+            },
+        }
+    }
+
+    /// A field that is a number of seconds, at least 1: digits alone, or a number of JSON.
+    ///
+    /// # Errors
+    /// 400 when it is there twice or is anything else.
+    pub(super) fn seconds(&self, name: &str, max: u64) -> Result<Option<u64>, Refusal> {
+        let number = match self.one(name)? {
+            None => return Ok(None),
+            Some(Field::Text(text)) => digits(text),
+            // With quotes or without.
+            Some(Field::Json(value)) => {
+                let text = value.get();
+                digits(
+                    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).as_bytes(),
+                )
+            }
+        };
+        match number {
+            Some(seconds) if (1..=max).contains(&seconds) => Ok(Some(seconds)),
+            _ => Err(bad_request(format!(
+                "bad {name}: write the seconds from now, a whole number from 1 to {max}"
+            ))),
+        }
+    }
+
+    fn one(&self, name: &str) -> Result<Option<&Field<'b>>, Refusal> {
+        let mut named = self.0.iter().filter(|(own, _)| *own == name).map(|(_, field)| field);
+        let first = named.next();
+        match named.next() {
+            None => Ok(first),
+            Some(_) => Err(bad_request(format!("{name} is there twice: send it once"))),
+        }
+    }
+}
+
+/// `parse` by itself would take `+5` too.
+fn digits(text: &[u8]) -> Option<u64> {
+    let text = str::from_utf8(text).ok()?;
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+fn known(name: &[u8]) -> Option<&'static str> {
+    NAMES.into_iter().find(|known| known.as_bytes() == name)
+}
+
+// By hand: a map would hide a field that is there twice.
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields = Fields(SmallVec::new());
+                let mut seen = 0;
+                while let Some(name) = map.next_key::<String>()? {
+                    seen += 1;
+                    if seen > FIELDS_MAX {
+                        return Err(A::Error::custom("too many fields"));
+                    }
+                    match known(name.as_bytes()) {
+                        Some(name) => fields.0.push((name, Field::Json(map.next_value()?))),
+                        None => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(fields)
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused<T: fmt::Debug>(result: Result<T, Refusal>, about: &str) {
+        let refusal = result.unwrap_err();
+        assert!(refusal.status.code() == 400 && refusal.reason.starts_with(about), "{refusal}");
+        assert!(!refusal.reason.contains('\n'), "{refusal}");
+    }
+
+    #[test]
+    fn a_form_and_json_say_the_same() {
+        let form = Fields::read(Form::UrlEncoded, b"userId=a%2Fb+c&exp=60&other=1").unwrap();
+        let json = Fields::read(Form::Json, br#"{"userId":"a/b c","exp":60,"other":[1]}"#).unwrap();
+        for fields in [form, json] {
+            assert_eq!(fields.text("userId").unwrap().as_deref(), Some("a/b c"));
+            assert_eq!(fields.seconds("exp", 60).unwrap(), Some(60));
+            assert_eq!(fields.text("channel").unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn the_type_of_a_body_is_a_form_or_json() {
+        for form in [None, Some("application/x-www-form-urlencoded; charset=UTF-8")] {
+            assert_eq!(Form::of(form.map(str::as_bytes)), Ok(Form::UrlEncoded));
+        }
+        assert_eq!(Form::of(Some(b"Application/JSON ; charset=utf-8")), Ok(Form::Json));
+        refused(Form::of(Some(b"multipart/form-data; boundary=x")), "bad Content-Type");
+        refused(Form::of(Some(b"text/plain")), "bad Content-Type");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let form = |body: &'static str| Fields::read(Form::UrlEncoded, body.as_bytes()).unwrap();
+        let json = |body: &'static str| Fields::read(Form::Json, body.as_bytes()).unwrap();
+        refused(form("data=1&data=2").text("data"), "data is there twice");
+        refused(json(r#"{"data":"1","data":"2"}"#).text("data"), "data is there twice");
+        refused(form("data=%ff").text("data"), "data is not UTF-8");
+        refused(json(r#"{"data":1}"#).text("data"), "data is not a string");
+        for exp in ["", "0", "-1", "+5", "1.5", "61", "99999999999999999999", "ten", " 5"] {
+            refused(
+                Fields::read(Form::UrlEncoded, format!("exp={exp}").as_bytes()).unwrap().seconds("exp", 60),
+                "bad exp",
+            );
+        }
+        for exp in ["0", "-1", "1.5", "61", "null", "true", "[]", "\"\"", "\"1.0\""] {
+            refused(
+                Fields::read(Form::Json, format!("{{\"exp\":{exp}}}").as_bytes()).unwrap().seconds("exp", 60),
+                "bad exp",
+            );
+        }
+        refused(Fields::read(Form::UrlEncoded, b"a=%zz"), "bad percent-encoding");
+        for name in ["", "id", "other"] {
+            let form = |fields: usize| vec![format!("{name}=1"); fields].join("&");
+            assert!(Fields::read(Form::UrlEncoded, form(FIELDS_MAX).as_bytes()).is_ok());
+            refused(Fields::read(Form::UrlEncoded, form(FIELDS_MAX + 1).as_bytes()), "more than 64 fields");
+            let json = |fields: usize| format!("{{{}}}", vec![format!("\"{name}\":1"); fields].join(","));
+            assert!(Fields::read(Form::Json, json(FIELDS_MAX).as_bytes()).is_ok());
+            refused(Fields::read(Form::Json, json(FIELDS_MAX + 1).as_bytes()), "bad JSON");
+        }
+        for body in ["", "[]", "1", "{", "{\"a\":1}x", "\"a\""] {
+            refused(Fields::read(Form::Json, body.as_bytes()), "bad JSON");
+        }
+    }
+}

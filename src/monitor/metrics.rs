@@ -1,0 +1,453 @@
+//! What `GET /metrics` answers: the counters of `stats` and of the bridge as Prometheus reads them.
+//!
+//! Nothing is counted for it: a scrape reads what is there anyway, and a server that nobody scrapes pays
+//! nothing.
+
+use std::fmt;
+use std::sync::Arc;
+
+use hdrhistogram::Histogram;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode_registry;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::Monitor;
+use crate::bridge::BridgeStats;
+use crate::journal::stats::JournalStats;
+use crate::log;
+use crate::stats::{Counter, ShardStats};
+
+/// The `Content-Type` of [`text`].
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// All metrics, in Prometheus's text format 0.0.4.
+pub(super) fn text(monitor: &Arc<Monitor>) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape(Arc::clone(monitor))));
+    // 2 KiB for each shard, most of it its histogram, and 2 KiB of descriptions; 22 us for each shard.
+    let mut text = String::with_capacity((monitor.common.shards + 1) * 2048);
+    // The registry alone: the end mark that the crate's `encode` adds is OpenMetrics's.
+    let written = encode_registry(&mut text, &registry);
+    debug_assert!(written.is_ok(), "a String takes all that is written");
+    text
+}
+
+/// A metric that each shard has for itself.
+struct PerShard {
+    name: &'static str,
+    kind: MetricType,
+    help: &'static str,
+    counter: fn(&ShardStats) -> &Counter,
+}
+
+const PER_SHARD: [PerShard; 9] = [
+    PerShard {
+        name: "esper_subscribers",
+        kind: MetricType::Gauge,
+        help: "Open streams.",
+        counter: |shard| &shard.clients,
+    },
+    PerShard {
+        name: "esper_connections",
+        kind: MetricType::Gauge,
+        help: "Open connections that are not streams.",
+        counter: |shard| &shard.connections,
+    },
+    PerShard {
+        name: "esper_topics",
+        kind: MetricType::Gauge,
+        help: "Topics known, each on the shard that orders its events.",
+        counter: |shard| &shard.topics,
+    },
+    PerShard {
+        name: "esper_history_bytes",
+        kind: MetricType::Gauge,
+        help: "Bytes of events kept for replay.",
+        counter: |shard| &shard.history_bytes,
+    },
+    PerShard {
+        name: "esper_published_events_total",
+        kind: MetricType::Counter,
+        help: "Events published.",
+        counter: |shard| &shard.published,
+    },
+    PerShard {
+        name: "esper_delivered_events_total",
+        kind: MetricType::Counter,
+        help: "Events sent, once for each subscriber.",
+        counter: |shard| &shard.delivered,
+    },
+    PerShard {
+        name: "esper_sent_bytes_total",
+        kind: MetricType::Counter,
+        help: "Bytes of streams sent.",
+        counter: |shard| &shard.bytes,
+    },
+    PerShard {
+        name: "esper_evicted_subscribers_total",
+        kind: MetricType::Counter,
+        help: "Streams cut for being too slow.",
+        counter: |shard| &shard.evicted,
+    },
+    PerShard {
+        name: "esper_refused_requests_total",
+        kind: MetricType::Counter,
+        help: "Requests and streams refused.",
+        counter: |shard| &shard.refused,
+    },
+];
+
+/// A metric of a part that not every server has.
+struct OfPart<S: 'static> {
+    name: &'static str,
+    kind: MetricType,
+    help: &'static str,
+    counter: fn(&S) -> &Counter,
+}
+
+impl<S> OfPart<S> {
+    fn encode(&self, stats: &S, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let OfPart { name, kind, help, counter } = self;
+        encoder.encode_descriptor(name, help, None, *kind)?.encode_gauge(&signed(counter(stats).value()))
+    }
+}
+
+const OF_JOURNAL: [OfPart<JournalStats>; 7] = [
+    OfPart {
+        name: "esper_journal_publishes_total",
+        kind: MetricType::Counter,
+        help: "Publishes written to the journal.",
+        counter: |journal| &journal.publishes,
+    },
+    OfPart {
+        name: "esper_journal_batches_total",
+        kind: MetricType::Counter,
+        help: "Batches that they were written in.",
+        counter: |journal| &journal.batches,
+    },
+    OfPart {
+        name: "esper_journal_event_bytes_total",
+        kind: MetricType::Counter,
+        help: "Bytes of events written to the journal.",
+        counter: |journal| &journal.event_bytes,
+    },
+    OfPart {
+        name: "esper_journal_refused_publishes_total",
+        kind: MetricType::Counter,
+        help: "Publishes that the journal had no room for.",
+        counter: |journal| &journal.refused,
+    },
+    OfPart {
+        name: "esper_journal_segments",
+        kind: MetricType::Gauge,
+        help: "Segment files of the journal.",
+        counter: |journal| &journal.segments,
+    },
+    OfPart {
+        name: "esper_journal_bytes",
+        kind: MetricType::Gauge,
+        help: "Bytes of the journal's segment files.",
+        counter: |journal| &journal.bytes,
+    },
+    OfPart {
+        name: "esper_journal_recovered_events",
+        kind: MetricType::Gauge,
+        help: "Events that the start read back from the journal.",
+        counter: |journal| &journal.recovered_events,
+    },
+];
+
+const OF_BRIDGE: [OfPart<BridgeStats>; 9] = [
+    OfPart {
+        name: "esper_brokers",
+        kind: MetricType::Gauge,
+        help: "Connections to brokers that are wanted: one for each URL.",
+        counter: |bridge| &bridge.brokers_configured,
+    },
+    OfPart {
+        name: "esper_brokers_connected",
+        kind: MetricType::Gauge,
+        help: "Connections to brokers that are there.",
+        counter: |bridge| &bridge.brokers_connected,
+    },
+    OfPart {
+        name: "esper_queues",
+        kind: MetricType::Gauge,
+        help: "Queues that are delivered to clients at this moment.",
+        counter: |bridge| &bridge.consumers,
+    },
+    OfPart {
+        name: "esper_queue_refused_requests_total",
+        kind: MetricType::Counter,
+        help: "Clients that asked for a queue and did not get it.",
+        counter: |bridge| &bridge.refused,
+    },
+    OfPart {
+        name: "esper_queue_delivered_messages_total",
+        kind: MetricType::Counter,
+        help: "Messages of queues handed to clients' streams, again when they had to be.",
+        counter: |bridge| &bridge.delivered,
+    },
+    OfPart {
+        name: "esper_queue_redelivered_messages_total",
+        kind: MetricType::Counter,
+        help: "Messages of queues that a broker sent once more.",
+        counter: |bridge| &bridge.redelivered,
+    },
+    OfPart {
+        name: "esper_queue_acknowledged_messages_total",
+        kind: MetricType::Counter,
+        help: "Messages of queues acknowledged.",
+        counter: |bridge| &bridge.acknowledged,
+    },
+    OfPart {
+        name: "esper_queue_acknowledged_unsent_messages_total",
+        kind: MetricType::Counter,
+        help: "Those of them that a client which came back had already.",
+        counter: |bridge| &bridge.acknowledged_unsent,
+    },
+    OfPart {
+        name: "esper_exchange_published_messages_total",
+        kind: MetricType::Counter,
+        help: "Messages of exchanges published to topics.",
+        counter: |bridge| &bridge.published,
+    },
+];
+
+/// One scrape.
+#[derive(Debug)]
+struct Scrape(Arc<Monitor>);
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Monitor { common, request_memory, journal, backend, .. } = &*self.0;
+        let (stats, memory) = (&common.stats, &common.memory);
+        for PerShard { name, kind, help, counter } in PER_SHARD {
+            let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+            for (id, shard) in stats.shards().iter().enumerate() {
+                // Counters as well. The crate writes OpenMetrics, which declares a counter without the
+                // `_total` of its samples, and promtool takes these for another metric. In Prometheus's own
+                // format the `_total` is part of the name, and `encode_counter` would add it once more.
+                metric.encode_family(&[("shard", id)])?.encode_gauge(&signed(counter(shard).value()))?;
+            }
+        }
+
+        let name = "esper_publish_to_send_seconds";
+        let help = "From the last byte of a publish read to the kernel's taking a send of it.";
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (id, shard) in stats.shards().iter().enumerate() {
+            let Latencies { sum_s, count, buckets } = Latencies::of(&shard.latencies_us());
+            metric
+                .encode_family(&[("shard", id)])?
+                .encode_histogram::<NoLabelSet>(sum_s, count, &buckets, None)?;
+        }
+
+        if let Some(backend) = backend {
+            OF_BRIDGE.iter().try_for_each(|metric| metric.encode(backend, &mut encoder))?;
+        }
+        if let Some(journal) = journal {
+            OF_JOURNAL.iter().try_for_each(|metric| metric.encode(journal, &mut encoder))?;
+            let (name, help) = ("esper_journal_sync_seconds", "What a sync of the journal took.");
+            let Latencies { sum_s, count, buckets } = Latencies::of(&journal.syncs_us());
+            encoder
+                .encode_descriptor(name, help, None, MetricType::Histogram)?
+                .encode_histogram::<NoLabelSet>(sum_s, count, &buckets, None)?;
+        }
+
+        // A program that has the server inside has a log of its own.
+        if let Some(lost) = log::lines_lost() {
+            let (name, help) =
+                ("esper_log_lines_dropped_total", "Lines of the log that could not be written in time.");
+            encoder.encode_descriptor(name, help, None, MetricType::Counter)?.encode_gauge(&signed(lost))?;
+        }
+
+        let (gauge, held) = (MetricType::Gauge, memory.bytes() as u64);
+        let help = "Bytes of events held: for replay, for subscribers that are behind, and in sends; without what an event costs beside them.";
+        encoder.encode_descriptor("esper_held_bytes", help, None, gauge)?.encode_gauge(&signed(held))?;
+        let held = request_memory.bytes() as u64;
+        let help = "Bytes held by connections that are no streams: 4 KiB each, unfinished requests and unsent answers.";
+        encoder.encode_descriptor("esper_request_bytes", help, None, gauge)?.encode_gauge(&signed(held))?;
+        let (name, help) = ("esper_start_time_seconds", "When the server started, in Unix time.");
+        encoder.encode_descriptor(name, help, None, gauge)?.encode_gauge(&signed(common.started_s))?;
+        let (name, help) = ("esper_build_info", "Always 1; its labels say what runs.");
+        let mut metric = encoder.encode_descriptor(name, help, None, gauge)?;
+        metric.encode_family(&[("version", env!("CARGO_PKG_VERSION"))])?.encode_gauge(&1_i64)
+    }
+}
+
+/// The type of the crate's gauges.
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// Upper bounds of the buckets in microseconds: 25 us to 10 s, three to a decade.
+const BOUNDS_US: [u64; 18] = [
+    25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 10_000_000,
+];
+
+/// A histogram as Prometheus has them.
+struct Latencies {
+    sum_s: f64,
+    count: u64,
+    /// Upper bound in seconds, and how many are under it and over the bound before. The crate adds them up.
+    buckets: Vec<(f64, u64)>,
+}
+
+impl Latencies {
+    fn of(latencies_us: &Histogram<u64>) -> Self {
+        let mut counts = [0; BOUNDS_US.len() + 1];
+        // A whole number: a sum of fractions may come out less than the last time, which Prometheus takes for
+        // a restart.
+        let mut sum_us = 0_u64;
+        for step in latencies_us.iter_recorded() {
+            // A bin is 1 % wide. One that has a bound within it is counted as over it.
+            let (highest, count) = (step.value_iterated_to(), step.count_at_value());
+            counts[BOUNDS_US.partition_point(|bound| *bound < highest)] += count;
+            let us = latencies_us.median_equivalent(highest).saturating_mul(count);
+            sum_us = sum_us.saturating_add(us);
+        }
+        let bounds = BOUNDS_US.iter().map(|us| seconds(*us)).chain([f64::INFINITY]);
+        let buckets = bounds.zip(counts).collect();
+        Latencies { sum_s: seconds(sum_us), count: counts.iter().sum(), buckets }
+    }
+}
+
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::monitor::tests::monitor;
+
+    fn two_shards() -> Arc<Monitor> {
+        let mut config = Config::default();
+        config.cpus.ids = vec![0, 1];
+        Arc::new(monitor(config))
+    }
+
+    fn with_bridge() -> Arc<Monitor> {
+        Arc::new(Monitor { backend: Some(Arc::default()), ..monitor(Config::default()) })
+    }
+
+    /// Name and labels before the value.
+    fn sample(text: &str, series: &str) -> String {
+        let start = format!("{series} ");
+        let mut found = text.lines().filter_map(|line| line.strip_prefix(&start));
+        let value = found.next().unwrap_or_else(|| panic!("no {series} in {text}"));
+        assert_eq!(found.next(), None, "{series} is there once");
+        value.to_owned()
+    }
+
+    #[test]
+    fn each_shard_has_its_own_samples_under_one_declaration() {
+        let shared = two_shards();
+        shared.common.stats.shard(1).clients.add(3);
+        shared.common.stats.shard(0).published.add(7);
+        let text = text(&shared);
+        for part in [
+            "# HELP esper_subscribers Open streams.\n# TYPE esper_subscribers gauge\n\
+             esper_subscribers{shard=\"0\"} 0\nesper_subscribers{shard=\"1\"} 3\n",
+            "# TYPE esper_published_events_total counter\nesper_published_events_total{shard=\"0\"} 7\n\
+             esper_published_events_total{shard=\"1\"} 0\n",
+            "# TYPE esper_publish_to_send_seconds histogram\n",
+            "# TYPE esper_held_bytes gauge\nesper_held_bytes 0\n",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        let build = format!("esper_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
+        assert_eq!(sample(&text, &build), "1");
+        let started: u64 = sample(&text, "esper_start_time_seconds").parse().unwrap();
+        assert!(started.abs_diff(crate::clock::unix_s()) < 60);
+    }
+
+    /// Prometheus reads a sample that comes away from its declaration as one of another, untyped metric.
+    #[test]
+    fn every_sample_stands_under_the_declaration_of_its_name() {
+        for (shared, metrics) in [(two_shards(), 0), (with_bridge(), OF_BRIDGE.len())] {
+            assert_eq!(declared(&text(&shared)).len(), PER_SHARD.len() + metrics + 5);
+        }
+    }
+
+    /// The names of all metrics, each of whose samples stands under its declaration.
+    fn declared(text: &str) -> BTreeSet<&str> {
+        let mut declared = BTreeSet::new();
+        let mut current = "";
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                current = rest.split(' ').next().unwrap();
+                assert!(declared.insert(current), "{current} is declared once");
+            } else if !line.starts_with("# HELP ") {
+                let name = line.split(['{', ' ']).next().unwrap();
+                let suffix = name.strip_prefix(current).unwrap_or_else(|| panic!("{line} under {current}"));
+                assert!(["", "_sum", "_count", "_bucket"].contains(&suffix), "{line}");
+            }
+        }
+        declared
+    }
+
+    #[test]
+    fn what_the_bridge_counts_is_there_once_there_is_a_bridge() {
+        let shared = with_bridge();
+        let stats = shared.backend.as_ref().unwrap();
+        stats.brokers_configured.set(3);
+        stats.delivered.add(5);
+        let told = text(&shared);
+        assert_eq!(sample(&told, "esper_brokers"), "3");
+        assert_eq!(sample(&told, "esper_queue_delivered_messages_total"), "5");
+        assert!(told.contains("# TYPE esper_queue_delivered_messages_total counter\n"), "{told}");
+        assert!(!text(&two_shards()).contains("esper_broker"));
+    }
+
+    #[test]
+    fn latencies_are_counted_up_to_each_bound() {
+        let shared = two_shards();
+        for us in [0, 25, 26, 100, 101, 2_000, 10_000_000, 30_000_000] {
+            shared.common.stats.shard(1).record_latency_us(us);
+        }
+        let text = text(&shared);
+        let bucket = |le: &str| {
+            sample(&text, &format!("esper_publish_to_send_seconds_bucket{{le=\"{le}\",shard=\"1\"}}"))
+        };
+        for (le, count) in [
+            ("0.000025", "2"),
+            ("0.00005", "3"),
+            ("0.0001", "4"),
+            ("0.00025", "5"),
+            ("0.001", "5"),
+            ("0.0025", "6"),
+            ("5.0", "6"),
+            // Its bin reaches over the bound.
+            ("10.0", "6"),
+            ("+Inf", "8"),
+        ] {
+            assert_eq!(bucket(le), count, "{le}");
+        }
+        assert_eq!(sample(&text, "esper_publish_to_send_seconds_count{shard=\"1\"}"), "8");
+        assert_eq!(sample(&text, "esper_publish_to_send_seconds_count{shard=\"0\"}"), "0");
+        let sum: f64 = sample(&text, "esper_publish_to_send_seconds_sum{shard=\"1\"}").parse().unwrap();
+        assert!((sum / 40.002_252 - 1.0).abs() < 0.01, "{sum}");
+    }
+
+    /// A counter that goes back is taken for one that began anew.
+    #[test]
+    fn the_sum_of_latencies_never_goes_back() {
+        let shared = two_shards();
+        let stats = shared.common.stats.shard(0);
+        let mut last = 0.0;
+        for n in 0..2_000_u64 {
+            stats.record_latency_us(n.pow(3) % 50_000_000);
+            let sum = Latencies::of(&stats.latencies_us()).sum_s;
+            assert!(sum >= last, "{sum} after {last}");
+            last = sum;
+        }
+        assert!(last > 1.0);
+    }
+}

@@ -1,0 +1,99 @@
+//! What operators see: statistics, metrics, the admin page, and who is connected.
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`metrics`], [`vars`] | the counters as Prometheus and as Go programs show them |
+//! | [`questions`] | what is asked of all shards, put together on a thread of its own |
+
+mod metrics;
+mod questions;
+mod vars;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::Value;
+
+use crate::bridge::BridgeStats;
+use crate::connection::request_memory::RequestMemory;
+use crate::connection::service::Reports;
+use crate::core::message::Ticket;
+use crate::dialects::Access;
+use crate::dialects::admin::{Question, Report};
+use crate::http::{Refusal, Response, Status};
+use crate::journal::stats::JournalStats;
+use crate::shard::common::Common;
+use crate::shard::mailbox::Mailboxes;
+use questions::Questions;
+
+/// The admin page, with all it needs.
+const ADMIN_PAGE: &str = include_str!("admin.html");
+
+/// What there is to be read, and the way to the thread that asks all shards.
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    pub(crate) common: Arc<Common>,
+    pub(crate) access: Arc<Access>,
+    pub(crate) request_memory: Arc<RequestMemory>,
+    /// What the journal on disk counts, if there is one.
+    pub(crate) journal: Option<Arc<JournalStats>>,
+    /// What the backend counts, if there is one.
+    pub(crate) backend: Option<Arc<BridgeStats>>,
+    pub(crate) questions: Questions,
+}
+
+impl Monitor {
+    /// Returns what `/stats` shows.
+    pub(crate) fn stats(&self) -> Value {
+        let Common { stats, memory, clock, .. } = &*self.common;
+        let mut all = stats.json();
+        all["held_bytes"] = memory.bytes().into();
+        all["request_bytes"] = self.request_memory.bytes().into();
+        all["uptime_s"] = clock.elapsed().as_secs().into();
+        if let Some(journal) = &self.journal {
+            all["journal"] = journal.json();
+        }
+        all
+    }
+
+    /// Answers questions and feeds admin pages on this thread, until [`Monitor::close`].
+    pub(crate) fn run(&self, mailboxes: &Mailboxes) {
+        questions::run(self, mailboxes);
+    }
+
+    /// Ends the thread.
+    pub(crate) fn close(&self) {
+        self.questions.close();
+    }
+}
+
+impl Reports for Monitor {
+    fn report(self: Arc<Self>, report: Report) -> Result<Response, Refusal> {
+        Ok(match report {
+            Report::Health if self.common.draining.load(Ordering::Relaxed) => {
+                return Err(Refusal::new(Status::ServiceUnavailable, "draining"));
+            }
+            Report::Health => Response::text("ok\n"),
+            Report::Stats => Response::json(self.stats().to_string().into_bytes()),
+            Report::Metrics => Response::ok(metrics::CONTENT_TYPE, metrics::text(&self).into_bytes()),
+            Report::Vars => Response::json(vars::vars(&self).to_string().into_bytes()),
+            Report::AdminPage => Response::page(ADMIN_PAGE),
+        })
+    }
+
+    fn ask(&self, question: Question, ticket: Ticket) -> bool {
+        self.questions.ask(question, ticket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::server::tests::shared;
+
+    /// Returns what there is to see of a server that does not run.
+    pub(super) fn monitor(config: Config) -> Monitor {
+        shared(config).monitor()
+    }
+}

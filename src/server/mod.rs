@@ -1,0 +1,467 @@
+//! Starts the shards, and ends them in order.
+
+mod assembly;
+mod backend;
+mod builder;
+mod help;
+mod shard_thread;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use thiserror::Error;
+
+pub use self::builder::ServerBuilder;
+
+use crate::auth::Keyring;
+use crate::bridge::Bridge;
+use crate::config::{Auth, Config, Control as ControlPort, Drain};
+use crate::connection::accept::Listener;
+use crate::connection::service::Service;
+use crate::core::home::Homes;
+use crate::core::journal::MemoryJournal;
+use crate::core::message::{ShardId, Ticket};
+use crate::dialects::Port;
+use crate::host::{self, SocketOptions};
+use crate::journal::ShardJournal;
+use crate::journal::disk::error::Fatal;
+use crate::journal::start::Opened;
+use crate::monitor::Monitor;
+use crate::publisher::Publisher;
+use crate::shard::common::Common;
+use crate::shard::mailbox::{Mailboxes, mailboxes};
+use crate::shard::message::{Control, ShardMessage};
+
+use assembly::Assembly;
+use shard_thread::{ShardPlan, completions};
+
+/// How often an ending server looks whether everybody is gone.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// How a server ends that is dropped: long enough for clients that read to be told, and no longer.
+const DROPPED: Drain = Drain { delay: Duration::ZERO, time_max: Duration::from_millis(100) };
+/// A running broker: threads of its own, which listen on an address of its own.
+///
+/// Several run in one process, with nothing in common but the process's limits. A server pins no thread to a
+/// CPU and raises no limit unless its [`Config`] asks for it; it never installs a signal handler, a panic
+/// hook or a log, and what it has to say goes to [`tracing`](https://docs.rs/tracing). It starts a thread for
+/// each shard and one that says who is connected, for the admin page and the control port, and none is left
+/// when it was stopped or dropped.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use std::net::TcpStream;
+/// use esper::{Event, Server};
+///
+/// let server = Server::builder().port(0).namespaces(true).history_events(0).start()?;
+///
+/// let mut subscriber = TcpStream::connect(server.address())?;
+/// subscriber.write_all(b"GET /subscribe/pets HTTP/1.0\r\n\r\n")?;
+/// // Whatever is published after the 200 has come reaches this subscriber.
+/// let mut text = [0; 12];
+/// subscriber.read_exact(&mut text)?;
+/// assert_eq!(&text, b"HTTP/1.1 200");
+///
+/// server.publisher().publish("pets/dogs", Event::data("Corgi").name("new-dog"))?.wait()?;
+/// assert_eq!(server.stats()["clients"], 1);
+/// // Sends the subscriber what it has coming, and closes.
+/// server.stop();
+///
+/// let mut rest = String::new();
+/// subscriber.read_to_string(&mut rest)?;
+/// assert!(rest.contains("event:new-dog\ndata:Corgi\n\n"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    control_address: Option<SocketAddr>,
+    common: Arc<Common>,
+    service: Arc<Service>,
+    monitor: Arc<Monitor>,
+    mailboxes: Mailboxes,
+    publisher: Publisher,
+    /// None once it has ended.
+    threads: Vec<JoinHandle<()>>,
+    bridge: Option<Bridge<Ticket>>,
+    ended: Receiver<Result<(), StartError>>,
+}
+
+/// Why the server did not start, or could not go on.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {}", help::listen_help(Port::Public, .error))]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The kernel's reason.
+        error: io::Error,
+    },
+    /// The address of the control port cannot be listened on.
+    #[error("cannot listen on {address} for control: {}", help::listen_help(Port::Control, .error))]
+    ListenControl {
+        /// Where.
+        address: SocketAddr,
+        /// The kernel's reason.
+        error: io::Error,
+    },
+    /// The kernel gives no ring, or takes no operations from it.
+    #[error("cannot set up io_uring: {}", help::ring_help(.0))]
+    Ring(io::Error),
+    /// The process's limit on open files leaves none for a subscriber.
+    #[error(
+        "the limit on open files is {limit}, and the server itself takes {needed}, {} for each CPU, so that none is left \
+         for subscribers; raise it (ulimit -n, LimitNOFILE=), or use fewer CPUs with --threads",
+        host::FILES_PER_SHARD
+    )]
+    FileLimit {
+        /// How many files may be open.
+        limit: u64,
+        /// How many the server needs for itself.
+        needed: u64,
+    },
+    /// A thread cannot be started.
+    #[error("cannot start a thread: {0}; raise the process limit (ulimit -u, TasksMax=)")]
+    Thread(io::Error),
+    /// A value of the configuration is out of range, or does not go with another; its field is named.
+    #[error("{0}")]
+    Config(String),
+    /// The journal's directory cannot be used, or its disk failed.
+    #[error("{0}")]
+    Journal(String),
+    /// A shard's task failed, which is a bug.
+    #[error("a shard failed: {0}")]
+    Shard(String),
+}
+
+impl Server {
+    /// Builds a server step by step, for the settings most programs want.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
+    /// Starts a server. It serves when this returns.
+    ///
+    /// An address that is taken is waited for, a second at most: the kernel may still be ending a process that was
+    /// killed. Every subscriber takes an open file, and without [`Config::raise_file_limit`] a process often may have
+    /// 1024.
+    ///
+    /// # Errors
+    /// [`StartError`] names the cause and its mend.
+    pub fn start(config: Config) -> Result<Server, StartError> {
+        config.check().map_err(StartError::Config)?;
+        let shards = config.cpus.ids.len();
+        let files = host::file_limit(config.raise_file_limit);
+        let subscribers_allowed = host::subscribers_allowed(files, shards);
+        if subscribers_allowed == 0 {
+            return Err(StartError::FileLimit { limit: files, needed: host::files_beside(shards) });
+        }
+        host::try_ring().map_err(StartError::Ring)?;
+        if config.data.is_some() {
+            // Opening a journal begins an epoch, of which 64 are known: a start that finds its port taken costs none.
+            let address = SocketAddr::new(config.bind, config.port);
+            open(Port::Public, address, socket_options(&config), &config, &mut [Vec::new()])?;
+        }
+        let Assembly { common, service, monitor, names, kept, bridge } =
+            Assembly::new(config, subscribers_allowed)?;
+        let config = &common.config;
+        let address = SocketAddr::new(config.bind, config.port);
+        let options = socket_options(config);
+        let mut listeners: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
+        let mut listen = |port, address| open(port, address, options, config, &mut listeners);
+        let address = listen(Port::Public, address)?;
+        let control = config.control.as_ref();
+        let control_address = control.map(|control| listen(Port::Control, control.bind)).transpose()?;
+
+        let (mailboxes, receivers) = mailboxes(shards);
+        let publisher = Publisher::new(Arc::clone(&common), names.clone(), Arc::clone(&mailboxes));
+        let (ready, started) = unbounded();
+        let (end, ended) = unbounded();
+        let mut server = Server {
+            address,
+            control_address,
+            common: Arc::clone(&common),
+            service: Arc::clone(&service),
+            monitor: Arc::clone(&monitor),
+            mailboxes,
+            publisher,
+            threads: Vec::new(),
+            bridge: None,
+            ended,
+        };
+        let homes_and_journals = server.homes_and_journals(kept, &end)?;
+        let plans = listeners.into_iter().zip(receivers).zip(homes_and_journals).enumerate();
+        for (id, ((listeners, receiver), (homes, journal))) in plans {
+            let plan = ShardPlan {
+                id: id as ShardId,
+                cpu: config.cpus.pin.then(|| config.cpus.ids[id]),
+                completions: completions(files, shards),
+                common: Arc::clone(&common),
+                service: Arc::clone(&service),
+                mailboxes: Arc::clone(&server.mailboxes),
+                receiver,
+                listeners,
+                homes,
+                journal,
+            };
+            let (ready, end) = (ready.clone(), end.clone());
+            let thread = std::thread::Builder::new().name(format!("esper-{id}"));
+            let run = move || drop(end.send(plan.run(&ready)));
+            server.threads.push(thread.spawn(run).map_err(StartError::Thread)?);
+        }
+        for _ in 0..shards {
+            started
+                .recv()
+                .unwrap_or_else(|_| Err(StartError::Shard("it ended before it began".to_owned())))?;
+        }
+        if let (Some(line), Some(queues)) = (bridge, &config.queues) {
+            let hasher = names.hasher().clone();
+            let started =
+                backend::start(line, queues, &common, hasher, &server.mailboxes, server.publisher());
+            server.bridge = Some(started.map_err(StartError::Thread)?);
+        }
+        if service.access.can_survey() {
+            let mailboxes = Arc::clone(&server.mailboxes);
+            let thread = std::thread::Builder::new().name("esper-admin".to_owned());
+            let run = move || monitor.run(&mailboxes);
+            server.threads.push(thread.spawn(run).map_err(StartError::Thread)?);
+        }
+        tracing::info!(
+            files,
+            subscribers_max = server.common.streams.max(),
+            shards,
+            "the file limit allows {subscribers_allowed} subscribers"
+        );
+        let wanted = server.common.streams.max();
+        if wanted > subscribers_allowed {
+            tracing::warn!(
+                "--subscribers-max {wanted} is more than the file limit allows, {subscribers_allowed}; \
+                 raise the file limit (ulimit -n, LimitNOFILE=), or lower --subscribers-max"
+            );
+        }
+        Ok(server)
+    }
+
+    /// Where it listens, with the port that was taken for port 0.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where its control port is, if it has one.
+    pub fn control_address(&self) -> Option<SocketAddr> {
+        self.control_address
+    }
+
+    /// Takes the secrets, the public keys and the control port's token of this configuration from now on, in place of
+    /// those it has, and nothing else of it. Streams that are open stay, whatever their tokens were signed with, until
+    /// these expire.
+    ///
+    /// # Errors
+    /// [`StartError::Config`] when they cannot be right; those it has stay.
+    pub fn replace_keys(&self, config: &Config) -> Result<(), StartError> {
+        let own = &self.common.config;
+        let Auth { subscriber, publisher, session, .. } = config.auth.clone();
+        let control = own.control.as_ref().zip(config.control.as_ref());
+        let control = control.map(|(own, new)| ControlPort { token: new.token.clone(), ..own.clone() });
+        let merged = Config {
+            auth: Auth { subscriber, publisher, session, ..own.auth.clone() },
+            control: control.or_else(|| own.control.clone()),
+            ..own.clone()
+        };
+        merged.check().map_err(StartError::Config)?;
+        self.service.access.keyring.store(Arc::new(Keyring::new(&merged)));
+        Ok(())
+    }
+
+    /// Publishes to this server, from any thread, for as long as it runs.
+    pub fn publisher(&self) -> Publisher {
+        self.publisher.clone()
+    }
+
+    /// What it counts, since it started, as an object of JSON; `/stats` shows the same.
+    ///
+    /// | field | |
+    /// |---|---|
+    /// | `clients`, `connections` | open streams, and connections that are none |
+    /// | `topics` | topics with subscribers or history |
+    /// | `published`, `delivered` | events ordered, and events sent, once for each subscriber |
+    /// | `bytes` | bytes of streams sent |
+    /// | `evicted`, `refused` | streams cut for being too slow; requests and streams refused |
+    /// | `history_bytes`, `held_bytes` | bytes kept for replay; bytes of events held in all |
+    /// | `request_bytes` | bytes held by connections that are no streams |
+    /// | `uptime_s` | seconds since it started |
+    /// | `publish_to_send_us` | `p50`, `p99`, `p999`, `max` in microseconds, and `count`, from a publish to the kernel's taking its events for a subscriber |
+    /// | `shards` | the same of each shard |
+    /// | `journal` | with [`Config::data`] alone: `publishes` and `batches` written, publishes `refused` for want of room, `bytes` and `segments` of the files, `recovered_events`, `recovered_bytes` and `recovered_ms` of the start, and `sync_us`, as `publish_to_send_us`, of each sync |
+    pub fn stats(&self) -> serde_json::Value {
+        self.monitor.stats()
+    }
+
+    /// Waits up to `patience` for a shard to fail, `Duration::MAX` for ever; `Ok` when none did.
+    ///
+    /// # Errors
+    /// A shard's own error. The server is of no use any more: drop it, and start another.
+    pub fn watch(&self, patience: Duration) -> Result<(), StartError> {
+        match self.ended.recv_timeout(patience) {
+            Ok(end) => end,
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Err(RecvTimeoutError::Disconnected) => Err(StartError::Shard("all shards ended".to_owned())),
+        }
+    }
+
+    /// Ends in order: tells balancers, takes nothing new, answers what is under way, sends subscribers what
+    /// they have coming and when to return, and closes; all within [`Config::drain`]. Blocks until then,
+    /// which is at once where nobody is connected.
+    ///
+    /// A server that is dropped does the same, but gives its clients no more than a tenth of a second.
+    pub fn stop(mut self) {
+        self.end(self.common.config.drain);
+    }
+
+    /// Does the same, and tells whether all that was answered is kept.
+    ///
+    /// # Errors
+    /// [`StartError::Journal`] when the journal's disk failed meanwhile.
+    pub fn finish(mut self) -> Result<(), StartError> {
+        self.end(self.common.config.drain);
+        self.ended.try_iter().find(Result::is_err).unwrap_or(Ok(()))
+    }
+
+    /// Returns the homes and the journal of each shard, and starts the journal's writer if it has one.
+    fn homes_and_journals(
+        &mut self,
+        kept: Option<Opened>,
+        end: &Sender<Result<(), StartError>>,
+    ) -> Result<Vec<(Homes, ShardJournal)>, StartError> {
+        let common = &self.common;
+        let (Some(mut kept), Some(data)) = (kept, &common.config.data) else {
+            let homes = (0..common.shards).map(|shard| Homes::new(shard as ShardId, &common.homes));
+            return Ok(homes.map(|homes| (homes, ShardJournal::Memory(MemoryJournal::default()))).collect());
+        };
+        let homes = std::mem::take(&mut kept.homes);
+        let failed = end.clone();
+        let ended = move |result: Result<(), Fatal>| {
+            if let Err(error) = result {
+                let _ = failed.send(Err(StartError::Journal(error.to_string())));
+            }
+        };
+        let (thread, queues) =
+            kept.start(data, common.clock, Arc::clone(&self.mailboxes), ended).map_err(StartError::Thread)?;
+        self.threads.push(thread);
+        Ok(homes.into_iter().zip(queues.into_iter().map(ShardJournal::Disk)).collect())
+    }
+
+    fn end(&mut self, drain: Drain) {
+        if self.threads.is_empty() {
+            return;
+        }
+        let deadline = Instant::now() + drain.delay + drain.time_max;
+        self.common.draining.store(true, Ordering::Relaxed);
+        std::thread::sleep(drain.delay);
+        self.publisher.close();
+        self.tell(Control::StopAccepting);
+        // Publishers get half of the time at most, so that some is left for subscribers. What is under way
+        // between shards is on its way to those.
+        let halfway = Instant::now() + drain.time_max / 2;
+        let Common { stats, budget, .. } = &*self.common;
+        wait_until(halfway, || stats.sum(|shard| &shard.connections) == 0 && budget.messages() == 0);
+        self.tell(Control::CloseStreams);
+        wait_until(deadline, || stats.sum(|shard| &shard.clients) == 0);
+        self.tell(Control::Stop);
+        if self.service.access.can_survey() {
+            self.monitor.close();
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+        // Now that no stream is left, all that is unacknowledged is back in its queue.
+        if let Some(bridge) = self.bridge.take() {
+            bridge.stop();
+        }
+    }
+
+    fn tell(&self, control: Control) {
+        for mailbox in self.mailboxes.iter() {
+            mailbox.post(ShardMessage::Control(control));
+        }
+    }
+}
+
+/// One that failed to start leaves no thread behind either.
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end(DROPPED);
+    }
+}
+
+fn wait_until(deadline: Instant, is_done: impl Fn() -> bool) {
+    while !is_done() && Instant::now() < deadline {
+        std::thread::sleep(LOOK_INTERVAL);
+    }
+}
+
+fn socket_options(config: &Config) -> SocketOptions {
+    SocketOptions { user_timeout: config.stream.peer_timeout(), keepalive: config.stream.heartbeat.is_none() }
+}
+
+/// Opens a listener for each shard; returns its address.
+fn open(
+    port: Port,
+    address: SocketAddr,
+    options: SocketOptions,
+    config: &Config,
+    listeners: &mut [Vec<Listener>],
+) -> Result<SocketAddr, StartError> {
+    let failed = |error| match port {
+        Port::Public => StartError::Listen { address, error },
+        Port::Control => StartError::ListenControl { address, error },
+    };
+    let (address, opened) =
+        host::listen(address, listeners.len(), options, !config.takeover).map_err(failed)?;
+    for (own, listener) in listeners.iter_mut().zip(opened) {
+        let handle = listener.try_clone().map_err(failed)?;
+        own.push(Listener { port, listener, handle });
+    }
+    Ok(address)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::connection::Connections;
+    use crate::shard::Shard;
+
+    /// The parts of a server of one or more shards that keeps nothing and does not run.
+    pub(crate) struct Parts(Assembly);
+
+    pub(crate) fn shared(config: Config) -> Parts {
+        Parts(Assembly::new(config, 10).unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    impl Parts {
+        pub(crate) fn shard(&self) -> Rc<Shard> {
+            let common = Arc::clone(&self.0.common);
+            let (mailboxes, mut receivers) = mailboxes(1);
+            let homes = Homes::new(0, &common.homes);
+            let journal = ShardJournal::Memory(MemoryJournal::default());
+            Shard::new(0, common, receivers.remove(0), mailboxes, homes, journal)
+        }
+
+        pub(crate) fn connections(&self) -> Rc<Connections> {
+            Connections::new(self.shard(), Arc::clone(&self.0.service))
+        }
+
+        pub(crate) fn monitor(self) -> Monitor {
+            let Assembly { service, monitor, .. } = self.0;
+            drop(service);
+            Arc::try_unwrap(monitor).unwrap_or_else(|_| panic!("the service was all that had it"))
+        }
+    }
+}
