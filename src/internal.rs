@@ -29,6 +29,9 @@ use crate::core::chunk::{Chunk, Framing};
 use crate::core::selection::Selection;
 use crate::core::topic::{Topic, TopicHasher};
 
+#[cfg(fuzzing)]
+pub use crate::journal::disk::fuzz::open as open_journal;
+
 const EVENT_LIMITS: EventLimits =
     EventLimits { text_bytes_max: 1 << 20, id_bytes_max: 128, name_bytes_max: 128, events_max: 100 };
 

@@ -4,6 +4,7 @@
 //! journal never kept: it was lost with the seconds that `--sync TIME` may lose, or was given by a copy of the directory.
 
 use super::encoding::{Malformed, Reader, put_varint};
+use super::format::NUMBER_MAX;
 use crate::core::event_id::Sequence;
 use crate::core::partition::PARTITIONS_MAX;
 
@@ -60,7 +61,12 @@ impl Epochs {
             return Err(Malformed("there are too many partitions"));
         }
         let last = |reader: &mut Reader<'_>| {
-            (0..partitions).map(|_| reader.varint()).collect::<Result<Box<[_]>, _>>()
+            let sequence = |_| match reader.varint()? {
+                // Sequences go on after it.
+                sequence if sequence > NUMBER_MAX => Err(Malformed("a sequence is too high")),
+                sequence => Ok(sequence),
+            };
+            (0..partitions).map(sequence).collect::<Result<Box<[_]>, _>>()
         };
         let last_now = last(reader)?;
         let count = reader.count(8 + partitions)?;

@@ -3,7 +3,7 @@
 //! None of these changes the directory or asks for its lock.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::{io, mem};
 
 use super::batch::Batch;
 use super::encoding::Reader;
@@ -63,8 +63,9 @@ pub(crate) fn repair<D: Disk, T: Disk>(
     mut random: impl FnMut() -> u64,
 ) -> Result<Report, OpenError> {
     let dir = disk.name();
-    let mut copy = Copy { to, salt: random(), segment: None, entries: Vec::new(), last: BTreeMap::new() };
-    let found = survey(disk, |header, batch| copy.push(header, batch))
+    let mut copy =
+        Copy { to, salt: random(), segment: None, entries: Vec::new(), last: BTreeMap::new(), batches: 0 };
+    let found = survey(disk, |header, payload| copy.push(header, payload))
         .map_err(|error| error.into_open_error(&dir))?;
     let finished = copy.finish_segment().and_then(|()| match &found.header {
         Some(header) => copy.finish(&found, header, epoch),
@@ -173,22 +174,16 @@ struct Found {
     /// Of the newest segment whose header is whole.
     header: Option<SegmentHeader>,
     ends: Ends,
-    /// The highest batch.
-    last_batch: u64,
     /// The last sequence of each partition, as far as any record says.
     last: Vec<u64>,
-}
-
-/// A batch of events that is whole.
-struct Whole<'a> {
-    number: u64,
-    payload: &'a [u8],
+    /// The same of the events that were read; empty where nobody says what was removed, so that a leftover may come again.
+    last_read: Vec<u64>,
 }
 
 /// Reads all that is whole in the segments of the log, and calls `take` with each batch of events.
 fn survey<D: Disk>(
     disk: &D,
-    mut take: impl FnMut(&SegmentHeader, Whole<'_>) -> Result<(), ReadError>,
+    mut take: impl FnMut(&SegmentHeader, &[u8]) -> Result<(), ReadError>,
 ) -> Result<Found, ReadError> {
     let names = disk.list().map_err(|error| ReadError::Io("list the files".to_owned(), error))?;
     let mut report = Report::default();
@@ -200,7 +195,8 @@ fn survey<D: Disk>(
             Some(Ok(_)) | None => whole_names.push(name),
         }
     }
-    let mut found = Found { header: None, ends: Ends::default(), last_batch: 0, last: Vec::new(), report };
+    let mut found =
+        Found { header: None, ends: Ends::default(), last: Vec::new(), last_read: Vec::new(), report };
     let mut headers =
         read_headers(disk, &whole_names).or_else(|error| found.note(error).map(|()| BTreeMap::new()))?;
     let Some((_, header)) = headers.last_key_value() else { return Ok(found) };
@@ -209,11 +205,13 @@ fn survey<D: Disk>(
     found.last = vec![0; usize::from(header.partitions)];
     let newest = match read_newest(disk, header) {
         Ok(newest) => Some(newest),
-        // It is told where the segment is read.
-        Err(ReadError::Damage(_)) => None,
-        Err(error) => return Err(error),
+        Err(error) => {
+            found.note(error)?;
+            None
+        }
     };
     if let Some(newest) = &newest {
+        found.last_read.clone_from(&found.last);
         found.report.torn.clone_from(&newest.torn);
         match Layout::new(headers.clone(), newest, &whole_names) {
             Ok(layout) => {
@@ -238,11 +236,12 @@ fn survey<D: Disk>(
     });
     found.report.segments = headers.len();
     let newest_number = headers.keys().next_back().copied();
+    let mut last_batch = 0;
     for (number, header) in &headers {
         let end = newest.as_ref().filter(|_| newest_number == Some(*number));
         found.read_segment(disk, header, end.map(|newest| newest.bytes), &mut take)?;
         if let Some(newest) = &newest {
-            found.check_end(disk, header, newest, newest_number)?;
+            found.check_end(disk, header, newest, newest_number, &mut last_batch)?;
         }
     }
     Ok(found)
@@ -267,7 +266,7 @@ impl Found {
         disk: &D,
         header: &SegmentHeader,
         end_bytes: Option<u64>,
-        take: &mut impl FnMut(&SegmentHeader, Whole<'_>) -> Result<(), ReadError>,
+        take: &mut impl FnMut(&SegmentHeader, &[u8]) -> Result<(), ReadError>,
     ) -> Result<(), ReadError> {
         let name = segment_name(header.first);
         let mut reader = open_reader(disk, header.first, header.salt)?;
@@ -277,14 +276,13 @@ impl Found {
             let what = match next {
                 Scanned::Batch(batch) => {
                     self.report.bytes += batch.bytes.len() as u64;
-                    self.last_batch = self.last_batch.max(batch.number);
                     let read = match batch.kind {
                         BatchKind::Control => self.read_control(batch.payload),
                         BatchKind::Events => self.read_events(batch.payload),
                     };
                     match (read, batch.kind) {
                         (Ok(()), BatchKind::Events) => {
-                            take(header, Whole { number: batch.number, payload: batch.payload })?;
+                            take(header, batch.payload)?;
                             continue;
                         }
                         (Ok(()), BatchKind::Control) => continue,
@@ -322,6 +320,7 @@ impl Found {
         header: &SegmentHeader,
         newest: &Newest,
         newest_number: Option<u64>,
+        last_batch: &mut u64,
     ) -> Result<(), ReadError> {
         let is_newest = newest_number == Some(header.first);
         let listed = newest.segments.iter().find(|entry| entry.number == header.last);
@@ -331,7 +330,8 @@ impl Found {
             (None, None) => newest.last_batch,
         };
         let mut reader = open_reader(disk, header.first, header.salt)?;
-        let mut check = match Check::new(header, end, 0, is_newest.then_some(newest.bytes)) {
+        let before = mem::replace(last_batch, end);
+        let mut check = match Check::new(header, end, before, is_newest.then_some(newest.bytes)) {
             Ok(check) => check,
             Err(error) => return self.note(error),
         };
@@ -370,7 +370,14 @@ impl Found {
         while !records.is_empty() {
             let publish = Publish::decode(&mut records).map_err(|malformed| malformed.0)?;
             events += publish.events.len() as u64;
-            last.push((usize::from(publish.partition), publish.last()));
+            let partition = usize::from(publish.partition);
+            let is_ordered = !self.last_read.is_empty();
+            match self.last_read.get_mut(partition) {
+                Some(last) if *last < publish.first => *last = publish.last(),
+                _ if is_ordered => return Err("a sequence is not past the one before"),
+                _ => {}
+            }
+            last.push((partition, publish.last()));
         }
         self.report.events += events;
         self.note_last(last.into_iter());
@@ -394,31 +401,44 @@ struct Copy<'a, T: Disk> {
     entries: Vec<SegmentEntry>,
     /// The last sequence of each partition that was copied.
     last: BTreeMap<u8, u64>,
+    /// Batches that were written: they are numbered anew, for those of what is damaged may be out of order.
+    batches: u64,
 }
 
 struct CopiedSegment<F> {
     file: F,
+    /// The number of the segment that it is a copy of.
+    source: u64,
     header: SegmentHeader,
     offset: u64,
     last_batch: u64,
 }
 
 impl<T: Disk> Copy<'_, T> {
-    fn push(&mut self, header: &SegmentHeader, batch: Whole<'_>) -> Result<(), ReadError> {
-        if self.segment.as_ref().is_none_or(|segment| segment.header.first != header.first) {
+    fn push(&mut self, header: &SegmentHeader, payload: &[u8]) -> Result<(), ReadError> {
+        if self.segment.as_ref().is_none_or(|segment| segment.source != header.first) {
             self.finish_segment()?;
             self.salt = self.salt.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let file = self.to.create(&new_name(header.first));
+            // Numbered anew as well: of two headers one may say that it covers the other.
+            let number = self.entries.len() as u64 + 1;
+            let file = self.to.create(&new_name(number));
             self.segment = Some(CopiedSegment {
                 file: file.map_err(|error| ReadError::Io("create a segment".to_owned(), error))?,
-                header: SegmentHeader { salt: self.salt, first_batch: batch.number, ..header.clone() },
+                source: header.first,
+                header: SegmentHeader {
+                    first: number,
+                    last: number,
+                    salt: self.salt,
+                    first_batch: self.batches + 1,
+                    ..header.clone()
+                },
                 offset: SEGMENT_HEADER_BYTES as u64,
                 last_batch: 0,
             });
         }
         let Some(segment) = &mut self.segment else { return Ok(()) };
         let mut copy = Batch::new(BatchKind::Events, Vec::new());
-        let mut records = Reader::new(batch.payload);
+        let mut records = Reader::new(payload);
         while !records.is_empty() {
             let Ok(publish) = Publish::decode(&mut records) else { break };
             let last = self.last.entry(publish.partition).or_default();
@@ -429,10 +449,11 @@ impl<T: Disk> Copy<'_, T> {
             }
         }
         let seed = crc_seed(segment.header.salt);
-        copy.write(&segment.file, segment.offset, batch.number, batch.number - 1, seed)
+        self.batches += 1;
+        copy.write(&segment.file, segment.offset, self.batches, self.batches - 1, seed)
             .map_err(|error| ReadError::Io("write a segment".to_owned(), error))?;
         segment.offset += copy.bytes();
-        segment.last_batch = batch.number;
+        segment.last_batch = self.batches;
         Ok(())
     }
 
@@ -447,7 +468,7 @@ impl<T: Disk> Copy<'_, T> {
 
     /// Writes the newest segment.
     fn finish(&mut self, found: &Found, header: &SegmentHeader, epoch: u64) -> Result<(), ReadError> {
-        let number = header.last + 1;
+        let number = self.entries.len() as u64 + 1;
         let epochs = Epochs { last: found.last.clone().into(), ..Epochs::new(epoch, header.partitions) };
         let opening = Batch::control(&[
             Control::Epochs(epochs),
@@ -459,13 +480,13 @@ impl<T: Disk> Copy<'_, T> {
             last: number,
             salt: !self.salt,
             epoch,
-            first_batch: found.last_batch + 1,
+            first_batch: self.batches + 1,
             rewritten: None,
             ..header.clone()
         };
         let seed = crc_seed(header.salt);
         let written = self.to.create(&new_name(number)).and_then(|file| {
-            opening.write(&file, SEGMENT_HEADER_BYTES as u64, header.first_batch, found.last_batch, seed)?;
+            opening.write(&file, SEGMENT_HEADER_BYTES as u64, header.first_batch, self.batches, seed)?;
             self.name(&file, &header)
         });
         written.map_err(|error| ReadError::Io("write the newest segment".to_owned(), error))

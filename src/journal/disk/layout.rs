@@ -157,10 +157,11 @@ pub(super) fn read_headers<D: Disk>(
     names: &[String],
 ) -> Result<BTreeMap<u64, SegmentHeader>, ReadError> {
     let mut headers = BTreeMap::new();
-    let mut secret = None;
+    let mut journal = None;
     for number in names.iter().filter_map(|name| segment_number(name)) {
         let header = read_header_of(disk, number)?;
-        if *secret.get_or_insert(header.secret) != header.secret {
+        let own = (header.secret, header.partitions);
+        if *journal.get_or_insert(own) != own {
             return Err(damage(number, 0, "the segment is of another journal than the others"));
         }
         headers.insert(number, header);
@@ -245,6 +246,9 @@ impl Newest {
         let mut records = Reader::new(payload);
         while !records.is_empty() {
             match Control::decode(&mut records)? {
+                Control::Epochs(epochs) if epochs.last.len() != self.epochs.last.len() => {
+                    return Err(Malformed("the epochs are of another number of partitions"));
+                }
                 Control::Epochs(epochs) => self.epochs = epochs,
                 Control::Ends(entries) => entries.into_iter().for_each(|entry| self.ends.merge(entry)),
                 Control::Segments(segments) => self.segments = segments,

@@ -21,6 +21,7 @@
 //! | module | idea |
 //! |---|---|
 //! | `simulation` | the log on a disk that forgets, under a seed, against a naive model |
+//! | `fuzz` | a directory of any bytes, opened |
 //! | [`inspect`] | verify, repair and copy a directory |
 //! | [`recovery`] | what is there is handed out, what was torn is cut |
 //! | [`trim`], [`rewrite`] | what histories dropped leaves the disk, and is recorded before |
@@ -38,6 +39,8 @@ pub(crate) mod ends;
 pub(crate) mod epochs;
 pub(crate) mod error;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod gone;
 pub(crate) mod inspect;
 mod layout;

@@ -12,12 +12,12 @@ use super::ends::Ends;
 use super::epochs::Epochs;
 use super::error::{AppendError, Damage, Fatal, Full, OpenError};
 use super::format::{BatchKind, segment_name};
-use super::gone::gone_name;
+use super::gone::gone_number;
 use super::layout::{
     Check, Layout, Newest, ReadError, damage, open_reader, read_gone, read_headers, read_newest,
 };
 use super::log::{Log, Settings, segment_capacity};
-use super::record::Publish;
+use super::record::{Control, Publish};
 use super::segments::{Segment, Segments};
 use super::storage::{Disk, DiskFile, read_full_at, write_all_at};
 use crate::core::event_id::Sequence;
@@ -162,11 +162,15 @@ impl<D: Disk> Log<D> {
             });
             while let Some(batch) = check.next(&mut reader)? {
                 recovery.bytes += batch.bytes.len() as u64;
-                if batch.kind == BatchKind::Control {
-                    continue;
-                }
                 let damaged = |what| damage(*number, batch.offset, what);
                 let mut records = Reader::new(batch.payload);
+                if batch.kind == BatchKind::Control {
+                    // Those of the newest are in use already; the others must be what was written all the same.
+                    while !records.is_empty() {
+                        Control::decode(&mut records).map_err(|malformed| damaged(malformed.0))?;
+                    }
+                    continue;
+                }
                 while !records.is_empty() {
                     let publish = Publish::decode(&mut records).map_err(|malformed| damaged(malformed.0))?;
                     match self.last.get_mut(usize::from(publish.partition)) {
@@ -247,10 +251,7 @@ impl<D: Disk> Log<D> {
             .and_then(|()| file.truncate(newest.bytes))
             .and_then(|()| file.sync_all())
             .map_err(|error| io_error("seal", &format!("{dir}/{name}"), error))?;
-        let is_unused =
-            |number: &&u64| !self.segments.get(**number).is_some_and(|segment| segment.has_gone_file);
-        let unused = layout.gone.iter().filter(is_unused).map(|number| gone_name(*number));
-        for name in &layout.leftovers.iter().cloned().chain(unused).collect::<Vec<_>>() {
+        for name in &layout.leftovers {
             self.disk.unlink(name).map_err(|error| io_error("remove", name, error))?;
         }
         Ok(())
@@ -259,7 +260,10 @@ impl<D: Disk> Log<D> {
     /// Begins the first segment of this start.
     fn begin(&mut self, names: &[String], recovery: &mut Recovery) -> Result<(), OpenError> {
         let dir = self.disk.name();
-        for name in names.iter().filter(|name| is_unfinished(name)) {
+        // One that no segment has may be taken for that of a later segment of its number.
+        let is_unused = |number| !self.segments.get(number).is_some_and(|segment| segment.has_gone_file);
+        let is_unused_gone = |name: &str| gone_number(name).is_some_and(is_unused);
+        for name in names.iter().filter(|name| is_unfinished(name) || is_unused_gone(name)) {
             self.disk.unlink(name).map_err(|error| io_error("remove", name, error))?;
         }
         let number = self.segments.list().last().map_or(0, |segment| segment.last) + 1;

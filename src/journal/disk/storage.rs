@@ -316,7 +316,7 @@ fn refusal(path: &Path, what: &str, error: io::Error) -> OpenError {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(super) mod simulated;
 #[cfg(test)]
 pub(super) mod tests;

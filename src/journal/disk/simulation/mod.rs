@@ -402,6 +402,14 @@ fn number(name: &str) -> Option<u64> {
 
 const STEPS: usize = 100;
 
+/// Returns a directory as it stays behind after a few steps.
+pub(super) fn directory(seed: u64) -> SimulatedDisk {
+    let mut world = World::new(seed, Canary::None);
+    (0..40).for_each(|_| world.step());
+    world.disk.restart(false);
+    world.disk
+}
+
 #[test]
 fn what_was_synced_comes_back_once_and_in_order_whatever_fails() {
     let seeds = match number("ESPER_JOURNAL_SEED") {
