@@ -3,6 +3,8 @@
 //! The input is files, one behind the other: a byte for the name, three for the length, then the bytes. The CRCs in
 //! them are made good first, for a fuzzer does not find one by chance, and a forged journal has good ones anyway.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "for tests and fuzzing alone")]
+
 use super::error::OpenError;
 use super::format::{
     BATCH_HEADER_BYTES, BATCH_MAGIC, SEGMENT_HEADER_BYTES, crc_seed, segment_name, segment_number,

@@ -2,6 +2,8 @@
 //! or torn by sectors of 512 bytes and within one, names are those of before or after, in any order. It fails when it
 //! is told to, and the power fails at any operation.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "for tests and fuzzing alone")]
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
