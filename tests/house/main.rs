@@ -22,7 +22,7 @@ const DOUBLE: &str = "is the name of several types";
 const LAPIN: &str = "names lapin, which is for src/backend/amqp alone";
 const LONG: &str = "is longer than 500 lines";
 
-/// What breaks a rule for now. A word goes when it no longer does, and none comes.
+/// Lists what breaks a rule for now. Remove a word when it no longer breaks the rule; add none.
 const KNOWN: [(&str, &str); 4] = [
     (CIRCLE, "admin bridge builder debug journal metrics publisher routes server shard shared stats"),
     (
@@ -48,20 +48,20 @@ fn the_tree_keeps_its_rules() {
 }
 
 #[test]
-fn what_is_new_is_told_with_its_places_and_so_is_what_is_no_longer_there() {
+fn new_violations_are_reported_with_their_places_and_vanished_ones_too() {
     let found =
         [((LONG, "a.rs".to_owned()), vec!["501 lines".to_owned()]), ((LONG, "b.rs".to_owned()), vec![])];
-    let told = report(&found.into(), &[(LONG, "b.rs c.rs"), (LAPIN, "")]);
+    let reported = report(&found.into(), &[(LONG, "b.rs c.rs"), (LAPIN, "")]);
     let new = "a.rs is longer than 500 lines\n    501 lines\n";
     let gone =
         "strike c.rs from KNOWN in tests/house/main.rs: it is no longer what is longer than 500 lines\n";
-    assert_eq!(told, format!("{new}{gone}"));
+    assert_eq!(reported, format!("{new}{gone}"));
 }
 
 /// What breaks which rule, and the places.
 type Violations = BTreeMap<(&'static str, String), Vec<String>>;
 
-/// Tells of violations that are not known, and of those that are known and gone. Returns nothing when neither is there.
+/// Reports the violations that are not known, and those that are known and gone; empty when there are neither.
 fn report(found: &Violations, known: &[(&'static str, &str)]) -> String {
     let known = known
         .iter()

@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_defined_twice_is_told_with_both_places() {
+    fn a_name_that_is_defined_twice_is_reported_with_both_places() {
         let files = [
             ("src/lib.rs", "mod a; mod b; struct Once;"),
             ("src/a.rs", "struct Twice;"),
