@@ -8,24 +8,19 @@
     reason = "a test says what it expects by unwrapping it"
 )]
 
-#[path = "e2e/harness.rs"]
-#[allow(dead_code, reason = "other tests need the rest of it")]
-mod harness;
+mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use harness::{Server, connect, esper, eventually};
 use rustix::process::{Resource, getrlimit};
+use support::{PATIENCE, Server, connect, eventually, launched, wait_until};
 
 const MIB: usize = 1 << 20;
 /// Of each kind, unless the limit on open files is lower.
 const CONNECTIONS: usize = 15_000;
-/// How long memory may take to come back.
-const MEMORY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Lets one test open thousands of files at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -134,7 +129,7 @@ fn unfinished_requests_cost_little_memory_which_is_counted_and_comes_back() {
         }
         assert!(counted >= open * 4096 && counted <= 128 * MIB, "{kind}: {counted} counted for {open}");
         drop(clients);
-        eventually(kind, || (number(&server.stats()["connections"]) == 1).then_some(()));
+        wait_until(kind, || number(&server.stats()["connections"]) == 1);
         assert_eq!(number(&server.stats()["request_bytes"]), 4096, "{kind}: what asks for it");
         (kind, server, resident_before)
     });
@@ -142,7 +137,7 @@ fn unfinished_requests_cost_little_memory_which_is_counted_and_comes_back() {
     for (kind, server, resident_before) in left {
         while server.resident_bytes() > resident_before + 40 * MIB {
             let resident = server.resident_bytes() / MIB;
-            assert!(start.elapsed() < MEMORY_PATIENCE, "{kind}: {resident} MiB stay");
+            assert!(start.elapsed() < PATIENCE, "{kind}: {resident} MiB stay");
             std::thread::sleep(Duration::from_millis(200));
         }
     }
@@ -154,17 +149,7 @@ fn number(value: &serde_json::Value) -> usize {
 
 /// A server that may have some 120 connections.
 fn with_few_files() -> Server {
-    let mut shell = Command::new("sh");
-    let args = ["--port", "0", "--cores", "2"];
-    shell.args(["-c", "ulimit -n 200; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_esper")]).args(args);
-    let variables = esper(&[], &[]);
-    for (name, value) in variables.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    Server::spawn(shell)
+    Server::spawn(launched(&["prlimit", "--nofile=200:200"], &["--cores", "2"]))
 }
 
 /// Before, the first two kept others out for a second for every 120 clients, and the others for ten, thirty and sixty: all
@@ -235,7 +220,7 @@ fn a_publisher_whose_connection_gives_way_never_loses_an_answer_to_what_was_publ
     }
     let answered: usize = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
     assert!(answered > 0);
-    eventually("all are counted", || (published(&server) >= answered).then_some(()));
+    wait_until("all are counted", || published(&server) >= answered);
     assert_eq!(published(&server), answered, "published and not answered");
 }
 
@@ -325,11 +310,11 @@ fn a_client_that_is_cut_with_data_unsent_sees_a_reset() {
         let server = Server::start(&flags);
         let mut client = connect(server.address);
         write!(client, "GET {target} HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
-        eventually("it subscribes", || (server.stats()["clients"] == 1).then_some(()));
+        wait_until("it subscribes", || server.stats()["clients"] == 1);
         let body = format!("data: {}", "x".repeat(100_000));
-        eventually("it is cut", || {
+        wait_until("it is cut", || {
             server.post("/publish/abcdefgh", &body);
-            (server.stats()["clients"] == 0).then_some(())
+            server.stats()["clients"] == 0
         });
         assert!(is_reset(&client), "{kind}");
     }
@@ -341,7 +326,7 @@ fn a_publisher_that_takes_no_answers_sees_a_reset() {
     let server = Server::start(&["--send-timeout", "1s"]);
     let client = connect(server.address);
     client.set_nonblocking(true).unwrap();
-    eventually("it is there", || (server.stats()["connections"] == 2).then_some(()));
+    wait_until("it is there", || server.stats()["connections"] == 2);
     // Whether it is told by a write or between two.
     let end = eventually("the connection ends", || match (&client).write(&pipelined()) {
         Err(error) if error.kind() != ErrorKind::WouldBlock => Some(error),
@@ -356,7 +341,7 @@ fn a_stream_that_does_not_take_its_farewell_sees_a_reset_when_the_server_ends() 
     let server = Server::start(&["--drain-time", "500ms", "--send-timeout", "1h"]);
     let mut client = connect(server.address);
     write!(client, "GET /subscribe/abcdefgh HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
-    eventually("it subscribes", || (server.stats()["clients"] == 1).then_some(()));
+    wait_until("it subscribes", || server.stats()["clients"] == 1);
     let body = format!("data: {}", "x".repeat(900_000));
     for _ in 0..8 {
         assert_eq!(server.post("/publish/abcdefgh", &body).status, 200);

@@ -1,21 +1,19 @@
-//! The admin page in a real browser, and what feeds it.
+//! The admin page in a real browser, as a person uses it.
 
-use std::collections::BTreeSet;
+mod status;
+
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use base64::Engine;
+use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 
-use crate::browser::driver::Browser;
-use crate::harness::{PATIENCE, Server, Stream, TempDir, eventually};
-use crate::refusals::check_refusal;
-
-const SUBSCRIBER: (&str, &str) = ("ESPER_SUBSCRIBER_SECRET", "subscribers-secret-5d20");
-const PUBLISHER: (&str, &str) = ("ESPER_PUBLISHER_SECRET", "publishers-secret-b8e7");
+use crate::support::admin_page::{fill_in, open_page, prepare, prepare_again, press, shown, until};
+use crate::support::browser::Browser;
+use crate::support::tokens::{BOTH, PUBLISHER, SUBSCRIBER, token, token_for};
+use crate::support::{Server, Stream, TempDir, wait_until};
 
 #[test]
 fn subscribers_appear_on_the_page_oldest_first_and_go() {
@@ -87,7 +85,7 @@ fn what_is_published_from_the_page_arrives_there_and_elsewhere() {
 
 #[test]
 fn a_wrong_token_is_refused_and_a_right_one_lets_in_and_stays_in_the_tab() {
-    let server = Server::start_with(&[], &[PUBLISHER, SUBSCRIBER]);
+    let server = Server::start_with(&[], BOTH);
     let browser = Browser::open(&server.url("/admin/"));
     prepare(&browser);
     until(&browser, "is_shown('door')");
@@ -95,12 +93,12 @@ fn a_wrong_token_is_refused_and_a_right_one_lets_in_and_stays_in_the_tab() {
         browser.run("return [is_shown('main'), state(), shown('refusal')]"),
         json!([false, "stopped", ""])
     );
-    let wrong = token(SUBSCRIBER, "abcdef123", Duration::from_secs(600));
+    let wrong = token(SUBSCRIBER, "abcdef123");
     for (text, refusal) in [
         ("two words", "no token has such characters in it"),
         ("garbage", "malformed token"),
         (&wrong, "wrong signature"),
-        (&token(PUBLISHER, "abcdef123", Duration::ZERO), "expired token"),
+        (&token_for(PUBLISHER, "abcdef123", Duration::ZERO), "expired token"),
     ] {
         fill_in(&browser, "token", text);
         press(&browser, "door");
@@ -108,7 +106,7 @@ fn a_wrong_token_is_refused_and_a_right_one_lets_in_and_stays_in_the_tab() {
         assert_eq!(browser.run("return [is_shown('main'), state()]"), json!([false, "stopped"]), "{refusal}");
     }
 
-    let right = token(PUBLISHER, "abcdef123", Duration::from_secs(600));
+    let right = token(PUBLISHER, "abcdef123");
     fill_in(&browser, "token", &right);
     press(&browser, "door");
     until(&browser, "state() == 'live' && !is_shown('door') && is_shown('main')");
@@ -123,7 +121,7 @@ fn a_wrong_token_is_refused_and_a_right_one_lets_in_and_stays_in_the_tab() {
     // It lets publish, where it is for the topic; subscribing needs its own.
     press(&browser, "listen");
     until(&browser, "shown('listening').startsWith('stopped: no token')");
-    fill_in(&browser, "reader", &token(SUBSCRIBER, "abcdef123", Duration::from_secs(600)));
+    fill_in(&browser, "reader", &token(SUBSCRIBER, "abcdef123"));
     press(&browser, "listen");
     until(&browser, "shown('listening') == 'subscribed to abcdef123'");
     press(&browser, "publish");
@@ -143,11 +141,11 @@ fn a_wrong_token_is_refused_and_a_right_one_lets_in_and_stays_in_the_tab() {
 
 #[test]
 fn a_token_that_expires_is_asked_for_again() {
-    let server = Server::start_with(&[], &[PUBLISHER]);
+    let server = Server::start_with(&[], &[("ESPER_PUBLISHER_SECRET", PUBLISHER)]);
     let browser = Browser::open(&server.url("/admin/"));
     prepare(&browser);
     until(&browser, "is_shown('door')");
-    fill_in(&browser, "token", &token(PUBLISHER, "abcdef123", Duration::from_secs(4)));
+    fill_in(&browser, "token", &token_for(PUBLISHER, "abcdef123", Duration::from_secs(4)));
     press(&browser, "door");
     until(&browser, "state() == 'live'");
     until(&browser, "is_shown('door') && shown('refusal').startsWith('expired token')");
@@ -266,7 +264,7 @@ fn the_page_can_be_paused_and_goes_on() {
     browser.run("$('pause').click()");
     assert_eq!(browser.run("return [state(), shown('pause')]"), json!(["stopped", "Go on"]));
     let _stream = Stream::open(&server, "/subscribe/abcdef123");
-    eventually("the server sees nobody but the stream", || (server.stats()["clients"] == 1).then_some(()));
+    wait_until("the server sees nobody but the stream", || server.stats()["clients"] == 1);
     assert_eq!(browser.run("return [state(), rows().length]"), json!(["stopped", 0]));
     browser.run("$('pause').click()");
     until(&browser, "state() == 'live' && rows().length == 1");
@@ -357,196 +355,8 @@ fn the_page_is_usable_in_light_in_dark_and_on_a_phone() {
     assert_eq!(browser.run(&format!("return {elsewhere}.map((e) => e.name)")), json!([]));
 }
 
-#[test]
-fn the_status_has_every_connection_and_never_a_token() {
-    let server = Server::start_with(&["--namespaces"], &[PUBLISHER, SUBSCRIBER]);
-    let [reader, insider] =
-        [SUBSCRIBER, PUBLISHER].map(|secret| token(secret, "pets", Duration::from_secs(600)));
-    let before = now_s();
-    let path = format!("/subscribe/pets/dogs?token={reader}");
-    let mut dogs = Stream::open_with(&server, &path, &["User-Agent: one/1", "X-Forwarded-For: 203.0.113.7"]);
-    let path = format!("/subscribe?topic=pets/cats&token={reader}&topic=pets/birds");
-    let _both = Stream::open_with(&server, &path, &[]);
-    let publish =
-        server.request("POST", &format!("/publish/pets/dogs?token={insider}"), &[], "data: 1\n\ndata: 2");
-    assert_eq!(publish.status, 200);
-    assert_eq!(dogs.event().data, "1");
-
-    let bearer = format!("Authorization: Bearer {insider}");
-    let ask = |query: &str| {
-        let answer = server.request("GET", &format!("/admin/status.json{query}"), &[&bearer], "");
-        assert_eq!(
-            (answer.status, answer.field("Content-Type")),
-            (200, Some("application/json")),
-            "{answer:?}"
-        );
-        for token in [&reader, &insider] {
-            assert!(token.split('.').all(|part| !answer.body.contains(part)), "{answer:?}");
-        }
-        serde_json::from_str::<Value>(&answer.body).unwrap()
-    };
-    let status = eventually("both events were sent", || {
-        let status = ask("");
-        (status["connections"][0]["msgs_sent"] == 2 || status["connections"][1]["msgs_sent"] == 2)
-            .then_some(status)
-    });
-    assert_eq!(status["status"], "OK");
-    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(status["msgs_broadcast"], 2);
-    assert_eq!(status["namespaces"], true);
-    assert_eq!(status["stats"]["published"], 2);
-    assert!(!status["node"].as_str().unwrap().is_empty());
-    let seconds = |value: &Value| value.as_u64().unwrap();
-    let (started, reported) = (seconds(&status["startup_time"]), seconds(&status["reported_at"]));
-    assert!(started <= before && before <= reported && reported <= now_s(), "{status}");
-    assert_eq!((&status["connections_total"], &status["connections_cut"]), (&json!(2), &json!(false)));
-
-    let dogs = &ask("?topic=dogs");
-    assert_eq!((&dogs["connections_total"], &dogs["connections"].as_array().unwrap().len()), (&json!(1), &1));
-    let dogs = &dogs["connections"][0];
-    assert!((before..=reported).contains(&seconds(&dogs["created_at"])), "{dogs}");
-    for (field, value) in [
-        ("request_path", json!("/subscribe/pets/dogs")),
-        ("namespace", json!("/pets/dogs")),
-        // Anybody may write that header, and no proxy is trusted here.
-        ("client_ip", json!("127.0.0.1")),
-        ("user_agent", json!("one/1")),
-        ("msgs_sent", json!(2)),
-        ("lag_bytes", json!(0)),
-    ] {
-        assert_eq!(dogs[field], value, "{field}");
-    }
-    let both = &ask("?topic=birds")["connections"][0];
-    let (path, topics) = both["request_path"].as_str().unwrap().split_once('?').unwrap();
-    let topics: BTreeSet<_> = topics.split('&').collect();
-    assert_eq!((path, topics), ("/subscribe", ["topic=pets/birds", "topic=pets/cats"].into()));
-    assert_eq!(both["user_agent"], "");
-    assert_eq!(ask("?topic=nobody")["connections"], json!([]));
-
-    let cut = ask("?max=1");
-    assert_eq!(cut["connections"].as_array().unwrap().len(), 1);
-    assert_eq!((&cut["connections_total"], &cut["connections_cut"]), (&json!(2), &json!(true)));
-    let refused = server.request("GET", "/admin/status.json?max=10001", &[&bearer], "");
-    check_refusal(&refused, 400, "bad max: write a whole number from 0 to 10000");
-}
-
-#[test]
-fn a_clients_address_is_taken_from_a_proxy_that_is_trusted() {
-    let server = Server::start(&["--trusted-proxy", "127.0.0.0/8,10.0.0.0/8"]);
-    let client_ip = |forwarded: &str| {
-        let stream = Stream::open_with(&server, "/subscribe/abcdef123", &[forwarded]);
-        let address = eventually("it is listed", || {
-            let status: Value = serde_json::from_str(&server.get("/admin/status.json").body).unwrap();
-            (status["connections_total"] == 1).then(|| status["connections"][0]["client_ip"].clone())
-        });
-        drop(stream);
-        eventually("it is gone", || (server.stats()["clients"] == 0).then_some(()));
-        address
-    };
-    for (forwarded, address) in [
-        ("X-Forwarded-For: 203.0.113.7", "203.0.113.7"),
-        // What the client itself wrote stands before what the proxies add.
-        ("X-Forwarded-For: 198.51.100.1, 203.0.113.7, 10.1.2.3", "203.0.113.7"),
-        ("X-Forwarded-For: [2001:db8::7]:4711", "2001:db8::7"),
-        ("X-Forwarded-For: unknown", "127.0.0.1"),
-        ("X-Other: 203.0.113.7", "127.0.0.1"),
-    ] {
-        assert_eq!(client_ip(forwarded), address, "{forwarded}");
-    }
-}
-
-#[test]
-fn the_page_is_for_everybody_and_what_it_shows_for_publishers() {
-    let server = Server::start_with(&[], &[PUBLISHER, SUBSCRIBER]);
-    let page = server.get("/admin/");
-    assert_eq!((page.status, page.field("Content-Type")), (200, Some("text/html; charset=utf-8")));
-    let reader = token(SUBSCRIBER, "abcdef123", Duration::from_secs(600));
-    for path in ["/admin/events", "/admin/status.json"] {
-        check_refusal(&server.get(path), 401, "no token");
-        let bearer = format!("Authorization: Bearer {reader}");
-        check_refusal(&server.request("GET", path, &[&bearer], ""), 401, "wrong signature");
-        check_refusal(&server.post(path, "x"), 405, "use GET");
-    }
-    check_refusal(&server.get("/admin/nothing"), 404, "no such path");
-}
-
-#[test]
-fn without_the_admin_page_all_of_it_is_403() {
-    let server = Server::start(&["--no-admin"]);
-    for path in ["/admin", "/admin/", "/admin/events", "/admin/status.json", "/admin/nothing"] {
-        check_refusal(&server.get(path), 403, "the admin page is off (--no-admin)");
-    }
-    assert_eq!(server.get("/stats").status, 200);
-}
-
-/// The page, as soon as it shows something.
-fn open_page(server: &Server) -> Browser {
-    let browser = Browser::open(&server.url("/admin/"));
-    prepare(&browser);
-    until(&browser, "state() == 'live'");
-    browser
-}
-
-/// After the page was loaded again.
-fn prepare_again(browser: &Browser) {
-    until(browser, "!window.is_prepared && document.readyState == 'complete'");
-    prepare(browser);
-}
-
-/// What the tests ask the page.
-pub(crate) fn prepare(browser: &Browser) {
-    browser.run(
-        "window.is_prepared = true;
-         window.state = () => $('state').textContent;
-         window.shown = (id) => $(id)?.textContent;
-         window.is_shown = (id) => $(id).checkVisibility();
-         window.rows = (columns = [0]) => [...$('connections').tBodies[0].rows].map((row) =>
-             columns.map((column) => row.cells[column].textContent));
-         window.tried = () => [...$('tried').children].map((item) =>
-             ['b', 'code', 'pre'].map((tag, n) => n < 1 ? item.querySelector(tag).textContent.trim()
-                 : item.querySelector(tag).textContent));",
-    );
-}
-
-/// Waits until an expression is true in the page.
-pub(crate) fn until(browser: &Browser, condition: &str) {
-    let start = Instant::now();
-    while browser.run(&format!("return Boolean({condition})")) != true {
-        if start.elapsed() > PATIENCE {
-            let text = browser.run("return document.body.innerText");
-            panic!("not in {PATIENCE:?}: {condition}; the page: {}", text.as_str().unwrap_or_default());
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn shown(browser: &Browser, id: &str) -> String {
-    browser.run(&format!("return shown({id:?})")).as_str().unwrap().to_owned()
-}
-
-/// As somebody who types.
-pub(crate) fn fill_in(browser: &Browser, id: &str, text: &str) {
-    let text = json!(text);
-    browser.run(&format!("$({id:?}).value = {text}; $({id:?}).dispatchEvent(new Event('input'))"));
-}
-
-/// Presses a form's button, or a button.
-pub(crate) fn press(browser: &Browser, id: &str) {
-    browser.run(&format!("($({id:?}).querySelector('button') ?? $({id:?})).click()"));
-}
-
 fn save_screenshot(browser: &Browser, name: &str) {
     let image = browser.devtools("Page.captureScreenshot", &json!({ "format": "png" }));
     let image = BASE64_STANDARD.decode(image["data"].as_str().unwrap()).unwrap();
     std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name), image).unwrap();
-}
-
-fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
-}
-
-/// A token for the topic, good for so long.
-fn token((_, secret): (&str, &str), topic: &str, lifetime: Duration) -> String {
-    let claims = json!({ "sub": topic, "exp": now_s() + lifetime.as_secs() });
-    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
 }

@@ -1,33 +1,13 @@
 //! Who may subscribe, publish and read the counts.
 
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Server, Stream, esper, eventually};
-use crate::refusals::check_refusal;
-use crate::requests::{Client, publish};
-
-pub(crate) const SUBSCRIBER: &str = "subscribers-secret-73c1";
-pub(crate) const PUBLISHER: &str = "publishers-secret-9e02";
-pub(crate) const BOTH: &[(&str, &str)] =
-    &[("ESPER_SUBSCRIBER_SECRET", SUBSCRIBER), ("ESPER_PUBLISHER_SECRET", PUBLISHER)];
-
-pub(crate) fn now_s() -> u64 {
-    std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs()
-}
-
-pub(crate) fn sign(secret: &str, algorithm: Algorithm, claims: &Value) -> String {
-    encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
-}
-
-/// A good token for this topic.
-fn token(secret: &str, topic: &str) -> String {
-    sign(secret, Algorithm::HS256, &json!({"sub": topic, "exp": now_s() + 600}))
-}
-
-pub(crate) fn bearer(token: &str) -> String {
-    format!("Authorization: Bearer {token}")
-}
+use crate::support::tokens::{BOTH, PUBLISHER, SUBSCRIBER, bearer, now_s, sign, token};
+use crate::support::{
+    Answer, Client, Server, Stream, check_refusal, check_unauthorized, esper, eventually, publish_request,
+    wait_until,
+};
 
 fn subscribe(server: &Server, topic: &str, fields: &[&str]) -> Answer {
     Stream::open_with(server, &format!("/subscribe/{topic}"), fields).head
@@ -44,12 +24,6 @@ fn open_doors(server: &Server) -> [u16; 3] {
         try_publish(server, "doors0001", &[]).status,
         server.get("/stats").status,
     ]
-}
-
-#[track_caller]
-pub(crate) fn check_unauthorized(answer: &Answer, about: &str) {
-    check_refusal(answer, 401, about);
-    assert_eq!(answer.field("WWW-Authenticate"), Some("Bearer"));
 }
 
 #[test]
@@ -255,7 +229,7 @@ fn a_token_that_is_not_good_is_401_and_the_line_says_why() {
     let mut client = Client::new(&server);
     for (token, about) in bad_tokens(PUBLISHER, "badtoken1") {
         let refused =
-            client.ask(publish("/publish/badtoken1", &format!("{}\r\n", bearer(&token)), "data: x"));
+            client.ask(publish_request("/publish/badtoken1", &format!("{}\r\n", bearer(&token)), "data: x"));
         check_unauthorized(&refused, about);
         assert_eq!(refused.field("Connection"), None, "the connection goes on");
         check_unauthorized(&server.request("GET", "/stats", &[&bearer(&token)], ""), about);
@@ -319,7 +293,7 @@ fn a_stream_ends_when_its_token_expires_and_coming_back_with_it_is_401() {
     server.post("/publish/expiring1", "data: goes on");
     assert_eq!(lasting.event().data, "in time");
     assert_eq!(lasting.event().data, "goes on", "others are not concerned");
-    eventually("it is gone", || (server.stats()["clients"] == 1).then_some(()));
+    wait_until("it is gone", || server.stats()["clients"] == 1);
 }
 
 #[test]

@@ -1,22 +1,14 @@
 //! A real browser: its EventSource and its fetch, on a page of another origin.
 
-pub(crate) mod cutter;
-pub(crate) mod driver;
-
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 
-use crate::harness::{PATIENCE, Publisher, Server, Stream, eventually};
 use crate::readme;
-use cutter::Cutter;
-use driver::Browser;
-
-const PAGE: &str = include_str!("pages/subscriber.html");
+use crate::support::browser::{Browser, Cutter, serve_page};
+use crate::support::tokens::{PUBLISHER, SUBSCRIBER, token, token_for};
+use crate::support::{Publisher, Server, Stream, eventually, wait_until};
 
 #[test]
 fn an_event_source_gets_names_data_and_ids_as_they_were_published() {
@@ -35,9 +27,7 @@ fn an_event_source_gets_names_data_and_ids_as_they_were_published() {
     let mut ids = Vec::new();
     for text in texts.iter().copied().chain([&*format!("data: {long}")]) {
         let answer = server.post("/publish/browser01", text);
-        assert_eq!(answer.status, 200, "{answer:?}");
-        let answer: Value = serde_json::from_str(&answer.body).unwrap();
-        ids.push(answer["id"].as_str().unwrap().to_owned());
+        ids.push(answer.id());
     }
 
     browser.until("seen.length == 6");
@@ -107,9 +97,7 @@ fn a_browser_comes_back_to_a_server_that_was_restarted_and_learns_of_the_gap() {
     assert!(server.stop().success());
     // With the browser's own waiting time of some seconds, it would not come so often in the time this may take.
     let connections = cutter.connections();
-    eventually("the browser tries again and again", || {
-        (cutter.connections() >= connections + 50).then_some(())
-    });
+    wait_until("the browser tries again and again", || cutter.connections() >= connections + 50);
     assert_eq!(browser.run("return source.readyState"), json!(0), "connecting");
 
     let server = Server::start(&flags);
@@ -127,9 +115,7 @@ fn a_browser_that_found_no_room_comes_back_until_there_is_some() {
     let taken = Stream::open(&server, "/subscribe/crowded01");
     let browser = Browser::open(&serve_page(""));
     browser.run(&format!("subscribe({:?})", server.url("/subscribe/crowded01")));
-    eventually("the browser was refused several times", || {
-        (server.stats()["refused"].as_u64().unwrap() >= 5).then_some(())
-    });
+    wait_until("the browser was refused several times", || server.stats()["refused"].as_u64().unwrap() >= 5);
 
     drop(taken);
     eventually("the place is free and taken again", || {
@@ -140,9 +126,10 @@ fn a_browser_that_found_no_room_comes_back_until_there_is_some() {
 
 #[test]
 fn a_token_that_expires_is_announced_and_then_refused_for_good() {
-    let server = Server::start_with(&[], &[("ESPER_SUBSCRIBER_SECRET", SECRET)]);
+    let server = Server::start_with(&[], &[("ESPER_SUBSCRIBER_SECRET", SUBSCRIBER)]);
     let browser = Browser::open(&serve_page(""));
-    let path = format!("/subscribe/expiring1?token={}", token("expiring1", Duration::from_secs(4)));
+    let path =
+        format!("/subscribe/expiring1?token={}", token_for(SUBSCRIBER, "expiring1", Duration::from_secs(4)));
     browser.run(&format!("subscribe({:?})", server.url(&path)));
     browser.until("opened == 1");
     server.post("/publish/expiring1", "retry: 10\ndata: still good");
@@ -156,10 +143,10 @@ fn a_token_that_expires_is_announced_and_then_refused_for_good() {
 
 #[test]
 fn a_cookie_is_taken_from_a_page_of_a_listed_origin_alone() {
-    let cookie = format!("esper_token={}; Path=/; HttpOnly", token("cookies01", Duration::from_secs(600)));
+    let cookie = format!("esper_token={}; Path=/; HttpOnly", token(SUBSCRIBER, "cookies01"));
     // Cookies know no ports, so the pages and the server share it.
     let (listed, other) = (serve_page(&cookie), serve_page(&cookie));
-    let server = Server::start_with(&["--cors-origin", &listed], &[("ESPER_SUBSCRIBER_SECRET", SECRET)]);
+    let server = Server::start_with(&["--cors-origin", &listed], &[("ESPER_SUBSCRIBER_SECRET", SUBSCRIBER)]);
     let url = server.url("/subscribe/cookies01");
 
     let browser = Browser::open(&listed);
@@ -184,13 +171,13 @@ fn a_cookie_is_taken_from_a_page_of_a_listed_origin_alone() {
 
 #[test]
 fn a_page_publishes_by_fetch_and_can_read_every_answer() {
-    let server = Server::start_with(&[], &[("ESPER_PUBLISHER_SECRET", SECRET)]);
+    let server = Server::start_with(&[], &[("ESPER_PUBLISHER_SECRET", PUBLISHER)]);
     let browser = Browser::open(&serve_page(""));
     browser.run(&format!("subscribe({:?})", server.url("/subscribe/fetching1")));
     browser.until("opened == 1");
 
     let url = server.url("/publish/fetching1");
-    let token = token("fetching1", Duration::from_secs(600));
+    let token = token(PUBLISHER, "fetching1");
     // The browser asks beforehand (OPTIONS) whether it may send this header.
     let header = format!("Authorization: \"Bearer {token}\"");
     let publish = |url: &str, headers: &str, body: &str| {
@@ -229,42 +216,9 @@ fn the_readme_s_page_script_prints_what_it_says() {
     let script = readme::block("browser").replace("127.0.0.1:3000", &server.address.to_string());
     let printed = "window.printed = []; console.log = (...words) => printed.push(words);";
     browser.run(&format!("{printed} {script} window.source = source; seen.length"));
-    eventually("it is subscribed", || (server.stats()["clients"] == 1).then_some(()));
+    wait_until("it is subscribed", || server.stats()["clients"] == 1);
     server.post("/publish/abcdef123", "data: plain\n\nevent: testing\ndata: {\"some\":\"data\"}");
     browser.until("printed.length == 2");
     let expected = json!([["without a name:", "plain"], ["testing:", { "some": "data" }]]);
     assert_eq!(browser.run("return printed"), expected);
-}
-
-const SECRET: &str = "a secret of the tests, long enough for HS256";
-
-/// A token for the topic, good for so long.
-fn token(topic: &str, lifetime: Duration) -> String {
-    let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + lifetime;
-    let claims = json!({ "sub": topic, "exp": expires.as_secs() });
-    jsonwebtoken::encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
-}
-
-/// Serves the page from an origin of its own, with this cookie unless it is empty; returns the origin.
-pub(crate) fn serve_page(cookie: &str) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address: SocketAddr = listener.local_addr().unwrap();
-    let cookie = if cookie.is_empty() { String::new() } else { format!("Set-Cookie: {cookie}\r\n") };
-    thread::spawn(move || {
-        for mut connection in listener.incoming().map_while(Result::ok) {
-            // Browsers open connections ahead of time and may send nothing on them.
-            let cookie = cookie.clone();
-            thread::spawn(move || {
-                connection.set_read_timeout(Some(PATIENCE))?;
-                let lines = BufReader::new(&connection).lines().map_while(Result::ok);
-                if lines.take_while(|line| !line.is_empty()).count() > 0 {
-                    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n";
-                    let length = PAGE.len();
-                    write!(connection, "{head}{cookie}Content-Length: {length}\r\n\r\n{PAGE}")?;
-                }
-                std::io::Result::Ok(())
-            });
-        }
-    });
-    format!("http://{address}")
 }

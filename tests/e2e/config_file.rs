@@ -5,8 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Server, TempDir, esper, eventually, signal};
-use crate::starting::run;
+use crate::support::{Server, TempDir, esper, run, signal, wait_until};
 
 /// The configuration file of eventsourced, as its documentation has it.
 pub(crate) const SEED: &str = include_str!("../eventsourced.yml");
@@ -163,7 +162,7 @@ fn a_hangup_rereads_the_files_of_secrets_that_a_file_names() {
 
     let hang_up = |words: &str, times: usize| {
         signal(server.pid(), "HUP");
-        eventually(words, || (server.log().matches(words).count() == times).then_some(()));
+        wait_until(words, || server.log().matches(words).count() == times);
     };
     fs::write(Path::new(&secret), new).unwrap();
     hang_up("INFO secrets and keys reread", 1);

@@ -6,15 +6,15 @@ use std::thread;
 use jsonwebtoken::Algorithm;
 use serde_json::json;
 
-use crate::auth::{BOTH, PUBLISHER, SUBSCRIBER, bearer, now_s, sign};
-use crate::harness::{Answer, Server, Stream, eventually};
-use crate::refusals::check_refusal;
-use crate::requests::{Client, publish};
-use crate::sessions::Sessions;
+use crate::support::sessions::Sessions;
+use crate::support::tokens::{BOTH, PUBLISHER, SUBSCRIBER, bearer, now_s, sign};
+use crate::support::{
+    Answer, Client, Server, Stream, check_refusal, eventually, publish_request, wait_until,
+};
 
 /// A publish with this key in its header field.
 fn keyed(target: &str, key: &str, body: &str) -> String {
-    publish(target, &format!("Idempotency-Key: {key}\r\n"), body)
+    publish_request(target, &format!("Idempotency-Key: {key}\r\n"), body)
 }
 
 /// The body of an answer to a publish that was taken.
@@ -45,7 +45,7 @@ fn a_publish_that_is_sent_again_is_answered_as_before_and_delivered_once() {
         keyed("/publish/again0001", "a-key", body),
         keyed("/publish/again0001", "\"a-key\"", body),
         keyed("/publish/again0001?key=a-key", "a-key", body),
-        publish("/publish/again0001?key=a-key", "", body),
+        publish_request("/publish/again0001?key=a-key", "", body),
         // Ids of topics are compared in lower case.
         keyed("/publish/AGAIN0001", "a-key", body),
     ] {
@@ -53,7 +53,7 @@ fn a_publish_that_is_sent_again_is_answered_as_before_and_delivered_once() {
         assert_eq!(taken(&Client::new(&server).ask(&again)), first, "on another connection");
     }
     assert_eq!(data_up_to_end(&server, "again0001", &mut stream), ["one", "two", "between"]);
-    eventually("what was published is counted once", || (server.stats()["published"] == 4).then_some(()));
+    wait_until("what was published is counted once", || server.stats()["published"] == 4);
 }
 
 #[test]
@@ -98,7 +98,11 @@ fn a_key_that_is_used_with_another_body_is_422_and_nothing_is_delivered() {
         assert_eq!((answer.field("Retry-After"), answer.field("Connection")), (None, None));
     }
     let as_json = "Content-Type: application/json\r\nIdempotency-Key: k\r\n";
-    check_refusal(&client.ask(publish("/publish/reused001?wrap", as_json, "one")), 422, "another body");
+    check_refusal(
+        &client.ask(publish_request("/publish/reused001?wrap", as_json, "one")),
+        422,
+        "another body",
+    );
     assert_eq!(
         taken(&client.ask(keyed("/publish/reused001?wrap", "k", "one"))),
         first,
@@ -155,14 +159,14 @@ fn a_bad_key_is_400_and_nothing_is_published() {
         ("key=a&key=a", "key is in the query twice"),
     ] {
         let target = format!("/publish/badkeys01?{query}");
-        check_refusal(&client.ask(publish(&target, "", "data: x")), 400, about);
+        check_refusal(&client.ask(publish_request(&target, "", "data: x")), 400, about);
     }
     let both = client.ask(keyed("/publish/badkeys01?key=a", "b", "data: x"));
     check_refusal(&both, 400, "the Idempotency-Key field and ?key= differ");
     client.assert_open();
     let twice = "Idempotency-Key: a\r\nidempotency-key: a\r\n";
     check_refusal(
-        &client.ask(publish("/publish/badkeys01", twice, "data: x")),
+        &client.ask(publish_request("/publish/badkeys01", twice, "data: x")),
         400,
         "idempotency-key was sent twice",
     );
@@ -182,7 +186,7 @@ fn a_key_whose_publish_was_refused_may_be_used_again() {
     check_refusal(&answer, 503, "topics");
     assert_eq!(answer.field("Retry-After"), Some("1"));
     drop(streams);
-    eventually("they are gone", || (server.stats()["clients"] == 0).then_some(()));
+    wait_until("they are gone", || server.stats()["clients"] == 0);
     let first = eventually("there is room", || {
         // With another body even: nothing is known of the key.
         let answer = client.ask(keyed("/publish/limited03", "k", "data: y"));

@@ -1,21 +1,14 @@
 //! Ids on their way to a client and back: whatever id is taken, a client can send it, and no event is missed after it.
 
+use std::io::Write;
+
 use serde_json::{Value, json};
 
-use crate::browser::cutter::Cutter;
-use crate::browser::driver::Browser;
-use crate::browser::serve_page;
-use crate::harness::{Answer, Server, Stream, connect};
-use crate::sessions::{FORM, Sessions, encode};
-use std::io::Write as _;
+use crate::support::browser::{Browser, Cutter, serve_page};
+use crate::support::sessions::{FORM, Sessions, encode};
+use crate::support::{Server, Stream, connect};
 
 const JSON: &str = "Content-Type: application/json";
-
-#[track_caller]
-fn json_of(answer: &Answer) -> Value {
-    assert_eq!(answer.status, 200, "{answer:?}");
-    serde_json::from_str(&answer.body).unwrap()
-}
 
 /// The path and the fields of one publish with this id, by each of the ways there are, and its body.
 fn with_id(topic: &str, id: &str, data: &str) -> [(String, &'static str, String); 3] {
@@ -53,9 +46,9 @@ fn a_browser_resumes_after_an_id_of_any_script() {
         browser.until("opened == 1");
         let path = format!("/publish/{topic}");
         let answer = server.post(&path, &format!("retry: 10\nid: {id}\ndata: small"));
-        assert_eq!(json_of(&answer)["id"], id);
+        assert_eq!(answer.json()["id"], id);
         browser.until("seen.length == 1");
-        let large_id = json_of(&server.post(&path, &format!("data: {large}")))["id"].clone();
+        let large_id = server.post(&path, &format!("data: {large}")).json()["id"].clone();
         browser.until("seen.length == 2 && opened == 2");
         let seen = browser.run("return seen.map(([name, data, id]) => [name, data.length, id])");
         assert_eq!(seen, json!([["message", 5, id], ["message", 8000, large_id]]), "{id:?}");
@@ -134,7 +127,7 @@ fn whatever_id_is_taken_resumes_and_what_no_header_can_carry_is_refused() {
             let (path, field, body) = &with_id(&topic, &id, "1")[way];
             let answer = server.request("POST", path, &[field], body);
             if answer.status == 200 {
-                assert_eq!(json_of(&answer), json!({ "id": id, "events": 1 }));
+                assert_eq!(answer.json(), json!({ "id": id, "events": 1 }));
                 server.post(&format!("/publish/{topic}"), "data: 2");
                 let mut stream = with_header(&server, &topic, id.as_bytes());
                 assert_eq!(stream.event().data, "2", "{byte:#x}");
@@ -155,12 +148,12 @@ fn whatever_id_is_taken_resumes_and_what_no_header_can_carry_is_refused() {
 fn an_id_of_the_brokers_form_is_replaced_and_hides_nothing_from_anybody() {
     let (server, other) = (Server::start(&[]), Server::start(&[]));
     let run = |id: &Value| id.as_str().unwrap().split_once('-').unwrap().0.to_owned();
-    let foreign = json_of(&other.post("/publish/relayed00", "data: x"))["id"].clone();
+    let foreign = other.post("/publish/relayed00", "data: x").json()["id"].clone();
     for way in 0..3 {
         let topic = format!("relayed0{way}");
         let path = format!("/publish/{topic}");
         let ids: Vec<_> =
-            (1..=3).map(|n| json_of(&server.post(&path, &format!("data: {n}")))["id"].clone()).collect();
+            (1..=3).map(|n| server.post(&path, &format!("data: {n}")).json()["id"].clone()).collect();
         assert_ne!(run(&ids[0]), run(&foreign));
         let text = |id: &Value| id.as_str().unwrap().to_owned();
         let later = format!("{}-{}", run(&ids[0]), 1_000_000);
@@ -168,7 +161,7 @@ fn an_id_of_the_brokers_form_is_replaced_and_hides_nothing_from_anybody() {
         let mut told = ids.clone();
         for id in [text(&ids[0]), text(&ids[2]), text(&foreign), later].iter().chain(&positions) {
             let (path, field, body) = &with_id(&topic, id, "relayed")[way];
-            let answer = json_of(&server.request("POST", path, &[field], body));
+            let answer = server.request("POST", path, &[field], body).json();
             assert_eq!((&answer["events"], &answer["ids_replaced"]), (&json!(1), &json!(1)), "{answer}");
             assert!(run(&answer["id"]) == run(&ids[0]) && !told.contains(&answer["id"]), "{answer}");
             told.push(answer["id"].clone());
@@ -197,7 +190,7 @@ fn an_emit_and_a_stream_of_several_topics_take_no_id_of_the_brokers_form_either(
         &[("data", "3"), ("id", &format!("{}-0.9-1.9", first.split_once('-').unwrap().0))],
     ] {
         let form = [&[("userId", "bob"), ("channel", "chat")], form, &[]].concat();
-        let answer = json_of(&sessions.control("POST", "/emit/", &[FORM], &encode(&form)));
+        let answer = sessions.control("POST", "/emit/", &[FORM], &encode(&form)).json();
         assert_eq!((&answer["streams"], &answer["ids_replaced"]), (&json!(0), &json!(1)), "{answer}");
         assert_ne!(answer["id"], json!(first));
     }
@@ -213,9 +206,7 @@ fn an_emit_and_a_stream_of_several_topics_take_no_id_of_the_brokers_form_either(
 /// A clock that starts anew at each boot gave two runs the same ids.
 #[test]
 fn two_runs_never_give_the_same_ids() {
-    let ids = |server: Server| {
-        json_of(&server.post("/publish/runs00001", "data: x"))["id"].as_str().unwrap().to_owned()
-    };
+    let ids = |server: Server| server.post("/publish/runs00001", "data: x").id();
     let [one, another] = [0, 1].map(|_| ids(Server::start(&[])));
     for id in [&one, &another] {
         let (run, place) = id.split_once('-').unwrap();

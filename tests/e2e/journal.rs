@@ -15,9 +15,7 @@ mod restarts;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Event, Server, Stream, TempDir};
-use crate::starting::{Ended, launched, run};
-use crate::streams::publish;
+use crate::support::{Ended, Event, Server, Stream, TempDir, esper, launched, run};
 
 /// A directory for a journal, which is not there yet.
 struct Data {
@@ -56,7 +54,7 @@ fn refused(launcher: &[&str], data: &Path, flags: &[&str]) -> Ended {
 
 /// `esper journal` with these arguments.
 fn journal(arguments: &[&str]) -> Ended {
-    run(crate::harness::esper(&[&["journal"], arguments].concat(), &[]))
+    run(esper(&[&["journal"], arguments].concat(), &[]))
 }
 
 /// The text of the last line of a log, which must be an error.
@@ -72,17 +70,12 @@ fn text(path: &Path) -> &str {
 
 /// What a subscriber gets that has seen this event, up to now, but for what earlier calls of this published.
 fn after(server: &Server, topic: &str, last_event_id: &str) -> Vec<Event> {
-    let field = format!("Last-Event-ID: {last_event_id}");
-    let mut stream = Stream::open_with(server, &format!("/subscribe/{topic}"), &[&field]);
+    let mut stream = Stream::resume(server, topic, last_event_id);
     assert_eq!(stream.head.status, 200, "{:?}", stream.head);
     let here = format!("up to {}", fastrand::u64(..));
-    publish(server, topic, &format!("data: {here}"));
+    server.publish(topic, &format!("data: {here}"));
     let events = std::iter::from_fn(|| Some(stream.event()).filter(|event| event.data != here));
     events.filter(|event| !event.data.starts_with("up to ")).collect()
-}
-
-fn data(events: &[Event]) -> Vec<&str> {
-    events.iter().map(|event| &*event.data).collect()
 }
 
 /// The segments of a journal, in order.

@@ -5,8 +5,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-use crate::harness::{Server, Stream, TempDir, esper, eventually, port_of_its_own};
-use crate::starting::{Ended, run};
+use crate::support::{Ended, Server, Stream, TempDir, esper, eventually, free_port, run, wait_until};
 
 const LOST: &str = "esper_log_lines_dropped_total";
 /// Becomes a command whose standard error is a terminal that has closed.
@@ -21,7 +20,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 /// A server that logs as much as it can, on a port that no log has to tell.
 fn talkative(launcher: &[&str], stderr: Option<PipeWriter>) -> Server {
-    let port = port_of_its_own();
+    let port = free_port();
     let own = esper(&["--port", &port, "--log-level", "debug"], &[]);
     let mut command = match launcher {
         [] => own,
@@ -74,7 +73,7 @@ fn a_log_that_cannot_be_written_is_lost_and_counted_and_nothing_else_is() {
         let server = talkative(launcher, None);
         let subscribed = Stream::open(&server, "/subscribe/logging1");
         // A standard error that was never open is made /dev/null before anything is written.
-        eventually("lines are counted", || (!counted || lost(&server) > 0.0).then_some(()));
+        wait_until("lines are counted", || !counted || lost(&server) > 0.0);
         drop(subscribed);
         serves_and_drains(server);
     }
@@ -87,7 +86,7 @@ fn a_log_whose_reader_leaves_is_lost_and_counted_and_nothing_else_is() {
     assert_eq!(lost(&server), 0.0);
     drop(reader);
     assert_eq!(server.raw("nonsense\r\n\r\n").lines().next(), Some("HTTP/1.1 400 Bad Request"));
-    eventually("it is counted", || (lost(&server) > 0.0).then_some(()));
+    wait_until("it is counted", || lost(&server) > 0.0);
     serves_and_drains(server);
 }
 
@@ -96,7 +95,7 @@ fn a_log_whose_reader_stands_still_is_not_waited_for() {
     let (_reader, writer) = std::io::pipe().unwrap();
     let server = talkative(&[], Some(writer));
     fill(&server);
-    eventually("what does not fit is counted", || (lost(&server) > 0.0).then_some(()));
+    wait_until("what does not fit is counted", || lost(&server) > 0.0);
     serves_and_drains(server);
 }
 
@@ -126,7 +125,7 @@ fn once_the_log_is_read_again_it_says_how_many_lines_were_lost() {
 fn a_line_that_was_written_in_part_is_ended_before_the_next() {
     let directory = TempDir::new();
     let path = directory.0.join("log");
-    let port = port_of_its_own();
+    let port = free_port();
     let own = esper(&["--port", &port, "--log-level", "debug", "--log-format", "json"], &[]);
     // A file that may not grow is a disk that is full: it takes the beginning of a line.
     let mut command = Command::new("bash");
@@ -134,9 +133,9 @@ fn a_line_that_was_written_in_part_is_ended_before_the_next() {
     command.current_dir(&directory.0).args(["-c", script]).arg(own.get_program()).args(own.get_args());
     let mut server = Server::spawn_unheard(command, &port);
     let refuse = |server: &Server| assert_eq!(server.get("/nowhere").status, 404);
-    eventually("a line is lost", || {
+    wait_until("a line is lost", || {
         refuse(&server);
-        (lost(&server) > 0.0).then_some(())
+        lost(&server) > 0.0
     });
     let full = std::fs::read_to_string(&path).unwrap();
     assert_eq!(full.len(), 1024, "the file is full");
@@ -198,4 +197,72 @@ fn a_reader_that_stands_still_does_not_keep_a_failed_start_from_ending() {
         drop((command, _reader));
         filling.join().unwrap();
     }
+}
+
+#[test]
+fn every_line_of_a_json_log_is_json() {
+    let flags = ["--log-format", "json", "--bind", "0.0.0.0", "--log-level", "debug", "--port", "0"];
+    let mut server = Server::start(&flags);
+    assert_eq!(server.raw("nonsense\r\n\r\n").lines().next(), Some("HTTP/1.1 400 Bad Request"));
+    server.terminate();
+    server.wait();
+    let log =
+        eventually("it is all written", || Some(server.log()).filter(|log| log.contains("\"stopped\"")));
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
+        .collect();
+    for line in &lines {
+        assert!(line["timestamp"].is_string() && line["level"].is_string(), "{line}");
+        assert!(line["fields"]["message"].is_string(), "{line}");
+    }
+    let messages: Vec<&str> = lines.iter().filter_map(|line| line["fields"]["message"].as_str()).collect();
+    assert!(messages.contains(&"ANYBODY WHO REACHES 0.0.0.0 CAN PUBLISH TO EVERY TOPIC"), "{log}");
+    assert!(messages.iter().any(|message| message.starts_with("listening on http://0.0.0.0:")), "{log}");
+}
+
+#[test]
+fn a_port_in_use_is_json_too_when_the_log_is() {
+    let first = Server::start(&[]);
+    let port = first.address.port().to_string();
+    let ended = run(esper(&["--port", &port, "--log-format", "json"], &[]));
+    assert_eq!(ended.code, Some(1));
+    let line: serde_json::Value = serde_json::from_str(&ended.stderr).unwrap();
+    assert_eq!(line["level"], "ERROR");
+    assert!(line["fields"]["message"].as_str().unwrap().starts_with("cannot listen on "));
+}
+
+#[test]
+fn listening_beyond_loopback_where_anybody_may_publish_is_warned_of() {
+    const WARNING: &str = "ANYBODY WHO REACHES";
+    let secret = [("ESPER_PUBLISHER_SECRET", "correct horse battery staple")];
+    for (flags, variables, warned) in [
+        (&["--bind", "0.0.0.0"][..], &[][..], true),
+        (&["--bind", "0.0.0.0"], &[("ESPER_SUBSCRIBER_SECRET", "s")], true),
+        (&["--bind", "0.0.0.0", "--no-auth"], &[], false),
+        (&["--bind", "0.0.0.0"], &secret, false),
+        (&["--bind", "127.0.0.1"], &[], false),
+        (&["--bind", "0.0.0.0", "--bind-control", "127.0.0.1:0"], &[], false),
+        (&["--bind", "0.0.0.0", "--bind-control", "127.0.0.1:0", "--public-publish"], &[], true),
+    ] {
+        let server = Server::start_with(flags, variables);
+        let log = server.log();
+        assert_eq!(log.contains(WARNING), warned, "{flags:?} {variables:?}: {log}");
+        if warned {
+            for mend in ["WARN set ESPER_PUBLISHER_SECRET, or", "--bind-control", "--no-auth"] {
+                assert!(log.contains(mend), "{log}");
+            }
+        }
+        assert!(!log.contains("correct horse"), "no secret is ever logged");
+    }
+}
+
+#[test]
+fn a_log_that_is_no_terminal_has_no_colour_codes() {
+    let mut server = Server::start(&["--bind", "0.0.0.0"]);
+    server.terminate();
+    server.wait();
+    let log = eventually("it is all written", || Some(server.log()).filter(|log| log.contains("stopped")));
+    assert!(log.contains(" WARN ") && log.contains(" INFO "), "{log}");
+    assert!(!log.contains('\x1b'), "{log:?}");
 }

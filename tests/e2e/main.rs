@@ -6,12 +6,16 @@
     reason = "a test says what it expects by unwrapping it"
 )]
 
-mod harness;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod admin;
 mod auth;
+mod bodies;
 mod browser;
 mod config_file;
+mod cors;
+mod history;
 mod idempotency;
 mod ids;
 mod journal;
@@ -25,8 +29,10 @@ mod refusals;
 mod requests;
 mod rereading;
 mod resets;
+mod resuming;
 mod sessions;
 mod several;
+mod slow;
 mod starting;
 mod stopping;
 mod streams;

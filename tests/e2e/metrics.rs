@@ -5,27 +5,18 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::SystemTime;
 
-use jsonwebtoken::{EncodingKey, Header, encode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Server, Stream, TempDir, connect, eventually};
-use crate::refusals::check_refusal;
+use crate::support::tokens::{PUBLISHER, bearer, token};
+use crate::support::{Answer, Server, Stream, TempDir, check_refusal, connect, eventually, wait_until};
 
 const DOCUMENT: &str = include_str!("../../docs/metrics.md");
 const DASHBOARD: &str = include_str!("../../deploy/grafana.json");
-const SECRET: &str = "publishers-secret-5d11";
 
 /// What docs/metrics.md has for the `sub` of a scraper's token: it can be no topic.
 const NO_TOPIC: &str = "(none)";
-
-fn token(sub: &str) -> String {
-    let exp = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + 600;
-    let key = EncodingKey::from_secret(SECRET.as_bytes());
-    encode(&Header::default(), &json!({"sub": sub, "exp": exp}), &key).unwrap()
-}
 
 /// A broker that is not there.
 const NOBODY: &str = "amqp://guest:hunter2@127.0.0.1:1/";
@@ -143,16 +134,16 @@ fn metrics_move_by_what_was_published_delivered_and_refused() {
     assert_eq!(after["esper_start_time_seconds"], before["esper_start_time_seconds"]);
 
     drop(streams);
-    eventually("nobody is left", || (sum(&scrape(&server), "esper_subscribers") == 0.0).then_some(()));
+    wait_until("nobody is left", || sum(&scrape(&server), "esper_subscribers") == 0.0);
 }
 
 #[test]
 fn metrics_need_the_publishers_token_when_a_secret_is_set() {
-    let server = Server::start_with(&[], &[("ESPER_PUBLISHER_SECRET", SECRET)]);
+    let server = Server::start_with(&[], &[("ESPER_PUBLISHER_SECRET", PUBLISHER)]);
     check_refusal(&server.get("/metrics"), 401, "no token");
     check_refusal(&server.get("/metrics?token=x"), 401, "malformed token");
     assert!(DOCUMENT.contains(&format!("esper token --publish --sub '{NO_TOPIC}'")));
-    let bearer = format!("Authorization: Bearer {}", token(NO_TOPIC));
+    let bearer = bearer(&token(PUBLISHER, NO_TOPIC));
     assert_eq!(server.request("GET", "/metrics", &[&bearer], "").status, 200);
     // This token is for nothing else.
     check_refusal(&server.request("POST", "/publish/anytopic1", &[&bearer], "data: x"), 403, "another topic");
@@ -219,9 +210,9 @@ fn the_variables_show_the_command_line_without_secrets() {
 
 #[test]
 fn the_variables_are_for_those_who_run_it_alone() {
-    let server = Server::start_with(&[], &[("ESPER_PUBLISHER_SECRET", SECRET)]);
+    let server = Server::start_with(&[], &[("ESPER_PUBLISHER_SECRET", PUBLISHER)]);
     check_refusal(&server.get("/debug/vars"), 401, "no token");
-    let answer = server.get(&format!("/debug/vars?token={}", token(NO_TOPIC)));
+    let answer = server.get(&format!("/debug/vars?token={}", token(PUBLISHER, NO_TOPIC)));
     assert_eq!((answer.status, answer.field("Access-Control-Allow-Origin")), (200, None), "no page reads it");
     let answer = server.post("/debug/vars", "x");
     assert_eq!((answer.status, answer.field("Allow")), (405, Some("GET, HEAD, OPTIONS")));
@@ -310,10 +301,10 @@ fn the_dashboard_takes_its_data_source_from_whoever_imports_it() {
 
 #[test]
 fn prometheus_scrapes_as_the_docs_say_and_answers_every_query_of_the_dashboard() {
-    let (_dir, server) = start_with_all_parts(&[("ESPER_PUBLISHER_SECRET", SECRET)]);
+    let (_dir, server) = start_with_all_parts(&[("ESPER_PUBLISHER_SECRET", PUBLISHER)]);
     let prometheus = Prometheus::start(server.address);
     let mut stream = Stream::open(&server, "/subscribe/scraped01");
-    let path = format!("/publish/scraped01?token={}", token("scraped01"));
+    let path = format!("/publish/scraped01?token={}", token(PUBLISHER, "scraped01"));
     assert_eq!(server.post(&path, "data: x").status, 200);
     assert_eq!(stream.event().data, "x");
 
@@ -339,7 +330,7 @@ fn prometheus_scrapes_as_the_docs_say_and_answers_every_query_of_the_dashboard()
         let query = query.replace("$job", "esper").replace("$instance", ".*");
         let query =
             query.strip_prefix("label_values(").map_or(&*query, |rest| rest.rsplit_once(',').unwrap().0);
-        eventually(query, || (!prometheus.query(query).as_array().unwrap().is_empty()).then_some(()));
+        wait_until(query, || !prometheus.query(query).as_array().unwrap().is_empty());
     }
 }
 
@@ -360,7 +351,7 @@ impl Prometheus {
             let dir = TempDir::new();
             let path = |name: &str| dir.0.join(name).to_str().unwrap().to_owned();
             // The line's end is Prometheus's to ignore.
-            fs::write(path("token"), token(NO_TOPIC) + "\n").unwrap();
+            fs::write(path("token"), token(PUBLISHER, NO_TOPIC) + "\n").unwrap();
             let mut config = format!("global: {{scrape_interval: 500ms, scrape_timeout: 500ms}}\n{config}");
             for (from, to) in
                 [("/etc/prometheus/esper.token", path("token")), ("127.0.0.1:3000", server.to_string())]

@@ -5,10 +5,8 @@ mod doors;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::harness::{Event, Publisher, Server, Stream, eventually};
-use crate::several::page::CPUS;
-use crate::stopping::{farewell, to_the_end};
-use crate::streams::{numbered, publish};
+use crate::support::slow_clients::numbered;
+use crate::support::{CPUS, Event, Publisher, Server, Stream, data, eventually, farewell, wait_until};
 
 fn start(cpus: &[&str], flags: &[&str]) -> Server {
     Server::start(&[&["--namespaces"], cpus, flags].concat())
@@ -22,15 +20,11 @@ fn subscribe(server: &Server, topic: &str) -> Stream {
 fn received(server: Server, streams: Vec<Stream>) -> Vec<Vec<Event>> {
     assert!(server.stop().success());
     let all = streams.into_iter().map(|mut stream| {
-        let mut events = to_the_end(&mut stream);
+        let mut events = stream.rest_of_events();
         farewell(&mut events);
         events
     });
     all.collect()
-}
-
-fn data(events: &[Event]) -> Vec<&str> {
-    events.iter().map(|event| &*event.data).collect()
 }
 
 /// Whether a subscriber of `parent` receives what is published to `topic`.
@@ -148,7 +142,7 @@ fn a_topic_receives_what_is_below_it_by_segments_and_nothing_above_or_beside_it(
         let mut streams: Vec<Stream> = expected.iter().map(|(topic, _)| subscribe(&server, topic)).collect();
         streams.extend([Stream::open(&server, "/subscribe/"), Stream::open(&server, "/subscribe")]);
         for topic in published {
-            publish(&server, topic, &format!("data: {topic}"));
+            server.publish(topic, &format!("data: {topic}"));
         }
         let mut received = received(server, streams);
         for all in received.drain(expected.len()..) {
@@ -170,12 +164,12 @@ fn a_path_may_have_eight_segments_of_64_characters() {
     for topic in ["a", "...", "-", "~", "a.b", "0", &*[&*long; 8].join("/")] {
         let mut stream = subscribe(&server, topic);
         assert_eq!(stream.head.status, 200, "{topic}");
-        let id = publish(&server, topic, "data: taken");
+        let id = server.publish(topic, "data: taken");
         assert_eq!((&*stream.event().data, id.is_empty()), ("taken", false), "{topic}");
     }
     let mut everything = Stream::open(&server, "/subscribe/");
     let mut parent = subscribe(&server, &[&*long; 7].join("/"));
-    publish(&server, &[&*long; 8].join("/"), "data: below");
+    server.publish(&[&*long; 8].join("/"), "data: below");
     assert_eq!((&*parent.event().data, &*everything.event().data), ("below", "below"));
 }
 
@@ -196,13 +190,13 @@ fn whoever_leaves_takes_nothing_from_those_that_stay() {
             targets.iter().chain(&targets).map(|target| (*target, Stream::open(&server, target))).collect();
         let mut random = fastrand::Rng::new();
         for round in 0..streams.len() {
-            publish(&server, "pets/dogs/corgi", &format!("data: {round}"));
+            server.publish("pets/dogs/corgi", &format!("data: {round}"));
             for (target, stream) in &mut streams {
                 assert_eq!(stream.event().data, round.to_string(), "{target}");
             }
             let (_, leaves) = streams.swap_remove(random.usize(..streams.len()));
             drop(leaves);
-            eventually("it is gone", || (server.stats()["clients"] == streams.len()).then_some(()));
+            wait_until("it is gone", || server.stats()["clients"] == streams.len());
         }
     }
 }
@@ -266,11 +260,10 @@ fn one_order_holds_for_a_whole_tree_whoever_looks_at_it() {
 /// What a stream that resumes after `id` gets, up to what is published once it is open.
 fn resumed(server: &Server, topic: &str, id: &str) -> Vec<Event> {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let path = format!("/subscribe/{topic}");
-    let mut stream = Stream::open_with(server, &path, &[&format!("Last-Event-ID: {id}")]);
+    let mut stream = Stream::resume(server, topic, id);
     // To a topic of its own, so that it takes no other event's place in a history.
     let end = format!("end {}", COUNT.fetch_add(1, Ordering::Relaxed));
-    publish(server, &format!("{topic}/{}", end.replace(' ', "")), &format!("data: {end}"));
+    server.publish(&format!("{topic}/{}", end.replace(' ', "")), &format!("data: {end}"));
     std::iter::from_fn(|| Some(stream.event()).filter(|event| event.data != end))
         .filter(|event| !event.data.starts_with("end "))
         .collect()
@@ -286,7 +279,7 @@ fn a_tree_is_replayed_in_the_order_it_was_published_over_many_pages() {
                 let topic = topics[number * 5 % 7 % 6];
                 // A page ends after 128 events, or 64 KiB.
                 let body = numbered(number, if number % 60 == 0 { 30_000 } else { 10 });
-                let id = publish(&server, topic, &body);
+                let id = server.publish(topic, &body);
                 (topic, body["data: ".len()..].to_owned(), id)
             })
             .collect();
@@ -319,14 +312,14 @@ fn what_others_published_between_two_events_of_a_tree_does_not_keep_them_from_it
             assert_eq!(answer.status, 200);
         };
         let mut stream = Stream::open(&server, target);
-        publish(&server, "pets/dogs", "data: first");
+        server.publish("pets/dogs", "data: first");
         let first = stream.event();
         for number in 0..3 {
             (0..4).for_each(|_| others());
-            publish(&server, "pets/dogs", &format!("data: {number}"));
+            server.publish("pets/dogs", &format!("data: {number}"));
         }
         let mut stream = Stream::open_with(&server, target, &[&format!("Last-Event-ID: {}", first.id)]);
-        publish(&server, "pets/dogs", "data: 3");
+        server.publish("pets/dogs", "data: 3");
         for number in 0..4 {
             assert_eq!(stream.event().data, number.to_string(), "{target}");
         }
@@ -348,7 +341,7 @@ fn a_publishers_own_id_is_found_again_by_all_parents_at_its_latest_use_there() {
             ("pets/cats", "", 8),
         ] {
             let id_line = if id.is_empty() { String::new() } else { format!("id: {id}\n") };
-            let answered = publish(&server, topic, &format!("{id_line}data: {number}"));
+            let answered = server.publish(topic, &format!("{id_line}data: {number}"));
             assert!(id.is_empty() || answered == id);
         }
         for (topic, id, expected) in [
@@ -372,10 +365,10 @@ fn a_publishers_own_id_is_found_again_by_all_parents_at_its_latest_use_there() {
 fn what_a_child_no_longer_keeps_is_a_gap_for_its_parents_and_none_for_a_quiet_topic() {
     for cpus in CPUS {
         let server = start(cpus, &["--history-events", "3"]);
-        let cats = publish(&server, "pets/cats", "data: cat");
+        let cats = server.publish("pets/cats", "data: cat");
         let dogs: Vec<String> =
-            (0..5).map(|number| publish(&server, "pets/dogs", &format!("data: {number}"))).collect();
-        publish(&server, "pets/cats", "data: another cat");
+            (0..5).map(|number| server.publish("pets/dogs", &format!("data: {number}"))).collect();
+        server.publish("pets/cats", "data: another cat");
         for (topic, id, expected) in [
             ("pets", &cats, &["gap", "2", "3", "4", "another cat"][..]),
             ("pets", &dogs[0], &["gap", "2", "3", "4", "another cat"]),
@@ -401,11 +394,11 @@ fn what_a_child_no_longer_keeps_is_a_gap_for_its_parents_and_none_for_a_quiet_to
 fn a_gap_is_told_once_however_many_pages_are_replayed() {
     for cpus in CPUS {
         let server = start(cpus, &["--history-events", "400"]);
-        let first = publish(&server, "pets/cats", "data: 0");
-        publish(&server, "pets/dogs", "data: x");
-        (1..400).for_each(|number| drop(publish(&server, "pets/cats", &format!("data: {number}"))));
+        let first = server.publish("pets/cats", "data: 0");
+        server.publish("pets/dogs", "data: x");
+        (1..400).for_each(|number| drop(server.publish("pets/cats", &format!("data: {number}"))));
         // Of these the first are dropped, and all cats came before.
-        (0..410).for_each(|_| drop(publish(&server, "pets/dogs", "data: x")));
+        (0..410).for_each(|_| drop(server.publish("pets/dogs", "data: x")));
         let events = resumed(&server, "pets", &first);
         let cats: Vec<&str> =
             data(&events).into_iter().filter(|data| data.parse::<usize>().is_ok()).collect();
@@ -423,9 +416,9 @@ fn a_tree_that_has_gone_quiet_is_no_gap_after_its_newest_event() {
             [("", "pets/dogs"), ("", "pets"), ("id: mine\n", "pets/dogs"), ("id: mine\n", "pets")]
         {
             let server = start(cpus, &["--history-age", "300ms", "--heartbeat", "200ms"]);
-            publish(&server, "pets/cats", "data: cat");
-            let id = publish(&server, "pets/dogs", &format!("{id_line}data: dog"));
-            eventually("all are dropped", || (server.stats()["history_bytes"] == 0).then_some(()));
+            server.publish("pets/cats", "data: cat");
+            let id = server.publish("pets/dogs", &format!("{id_line}data: dog"));
+            wait_until("all are dropped", || server.stats()["history_bytes"] == 0);
             let events = resumed(&server, topic, &id);
             assert_eq!(data(&events), [""; 0], "{topic} after {id}");
         }
@@ -437,10 +430,10 @@ fn a_child_that_was_forgotten_is_a_gap_for_its_parents() {
     let server = start(&["--cores", "1"], &["--topics-max", "4"]);
     // It keeps its own place; the child alone is forgotten.
     let _pets = subscribe(&server, "pets");
-    let first = publish(&server, "pets/dogs", "data: first");
-    publish(&server, "pets/dogs", "data: second");
+    let first = server.publish("pets/dogs", "data: first");
+    server.publish("pets/dogs", "data: second");
     for number in 0..20 {
-        publish(&server, &format!("plants/{number}"), "data: x");
+        server.publish(&format!("plants/{number}"), "data: x");
     }
     let events = resumed(&server, "pets", &first);
     assert_eq!(data(&events), [format!("{{\"from\":\"{first}\",\"reason\":\"trimmed\"}}")]);
@@ -455,10 +448,10 @@ fn an_event_is_kept_once_however_many_parents_receive_it() {
         let mut streams = vec![Stream::open(&server, "/subscribe/")];
         streams.extend((1..=8).map(|n| subscribe(&server, &path[..2 * n - 1])));
         for _ in 0..10 {
-            publish(&server, topic, &numbered(0, 10_000));
+            server.publish(topic, &numbered(0, 10_000));
         }
         let receivers = if topic == path { 9 } else { 2 };
-        eventually("all are sent", || (server.stats()["delivered"] == 10 * receivers).then_some(()));
+        wait_until("all are sent", || server.stats()["delivered"] == 10 * receivers);
         kept.push(eventually("the history is counted", || {
             server.stats()["history_bytes"].as_u64().filter(|bytes| *bytes >= 100_000)
         }));

@@ -20,7 +20,9 @@ use std::time::Duration;
 
 use socket2::{SockFilter, SockRef};
 
-use crate::harness::{Answer, Event, Server, Stream, TempDir, eventually, exchange};
+use crate::support::{
+    Answer, Event, PATIENCE, Server, Stream, TempDir, data, eventually, exchange, wait_until,
+};
 use rabbitmq::{Publisher, url};
 
 /// Times so short that what takes long in life is seen.
@@ -60,8 +62,8 @@ fn start_by(config: &str, flags: &[&str]) -> Server {
 
 /// Until it has said so many times that it is connected.
 fn wait_connected(server: &Server, times: usize) {
-    eventually("the broker is connected", || {
-        (server.log().matches("connected to the broker").count() >= times).then_some(())
+    wait_until("the broker is connected", || {
+        server.log().matches("connected to the broker").count() >= times
     });
 }
 
@@ -131,10 +133,6 @@ fn take(stream: &mut Stream, count: usize) -> Vec<Event> {
     (0..count).map(|_| stream.event()).collect()
 }
 
-fn data(events: &[Event]) -> Vec<&str> {
-    events.iter().map(|event| &*event.data).collect()
-}
-
 /// Bodies that tell their place.
 fn bodies(numbers: std::ops::Range<usize>) -> Vec<String> {
     numbers.map(|number| format!("message {number}")).collect()
@@ -143,9 +141,9 @@ fn bodies(numbers: std::ops::Range<usize>) -> Vec<String> {
 /// Until the queue has so many messages that are nobody's.
 fn wait_ready(publisher: &Publisher, queue: &str, count: u32) {
     let mut ready = None;
-    eventually(&format!("{count} messages are back in {queue}"), || {
+    wait_until(&format!("{count} messages are back in {queue}"), || {
         ready = publisher.ready(queue);
-        (ready == Some(count)).then_some(())
+        ready == Some(count)
     });
 }
 

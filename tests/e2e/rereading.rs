@@ -3,8 +3,7 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::harness::{Server, Stream, TempDir, esper, eventually, signal};
-use crate::starting::run;
+use crate::support::{Server, Stream, TempDir, esper, run, signal, wait_until};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -17,7 +16,7 @@ fn status(server: &Server, secret: &str) -> u16 {
 
 /// Waits until the log has these words so many times.
 fn logged(server: &Server, words: &str, times: usize) {
-    eventually(words, || (server.log().matches(words).count() == times).then_some(()));
+    wait_until(words, || server.log().matches(words).count() == times);
 }
 
 #[test]

@@ -8,9 +8,8 @@ use std::net::TcpStream;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-use crate::harness::{Publisher, Server, eventually};
-use crate::starting::{WITHOUT_CALL, launched};
-use crate::streams::{STALLING, numbered, stall};
+use crate::support::slow_clients::{STALLING, numbered, stall};
+use crate::support::{Publisher, Server, WITHOUT_CALL, eventually, launched};
 
 const TOPIC: &str = "resets01";
 /// Calls by which a process copies descriptors of its own: `scripts/seccomp.json` and systemd's `@system-service` forbid the

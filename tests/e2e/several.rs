@@ -6,9 +6,8 @@ mod stream;
 use std::collections::BTreeMap;
 use std::thread;
 
-use crate::harness::{Publisher, Stream, eventually};
-use crate::streams::publish;
-use page::{CPUS, PARTITIONS, Page, Rounds, TREES, position, reason, setups, start, tree};
+use crate::support::{CPUS, Publisher, Stream, gap_reason, wait_until};
+use page::{PARTITIONS, Page, Rounds, TREES, position, setups, start, tree};
 
 #[test]
 fn an_events_id_is_the_place_reached_in_each_partition_and_never_goes_back() {
@@ -18,12 +17,12 @@ fn an_events_id_is_the_place_reached_in_each_partition_and_never_goes_back() {
             let mut stream = Page::new(&setup.target).connect(&server);
             let mut rounds = Rounds::new(&server, &setup);
             let own = (setup.topic)(0, 0);
-            let answered = publish(&server, &own, "id: of the publisher\ndata: x\nid: mine");
+            let answered = server.publish(&own, "id: of the publisher\ndata: x\nid: mine");
             assert_eq!(answered, "mine");
             let first = stream.event();
             rounds.publish();
             let (run, _) = position(&first.id);
-            let answered = publish(&server, &own, "data: last");
+            let answered = server.publish(&own, "data: last");
             assert_eq!(answered.split_once('-').unwrap().0, run.to_string(), "{answered}");
 
             let mut events = vec![first];
@@ -169,7 +168,7 @@ fn what_is_published_after_a_page_saw_200_reaches_it_from_all_homes() {
             };
             let mut stream = Stream::open(&server, target);
             let topic = format!("{}/a", tree(1 + round % 4));
-            publish(&server, &topic, &format!("data: {round}"));
+            server.publish(&topic, &format!("data: {round}"));
             assert_eq!(stream.event().data, round.to_string(), "{target} {topic}");
         }
     }
@@ -182,17 +181,17 @@ fn a_gap_is_told_until_a_page_is_behind_it_and_nothing_that_is_kept_is_lost_by_i
         let target = "/subscribe?topic=pets/dogs&topic=pets/cats&topic=plants";
         let mut page = Page::new(target);
         let mut stream = page.connect(&server);
-        publish(&server, "pets/cats", "data: cat 0");
-        publish(&server, "plants", "data: plant 0");
+        server.publish("pets/cats", "data: cat 0");
+        server.publish("plants", "data: plant 0");
         page.read_to(&mut stream, 2);
         drop(stream);
         // Meanwhile dogs come that are not all kept, between what is.
-        publish(&server, "pets/cats", "data: cat 1");
+        server.publish("pets/cats", "data: cat 1");
         for n in 0..6 {
-            publish(&server, "pets/dogs", &format!("data: dog {n}"));
+            server.publish("pets/dogs", &format!("data: dog {n}"));
         }
-        publish(&server, "pets/cats", "data: cat 2");
-        publish(&server, "plants", "data: plant 1");
+        server.publish("pets/cats", "data: cat 2");
+        server.publish("plants", "data: plant 1");
 
         let mut stream = page.connect(&server);
         let mut cut = vec![page.clone()];
@@ -210,14 +209,14 @@ fn a_gap_is_told_until_a_page_is_behind_it_and_nothing_that_is_kept_is_lost_by_i
                 page.data.iter().map(|data| &**data).partition(|data| data.contains("plant"));
             assert_eq!(plants, ["plant 0", "plant 1"], "cut after {n}");
             assert_eq!(pets, ["cat 0", "cat 1", "dog 3", "dog 4", "dog 5", "cat 2"], "cut after {n}");
-            assert!(page.gaps.iter().all(|gap| reason(gap) == "trimmed"), "{page:?}");
+            assert!(page.gaps.iter().all(|gap| gap_reason(gap) == "trimmed"), "{page:?}");
             assert!(again.contains(&page.gaps.len()), "cut after {n}: {again:?}, but {page:?}");
         }
 
         // With all of it seen there is no gap any more.
         let mut stream = page.connect(&server);
-        publish(&server, "plants", "data: end");
-        publish(&server, "pets/cats", "data: end");
+        server.publish("plants", "data: end");
+        server.publish("pets/cats", "data: end");
         assert_eq!([stream.event().data, stream.event().data], ["end", "end"]);
     }
 }
@@ -233,10 +232,10 @@ fn a_gap_behind_which_nothing_is_kept_is_told_once_too() {
         rounds.publish();
         page.read_to(&mut stream, 1);
         drop(stream);
-        eventually("all are dropped", || (server.stats()["history_bytes"] == 0).then_some(()));
+        wait_until("all are dropped", || server.stats()["history_bytes"] == 0);
         let mut stream = page.connect(&server);
         let gap = stream.event();
-        assert_eq!((&*gap.name, &*reason(&gap.data)), ("gap", "trimmed"), "{gap:?}");
+        assert_eq!((&*gap.name, &*gap_reason(&gap.data)), ("gap", "trimmed"), "{gap:?}");
         position(&gap.id);
         page.take(gap);
         // Cut right behind it. Each partition may tell a gap of its own.
@@ -244,12 +243,12 @@ fn a_gap_behind_which_nothing_is_kept_is_told_once_too() {
         for count in [1 + TREES, 1 + 2 * TREES] {
             let mut stream = page.connect(&server);
             for n in 0..TREES {
-                publish(&server, &tree(n), "data: new");
+                server.publish(&tree(n), "data: new");
             }
             page.read_to(&mut stream, count);
             assert!(told.contains(&page.gaps.len()), "{told:?}, but {:?}", page.gaps);
             told = page.gaps.len()..=page.gaps.len();
-            eventually("all are dropped", || (server.stats()["history_bytes"] == 0).then_some(()));
+            wait_until("all are dropped", || server.stats()["history_bytes"] == 0);
         }
     }
 }
@@ -260,7 +259,7 @@ fn an_id_that_is_not_known_is_a_gap_and_then_all_that_is_kept_comes_once() {
         for setup in setups() {
             let server = start(cpus, setup.flags);
             let mut rounds = Rounds::new(&server, &setup);
-            let id = publish(&server, &tree(TREES), "data: elsewhere");
+            let id = server.publish(&tree(TREES), "data: elsewhere");
             rounds.publish();
             let (run, _) = id.split_once('-').unwrap();
             let count = rounds.total();
@@ -280,11 +279,11 @@ fn an_id_that_is_not_known_is_a_gap_and_then_all_that_is_kept_comes_once() {
                 let mut page = Page { last_id: id.to_owned(), ..Page::new(&setup.target) };
                 let mut stream = page.connect(&server);
                 let gap = stream.event();
-                assert_eq!((&*gap.name, &*reason(&gap.data)), ("gap", "unknown"), "{id}: {gap:?}");
+                assert_eq!((&*gap.name, &*gap_reason(&gap.data)), ("gap", "unknown"), "{id}: {gap:?}");
                 page.take(gap);
                 page.read_to(&mut stream, count + usize::from(is_all) + n);
                 drop(stream);
-                assert!(page.gaps.iter().all(|gap| reason(gap) == "unknown"), "{id}: {page:?}");
+                assert!(page.gaps.iter().all(|gap| gap_reason(gap) == "unknown"), "{id}: {page:?}");
                 page.gaps.clear();
                 page.data.retain(|data| data.contains(' '));
                 page.check(TREES, rounds.count, id);
@@ -303,7 +302,7 @@ fn an_id_that_is_not_known_is_a_gap_and_then_all_that_is_kept_comes_once() {
 fn a_position_that_cannot_be_harms_nobody() {
     for cpus in CPUS {
         let server = start(cpus, &["--namespaces"]);
-        let id = publish(&server, "pets", "data: kept");
+        let id = server.publish("pets", "data: kept");
         let (run, _) = id.split_once('-').unwrap();
         let impossible = [
             "0.999999",
@@ -332,7 +331,7 @@ fn a_position_that_cannot_be_harms_nobody() {
                 let page = Page { last_id: format!("{run}-{places}"), ..Page::new(target) };
                 let mut stream = page.connect(&server);
                 let new = format!("{places} {target}");
-                publish(&server, "pets", &format!("data: {new}"));
+                server.publish("pets", &format!("data: {new}"));
                 while stream.event().data != new {}
             }
         }

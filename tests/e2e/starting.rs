@@ -4,50 +4,19 @@ use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::harness::{PATIENCE, Server, Stream, TempDir, connect, esper, eventually, exchange};
-
-/// What a run that ends by itself said.
-#[derive(Debug, Eq, PartialEq)]
-pub(crate) struct Ended {
-    pub(crate) code: Option<i32>,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-}
-
-/// Runs a command that is expected to end by itself; one that goes on has no code.
-pub(crate) fn run(mut command: Command) -> Ended {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let start = Instant::now();
-    while child.try_wait().unwrap().is_none() && start.elapsed() < PATIENCE {
-        thread::sleep(Duration::from_millis(5));
-    }
-    let _ = child.kill();
-    let output = child.wait_with_output().unwrap();
-    let [stdout, stderr] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
-    Ended { code: output.status.code(), stdout, stderr }
-}
+use crate::support::{
+    Ended, Server, Stream, TempDir, WITHOUT_CALL, connect, esper, eventually, exchange, launched, run,
+    wait_until,
+};
 
 /// The text of a log's only line, which must be an error.
 fn only_error(stderr: &str) -> &str {
     let lines: Vec<&str> = stderr.lines().collect();
     assert_eq!(lines.len(), 1, "one clear line: {stderr}");
     lines[0].split_once(" ERROR ").expect("an error").1
-}
-
-/// A command that runs esper with these flags by `launcher`, on a free port.
-pub(crate) fn launched(launcher: &[&str], flags: &[&str]) -> Command {
-    let binary = esper(&[], &[]);
-    let mut command = Command::new(launcher[0]);
-    command.args(&launcher[1..]).arg(binary.get_program()).args(["--port", "0"]).args(flags);
-    for (name, _) in binary.get_envs() {
-        command.env_remove(name);
-    }
-    command.stdin(Stdio::null());
-    command
 }
 
 /// The first CPU this process may use.
@@ -270,7 +239,7 @@ fn a_takeover_leaves_no_moment_without_a_listener() {
     let second = Server::spawn(esper(&["--port", &port, "--takeover"], &[("ESPER_PUBLISHER_SECRET", "s")]));
     assert_eq!(second.address, first.address);
     for status in [200, 401] {
-        eventually("both serve", || (second.get("/stats").status == status).then_some(()));
+        wait_until("both serve", || second.get("/stats").status == status);
     }
     assert!(first.is_running());
 
@@ -302,23 +271,11 @@ fn a_cpu_that_is_not_there_is_one_clear_line_and_exits_1() {
     }
 }
 
-/// Runs a command under a seccomp filter that answers a system call with an error number.
-pub(crate) const WITHOUT_CALL: &str = "
-import ctypes, os, struct, sys
-call, errno = map(int, sys.argv[1:3])
-load, jump_if, give = 0x20, 0x15, 0x06
-steps = [(load, 0, 0, 0), (jump_if, 0, 1, call), (give, 0, 0, 0x00050000 | errno), (give, 0, 0, 0x7fff0000)]
-code = ctypes.create_string_buffer(b''.join(struct.pack('=HBBI', *step) for step in steps))
-program = ctypes.create_string_buffer(struct.pack('@HP', len(steps), ctypes.addressof(code)))
-libc = ctypes.CDLL(None, use_errno=True)
-long = ctypes.c_ulong
-assert libc.prctl(38, long(1), long(0), long(0), long(0)) == 0  # no new privileges
-assert libc.prctl(22, long(2), program, long(0), long(0)) == 0, os.strerror(ctypes.get_errno())  # filter
-os.execv(sys.argv[3], sys.argv[3:])
-";
 /// Their numbers everywhere.
 const IO_URING_SETUP: &str = "425";
+
 const IO_URING_ENTER: &str = "426";
+
 const IO_URING_REGISTER: &str = "427";
 
 #[test]
@@ -440,7 +397,7 @@ fn at_the_file_limit_accepting_pauses_without_spinning_and_resumes() {
     assert_eq!(server.post("/publish/starting1", "data: 0").status, 200);
     // More than it has descriptors; the kernel holds the rest.
     let waiting: Vec<TcpStream> = (0..120).map(|_| connect(server.address)).collect();
-    eventually("it pauses", || server.log().contains("cannot accept, and goes on").then_some(()));
+    wait_until("it pauses", || server.log().contains("cannot accept, and goes on"));
     assert!(server.log().contains("raise the file limit (ulimit -n, LimitNOFILE=)"));
 
     let before = ticks(&server);
@@ -465,74 +422,6 @@ fn ticks(server: &Server) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
     let (_, fields) = stat.rsplit_once(") ").unwrap();
     fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
-}
-
-#[test]
-fn every_line_of_a_json_log_is_json() {
-    let flags = ["--log-format", "json", "--bind", "0.0.0.0", "--log-level", "debug", "--port", "0"];
-    let mut server = Server::start(&flags);
-    assert_eq!(server.raw("nonsense\r\n\r\n").lines().next(), Some("HTTP/1.1 400 Bad Request"));
-    server.terminate();
-    server.wait();
-    let log =
-        eventually("it is all written", || Some(server.log()).filter(|log| log.contains("\"stopped\"")));
-    let lines: Vec<serde_json::Value> = log
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
-        .collect();
-    for line in &lines {
-        assert!(line["timestamp"].is_string() && line["level"].is_string(), "{line}");
-        assert!(line["fields"]["message"].is_string(), "{line}");
-    }
-    let messages: Vec<&str> = lines.iter().filter_map(|line| line["fields"]["message"].as_str()).collect();
-    assert!(messages.contains(&"ANYBODY WHO REACHES 0.0.0.0 CAN PUBLISH TO EVERY TOPIC"), "{log}");
-    assert!(messages.iter().any(|message| message.starts_with("listening on http://0.0.0.0:")), "{log}");
-}
-
-#[test]
-fn a_port_in_use_is_json_too_when_the_log_is() {
-    let first = Server::start(&[]);
-    let port = first.address.port().to_string();
-    let ended = run(esper(&["--port", &port, "--log-format", "json"], &[]));
-    assert_eq!(ended.code, Some(1));
-    let line: serde_json::Value = serde_json::from_str(&ended.stderr).unwrap();
-    assert_eq!(line["level"], "ERROR");
-    assert!(line["fields"]["message"].as_str().unwrap().starts_with("cannot listen on "));
-}
-
-#[test]
-fn listening_beyond_loopback_where_anybody_may_publish_is_warned_of() {
-    const WARNING: &str = "ANYBODY WHO REACHES";
-    let secret = [("ESPER_PUBLISHER_SECRET", "correct horse battery staple")];
-    for (flags, variables, warned) in [
-        (&["--bind", "0.0.0.0"][..], &[][..], true),
-        (&["--bind", "0.0.0.0"], &[("ESPER_SUBSCRIBER_SECRET", "s")], true),
-        (&["--bind", "0.0.0.0", "--no-auth"], &[], false),
-        (&["--bind", "0.0.0.0"], &secret, false),
-        (&["--bind", "127.0.0.1"], &[], false),
-        (&["--bind", "0.0.0.0", "--bind-control", "127.0.0.1:0"], &[], false),
-        (&["--bind", "0.0.0.0", "--bind-control", "127.0.0.1:0", "--public-publish"], &[], true),
-    ] {
-        let server = Server::start_with(flags, variables);
-        let log = server.log();
-        assert_eq!(log.contains(WARNING), warned, "{flags:?} {variables:?}: {log}");
-        if warned {
-            for mend in ["WARN set ESPER_PUBLISHER_SECRET, or", "--bind-control", "--no-auth"] {
-                assert!(log.contains(mend), "{log}");
-            }
-        }
-        assert!(!log.contains("correct horse"), "no secret is ever logged");
-    }
-}
-
-#[test]
-fn a_log_that_is_no_terminal_has_no_colour_codes() {
-    let mut server = Server::start(&["--bind", "0.0.0.0"]);
-    server.terminate();
-    server.wait();
-    let log = eventually("it is all written", || Some(server.log()).filter(|log| log.contains("stopped")));
-    assert!(log.contains(" WARN ") && log.contains(" INFO "), "{log}");
-    assert!(!log.contains('\x1b'), "{log:?}");
 }
 
 #[test]

@@ -7,27 +7,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::harness::{Event, Publisher, Server, Stream, eventually, port_of_its_own, signal};
+use crate::support::{Event, Publisher, Server, Stream, eventually, farewell, free_port, signal, wait_until};
 
 const TOPIC: &str = "stopping01";
 
 fn subscribe(server: &Server) -> Stream {
     Stream::open(server, &format!("/subscribe/{TOPIC}"))
-}
-
-/// All events up to the orderly end of the body.
-pub(crate) fn to_the_end(stream: &mut Stream) -> Vec<Event> {
-    let events = std::iter::from_fn(|| stream.next_event()).collect();
-    assert!(stream.is_complete, "the body ends in order: {events:?}");
-    events
-}
-
-/// Takes the farewell off the end: a `retry:` and nothing else.
-pub(crate) fn farewell(events: &mut Vec<Event>) -> u64 {
-    let last = events.pop().expect("a farewell");
-    let retry = last.retry.expect("a retry");
-    assert_eq!(last.lines, format!("retry:{retry}"));
-    retry
 }
 
 /// A subscriber with more coming than the kernel holds for it, which reads none of it.
@@ -44,7 +29,7 @@ fn stalled(server: &Server) -> TcpStream {
 }
 
 fn wait_until_stopping(server: &Server) {
-    eventually("it is stopping", || server.log().contains("stopping").then_some(()));
+    wait_until("it is stopping", || server.log().contains("stopping"));
 }
 
 #[test]
@@ -59,7 +44,7 @@ fn subscribers_get_what_was_published_then_a_retry_then_the_orderly_end() {
         signal(server.pid(), name);
         assert_eq!(server.wait().code(), Some(0), "SIG{name}");
         for stream in &mut streams {
-            let mut events = to_the_end(stream);
+            let mut events = stream.rest_of_events();
             let retry = farewell(&mut events);
             assert!((2000..=3000).contains(&retry), "{retry}");
             let data: Vec<usize> = events.iter().map(|event| event.data.parse().unwrap()).collect();
@@ -74,7 +59,8 @@ fn subscribers_are_told_to_come_back_at_different_times() {
     let server = Server::start(&["--retry-min", "1s", "--retry-max", "1h"]);
     let mut streams: Vec<Stream> = (0..100).map(|_| subscribe(&server)).collect();
     assert!(server.stop().success());
-    let retries: BTreeSet<u64> = streams.iter_mut().map(|stream| farewell(&mut to_the_end(stream))).collect();
+    let retries: BTreeSet<u64> =
+        streams.iter_mut().map(|stream| farewell(&mut stream.rest_of_events())).collect();
     assert!(retries.iter().all(|retry| (1000..=3_600_000).contains(retry)), "{retries:?}");
     // A hundred out of 3.6 million: even two alike are a chance in 700.
     assert!(retries.len() > 95, "{retries:?}");
@@ -112,8 +98,8 @@ fn a_drain_under_load_loses_nothing_that_was_acknowledged() {
             })
             .collect();
         let readers: Vec<_> =
-            streams.into_iter().map(|mut stream| scope.spawn(move || to_the_end(&mut stream))).collect();
-        eventually("there is load", || (acknowledged.load(Ordering::Relaxed) > 500).then_some(()));
+            streams.into_iter().map(|mut stream| scope.spawn(move || stream.rest_of_events())).collect();
+        wait_until("there is load", || acknowledged.load(Ordering::Relaxed) > 500);
         server.terminate();
         let answered: Vec<String> =
             publishers.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
@@ -150,7 +136,7 @@ fn a_publish_that_is_half_sent_when_the_stop_begins_is_answered_and_delivered() 
     let mut answer = String::new();
     connection.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    let mut events = to_the_end(&mut stream);
+    let mut events = stream.rest_of_events();
     farewell(&mut events);
     assert_eq!(events.len(), 1);
     assert_eq!(events[0].data, "late");
@@ -181,7 +167,7 @@ fn after_the_delay_the_drain_goes_on_by_itself() {
     let server = Server::start(&["--drain-delay", "300ms"]);
     let mut stream = subscribe(&server);
     assert_eq!(server.stop().code(), Some(0));
-    assert_eq!(to_the_end(&mut stream).len(), 1);
+    assert_eq!(stream.rest_of_events().len(), 1);
 }
 
 #[test]
@@ -191,7 +177,7 @@ fn a_subscriber_that_is_behind_when_streams_are_closed_still_gets_all_it_has_com
     let mut other = subscribe(&server);
     server.terminate();
     // The other's end says that streams are being closed.
-    farewell(&mut to_the_end(&mut other));
+    farewell(&mut other.rest_of_events());
     assert!(server.is_running());
     let mut rest = String::new();
     behind.read_to_string(&mut rest).unwrap();
@@ -209,7 +195,7 @@ fn a_second_signal_ends_at_once_while_a_drain_waits_for_a_stalled_client() {
         let mut other = subscribe(&server);
         signal(server.pid(), first);
         // The other is through with it; the stalled one is what is waited for.
-        farewell(&mut to_the_end(&mut other));
+        farewell(&mut other.rest_of_events());
         assert!(server.is_running());
         signal(server.pid(), second);
         assert_eq!(server.wait().code(), Some(1), "SIG{first}, SIG{second}");
@@ -231,7 +217,7 @@ fn a_stalled_client_holds_a_drain_no_longer_than_the_drain_time() {
     let mut stalled = stalled(&server);
     let mut other = subscribe(&server);
     assert_eq!(server.stop().code(), Some(0));
-    assert_eq!(to_the_end(&mut other).len(), 1);
+    assert_eq!(other.rest_of_events().len(), 1);
     let mut rest = Vec::new();
     let _ = stalled.read_to_end(&mut rest);
     assert!(!rest.ends_with(b"0\r\n\r\n"), "what it got does not look whole");
@@ -243,13 +229,13 @@ fn an_idle_or_half_asked_connection_holds_a_drain_no_longer_than_the_drain_time(
     let _idle = server.connect();
     let mut half = server.connect();
     half.write_all(b"GET /healthz HTT").unwrap();
-    eventually("both are there", || (server.stats()["connections"] == 3).then_some(()));
+    wait_until("both are there", || server.stats()["connections"] == 3);
     assert_eq!(server.stop().code(), Some(0));
 }
 
 #[test]
 fn after_a_kill_the_same_port_is_taken_again_and_old_ids_yield_a_gap() {
-    let port = port_of_its_own();
+    let port = free_port();
     let mut server = Server::start(&["--port", &port]);
     let mut stream = subscribe(&server);
     assert_eq!(server.post(&format!("/publish/{TOPIC}"), "data: before").status, 200);
@@ -274,7 +260,7 @@ fn after_a_kill_the_same_port_is_taken_again_and_old_ids_yield_a_gap() {
 /// The kernel ends what a ring has under way after the process, and keeps the listener until then.
 #[test]
 fn after_a_kill_with_connections_the_same_ports_are_taken_at_once_each_time() {
-    let (port, control) = (port_of_its_own(), format!("127.0.0.1:{}", port_of_its_own()));
+    let (port, control) = (free_port(), format!("127.0.0.1:{}", free_port()));
     for _ in 0..10 {
         let mut server = Server::start(&["--port", &port, "--bind-control", control.as_str()]);
         let streams: Vec<Stream> = (0..50).map(|_| subscribe(&server)).collect();
@@ -289,7 +275,7 @@ fn after_a_kill_with_connections_the_same_ports_are_taken_at_once_each_time() {
 
 #[test]
 fn after_an_orderly_stop_the_same_port_is_taken_at_once() {
-    let port = port_of_its_own();
+    let port = free_port();
     let server = Server::start(&["--port", &port]);
     let _stream = subscribe(&server);
     assert_eq!(server.stop().code(), Some(0));

@@ -7,8 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
 use serde_json::Value;
 
-use crate::harness::{Server, TempDir, esper};
-use crate::starting::{Ended, run};
+use crate::support::{Ended, Server, TempDir, esper, run};
 
 const SUBSCRIBER: (&str, &str) = ("ESPER_SUBSCRIBER_SECRET", "the subscribers' secret of these tests");
 const PUBLISHER: (&str, &str) = ("ESPER_PUBLISHER_SECRET", "the publishers' secret of these tests");

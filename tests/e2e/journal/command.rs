@@ -4,9 +4,8 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use super::{Data, after, data, journal, start_on, text};
-use crate::harness::{Publisher, eventually};
-use crate::streams::publish;
+use super::{Data, after, journal, start_on, text};
+use crate::support::{Publisher, data, wait_until};
 
 #[test]
 fn help_says_what_each_command_does_and_exits_0() {
@@ -65,7 +64,7 @@ fn a_copy_under_load_starts_and_holds_all_that_was_acknowledged_before_and_a_pre
     let original = Data::new();
     let flags = ["--history-events", "1000000", "--history-bytes", "64MiB"];
     let server = original.start(&flags);
-    let first = publish(&server, TOPIC, "data: first");
+    let first = server.publish(TOPIC, "data: first");
     let (end, acknowledged) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -80,7 +79,7 @@ fn a_copy_under_load_starts_and_holds_all_that_was_acknowledged_before_and_a_pre
         let count = || acknowledged.load(Ordering::Relaxed);
         for n in 0..4 {
             let before = count();
-            eventually("there is load", || (count() > before + 50).then_some(()));
+            wait_until("there is load", || count() > before + 50);
             let (before, to) = (count(), original.beside(&format!("copy {n}")));
             let ended = journal(&["copy", text(&original.path()), text(&to)]);
             let after_it = count();

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Data, after, data, is_all, journal, last_error, refused, seed, segments, start_on, text};
-use crate::streams::publish;
+use super::{Data, after, is_all, journal, last_error, refused, seed, segments, start_on, text};
+use crate::support::data;
 
 const TOPIC: &str = "damage001";
 const FLAGS: [&str; 4] = ["--partitions", "2", "--cores", "1"];
@@ -16,7 +16,7 @@ fn written(events: usize) -> (Data, Vec<String>) {
     for start in 0..3 {
         let server = data.start(&FLAGS);
         let n = start * events..(start + 1) * events;
-        ids.extend(n.map(|n| publish(&server, TOPIC, &format!("data: {n}"))));
+        ids.extend(n.map(|n| server.publish(TOPIC, &format!("data: {n}"))));
         assert!(server.stop().success());
     }
     (data, ids)
@@ -112,8 +112,8 @@ fn repair_gives_what_is_whole_and_lists_what_is_not_and_a_resume_there_is_a_gap(
     let at = events.iter().position(|data| *data == "0").unwrap_or_else(|| panic!("{events:?}"));
     assert_eq!(events[at..at + 14], expected);
     // What is published now goes on behind all of it.
-    let id = publish(&server, TOPIC, "data: more");
-    publish(&server, TOPIC, "data: and more");
+    let id = server.publish(TOPIC, "data: more");
+    server.publish(TOPIC, "data: and more");
     assert_eq!(data(&after(&server, TOPIC, &id)), ["and more"]);
 }
 

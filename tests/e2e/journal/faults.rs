@@ -4,11 +4,8 @@ use std::fs;
 use std::process::Command;
 
 use super::mounts::MountSpace;
-use super::{Data, after, data, last_error, refused, text};
-use crate::harness::{Answer, Server, Stream, eventually};
-use crate::refusals::check_refusal;
-use crate::starting::launched;
-use crate::streams::publish;
+use super::{Data, after, last_error, refused, text};
+use crate::support::{Answer, Server, Stream, check_refusal, data, launched, wait_until};
 
 const TOPIC: &str = "faults001";
 
@@ -20,7 +17,7 @@ fn post(server: &Server, body: &str) -> Answer {
 #[track_caller]
 fn check_said_once(server: &Server, text: &str) {
     let count = || server.log().lines().filter(|line| line.contains(text)).count();
-    eventually("it is said", || (count() > 0).then_some(()));
+    wait_until("it is said", || count() > 0);
     assert_eq!(count(), 1, "{}", server.log());
 }
 
@@ -55,7 +52,7 @@ fn a_full_disk_is_507_with_one_line_and_streams_go_on_and_it_heals() {
     check_said_once(&server, "publishes are refused with 507: no room for the journal (");
 
     space.resize(&path, "80m");
-    let first = publish(&server, TOPIC, "data: healed");
+    let first = server.publish(TOPIC, "data: healed");
     assert_eq!(stream.event().data, "healed");
     check_said_once(&server, "the journal has room again");
 
@@ -93,10 +90,9 @@ fn a_failed_write_ends_the_process_with_the_cause_and_nothing_more_is_acknowledg
     let path = journal.path();
     let launcher = ["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"];
     let mut server = Server::spawn(launched(&launcher, &["--data-dir", text(&path)]));
-    let first = publish(&server, TOPIC, "data: before");
-    publish(&server, TOPIC, "data: before, too");
-    let mut stream =
-        Stream::open_with(&server, &format!("/subscribe/{TOPIC}"), &[&format!("Last-Event-ID: {first}")]);
+    let first = server.publish(TOPIC, "data: before");
+    server.publish(TOPIC, "data: before, too");
+    let mut stream = Stream::resume(&server, TOPIC, &first);
     assert_eq!(stream.event().data, "before, too");
     let limit = Command::new("prlimit").args(["--pid", &server.pid().to_string(), "--fsize=65536:"]).status();
     assert!(limit.expect("prlimit is installed").success());
@@ -132,7 +128,7 @@ fn a_failed_sync_ends_the_process_with_the_cause_and_nothing_more_is_acknowledge
     space.run(&format!("mount -o loop {image} {}", text(&path)));
     let flags = ["--data-dir", text(&path)];
     let mut server = Server::spawn(launched(&space.launcher(), &flags));
-    let first = publish(&server, TOPIC, "data: before");
+    let first = server.publish(TOPIC, "data: before");
     let mut stream = Stream::open(&server, &format!("/subscribe/{TOPIC}"));
     space.run(&format!("dd if=/dev/zero of={ballast} bs=1M 2>/dev/null; true"));
     let mut sent = Vec::new();
@@ -165,5 +161,5 @@ fn a_failed_sync_ends_the_process_with_the_cause_and_nothing_more_is_acknowledge
         "{}",
         events.len()
     );
-    eventually("it takes publishes", || (post(&server, "data: after").status == 200).then_some(()));
+    wait_until("it takes publishes", || post(&server, "data: after").status == 200);
 }

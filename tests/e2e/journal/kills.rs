@@ -10,8 +10,8 @@ use fastrand::Rng;
 
 use super::model::{BEGIN, BOUNDS, END, Entry, Publish, Reader, Source, TOPICS, Target, USERS};
 use super::{Data, is_all, seed, text};
-use crate::harness::{Publisher, Server, esper, eventually};
-use crate::sessions::{SECRET, Sessions};
+use crate::support::sessions::{SECRET, Sessions};
+use crate::support::{Publisher, Server, esper, wait_until};
 
 /// The first is the emitter.
 const SOURCES: usize = 4;
@@ -131,7 +131,7 @@ impl Rounds {
                 let (never, count) = (&never, &count);
                 scope.spawn(move || source.run(address, never, count));
             }
-            eventually("there is load", || (count.load(Ordering::Relaxed) >= publishes).then_some(()));
+            wait_until("there is load", || count.load(Ordering::Relaxed) >= publishes);
             thread::sleep(later);
             let log = sessions.server.log();
             assert!(!log.contains(" ERROR ") && log.contains("was read back"), "{log}");

@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use serde_json::Value;
 
-use crate::harness::{Answer, Event, Publisher, Stream, try_connect};
-use crate::requests::publish;
-use crate::sessions::{FORM, encode};
+use crate::support::sessions::{FORM, encode};
+use crate::support::{Answer, Event, Publisher, Stream, publish_request, try_connect};
 
 /// Where events go, by their number: paths of three trees, then two users of a channel and all of them.
 pub(super) const TOPICS: [&str; 9] =
@@ -77,7 +76,7 @@ impl Publish {
         }
         if self.topic >= USERS {
             let form = encode(&[("userId", TOPICS[self.topic]), ("channel", "chat"), ("payload", &body)]);
-            return publish("/emit/", &format!("{FORM}\r\n"), &form).replacen(
+            return publish_request("/emit/", &format!("{FORM}\r\n"), &form).replacen(
                 "Host: h",
                 "Host: localhost",
                 1,
@@ -88,7 +87,7 @@ impl Publish {
         } else {
             String::new()
         };
-        publish(&format!("/publish/{}", TOPICS[self.topic]), &key, &body)
+        publish_request(&format!("/publish/{}", TOPICS[self.topic]), &key, &body)
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::text;
-use crate::harness::eventually;
+use crate::support::wait_until;
 
 /// A name space of mounts. It ends, and with it what is mounted, when the test process does, however that is.
 pub(super) struct MountSpace {
@@ -27,7 +27,7 @@ impl MountSpace {
         let pid = holder.id().to_string();
         let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).expect("a process");
         let is_cat = || std::fs::read_to_string(format!("/proc/{pid}/comm")).expect("it runs") == "cat\n";
-        eventually("a name space", || (is_cat() && of("self") != of(&pid)).then_some(()));
+        wait_until("a name space", || is_cat() && of("self") != of(&pid));
         let launcher = ["nsenter", "--target", &pid, "--mount", "--"].map(str::to_owned).into();
         Some(MountSpace { holder, launcher })
     }

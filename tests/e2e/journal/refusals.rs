@@ -4,11 +4,10 @@ use std::fs;
 
 use super::mounts::MountSpace;
 use super::{Data, last_error, refused, segments, text};
-use crate::harness::Server;
-use crate::streams::publish;
+use crate::support::{Ended, Server, launched};
 
 #[track_caller]
-fn check(ended: &crate::starting::Ended, about: &str) {
+fn check(ended: &Ended, about: &str) {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let said = last_error(ended);
     assert!(said.contains(about), "{said}");
@@ -33,7 +32,7 @@ fn a_second_process_is_refused_with_the_firsts_pid_until_that_is_gone() {
     let pid = first.pid();
     let line = format!("{} is in use by another esper, process {pid}:", text(&data.path()));
     check(&refused(&[], &data.path(), &[]), &line);
-    publish(&first, "still0001", "data: x");
+    first.publish("still0001", "data: x");
     // Killed, it leaves no lock behind.
     drop(first);
     assert!(data.start(&[]).stop().success());
@@ -76,7 +75,7 @@ fn a_read_only_file_system_is_refused_with_and_without_a_journal_on_it() {
     space.mount_memory(&data.path(), "200m");
     let journal = data.path().join("journal");
     let flags = ["--data-dir", text(&journal)];
-    assert!(Server::spawn(crate::starting::launched(&space.launcher(), &flags)).stop().success());
+    assert!(Server::spawn(launched(&space.launcher(), &flags)).stop().success());
     space.run(&format!("mount -o remount,ro {}", text(&data.path())));
     for dir in [journal, data.path(), data.path().join("new")] {
         check(&refused(&space.launcher(), &dir, &[]), "is on a read-only file system: remount it");

@@ -5,22 +5,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Data, after, data, journal, segments, start_on, text};
-use crate::harness::{Event, Publisher, Server, Stream, eventually, port_of_its_own};
-use crate::sessions::Sessions;
-use crate::several::page::reason;
-use crate::streams::publish;
+use super::{Data, after, journal, segments, start_on, text};
+use crate::support::sessions::Sessions;
+use crate::support::{Event, Publisher, Server, Stream, data, free_port, gap_reason, wait_until};
 
 /// The first `count` events of a stream that resumes here: nothing is published meanwhile.
 fn replay(server: &Server, topic: &str, last_event_id: &str, count: usize) -> Vec<Event> {
-    let field = format!("Last-Event-ID: {last_event_id}");
-    let mut stream = Stream::open_with(server, &format!("/subscribe/{topic}"), &[&field]);
+    let mut stream = Stream::resume(server, topic, last_event_id);
     (0..count).map(|_| stream.event()).collect()
 }
 
 #[track_caller]
 fn check_gap(event: &Event, why: &str) {
-    assert_eq!((&*event.name, &*reason(&event.data)), ("gap", why), "{event:?}");
+    assert_eq!((&*event.name, &*gap_reason(&event.data)), ("gap", why), "{event:?}");
 }
 
 #[test]
@@ -28,7 +25,7 @@ fn the_limits_of_history_hold_after_a_restart_also_lower_ones() {
     let journal = Data::new();
     let limited = ["--history-events", "3"];
     let server = journal.start(&limited);
-    let ids: Vec<String> = (0..6).map(|n| publish(&server, "limits001", &format!("data: {n}"))).collect();
+    let ids: Vec<String> = (0..6).map(|n| server.publish("limits001", &format!("data: {n}"))).collect();
     drop(server);
     for (flags, kept) in [(&limited[..], &["3", "4", "5"][..]), (&["--history-events", "1"], &["5"])] {
         let server = journal.start(flags);
@@ -45,8 +42,8 @@ fn the_limits_of_history_hold_after_a_restart_also_lower_ones() {
 fn the_age_of_events_counts_the_time_before_the_restart() {
     let journal = Data::new();
     let server = journal.start(&[]);
-    let id = publish(&server, "ages00001", "data: old");
-    publish(&server, "ages00001", "data: older than a second");
+    let id = server.publish("ages00001", "data: old");
+    server.publish("ages00001", "data: older than a second");
     drop(server);
     let server = journal.start(&[]);
     assert_eq!(data(&after(&server, "ages00001", &id)), ["older than a second"]);
@@ -61,16 +58,16 @@ fn the_age_of_events_counts_the_time_before_the_restart() {
 fn an_id_from_beyond_what_a_copy_holds_is_a_gap_and_never_another_event() {
     let original = Data::new();
     let server = original.start(&["--partitions", "1"]);
-    let mut ids: Vec<String> = (0..3).map(|n| publish(&server, "copied001", &format!("data: {n}"))).collect();
+    let mut ids: Vec<String> = (0..3).map(|n| server.publish("copied001", &format!("data: {n}"))).collect();
     let copy = original.beside("copy");
     let copied = journal(&["copy", text(&original.path()), text(&copy)]);
     assert_eq!(copied.code, Some(0), "{copied:?}");
-    ids.extend((3..9).map(|n| publish(&server, "copied001", &format!("data: {n}"))));
+    ids.extend((3..9).map(|n| server.publish("copied001", &format!("data: {n}"))));
 
     let server = start_on(&copy, &["--partitions", "1"]);
     let others: Vec<String> = (3..9).map(|n| format!("other {n}")).collect();
     for data in &others {
-        publish(&server, "copied001", &format!("data: {data}"));
+        server.publish("copied001", &format!("data: {data}"));
     }
     for id in &ids[3..] {
         let events = after(&server, "copied001", id);
@@ -88,7 +85,7 @@ fn own_ids_and_the_epochs_of_many_starts_resume() {
         let server = journal.start(&["--cores", if start % 2 == 0 { "1" } else { "2" }]);
         for n in 0..2 {
             let own = if n == 0 { format!("id: own {start}\n") } else { String::new() };
-            ids.push(publish(&server, "epochs001", &format!("{own}data: {start} {n}")));
+            ids.push(server.publish("epochs001", &format!("{own}data: {start} {n}")));
             expected.push(format!("{start} {n}"));
         }
         for (n, id) in ids.iter().enumerate() {
@@ -105,7 +102,7 @@ fn what_sessions_lost_is_no_gap_for_a_stream_of_everything() {
     let flags = ["--data-dir", text(&dir), "--partitions", "1", "--namespaces", "--history-events", "2"];
     let flags = [&flags[..], &["--public-publish"]].concat();
     let sessions = Sessions::start(&flags);
-    let id = publish(&sessions.server, "pets/dogs", "data: seen");
+    let id = sessions.server.publish("pets/dogs", "data: seen");
     for n in 0..50 {
         sessions.emit("alex", "chat/room", &format!("data: {n}"));
     }
@@ -114,10 +111,10 @@ fn what_sessions_lost_is_no_gap_for_a_stream_of_everything() {
     let sessions = Sessions::start(&flags);
     let segment = segments(&dir)[0].clone();
     let is_whole = || fs::read(&segment).is_ok_and(|bytes| bytes.windows(8).any(|text| text == b"data: 25"));
-    eventually("what is gone leaves the disk", || (!is_whole()).then_some(()));
+    wait_until("what is gone leaves the disk", || !is_whole());
     drop(sessions);
     let sessions = Sessions::start(&flags);
-    publish(&sessions.server, "pets/cats", "data: new");
+    sessions.server.publish("pets/cats", "data: new");
     let field = format!("Last-Event-ID: {id}");
     let mut stream = Stream::open_with(&sessions.server, "/subscribe/pets", &[&field]);
     assert_eq!(stream.event().data, "new");
@@ -130,7 +127,7 @@ fn what_sessions_lost_is_no_gap_for_a_stream_of_everything() {
 #[test]
 fn a_publisher_that_connects_again_is_soon_answered_after_a_restart() {
     let journal = Data::new();
-    let port = port_of_its_own();
+    let port = free_port();
     let start = || journal.start(&["--port", &port]);
     let mut server = start();
     let address = server.address;
@@ -155,7 +152,7 @@ fn a_publisher_that_connects_again_is_soon_answered_after_a_restart() {
         });
         for _ in 0..3 {
             let before = waits.lock().unwrap().len();
-            eventually("there is load", || (waits.lock().unwrap().len() > before + 100).then_some(()));
+            wait_until("there is load", || waits.lock().unwrap().len() > before + 100);
             server.terminate();
             assert!(server.wait().success());
             server = start();

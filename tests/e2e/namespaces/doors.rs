@@ -4,10 +4,8 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
 use super::{start, subscribe};
-use crate::auth::{BOTH, PUBLISHER, SUBSCRIBER, bearer, check_unauthorized, now_s, sign};
-use crate::harness::{Answer, Server, Stream};
-use crate::refusals::check_refusal;
-use crate::streams::publish;
+use crate::support::tokens::{BOTH, PUBLISHER, SUBSCRIBER, bearer, now_s, sign};
+use crate::support::{Answer, Server, Stream, check_refusal, check_unauthorized};
 
 /// Paths that are no topic, and words of the reason.
 fn bad_paths() -> Vec<(String, &'static str)> {
@@ -54,7 +52,7 @@ fn a_path_that_is_no_topic_is_refused_with_its_rule() {
         check_refusal(&server.get(&format!("/subscribe/{path}")), 400, about);
         check_refusal(&server.post(&format!("/publish/{path}"), "data: x"), 400, about);
     }
-    publish(&server, "pets", "data: nothing before it");
+    server.publish("pets", "data: nothing before it");
     assert_eq!(everything.event().data, "nothing before it");
 }
 
@@ -67,7 +65,7 @@ fn nobody_publishes_to_everything() {
         assert!(matches!(answer.status, 400 | 404), "{path}: {answer:?}");
         check_refusal(&answer, answer.status, if answer.status == 400 { "topic" } else { "no such path" });
     }
-    publish(&server, "pets", "data: nothing before it");
+    server.publish("pets", "data: nothing before it");
     assert_eq!(everything.event().data, "nothing before it");
 }
 
@@ -75,7 +73,7 @@ fn nobody_publishes_to_everything() {
 fn without_the_flag_a_topic_is_one_id_and_there_is_no_path_below_it() {
     let server = Server::start(&[]);
     let mut stream = subscribe(&server, "AbcDef123");
-    publish(&server, "abcdef123", "data: whatever the case");
+    server.publish("abcdef123", "data: whatever the case");
     assert_eq!(stream.event().data, "whatever the case");
     for (path, status, about) in [
         ("pets", 400, "bad topic id: 4 characters; use 8 to 64 ASCII letters and digits"),

@@ -126,7 +126,7 @@ fn a_client_that_dies_without_reading_loses_none_of_the_windows_messages() {
     let (publisher, queue) = (Publisher::new(), unique("unread"));
     let stream = opened(&server, &queue, None);
     publisher.queue(&queue, &bodies(0..1000));
-    eventually("the kernel has them all", || (publisher.ready(&queue) == Some(0)).then_some(()));
+    wait_until("the kernel has them all", || publisher.ready(&queue) == Some(0));
     pause(Duration::from_secs(1));
     drop(stream);
     let mut stream = opened_at_last(&server, &queue);
@@ -208,7 +208,7 @@ fn a_client_that_waits_for_its_queue_does_not_hold_up_the_servers_end() {
     let mut connection = server.connect();
     write!(connection, "GET /?id={queue} HTTP/1.1\r\nHost: h\r\nLast-Event-ID: unknown\r\n\r\n").unwrap();
     // This one and the one that asks.
-    eventually("it is there", || (server.stats()["connections"] == 2).then_some(()));
+    wait_until("it is there", || server.stats()["connections"] == 2);
     pause(Duration::from_millis(300));
     server.terminate();
     for stream in [&mut Stream::of(connection), &mut first] {
@@ -275,7 +275,7 @@ fn what_waits_for_a_client_that_reads_nothing_is_counted_as_held() {
     let held = || server.stats()["held_bytes"].as_u64().unwrap();
     assert!(held() < 1 << 20, "{}", held());
     let connection = stalled(&server, &queue);
-    eventually("it is held", || (held() > 15 << 20).then_some(()));
+    wait_until("it is held", || held() > 15 << 20);
     drop(connection);
-    eventually("it is given back", || (held() < 1 << 20).then_some(()));
+    wait_until("it is given back", || held() < 1 << 20);
 }

@@ -25,7 +25,7 @@ fn a_queue_is_durable_and_outlives_its_client_until_it_expires() {
     // Nor does looking at it count as use: but it would, if each look declared it anew.
     let start = std::time::Instant::now();
     while publisher.ready(&queue).is_some() {
-        assert!(start.elapsed() < crate::harness::PATIENCE, "it never expires");
+        assert!(start.elapsed() < PATIENCE, "it never expires");
         pause(Duration::from_secs(4));
     }
     // Who comes then finds an empty one.

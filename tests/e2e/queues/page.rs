@@ -3,10 +3,8 @@
 use serde_json::json;
 
 use super::*;
-use crate::browser::cutter::Cutter;
-use crate::browser::driver::Browser;
-use crate::browser::serve_page;
 use crate::config_file::{Installed, SEED};
+use crate::support::browser::{Browser, Cutter, serve_page};
 
 #[test]
 fn a_page_of_eventsourceds_gets_every_message_once_though_its_connection_is_cut() {

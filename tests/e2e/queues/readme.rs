@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::rabbitmq::url;
-use crate::harness::{Server, esper, eventually};
 use crate::readme::{Background, bash, block, fence};
+use crate::support::{Server, esper, wait_until};
 
 #[test]
 fn the_three_commands_of_a_queue_print_what_the_readme_shows() {
@@ -17,11 +17,11 @@ fn the_three_commands_of_a_queue_print_what_the_readme_shows() {
     let server = Server::spawn(esper(&flags.split(' ').collect::<Vec<_>>(), &[]));
     let vars = || serde_json::from_str::<Value>(&server.get("/debug/vars").body).unwrap();
     let is = |group: &str, name: &str| vars()["eventsourced"][group][name] == 1;
-    eventually("the broker is connected", || is("Broker", "Connected").then_some(()));
+    wait_until("the broker is connected", || is("Broker", "Connected"));
 
     let subscribe = subscribe.strip_suffix(" &").unwrap();
     let subscriber = Background::start(&subscribe.replace("127.0.0.1:2069", &server.address.to_string()));
-    eventually("the queue is open", || is("Consumer", "Open").then_some(()));
+    wait_until("the queue is open", || is("Consumer", "Open"));
     bash(publish, &[]);
     // What it begins with has an id that nobody can guess.
     let message = |text: &str| {
@@ -32,6 +32,6 @@ fn the_three_commands_of_a_queue_print_what_the_readme_shows() {
     };
     let shown = message(fence("The second prints"));
     assert!(shown.is_some());
-    eventually("curl prints the message", || (message(&subscriber.printed()) == shown).then_some(()));
+    wait_until("curl prints the message", || message(&subscriber.printed()) == shown);
     assert!(is("Delivery", "Delivered"));
 }

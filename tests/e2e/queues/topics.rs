@@ -14,9 +14,7 @@ fn what_an_exchange_is_sent_reaches_subscribers_of_every_node_under_the_same_ids
     );
     let nodes = [start_by(&config, &[]), start_by(&config, &[])];
     for node in &nodes {
-        eventually("it is bound", || {
-            (node.log().matches("subscribed to the exchange").count() == 2).then_some(())
-        });
+        wait_until("it is bound", || node.log().matches("subscribed to the exchange").count() == 2);
     }
     let subscribe = |topic| {
         nodes.iter().map(|node| Stream::open(node, &format!("/subscribe/{topic}"))).collect::<Vec<_>>()
@@ -57,11 +55,11 @@ fn an_exchange_that_is_not_there_is_told_of_and_found_later() {
         url()
     );
     let server = start_by(&config, &[]);
-    eventually("it is told of", || server.log().contains("not subscribed to the exchange: ").then_some(()));
+    wait_until("it is told of", || server.log().contains("not subscribed to the exchange: "));
     publisher.declare_exchange(&exchange);
     let start = std::time::Instant::now();
     while !server.log().contains("INFO subscribed to the exchange") {
-        assert!(start.elapsed() < 3 * crate::harness::PATIENCE, "{}", server.log());
+        assert!(start.elapsed() < 3 * PATIENCE, "{}", server.log());
         pause(Duration::from_millis(50));
     }
     let mut stream = Stream::open(&server, "/subscribe/laterlater");

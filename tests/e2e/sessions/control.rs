@@ -2,10 +2,9 @@
 
 use std::net::SocketAddr;
 
-use super::{FORM, Sessions, encode};
-use crate::auth::bearer;
-use crate::harness::Answer;
-use crate::requests::Client;
+use crate::support::sessions::{FORM, Sessions, encode};
+use crate::support::tokens::bearer;
+use crate::support::{Answer, Client};
 
 pub(super) const TOPIC: &str = "control01";
 

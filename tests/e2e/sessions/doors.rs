@@ -5,11 +5,11 @@ use serde_json::json;
 
 use super::control::{TOPIC, ask, check_private, check_refused, request, routes};
 use super::refusals::post;
-use super::{FORM, SECRET, Sessions, encode, stream_at};
-use crate::auth::{BOTH, PUBLISHER, SUBSCRIBER, bearer, check_unauthorized, now_s, sign};
-use crate::harness::{Answer, Server, Stream, TempDir, eventually};
-use crate::refusals::check_refusal;
-use crate::requests::Client;
+use crate::support::sessions::{FORM, SECRET, Sessions, encode, stream_at};
+use crate::support::tokens::{BOTH, PUBLISHER, SUBSCRIBER, bearer, now_s, sign};
+use crate::support::{
+    Answer, Client, Server, Stream, TempDir, check_refusal, check_unauthorized, eventually,
+};
 
 /// A control token's file.
 pub(super) fn token_file(dir: &TempDir, text: &str) -> String {

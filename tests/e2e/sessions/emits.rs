@@ -2,9 +2,8 @@
 
 use serde_json::json;
 
-use super::{FORM, SECRET, Sessions, encode, stream_at};
-use crate::harness::{Event, Stream, eventually};
-use crate::several::page::CPUS;
+use crate::support::sessions::{FORM, SECRET, Sessions, encode, stream_at};
+use crate::support::{CPUS, Event, Stream, data, wait_until};
 
 /// A user's stream that is read, cut and resumed at random.
 struct Reader {
@@ -36,10 +35,6 @@ impl Reader {
     fn due(&self) -> usize {
         self.expected.len() - self.got.len()
     }
-}
-
-fn data(events: &[Event]) -> Vec<&str> {
-    events.iter().map(|event| &*event.data).collect()
 }
 
 #[test]
@@ -331,8 +326,8 @@ fn an_emit_answers_how_many_streams_it_was_sent_to_on_all_cores() {
         sessions.emit("alex", "elsewhere", "data: nothing before it");
         assert_eq!(elsewhere.event().data, "nothing before it");
         drop(alex);
-        eventually("those that left are not counted", || {
-            (sessions.emit("*", "chat", "data: x")["streams"] == 18).then_some(())
+        wait_until("those that left are not counted", || {
+            sessions.emit("*", "chat", "data: x")["streams"] == 18
         });
         assert_eq!(sessions.emit("alex", "chat", "data: x")["streams"], 0);
     }

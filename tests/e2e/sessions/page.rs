@@ -1,18 +1,18 @@
 //! Pages in a real browser at the control port: strangers' pages that must not get through, and the admin page.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
-use std::{fs, thread};
+use std::thread;
 
 use serde_json::json;
 
-use super::{SECRET, Sessions, encode};
-use crate::admin::{fill_in, prepare, press, until};
-use crate::browser::driver::Browser;
-use crate::browser::serve_page;
-use crate::harness::{TempDir, eventually};
+use crate::support::admin_page::{fill_in, prepare, press, until};
+use crate::support::browser::{Browser, serve_page};
+use crate::support::sessions::{SECRET, Sessions, encode};
+use crate::support::{TempDir, eventually};
 
 /// Everything a page may send to another origin without being let.
 const ATTACKS: &str = r#"

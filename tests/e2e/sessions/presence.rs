@@ -7,10 +7,9 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use super::{FORM, Sessions, encode};
-use crate::auth::now_s;
-use crate::harness::{Event, Stream, eventually};
-use crate::several::page::CPUS;
+use crate::support::sessions::{FORM, Sessions, encode};
+use crate::support::tokens::now_s;
+use crate::support::{CPUS, Event, Stream, eventually, wait_until};
 
 /// The users of a list, each with its streams.
 fn users(list: &Value) -> Vec<(&str, u64)> {
@@ -44,7 +43,7 @@ fn a_channel_lists_its_users_with_their_streams_on_all_cores_the_longest_connect
         for (user, count) in [("zoe", 9), ("alex", 4), ("*", 2)] {
             streams.push(open(&sessions, user, "chat", count));
             let start = now_s();
-            eventually("the next second", || (now_s() > start).then_some(()));
+            wait_until("the next second", || now_s() > start);
         }
         streams.push(open(&sessions, "alex", "chat", 3));
         let elsewhere = open(&sessions, "alex", "elsewhere", 5);
@@ -69,7 +68,7 @@ fn a_channel_lists_its_users_with_their_streams_on_all_cores_the_longest_connect
         });
         assert_eq!(users(&list), [("zoe", 9), ("*", 2), ("alex", 3)], "{list}");
         drop((streams, elsewhere));
-        eventually("all are gone", || (users(&sessions.listed("chat")).is_empty()).then_some(()));
+        wait_until("all are gone", || users(&sessions.listed("chat")).is_empty());
     }
 }
 
@@ -123,8 +122,8 @@ fn who_is_disconnected_gets_what_was_emitted_before_then_is_told_and_closed_and_
             assert_eq!([stream.event().data, stream.event().data], ["before", "before"]);
             check_disconnected(stream);
         }
-        eventually("they are not listed", || {
-            (users(&sessions.listed("chat")).iter().all(|(user, _)| *user != "alex")).then_some(())
+        wait_until("they are not listed", || {
+            users(&sessions.listed("chat")).iter().all(|(user, _)| *user != "alex")
         });
         assert_eq!(sessions.listed("elsewhere")["streams"], 4);
         sessions.emit("*", "chat", "data: after");
@@ -168,7 +167,7 @@ fn what_is_emitted_right_before_a_disconnect_still_arrives() {
                 assert_eq!(stream.event().data, "last words", "round {round}");
                 check_disconnected(stream);
             }
-            eventually("they have gone", || (sessions.listed("chat")["streams"] == 0).then_some(()));
+            wait_until("they have gone", || sessions.listed("chat")["streams"] == 0);
         }
     }
 }
@@ -185,7 +184,7 @@ fn all_on_a_channel_are_disconnected_by_a_star() {
         for stream in &mut chat {
             check_disconnected(stream);
         }
-        eventually("nobody is listed", || (sessions.listed("chat")["streams"] == 0).then_some(()));
+        wait_until("nobody is listed", || sessions.listed("chat")["streams"] == 0);
         assert_eq!(sessions.emit("alex", "elsewhere", "data: on")["streams"], 2);
         assert_eq!(sessions.emit("*", "*", "data: on")["streams"], 2);
         for stream in &mut elsewhere {

@@ -7,11 +7,10 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::{Sessions, stream_at};
-use crate::browser::cutter::Cutter;
-use crate::browser::driver::Browser;
-use crate::harness::{Answer, Server, Stream, esper, eventually, exchange};
-use crate::proxies::{Proxy, apache, nginx, replace};
+use crate::support::browser::{Browser, Cutter};
+use crate::support::proxy::{Proxy, apache, nginx, replace};
+use crate::support::sessions::{Sessions, stream_at};
+use crate::support::{Answer, Server, Stream, esper, eventually, exchange, wait_until};
 
 const APACHE: &str = include_str!("../../../deploy/apache.conf");
 const NGINX: &str = include_str!("../../../deploy/nginx-sessions.conf");
@@ -52,9 +51,7 @@ fn the_walk_through_of_simple_sse_server_goes_through_with_its_flags_its_apache_
 
     let token = curl(&["-d", "userId=alex&channel=chat&exp=86400", &control("/token/")]);
     let browser = open(&apache, &replace(SEED_PAGE, "YOUR_JWT_TOKEN", &token));
-    eventually("the page is subscribed", || {
-        (sessions.listed("chat")["users"][0]["userId"] == "alex").then_some(())
-    });
+    wait_until("the page is subscribed", || sessions.listed("chat")["users"][0]["userId"] == "alex");
     let mut count = 0;
     for (user, channel, text) in [
         ("bob", "chat", "not for alex"),
@@ -152,7 +149,7 @@ fn a_page_with_the_polyfill_loses_and_doubles_nothing_when_its_streams_are_cut()
     let cutter = Cutter::start(sessions.public, move || Some(random.usize(1000..2000)));
     let apache = apache(SEED_APACHE, cutter.address);
     let browser = open(&apache, &replace(SEED_PAGE, "YOUR_JWT_TOKEN", &sessions.token("alex", "cut")));
-    eventually("the page is subscribed", || (sessions.listed("cut")["streams"] == 1).then_some(()));
+    wait_until("the page is subscribed", || sessions.listed("cut")["streams"] == 1);
     for n in 0..EVENTS {
         let user = ["alex", "*"][n % 2];
         sessions.emit(user, "cut", &format!("data: {{\"n\":{n},\"padding\":\"{}\"}}", "x".repeat(100)));
@@ -188,7 +185,7 @@ fn pages_come_back_after_a_restart_of_the_server_and_learn_of_the_gap() {
         let log = proxy.dir.0.join("access.log");
         let tries = || fs::read_to_string(&log).unwrap_or_default().matches("/api/sse/").count();
         let before = tries();
-        eventually("the pages have tried again in vain", || (tries() >= before + 10).then_some(()));
+        wait_until("the pages have tried again in vain", || tries() >= before + 10);
         let closed = "return Object.values(sources).filter((source) => source.readyState == 2).length";
         assert_eq!(browser.run(closed), 0, "none gave up");
 
@@ -218,7 +215,7 @@ fn a_client_that_leaves_frees_its_place() {
             let stream = subscribe(&proxy, &token, "");
             assert_eq!(sessions.listed("leaving")["streams"], 1);
             drop(stream);
-            eventually("its place is free", || (sessions.listed("leaving")["streams"] == 0).then_some(()));
+            wait_until("its place is free", || sessions.listed("leaving")["streams"] == 0);
         }
     }
 }

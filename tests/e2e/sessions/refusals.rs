@@ -3,10 +3,9 @@
 use serde_json::{Value, json};
 
 use super::control::{check_private, check_refused};
-use super::{FORM, Sessions, encode};
-use crate::auth::now_s;
-use crate::harness::Stream;
-use crate::requests::Client;
+use crate::support::sessions::{FORM, Sessions, encode};
+use crate::support::tokens::now_s;
+use crate::support::{Client, Stream};
 
 const JSON: &str = "Content-Type: application/json";
 
@@ -56,12 +55,8 @@ fn check_rows(sessions: &Sessions, rows: Vec<Row>) {
         println!("{what:?}: {answer:?}");
         check_refused(&answer, status, &about);
         assert_eq!(answer.field("Allow"), allow);
-        if closes {
-            assert_eq!(answer.field("Connection"), Some("close"));
-            client.assert_closed();
-        } else {
-            assert_eq!(answer.field("Connection"), None);
-            assert_eq!(client.answer().status, 200);
+        client.check_behind(&answer, closes);
+        if !closes {
             assert_eq!(stream.event().data, data);
         }
     }

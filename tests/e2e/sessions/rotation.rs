@@ -4,9 +4,9 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
 use super::tokens::{ED25519, PrivateKey};
-use super::{FORM, Sessions, encode};
-use crate::auth::{bearer, now_s, sign};
-use crate::harness::{Answer, Server, Stream, TempDir, eventually, signal};
+use crate::support::sessions::{FORM, Sessions, encode};
+use crate::support::tokens::{bearer, now_s, sign};
+use crate::support::{Answer, Server, Stream, TempDir, signal, wait_until};
 
 const TOPIC: &str = "rotation1";
 const REREAD: &str = "secrets and keys reread";
@@ -80,7 +80,7 @@ fn write(dir: &TempDir, name: &str, text: impl AsRef<[u8]>) {
 fn reread(server: &Server) {
     let before = server.log().matches(REREAD).count();
     signal(server.pid(), "HUP");
-    eventually("the files are read", || (server.log().matches(REREAD).count() > before).then_some(()));
+    wait_until("the files are read", || server.log().matches(REREAD).count() > before);
 }
 
 fn topic_token(secret: &str) -> String {
@@ -250,7 +250,7 @@ fn a_broken_file_keeps_what_was_and_is_one_error_line_without_its_content() {
             }
             signal(server.pid(), "HUP");
             seen += 1;
-            eventually("it says so", || (errors() >= seen).then_some(()));
+            wait_until("it says so", || errors() >= seen);
             assert_eq!(errors(), seen, "{}", server.log());
             let log = server.log();
             let line = log.lines().rfind(|line| line.contains("ERROR")).unwrap();
@@ -293,7 +293,7 @@ fn a_broken_public_key_keeps_the_one_that_was() {
     for (n, text) in texts.into_iter().enumerate() {
         write(&dir, "key.pem", text);
         signal(server.pid(), "HUP");
-        eventually("it says so", || (errors() > n).then_some(()));
+        wait_until("it says so", || errors() > n);
         assert_eq!(errors(), n + 1, "{}", server.log());
         let token = key.sign(&session_claims());
         assert_eq!(Stream::open_with(server, "/events/", &[&bearer(&token)]).head.status, 200);

@@ -6,9 +6,9 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
 use super::control::check_refused;
-use super::{SECRET, Sessions};
-use crate::auth::{bearer, check_unauthorized, now_s, sign};
-use crate::harness::{Server, Stream, TempDir};
+use crate::support::sessions::{SECRET, Sessions};
+use crate::support::tokens::{bearer, now_s, sign};
+use crate::support::{Server, Stream, TempDir, check_unauthorized};
 
 /// Tokens which are refused, and words of the reason.
 fn bad_tokens() -> Vec<(String, &'static str)> {

@@ -2,12 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
-use crate::harness::{Event, Publisher, Server, Stream};
-
-/// One CPU, which is home to all partitions, and all there are.
-pub(crate) const CPUS: [&[&str]; 2] = [&["--cores", "1"], &[]];
+use crate::support::{Event, Publisher, Server, Stream};
 
 /// So many that hardly ever (once in half a million runs, were there only two) all are in one partition.
 pub(super) const TREES: usize = 20;
@@ -179,12 +174,4 @@ pub(super) fn position(id: &str) -> (u64, BTreeMap<u64, u64>) {
         assert_eq!(places.insert(base36(partition), base36(place)), None, "a partition twice: {id:?}");
     }
     (number(run), places)
-}
-
-/// Why a gap is there, of its data.
-#[track_caller]
-pub(crate) fn reason(gap: &str) -> String {
-    let gap: Value = serde_json::from_str(gap).unwrap();
-    assert!(gap.get("from").is_some(), "{gap}");
-    gap["reason"].as_str().unwrap().to_owned()
 }

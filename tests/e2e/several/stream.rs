@@ -7,12 +7,13 @@ use std::time::Duration;
 use jsonwebtoken::Algorithm;
 use serde_json::json;
 
-use super::page::{CPUS, Page, Rounds, TREES, position, reason, setups, start, tree};
-use crate::auth::{BOTH, SUBSCRIBER, bearer, check_unauthorized, now_s, sign};
-use crate::harness::{PATIENCE, Publisher, Server, Stream, eventually};
-use crate::refusals::check_refusal;
-use crate::stopping::{farewell, to_the_end};
-use crate::streams::{STALLING, check_no_heartbeat_while_busy, dechunk, publish, read_until, stall};
+use super::page::{Page, Rounds, TREES, position, setups, start, tree};
+use crate::support::slow_clients::{STALLING, read_until, stall};
+use crate::support::tokens::{BOTH, SUBSCRIBER, bearer, now_s, sign};
+use crate::support::{
+    CPUS, PATIENCE, Publisher, Server, Stream, check_no_heartbeat_while_busy, check_refusal,
+    check_unauthorized, dechunk, eventually, farewell, gap_reason, wait_until,
+};
 
 #[test]
 fn duplicates_and_topics_that_another_covers_count_once() {
@@ -29,12 +30,12 @@ fn duplicates_and_topics_that_another_covers_count_once() {
         let mut streams = targets.map(|target| Stream::open(&server, target));
         assert_eq!(server.stats()["clients"], 4);
         let ids: Vec<String> =
-            ["data: 1", "data: 2\nid: mine"].map(|body| publish(&server, "pets/dogs/corgi", body)).into();
-        publish(&server, "pets/dogs-2", "data: 3");
-        publish(&server, "plants", "data: 4");
+            ["data: 1", "data: 2\nid: mine"].map(|body| server.publish("pets/dogs/corgi", body)).into();
+        server.publish("pets/dogs-2", "data: 3");
+        server.publish("plants", "data: 4");
         assert!(server.stop().success());
         for (stream, target) in streams.iter_mut().zip(targets) {
-            let mut events = to_the_end(stream);
+            let mut events = stream.rest_of_events();
             farewell(&mut events);
             events.sort_by_key(|event| event.data.clone());
             let data: Vec<&str> = events.iter().map(|event| &*event.data).collect();
@@ -49,7 +50,7 @@ fn duplicates_and_topics_that_another_covers_count_once() {
     }
     let server = Server::start(&[]);
     let mut stream = Stream::open(&server, "/subscribe?topic=AbcDef123&topic=abcdef123");
-    let id = publish(&server, "abcdef123", "data: one");
+    let id = server.publish("abcdef123", "data: one");
     assert_eq!(stream.read_some().unwrap(), format!("data: one\nid:{id}\n\n"));
 }
 
@@ -63,7 +64,7 @@ fn sixty_four_topics_are_taken_and_a_further_one_is_refused() {
         let server = Server::start(flags);
         let mut stream = Stream::open(&server, &query(64));
         for n in 0..64 {
-            publish(&server, &format!("{n:064}"), &format!("data: {n}"));
+            server.publish(&format!("{n:064}"), &format!("data: {n}"));
             let event = stream.event();
             assert_eq!(event.data, n.to_string());
             position(&event.id);
@@ -108,7 +109,7 @@ fn without_history_a_page_gets_the_publishers_lines_alone() {
             let page = Page { last_id: "1-0.5".to_owned(), ..Page::new(&setup.target) };
             let mut stream = page.connect(&server);
             for n in 0..3 {
-                publish(&server, &(setup.topic)(0, n), &format!("event: e{n}\ndata:{n}"));
+                server.publish(&(setup.topic)(0, n), &format!("event: e{n}\ndata:{n}"));
             }
             assert!(server.stop().success());
             let text: String = std::iter::from_fn(|| stream.read_some()).collect();
@@ -129,7 +130,7 @@ fn an_http_1_0_client_gets_the_events_of_several_topics_bare_up_to_the_close() {
         assert_eq!(stream.head.field("Transfer-Encoding"), None);
         assert_eq!(stream.head.field("Connection"), Some("close"));
         for n in 0..TREES {
-            publish(&server, &tree(n), &format!("event:e{n}\ndata: {n}"));
+            server.publish(&tree(n), &format!("event:e{n}\ndata: {n}"));
             let [event, data, id, end] = [(); 4].map(|()| stream.read_some().unwrap());
             assert_eq!(
                 [event, data, end],
@@ -201,7 +202,7 @@ fn a_page_whose_token_expires_is_told_so_once_and_ends() {
                 [Stream::open_with(&server, target, &[&bearer(&token)]), Stream::send(server.address, &old)]
             })
             .collect();
-        publish(&server, "pets", "data: in time");
+        server.publish("pets", "data: in time");
         for stream in &mut streams {
             assert_eq!(stream.head.status, 200);
             assert_eq!(stream.event().data, "in time");
@@ -210,7 +211,7 @@ fn a_page_whose_token_expires_is_told_so_once_and_ends() {
             assert_eq!(stream.next_event(), None, "the stream ends");
         }
         assert!(now_s() >= exp, "not before its time");
-        eventually("they are gone", || (server.stats()["clients"] == 0).then_some(()));
+        wait_until("they are gone", || server.stats()["clients"] == 0);
         let answer = server.request("GET", &targets[0], &[&bearer(&token)], "");
         check_unauthorized(&answer, "expired token");
     }
@@ -232,7 +233,7 @@ fn a_drain_gives_a_page_all_its_events_then_one_retry_then_the_orderly_end() {
             (0..5).for_each(|_| rounds.publish());
             assert!(server.stop().success());
             for (page, stream) in &mut pages {
-                let mut events = to_the_end(stream);
+                let mut events = stream.rest_of_events();
                 let retry = farewell(&mut events);
                 assert!((2000..=3000).contains(&retry), "{retry}");
                 assert!(events.iter().all(|event| event.retry.is_none()), "it is told once");
@@ -252,12 +253,12 @@ fn a_page_that_is_behind_at_all_homes_when_streams_are_closed_still_gets_all_it_
         // More than the kernel holds for it, however it is shared out among the homes.
         for sent in 0..4 * SLOW_TREES {
             let body = format!("data: {} {sent} {}", tree(sent % SLOW_TREES), "x".repeat(100_000));
-            publish(&server, &tree(sent % SLOW_TREES), &body);
+            server.publish(&tree(sent % SLOW_TREES), &body);
             assert!(other.event().data.len() > 100_000);
         }
         server.terminate();
         // The other's end says that streams are being closed.
-        assert_eq!(to_the_end(&mut other).len(), 1);
+        assert_eq!(other.rest_of_events().len(), 1);
         assert!(server.is_running());
         let mut rest = Vec::new();
         behind.read_to_end(&mut rest).unwrap();
@@ -290,18 +291,18 @@ fn a_page_that_finds_no_room_is_refused_whole_and_leaves_nothing_behind() {
         "/subscribe?topic=limited03&topic=limited04&topic=limited05",
     ] {
         let mut refused = Stream::open(&server, target);
-        let mut events = to_the_end(&mut refused);
+        let mut events = refused.rest_of_events();
         assert_eq!((farewell(&mut events), events.len()), (7, 0), "{target}");
     }
-    eventually("they are gone", || (server.stats()["clients"] == 2).then_some(()));
+    wait_until("they are gone", || server.stats()["clients"] == 2);
     drop(first);
-    eventually("it is gone", || (server.stats()["clients"] == 1).then_some(()));
+    wait_until("it is gone", || server.stats()["clients"] == 1);
     let mut stream = eventually("there is room for one more", || {
         let mut stream = Stream::open(&server, "/subscribe?topic=limited02&topic=limited03");
         server.post("/publish/limited03", "data: served");
         (stream.event().data == "served").then_some(stream)
     });
-    publish(&server, "limited02", "data: and of the other");
+    server.publish("limited02", "data: and of the other");
     assert_eq!(stream.event().data, "and of the other");
 }
 
@@ -311,7 +312,7 @@ fn a_page_past_subscribers_max_is_told_when_to_come_back() {
     let _taken = Stream::open(&server, "/subscribe?topic=abcdef123&topic=abcdef124");
     assert_eq!(server.stats()["clients"], 1, "several topics are one stream");
     let mut refused = Stream::open(&server, "/subscribe?topic=abcdef123&topic=abcdef124");
-    let mut events = to_the_end(&mut refused);
+    let mut events = refused.rest_of_events();
     assert_eq!((farewell(&mut events), events.len()), (7, 0));
 }
 
@@ -343,7 +344,7 @@ fn a_page_that_stops_reading_is_cut_once_and_delays_no_other() {
         let mut other = Stream::open(&server, &slow_target());
         let mut stalled = stall(&server, &slow_target());
         flood(&mut Publisher::new(&server), &mut other);
-        eventually("it is cut", || (server.stats()["clients"] == 1).then_some(()));
+        wait_until("it is cut", || server.stats()["clients"] == 1);
         assert_eq!(server.stats()["evicted"], 1);
         // Of each tree it got an unbroken beginning.
         let mut rest = Vec::new();
@@ -356,7 +357,7 @@ fn a_page_that_stops_reading_is_cut_once_and_delays_no_other() {
             assert_eq!(number, next[number % SLOW_TREES]);
             next[number % SLOW_TREES] += SLOW_TREES;
         }
-        publish(&server, &tree(0), "data: goes on");
+        server.publish(&tree(0), "data: goes on");
         assert_eq!(other.event().data, "goes on");
     }
 }
@@ -396,7 +397,7 @@ fn under_skip_a_page_that_stops_reading_is_told_of_the_gap_and_goes_on() {
         // The last one's id may still be to come.
         for event in text.split_inclusive("\n\n").filter_map(|event| event.strip_suffix("\n\n")) {
             if let Some(gap) = event.strip_prefix("event:gap\ndata:") {
-                assert_eq!(reason(gap.lines().next().unwrap()), "slow");
+                assert_eq!(gap_reason(gap.lines().next().unwrap()), "slow");
                 gaps += 1;
                 next.fill(None);
             } else if let Some((data, id)) = event.split_once("\nid:") {

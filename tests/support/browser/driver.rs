@@ -9,7 +9,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, PATIENCE, TempDir, signal};
+use crate::support::{Answer, PATIENCE, TempDir, read_head, signal};
 
 /// One browser at a time: several starting at once would starve each other on a small machine.
 static TURN: Mutex<()> = Mutex::new(());
@@ -110,9 +110,7 @@ impl Browser {
         let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n");
         connection.write_all(format!("{head}{body}").as_bytes())?;
         let mut reader = BufReader::new(connection);
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head)? > 0 {}
-        let mut answer = Answer::parse(&head);
+        let mut answer = Answer::parse(&read_head(&mut reader)?);
         // It keeps connections open whatever it is asked for.
         let length = answer.field("Content-Length").and_then(|length| length.parse().ok()).unwrap_or(0);
         reader.take(length).read_to_string(&mut answer.body)?;

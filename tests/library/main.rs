@@ -6,20 +6,18 @@
     reason = "a test says what it expects by unwrapping it"
 )]
 
+mod process;
+#[path = "../support/mod.rs"]
+mod support;
+
 use std::collections::HashMap;
-use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use esper::config::{Config, Cpus};
-use esper::{Event, PublishError, Publisher, Receipt, Server, ServerBuilder, StartError};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-/// How long anything is waited for before a test fails: far longer than it takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+use esper::{Event, PublishError, Publisher, Receipt, Server, ServerBuilder};
+use support::{Answer, PATIENCE, Stream, eventually, exchange, wait_until};
 
 #[test]
 fn servers_in_one_process_have_settings_and_topics_of_their_own() {
@@ -29,23 +27,23 @@ fn servers_in_one_process_have_settings_and_topics_of_their_own() {
     let guarded = builder().namespaces(false).subscriber_secret("x".repeat(32)).start().unwrap();
     assert_ne!(plain.address(), paths.address());
 
-    let mut of_plain = Subscriber::open(plain.address(), "/subscribe/abcdef123");
-    let mut of_paths = Subscriber::open(paths.address(), "/subscribe/abcdef123");
+    let mut of_plain = subscribe(plain.address(), "/subscribe/abcdef123");
+    let mut of_paths = subscribe(paths.address(), "/subscribe/abcdef123");
     let id = plain.publisher().publish("abcdef123", Event::data("plain")).unwrap().wait().unwrap().id;
     paths.publisher().publish("abcdef123", Event::data("paths")).unwrap().wait().unwrap();
 
-    assert_eq!(of_plain.next(), format!("data:plain\nid:{id}\n"));
-    assert_eq!(of_paths.next(), "data:paths\n");
+    assert_eq!(of_plain.event().lines, format!("data:plain\nid:{id}"));
+    assert_eq!(of_paths.event().lines, "data:paths");
     assert!(matches!(plain.publisher().publish("pets", Event::data("-")), Err(PublishError::Topic(_))));
     assert!(paths.publisher().publish("pets", Event::data("-")).is_ok());
-    assert!(get(guarded.address(), "/subscribe/abcdef123").starts_with("HTTP/1.1 401"));
+    assert_eq!(get(guarded.address(), "/subscribe/abcdef123").status, 401);
     let clients = |server: &Server| server.stats()["clients"].clone();
     assert_eq!((clients(&plain), clients(&paths), clients(&guarded)), (1.into(), 1.into(), 0.into()));
 
     // One that ends takes no other with it.
     plain.stop();
     paths.publisher().publish("abcdef123", Event::data("still here")).unwrap();
-    assert_eq!(of_paths.next(), "data:still here\n");
+    assert_eq!(of_paths.event().lines, "data:still here");
 }
 
 /// It may hold secrets of which a server within knows nothing.
@@ -54,7 +52,7 @@ fn the_programs_command_line_is_not_shown() {
     let _process = shared_process();
     let server = builder().start().unwrap();
     let answer = get(server.address(), "/debug/vars");
-    assert!(answer.contains("\"cmdline\":[]"), "{answer}");
+    assert!(answer.body.contains("\"cmdline\":[]"), "{answer:?}");
     server.stop();
 }
 
@@ -63,7 +61,7 @@ fn events_from_eight_threads_arrive_once_and_in_the_order_of_each_thread() {
     const EVENTS: usize = 2000;
     let _process = shared_process();
     let server = builder().shards(2).history_events(0).start().unwrap();
-    let mut subscriber = Subscriber::open(server.address(), "/subscribe/pets");
+    let mut subscriber = subscribe(server.address(), "/subscribe/pets");
     thread::scope(|scope| {
         for thread in 0..8 {
             let publisher = server.publisher();
@@ -77,15 +75,15 @@ fn events_from_eight_threads_arrive_once_and_in_the_order_of_each_thread() {
         }
         let mut next: HashMap<usize, usize> = HashMap::new();
         for _ in 0..8 * EVENTS {
-            let event = subscriber.next();
-            let (thread, n) = event.trim().strip_prefix("data:").unwrap().split_once(' ').unwrap();
+            let event = subscriber.event().lines;
+            let (thread, n) = event.strip_prefix("data:").unwrap().split_once(' ').unwrap();
             let expected = next.entry(thread.parse().unwrap()).or_default();
             assert_eq!(n.parse(), Ok(*expected), "thread {thread}");
             *expected += 1;
         }
     });
     server.stop();
-    assert_eq!(subscriber.rest_of_events(), Vec::<String>::new());
+    assert_eq!(rest_of_events(&mut subscriber), Vec::<String>::new());
 }
 
 #[test]
@@ -110,7 +108,7 @@ fn full_is_said_while_there_is_no_room_and_passes() {
     for receipt in receipts {
         published += wait(receipt).unwrap().events;
     }
-    eventually("all of it is counted", || server.stats()["published"] == published);
+    wait_until("all of it is counted", || server.stats()["published"] == published);
 }
 
 #[test]
@@ -118,8 +116,8 @@ fn a_subscriber_that_reads_nothing_holds_up_no_publish_and_no_other_subscriber()
     const EVENTS: usize = 400;
     let _process = shared_process();
     let server = builder().start().unwrap();
-    let _stuck = Subscriber::open(server.address(), "/subscribe/pets");
-    let mut reading = Subscriber::open(server.address(), "/subscribe/pets");
+    let _stuck = subscribe(server.address(), "/subscribe/pets");
+    let mut reading = subscribe(server.address(), "/subscribe/pets");
     let publisher = server.publisher();
     // 25 MiB: more than the kernel's buffers and what a subscriber may be behind hold together.
     let much = "x".repeat(64 << 10);
@@ -127,9 +125,9 @@ fn a_subscriber_that_reads_nothing_holds_up_no_publish_and_no_other_subscriber()
         let event = Event::data(much.as_str()).id(n.to_string());
         let published = wait(publish_when_there_is_room(&publisher, "pets", &event)).unwrap();
         assert_eq!(published.id, n.to_string());
-        assert!(reading.next().starts_with(&format!("id:{n}\n")));
+        assert!(reading.event().lines.starts_with(&format!("id:{n}\n")));
     }
-    eventually("the one that reads nothing is cut", || server.stats()["evicted"] == 1);
+    wait_until("the one that reads nothing is cut", || server.stats()["evicted"] == 1);
 }
 
 #[test]
@@ -139,10 +137,8 @@ fn what_was_published_before_the_stop_reaches_its_subscribers() {
     let server = builder().shards(2).history_events(0).start().unwrap();
     // Enough of both that some topics' homes are not where their subscribers are.
     let topics: Vec<String> = (0..8).map(|n| format!("topic{n}/sub")).collect();
-    let mut subscribers: Vec<Subscriber> = topics
-        .iter()
-        .map(|topic| Subscriber::open(server.address(), &format!("/subscribe/{topic}")))
-        .collect();
+    let mut subscribers: Vec<Stream> =
+        topics.iter().map(|topic| subscribe(server.address(), &format!("/subscribe/{topic}"))).collect();
     let publisher = server.publisher();
     for n in 0..EVENTS {
         for topic in &topics {
@@ -150,9 +146,9 @@ fn what_was_published_before_the_stop_reaches_its_subscribers() {
         }
     }
     server.stop();
-    let expected: Vec<String> = (0..EVENTS).map(|n| format!("data:{n}\n")).collect();
+    let expected: Vec<String> = (0..EVENTS).map(|n| format!("data:{n}")).collect();
     for subscriber in &mut subscribers {
-        assert_eq!(subscriber.rest_of_events(), expected);
+        assert_eq!(rest_of_events(subscriber), expected);
     }
 }
 
@@ -209,18 +205,18 @@ fn a_receipt_is_a_future_on_any_runtime() {
 fn an_event_is_written_as_the_wire_has_it() {
     let _process = shared_process();
     let server = builder().history_events(0).start().unwrap();
-    let mut subscriber = Subscriber::open(server.address(), "/subscribe/pets");
+    let mut subscriber = subscribe(server.address(), "/subscribe/pets");
     for (event, lines) in [
-        (Event::data("Corgi").name("new-dog"), "event:new-dog\ndata:Corgi\n"),
-        (Event::data(" led").name(" x").id("7"), "event:  x\nid:7\ndata:  led\n"),
-        (Event::data("one\r\ntwo\rthree\n").name("").id(""), "data:one\ndata:two\ndata:three\ndata:\n"),
+        (Event::data("Corgi").name("new-dog"), "event:new-dog\ndata:Corgi"),
+        (Event::data(" led").name(" x").id("7"), "event:  x\nid:7\ndata:  led"),
+        (Event::data("one\r\ntwo\rthree\n").name("").id(""), "data:one\ndata:two\ndata:three\ndata:"),
     ] {
         server.publisher().publish("pets", event).unwrap();
-        assert_eq!(subscriber.next(), lines);
+        assert_eq!(subscriber.event().lines, lines);
     }
     server.publisher().publish_text("/pets", ": why\nevent: a\ndata: 1\n\ndata: 2").unwrap();
-    assert_eq!(subscriber.next(), ": why\nevent: a\ndata: 1\n");
-    assert_eq!(subscriber.next(), "data: 2\n");
+    assert_eq!(subscriber.event().lines, ": why\nevent: a\ndata: 1");
+    assert_eq!(subscriber.event().lines, "data: 2");
 }
 
 /// As a relay between two servers does it.
@@ -246,10 +242,8 @@ fn an_id_that_another_server_gave_is_replaced_and_the_receipt_says_so() {
     assert_eq!((published.events, published.ids_replaced), (3, 2));
 
     let path = format!("/subscribe/pets?lastEventId={}", first.id);
-    let mut subscriber = Subscriber::open(here.address(), &path);
-    let mut data =
-        || subscriber.next().lines().find_map(|line| Some(line.strip_prefix("data:")?.trim().to_owned()));
-    let seen: Vec<_> = (0..7).map(|_| data().unwrap()).collect();
+    let mut subscriber = subscribe(here.address(), &path);
+    let seen: Vec<_> = (0..7).map(|_| subscriber.event().data).collect();
     assert_eq!(seen, ["2", "own", "relayed", "relayed", "1", "2", "3"]);
 }
 
@@ -292,114 +286,6 @@ fn what_cannot_be_published_is_refused_in_one_line() {
     }
 }
 
-#[test]
-fn a_configuration_that_cannot_hold_and_a_port_that_is_taken_are_refused() {
-    let _process = alone();
-    let mut config = Config { port: 0, ..Config::default() };
-    config.stream.retry_max = Duration::ZERO;
-    let refused = Server::start(config).unwrap_err();
-    assert!(
-        matches!(&refused, StartError::Config(line) if line.starts_with("stream.retry_max")),
-        "{refused}"
-    );
-    assert!(matches!(builder().shards(0).start(), Err(StartError::Config(_))));
-    assert!(matches!(builder().shards(usize::MAX).start(), Err(StartError::Config(_))));
-
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let refused = builder().port(taken.local_addr().unwrap().port()).start().unwrap_err();
-    assert!(matches!(refused, StartError::Listen { .. }), "{refused}");
-    no_thread_is_left();
-}
-
-#[test]
-fn nothing_of_the_process_is_changed_unless_it_is_asked_for() {
-    let _process = alone();
-    // Lower than it may be, or raising it would not be seen.
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    let lowered = Rlimit { current: maximum.map(|files| files - 1), maximum };
-    setrlimit(Resource::Nofile, lowered).unwrap();
-    let before = Process::now();
-
-    let quiet = || builder().admin(false);
-    let servers = [quiet().shards(2).start().unwrap(), quiet().start().unwrap()];
-    let during = Process::now();
-    assert_eq!(during.threads.len(), 3, "{during:?}");
-    assert!(during.threads.iter().all(|(_, cpus)| *cpus == before.cpus), "{during:?}");
-    assert_eq!(during.cpus, before.cpus);
-    assert_eq!(during.signals_caught, before.signals_caught);
-    assert_eq!(getrlimit(Resource::Nofile), lowered);
-    drop(servers);
-    no_thread_is_left();
-
-    // And now it is asked for.
-    let last_cpu: usize = before.cpus.rsplit([',', '-']).next().unwrap().parse().unwrap();
-    let asked = quiet().configure(|config| {
-        config.cpus = Cpus { ids: vec![last_cpu], pin: true };
-        config.raise_file_limit = true;
-    });
-    let _server = asked.start().unwrap();
-    let [(_, cpus)] = &Process::now().threads[..] else { panic!("one shard") };
-    assert_eq!(*cpus, last_cpu.to_string());
-    assert_eq!(getrlimit(Resource::Nofile), Rlimit { current: maximum, maximum });
-}
-
-#[test]
-fn a_server_that_is_dropped_while_clients_come_and_go_closes_every_connection() {
-    let _process = alone();
-    builder().start().unwrap().stop();
-    let descriptors = open_descriptors();
-    for _ in 0..30 {
-        let server = builder().shards(2).start().unwrap();
-        let address = server.address();
-        let clients: Vec<_> = (0..4)
-            .map(|_| {
-                thread::spawn(move || {
-                    while let Ok(mut connection) = TcpStream::connect(address) {
-                        let _ = connection.write_all(b"GET /subscribe/pets HTTP/1.1\r\n\r\n");
-                    }
-                })
-            })
-            .collect();
-        thread::sleep(Duration::from_millis(5));
-        drop(server);
-        for client in clients {
-            client.join().unwrap();
-        }
-    }
-    eventually("every descriptor is closed", || open_descriptors() == descriptors);
-}
-
-#[test]
-fn a_server_that_ends_leaves_no_thread_no_descriptor_and_no_listener() {
-    let _process = alone();
-    // The first one makes what a process makes once.
-    builder().start().unwrap().stop();
-    let descriptors = open_descriptors();
-    for round in 0..6 {
-        let server = builder().shards(2).start().unwrap();
-        let address = server.address();
-        assert!(!Process::now().threads.is_empty());
-        let subscribers: Vec<_> =
-            (0..5).map(|n| Subscriber::open(address, &format!("/subscribe/topic{n}"))).collect();
-        let idle: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
-        let mut half_sent = TcpStream::connect(address).unwrap();
-        half_sent.write_all(b"POST /publish/pets HTTP/1.1\r\nContent-Length: 100\r\n\r\ndata:").unwrap();
-        if round % 2 == 0 {
-            drop(server)
-        } else {
-            server.stop()
-        }
-
-        no_thread_is_left();
-        for mut subscriber in subscribers {
-            assert_eq!(subscriber.rest_of_events(), Vec::<String>::new());
-        }
-        drop((idle, half_sent));
-        TcpListener::bind(address).expect("nobody listens there any more");
-        eventually("every descriptor is closed", || open_descriptors() == descriptors);
-    }
-}
-
 /// A server with paths on a free port, for settings to be added.
 fn builder() -> ServerBuilder {
     // Ends soon where a client does not.
@@ -410,18 +296,13 @@ fn builder() -> ServerBuilder {
 }
 
 fn publish_when_there_is_room(publisher: &Publisher, topic: &str, event: &Event) -> Receipt {
-    let mut receipt = None;
     eventually("there is room", || match publisher.publish(topic, event.clone()) {
-        Ok(posted) => {
-            receipt = Some(posted);
-            true
-        }
+        Ok(receipt) => Some(receipt),
         Err(error) => {
             assert_eq!(error, PublishError::Full);
-            false
+            None
         }
-    });
-    receipt.unwrap()
+    })
 }
 
 /// Waits for a receipt, but not for ever.
@@ -430,112 +311,21 @@ fn wait(receipt: Receipt) -> Result<esper::Published, PublishError> {
     runtime.block_on(async { tokio::time::timeout(PATIENCE, receipt).await }).expect("every receipt ends")
 }
 
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < PATIENCE, "it never came about: {what}");
-        thread::sleep(Duration::from_micros(200));
-    }
+fn get(address: SocketAddr, path: &str) -> Answer {
+    Answer::parse(&exchange(address, "GET", path, &[], ""))
 }
 
-/// Everything that comes back for a GET.
-fn get(address: SocketAddr, path: &str) -> String {
-    let mut connection = TcpStream::connect(address).unwrap();
-    connection.set_read_timeout(Some(PATIENCE)).unwrap();
-    write!(connection, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).unwrap();
-    answer
+/// Returns when the 200 has come: whatever is published from now on reaches it.
+fn subscribe(address: SocketAddr, path: &str) -> Stream {
+    let stream = Stream::send(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n"));
+    assert_eq!(stream.head.status, 200, "{:?}", stream.head);
+    stream
 }
 
-/// A raw socket that subscribes by HTTP/1.0, whose body has no frames.
-struct Subscriber(BufReader<TcpStream>);
-
-impl Subscriber {
-    /// Returns when the 200 has come: whatever is published from now on reaches it.
-    fn open(address: SocketAddr, path: &str) -> Subscriber {
-        let mut connection = TcpStream::connect(address).unwrap();
-        connection.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(connection, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
-        let mut subscriber = Subscriber(BufReader::new(connection));
-        let mut line = String::new();
-        subscriber.0.read_line(&mut line).unwrap();
-        assert!(line.starts_with("HTTP/1.1 200"), "{line}");
-        while line != "\r\n" {
-            line.clear();
-            assert!(subscriber.0.read_line(&mut line).unwrap() > 0, "the head ends");
-        }
-        subscriber
-    }
-
-    /// The lines of the next event, heartbeats left out.
-    fn next(&mut self) -> String {
-        self.read_event().expect("the stream goes on")
-    }
-
-    /// All events until the server closes, but for the farewell, which is a `retry` alone.
-    fn rest_of_events(&mut self) -> Vec<String> {
-        let events = std::iter::from_fn(|| self.read_event());
-        events.filter(|event| !event.starts_with("retry:")).collect()
-    }
-
-    fn read_event(&mut self) -> Option<String> {
-        let mut event = String::new();
-        loop {
-            let mut line = String::new();
-            let is_over = self.0.read_line(&mut line).unwrap() == 0 || line == "\n";
-            let is_heartbeat = event.lines().all(|line| line.starts_with(':'));
-            if line.is_empty() && event.is_empty() {
-                return None;
-            }
-            if !is_over {
-                event.push_str(&line);
-            } else if !is_heartbeat || line.is_empty() {
-                return Some(event);
-            } else {
-                event.clear();
-            }
-        }
-    }
-}
-
-/// What a server could change about its process.
-#[derive(Debug)]
-struct Process {
-    /// The CPUs the main thread may use, as the kernel lists them: `0-3,6`.
-    cpus: String,
-    signals_caught: String,
-    /// Threads of servers, and the CPUs each may use.
-    threads: Vec<(String, String)>,
-}
-
-impl Process {
-    fn now() -> Process {
-        let status = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let field = |status: &str, name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.unwrap_or_default().trim_start_matches(':').trim().to_owned()
-        };
-        let main = status("/proc/self/status");
-        let threads = fs::read_dir("/proc/self/task").unwrap().flatten().map(|task| {
-            let status = status(&task.path().join("status").display().to_string());
-            (field(&status, "Name"), field(&status, "Cpus_allowed_list"))
-        });
-        Process {
-            cpus: field(&main, "Cpus_allowed_list"),
-            signals_caught: field(&main, "SigCgt"),
-            threads: threads.filter(|(name, _)| name.starts_with("esper-")).collect(),
-        }
-    }
-}
-
-/// The kernel may list a thread for a moment after it was joined.
-fn no_thread_is_left() {
-    eventually("every thread is gone", || Process::now().threads.is_empty());
-}
-
-fn open_descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").unwrap().count()
+/// The lines of all events until the server closes, but for the farewell, which is a `retry` alone.
+fn rest_of_events(stream: &mut Stream) -> Vec<String> {
+    let events = std::iter::from_fn(|| stream.next_event()).map(|event| event.lines);
+    events.filter(|lines| !lines.starts_with("retry:")).collect()
 }
 
 /// Tests that look at the process run alone, the others side by side.

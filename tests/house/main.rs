@@ -1,0 +1,114 @@
+//! The rules of the tree that no compiler checks: which module may name which, which one knows lapin, how long a file may
+//! be, and that a type's name means one thing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what it expects by unwrapping it"
+)]
+
+mod modules;
+mod names;
+mod source;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use modules::Crate;
+
+const CIRCLE: &str = "is in a circle of imports";
+const DOUBLE: &str = "is the name of several types";
+const LAPIN: &str = "names lapin, which is for src/backend/amqp alone";
+const LONG: &str = "is longer than 500 lines";
+
+/// Lists what breaks a rule for now. Remove a word when it no longer breaks the rule; add none.
+const KNOWN: [(&str, &str); 4] = [
+    (CIRCLE, "admin bridge builder debug journal metrics publisher routes server shard shared stats"),
+    (
+        DOUBLE,
+        "Block Blocks Control Desk Door Ended Ends Entry Epochs Event Fields Found Held History Id IdempotencyKey \
+         Inlet JournalFlags Key Keys Log Mailbox Node Opened Opening Order Origin Part Place Publish PublishError \
+         Published Purpose Read Reader Request Run Settings Source Span Stage State Stream Taken Topics Wanted",
+    ),
+    (
+        LAPIN,
+        "src/bridge/consuming.rs src/bridge/frames.rs src/bridge/frames/tests.rs src/bridge/link.rs \
+         src/bridge/mod.rs src/bridge/stream.rs src/bridge/subscribe.rs src/bridge/transport.rs \
+         src/config/broker.rs src/log.rs",
+    ),
+    (LONG, "src/config/check/tests.rs src/shard/connection.rs"),
+];
+
+#[test]
+fn the_tree_keeps_its_rules() {
+    std::env::set_current_dir(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let report = report(&violations(), &KNOWN);
+    assert!(report.is_empty(), "\n{report}");
+}
+
+#[test]
+fn new_violations_are_reported_with_their_places_and_vanished_ones_too() {
+    let found =
+        [((LONG, "a.rs".to_owned()), vec!["501 lines".to_owned()]), ((LONG, "b.rs".to_owned()), vec![])];
+    let reported = report(&found.into(), &[(LONG, "b.rs c.rs"), (LAPIN, "")]);
+    let new = "a.rs is longer than 500 lines\n    501 lines\n";
+    let gone =
+        "strike c.rs from KNOWN in tests/house/main.rs: it is no longer what is longer than 500 lines\n";
+    assert_eq!(reported, format!("{new}{gone}"));
+}
+
+/// What breaks which rule, and the places.
+type Violations = BTreeMap<(&'static str, String), Vec<String>>;
+
+/// Reports the violations that are not known, and those that are known and gone; empty when there are neither.
+fn report(found: &Violations, known: &[(&'static str, &str)]) -> String {
+    let known = known
+        .iter()
+        .flat_map(|(rule, things)| things.split_whitespace().map(|thing| (*rule, thing.to_owned())));
+    let known: BTreeSet<_> = known.collect();
+    let mut report = String::new();
+    for ((rule, thing), places) in found.iter().filter(|(violation, _)| !known.contains(violation)) {
+        report += &format!("{thing} {rule}\n");
+        places.iter().for_each(|place| report += &format!("    {place}\n"));
+    }
+    for (rule, thing) in known.iter().filter(|known| !found.contains_key(known)) {
+        report += &format!("strike {thing} from KNOWN in tests/house/main.rs: it is no longer what {rule}\n");
+    }
+    report
+}
+
+fn violations() -> Violations {
+    let shipped = Crate::read(Path::new("src/lib.rs"), |path| fs::read_to_string(path).ok());
+    let mut found = BTreeMap::new();
+    found.extend(modules::circles(&shipped.edges()).into_iter().map(|(module, at)| ((CIRCLE, module), at)));
+    found.extend(names::doubles(&shipped).into_iter().map(|(name, at)| ((DOUBLE, name), at)));
+    for path in files_below("src") {
+        if !path.starts_with("src/backend/amqp") && fs::read_to_string(&path).unwrap().contains("lapin") {
+            found.insert((LAPIN, path.display().to_string()), Vec::new());
+        }
+    }
+    for path in
+        ["benches", "examples", "loadtest", "scripts", "src", "tests"].into_iter().flat_map(files_below)
+    {
+        // Rust, and scripts, whose names have no ending.
+        let is_code = path.extension().is_none_or(|ending| ending == "rs");
+        let lines = if is_code { fs::read_to_string(&path).unwrap().lines().count() } else { 0 };
+        if lines > 500 {
+            found.insert((LONG, path.display().to_string()), vec![format!("{lines} lines")]);
+        }
+    }
+    found
+}
+
+fn files_below(folder: &str) -> Vec<PathBuf> {
+    let (mut files, mut unread) = (Vec::new(), vec![PathBuf::from(folder)]);
+    while let Some(folder) = unread.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let entry = entry.unwrap();
+            let list = if entry.file_type().unwrap().is_dir() { &mut unread } else { &mut files };
+            list.push(entry.path());
+        }
+    }
+    files
+}
