@@ -1,12 +1,16 @@
 //! Flags, variables and files as a person writes them, and the configuration or the refusal they give.
 
-use std::collections::HashSet;
+mod fields;
 
-use super::super::file::{NESTED, NO_KEYS};
-use super::super::keys::tests::{TempFile, pair, parse};
-use super::super::{LogFormat, LogLevel, PublicKey, RefuseStreams, Secret, SlowPolicy};
+use std::collections::HashSet;
+use std::ffi::OsString;
+
+use super::super::keys::tests::{TempFile, pair, parse, parse_with_warnings};
+use super::super::{
+    ConfigError, Control, Cpus, Data, LogFormat, LogLevel, PublicKey, Queues, RefuseStreams, Secret,
+    SlowPolicy, SyncPolicy, cpus,
+};
 use super::*;
-use crate::config::SyncPolicy;
 
 /// Ed25519, made for these tests.
 const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----
@@ -174,9 +178,10 @@ fn dumped(line: &str) -> String {
 
 #[test]
 fn every_flag_its_variable_and_its_key_set_what_they_name_and_nothing_else() {
-    use clap::CommandFactory as _;
-    let flags: HashSet<String> = (Flags::command().get_arguments())
-        .filter_map(|arg| arg.get_long().filter(|flag| !NO_KEYS.contains(flag)).map(str::to_owned))
+    let command = flags::command();
+    let not_settings = ["config", "dump-config"];
+    let flags: HashSet<String> = (command.get_arguments())
+        .filter_map(|arg| arg.get_long().filter(|flag| !not_settings.contains(flag)).map(str::to_owned))
         .collect();
     assert_eq!(ROWS.iter().map(|row| row.0.to_owned()).collect::<HashSet<_>>(), flags);
 
@@ -185,13 +190,14 @@ fn every_flag_its_variable_and_its_key_set_what_they_name_and_nothing_else() {
         let name = format!("ESPER_{}", flag.to_uppercase().replace('-', "_"));
         assert_eq!(parse(&line, &[]).as_ref(), Ok(expected), "{line}");
         assert_eq!(parse(with, &[(&name, value)]).as_ref(), Ok(expected), "{name}={value}");
-        assert_eq!(layers::unknown([&*name].into_iter()), [""; 0], "{name} is known");
+        assert_eq!(flags::unknown_variables([name.clone()].into_iter()), [""; 0], "{name} is known");
 
         if flag == "session-secret" {
             return;
         }
-        let nested = NESTED.iter().find(|(.., nested)| *nested == flag && flag != "bind");
-        let nested = nested.map(|(section, key, _)| format!("{section}:\n  {key}: '{value}'\n"));
+        let arg = command.get_arguments().find(|arg| arg.get_long() == Some(flag) && flag != "bind");
+        let nested = arg.and_then(|arg| arg.get_id().as_str().split_once('.'));
+        let nested = nested.map(|(section, key)| format!("{section}:\n  {key}: '{value}'\n"));
         for text in [Some(format!("{flag}: '{value}'\n")), nested].into_iter().flatten() {
             let file = TempFile::new(&text);
             assert_eq!(
@@ -230,7 +236,7 @@ fn a_dump_stands_over_every_file_below_it() {
     let places = [lower.path().into()];
     let read = |line: &str| {
         let args = ["esper"].into_iter().chain(line.split_whitespace()).map(OsString::from).collect();
-        Config::parse_with_warnings(args, &|_| None, &places)
+        parse_with_warnings(args, &|_| None, &places)
     };
     let line = format!("--cores 1 {WITH_BROKER} --trusted-proxy 10.0.0.2");
     let expected = read(&line).unwrap().0;
@@ -474,7 +480,7 @@ fn alone(value_name: &str) -> &'static [&'static str] {
 #[test]
 fn what_the_flags_allow_the_server_allows_and_what_they_refuse_names_a_flag() {
     let (mut pairs, mut singles) = (vec![Vec::new()], Vec::new());
-    for arg in layers::command::<Flags>().get_arguments() {
+    for arg in flags::command().get_arguments() {
         let Some(flag) = arg.get_long().filter(|flag| !["help", "version", "dump-config"].contains(flag))
         else {
             continue;
