@@ -73,8 +73,8 @@ pub(super) struct SideSecretFlags {
     pub(super) publisher_secret_file: Option<PathBuf>,
 }
 
-/// Where the secret of sessions is. Of all secrets it alone has a flag, which users of Simple SSE Server know: a command
-/// line is seen by everybody on the machine.
+/// Where the secret of sessions is. Of all secrets it alone has a flag, which users of Simple SSE Server know: a
+/// command line is seen by everybody on the machine.
 #[derive(Args, Debug)]
 pub(super) struct SessionSecretFlags {
     /// Secret that signs session tokens; on the command line everybody on this machine can see it (ps): better its

@@ -72,8 +72,8 @@ impl Config {
         self.check_head(names)
     }
 
-    /// Checks that a head holds the id of a stream of everything, which names the place in each partition and comes back in
-    /// a header.
+    /// Checks that a head holds the id of a stream of everything, which names the place in each partition and comes
+    /// back in a header.
     fn check_head(&self, names: &Layer) -> Result<(), String> {
         let least = Size(2 * KIB + 17 * usize::from(self.partitions));
         let head_max = Size(self.http.head_bytes_max);

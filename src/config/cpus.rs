@@ -58,8 +58,8 @@ impl CpuFlags {
     }
 }
 
-/// Returns the CPUs this process may use, ascending: the machine's, less what `taskset`, a container's or a service's CPU
-/// set keeps from it.
+/// Returns the CPUs this process may use, ascending: the machine's, less what `taskset`, a container's or a service's
+/// CPU set keeps from it.
 pub(super) fn usable() -> Result<Vec<usize>, ConfigError> {
     let ids: Vec<usize> =
         core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();

@@ -1,5 +1,5 @@
-//! Configuration files. Their keys are the flags' names, and those that eventsourced has: `server`, `broker`, `queue` and
-//! `header`, with what is added to them here.
+//! Configuration files. Their keys are the flags' names, and those that eventsourced has: `server`, `broker`, `queue`
+//! and `header`, with what is added to them here.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,8 +39,8 @@ pub(super) fn places() -> Vec<PathBuf> {
 }
 
 impl Files {
-    /// Reads the files at `places` that are there, then `named`, which must be; with that stands how the person named it.
-    /// `command` has the flags that may be keys.
+    /// Reads the files at `places` that are there, then `named`, which must be; with that stands how the person named
+    /// it. `command` has the flags that may be keys.
     ///
     /// # Errors
     /// One line: which file, line and key, what is wrong and the remedy.
@@ -83,8 +83,8 @@ impl Files {
     }
 }
 
-/// Returns whether a flag is a key: which files there are is not for a file to say, and a secret is not shown to all who
-/// may read one.
+/// Returns whether a flag is a key: which files there are is not for a file to say, and a secret is not shown to all
+/// who may read one.
 pub(super) fn is_key(flag: &str) -> bool {
     !["config", "dump-config"].contains(&flag) && !is_secret(flag)
 }

@@ -1,8 +1,8 @@
 //! The command line. A setting's flag, help, default, bounds and key in a file stand at its field, which a
 //! [`Config`] or one of its parts has; here are those that are not fields, and the help around all.
 //!
-//! Every flag is a variable too, `ESPER_` and its name, and a key of a file, by its name; where the flag's `id` has a dot
-//! in it, by that as well.
+//! Every flag is a variable too, `ESPER_` and its name, and a key of a file, by its name; where the flag's `id` has a
+//! dot in it, by that as well.
 
 use std::path::PathBuf;
 

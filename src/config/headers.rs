@@ -87,8 +87,8 @@ pub(super) fn in_force(headers: Vec<HeaderSetting>) -> Vec<(String, String)> {
     headers.into_iter().filter_map(|header| Some((header.name, header.value?))).collect()
 }
 
-/// Checks one header, of streams alone or of all answers: a token, and visible ASCII with spaces and tabs (RFC 9110, 5.5 and
-/// 5.6.2).
+/// Checks one header, of streams alone or of all answers: a token, and visible ASCII with spaces and tabs (RFC 9110,
+/// 5.5 and 5.6.2).
 ///
 /// # Errors
 /// What is wrong and the remedy.

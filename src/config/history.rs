@@ -47,8 +47,8 @@ pub struct Data {
     /// The directory; it is made if it is not there. One server at a time uses it.
     #[arg(skip)]
     pub dir: PathBuf,
-    /// When a publish is answered: always, once it is on the disk; with a TIME, once it is written, and it is on the disk
-    /// at most so much later. Then kill -9 loses nothing, but a power failure loses what came in that TIME, which
+    /// When a publish is answered: always, once it is on the disk; with a TIME, once it is written, and it is on the
+    /// disk at most so much later. Then kill -9 loses nothing, but a power failure loses what came in that TIME, which
     /// subscribers may have seen.
     #[arg(long, value_name = "always|TIME", default_value = "always")]
     pub sync: SyncPolicy,
@@ -62,8 +62,8 @@ pub struct Data {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Journal")]
 pub(super) struct DataFlags {
-    /// Directory to keep events in, so that what was answered 200 outlives kill -9 and a power failure; made if it is not
-    /// there [default: none: events are in memory alone]
+    /// Directory to keep events in, so that what was answered 200 outlives kill -9 and a power failure; made if it is
+    /// not there [default: none: events are in memory alone]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     #[command(flatten)]

@@ -30,8 +30,8 @@ impl<'a> Sources<'a> {
         Self { names, env, warnings: Vec::new() }
     }
 
-    /// Returns what signs the tokens of a side: `subscriber`, `publisher` or `session`, as its flags begin. The others are
-    /// what those flags say.
+    /// Returns what signs the tokens of a side: `subscriber`, `publisher` or `session`, as its flags begin. The others
+    /// are what those flags say.
     pub(super) fn signers(
         &mut self,
         side: &str,

@@ -55,7 +55,7 @@ impl Written {
         }
     }
 
-    /// Returns whether neither of two stands over the other: both are in one file, or both in none.
+    /// Returns whether neither of two overrides the other: both are in one file, or both in none.
     pub(super) fn is_beside(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::File(place), Self::File(other)) => place.file == other.file,
@@ -105,7 +105,7 @@ impl Layer {
         self.0.retain(|(other, _)| other != flag);
     }
 
-    /// Puts `upper` over what is here: it stands over the same flag, and over the other that says how many CPUs.
+    /// Puts `upper` over what is here: it overrides the same flag, and the other that says how many CPUs.
     pub(super) fn overwrite(&mut self, upper: Layer) {
         let said = |layer: &Layer, flag: &str| layer.get(flag).map(|setting| setting.written.clone());
         if upper.is_given("threads") {

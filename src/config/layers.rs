@@ -1,8 +1,8 @@
-//! A flag stands over its variable, a variable over files, a file over the default.
+//! A flag overrides its variable, a variable overrides files, a file the default.
 //!
 //! clap could read the variables itself, but then it blames the flag for them, and only the process's own environment
-//! could be tested. So each variable, and each key of a file, is given to clap as its flag, before the real ones, and what
-//! clap then refuses is named by where it was written.
+//! could be tested. So each variable, and each key of a file, is given to clap as its flag, before the real ones, and
+//! what clap then refuses is named by where it was written.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -159,8 +159,8 @@ pub(super) fn command<F: CommandFactory>(has_variable: fn(&str) -> bool) -> Comm
         if !takes_values {
             return arg;
         }
-        // `--port -1` is then a wrong port, not an unknown flag `-1`. The values of an enum are its value's name already;
-        // told again they would make a second, longer help.
+        // `--port -1` is then a wrong port, not an unknown flag `-1`. The values of an enum are its value's name
+        // already; told again they would make a second, longer help.
         arg.allow_negative_numbers(true).hide_possible_values(true)
     })
 }

@@ -1,11 +1,12 @@
 //! Flags, environment and files become one checked [`Config`], once, before anything starts.
 //!
 //! A setting is a field of [`Config`] or of one of its parts, where its flag, help, default, bounds and key stand too;
-//! `flags` puts them together. `values` is how one value is read, `layer` what is said of each flag and where, `layers`
-//! how a flag stands over its variable over files, `clap_error` how a refusal is said. `yaml` reads a file's text, `file`
-//! finds its keys, `keys` reads secrets and public keys. `check` refuses what cannot hold together, whoever said it;
-//! `read` goes through all that in order, and `dump` prints what came of it. `queues`, `pattern`, `headers` and `broker`
-//! are of the queues. `token` does as much for `esper token`. Everything past this module trusts what it holds.
+//! `flags` puts them together. `values` is how one value is read, `layer` what is said of each flag and where,
+//! `layers` how a flag overrides its variable, and that files, `clap_error` how a refusal is said. `yaml` reads a
+//! file's text, `file` finds its keys, `keys` reads secrets and public keys. `check` refuses what cannot hold
+//! together, whoever said it; `read` goes through all that in order, and `dump` prints what came of it. `queues`,
+//! `pattern`, `headers` and `broker` are of the queues. `token` does as much for `esper token`. Everything past this
+//! module trusts what it holds.
 
 mod auth;
 mod broker;
@@ -64,8 +65,8 @@ const MIB: usize = 1024 * KIB;
 
 /// Everything a server is told before it starts.
 ///
-/// `Config::default()` is what the binary does without flags and variables, but for what concerns the whole process, which
-/// belongs to the program around the server: there is one shard, no thread is pinned and no limit is raised.
+/// `Config::default()` is what the binary does without flags and variables, but for what concerns the whole process,
+/// which belongs to the program around the server: there is one shard, no thread is pinned and no limit is raised.
 ///
 /// ```
 /// use esper::Server;
@@ -117,8 +118,8 @@ pub struct Config {
     /// Topics are paths such as pets/dogs, and a subscriber to pets receives what is published below it.
     #[arg(long, help_heading = "Topics")]
     pub namespaces: bool,
-    /// Parts of the order, 1 to 64: topics with the same first segment are in one, each has one sequence and is ordered by
-    /// one CPU; the directory of --data-dir keeps the number it began with.
+    /// Parts of the order, 1 to 64: topics with the same first segment are in one, each has one sequence and is
+    /// ordered by one CPU; the directory of --data-dir keeps the number it began with.
     #[arg(long, value_name = "N", value_parser = whole("number of partitions", 1..=PARTITIONS_MAX))]
     #[arg(default_value = "16", help_heading = "Topics")]
     pub partitions: u8,

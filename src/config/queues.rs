@@ -16,9 +16,9 @@ use crate::core::topic::{Topic, TopicHasher};
 #[derive(Args, Clone, Debug, Eq, PartialEq)]
 #[command(next_help_heading = "Queues (RabbitMQ)")]
 pub struct Queues {
-    /// Broker's URL, amqp://user:password@host:5672/vhost or amqps://...; repeat it, or part by commas; one that is there
-    /// twice is two connections. On the command line everybody on this machine can see the password (ps): better its
-    /// variable, or broker.node in a file.
+    /// Broker's URL, amqp://user:password@host:5672/vhost or amqps://...; repeat it, or part by commas; one that is
+    /// there twice is two connections. On the command line everybody on this machine can see the password (ps): better
+    /// its variable, or broker.node in a file.
     ///
     /// Never empty. A connection carries no more clients than its channelMax.
     #[arg(id = "broker.node", long = "broker-node", value_name = "URL", value_delimiter = ',')]
@@ -64,8 +64,8 @@ pub struct Queues {
     /// Headers of every answer at `path`, name and value.
     #[arg(skip)]
     pub headers_cors: Vec<(String, String)>,
-    /// Headers of a stream, name and value. `Transfer-Encoding` may be `chunked`, or `identity` for a body without chunks,
-    /// to the close.
+    /// Headers of a stream, name and value. `Transfer-Encoding` may be `chunked`, or `identity` for a body without
+    /// chunks, to the close.
     #[arg(skip)]
     pub headers_sse: Vec<(String, String)>,
 }

@@ -25,8 +25,8 @@ impl Config {
         Ok((Self { command_line: command_line(), ..config }, notes))
     }
 
-    /// Returns as much, for [`Server::replace_keys`](crate::Server::replace_keys): reads the files again, and those that
-    /// they and flags name, and leaves the CPUs alone, which this process may have lost some of since.
+    /// Returns as much, for [`Server::replace_keys`](crate::Server::replace_keys): reads the files again, and those
+    /// that they and flags name, and leaves the CPUs alone, which this process may have lost some of since.
     ///
     /// # Errors
     /// As `from_env_and_args`.

@@ -46,8 +46,8 @@ impl Stream {
     /// (TCP_USER_TIMEOUT).
     pub(crate) fn peer_timeout(&self) -> Duration {
         let heartbeats = self.heartbeat.map(|heartbeat| 2 * heartbeat).unwrap_or_default();
-        // Not less than a send may take: a client that reads nothing for a while is not a dead one. And somewhat more, so
-        // that it is our own clock that cuts it, and counts it.
+        // Not less than a send may take: a client that reads nothing for a while is not a dead one. And somewhat more,
+        // so that it is our own clock that cuts it, and counts it.
         heartbeats.max(self.send_timeout * 5 / 4)
     }
 

@@ -11,7 +11,8 @@ use super::layer::on_one_line;
 
 /// Deepest nesting. A configuration has three levels: a section, a list, an entry's mapping.
 const DEPTH_MAX: usize = 8;
-/// Most entries of one list or mapping. Each is looked for among all others, and a file has room for hundreds of thousands.
+/// Most entries of one list or mapping. Each is looked for among all others, and a file has room for hundreds of
+/// thousands.
 const ENTRIES_MAX: usize = 1000;
 
 /// A value and where it stands.
