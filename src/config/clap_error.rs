@@ -1,4 +1,4 @@
-//! What clap refuses, said in one line that names the flag as the person wrote it and the remedy.
+//! What clap refuses, said in one line that names the setting as it was written and the remedy.
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::ConfigError;
-use super::names::{Origin, shown};
+use super::layer::{Layer, Written, shown};
 
 /// Parses the arguments of a command of its own, which has no variables and no file. clap wants a program's name first.
 ///
@@ -25,8 +25,8 @@ pub(crate) fn parse_command<C: clap::Parser>(
     })
 }
 
-/// clap's error in one line: `--heartbeat 15: no unit; write 15s or 15ms`.
-pub(super) fn refusal(error: &clap::Error, origin: Origin<'_>) -> ConfigError {
+/// Returns clap's error in one line, `--heartbeat 15: no unit; write 15s or 15ms`; `names` says where it was written.
+pub(super) fn refusal(error: &clap::Error, names: &Layer) -> ConfigError {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
@@ -49,7 +49,7 @@ pub(super) fn refusal(error: &clap::Error, origin: Origin<'_>) -> ConfigError {
     } else {
         shown(value)
     };
-    let what = origin.with(flag, value_shown);
+    let what = written(names, flag, value).with(flag, value_shown);
     let wrong = if value.is_empty() { "its value is missing" } else { "not one of its values" };
     let reason = match (error.source(), error.get(ContextKind::ValidValue)) {
         (Some(reason), _) => reason.to_string(),
@@ -61,7 +61,20 @@ pub(super) fn refusal(error: &clap::Error, origin: Origin<'_>) -> ConfigError {
     ConfigError::Usage(format!("{what}: {reason}"))
 }
 
-/// The first paragraph of what clap says, and its tips: the rest is a usage line and where help is.
+/// Returns where this value of a flag was written: of a list in a file, its own line.
+fn written(names: &Layer, flag: &str, value: &str) -> Written {
+    let Some(setting) = names.get(flag) else { return Written::Flag };
+    let mut written = setting.written.clone();
+    let is_it = |text: &str| text == value || text.split(',').any(|part| part == value);
+    if let Written::File(place) = &mut written
+        && let Some((line, _)) = setting.values.iter().find(|(_, text)| is_it(text))
+    {
+        place.line = *line;
+    }
+    written
+}
+
+/// Returns the first paragraph of what clap says, and its tips: the rest is a usage line and where help is.
 fn in_one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let mut lines = text.lines().map(str::trim);

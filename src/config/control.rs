@@ -1,8 +1,13 @@
 //! The control port: a second listener, which is not for the outside world.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::Args;
 
 use super::Secret;
+use super::layer::Layer;
+use super::values::{control_address, host_name};
 
 /// A second listener, which is not for the outside world: it serves every route.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -17,26 +22,65 @@ pub struct Control {
     pub public_publish: bool,
 }
 
+/// The flags of [`Control`].
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Control port")]
+pub(super) struct ControlFlags {
+    /// Second address to listen on, not for the outside world: it serves every route, and only it /token/,
+    /// /emit/, /sessions/ and /disconnect/; /publish, /stats, /metrics and /admin are then served by it alone
+    #[arg(long, visible_alias = "bindctl", value_name = "IP:PORT", value_parser = control_address)]
+    pub(super) bind_control: Option<SocketAddr>,
+    /// File with the token that every request to the control port must carry; needed beyond loopback
+    #[arg(long, value_name = "FILE")]
+    pub(super) control_token_file: Option<PathBuf>,
+    /// Host name by which the control port may be asked, beside addresses and localhost; repeat it, or part
+    /// by commas
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = host_name)]
+    pub(super) control_host: Vec<String>,
+    /// Serve /publish, /stats, /metrics and /admin on the public port, too
+    #[arg(long)]
+    pub(super) public_publish: bool,
+}
+
 impl Control {
-    /// Without a token, so on a loopback address, asked for by addresses and `localhost` alone.
+    /// Returns one without a token, so on a loopback address, asked for by addresses and `localhost` alone.
     pub fn new(bind: SocketAddr) -> Self {
         Self { bind, hosts: Vec::new(), token: None, public_publish: false }
     }
 
-    /// Whether other machines may reach it.
+    /// Checks what a program set.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let Self { bind, hosts, token, public_publish: _ } = self;
+        if let Some(host) = hosts.iter().find(|host| host_name(host).as_ref() != Ok(host)) {
+            return Err(format!("control.hosts {host:?}: no name; write it in lower case, without a port"));
+        }
+        match token {
+            Some(token) => Self::check_token(token).map_err(|reason| format!("control.token: {reason}")),
+            None if self.is_exposed() => Err(format!(
+                "control.token None: other machines may reach control.bind {bind}; set one, or bind to loopback"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn fields(&self, fields: &mut Layer) {
+        fields.field("control.bind", "bind-control", &self.bind);
+    }
+
+    /// Returns whether other machines may reach it.
     pub(super) fn is_exposed(&self) -> bool {
         !self.bind.ip().to_canonical().is_loopback()
     }
 
-    /// Whether the public listener would be at the same place, or at all addresses with this one among them:
-    /// a client of the one would be served by the other.
+    /// Returns whether the public listener would be at the same place, or at all addresses with this one among them: a
+    /// client of the one would be served by the other.
     pub(super) fn overlaps(&self, ip: IpAddr, port: u16) -> bool {
         let (ours, theirs) = (self.bind.ip().to_canonical(), ip.to_canonical());
         let same = ours == theirs || ours.is_unspecified() || theirs.is_unspecified();
         same && self.bind.port() == port && port != 0
     }
 
-    /// What is wrong with a token: it opens everything, and stands in a header.
+    /// Checks a token, which opens everything and stands in a header.
     pub(super) fn check_token(token: &Secret) -> Result<(), &'static str> {
         if token.expose().len() < 16 {
             return Err("a token of less than 16 bytes may be guessed; make one with: openssl rand -hex 32");

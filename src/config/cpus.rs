@@ -4,8 +4,11 @@ use std::fmt::{self, Write as _};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use clap::{ArgAction, Args};
+
 use super::ConfigError;
-use super::values::{number, positive};
+use super::layer::Layer;
+use super::values::{count, number};
 
 /// Which CPUs get a shard.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -25,7 +28,37 @@ impl Default for Cpus {
     }
 }
 
-/// The CPUs this process may use, ascending: the machine's, less what `taskset`, a container's or a service's
+/// The flags of [`Cpus`].
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Listening")]
+pub(super) struct CpuFlags {
+    /// How many CPUs to use, one thread each [default: all this process may use]
+    #[arg(short, long, value_name = "N", value_parser = count(1))]
+    pub(super) threads: Option<usize>,
+    /// How many CPUs (2: the first two this process may use) or which (0-3,6: just those; 5-5: just CPU 5)
+    #[arg(long, value_name = "N|LIST")]
+    pub(super) cores: Option<WantedCpus>,
+    /// Let the kernel move the threads between CPUs
+    #[arg(long = "no-pin", action = ArgAction::SetFalse)]
+    pin: bool,
+}
+
+impl CpuFlags {
+    /// Chooses among those that this process may use.
+    pub(super) fn choose(&self, names: &Layer) -> Result<Cpus, ConfigError> {
+        let (flag, wanted) = match (self.threads, &self.cores) {
+            (Some(count), _) => ("threads", WantedCpus::Count(count)),
+            (None, Some(cores)) => ("cores", cores.clone()),
+            (None, None) => return Ok(Cpus { ids: usable()?, pin: self.pin }),
+        };
+        let ids = wanted
+            .among(&usable()?)
+            .map_err(|reason| ConfigError::Host(format!("{}: {reason}", names.with(flag, wanted))))?;
+        Ok(Cpus { ids, pin: self.pin })
+    }
+}
+
+/// Returns the CPUs this process may use, ascending: the machine's, less what `taskset`, a container's or a service's
 /// CPU set keeps from it.
 pub(super) fn usable() -> Result<Vec<usize>, ConfigError> {
     let ids: Vec<usize> =
@@ -42,20 +75,20 @@ pub(super) fn usable() -> Result<Vec<usize>, ConfigError> {
 
 /// What was asked for, before it is known which CPUs there are.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Wanted {
+pub(super) enum WantedCpus {
     /// The first so many; at least 1.
     Count(usize),
     /// Exactly these, in this order; no two overlap.
     List(Vec<RangeInclusive<usize>>),
 }
 
-impl FromStr for Wanted {
+impl FromStr for WantedCpus {
     type Err = String;
 
-    /// `2` is a count, everything with a `-` or a `,` a list, so CPU 5 alone is `5-5` or `5,`.
+    /// Reads `2` as a count, everything with a `-` or a `,` a list, so CPU 5 alone is `5-5` or `5,`.
     fn from_str(text: &str) -> Result<Self, String> {
         if !text.contains([',', '-']) {
-            return positive(text).map(Self::Count).map_err(|_| {
+            return count(1)(text).map(Self::Count).map_err(|_| {
                 "not a number of CPUs; write 2 for the first two, or a list such as 0-3,6".to_owned()
             });
         }
@@ -75,8 +108,8 @@ impl FromStr for Wanted {
     }
 }
 
-impl fmt::Display for Wanted {
-    /// As it may be written.
+impl fmt::Display for WantedCpus {
+    /// Writes it as it may be read.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Count(count) => write!(f, "{count}"),
@@ -96,7 +129,7 @@ impl fmt::Display for Wanted {
     }
 }
 
-/// `3` or `0-3`.
+/// Reads `3` or `0-3`.
 fn range(item: &str) -> Result<RangeInclusive<usize>, String> {
     let cpu = |text: &str| {
         number::<usize>(text).ok_or_else(|| {
@@ -111,17 +144,14 @@ fn range(item: &str) -> Result<RangeInclusive<usize>, String> {
     Ok(first..=last)
 }
 
-impl Wanted {
-    /// The CPUs asked for, if all of them are in `usable`; otherwise what is wrong and what there is.
+impl WantedCpus {
+    /// Returns the CPUs asked for, if all of them are in `usable`; otherwise what is wrong and what there is.
     pub(super) fn among(&self, usable: &[usize]) -> Result<Vec<usize>, String> {
         match self {
             Self::Count(count) => usable.get(..*count).map(<[usize]>::to_vec).ok_or_else(|| {
-                format!(
-                    "more than the {} this process may use ({}); write {} or less",
-                    cpus_in_words(usable.len()),
-                    list(usable),
-                    usable.len()
-                )
+                let (count, cpus) = (usable.len(), if usable.len() == 1 { "CPU" } else { "CPUs" });
+                let list = list(usable);
+                format!("more than the {count} {cpus} this process may use ({list}); write {count} or less")
             }),
             Self::List(ranges) => {
                 let mut ids = Vec::new();
@@ -138,11 +168,7 @@ impl Wanted {
     }
 }
 
-pub(super) fn cpus_in_words(count: usize) -> String {
-    if count == 1 { "1 CPU".to_owned() } else { format!("{count} CPUs") }
-}
-
-/// Ascending CPU numbers as `--cores` takes them: `0-3,6`.
+/// Returns ascending CPU numbers as `--cores` takes them: `0-3,6`.
 fn list(ids: &[usize]) -> String {
     let mut text = String::new();
     for run in ids.chunk_by(|a, b| a + 1 == *b) {
@@ -158,83 +184,4 @@ fn list(ids: &[usize]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chosen(text: &str, usable: &[usize]) -> Result<Vec<usize>, String> {
-        text.parse::<Wanted>()?.among(usable)
-    }
-
-    #[test]
-    fn a_count_takes_the_first_cpus_this_process_may_use() {
-        assert_eq!(chosen("2", &[0, 1, 2, 3]), Ok(vec![0, 1]));
-        assert_eq!(chosen("2", &[5, 7, 9]), Ok(vec![5, 7]));
-        assert_eq!(chosen("1", &[5]), Ok(vec![5]));
-    }
-
-    #[test]
-    fn a_list_takes_exactly_those_cpus_in_its_order() {
-        let eight = [0, 1, 2, 3, 4, 5, 6, 7];
-        assert_eq!(chosen("0-3,6", &eight), Ok(vec![0, 1, 2, 3, 6]));
-        assert_eq!(chosen("6,0-1", &eight), Ok(vec![6, 0, 1]));
-        assert_eq!(chosen("5-5", &eight), Ok(vec![5]));
-        assert_eq!(chosen("5,", &eight), Ok(vec![5]));
-        assert_eq!(chosen("4-5,", &eight), Ok(vec![4, 5]));
-    }
-
-    #[test]
-    fn a_wrong_list_is_refused_with_what_is_right() {
-        for (text, mend) in [
-            ("", "write 2 for the first two"),
-            ("0", "write 2 for the first two"),
-            ("two", "write 2 for the first two"),
-            ("+2", "write 2 for the first two"),
-            (",", "'' is not a CPU"),
-            ("-", "'-' is not a CPU"),
-            ("-1", "'-1' is not a CPU"),
-            ("0-", "'0-' is not a CPU"),
-            ("0,,1", "'' is not a CPU"),
-            ("0,1,,", "'' is not a CPU"),
-            ("0-1-2", "'0-1-2' is not a CPU"),
-            ("0, 1", "' 1' is not a CPU"),
-            ("0,+1", "'+1' is not a CPU"),
-            ("3-0", "write 0-3"),
-            ("1,1", "CPU 1 is there twice"),
-            ("0-3,2-5", "CPU 2 is there twice"),
-            ("4,0-9", "CPU 4 is there twice"),
-            ("0-99999999999999999999", "is not a CPU"),
-        ] {
-            let refused = text.parse::<Wanted>().err().unwrap_or_default();
-            assert!(refused.contains(mend), "{text:?} gave {refused:?}, should say {mend:?}");
-        }
-    }
-
-    #[test]
-    fn cpus_this_process_may_not_use_are_refused_with_those_it_may() {
-        for (text, usable, mend) in [
-            ("3", &[0, 1][..], "more than the 2 CPUs this process may use (0-1); write 2 or less"),
-            ("2", &[4], "more than the 1 CPU this process may use (4); write 1 or less"),
-            ("0-3", &[0, 1], "no CPU 2 for this process; choose among 0-1"),
-            ("1,", &[0, 2, 3, 4, 7], "no CPU 1 for this process; choose among 0,2-4,7"),
-            // Ends at once, without going through the range.
-            ("0-18446744073709551615", &[0, 1], "no CPU 2 for this process; choose among 0-1"),
-        ] {
-            assert_eq!(chosen(text, usable), Err(mend.to_owned()), "{text}");
-        }
-    }
-
-    #[test]
-    fn usable_is_every_cpu_of_the_affinity_mask() {
-        // A thread of its own, so that the mask of the test's thread stays.
-        let (all, narrowed) = std::thread::spawn(|| {
-            let all = usable().unwrap();
-            let last = *all.last().unwrap();
-            assert!(core_affinity::set_for_current(core_affinity::CoreId { id: last }));
-            (all, usable().unwrap())
-        })
-        .join()
-        .unwrap();
-        assert_eq!(narrowed, all[all.len() - 1..]);
-        assert_eq!(usable().unwrap(), all);
-    }
-}
+mod tests;

@@ -1,165 +1,183 @@
-//! What is in force, as YAML that can be read back. Secrets are left out, as comments that say so: a file
-//! that is printed ends in a log or a ticket.
+//! What is in force, as YAML that can be read back. Secrets are left out, as comments that say so: a file that is
+//! printed ends in a log or a ticket.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use clap::{Arg, ArgAction, ArgMatches};
 
-use super::file::{NESTED, NO_KEYS, Settings};
-use super::flags::{Flags, QueueFlags};
-use super::headers::Headers;
-use super::layers;
-use super::names::variable;
-use super::{Auth, Signers};
+use super::file::{Files, is_key};
+use super::headers::{self, HeaderSetting};
+use super::layer::{Layer, variable};
+use super::{BrokerUrl, Config, flags};
 
 const START: &str = "\
 # What is in force: by flags, over variables, over files, over defaults. To be read by --config.
 # Secrets are not shown.
 ";
 
-/// All of it: `matches` are the values as they were written, whose meanings are in `flags`.
+/// Returns all of it: `matches` are the values as they were written, whose meanings are in `config`.
 ///
 /// # Errors
 /// One line, when a value cannot be written as YAML.
 pub(super) fn text(
+    config: &Config,
     matches: &ArgMatches,
-    flags: &Flags,
-    settings: &Settings,
-    auth: &Auth,
+    names: &Layer,
+    files: &Files,
 ) -> Result<String, String> {
-    let mut out = Dump { text: START.to_owned() };
-    let command = layers::command::<Flags>();
-    let mut heading = None;
-    for arg in command.get_arguments() {
-        let Some(flag) = arg.get_long().filter(|flag| !NO_KEYS.contains(flag)) else { continue };
-        let is_first = arg.get_help_heading() != heading;
-        if is_first {
-            heading = arg.get_help_heading();
-            out.line(0, &format!("\n# {}", heading.unwrap_or_default()));
+    let mut out = Dump { text: START.to_owned(), matches };
+    let command = flags::command();
+    let args: Vec<&Arg> = command.get_arguments().collect();
+    let mut headings: Vec<&str> = Vec::new();
+    for heading in args.iter().filter_map(|arg| arg.get_help_heading()) {
+        if !headings.contains(&heading) {
+            headings.push(heading);
         }
-        match flag {
-            "bind" => out.address(flags),
-            "port" => {}
-            "session-secret" => {}
-            flag if NESTED.iter().any(|(.., nested)| *nested == flag) => {
-                if is_first {
-                    out.queues(&flags.queues, settings);
-                }
-            }
-            flag => out.flag(flag, arg, matches)?,
+    }
+    for heading in headings {
+        let flags = args.iter().filter(|arg| arg.get_help_heading() == Some(heading));
+        let flags: Vec<&Arg> = flags.copied().filter(|arg| arg.get_long().is_some_and(is_key)).collect();
+        if flags.is_empty() {
+            continue;
         }
-        out.secret(flag, auth, matches);
+        out.line(0, &format!("\n# {heading}"));
+        if heading == "Listening" {
+            out.address(config);
+        }
+        let is_nested = |arg: &&Arg| arg.get_id().as_str().contains('.');
+        if flags.iter().all(is_nested) {
+            out.queues(&flags, names, files)?;
+            continue;
+        }
+        for arg in flags.into_iter().filter(|arg| arg.get_long() != Some("port") && !is_nested(arg)) {
+            out.flag(0, arg)?;
+            out.secret(arg, config);
+        }
     }
     Ok(out.text)
 }
 
-struct Dump {
+struct Dump<'a> {
     text: String,
+    matches: &'a ArgMatches,
 }
 
-impl Dump {
+impl Dump<'_> {
     fn line(&mut self, depth: usize, line: &str) {
         // Writing to a String does not fail.
         let _ = writeln!(self.text, "{}{line}", "  ".repeat(depth));
     }
 
-    fn address(&mut self, flags: &Flags) {
-        let bind = flags.listening.bind;
-        let port = bind.port.unwrap_or(flags.listening.port);
+    fn address(&mut self, config: &Config) {
+        let Config { bind, port, .. } = config;
         self.line(0, "server:");
-        self.line(1, &format!("address: {}", scalar(&std::net::SocketAddr::new(bind.ip, port).to_string())));
+        self.line(1, &format!("address: {}", scalar(&SocketAddr::new(*bind, *port).to_string())));
         self.line(
             0,
-            &format!("# The same in two keys: bind: {} and port: {port}", scalar(&bind.ip.to_string())),
+            &format!("# The same in two keys: bind: {} and port: {port}", scalar(&bind.to_string())),
         );
     }
 
-    fn flag(&mut self, flag: &str, arg: &Arg, matches: &ArgMatches) -> Result<(), String> {
-        let id = arg.get_id().as_str();
-        if matches!(arg.get_action(), ArgAction::SetTrue) {
-            self.line(0, &format!("{flag}: {}", matches.get_flag(id)));
-            return Ok(());
-        }
-        let mut values = Vec::new();
-        for value in matches.get_raw(id).into_iter().flatten() {
-            let value = value.to_str().ok_or_else(|| format!("--{flag}: not UTF-8; write it in UTF-8"))?;
-            values.push(scalar(value.trim()));
-        }
-        match (&*values, arg.get_action()) {
-            ([], ArgAction::Append) => self.line(0, &format!("{flag}: []")),
-            ([], _) => self.line(0, &format!("{flag}: null")),
-            (values, ArgAction::Append) => {
-                self.line(0, &format!("{flag}:"));
-                values.iter().for_each(|value| self.line(1, &format!("- {value}")));
+    /// Writes a flag by the last word of its key, its section being written above it.
+    fn flag(&mut self, depth: usize, arg: &Arg) -> Result<(), String> {
+        let (id, flag) = (arg.get_id().as_str(), arg.get_long().unwrap_or_default());
+        let key = id.split_once('.').map_or(flag, |(_, key)| key);
+        let is_on = |on: bool| self.matches.get_flag(id) == on;
+        match arg.get_action() {
+            ArgAction::SetTrue => self.line(depth, &format!("{key}: {}", is_on(true))),
+            ArgAction::SetFalse => self.line(depth, &format!("{key}: {}", is_on(false))),
+            action => {
+                let mut values = Vec::new();
+                for value in self.matches.get_raw(id).into_iter().flatten() {
+                    let value =
+                        value.to_str().ok_or_else(|| format!("--{flag}: not UTF-8; write it in UTF-8"))?;
+                    values.push(scalar(value.trim()));
+                }
+                match (&*values, action) {
+                    ([], ArgAction::Append) => self.line(depth, &format!("{key}: []")),
+                    ([], _) => self.line(depth, &format!("{key}: null")),
+                    (values, ArgAction::Append) => {
+                        self.line(depth, &format!("{key}:"));
+                        values.iter().for_each(|value| self.line(depth + 1, &format!("- {value}")));
+                    }
+                    ([value, ..], _) => self.line(depth, &format!("{key}: {value}")),
+                }
             }
-            ([value, ..], _) => self.line(0, &format!("{flag}: {value}")),
         }
         Ok(())
     }
 
-    /// That there is a secret which no file holds, beside the key of its file.
-    fn secret(&mut self, flag: &str, auth: &Auth, matches: &ArgMatches) {
-        let signers = |signers: &Signers| signers.secret.is_some();
-        let (side, is_set) = match flag {
-            "subscriber-secret-file" => ("subscriber", signers(&auth.subscriber)),
-            "publisher-secret-file" => ("publisher", signers(&auth.publisher)),
-            "session-secret-file" => ("session", signers(&auth.session)),
+    /// Says that there is a secret which no file holds, beside the key of its file.
+    fn secret(&mut self, arg: &Arg, config: &Config) {
+        let (side, signers) = match arg.get_long() {
+            Some("subscriber-secret-file") => ("subscriber", &config.auth.subscriber),
+            Some("publisher-secret-file") => ("publisher", &config.auth.publisher),
+            Some("session-secret-file") => ("session", &config.auth.session),
             _ => return,
         };
-        if is_set && !matches.contains_id(&flag.replace('-', "_")) {
+        if signers.secret.is_some() && !self.matches.contains_id(arg.get_id().as_str()) {
             let variable = variable(&format!("{side}-secret"));
             self.line(0, &format!("# {side}-secret: '***' (set by {variable})"));
         }
     }
 
-    /// What concerns queues, as comments where there are none: read back as keys they would be of no use.
-    fn queues(&mut self, flags: &QueueFlags, settings: &Settings) {
-        if !flags.broker_node.is_empty() {
-            return self.queue_keys(flags, settings);
+    /// Writes what concerns queues, as comments where there are none: read back as keys they would be of no use.
+    fn queues(&mut self, args: &[&Arg], names: &Layer, files: &Files) -> Result<(), String> {
+        let mut keys = Dump { text: String::new(), matches: self.matches };
+        keys.queue_keys(args, names, files)?;
+        if names.is_given("broker-node") {
+            self.text += &keys.text;
+        } else {
+            self.line(0, "# No broker is named, so there are no queues. With one there are these keys:");
+            keys.text.lines().for_each(|line| self.line(0, &format!("# {line}")));
         }
-        self.line(0, "# No broker is named, so there are no queues. With one there are these keys:");
-        let mut keys = Dump { text: String::new() };
-        keys.queue_keys(flags, settings);
-        keys.text.lines().for_each(|line| self.line(0, &format!("# {line}")));
+        Ok(())
     }
 
-    fn queue_keys(&mut self, flags: &QueueFlags, settings: &Settings) {
-        let nodes = &flags.broker_node;
-        self.line(0, "broker:");
-        if nodes.is_empty() {
-            self.line(1, "node: []");
-        } else if nodes.iter().any(|node| node.has_credentials()) {
-            self.line(1, "# Without the credentials; to use this list, write them in and take the # away:");
-            self.line(1, "# node:");
-            nodes.iter().for_each(|node| self.line(1, &format!("#   - {}", scalar(&node.to_string()))));
-        } else {
-            self.line(1, "node:");
-            nodes.iter().for_each(|node| self.line(2, &format!("- {}", scalar(&node.to_string()))));
+    fn queue_keys(&mut self, args: &[&Arg], names: &Layer, files: &Files) -> Result<(), String> {
+        for (index, arg) in args.iter().enumerate() {
+            let section = |arg: &Arg| arg.get_id().as_str().split('.').next().map(str::to_owned);
+            if index == 0 || section(arg) != section(args[index - 1]) {
+                self.line(0, &format!("{}:", section(arg).unwrap_or_default()));
+            }
+            match arg.get_id().as_str() {
+                "broker.node" => self.nodes(arg)?,
+                // As eventsourced has it.
+                "queue.expire" => {
+                    let expire = self.matches.get_one::<std::time::Duration>("queue.expire");
+                    self.line(1, &format!("expire: {}", expire.map_or(0, |time| time.as_secs())));
+                }
+                _ => self.flag(1, arg)?,
+            }
         }
-        self.line(0, "queue:");
-        self.line(1, &format!("pattern: {}", scalar(&flags.queue_pattern.to_string())));
-        self.line(1, &format!("path: {}", scalar(&flags.queue_path)));
-        self.line(1, &format!("expire: {}", flags.queue_expire.0.as_secs()));
-        self.line(1, &format!("prefetch: {}", flags.queue_prefetch));
-        self.line(1, &format!("ack_window: {}", flags.queue_ack_window));
-        self.line(1, &format!("ack_delay: {}", flags.queue_ack_delay));
-        self.line(1, if settings.subscribe.is_empty() { "subscribe: []" } else { "subscribe:" });
-        for (_, rule) in &settings.subscribe {
+        self.line(1, if files.subscribe.is_empty() { "subscribe: []" } else { "subscribe:" });
+        for (_, rule) in &files.subscribe {
             self.line(2, &format!("- exchange: {}", scalar(&rule.exchange)));
             self.line(3, &format!("routing_key: {}", scalar(&rule.routing_key)));
             self.line(3, &format!("topic: {}", scalar(&rule.topic)));
         }
         self.line(0, "header:");
-        self.headers("cors", &settings.cors);
-        self.headers("sse", &settings.sse);
+        let (cors, sse) = headers::of_files(names);
+        for (kind, headers) in [("cors", cors), ("sse", sse)] {
+            self.line(1, &format!("{kind}:"));
+            for HeaderSetting { name, value, .. } in headers {
+                let value = value.as_deref().map_or_else(|| "null".to_owned(), scalar);
+                self.line(2, &format!("{}: {value}", scalar(&name)));
+            }
+        }
+        Ok(())
     }
 
-    fn headers(&mut self, kind: &str, headers: &Headers) {
-        self.line(1, &format!("{kind}:"));
-        for header in headers.all() {
-            let value = header.value.as_deref().map_or_else(|| "null".to_owned(), scalar);
-            self.line(2, &format!("{}: {value}", scalar(&header.name)));
+    fn nodes(&mut self, arg: &Arg) -> Result<(), String> {
+        let nodes: Vec<&BrokerUrl> = self.matches.get_many("broker.node").into_iter().flatten().collect();
+        if !nodes.iter().any(|node| node.has_credentials()) {
+            return self.flag(1, arg);
         }
+        self.line(1, "# Without the credentials; to use this list, write them in and take the # away:");
+        self.line(1, "# node:");
+        nodes.iter().for_each(|node| self.line(1, &format!("#   - {}", scalar(&node.to_string()))));
+        Ok(())
     }
 }
 
@@ -190,7 +208,7 @@ fn scalar(text: &str) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::yaml::{self, Value};
+    use super::super::yaml::{self, YamlValue};
     use super::*;
 
     /// What means something in YAML, and what none of its readers takes as it is.
@@ -201,8 +219,8 @@ mod tests {
         fn any_text_is_written_so_that_it_reads_back(text in TEXT) {
             let document = format!("- {}\n", scalar(&text));
             let read = yaml::parse(&document).map(|node| node.value);
-            let Ok(Value::List(list)) = read else { panic!("{document:?} gave {read:?}") };
-            prop_assert_eq!(&list[0].value, &Value::Text(text), "{:?}", document);
+            let Ok(YamlValue::List(list)) = read else { panic!("{document:?} gave {read:?}") };
+            prop_assert_eq!(&list[0].value, &YamlValue::Text(text), "{:?}", document);
         }
     }
 }

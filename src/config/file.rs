@@ -1,133 +1,110 @@
-//! Configuration files. Their keys are the flags' names, and those that eventsourced has: `server`, `broker`,
-//! `queue` and `header`, with what is added to them here.
+//! Configuration files. Their keys are the flags' names, and those that eventsourced has: `server`, `broker`, `queue`
+//! and `header`, with what is added to them here.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::error::{ContextKind, ContextValue};
-use clap::{ArgAction, Command};
+use clap::{Arg, ArgAction, Command};
 
-use super::entries::{Entries, Entry, Place};
-use super::headers::{self, Headers, Purpose};
-use super::keys;
-use super::names::{on_one_line, shown, variable};
-use super::values::Bind;
-use super::yaml::{self, Key, Node, Value};
-use super::{MIB, SubscribeRule};
+use super::layer::{FilePlace, Layer, Setting, Written, on_one_line, port_of, shown, variable};
+use super::yaml::{self, YamlKey, YamlNode, YamlValue};
+use super::{MIB, SubscribeRule, headers, keys};
 
 /// Most bytes of a file: far past any use.
 const FILE_BYTES_MAX: usize = MIB;
 
-/// The keys that are not a flag's name, each with the flag it is.
-pub(super) const NESTED: [(&str, &str, &str); 8] = [
-    ("server", "address", "bind"),
-    ("broker", "node", "broker-node"),
-    ("queue", "pattern", "queue-pattern"),
-    ("queue", "path", "queue-path"),
-    ("queue", "expire", "queue-expire"),
-    ("queue", "prefetch", "queue-prefetch"),
-    ("queue", "ack_window", "queue-ack-window"),
-    ("queue", "ack_delay", "queue-ack-delay"),
-];
-
-/// Flags that are no keys: which files there are is not for a file to say.
-pub(super) const NO_KEYS: [&str; 4] = ["config", "dump-config", "help", "version"];
-
-/// What the files say together.
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) entries: Entries,
-    pub(super) cors: Headers,
-    pub(super) sse: Headers,
+/// What files say together, each over those before it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Files {
+    /// What they say of flags, and of headers by `header.cors.` or `header.sse.` and their names.
+    pub(super) layer: Layer,
     /// Each with the place of its topic, which is checked when it is known what topics are.
-    pub(super) subscribe: Vec<(Place, SubscribeRule)>,
+    pub(super) subscribe: Vec<(FilePlace, SubscribeRule)>,
     /// The files' names, fit for a line of the log.
-    pub(super) files: Vec<String>,
+    pub(super) names: Vec<String>,
     /// Lines for the log.
     pub(super) warnings: Vec<String>,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            entries: Entries::default(),
-            cors: Headers::default_of(Purpose::Cors),
-            sse: Headers::default_of(Purpose::Sse),
-            subscribe: Vec::new(),
-            files: Vec::new(),
-            warnings: Vec::new(),
-        }
-    }
-}
-
-/// Where files are looked for, the first below the others.
+/// Returns where files are looked for, the first below the others.
 pub(super) fn places() -> Vec<PathBuf> {
-    let mut places: Vec<PathBuf> =
-        ["/etc/eventsourced/config.yml", "/etc/esper/config.yml"].into_iter().map(PathBuf::from).collect();
+    let mut places = vec!["/etc/eventsourced/config.yml".into(), "/etc/esper/config.yml".into()];
     let binary = std::env::current_exe().ok();
     places.extend(binary.and_then(|binary| Some(binary.parent()?.join("config.yml"))));
     places
 }
 
-impl Settings {
-    /// Reads the files at `places` that are there, then `named`, which must be, each over those before it;
-    /// with that stands how the person named it. `command` has the flags that may be keys.
+impl Files {
+    /// Reads the files at `places` that are there, then `named`, which must be; with that stands how the person named
+    /// it. `command` has the flags that may be keys.
     ///
     /// # Errors
-    /// One line: which file, line and key, what is wrong and the mend.
+    /// One line: which file, line and key, what is wrong and the remedy.
     pub(super) fn read(
         places: &[PathBuf],
-        named: Option<(&Path, String)>,
+        named: Option<(PathBuf, String)>,
         command: &Command,
     ) -> Result<Self, String> {
-        let mut settings = Self::default();
+        let mut files = Self::default();
         let is_there = |path: &&PathBuf| {
             let missing = [ErrorKind::NotFound, ErrorKind::NotADirectory];
             !fs::metadata(path).is_err_and(|error| missing.contains(&error.kind()))
         };
-        let found = places.iter().filter(is_there).map(|path| (path.as_path(), path.display().to_string()));
+        let found = places.iter().filter(is_there).map(|path| (path.clone(), path.display().to_string()));
         for (path, called) in found.chain(named) {
-            let (text, mode) = keys::read(path, FILE_BYTES_MAX)
-                .map_err(|reason| format!("{}: {reason}", on_one_line(&called)))?;
-            let name: Arc<str> = on_one_line(&path.to_string_lossy()).into();
-            settings.add(&name, &text, command)?;
-            settings.files.push(name.to_string());
-            let nodes = settings.entries.get("broker-node").filter(|entry| entry.place.file == name);
-            if mode & 0o004 != 0
-                && nodes.is_some_and(|entry| entry.values.iter().any(|(_, url)| url.contains('@')))
-            {
-                settings.warnings.push(format!(
-                    "{name}: everybody on this machine may read the brokers' passwords in it; chmod o-r"
-                ));
-            }
+            files.add(&path, command, &on_one_line(&called))?;
         }
-        Ok(settings)
+        Ok(files)
     }
 
-    /// Adds what a file says to what those below it say.
-    pub(super) fn add(&mut self, name: &Arc<str>, text: &str, command: &Command) -> Result<(), String> {
-        let root = yaml::parse(text).map_err(|fault| format!("{name}:{}: {}", fault.line, fault.reason))?;
-        let mut reader = File { name, command, settings: self, entries: Entries::default() };
+    fn add(&mut self, path: &Path, command: &Command, called: &str) -> Result<(), String> {
+        let (text, mode) =
+            keys::read(path, FILE_BYTES_MAX).map_err(|reason| format!("{called}: {reason}"))?;
+        let name: Arc<str> = on_one_line(&path.to_string_lossy()).into();
+        let root = yaml::parse(&text).map_err(|fault| format!("{name}:{}: {}", fault.line, fault.reason))?;
+        let mut reader = FileReader { name: &name, command, layer: Layer::default(), subscribe: None };
         reader.read(root)?;
-        let entries = reader.entries;
-        self.entries.overwrite(entries);
+        let FileReader { mut layer, subscribe, .. } = reader;
+        let mut nodes = layer.get("broker-node").into_iter().flat_map(|setting| &setting.values);
+        if mode & 0o004 != 0 && nodes.any(|(_, url)| url.contains('@')) {
+            self.warnings.push(format!(
+                "{name}: everybody on this machine may read the brokers' passwords in it; chmod o-r"
+            ));
+        }
+        layer.split_port();
+        self.layer.overwrite(layer);
+        self.subscribe = subscribe.unwrap_or_else(|| std::mem::take(&mut self.subscribe));
+        self.names.push(name.to_string());
         Ok(())
     }
 }
 
-/// A file that is being read.
-struct File<'a> {
-    name: &'a Arc<str>,
-    command: &'a Command,
-    settings: &'a mut Settings,
-    entries: Entries,
+/// Returns whether a flag is a key: which files there are is not for a file to say, and a secret is not shown to all
+/// who may read one.
+pub(super) fn is_key(flag: &str) -> bool {
+    !["config", "dump-config"].contains(&flag) && !is_secret(flag)
 }
 
-impl File<'_> {
-    fn read(&mut self, root: Node) -> Result<(), String> {
-        if let Value::Text(_) | Value::List(_) = root.value {
+/// Returns whether a flag or a variable of this name holds a secret itself.
+fn is_secret(flag: &str) -> bool {
+    flag == "secret" || flag.ends_with("-secret") || flag.ends_with("-secret-previous")
+}
+
+/// A file that is being read.
+struct FileReader<'a> {
+    name: &'a Arc<str>,
+    command: &'a Command,
+    layer: Layer,
+    subscribe: Option<Vec<(FilePlace, SubscribeRule)>>,
+}
+
+impl<'a> FileReader<'a> {
+    fn read(&mut self, root: YamlNode) -> Result<(), String> {
+        if let YamlValue::Text(_) | YamlValue::List(_) = root.value {
             return Err(format!(
                 "{}:{}: {}, not keys and values; write a key and its value on a line, such as port: 3000",
                 self.name,
@@ -135,155 +112,163 @@ impl File<'_> {
                 root.value.kind()
             ));
         }
-        for (key, node) in entries_of(root.value) {
+        for (key, node) in root.value.entries() {
             let place = self.place(&key, None);
-            match &*key.name {
-                section @ ("server" | "broker" | "queue" | "header") => {
-                    self.section(section, &place, node)?
-                }
-                flag if self.is_key(flag) => self.flag(flag, place, node)?,
-                _ => return Err(self.unknown(&key.name, &place)),
+            if self.keys_below(&key.name).is_empty() {
+                self.key(None, &key.name, place, node)?;
+                continue;
+            }
+            for (inner, node) in mapping(&place, node)? {
+                let place = self.place(&inner, Some(&key.name));
+                self.key(Some(&key.name), &inner.name, place, node)?;
             }
         }
         Ok(())
     }
 
-    fn section(&mut self, section: &str, place: &Place, node: Node) -> Result<(), String> {
-        for (key, node) in mapping(place, node)? {
-            let place = self.place(&key, Some(section));
-            let known = NESTED.iter().find(|(other, name, _)| *other == section && *name == key.name);
-            match (section, &*key.name, known) {
-                ("header", "cors", _) => self.headers(Purpose::Cors, &place, node)?,
-                ("header", "sse", _) => self.headers(Purpose::Sse, &place, node)?,
-                ("queue", "subscribe", _) => self.settings.subscribe = self.subscribe(&place, node)?,
-                ("server", "address", Some((.., flag))) => self.address(flag, place, node)?,
-                (.., Some((.., flag))) => self.flag(flag, place, node)?,
-                _ => {
-                    let mut keys: Vec<&str> =
-                        NESTED.iter().filter(|known| known.0 == section).map(|known| known.1).collect();
-                    keys.extend(match section {
-                        "header" => &["cors", "sse"][..],
-                        "queue" => &["subscribe"],
-                        _ => &[],
-                    });
-                    return Err(format!("{place}: unknown key; {section} has {}", keys.join(", ")));
-                }
+    fn key(
+        &mut self,
+        section: Option<&str>,
+        name: &str,
+        place: FilePlace,
+        node: YamlNode,
+    ) -> Result<(), String> {
+        let is_nested =
+            |arg: &&Arg| arg.get_id().as_str().split_once('.') == section.map(|section| (section, name));
+        let is_flag = |arg: &&Arg| arg.get_long() == Some(name) && is_key(name);
+        let mut args = self.command.get_arguments();
+        match (section, name) {
+            (Some("header"), "cors" | "sse") => self.headers(name, &place, node),
+            (Some("queue"), "subscribe") => {
+                self.subscribe = Some(self.rules(&place, node)?);
+                Ok(())
             }
+            (Some(section), _) => match args.find(is_nested) {
+                Some(arg) => self.flag(arg, place, node),
+                None => {
+                    let keys = self.keys_below(section).join(", ");
+                    Err(format!("{place}: unknown key; {section} has {keys}"))
+                }
+            },
+            (None, _) => match args.find(is_flag) {
+                Some(arg) => self.flag(arg, place, node),
+                None => Err(self.unknown(name, &place)),
+            },
         }
-        Ok(())
     }
 
-    /// An address as eventsourced has it: always with a port, and without an IP it is all of them.
-    fn address(&mut self, flag: &str, place: Place, mut node: Node) -> Result<(), String> {
-        if let Value::Text(text) = &mut node.value {
+    fn flag(&mut self, arg: &Arg, place: FilePlace, mut node: YamlNode) -> Result<(), String> {
+        let flag = arg.get_long().unwrap_or_default();
+        if let (YamlValue::Text(text), "server.address") = (&mut node.value, &*place.key) {
+            // As eventsourced has it: always with a port, and without an IP it is all of them.
             if text.starts_with(':') {
                 text.insert_str(0, "[::]");
             }
-            if text.parse::<Bind>().is_ok_and(|bind| bind.port.is_none()) {
+            if port_of(text).is_none() && text.parse::<std::net::IpAddr>().is_ok() {
                 return Err(format!("{place}: {}: no port; write one, such as 0.0.0.0:2069", shown(text)));
             }
         }
-        self.flag(flag, place, node)
-    }
-
-    fn flag(&mut self, flag: &str, place: Place, node: Node) -> Result<(), String> {
-        let arg = self.command.get_arguments().find(|arg| arg.get_long() == Some(flag));
-        let takes_list = arg.is_some_and(|arg| matches!(arg.get_action(), ArgAction::Append));
-        let has_default = arg.is_some_and(|arg| !arg.get_default_values().is_empty());
+        let takes_list = matches!(arg.get_action(), ArgAction::Append);
         let mut values = match node.value {
-            Value::Null => Vec::new(),
-            Value::List(list) if takes_list && list.is_empty() && has_default => {
+            YamlValue::Null => Vec::new(),
+            YamlValue::List(list)
+                if takes_list && list.is_empty() && !arg.get_default_values().is_empty() =>
+            {
                 return Err(format!("{place}: an empty list; write what is meant, or null for the default"));
             }
-            Value::List(list) if takes_list => {
+            YamlValue::List(list) if takes_list => {
                 list.into_iter().map(|item| text(&place, item)).collect::<Result<_, _>>()?
             }
             _ => vec![text(&place, node)?],
         };
         if flag == "broker-node" {
-            // A comma parts the values of a flag; in a URL it means the same in either form (RFC 3986, 2.4).
+            // A comma separates the values of a flag; in a URL it means the same in either form (RFC 3986, 2.4).
             values.iter_mut().for_each(|(_, url)| *url = url.replace(',', "%2C"));
         }
-        let said = self.entries.insert(flag, Entry { place: place.clone(), values });
-        said.map_or(Ok(()), |other| {
-            let Place { line, key, .. } = other.place;
-            Err(format!("{place}: line {line} says the same as {key}; keep one of them"))
-        })
+        self.set(flag, place, values)
     }
 
-    fn headers(&mut self, purpose: Purpose, place: &Place, node: Node) -> Result<(), String> {
-        let mut names: Vec<String> = Vec::new();
+    fn set(&mut self, name: &str, place: FilePlace, values: Vec<(usize, String)>) -> Result<(), String> {
+        let said = self.layer.insert(name, Setting { written: Written::File(place.clone()), values });
+        match said.map(|setting| setting.written) {
+            Some(Written::File(other)) if other.key.eq_ignore_ascii_case(&place.key) => {
+                Err(format!("{place}: there twice; keep one of them"))
+            }
+            Some(Written::File(FilePlace { line, key, .. })) => {
+                Err(format!("{place}: line {line} says the same as {key}; keep one of them"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn headers(&mut self, kind: &str, place: &FilePlace, node: YamlNode) -> Result<(), String> {
         for (key, node) in mapping(place, node)? {
             let place = self.place(&key, Some(&place.key));
-            let value = match node.value {
-                Value::Null => None,
-                _ => Some(text(&place, node)?.1),
+            let values = match node.value {
+                YamlValue::Null => Vec::new(),
+                _ => vec![text(&place, node)?],
             };
-            headers::check(purpose, &key.name, value.as_deref())
-                .map_err(|reason| format!("{place}: {reason}"))?;
-            if names.iter().any(|other| other.eq_ignore_ascii_case(&key.name)) {
-                return Err(format!("{place}: there twice; keep one of them"));
-            }
-            names.push(key.name.clone());
-            let headers = match purpose {
-                Purpose::Cors => &mut self.settings.cors,
-                Purpose::Sse => &mut self.settings.sse,
-            };
-            headers.set(key.name, value, Some(place));
+            let value = values.first().map(|(_, value)| value.as_str());
+            headers::check(kind == "sse", &key.name, value).map_err(|reason| format!("{place}: {reason}"))?;
+            self.set(&format!("header.{kind}.{}", key.name), place, values)?;
         }
         Ok(())
     }
 
-    fn subscribe(&self, place: &Place, node: Node) -> Result<Vec<(Place, SubscribeRule)>, String> {
-        let rules = match node.value {
-            Value::List(rules) => rules,
-            Value::Null => Vec::new(),
+    fn rules(&self, place: &FilePlace, node: YamlNode) -> Result<Vec<(FilePlace, SubscribeRule)>, String> {
+        match node.value {
+            YamlValue::List(rules) => rules.into_iter().map(|node| self.rule(place, node)).collect(),
+            YamlValue::Null => Ok(Vec::new()),
             other => {
                 let kind = other.kind();
-                return Err(format!(
-                    "{place}: {kind}, not a list; write - exchange: NAME, with topic: below it"
-                ));
+                Err(format!("{place}: {kind}, not a list; write - exchange: NAME, with topic: below it"))
             }
-        };
-        rules.into_iter().map(|node| self.rule(place, node)).collect()
+        }
     }
 
-    fn rule(&self, place: &Place, node: Node) -> Result<(Place, SubscribeRule), String> {
-        let place = Place { line: node.line, ..place.clone() };
-        let (mut exchange, mut routing_key, mut topic) = (None, None, None);
+    fn rule(&self, place: &FilePlace, node: YamlNode) -> Result<(FilePlace, SubscribeRule), String> {
+        let place = FilePlace { line: node.line, ..place.clone() };
+        let mut texts = BTreeMap::new();
         for (key, node) in mapping(&place, node)? {
             let place = self.place(&key, Some(&place.key));
-            let slot = match &*key.name {
-                "exchange" => &mut exchange,
-                "routing_key" => &mut routing_key,
-                "topic" => &mut topic,
-                _ => return Err(format!("{place}: unknown key; an entry has exchange, routing_key, topic")),
-            };
+            if !["exchange", "routing_key", "topic"].contains(&&*key.name) {
+                return Err(format!("{place}: unknown key; an entry has exchange, routing_key, topic"));
+            }
             let (_, text) = text(&place, node)?;
             // AMQP's short string (AMQP 0-9-1, 4.2.5.3).
             if text.len() > 255 {
                 return Err(format!("{place}: more than 255 bytes; write a shorter one"));
             }
-            *slot = Some((place, text));
+            texts.insert(key.name, (place, text));
         }
-        let missing =
-            |key| format!("{place}: no {key}; write exchange: and topic:, and routing_key: if not all");
-        let (exchange_place, exchange) = exchange.ok_or_else(|| missing("exchange"))?;
+        let mut take = |key| {
+            let missing =
+                || format!("{place}: no {key}; write exchange: and topic:, and routing_key: if not all");
+            texts.remove(key).ok_or_else(missing)
+        };
+        let (exchange_place, exchange) = take("exchange")?;
         if exchange.is_empty() {
             return Err(format!("{exchange_place}: empty; write the exchange's name, such as amq.topic"));
         }
-        let (topic_place, topic) = topic.ok_or_else(|| missing("topic"))?;
-        let routing_key = routing_key.map_or_else(|| "#".to_owned(), |(_, text)| text);
+        let (topic_place, topic) = take("topic")?;
+        let routing_key = take("routing_key").map_or_else(|_| "#".to_owned(), |(_, text)| text);
         Ok((topic_place, SubscribeRule { exchange, routing_key, topic }))
     }
 
-    fn is_key(&self, name: &str) -> bool {
-        let is_flag = self.command.get_arguments().any(|arg| arg.get_long() == Some(name));
-        is_flag && !NO_KEYS.contains(&name) && !is_secret(name)
+    /// Returns the keys of a section; none if it is no section.
+    fn keys_below(&self, section: &str) -> Vec<&'a str> {
+        let ids = self.command.get_arguments().filter_map(|arg| arg.get_id().as_str().split_once('.'));
+        let flags = ids.filter(|(other, _)| *other == section).map(|(_, key)| key);
+        let others: &[&str] = match section {
+            "header" => &["cors", "sse"],
+            "queue" => &["subscribe"],
+            _ => &[],
+        };
+        flags.chain(others.iter().copied()).collect()
     }
 
-    /// Why there is no such key, and what is meant, most likely.
-    fn unknown(&self, name: &str, place: &Place) -> String {
+    /// Returns why there is no such key, and what is meant, most likely.
+    fn unknown(&self, name: &str, place: &FilePlace) -> String {
         let flag = name.to_ascii_lowercase().replace('_', "-");
         if is_secret(&flag) {
             let side = ["subscriber", "publisher"].into_iter().find(|side| flag.starts_with(side));
@@ -294,62 +279,52 @@ impl File<'_> {
                  write it into one of its own and name that by {side}-secret-file, or set {variable}"
             );
         }
-        if let Some((section, key, _)) = NESTED.iter().find(|(_, key, _)| *key == name) {
+        let nested = self.command.get_arguments().filter_map(|arg| arg.get_id().as_str().split_once('.'));
+        if let Some((section, key)) = nested.into_iter().find(|(_, key)| *key == name) {
             return format!("{place}: unknown key; {key} stands below {section}:, indented");
         }
-        let similar = if self.is_key(&flag) { Some(flag) } else { self.similar(&flag) };
-        let mend = similar.map(|flag| format!("there is {flag}, and ")).unwrap_or_default();
-        format!("{place}: unknown key; {mend}esper --dump-config shows all there are")
+        let is_flag = |flag: &str| self.command.get_arguments().any(|arg| arg.get_long() == Some(flag));
+        let similar = if is_flag(&flag) { Some(flag) } else { self.similar(&flag) };
+        let hint = similar.filter(|flag| is_key(flag)).map(|flag| format!("there is {flag}, and "));
+        let hint = hint.unwrap_or_default();
+        format!("{place}: unknown key; {hint}esper --dump-config shows all there are")
     }
 
-    /// The key that clap would suggest, were it a flag. Of one or two letters anything may be meant.
+    /// Returns the key that clap would suggest, were it a flag. Of one or two letters anything may be meant.
     fn similar(&self, flag: &str) -> Option<String> {
         if flag.len() < 3 {
             return None;
         }
         let error = self.command.clone().try_get_matches_from(["esper", &format!("--{flag}=x")]).err()?;
         let Some(ContextValue::String(similar)) = error.get(ContextKind::SuggestedArg) else { return None };
-        let similar = similar.trim_start_matches('-');
-        self.is_key(similar).then(|| similar.to_owned())
+        Some(similar.trim_start_matches('-').to_owned()).filter(|flag| flag != "help" && flag != "version")
     }
 
-    fn place(&self, key: &Key, section: Option<&str>) -> Place {
+    fn place(&self, key: &YamlKey, section: Option<&str>) -> FilePlace {
         let name = shown(&key.name);
         let key_name = section.map_or(name.clone(), |section| format!("{section}.{name}"));
-        Place { file: Arc::clone(self.name), line: key.line, key: key_name }
+        FilePlace { file: Arc::clone(self.name), line: key.line, key: key_name }
     }
 }
 
-/// Whether a flag or a variable of this name holds a secret itself.
-fn is_secret(flag: &str) -> bool {
-    flag == "secret" || flag.ends_with("-secret") || flag.ends_with("-secret-previous")
-}
-
-fn mapping(place: &Place, node: Node) -> Result<Vec<(Key, Node)>, String> {
+fn mapping(place: &FilePlace, node: YamlNode) -> Result<Vec<(YamlKey, YamlNode)>, String> {
     match node.value {
-        Value::Text(_) | Value::List(_) => {
+        YamlValue::Text(_) | YamlValue::List(_) => {
             let kind = node.value.kind();
             Err(format!("{place}: {kind}, not keys and values; write them below it, indented"))
         }
-        value => Ok(entries_of(value)),
+        value => Ok(value.entries()),
     }
 }
 
-fn entries_of(value: Value) -> Vec<(Key, Node)> {
-    match value {
-        Value::Map(map) => map,
-        _ => Vec::new(),
-    }
-}
-
-/// A single value and its line.
-fn text(place: &Place, node: Node) -> Result<(usize, String), String> {
+/// Returns a single value and its line.
+fn text(place: &FilePlace, node: YamlNode) -> Result<(usize, String), String> {
     match node.value {
-        Value::Text(text) => Ok((node.line, text)),
-        Value::Empty => Err(format!("{place}: nothing; write a value, or null for none")),
+        YamlValue::Text(text) => Ok((node.line, text)),
+        YamlValue::Empty => Err(format!("{place}: nothing; write a value, or null for none")),
         other => Err(format!(
             "{}: {}, where one value is asked for; write the value itself",
-            Place { line: node.line, ..place.clone() },
+            FilePlace { line: node.line, ..place.clone() },
             other.kind()
         )),
     }

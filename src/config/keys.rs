@@ -6,7 +6,9 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::layers::{self, Names};
+use super::control::ControlFlags;
+use super::layer::{Layer, on_one_line, variable};
+use super::layers::unicode;
 use super::values::Size;
 use super::{ConfigError, Control, KIB, PublicKey, Secret, SecretPair, Signers};
 
@@ -17,46 +19,47 @@ const SECRET_BYTES_GOOD: usize = 32;
 
 /// Where secrets and keys come from, and what looked like a mistake while they were read.
 pub(super) struct Sources<'a> {
-    names: &'a Names,
+    names: &'a Layer,
     env: &'a dyn Fn(&str) -> Option<OsString>,
     /// Lines for the log, which name the variable or the flag.
     pub(super) warnings: Vec<String>,
 }
 
-/// What flags say of one side's secret and keys.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Given<'a> {
-    pub(super) secret: Option<&'a Secret>,
-    pub(super) secret_file: Option<&'a PathBuf>,
-    pub(super) public_key: Option<&'a PathBuf>,
-}
-
 impl<'a> Sources<'a> {
-    pub(super) fn new(names: &'a Names, env: &'a dyn Fn(&str) -> Option<OsString>) -> Self {
+    pub(super) fn new(names: &'a Layer, env: &'a dyn Fn(&str) -> Option<OsString>) -> Self {
         Self { names, env, warnings: Vec::new() }
     }
 
-    /// What signs the tokens of a side: `subscriber`, `publisher` or `session`, as its flags begin.
-    pub(super) fn signers(&mut self, side: &str, given: Given<'_>) -> Result<Signers, ConfigError> {
-        let public_keys = match given.public_key {
-            Some(path) => self.public_keys(&format!("{side}-public-key"), path)?,
-            None => Vec::new(),
-        };
-        Ok(Signers { secret: self.secret(side, given)?, public_keys })
+    /// Returns what signs the tokens of a side: `subscriber`, `publisher` or `session`, as its flags begin. The others
+    /// are what those flags say.
+    pub(super) fn signers(
+        &mut self,
+        side: &str,
+        secret: Option<&Secret>,
+        file: &Option<PathBuf>,
+        key: &Option<PathBuf>,
+    ) -> Result<Signers, ConfigError> {
+        let keys =
+            key.as_ref().map(|path| self.public_keys(&format!("{side}-public-key"), path)).transpose()?;
+        Ok(Signers { secret: self.secret(side, secret, file)?, public_keys: keys.unwrap_or_default() })
     }
 
-    /// A side's secret and the one before it: both from variables, or both from a file.
-    pub(super) fn secret(&mut self, side: &str, given: Given<'_>) -> Result<Option<SecretPair>, ConfigError> {
+    /// Returns a side's secret and the one before it: both from variables, or both from a file.
+    pub(super) fn secret(
+        &mut self,
+        side: &str,
+        secret: Option<&Secret>,
+        file: &Option<PathBuf>,
+    ) -> Result<Option<SecretPair>, ConfigError> {
         let (flag, file_flag) = (format!("{side}-secret"), format!("{side}-secret-file"));
-        let variable = layers::variable(&flag);
-        let (current, current_name) = match given.secret {
+        let (current, current_name) = match secret {
             Some(secret) => (Some(secret.clone()), self.names.of(&flag)),
-            None => (self.variable(&variable)?, variable),
+            None => (self.variable(&variable(&flag))?, variable(&flag)),
         };
-        let previous_name = format!("{}_PREVIOUS", layers::variable(&flag));
+        let previous_name = format!("{}_PREVIOUS", variable(&flag));
         let previous = self.variable(&previous_name)?;
         let file_name = self.names.of(&file_flag);
-        match (current, previous, given.secret_file) {
+        match (current, previous, file) {
             (None, None, None) => Ok(None),
             (None, None, Some(path)) => self.secret_file(&file_flag, path).map(Some),
             (Some(current), previous, None) => {
@@ -79,8 +82,17 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// The control port's token, a file's only line.
-    pub(super) fn control_token(&mut self, path: &Path) -> Result<Secret, ConfigError> {
+    /// Returns the control port, if its flags ask for one.
+    pub(super) fn control(&mut self, flags: ControlFlags) -> Result<Option<Control>, ConfigError> {
+        let ControlFlags { bind_control: Some(bind), control_host: hosts, public_publish, .. } = flags else {
+            return Ok(None);
+        };
+        let token = flags.control_token_file.map(|path| self.control_token(&path)).transpose()?;
+        Ok(Some(Control { bind, hosts, token, public_publish }))
+    }
+
+    /// Returns the control port's token, a file's only line.
+    fn control_token(&mut self, path: &Path) -> Result<Secret, ConfigError> {
         let flag = "control-token-file";
         let SecretPair { current, previous } = self.secret_file(flag, path)?;
         let reason = match previous {
@@ -95,7 +107,7 @@ impl<'a> Sources<'a> {
 
     fn variable(&self, name: &str) -> Result<Option<Secret>, ConfigError> {
         let Some(value) = (self.env)(name) else { return Ok(None) };
-        match Secret::new(layers::unicode(name, value)?) {
+        match Secret::new(unicode(name, value)?) {
             Some(secret) => Ok(Some(secret)),
             None => Err(usage(format!("{name}: empty; write a secret, or unset it to have none"))),
         }
@@ -131,7 +143,7 @@ impl<'a> Sources<'a> {
     }
 
     fn file_name(&self, flag: &str, path: &Path) -> String {
-        self.names.with(flag, layers::on_one_line(&path.to_string_lossy()))
+        self.names.with(flag, on_one_line(&path.to_string_lossy()))
     }
 
     /// Refuses what is no secret, and warns of one that is too short.
@@ -152,7 +164,7 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// A file's text and permissions, or what is wrong with it and the mend, without what is in it.
+/// Returns a file's text and permissions, or what is wrong with it and the remedy, without what is in it.
 pub(super) fn read(path: &Path, bytes_max: usize) -> Result<(String, u32), String> {
     let unreadable = |error| format!("{error}; name a file that this process may read");
     let metadata = fs::metadata(path).map_err(unreadable)?;

@@ -33,7 +33,7 @@ const OTHERS: [(ObjectIdentifier, &str); 9] = [
     (ObjectIdentifier::new_unwrap("1.3.132.0.35"), "a key on the curve P-521"),
 ];
 
-// Why keys are refused, each with the mend.
+// Why keys are refused, each with the remedy.
 const PRIVATE: &str =
     "this is a private key: give its public half alone, which openssl pkey -in KEY -pubout writes";
 const CERTIFICATE: &str =

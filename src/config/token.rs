@@ -1,20 +1,19 @@
 //! What `esper token` is asked for: its flags become one checked order.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
 
-use super::keys::{Given, Sources};
-use super::layers::{self, Layered};
-use super::values::{Time, secret};
+use super::auth::{SessionSecretFlags, SideSecretFlags};
+use super::keys::Sources;
+use super::layer::{Layer, variable};
+use super::layers::{Parsed, Typed};
+use super::values::token_time;
 use super::{ConfigError, KIB, Secret};
 use crate::core::session::{NAME_BYTES_MAX, NameError, Session};
 use crate::core::topic::TOPICS_PER_STREAM_MAX;
 
-/// Tokens hold the second they expire at.
-const TIME_MIN: Duration = Duration::from_secs(1);
 /// The server looks at no token past 8 KiB, and one is a third longer than what it holds.
 const TOPICS_BYTES_MAX: usize = 4 * KIB;
 
@@ -72,73 +71,48 @@ struct TokenFlags {
     channel: Option<String>,
 
     /// How long it is good for: 1s to 365d
-    #[arg(long, value_name = "TIME", default_value_t = Time(Duration::from_secs(24 * 60 * 60)))]
-    exp: Time,
+    #[arg(long, value_name = "TIME", value_parser = token_time, default_value = "1d")]
+    exp: Duration,
 
-    /// File with the subscribers' secret
-    #[arg(long, value_name = "FILE", help_heading = "Secrets")]
-    subscriber_secret_file: Option<PathBuf>,
-
-    /// File with the publishers' secret
-    #[arg(long, value_name = "FILE", help_heading = "Secrets")]
-    publisher_secret_file: Option<PathBuf>,
-
-    /// Session secret; on the command line everybody on this machine can see it (ps)
-    #[arg(long, alias = "secret", value_name = "TEXT", value_parser = secret, help_heading = "Secrets")]
-    session_secret: Option<Secret>,
-
-    /// File with the session secret
-    #[arg(long, alias = "secret-file", value_name = "FILE", help_heading = "Secrets")]
-    session_secret_file: Option<PathBuf>,
-}
-
-impl Layered for TokenFlags {
-    /// The server's own variables, and nothing as common as `ESPER_USER`.
-    fn has_variable(flag: &str) -> bool {
-        flag.contains("secret")
-    }
+    #[command(flatten, next_help_heading = "Secrets")]
+    sides: SideSecretFlags,
+    #[command(flatten)]
+    session: SessionSecretFlags,
 }
 
 impl TokenOrder {
-    /// The order of these arguments, of which the first is the program's name, and these variables.
+    /// Returns the order of these arguments, of which the first is the program's name, and these variables.
     ///
     /// # Errors
-    /// What is wrong and the mend, or the help that was asked for.
+    /// What is wrong and the remedy, or the help that was asked for.
     pub(crate) fn parse(
         args: Vec<OsString>,
         env: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<Self, ConfigError> {
-        let (flags, names) = layers::read::<TokenFlags>(args, env)?;
+        // The server's own variables, and nothing as common as `ESPER_USER`.
+        let typed = Typed::parse::<TokenFlags>(args, |flag| flag.contains("secret"))?;
+        let Parsed { flags, names, .. } = typed.over::<TokenFlags>(env, Layer::default())?;
         let claims = flags.claims().map_err(ConfigError::Usage)?;
-        let (side, given) = match (&claims, flags.publish) {
+        let TokenFlags { sides, session, .. } = &flags;
+        let (side, secret, file) = match (&claims, flags.publish) {
             (TokenClaims::Session(_), _) => {
-                let (secret, secret_file) =
-                    (flags.session_secret.as_ref(), flags.session_secret_file.as_ref());
-                ("session", Given { secret, secret_file, ..Given::default() })
+                ("session", session.session_secret.as_ref(), &session.session_secret_file)
             }
-            (TokenClaims::Topics(_), true) => {
-                ("publisher", Given { secret_file: flags.publisher_secret_file.as_ref(), ..Given::default() })
-            }
-            (TokenClaims::Topics(_), false) => (
-                "subscriber",
-                Given { secret_file: flags.subscriber_secret_file.as_ref(), ..Given::default() },
-            ),
+            (TokenClaims::Topics(_), true) => ("publisher", None, &sides.publisher_secret_file),
+            (TokenClaims::Topics(_), false) => ("subscriber", None, &sides.subscriber_secret_file),
         };
-        let secret = Sources::new(&names, env).secret(side, given)?.ok_or_else(|| {
-            let variable = layers::variable(&format!("{side}-secret"));
+        let secret = Sources::new(&names, env).secret(side, secret, file)?.ok_or_else(|| {
+            let variable = variable(&format!("{side}-secret"));
             ConfigError::Usage(format!(
                 "no {side} secret to sign with; set {variable}, or name its file with --{side}-secret-file"
             ))
         })?;
-        Ok(Self { secret: secret.current, claims, time: flags.exp.0 })
+        Ok(Self { secret: secret.current, claims, time: flags.exp })
     }
 }
 
 impl TokenFlags {
     fn claims(&self) -> Result<TokenClaims, String> {
-        if self.exp.0 < TIME_MIN {
-            return Err(format!("--exp {}: too short; write at least 1s", self.exp));
-        }
         match (&self.user, &self.channel) {
             (Some(_), _) | (_, Some(_)) if !self.topics.is_empty() || self.publish => {
                 Err("a token is for topics (--sub, --publish) or for a session (--user, --channel); \

@@ -1,12 +1,17 @@
 //! Flags, variables and files as a person writes them, and the configuration or the refusal they give.
 
-use std::collections::HashSet;
+mod edges;
+mod fields;
 
-use super::super::file::{NESTED, NO_KEYS};
-use super::super::keys::tests::{TempFile, pair, parse};
-use super::super::{LogFormat, LogLevel, PublicKey, RefuseStreams, Secret, SlowPolicy};
+use std::collections::HashSet;
+use std::ffi::OsString;
+
+use super::super::keys::tests::{TempFile, pair, parse, parse_with_warnings};
+use super::super::{
+    ConfigError, Control, Cpus, Data, LogFormat, LogLevel, PublicKey, Queues, RefuseStreams, Secret,
+    SlowPolicy, SyncPolicy, cpus,
+};
 use super::*;
-use crate::config::SyncPolicy;
 
 /// Ed25519, made for these tests.
 const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----
@@ -174,9 +179,10 @@ fn dumped(line: &str) -> String {
 
 #[test]
 fn every_flag_its_variable_and_its_key_set_what_they_name_and_nothing_else() {
-    use clap::CommandFactory as _;
-    let flags: HashSet<String> = (Flags::command().get_arguments())
-        .filter_map(|arg| arg.get_long().filter(|flag| !NO_KEYS.contains(flag)).map(str::to_owned))
+    let command = flags::command();
+    let not_settings = ["config", "dump-config"];
+    let flags: HashSet<String> = (command.get_arguments())
+        .filter_map(|arg| arg.get_long().filter(|flag| !not_settings.contains(flag)).map(str::to_owned))
         .collect();
     assert_eq!(ROWS.iter().map(|row| row.0.to_owned()).collect::<HashSet<_>>(), flags);
 
@@ -185,13 +191,14 @@ fn every_flag_its_variable_and_its_key_set_what_they_name_and_nothing_else() {
         let name = format!("ESPER_{}", flag.to_uppercase().replace('-', "_"));
         assert_eq!(parse(&line, &[]).as_ref(), Ok(expected), "{line}");
         assert_eq!(parse(with, &[(&name, value)]).as_ref(), Ok(expected), "{name}={value}");
-        assert_eq!(layers::unknown([&*name].into_iter()), [""; 0], "{name} is known");
+        assert_eq!(flags::unknown_variables([name.clone()].into_iter()), [""; 0], "{name} is known");
 
         if flag == "session-secret" {
             return;
         }
-        let nested = NESTED.iter().find(|(.., nested)| *nested == flag && flag != "bind");
-        let nested = nested.map(|(section, key, _)| format!("{section}:\n  {key}: '{value}'\n"));
+        let arg = command.get_arguments().find(|arg| arg.get_long() == Some(flag) && flag != "bind");
+        let nested = arg.and_then(|arg| arg.get_id().as_str().split_once('.'));
+        let nested = nested.map(|(section, key)| format!("{section}:\n  {key}: '{value}'\n"));
         for text in [Some(format!("{flag}: '{value}'\n")), nested].into_iter().flatten() {
             let file = TempFile::new(&text);
             assert_eq!(
@@ -230,7 +237,7 @@ fn a_dump_stands_over_every_file_below_it() {
     let places = [lower.path().into()];
     let read = |line: &str| {
         let args = ["esper"].into_iter().chain(line.split_whitespace()).map(OsString::from).collect();
-        Config::parse_with_warnings(args, &|_| None, &places)
+        parse_with_warnings(args, &|_| None, &places)
     };
     let line = format!("--cores 1 {WITH_BROKER} --trusted-proxy 10.0.0.2");
     let expected = read(&line).unwrap().0;
@@ -441,73 +448,4 @@ fn hosts_of_the_control_port_are_repeated_or_parted_by_commas() {
         let config = parse(&format!("{WITH_CONTROL} {line}"), &[]).unwrap();
         assert_eq!(config.control.unwrap().hosts, ["a.example", "b"], "{line}");
     }
-}
-
-/// What a flag of such a value is tried with beside any other.
-fn edges(value_name: &str) -> &'static [&'static str] {
-    match value_name {
-        "SIZE" => &["1KiB", "64MiB", "1PiB"],
-        "N" => &["1", "1000000000"],
-        "IP:PORT" => &["127.0.0.1:3000", "0.0.0.0:0"],
-        "IP[:PORT]" => &["0.0.0.0", "[::]:3000"],
-        "PORT" => &["0", "65535"],
-        "URL" => &["amqp://localhost/"],
-        "PATH" => &["/queue"],
-        "ORIGIN" => &["https://a.example"],
-        _ => &[],
-    }
-}
-
-/// What it is tried with by itself, and beside a broker.
-fn alone(value_name: &str) -> &'static [&'static str] {
-    match value_name {
-        "SIZE" => &["0", "1023", "1MiB", "2PiB"],
-        "TIME" => &["0s", "1ms", "1s", "41s", "365d"],
-        "N" => &["0", "65534", "1000000001"],
-        "PATH" => &["/", "/stats"],
-        "ORIGIN" => &["*", "null"],
-        _ => &[],
-    }
-}
-
-/// The server checks a configuration once more, for programs that fill it in themselves, and names fields.
-#[test]
-fn what_the_flags_allow_the_server_allows_and_what_they_refuse_names_a_flag() {
-    let (mut pairs, mut singles) = (vec![Vec::new()], Vec::new());
-    for arg in layers::command::<Flags>().get_arguments() {
-        let Some(flag) = arg.get_long().filter(|flag| !["help", "version", "dump-config"].contains(flag))
-        else {
-            continue;
-        };
-        let flag = format!("--{flag}");
-        let with =
-            |values: &[&str]| values.iter().map(|value| vec![flag.clone(), (*value).to_owned()]).collect();
-        let value_name = arg.get_value_names().and_then(<[_]>::first).map_or("", |name| name.as_str());
-        pairs.append(&mut with(edges(value_name)));
-        singles.append(&mut with(alone(value_name)));
-        if !arg.get_action().takes_values() {
-            pairs.push(vec![flag]);
-        }
-    }
-    let mut lines = singles.clone();
-    lines.extend(
-        singles.into_iter().map(|one| [&one[..], &["--broker-node".into(), "amqp://h/".into()]].concat()),
-    );
-    for (index, one) in pairs.iter().enumerate() {
-        lines.extend(pairs[..=index].iter().map(|other| [&one[..], other].concat()));
-    }
-    let mut allowed = 0;
-    for line in &lines {
-        match Config::parse(["esper".to_owned()].iter().chain(line), &|_| None) {
-            Ok(config) => {
-                allowed += 1;
-                assert_eq!(config.check(), Ok(()), "{line:?}");
-            }
-            Err(ConfigError::Usage(refusal)) => assert!(refusal.contains("--"), "{line:?} gave {refusal}"),
-            // More CPUs than there are here.
-            Err(ConfigError::Host(_)) => {}
-            Err(other) => panic!("{line:?} gave {other:?}"),
-        }
-    }
-    assert!(allowed > 300 && lines.len() - allowed > 300, "{allowed} of {}", lines.len());
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::keys::tests::{TempFile, parse};
+use super::super::keys::tests::{TempFile, parse, parse_with_warnings};
 use super::super::{Config, ConfigError, Queues};
 use super::*;
 
@@ -21,7 +21,7 @@ fn read(files: &[&str], line: &str, variables: &[(&str, &str)]) -> Result<(Confi
     let places: Vec<PathBuf> = files.iter().map(|file| file.path().into()).collect();
     let args = ["esper"].into_iter().chain(line.split_whitespace()).map(OsString::from).collect();
     let env = |name: &str| variables.iter().find(|(set, _)| *set == name).map(|(_, value)| value.into());
-    Config::parse_with_warnings(args, &env, &places).map_err(|error| {
+    parse_with_warnings(args, &env, &places).map_err(|error| {
         assert_eq!(error.exit_code(), 2, "{error}");
         files
             .iter()
@@ -79,9 +79,9 @@ fn the_example_of_the_documentation_has_every_key_and_says_the_defaults() {
     let text = include_str!("../../../docs/config.yml");
     let Err(ConfigError::Help(defaults)) = parse("-c --broker-node amqp://h", &[]) else { panic!("no dump") };
     let keys = |text: &str| -> Vec<String> {
-        let root = entries_of(yaml::parse(text).unwrap().value);
-        let below = |(key, node): (Key, Node)| {
-            let inner = entries_of(node.value).into_iter().map(|(inner, _)| inner.name);
+        let root = yaml::parse(text).unwrap().value.entries();
+        let below = |(key, node): (YamlKey, YamlNode)| {
+            let inner = node.value.entries().into_iter().map(|(inner, _)| inner.name);
             inner.map(|inner| format!("{}.{inner}", key.name)).chain([key.name.clone()]).collect::<Vec<_>>()
         };
         root.into_iter().flat_map(below).collect()
@@ -90,12 +90,10 @@ fn the_example_of_the_documentation_has_every_key_and_says_the_defaults() {
     let missing: Vec<&String> = dumped.iter().filter(|key| !written.contains(key)).collect();
     assert!(missing.is_empty(), "docs/config.yml has no {missing:?}");
     // A dump leaves nothing out either.
-    let command = super::super::layers::command::<super::super::flags::Flags>();
-    for flag in
-        command.get_arguments().filter_map(|arg| arg.get_long()).filter(|flag| !NO_KEYS.contains(flag))
-    {
-        let nested = NESTED.iter().find(|(.., nested)| *nested == flag);
-        let key = nested.map_or(flag.to_owned(), |(section, key, _)| format!("{section}.{key}"));
+    let command = super::super::flags::command();
+    for arg in command.get_arguments().filter(|arg| arg.get_long().is_some_and(is_key)) {
+        let (id, flag) = (arg.get_id().as_str(), arg.get_long().unwrap());
+        let key = if id.contains('.') { id } else { flag }.to_owned();
         let apart = ["port", "session-secret"].contains(&flag);
         assert!(apart || dumped.contains(&key), "--dump-config shows no {key}");
     }
@@ -444,7 +442,7 @@ fn limits_that_cannot_hold_together_name_every_place() {
 #[test]
 fn a_file_that_cannot_be_read_is_refused_and_one_that_is_not_there_only_when_it_was_named() {
     let missing = [PathBuf::from("/nowhere/config.yml"), PathBuf::from("/dev/null/config.yml")];
-    assert!(Config::parse_with_warnings(vec!["esper".into()], &|_| None, &missing).is_ok());
+    assert!(parse_with_warnings(vec!["esper".into()], &|_| None, &missing).is_ok());
     let large = TempFile::new("#".repeat(FILE_BYTES_MAX + 1));
     for (path, reason) in [
         ("/nowhere", "No such file or directory (os error 2); name a file that this process may read"),

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::super::Config;
 use super::super::flags::Flags;
+use super::super::layers::Typed;
+use super::super::{Notes, cpus::CpuFlags};
 use super::*;
 
 const SECRET: &str = "a-secret-of-these-tests-and-of-nothing-else";
@@ -49,6 +51,16 @@ pub(in crate::config) fn parse(line: &str, variables: &[(&str, &str)]) -> Result
     Config::parse(["esper"].into_iter().chain(line.split_whitespace()), &env)
 }
 
+/// The configuration with files at these places, and what is warned of.
+pub(in crate::config) fn parse_with_warnings(
+    args: Vec<OsString>,
+    env: &dyn Fn(&str) -> Option<OsString>,
+    places: &[PathBuf],
+) -> Result<(Config, Vec<String>), ConfigError> {
+    let (config, Notes { warnings, .. }) = Config::read(args, env, places, CpuFlags::choose)?;
+    Ok((config, warnings))
+}
+
 #[test]
 fn secrets_of_variables_are_taken_as_they_are_and_never_printed() {
     let config = parse(
@@ -71,7 +83,8 @@ fn secrets_of_variables_are_taken_as_they_are_and_never_printed() {
     assert_eq!(publisher.previous, None);
     assert!(!config.auth.enabled);
 
-    let flags = layers::read::<Flags>(vec!["esper".into(), "--secret=ses-now".into()], &|_| None).unwrap();
+    let typed = Typed::parse::<Flags>(vec!["esper".into(), "--secret=ses-now".into()], |_| true).unwrap();
+    let flags = typed.over::<Flags>(&|_| None, Layer::default()).unwrap().flags;
     for printed in [format!("{config:?}"), format!("{config:#?}"), format!("{flags:?}")] {
         assert!(printed.contains("***"));
         for secret in ["sub-now", "sub-before", "pub-now", "ses-now", "ses-before"] {
@@ -307,7 +320,7 @@ fn a_secret_that_may_be_guessed_or_read_by_others_is_warned_of_by_its_name() {
     ] {
         let args = ["esper"].into_iter().chain(line.split_whitespace()).map(OsString::from).collect();
         let env = |name: &str| variables.iter().find(|(set, _)| *set == name).map(|(_, value)| value.into());
-        assert_eq!(Config::parse_with_warnings(args, &env, &[]).unwrap().1, warnings, "{line}");
+        assert_eq!(parse_with_warnings(args, &env, &[]).unwrap().1, warnings, "{line}");
     }
 }
 
@@ -315,7 +328,7 @@ fn a_secret_that_may_be_guessed_or_read_by_others_is_warned_of_by_its_name() {
 fn sessions_that_nothing_can_be_emitted_to_are_warned_of() {
     for (line, warnings) in [("", 0), ("-secret s", 1), (WITH_CONTROL, 0)] {
         let args = format!("esper {line}").split_whitespace().map(OsString::from).collect();
-        let said = Config::parse_with_warnings(args, &|_| None, &[]).unwrap().1;
+        let said = parse_with_warnings(args, &|_| None, &[]).unwrap().1;
         let hints = said.iter().filter(|line| line.contains("open one with --bind-control"));
         assert_eq!(hints.count(), warnings, "{said:?}");
     }

@@ -24,7 +24,7 @@ fn what_looks_like_a_mistake_is_warned_of() {
     let open = TempFile::with_mode("broker: {node: amqp://a:hunter2@localhost/}\n", 0o644);
     let own = TempFile::with_mode("broker: {node: amqp://localhost/}\n", 0o644);
     let warned = |file: &TempFile| {
-        Config::parse_with_warnings(vec!["esper".into()], &|_| None, &[file.path().into()]).unwrap().1
+        parse_with_warnings(vec!["esper".into()], &|_| None, &[file.path().into()]).unwrap().1
     };
     let expected = format!(
         "{}: everybody on this machine may read the brokers' passwords in it; chmod o-r",

@@ -1,0 +1,107 @@
+//! Who may subscribe and publish: the settings, and the flags that say where secrets and keys are.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args};
+
+use super::layer::Layer;
+use super::values::{cookie_name, token_time};
+use super::{PublicKey, Secret, SecretPair};
+
+/// Who may subscribe and publish, and whose session tokens are good.
+#[derive(Args, Clone, Debug, Eq, PartialEq)]
+#[command(next_help_heading = "Authentication")]
+pub struct Auth {
+    /// Let everybody subscribe and publish, whatever secrets and keys are set; sessions need their tokens all the same.
+    ///
+    /// That is `false`.
+    #[arg(long = "no-auth", action = ArgAction::SetFalse)]
+    pub enabled: bool,
+    /// What signs the tokens of subscribers; nothing: anybody may subscribe.
+    #[arg(skip)]
+    pub subscriber: Signers,
+    /// What signs the tokens of publishers; nothing: anybody may publish.
+    #[arg(skip)]
+    pub publisher: Signers,
+    /// What signs session tokens, which say who a user is and on which channel; nothing: there are no sessions.
+    #[arg(skip)]
+    pub session: Signers,
+    /// Cookie in which a subscriber may send its token.
+    ///
+    /// A token of RFC 9110, 5.6.2.
+    #[arg(long, value_name = "NAME", value_parser = cookie_name, default_value = "esper_token")]
+    pub cookie_name: String,
+    /// How long a session token made by /token/ may be good for, at most.
+    ///
+    /// 1 s to 365 days.
+    #[arg(long, value_name = "TIME", value_parser = token_time, default_value = "30d", help_heading = "Sessions")]
+    pub session_time_max: Duration,
+}
+
+impl Auth {
+    pub(super) fn fields(&self, fields: &mut Layer) {
+        fields.text("auth.cookie_name", "cookie-name", &self.cookie_name);
+        fields.field("auth.session_time_max", "session-time-max", &self.session_time_max);
+    }
+}
+
+/// What tokens of one kind may be signed with: any of these.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Signers {
+    /// A secret, for HS256.
+    pub secret: Option<SecretPair>,
+    /// Public keys, for RS256, ES256 or EdDSA, by the type of each.
+    pub public_keys: Vec<PublicKey>,
+}
+
+impl Signers {
+    /// Returns whether no token can be right.
+    pub fn is_empty(&self) -> bool {
+        self.secret.is_none() && self.public_keys.is_empty()
+    }
+}
+
+/// Where the secrets of subscribers and publishers are.
+#[derive(Args, Debug)]
+pub(super) struct SideSecretFlags {
+    /// File with the secret that signs subscribers' tokens, in place of ESPER_SUBSCRIBER_SECRET
+    #[arg(long, value_name = "FILE")]
+    pub(super) subscriber_secret_file: Option<PathBuf>,
+    /// File with the secret that signs publishers' tokens, in place of ESPER_PUBLISHER_SECRET
+    #[arg(long, value_name = "FILE")]
+    pub(super) publisher_secret_file: Option<PathBuf>,
+}
+
+/// Where the secret of sessions is. Of all secrets it alone has a flag, which users of Simple SSE Server know: a
+/// command line is seen by everybody on the machine.
+#[derive(Args, Debug)]
+pub(super) struct SessionSecretFlags {
+    /// Secret that signs session tokens; on the command line everybody on this machine can see it (ps): better its
+    /// variable, or --session-secret-file
+    #[arg(long, visible_alias = "secret", value_name = "TEXT", value_parser = secret)]
+    pub(super) session_secret: Option<Secret>,
+    /// File with the secret that signs session tokens
+    #[arg(long, visible_alias = "secret-file", value_name = "FILE")]
+    pub(super) session_secret_file: Option<PathBuf>,
+}
+
+/// Where public keys are.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Authentication")]
+pub(super) struct KeyFlags {
+    /// PEM file of public keys, whose private keys sign subscribers' tokens: RS256, ES256 or EdDSA, by the key's type
+    #[arg(long, value_name = "FILE")]
+    pub(super) subscriber_public_key: Option<PathBuf>,
+    /// PEM file of public keys, whose private keys sign publishers' tokens
+    #[arg(long, value_name = "FILE")]
+    pub(super) publisher_public_key: Option<PathBuf>,
+    /// PEM file of public keys, whose private keys sign session tokens
+    #[arg(long, value_name = "FILE", help_heading = "Sessions")]
+    pub(super) session_public_key: Option<PathBuf>,
+}
+
+/// Reads a secret; what is wrong with one is never shown.
+fn secret(text: &str) -> Result<Secret, &'static str> {
+    Secret::new(text).ok_or("empty; write a secret, or leave it out to have none")
+}

@@ -1,0 +1,113 @@
+//! A configuration is read: the command line, then files, then what both name, then it is checked.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::command_line::command_line;
+use super::cpus::CpuFlags;
+use super::file::{self, Files};
+use super::flags::{self, Flags};
+use super::keys::Sources;
+use super::layer::Layer;
+use super::layers::{Parsed, Typed};
+use super::{Config, ConfigError, Cpus, Notes, dump};
+
+impl Config {
+    /// Returns the configuration this process was started with, and what a person may want to know of it.
+    /// Files are looked for in `/etc/eventsourced`, `/etc/esper` and beside the binary.
+    ///
+    /// # Errors
+    /// What is wrong and the remedy, or what was asked for instead of a start; see [`ConfigError`].
+    pub fn from_env_and_args() -> Result<(Self, Notes), ConfigError> {
+        let env = |name: &str| std::env::var_os(name);
+        let args = std::env::args_os().collect();
+        let (config, notes) = Self::read(args, &env, &file::places(), CpuFlags::choose)?;
+        Ok((Self { command_line: command_line(), ..config }, notes))
+    }
+
+    /// Returns as much, for [`Server::replace_keys`](crate::Server::replace_keys): reads the files again, and those
+    /// that they and flags name, and leaves the CPUs alone, which this process may have lost some of since.
+    ///
+    /// # Errors
+    /// As `from_env_and_args`.
+    pub fn keys_from_env_and_args() -> Result<(Self, Notes), ConfigError> {
+        let env = |name: &str| std::env::var_os(name);
+        Self::read(std::env::args_os().collect(), &env, &file::places(), |_, _| Ok(Cpus::default()))
+    }
+
+    /// Returns the variables in the environment that begin as ours do and are none: typing errors, most likely, which
+    /// nobody reads.
+    pub fn unknown_variables() -> Vec<String> {
+        flags::unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+    }
+
+    /// Returns the configuration of these arguments, of which the first is the program's name, and these variables.
+    /// Looks for no files: reads those alone that they name, and which CPUs this process may use.
+    ///
+    /// # Errors
+    /// As `from_env_and_args`.
+    pub fn parse<I, T>(args: I, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<OsString>,
+    {
+        let args = args.into_iter().map(Into::into).collect();
+        Self::read(args, env, &[], CpuFlags::choose).map(|(config, _)| config)
+    }
+
+    pub(super) fn read(
+        args: Vec<OsString>,
+        env: &dyn Fn(&str) -> Option<OsString>,
+        places: &[PathBuf],
+        choose_cpus: fn(&CpuFlags, &Layer) -> Result<Cpus, ConfigError>,
+    ) -> Result<(Self, Notes), ConfigError> {
+        let usage = ConfigError::Usage;
+        let typed = Typed::parse::<Flags>(args, flags::has_variable)?;
+        let files = Files::read(places, typed.config_file(env), typed.command()).map_err(usage)?;
+        let Parsed { flags, names, matches } = typed.over::<Flags>(env, files.layer.clone())?;
+        let Flags { files: file_flags, cpus, control, sides, session, keys, queues, data, mut config } =
+            flags;
+
+        config.raise_file_limit = true;
+        config.stream.heartbeat = config.stream.heartbeat.filter(|every| !every.is_zero());
+        config.data = data.data();
+        let mut notes = Notes { warnings: files.warnings.clone(), files: files.names.clone() };
+        let mut sources = Sources::new(&names, env);
+        let auth = &mut config.auth;
+        auth.subscriber = sources.signers(
+            "subscriber",
+            None,
+            &sides.subscriber_secret_file,
+            &keys.subscriber_public_key,
+        )?;
+        auth.publisher =
+            sources.signers("publisher", None, &sides.publisher_secret_file, &keys.publisher_public_key)?;
+        let (secret, file) = (session.session_secret.as_ref(), &session.session_secret_file);
+        auth.session = sources.signers("session", secret, file, &keys.session_public_key)?;
+        config.control = sources.control(control)?;
+        notes.warnings.append(&mut sources.warnings);
+        if !config.auth.session.is_empty() && config.control.is_none() {
+            notes.warnings.push(
+                "sessions have keys, but without a control port nothing can be emitted to them; \
+                 open one with --bind-control 127.0.0.1:8001"
+                    .to_owned(),
+            );
+        }
+        if names.is_given("data-max") && config.data.is_none() {
+            let (limit, dir) = (names.of("data-max"), names.of("data-dir"));
+            notes
+                .warnings
+                .push(format!("{limit} does nothing without {dir}: events are kept in memory alone"));
+        }
+        let namespaces = config.namespaces;
+        config.queues = queues.with_files(&files, namespaces, &names, &mut notes.warnings).map_err(usage)?;
+        config.check_together(&names).map_err(usage)?;
+        // Last, so that a wrong value is named whatever machine it is tried on.
+        config.cpus = choose_cpus(&cpus, &names)?;
+        if file_flags.dump_config {
+            let text = dump::text(&config, &matches, &names, &files);
+            return Err(text.map_or_else(usage, ConfigError::Help));
+        }
+        Ok((config, notes))
+    }
+}
