@@ -38,22 +38,19 @@ pub(crate) struct Preset {
 }
 
 impl Preset {
-    /// Without any scenario.
-    const PLAIN: Preset = Preset {
-        subscribers: 1_000,
-        topics: 1,
-        random_topics: false,
-        churning: 0,
-        stalled: 0,
-        rate: Some(100.0),
-        events: None,
-        size: 128,
-        settle: Duration::ZERO,
-    };
-
-    /// Of the scenario, if there is one.
+    /// Returns what the scenario sets, or a run without any.
     pub(crate) fn of(scenario: Option<Scenario>) -> Preset {
-        let plain = Preset::PLAIN;
+        let plain = Preset {
+            subscribers: 1_000,
+            topics: 1,
+            random_topics: false,
+            churning: 0,
+            stalled: 0,
+            rate: Some(100.0),
+            events: None,
+            size: 128,
+            settle: Duration::ZERO,
+        };
         match scenario {
             None | Some(Scenario::Paced) => plain,
             Some(Scenario::Flood) => Preset { rate: None, ..plain },
@@ -87,11 +84,8 @@ mod tests {
         let topics = of(Scenario::Topics);
         assert!(topics.topics == topics.subscribers && topics.random_topics);
         for scenario in Scenario::value_variants() {
-            let preset = of(*scenario);
-            assert!(
-                preset.churning + preset.stalled < preset.subscribers,
-                "{scenario:?} has steady subscribers"
-            );
+            let Preset { churning, stalled, subscribers, .. } = of(*scenario);
+            assert!(churning + stalled < subscribers, "{scenario:?} has steady subscribers");
         }
         assert!(of(Scenario::Churn).churning > 0 && of(Scenario::Slow).stalled > 0);
     }

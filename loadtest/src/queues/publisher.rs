@@ -1,11 +1,11 @@
 //! What fills the queues: persistent messages, each with its number and when it was due.
 
-use crate::progress::{bar, publishing_bar};
-use crate::queues::amqp::{ANSWER_TIME, answered, connect, declare, name};
-use crate::queues::case::Case;
+use super::amqp::{ANSWER_TIME, answered, connect, declare, name};
+use super::results::QueueCase;
+use crate::run::progress;
 use crate::schedule::due_ns;
 use crate::shared::Clock;
-use crate::stamp::{Payload, STAMP_BYTES, Stamp};
+use crate::stamp::{Payload, Stamp};
 use futures_util::future::try_join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeleteOptions};
 use lapin::types::ShortString;
@@ -21,7 +21,7 @@ const PERSISTENT: u8 = 2;
 const CLOSE_TIME: Duration = Duration::from_secs(10);
 
 /// A connection that publishes to queues of its own. They go with this value.
-pub(crate) struct Publisher {
+pub(crate) struct QueuePublisher {
     runtime: Runtime,
     connection: Connection,
     channel: Channel,
@@ -32,14 +32,14 @@ pub(crate) struct Publisher {
     message_ids: bool,
 }
 
-impl Publisher {
+impl QueuePublisher {
     /// Connects and makes the queues, which are empty.
     pub(crate) fn connect(
         url: &str,
         queues: &[String],
         payload: &Payload,
-        case: &Case,
-    ) -> Result<Publisher, String> {
+        case: &QueueCase,
+    ) -> Result<QueuePublisher, String> {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
         let (connection, channel) = runtime.block_on(async {
@@ -51,7 +51,7 @@ impl Publisher {
             answered("no confirms", channel.confirm_select(ConfirmSelectOptions::default())).await?;
             Ok::<_, String>((connection, channel))
         })?;
-        Ok(Publisher {
+        Ok(QueuePublisher {
             runtime,
             connection,
             channel,
@@ -65,7 +65,7 @@ impl Publisher {
     /// Publishes `each` messages to each queue in turn, and returns when the broker has confirmed all.
     pub(crate) fn fill(&mut self, each: u64, clock: Clock) -> Result<(), String> {
         let all = each * self.queues.len() as u64;
-        let bar = bar("filling", Some(all));
+        let bar = progress("filling", all);
         let mut done = 0;
         while done < all {
             let some = (all - done).min(UNCONFIRMED_MAX as u64);
@@ -89,11 +89,10 @@ impl Publisher {
         Ok(())
     }
 
-    /// Publishes `all` messages at a steady rate, to each queue in turn, whatever becomes of them; tells by how much the
-    /// latest was late.
+    /// Publishes `all` messages at a steady rate, to each queue in turn, whatever becomes of them; returns by how
+    /// many nanoseconds the latest was late.
     pub(crate) fn paced(&mut self, all: u64, per_second: f64, clock: Clock) -> Result<u64, String> {
-        let bar = publishing_bar(Duration::try_from_secs_f64(all as f64 / per_second).ok());
-        bar.set_prefix(self.queues.len().to_string());
+        let bar = progress("publishing", all);
         let start_ns = clock.now_ns();
         let mut late_ns_max = 0;
         for number in 0..all {
@@ -104,13 +103,13 @@ impl Publisher {
             let message = self.message(number, due_ns);
             let published = message.publish(&self.channel, &self.queues);
             self.runtime.block_on(answered("a publish failed", published))?;
-            bar.set_position((now_ns - start_ns) / 1_000_000);
+            bar.set_position(number);
         }
         bar.finish_and_clear();
         Ok(late_ns_max)
     }
 
-    /// How many messages each queue was sent.
+    /// Returns how many messages each queue was sent.
     pub(crate) fn published(&self) -> &[u64] {
         &self.sequences
     }
@@ -121,11 +120,8 @@ impl Publisher {
         if let Some(next) = self.sequences.get_mut(queue) {
             *next += 1;
         }
-        let mut body = self.payload.blank();
-        let stamp_at = body.len() - STAMP_BYTES;
-        if let Some(blank) = body.get_mut(stamp_at..).and_then(|rest| rest.first_chunk_mut()) {
-            Stamp { topic: queue as u32, publisher: 0, sequence, due_ns }.write(blank);
-        }
+        let stamp = Stamp { topic: queue as u32, publisher: 0, sequence, due_ns };
+        let body = self.payload.stamped(&stamp);
         let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
         if self.message_ids {
             properties = properties.with_message_id(name(&format!("{queue}-{sequence}")));
@@ -148,7 +144,7 @@ impl Message {
     }
 }
 
-impl Drop for Publisher {
+impl Drop for QueuePublisher {
     fn drop(&mut self) {
         let (channel, connection) = (&self.channel, &self.connection);
         let queues = &self.queues;
