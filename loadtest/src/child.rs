@@ -15,13 +15,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a process may take to end when asked to.
+/// The time a process may take to end when asked to.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The same after Ctrl-C, when somebody waits.
 const PATIENCE_INTERRUPTED: Duration = Duration::from_secs(1);
 pub(crate) const LOOK: Duration = Duration::from_millis(10);
 
-/// What is to be cleared away when a signal ends this process.
+/// Cleared away when a signal ends this process.
 static MADE: Mutex<Made> = Mutex::new(Made { processes: Vec::new(), folders: Vec::new() });
 
 struct Made {
@@ -125,21 +125,13 @@ pub(crate) fn spawn(command: &mut Command, cpu: Option<usize>) -> Result<std::pr
 impl Drop for Child {
     fn drop(&mut self) {
         let pid = self.pid();
-        let below = children(pid);
-        signal(pid, Signal::TERM);
-        let deadline = Instant::now() + PATIENCE;
-        while self.ended().is_none() && Instant::now() < deadline {
-            std::thread::sleep(LOOK);
-        }
-        if self.ended().is_none() {
-            below.into_iter().for_each(|pid| signal(pid, Signal::KILL));
-            signal(pid, Signal::KILL);
-            let _ = self.process.wait();
-        }
+        end(&[pid], PATIENCE);
+        let _ = self.process.wait();
         made().processes.retain(|other| *other != pid);
     }
 }
 
+/// Ends processes, and what they have started where they do not end in time.
 fn end(processes: &[u32], patience: Duration) {
     let all = || processes.iter().flat_map(|pid| children(*pid).into_iter().chain([*pid]));
     processes.iter().for_each(|pid| signal(*pid, Signal::TERM));

@@ -49,7 +49,7 @@ impl Churn {
     }
 }
 
-/// What was due so shortly before a subscriber left may have been on its way still.
+/// An event that was due so shortly before a subscriber left may have been on its way still.
 pub(crate) const ON_ITS_WAY_NS: u64 = 1_000_000_000;
 
 /// Events of one topic at a steady rate, by when they are due.
@@ -95,7 +95,7 @@ pub(crate) struct Missed {
     pub(crate) of: u64,
 }
 
-/// One subscriber's time with the server.
+/// A subscriber's time with the server.
 #[derive(Debug)]
 pub(crate) struct Stay {
     /// When its 200 was read.

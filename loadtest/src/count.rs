@@ -9,7 +9,7 @@ use memchr::{memchr, memchr_iter, memmem, memrchr};
 const GAPS: [&[u8]; 2] = [b"event: gap", b"event:gap"];
 const GAP_BYTES_MAX: usize = 10;
 
-/// What one read held.
+/// The events of one read.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Counted {
     pub(crate) events: u64,
@@ -30,7 +30,7 @@ impl EventLine {
     }
 }
 
-/// One subscriber's place between two pieces: the end of an event not yet whole, as much as a stamp may need.
+/// A subscriber's place between two pieces: the end of an event not yet whole, as much as a stamp may need.
 #[derive(Debug, Default)]
 pub(crate) struct Counter {
     carry: [u8; STAMP_BYTES],

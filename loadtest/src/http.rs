@@ -14,7 +14,7 @@ const HEADERS_MAX: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
-    /// What to send as `Host`.
+    /// Sent as `Host`.
     pub(crate) authority: String,
     /// Stands before every path, without a slash at its end.
     base: String,

@@ -9,8 +9,8 @@ use crate::wire::Wire;
 use clap::Parser;
 use std::time::Duration;
 
-/// What is due in the first of these seconds must come before the subscriber leaves; what is due in the last one may be on
-/// its way still.
+/// An event that is due in the first of these seconds must come before the subscriber leaves; one of the last may be on its
+/// way still.
 const STAY_S: f64 = 2.0;
 /// A flood lets subscribers be so many events behind on average, or [`BEHIND_BYTES_MAX`] of them if that is less.
 const BEHIND_EVENTS_MAX: u64 = 4_096;
@@ -53,7 +53,7 @@ pub(crate) struct Plan {
     pub(crate) random_topics: bool,
     pub(crate) publish_path: String,
     pub(crate) publisher_headers: Headers,
-    /// What stands before and after the payload; `{topic}` is not filled in.
+    /// The text before and after the payload; `{topic}` is not filled in.
     pub(crate) publish_body: [String; 2],
 
     pub(crate) verify: bool,
@@ -69,7 +69,7 @@ pub(crate) struct Plan {
     pub(crate) words: Vec<String>,
 }
 
-/// What is expected of one subscriber.
+/// The behaviour of a subscriber.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Role {
     /// Connects first and must get everything.

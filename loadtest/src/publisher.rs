@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// The same topics at random in every run.
 const RANDOM_SEED: u64 = 1;
-/// How often a flood looks whether subscribers have caught up.
+/// The time between two looks whether subscribers have caught up.
 const BEHIND_CHECK: Duration = Duration::from_micros(200);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest sleep: how soon a thread notices that it shall stop, or that nothing moves.
@@ -26,7 +26,7 @@ const WRITE_BYTES_MAX: usize = 256 * 1024;
 /// Kept of a refusal's body, to show it.
 const REASON_BYTES_MAX: usize = 300;
 
-/// What became of a topic's publishes.
+/// The answers to a topic's publishes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Published {
     /// Answered 2xx.
@@ -37,7 +37,7 @@ pub(crate) struct Published {
     pub(crate) refused: u64,
 }
 
-/// What became of all publishes.
+/// The answers to all publishes.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     /// By index of the topic.

@@ -14,10 +14,10 @@ use std::io::{BufRead, Write, stdin, stdout};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-/// How often the reader tells how far it is.
+/// The time between two reports of how far the reader is.
 const TELL: Duration = Duration::from_millis(5);
 
-/// What the reader is to do.
+/// The work of the process.
 #[derive(Deserialize, Serialize)]
 struct ReadJob {
     words: Vec<String>,

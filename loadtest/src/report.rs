@@ -25,7 +25,7 @@ pub(crate) struct Report {
     pub(crate) pace: String,
     pub(crate) rate_per_second: Option<f64>,
     pub(crate) verified: bool,
-    /// Whether every subscriber got every acknowledged event once, in order, and stayed connected.
+    /// Every subscriber got every acknowledged event once, in order, and stayed connected.
     pub(crate) passed: bool,
     pub(crate) connect: Connect,
     pub(crate) publishes: Publishes,
@@ -38,7 +38,7 @@ pub(crate) struct Report {
     pub(crate) tool: Tool,
     /// CPUs that other programs, or other guests of the host, used while publishing; known when the server is.
     pub(crate) others_cpus: Option<f64>,
-    /// What else there is to know, in words.
+    /// Remarks, in words.
     pub(crate) notes: Vec<String>,
 }
 
@@ -127,7 +127,7 @@ pub(crate) struct Tool {
     /// Of the busiest of its CPUs (or threads, where these are not pinned), while publishing.
     pub(crate) cpu_share: f64,
     pub(crate) connect_cpu_share: f64,
-    /// Whether this program, and not the server, may be what was measured.
+    /// This program, and not the server, may be what was measured.
     pub(crate) saturated: bool,
 }
 
@@ -138,7 +138,7 @@ pub(crate) struct Stalled {
     pub(crate) cut: u64,
 }
 
-/// What a run leaves behind for its report.
+/// The outcome of a run, for its report.
 pub(crate) struct Measured {
     pub(crate) connect_seconds: f64,
     pub(crate) outcome: Outcome,

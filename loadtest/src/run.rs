@@ -14,7 +14,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-/// How often this thread looks at the others.
+/// The time between two looks at the other threads.
 const LOOK: Duration = Duration::from_millis(20);
 /// Waited in silence after everything has arrived: what comes then came twice.
 pub(crate) const AFTERMATH: Duration = Duration::from_millis(300);

@@ -1,9 +1,9 @@
-//! Named starting points for the flags of a run: each asks one question of a server. A flag that is given stands over them.
+//! Named starting points for the flags of a run: each asks one question of a server. A flag that is given overrides them.
 
 use clap::ValueEnum;
 use std::time::Duration;
 
-/// What a run asks of the server.
+/// A question that a run asks of a server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Scenario {
     /// 1,000 subscribers, 100 events a second: what does one delivery cost, and how late is it?
@@ -22,7 +22,7 @@ pub(crate) enum Scenario {
     Idle,
 }
 
-/// What a scenario sets. Flags of the same names say more.
+/// The values that a scenario sets. Flags of the same names say more.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Preset {
     pub(crate) subscribers: usize,

@@ -6,7 +6,7 @@ use fastrand::Rng;
 /// The same arrivals in every run, so that every server is asked for the same.
 const ARRIVALS_SEED: u64 = 1;
 
-/// One run's publishes. Times are nanoseconds since the first was due.
+/// The publishes of a run. Times are nanoseconds since the first was due.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     pace: Pace,

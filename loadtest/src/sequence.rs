@@ -14,7 +14,7 @@ pub(crate) enum Arrival {
     Doubled,
 }
 
-/// One subscriber's view of one topic and publisher. Two words while all goes well.
+/// A subscriber's view of one topic and publisher. Two words while all goes well.
 #[derive(Debug, Default)]
 pub(crate) struct Series {
     next: u64,

@@ -41,7 +41,7 @@ pub(crate) struct Shared {
 
 const NOT_YET: u64 = u64::MAX;
 
-/// How far one reader is. Padded, so that none writes to another's cache line on each read.
+/// The progress of a reader. Padded, so that none writes to another's cache line on each read.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Progress {

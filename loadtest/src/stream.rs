@@ -30,7 +30,7 @@ struct Verified {
     stay: Option<Stay>,
 }
 
-/// What a reader keeps beside its subscribers, apart so that a subscriber and this can be borrowed together.
+/// The state a reader keeps beside its subscribers, apart so that a subscriber and this can be borrowed together.
 pub(crate) struct Reader<'a> {
     plan: &'a Plan,
     event_line: EventLine,

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// Read at once from one socket. One buffer for the thread: it stays in the second-level cache, and a subscriber costs
 /// some hundred bytes instead of a buffer of its own.
 const READ_BYTES_MAX: usize = 256 * 1024;
-/// How soon a thread notices that it shall stop.
+/// Bounds how late a thread notices that it shall stop.
 const STOP_CHECK: Duration = Duration::from_millis(20);
 /// Reads of what a server has sent to one stalled subscriber, at the end, to see whether it was cut: 16 MiB.
 const STALLED_READS_MAX: usize = 64;
@@ -58,7 +58,6 @@ struct Thread<'a> {
     buffer: Vec<u8>,
 }
 
-/// One subscriber.
 struct Member {
     topic: u32,
     role: Role,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// Records made of one read. A flood's read holds a thousand events: one record each would cost more than counting them.
 const LATENCY_POINTS_MAX: u64 = 16;
 
-/// What one reader, or all together, saw.
+/// The counts of a reader, or of all together.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Tally {
     /// Events that arrived at steady subscribers, doubled ones too.
@@ -31,7 +31,7 @@ pub(crate) struct Tally {
     pub(crate) subscribers: Vec<Received>,
     /// Why the first subscriber was cut.
     pub(crate) cut_reason: Option<String>,
-    /// What went wrong on this side.
+    /// A fault on this side.
     pub(crate) trouble: Option<String>,
     pub(crate) churn: Churned,
     /// Subscribers that did not read.
@@ -94,7 +94,7 @@ impl From<Vec<(u64, u64)>> for Latencies {
     }
 }
 
-/// What those saw that come and go.
+/// The counts of subscribers that come and go.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Churned {
     /// Times one of them was there.
@@ -129,7 +129,7 @@ impl Churned {
     }
 }
 
-/// What one subscriber got.
+/// The events of one steady subscriber.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct Received {
     pub(crate) topic: u32,

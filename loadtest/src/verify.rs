@@ -10,7 +10,7 @@ const LINE_BYTES_MAX: usize = 1024 * 1024;
 /// An event whose blank line came.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Found {
-    /// One of ours, every byte as it was sent.
+    /// An event of ours, every byte as it was sent.
     Event(Stamp),
     /// `event: gap`: the server says that it left events out.
     Gap,
@@ -18,7 +18,7 @@ pub(crate) enum Found {
     Corrupt,
 }
 
-/// One subscriber's place in its stream.
+/// A subscriber's place in its stream.
 #[derive(Debug, Default)]
 pub(crate) struct Verifier {
     /// The start of a line that goes on in the next piece. Empty, and without memory, for servers that send whole events.

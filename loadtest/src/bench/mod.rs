@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
 
-/// What a run takes beside publishing: to start the server, to connect, to wait for the last.
+/// The time a run takes beside publishing: to start the server, to connect, to wait for the last.
 const RUN_BESIDE: Duration = Duration::from_secs(2);
 /// Shown in a table where there is no figure.
 pub(crate) const NONE: &str = "–";

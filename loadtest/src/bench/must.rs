@@ -7,12 +7,12 @@ use crate::report_table::thousands;
 use serde::Deserialize;
 use std::fmt::Write;
 
-/// One figure, or how many times another it is, and where it has to lie.
+/// A bound of a figure, or of how many times another it is.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(bound = "&'static Metric<F>: Deserialize<'de>")]
 pub(crate) struct Must<F: 'static> {
     pub(crate) metric: &'static Metric<F>,
-    /// What it is set against; otherwise it counts by itself.
+    /// The figure it is set against; otherwise it counts by itself.
     #[serde(flatten)]
     pub(crate) beside: Option<Beside>,
     #[serde(flatten)]

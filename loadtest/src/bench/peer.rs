@@ -18,7 +18,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(15);
 /// More than any case needs; servers such as nginx take memory for each.
 const FILES_MAX: u64 = 100_000;
 
-/// One server.
+/// A server.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Peer {
@@ -45,7 +45,7 @@ pub(crate) struct Peer {
     /// Variables of its process.
     #[serde(skip)]
     variables: Vec<(&'static str, String)>,
-    /// What to do when its program is not there.
+    /// Said when its program is not there.
     missing: Option<String>,
 }
 

@@ -12,9 +12,9 @@ use std::path::Path;
 /// Marks figures of a server that made a mistake: what it did not deliver cost it nothing.
 pub(crate) const FAILED: &str = "†";
 
-/// What one run of a comparison measured.
+/// The figures of a run of a comparison.
 pub(crate) trait Figures: Serialize + DeserializeOwned + 'static {
-    /// What a record's file calls the server, and what was measured of it.
+    /// The names in a file of the server, and of what was measured of it.
     const FIELDS: [&str; 2];
 
     /// Tells whether the server made no mistake.
@@ -34,7 +34,7 @@ impl Figures for Report {
     }
 }
 
-/// What a comparison measured. `about` says of what and how.
+/// The result of a comparison; `about` says of what and how.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(bound = "F: Figures, S: Serialize + DeserializeOwned")]
 pub(crate) struct Results<F, S> {
@@ -53,7 +53,7 @@ pub(crate) struct Machine {
     pub(crate) date: String,
 }
 
-/// One run.
+/// A run that was done.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Record<F> {
     pub(crate) case: String,

@@ -7,7 +7,7 @@ use crate::plan::Plan;
 use crate::report::Report;
 use serde::{Deserialize, Deserializer};
 
-/// One question, put to every peer in turn.
+/// A run that is put to every peer in turn.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Case {
@@ -20,10 +20,10 @@ pub(crate) struct Case {
     pub(crate) workers: usize,
     #[serde(default)]
     pub(crate) metrics: Vec<&'static Metric<Report>>,
-    /// What the first peer has to reach.
+    /// Bounds that the first peer has to keep.
     #[serde(default)]
     pub(crate) musts: Vec<Must<Report>>,
-    /// Whether every peer is asked; otherwise the first alone, once, with proof.
+    /// Every peer is asked; otherwise the first alone, once, with proof.
     #[serde(default = "yes")]
     pub(crate) figures: bool,
     #[serde(default)]
@@ -33,7 +33,7 @@ pub(crate) struct Case {
     points: Vec<(f64, f64)>,
 }
 
-/// What a plot goes over.
+/// The x axis of a plot.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Axis {

@@ -31,7 +31,7 @@ const PEERS: &[&str] =
     if cfg!(feature = "axum") { &["esper", "nchan", "axum", "floor"] } else { &["esper", "nchan", "floor"] };
 const JOURNAL_PEERS: &[&str] = &["esper-journal", "commit-floor", "nats", "redis"];
 
-/// What servers were measured, and how.
+/// The servers that were measured, and how.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Asked {
     /// In the order of the command line; the first is the one the others are set against.

@@ -34,7 +34,7 @@ struct Picture<'a> {
     title: &'a str,
     x: &'a str,
     y: &'a str,
-    /// How the values on the x axis are written.
+    /// Writes a value on the x axis.
     tick: fn(f64) -> String,
     /// Where the x axis has its marks: only there, as there are few.
     ticks: Vec<f64>,

@@ -8,9 +8,9 @@ use lapin::{Channel, Connection, ConnectionProperties};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long the broker may take to answer anything.
+/// The time the broker may take to answer anything.
 pub(crate) const ANSWER_TIME: Duration = Duration::from_secs(30);
-/// How long it keeps a queue that was left behind.
+/// The time for which it keeps a queue that was left behind.
 pub(crate) const EXPIRE_S: i32 = 600;
 /// Both sides end a connection on which they hear nothing for so long. What esper asks for, too.
 const HEARTBEAT_S: u16 = 10;

@@ -22,11 +22,11 @@ use std::io::{BufRead, Write, stdin};
 use std::pin::pin;
 use std::time::Duration;
 
-/// How soon it notices that it shall stop.
+/// Bounds how late it notices that it shall stop.
 const STOP_CHECK: Duration = Duration::from_millis(20);
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 
-/// What it is to do.
+/// The work of the process.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct BareJob {
     pub(crate) url: String,
@@ -83,7 +83,7 @@ struct BareConsumer<'a> {
     seen: RefCell<Seen>,
 }
 
-/// What came so far.
+/// The messages that came so far.
 #[derive(Default)]
 struct Seen {
     tally: Tally,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// Another program may take a port between the look and the start.
 const STARTS_MAX: usize = 3;
-/// How long it may take to end in order.
+/// The time it may take to end in order.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(50);
 

@@ -15,9 +15,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// How long esper may take to connect to RabbitMQ.
 const CONNECT_TIME: Duration = Duration::from_secs(15);
-/// How long it may take to answer a request.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(20);
 

@@ -35,7 +35,7 @@ const TRIAL_EACH: u64 = 100;
 /// Fewer would measure how queues are opened; more fill a disk.
 const EACH: (u64, u64) = (20, 20_000);
 
-/// What all runs have in common.
+/// The surroundings of all runs.
 pub(crate) struct Bench<'a> {
     pub(crate) broker: Broker,
     pub(crate) args: &'a QueuesArgs,

@@ -17,7 +17,6 @@ use tokio::time::timeout;
 /// Publishes that wait for their confirm at any time, while queues are filled.
 const UNCONFIRMED_MAX: usize = 1_000;
 const PERSISTENT: u8 = 2;
-/// How long the end may take.
 const CLOSE_TIME: Duration = Duration::from_secs(10);
 
 /// A connection that publishes to queues of its own. They go with this value.
@@ -71,10 +70,10 @@ impl QueuePublisher {
             let some = (all - done).min(UNCONFIRMED_MAX as u64);
             let messages: Vec<_> =
                 (done..done + some).map(|number| self.message(number, clock.now_ns())).collect();
-            let (channel, queues) = (&self.channel, &self.queues);
+            let channel = &self.channel;
             self.runtime.block_on(async {
                 // Polled in their order, and so published in it.
-                let sent = messages.iter().map(|message| message.publish(channel, queues));
+                let sent = messages.iter().map(|message| publish(channel, message));
                 let confirms = answered("a publish failed", try_join_all(sent)).await?;
                 let confirms = answered("no confirm", try_join_all(confirms)).await?;
                 match confirms.iter().all(Confirmation::is_ack) {
@@ -101,8 +100,7 @@ impl QueuePublisher {
             let now_ns = clock.now_ns();
             late_ns_max = late_ns_max.max(now_ns.saturating_sub(due_ns));
             let message = self.message(number, due_ns);
-            let published = message.publish(&self.channel, &self.queues);
-            self.runtime.block_on(answered("a publish failed", published))?;
+            self.runtime.block_on(answered("a publish failed", publish(&self.channel, &message)))?;
             bar.set_position(number);
         }
         bar.finish_and_clear();
@@ -117,31 +115,23 @@ impl QueuePublisher {
     fn message(&mut self, number: u64, due_ns: u64) -> Message {
         let queue = (number % self.queues.len() as u64) as usize;
         let sequence = self.sequences.get(queue).copied().unwrap_or(0);
-        if let Some(next) = self.sequences.get_mut(queue) {
-            *next += 1;
-        }
-        let stamp = Stamp { topic: queue as u32, publisher: 0, sequence, due_ns };
-        let body = self.payload.stamped(&stamp);
+        self.sequences.get_mut(queue).into_iter().for_each(|next| *next += 1);
+        let body = self.payload.stamped(&Stamp { topic: queue as u32, publisher: 0, sequence, due_ns });
         let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
         if self.message_ids {
             properties = properties.with_message_id(name(&format!("{queue}-{sequence}")));
         }
-        Message { queue, body, properties }
+        let queue = self.queues.get(queue).map_or_else(ShortString::default, |queue| name(queue));
+        (queue, body, properties)
     }
 }
 
-struct Message {
-    queue: usize,
-    body: Vec<u8>,
-    properties: BasicProperties,
-}
+/// The queue of a message, its body and its properties.
+type Message = (ShortString, Vec<u8>, BasicProperties);
 
-impl Message {
-    async fn publish(&self, channel: &Channel, queues: &[String]) -> lapin::Result<PublisherConfirm> {
-        let queue = queues.get(self.queue).map_or_else(ShortString::default, |queue| name(queue));
-        let (options, properties) = (BasicPublishOptions::default(), self.properties.clone());
-        channel.basic_publish(ShortString::default(), queue, options, &self.body, properties).await
-    }
+async fn publish(channel: &Channel, (queue, body, properties): &Message) -> lapin::Result<PublisherConfirm> {
+    let options = BasicPublishOptions::default();
+    channel.basic_publish(ShortString::default(), queue.clone(), options, body, properties.clone()).await
 }
 
 impl Drop for QueuePublisher {

@@ -10,7 +10,7 @@ const ROUNDS: usize = 5;
 /// A table of many points, whose medians need be less exact.
 const SWEEP_ROUNDS: usize = 3;
 
-/// What takes messages from the queues.
+/// A consumer of the queues.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Contender {
     Esper,
@@ -31,7 +31,7 @@ impl Named for Contender {
     }
 }
 
-/// One measurement, put to each contender in turn.
+/// A measurement, put to each contender in turn.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct QueueCase {
     pub(crate) name: String,
@@ -41,11 +41,11 @@ pub(crate) struct QueueCase {
     /// Messages that the broker sends ahead of their acknowledgement, for each queue.
     pub(crate) prefetch: u16,
     pub(crate) rounds: usize,
-    /// How long a round takes, about.
+    /// The time a round takes, about.
     pub(crate) seconds: f64,
 }
 
-/// How messages come.
+/// The way in which messages come.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
@@ -105,7 +105,7 @@ impl QueueCase {
     }
 }
 
-/// What was asked of both.
+/// The load that was put on both.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct QueuesAsked {
     pub(crate) queues: usize,
@@ -113,7 +113,7 @@ pub(crate) struct QueuesAsked {
     pub(crate) rate: f64,
     pub(crate) server_cpu: usize,
     pub(crate) load_cpu: usize,
-    /// Whether the RabbitMQ was this program's own; else nothing is known of where it ran.
+    /// The RabbitMQ was this program's own; else nothing is known of where it ran.
     pub(crate) own_broker: bool,
     pub(crate) broker_cpu: Option<usize>,
     pub(crate) cases: Vec<QueueCase>,
@@ -121,7 +121,7 @@ pub(crate) struct QueuesAsked {
 
 pub(crate) type QueueResults = results::Results<QueueFigures, QueuesAsked>;
 
-/// What one run measured in which no message was lost, doubled, out of order or wrong.
+/// The figures of a run in which no message was lost, doubled, out of order or wrong.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct QueueFigures {
     pub(crate) messages: u64,

@@ -10,7 +10,7 @@ use crate::bench::results::{FAILED, in_cell};
 use crate::report_table::thousands;
 use std::fmt::Write;
 
-/// What esper has to reach of the bare consumer's messages a second, over 100 queues.
+/// The share that esper has to reach of the bare consumer's messages a second, over 100 queues.
 const RATIO_MIN: f64 = 0.8;
 
 /// Writes all tables.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// As much as 256 publishes of 128 bytes in flight, a few times over.
 const READ_BYTES_MAX: usize = 256 * 1024;
-/// What brokers set, so that a slow subscriber does not cost megabytes of the kernel's memory.
+/// Brokers set this, so that a slow subscriber does not cost megabytes of the kernel's memory.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// A subscriber that takes nothing for so long is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
