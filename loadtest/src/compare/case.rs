@@ -30,7 +30,9 @@ pub(crate) struct Case {
     proof: bool,
     axis: Option<Axis>,
     #[serde(default)]
-    points: Vec<(f64, f64)>,
+    points: Vec<f64>,
+    #[serde(default)]
+    rates: Vec<f64>,
 }
 
 /// The x axis of a plot.
@@ -82,9 +84,10 @@ fn expanded<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Case>, D::Error> {
     let (mut figures, mut proofs) = (Vec::new(), Vec::new());
     for mut case in written {
         if case.points.is_empty() {
-            case.points.push((0.0, 0.0));
+            case.points.push(0.0);
         }
-        for (at, rate) in case.points.clone() {
+        for (number, at) in case.points.iter().enumerate() {
+            let rate = case.rates.get(number).copied().unwrap_or_default();
             let fill =
                 |text: &str| text.replace("{at}", &at.to_string()).replace("{rate}", &rate.to_string());
             let (name, flags) = (fill(&case.name), fill(&case.flags));
@@ -105,7 +108,7 @@ fn expanded<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Case>, D::Error> {
                 });
             }
             if case.figures {
-                figures.push(Case { name, title, flags, points: vec![(at, rate)], ..case.clone() });
+                figures.push(Case { name, title, flags, points: vec![*at], ..case.clone() });
             }
         }
     }
@@ -133,7 +136,7 @@ impl Case {
 
     /// Returns where it stands on that axis of a plot.
     pub(crate) fn at(&self, axis: Axis) -> Option<f64> {
-        self.points.first().filter(|_| self.axis == Some(axis)).map(|(at, _)| *at)
+        self.points.first().filter(|_| self.axis == Some(axis)).copied()
     }
 }
 
