@@ -19,7 +19,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What to do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Open subscribers, publish to them over HTTP, report what arrived and when
@@ -86,7 +86,7 @@ pub(crate) struct FloorArgs {
 /// Everything about a run but where the server is.
 #[derive(Args, Debug)]
 pub(crate) struct RunFlags {
-    /// Start from this scenario's values; a flag that is given stands over it
+    /// Start from this scenario's values; a flag that is given overrides it
     #[arg(long, value_enum)]
     pub(crate) scenario: Option<Scenario>,
 
@@ -202,39 +202,29 @@ pub(crate) struct RunFlags {
     /// Print one JSON object instead of a table
     #[arg(long, help_heading = "Measuring")]
     pub(crate) json: bool,
+    /// Divide every number of subscribers and topics by this
+    #[arg(long, hide = true, default_value_t = 1)]
+    pub(crate) scale_down: usize,
 }
 
-/// Flags of `compare`, `sweep` and `journal`, as given.
+/// Flags of everything that measures round by round, as given.
 #[derive(Args, Debug)]
-pub(crate) struct CompareArgs {
-    /// Servers, the first being the one the others are set against; names of --peer-file too [default: those of
-    /// loadtest/peers.toml that the table is about]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    pub(crate) peers: Vec<String>,
-    /// More servers, in the form of loadtest/peers.toml (repeatable)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) peer_file: Vec<PathBuf>,
+pub(crate) struct BenchArgs {
     /// The esper to measure
     #[arg(long, value_name = "FILE", default_value = "target/release/esper")]
     pub(crate) esper: PathBuf,
     /// What to measure, by name [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) cases: Vec<String>,
-    /// Times each is measured, in turn; medians are shown
+    /// Times each is measured, in turn; medians are shown [default: 5, of a sweep 3]
     #[arg(long, value_name = "N")]
     pub(crate) rounds: Option<usize>,
-    /// How long each publishes
+    /// How long each takes, about [default: 6s; a drain 3s, a point of a sweep 2s, of the journal 10s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) duration: Option<Duration>,
-    /// CPU of the server
+    /// CPU of the server, or of the consumer
     #[arg(long, value_name = "CPU", default_value_t = 0)]
     pub(crate) server_cpu: usize,
-    /// CPUs of the load, as 1 or 2-3
-    #[arg(long, value_name = "LIST", default_value = "1", value_parser = cpu_list)]
-    pub(crate) load_cpus: CpuList,
-    /// Divide every number of subscribers and topics by this, to try it out on a small machine
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) scale_down: usize,
     /// Write all that was measured there, as JSON, after each round
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
@@ -243,22 +233,38 @@ pub(crate) struct CompareArgs {
     pub(crate) json: bool,
 }
 
+/// Flags of `compare`, `sweep` and `journal`, as given.
+#[derive(Args, Debug)]
+pub(crate) struct CompareArgs {
+    #[command(flatten)]
+    pub(crate) bench: BenchArgs,
+    /// Servers, the first being the one the others are set against; names of --peer-file too [default: those of
+    /// loadtest/peers.toml that the table is about]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) peers: Vec<String>,
+    /// More servers, in the form of loadtest/peers.toml (repeatable)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) peer_file: Vec<PathBuf>,
+    /// CPUs of the load, as 1 or 2-3
+    #[arg(long, value_name = "LIST", default_value = "1", value_parser = cpu_list)]
+    pub(crate) load_cpus: CpuList,
+    /// Divide every number of subscribers and topics by this, to try it out on a small machine
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) scale_down: usize,
+}
+
 /// Flags of `queues`, as given.
 #[cfg(feature = "queues")]
 #[derive(Args, Debug)]
 pub(crate) struct QueuesArgs {
-    /// The esper to measure
-    #[arg(long, value_name = "FILE", default_value = "target/release/esper")]
-    pub(crate) esper: PathBuf,
+    #[command(flatten)]
+    pub(crate) bench: BenchArgs,
     /// The RabbitMQ to use, as amqp://user:password@host:port/vhost [default: one that --rabbitmq starts]
     #[arg(long, value_name = "URL", env = "ESPER_LOADTEST_AMQP_URL", hide_env_values = true)]
     pub(crate) amqp_url: Option<String>,
     /// The script that starts a RabbitMQ and stops it at the end
     #[arg(long, value_name = "FILE", default_value = "scripts/rabbitmq")]
     pub(crate) rabbitmq: PathBuf,
-    /// What to measure, by name [default: all]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    pub(crate) cases: Vec<String>,
     /// Queues, each with a client of its own
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) queues: usize,
@@ -274,15 +280,6 @@ pub(crate) struct QueuesArgs {
     /// Prefetches to drain with, one after another
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,10,50,100,200,500,1000")]
     pub(crate) sweep: Vec<u16>,
-    /// Times each is measured, in turn; medians are shown [default: 5, of the sweep 3]
-    #[arg(long, value_name = "N")]
-    pub(crate) rounds: Option<usize>,
-    /// How long each takes, about [default: 3s to drain, 2s in the sweep, 6s when paced]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) duration: Option<Duration>,
-    /// CPU of the consumer, which is esper or the bare one
-    #[arg(long, value_name = "CPU", default_value_t = 0)]
-    pub(crate) server_cpu: usize,
     /// CPU of the publisher and the HTTP clients
     #[arg(long, value_name = "CPU", default_value_t = 0)]
     pub(crate) load_cpu: usize,
@@ -292,15 +289,9 @@ pub(crate) struct QueuesArgs {
     /// Let the kernel move the RabbitMQ between CPUs
     #[arg(long, conflicts_with = "broker_cpu")]
     pub(crate) no_pin_broker: bool,
-    /// Write all that was measured there, as JSON, after each round
-    #[arg(long, value_name = "FILE")]
-    pub(crate) out: Option<PathBuf>,
     /// Measure nothing, and print the tables of what --out wrote there
     #[arg(long, value_name = "FILE")]
     pub(crate) from: Option<PathBuf>,
-    /// Print the JSON instead of the tables
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// Flags of `plot`, as given.

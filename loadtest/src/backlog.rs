@@ -9,7 +9,7 @@ use crate::publisher::Published;
 const LOST_AFTER_NS: u64 = 250_000_000;
 
 /// Deliveries owed by the server against those that came.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Backlog {
     /// Deliveries that one event of each topic owes.
     by_topic: Vec<u64>,
@@ -18,7 +18,8 @@ pub(crate) struct Backlog {
     forgiven: u64,
     seen: u64,
     moved_ns: u64,
-    stood_still_ns: Vec<(u64, u64)>,
+    /// From when to when it was waited for what was lost: time in which the server was asked for nothing.
+    pub(crate) stood_still_ns: Vec<(u64, u64)>,
 }
 
 impl Backlog {
@@ -26,21 +27,15 @@ impl Backlog {
     pub(crate) fn new(by_topic: Vec<u64>, events_max: u64) -> Backlog {
         let one_event_each = by_topic.iter().sum::<u64>() / by_topic.len().max(1) as u64;
         let outstanding_max = events_max.saturating_mul(one_event_each.max(1));
-        let stood_still_ns = Vec::new();
-        Backlog { by_topic, outstanding_max, owed: 0, forgiven: 0, seen: 0, moved_ns: 0, stood_still_ns }
+        Backlog { by_topic, outstanding_max, ..Backlog::default() }
     }
 
-    /// From when to when it was waited for what was lost: time in which the server was asked for nothing.
-    pub(crate) fn stood_still_ns(&mut self) -> Vec<(u64, u64)> {
-        std::mem::take(&mut self.stood_still_ns)
-    }
-
-    /// One more event of this topic is on its way.
+    /// Adds what an event of this topic owes.
     pub(crate) fn issued(&mut self, topic: usize) {
         self.owed += self.by_topic.get(topic).copied().unwrap_or(0);
     }
 
-    /// Whether to wait, given all that was delivered and refused so far.
+    /// Tells whether to wait, given all that was delivered and refused so far.
     pub(crate) fn full(&mut self, delivered: u64, published: &[Published], now_ns: u64) -> bool {
         if self.owed.saturating_sub(self.forgiven + delivered) < self.outstanding_max {
             self.moved_ns = now_ns;
@@ -92,13 +87,13 @@ mod tests {
         assert!(!backlog.full(0, &[], 2 + LOST_AFTER_NS));
         (0..6).for_each(|number| backlog.issued(number % 2));
         assert!(backlog.full(0, &[], 3 + LOST_AFTER_NS), "what is published then is waited for again");
-        assert_eq!(backlog.stood_still_ns(), [(0, 2 + LOST_AFTER_NS)]);
+        assert_eq!(backlog.stood_still_ns, [(0, 2 + LOST_AFTER_NS)]);
     }
 
     #[test]
     fn waiting_for_slow_subscribers_is_no_standing_still() {
         let mut backlog = full_after(6);
         assert!(backlog.full(1, &[], LOST_AFTER_NS) && backlog.full(2, &[], 2 * LOST_AFTER_NS));
-        assert_eq!(backlog.stood_still_ns(), []);
+        assert_eq!(backlog.stood_still_ns, []);
     }
 }

@@ -3,21 +3,25 @@
 use crate::process::children;
 use core_affinity::CoreId;
 use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::fmt::Display;
+use std::io::{BufReader, Write, stdin};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a process may take to end when asked to.
+/// The time a process may take to end when asked to.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The same after Ctrl-C, when somebody waits.
 const PATIENCE_INTERRUPTED: Duration = Duration::from_secs(1);
-const LOOK: Duration = Duration::from_millis(10);
+pub(crate) const LOOK: Duration = Duration::from_millis(10);
 
-/// What is to be cleared away when a signal ends this process.
+/// Cleared away when a signal ends this process.
 static MADE: Mutex<Made> = Mutex::new(Made { processes: Vec::new(), folders: Vec::new() });
 
 struct Made {
@@ -25,10 +29,10 @@ struct Made {
     folders: Vec<PathBuf>,
 }
 
-/// From now on a signal that ends this process ends what it has started first.
+/// Makes a signal that ends this process end what it has started first.
 pub(crate) fn clear_away_when_interrupted() -> Result<(), String> {
-    let mut signals =
-        Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(|error| format!("no signals: {error}"))?;
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]);
+    let mut signals = signals.map_err(|error| format!("no signals: {error}"))?;
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             let made = made();
@@ -61,19 +65,45 @@ impl Child {
         Ok(Child { process })
     }
 
-    /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// How it ended, if it has.
+    /// Returns how it ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.process.try_wait().ok().flatten()
     }
+}
 
-    /// Its standard input and output, where these are pipes.
-    pub(crate) fn pipes(&mut self) -> Option<(std::process::ChildStdin, std::process::ChildStdout)> {
-        self.process.stdin.take().zip(self.process.stdout.take())
+/// A process of this program which is told what to do in lines on its standard input, and answers so.
+#[derive(Debug)]
+pub(crate) struct Helper {
+    #[cfg_attr(not(feature = "queues"), expect(dead_code, reason = "it ends with this value"))]
+    pub(crate) child: Child,
+    pub(crate) to: ChildStdin,
+    pub(crate) from: BufReader<ChildStdout>,
+}
+
+impl Helper {
+    /// Starts it with that word on its command line and gives it its job as JSON: a command line is for everybody to see.
+    pub(crate) fn start(word: &str, job: &impl Serialize, cpu: Option<usize>) -> Result<Helper, String> {
+        let failed = |why: &dyn Display| format!("the {word} process failed: {why}");
+        let program = std::env::current_exe().map_err(|error| failed(&error))?;
+        let mut command = Command::new(program);
+        let mut child = Child::start(command.arg(word).stdin(Stdio::piped()).stdout(Stdio::piped()), cpu)?;
+        let pipes = child.process.stdin.take().zip(child.process.stdout.take());
+        let (mut to, from) = pipes.ok_or_else(|| failed(&"no pipes"))?;
+        let text = serde_json::to_string(job).map_err(|error| failed(&error))?;
+        writeln!(to, "{text}").map_err(|error| failed(&error))?;
+        Ok(Helper { child, to, from: BufReader::new(from) })
+    }
+
+    /// Returns the job, in the process itself.
+    pub(crate) fn job<T: DeserializeOwned>() -> Result<T, String> {
+        let mut line = String::new();
+        stdin().read_line(&mut line).map_err(|error| format!("no job: {error}"))?;
+        serde_json::from_str(&line)
+            .map_err(|error| format!("this is started by the load generator alone: {error}"))
     }
 }
 
@@ -95,21 +125,13 @@ pub(crate) fn spawn(command: &mut Command, cpu: Option<usize>) -> Result<std::pr
 impl Drop for Child {
     fn drop(&mut self) {
         let pid = self.pid();
-        let below = children(pid);
-        signal(pid, Signal::TERM);
-        let deadline = Instant::now() + PATIENCE;
-        while self.ended().is_none() && Instant::now() < deadline {
-            std::thread::sleep(LOOK);
-        }
-        if self.ended().is_none() {
-            below.into_iter().for_each(|pid| signal(pid, Signal::KILL));
-            signal(pid, Signal::KILL);
-            let _ = self.process.wait();
-        }
+        end(&[pid], PATIENCE);
+        let _ = self.process.wait();
         made().processes.retain(|other| *other != pid);
     }
 }
 
+/// Ends processes, and what they have started where they do not end in time.
 fn end(processes: &[u32], patience: Duration) {
     let all = || processes.iter().flat_map(|pid| children(*pid).into_iter().chain([*pid]));
     processes.iter().for_each(|pid| signal(*pid, Signal::TERM));
@@ -120,7 +142,7 @@ fn end(processes: &[u32], patience: Duration) {
     all().filter(|pid| is_running(*pid)).for_each(|pid| signal(pid, Signal::KILL));
 }
 
-/// One that has ended and was not waited for counts as ended.
+/// Tells whether it runs: one that has ended and was not waited for does not.
 fn is_running(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, behind_name)| !behind_name.starts_with('Z'))
@@ -148,7 +170,6 @@ impl Folder {
         Ok(Folder(path))
     }
 
-    /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }

@@ -13,11 +13,10 @@ const HEADERS_MAX: usize = 64;
 /// The server under test.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    /// Where to connect to.
     pub(crate) address: SocketAddr,
-    /// What to send as `Host`.
+    /// Sent as `Host`.
     pub(crate) authority: String,
-    /// What stands before every path, without a slash at its end.
+    /// Stands before every path, without a slash at its end.
     base: String,
 }
 
@@ -67,16 +66,13 @@ impl Headers {
         Ok(())
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
-    }
-
-    /// The head of a request; a `default` line is left out where a line of that name was added.
+    /// Writes the head of a request; a `default` line is left out where a line of that name was added.
     fn head(&self, method: &str, target: &Target, path: &str, defaults: &[(&str, &str)]) -> String {
         let mut head = format!("{method} {}{path} HTTP/1.1\r\n", target.base);
         let own = self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let has = |name: &str| self.0.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
         let host = ("Host", target.authority.as_str());
-        let added = [host].into_iter().chain(defaults.iter().copied()).filter(|(name, _)| !self.has(name));
+        let added = [host].into_iter().chain(defaults.iter().copied()).filter(|(name, _)| !has(name));
         for (name, value) in added.chain(own) {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -84,7 +80,7 @@ impl Headers {
     }
 }
 
-/// The request that opens a stream.
+/// Returns the request that opens a stream.
 pub(crate) fn subscribe_request(target: &Target, path: &str, headers: &Headers) -> Vec<u8> {
     let defaults = [("Accept", "text/event-stream"), ("Cache-Control", "no-cache")];
     headers.head("GET", target, path, &defaults).into_bytes()
@@ -99,7 +95,7 @@ pub(crate) struct PublishRequest {
 }
 
 impl PublishRequest {
-    /// A request whose body is `before`, the payload and `after`.
+    /// Makes a request whose body is `before`, the payload and `after`.
     pub(crate) fn new(
         target: &Target,
         path: &str,
@@ -115,7 +111,7 @@ impl PublishRequest {
         request
     }
 
-    /// The same of publisher number `publisher` for a server that speaks no HTTP.
+    /// Makes that of publisher number `publisher` for a server that speaks no HTTP.
     pub(crate) fn on_wire(
         wire: &Wire,
         publisher: usize,
@@ -152,18 +148,14 @@ impl PublishRequest {
     }
 }
 
-/// What a response's head says.
 #[derive(Debug)]
 pub(crate) struct ResponseHead {
-    /// Status code; 1xx ones come before the real response.
+    /// 1xx ones come before the real response.
     pub(crate) status: u16,
-    /// Whether the `Content-Type` is `text/event-stream`.
     pub(crate) event_stream: bool,
     /// The server closes the connection after this response.
     pub(crate) closes: bool,
-    /// How its body ends.
     pub(crate) body: Body,
-    /// Length of the head itself, its blank line included.
     pub(crate) head_bytes: usize,
 }
 
@@ -194,7 +186,9 @@ impl ResponseHead {
             let value = header.value.trim_ascii();
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
             if is("content-type") {
-                head.event_stream = starts_with_ignoring_case(value, b"text/event-stream");
+                let start = b"text/event-stream";
+                head.event_stream =
+                    value.get(..start.len()).is_some_and(|front| front.eq_ignore_ascii_case(start));
             } else if is("content-length") {
                 let text = std::str::from_utf8(value).map_err(|_| "a malformed Content-Length".to_owned())?;
                 length = Some(text.parse().map_err(|_| format!("a malformed Content-Length '{text}'"))?);
@@ -219,16 +213,13 @@ impl ResponseHead {
 /// A body on its way in: how much is still to come, or how its end is known.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Body {
-    /// So many bytes are left.
     Length(u64),
-    /// Ends with its last chunk.
     Chunked(ChunkDecoder),
-    /// Ends with the connection.
     UntilClose,
 }
 
 impl Body {
-    /// The next piece of the body in `input`, moving `input` past it; `None` when `input` holds no more of it.
+    /// Returns the next piece of the body in `input`, moving `input` past it; `None` when `input` holds no more of it.
     pub(crate) fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, String> {
         let taken = match self {
             Body::Chunked(decoder) => {
@@ -245,7 +236,7 @@ impl Body {
         Ok((!piece.is_empty()).then_some(piece))
     }
 
-    /// Whether all of it was read.
+    /// Tells whether all of it was read.
     pub(crate) fn ended(&self) -> bool {
         match self {
             Body::Length(left) => *left == 0,
@@ -255,8 +246,10 @@ impl Body {
     }
 }
 
-fn starts_with_ignoring_case(value: &[u8], start: &[u8]) -> bool {
-    value.get(..start.len()).is_some_and(|front| front.eq_ignore_ascii_case(start))
+/// Returns the first line of a body, to show it.
+pub(crate) fn first_line(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    text.lines().next().unwrap_or("").chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
 #[cfg(test)]
@@ -265,18 +258,15 @@ mod tests {
 
     #[test]
     fn a_url_is_split_into_address_host_and_base() {
-        let target = Target::resolve("http://127.0.0.1:3000").unwrap();
-        assert_eq!(
-            (target.address.port(), target.authority.as_str(), target.base.as_str()),
-            (3000, "127.0.0.1:3000", "")
-        );
-        let target = Target::resolve("http://127.0.0.1/sse/").unwrap();
-        assert_eq!(
-            (target.address.port(), target.authority.as_str(), target.base.as_str()),
-            (80, "127.0.0.1", "/sse")
-        );
-        assert_eq!(Target::resolve("http://[::1]").unwrap().address.port(), 80);
-        assert_eq!(Target::resolve("http://[::1]:81").unwrap().address.port(), 81);
+        for (url, port, authority, base) in [
+            ("http://127.0.0.1:3000", 3000, "127.0.0.1:3000", ""),
+            ("http://127.0.0.1/sse/", 80, "127.0.0.1", "/sse"),
+            ("http://[::1]", 80, "[::1]", ""),
+            ("http://[::1]:81", 81, "[::1]:81", ""),
+        ] {
+            let target = Target::resolve(url).unwrap();
+            assert_eq!((target.address.port(), &*target.authority, &*target.base), (port, authority, base));
+        }
     }
 
     #[test]

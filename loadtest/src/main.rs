@@ -2,13 +2,12 @@
 //! what was lost, doubled, reordered or late.
 //!
 //! ```text
-//! args -> plan -> run -> subscribers (threads, or processes by remote: connect -> stream -> count | verify -> sequence, stay)
+//! args -> plan -> run -> subscribers (threads, or processes by remote: connect -> stream -> count | verify -> sequence, churn)
 //!                   \                                                          -> tally \
 //!                    \-> publisher   (thread: schedule, backlog, stamp)                  -> report
 //!
-//! queues  -> for each case, round and contender: child (esper + listen, or a bare consumer) -> results -> tables
-//! compare, sweep, journal
-//!         -> for each case, round and peer: child (the server) + run -> results -> tables, plot
+//! compare, sweep, journal, queues
+//!         -> bench: for each case, round and peer a new process (child) and a run -> results -> tables, plot
 //! ```
 //! It knows the server by HTTP and the event stream format only, so what it measures of one server it measures of another.
 
@@ -16,6 +15,7 @@
 
 mod args;
 mod backlog;
+mod bench;
 mod child;
 mod chunked;
 mod churn;
@@ -26,7 +26,6 @@ mod http;
 mod plan;
 mod poll;
 mod process;
-mod progress;
 mod publisher;
 #[cfg(feature = "queues")]
 mod queues;
@@ -39,13 +38,10 @@ mod schedule;
 mod sequence;
 mod serve;
 mod shared;
-mod sources;
 mod stamp;
-mod stay;
 mod stream;
 mod subscribers;
 mod tally;
-mod template;
 mod verify;
 mod wire;
 
@@ -68,7 +64,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does it, and tells whether all was well. An error means that nothing could be measured.
+/// Does what was asked, and tells whether all was well. An error means that nothing could be measured.
 fn done(command: Command) -> Result<bool, String> {
     child::clear_away_when_interrupted()?;
     match command {
@@ -99,11 +95,9 @@ fn done(command: Command) -> Result<bool, String> {
 
 fn print(report: &Report, json: bool) -> Result<bool, String> {
     if json {
-        let text =
-            serde_json::to_string(report).map_err(|why| format!("the report cannot be written: {why}"))?;
-        println!("{text}");
+        println!("{}", serde_json::to_string(report).map_err(|error| error.to_string())?);
     } else {
         print!("{report}");
     }
-    Ok(report.passed())
+    Ok(report.passed)
 }

@@ -1,22 +1,23 @@
 //! A run that can be done: flags checked against each other and against a scenario's values.
 
 use crate::args::{Cli, Command, RunFlags};
+use crate::connect::Sources;
 use crate::http::{Headers, Target};
 use crate::scenario::Preset;
-use crate::sources::Sources;
 use crate::stamp::{EVENTS_MAX, PUBLISHERS_MAX, Payload, STAMP_BYTES, TOPICS_MAX};
-use crate::template::{BodyTemplate, PathTemplate};
 use crate::wire::Wire;
 use clap::Parser;
 use std::time::Duration;
 
-/// What is due in the first of these seconds must come before the subscriber leaves; what is due in the last one may be on
-/// its way still.
+/// An event that is due in the first of these seconds must come before the subscriber leaves; one of the last may be on its
+/// way still.
 const STAY_S: f64 = 2.0;
 /// A flood lets subscribers be so many events behind on average, or [`BEHIND_BYTES_MAX`] of them if that is less.
 const BEHIND_EVENTS_MAX: u64 = 4_096;
 /// A quarter of what brokers commonly let one subscriber be behind before they cut it.
 const BEHIND_BYTES_MAX: u64 = 1024 * 1024;
+/// However far a run is scaled down.
+const SUBSCRIBERS_MIN: usize = 4;
 
 /// A run that can be done, as far as flags alone can tell.
 #[derive(Debug)]
@@ -24,16 +25,43 @@ pub(crate) struct Plan {
     pub(crate) target: Target,
     /// The protocol of a server that speaks no HTTP.
     pub(crate) wire: Option<Wire>,
-    pub(crate) subscribers: Subscribers,
-    pub(crate) publishing: Publishing,
-    /// Names of the topics; never empty.
+    /// The names; never empty.
     pub(crate) topics: Vec<String>,
     /// The name of the topic, or the start of all names.
     pub(crate) topic_start: String,
     pub(crate) payload: Payload,
+
+    pub(crate) subscribers: usize,
+    /// Of all, so many never read; they come first.
+    pub(crate) stalled: usize,
+    /// Of all, so many come and go; they come next. The others are steady.
+    pub(crate) churning: usize,
+    /// Times one of them leaves and comes again, each second.
+    pub(crate) churn_per_second: f64,
+    pub(crate) settle: Duration,
+    pub(crate) subscribe_path: String,
+    pub(crate) subscriber_headers: Headers,
+    pub(crate) connect_batch: usize,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) sources: Sources,
+
+    pub(crate) pace: Pace,
+    pub(crate) publishers: usize,
+    pub(crate) in_flight_max: usize,
+    /// A flood waits while subscribers are so many events behind on average.
+    pub(crate) behind_events_max: u64,
+    pub(crate) random_topics: bool,
+    pub(crate) publish_path: String,
+    pub(crate) publisher_headers: Headers,
+    /// The text before and after the payload; `{topic}` is not filled in.
+    pub(crate) publish_body: [String; 2],
+
     pub(crate) verify: bool,
     pub(crate) drain: Duration,
     pub(crate) pid: Option<u32>,
+    /// Threads or processes that read.
+    pub(crate) readers: usize,
+    pub(crate) processes: bool,
     /// CPU of each thread, readers first; empty: not pinned.
     pub(crate) cpus: Vec<usize>,
     pub(crate) json: bool,
@@ -41,75 +69,14 @@ pub(crate) struct Plan {
     pub(crate) words: Vec<String>,
 }
 
-/// How to listen.
-#[derive(Debug)]
-pub(crate) struct Subscribers {
-    pub(crate) count: usize,
-    /// Of all, so many never read; they come first.
-    pub(crate) stalled: usize,
-    /// Of all, so many come and go; they come next. The others are steady.
-    pub(crate) churning: usize,
-    /// Times one of them leaves and comes again, each second.
-    pub(crate) churn_per_second: f64,
-    /// Threads or processes that read.
-    pub(crate) readers: usize,
-    /// Whether each reader is a process.
-    pub(crate) processes: bool,
-    pub(crate) settle: Duration,
-    pub(crate) path: PathTemplate,
-    pub(crate) headers: Headers,
-    pub(crate) connect_batch: usize,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) sources: Sources,
-}
-
-/// What is expected of one subscriber.
+/// The behaviour of a subscriber.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Role {
     /// Connects first and must get everything.
     Steady,
-    /// Comes and goes.
     Churning,
     /// Never reads behind the response's head.
     Stalled,
-}
-
-impl Subscribers {
-    /// The role of subscriber number `index`.
-    pub(crate) fn role(&self, index: usize) -> Role {
-        if index < self.stalled {
-            Role::Stalled
-        } else if index < self.stalled + self.churning {
-            Role::Churning
-        } else {
-            Role::Steady
-        }
-    }
-
-    /// Steady subscribers of each of so many topics.
-    pub(crate) fn steady_by_topic(&self, topics: usize) -> Vec<u64> {
-        let mut by_topic = vec![0; topics];
-        for index in self.stalled + self.churning..self.count {
-            if let Some(steady) = by_topic.get_mut(index % topics) {
-                *steady += 1;
-            }
-        }
-        by_topic
-    }
-}
-
-/// How to publish.
-#[derive(Debug)]
-pub(crate) struct Publishing {
-    pub(crate) pace: Pace,
-    pub(crate) connections: usize,
-    pub(crate) in_flight_max: usize,
-    /// A flood waits while subscribers are so many events behind on average.
-    pub(crate) behind_events_max: u64,
-    pub(crate) random_topics: bool,
-    pub(crate) path: PathTemplate,
-    pub(crate) headers: Headers,
-    pub(crate) body: BodyTemplate,
 }
 
 /// When the next publish is due, and when it is enough.
@@ -121,8 +88,14 @@ pub(crate) enum Pace {
     Flood { until: FloodEnd },
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum FloodEnd {
+    After(Duration),
+    Events(u64),
+}
+
 impl Pace {
-    /// How long it takes, where that is known.
+    /// Returns how long it takes, where that is known.
     pub(crate) fn time(&self) -> Option<Duration> {
         match *self {
             Pace::Rate { per_second, events, .. } => {
@@ -134,41 +107,40 @@ impl Pace {
     }
 }
 
-/// When a flood is enough.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum FloodEnd {
-    After(Duration),
-    Events(u64),
-}
-
 impl Plan {
     /// Reads the words behind the program's name, as `run http://127.0.0.1:3000 --flood`. The error may have many lines.
     pub(crate) fn parse(words: &[String]) -> Result<Plan, String> {
         let program = "esper-loadtest".to_owned();
-        match Cli::try_parse_from([&program].into_iter().chain(words))
-            .map_err(|error| error.to_string())?
-            .command
-        {
+        let cli = Cli::try_parse_from([&program].into_iter().chain(words));
+        match cli.map_err(|error| error.to_string())?.command {
             Command::Run(args) => args.flags.plan(&args.url, words),
             _ => Err("only the words of a run make a plan".to_owned()),
         }
     }
 
-    /// The same for a process that is part of a run whose topics are named already.
-    pub(crate) fn parse_for_topic(words: &[String], topic_start: &str) -> Result<Plan, String> {
-        let mut plan = Plan::parse(words)?;
-        plan.topics = topic_names(topic_start, plan.topics.len());
-        Ok(plan)
-    }
-
-    /// Steady subscribers, and so deliveries due, of each topic's next event.
-    pub(crate) fn steady_by_topic(&self) -> Vec<u64> {
-        self.subscribers.steady_by_topic(self.topics.len())
-    }
-
-    /// The words of a run from `url` on which the flags of another subcommand make.
+    /// Returns the words of a run of `url` with the flags of another subcommand.
     pub(crate) fn words_for(url: &str, flags: &[String]) -> Vec<String> {
         ["run", url].map(str::to_owned).into_iter().chain(flags.iter().cloned()).collect()
+    }
+
+    pub(crate) fn role(&self, index: usize) -> Role {
+        if index < self.stalled {
+            Role::Stalled
+        } else if index < self.stalled + self.churning {
+            Role::Churning
+        } else {
+            Role::Steady
+        }
+    }
+
+    /// Counts the steady subscribers, and so the deliveries due, of each topic's next event.
+    pub(crate) fn steady_by_topic(&self) -> Vec<u64> {
+        let topics = self.topics.len();
+        let mut by_topic = vec![0; topics];
+        for index in self.stalled + self.churning..self.subscribers {
+            by_topic.get_mut(index % topics).into_iter().for_each(|steady| *steady += 1);
+        }
+        by_topic
     }
 }
 
@@ -176,22 +148,38 @@ impl RunFlags {
     /// Checks the flags against each other; the error is one line for the person who gave them.
     pub(crate) fn plan(self, url: &str, words: &[String]) -> Result<Plan, String> {
         let preset = Preset::of(self.scenario);
-        let count = self.subscribers.unwrap_or(preset.subscribers);
-        let topics = self.topics.unwrap_or(preset.topics);
-        let size = self.size.unwrap_or(preset.size);
-        let stalled = self.stalled.unwrap_or(preset.stalled);
-        let churning = self.churning.unwrap_or(preset.churning);
+        let scale = self.scale_down.max(1);
+        let scaled = |given: Option<usize>, preset: usize| {
+            let number = given.unwrap_or(preset);
+            if scale == 1 { number } else { (number / scale).max(number.min(1)) }
+        };
+        let count = scaled(self.subscribers, preset.subscribers);
+        let count = if scale == 1 { count } else { count.max(SUBSCRIBERS_MIN) };
+        let topics = scaled(self.topics, preset.topics);
+        let stalled = scaled(self.stalled, preset.stalled);
+        let churning = scaled(self.churning, preset.churning);
         let churn_per_second = self.churn_rate.unwrap_or(churning as f64 / STAY_S);
-        at_least_one("--subscribers", count)?;
-        at_least_one("--connect-batch", self.connect_batch)?;
-        at_least_one("--connections-per-address", self.connections_per_address.unwrap_or(1))?;
-        at_least_one("--in-flight", self.in_flight)?;
-        between("--topics", topics, 1, TOPICS_MAX)?;
-        between("--publishers", self.publishers, 1, PUBLISHERS_MAX)?;
-        between("--threads", self.threads, 1, 1024)?;
-        between("--size", size, STAMP_BYTES, 16 * 1024 * 1024)?;
-        if let Some(processes) = self.processes {
-            between("--processes", processes, 1, 1024)?;
+        let size = self.size.unwrap_or(preset.size);
+        for (flag, value) in [
+            ("--subscribers", count),
+            ("--connect-batch", self.connect_batch),
+            ("--connections-per-address", self.connections_per_address.unwrap_or(1)),
+            ("--in-flight", self.in_flight),
+        ] {
+            if value == 0 {
+                return Err(format!("{flag} 0 measures nothing; give at least 1"));
+            }
+        }
+        for (flag, value, least, most) in [
+            ("--topics", topics, 1, TOPICS_MAX),
+            ("--publishers", self.publishers, 1, PUBLISHERS_MAX),
+            ("--threads", self.threads, 1, 1024),
+            ("--size", size, STAMP_BYTES, 16 * 1024 * 1024),
+            ("--processes", self.processes.unwrap_or(1), 1, 1024),
+        ] {
+            if !(least..=most).contains(&value) {
+                return Err(format!("{flag} {value} is not {least} to {most}"));
+            }
         }
         if stalled + churning >= count {
             return Err(format!(
@@ -212,45 +200,45 @@ impl RunFlags {
         if wire.is_some() && topics > 1 {
             return Err(format!("--topics {topics}: a --wire has one topic"));
         }
+        for (flag, path) in
+            [("--subscribe-path", &self.subscribe_path), ("--publish-path", &self.publish_path)]
+        {
+            if !path.starts_with('/') || path.contains([' ', '\r', '\n', '#']) {
+                return Err(format!("{flag} {path:?} is no path; write it as /subscribe/{{topic}}"));
+            }
+        }
         let target = Target::resolve(url)?;
-        let sources = Sources::of_flags(&self.source_address, self.connections_per_address, &target, count)?;
-        let subscriber_headers = self.headers(self.subscribe_token.as_ref())?;
-        let publisher_headers = self.headers(self.publish_token.as_ref())?;
-        let topic_start = self.topic_start();
+        let topic_start = self.topic.clone().unwrap_or_else(|| format!("load{:012x}", since_1970_ms()));
         let behind_default = BEHIND_EVENTS_MAX.min((BEHIND_BYTES_MAX / size as u64).max(1));
         Ok(Plan {
             topics: topic_names(&topic_start, topics),
             topic_start,
-            subscribers: Subscribers {
-                count,
-                stalled,
-                churning,
-                churn_per_second,
-                readers: self.processes.unwrap_or(self.threads).min(count),
-                processes: self.processes.is_some(),
-                settle: self.settle.unwrap_or(preset.settle),
-                path: PathTemplate::parse("--subscribe-path", &self.subscribe_path)?,
-                headers: subscriber_headers,
-                connect_batch: self.connect_batch,
-                connect_timeout: self.connect_timeout,
-                sources,
-            },
-            publishing: Publishing {
-                pace,
-                connections: self.publishers,
-                in_flight_max: self.in_flight,
-                behind_events_max: self.behind_max.unwrap_or(behind_default),
-                random_topics: self.random_topics || preset.random_topics,
-                path: PathTemplate::parse("--publish-path", &self.publish_path)?,
-                headers: publisher_headers,
-                body: BodyTemplate::parse(&self.publish_body)?,
-            },
-            target,
-            wire,
             payload: Payload::new(size),
+            wire,
+            subscribers: count,
+            stalled,
+            churning,
+            churn_per_second,
+            settle: self.settle.unwrap_or(preset.settle),
+            subscriber_headers: self.headers(self.subscribe_token.as_ref())?,
+            connect_batch: self.connect_batch,
+            connect_timeout: self.connect_timeout,
+            sources: Sources::of_flags(&self.source_address, self.connections_per_address, &target, count)?,
+            target,
+            pace,
+            publishers: self.publishers,
+            in_flight_max: self.in_flight,
+            behind_events_max: self.behind_max.unwrap_or(behind_default),
+            random_topics: self.random_topics || preset.random_topics,
+            publisher_headers: self.headers(self.publish_token.as_ref())?,
+            publish_body: body_parts(&self.publish_body)?,
+            subscribe_path: self.subscribe_path,
+            publish_path: self.publish_path,
             verify: self.verify,
             drain: self.drain,
             pid: self.pid,
+            readers: self.processes.unwrap_or(self.threads).min(count),
+            processes: self.processes.is_some(),
             cpus: self.cpus.map(|list| list.0).unwrap_or_default(),
             json: self.json,
             words: words.to_vec(),
@@ -291,34 +279,25 @@ impl RunFlags {
         }
         Ok(headers)
     }
-
-    fn topic_start(&self) -> String {
-        self.topic.clone().unwrap_or_else(|| {
-            let since_1970 =
-                std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-            format!("load{:012x}", since_1970.as_millis())
-        })
-    }
 }
 
-/// The name of each topic.
+fn body_parts(text: &str) -> Result<[String; 2], String> {
+    let parts: Vec<_> = text.replace("\\n", "\n").split("{data}").map(str::to_owned).collect();
+    parts.try_into().map_err(|_| {
+        r"--publish-body must hold {data} exactly once; write it as 'data:{data}\n\n'".to_owned()
+    })
+}
+
+pub(crate) fn since_1970_ms() -> u128 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis()
+}
+
+/// Returns the name of each topic.
 pub(crate) fn topic_names(start: &str, topics: usize) -> Vec<String> {
     if topics == 1 {
         vec![start.to_owned()]
     } else {
         (0..topics).map(|index| format!("{start}{index:07}")).collect()
-    }
-}
-
-fn at_least_one(flag: &str, value: usize) -> Result<(), String> {
-    if value == 0 { Err(format!("{flag} 0 measures nothing; give at least 1")) } else { Ok(()) }
-}
-
-fn between(flag: &str, value: usize, least: usize, most: usize) -> Result<(), String> {
-    if (least..=most).contains(&value) {
-        Ok(())
-    } else {
-        Err(format!("{flag} {value} is not {least} to {most}"))
     }
 }
 
@@ -334,23 +313,25 @@ mod tests {
     #[test]
     fn the_defaults_are_a_plan() {
         let plan = plan("").unwrap();
-        assert_eq!(plan.publishing.pace, Pace::Rate { per_second: 100.0, events: 1_000, poisson: false });
-        assert_eq!((plan.subscribers.count, plan.payload.size(), plan.topics.len()), (1_000, 128, 1));
+        assert_eq!(plan.pace, Pace::Rate { per_second: 100.0, events: 1_000, poisson: false });
+        assert_eq!((plan.subscribers, plan.payload.size(), plan.topics.len()), (1_000, 128, 1));
     }
 
     #[test]
     fn a_topic_name_is_one_the_server_takes() {
         for name in plan("--topics 3").unwrap().topics {
-            assert!(
-                (8..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric()),
-                "{name}"
-            );
+            let letters = name.bytes().all(|b| b.is_ascii_alphanumeric());
+            assert!((8..=64).contains(&name.len()) && letters, "{name}");
         }
         assert_eq!(plan("--topic abcdefgh").unwrap().topics, ["abcdefgh"]);
-        assert_eq!(
-            plan("--topic abcdefgh --topics 2").unwrap().topics,
-            ["abcdefgh0000000", "abcdefgh0000001"]
-        );
+        let two = plan("--topic abcdefgh --topics 2").unwrap().topics;
+        assert_eq!(two, ["abcdefgh0000000", "abcdefgh0000001"]);
+    }
+
+    #[test]
+    fn a_body_may_name_its_topic() {
+        let plan = plan(r"--publish-body topic={topic}&data={data}\n").unwrap();
+        assert_eq!(plan.publish_body, ["topic={topic}&data=", "\n"]);
     }
 
     #[test]
@@ -390,27 +371,24 @@ mod tests {
     #[test]
     fn each_side_sends_its_own_token_and_the_common_one_otherwise() {
         let plan = plan("--token both --publish-token mine").unwrap();
-        assert!(format!("{:?}", plan.publishing.headers).contains("Bearer mine"));
-        assert!(format!("{:?}", plan.subscribers.headers).contains("Bearer both"));
+        assert!(format!("{:?}", plan.publisher_headers).contains("Bearer mine"));
+        assert!(format!("{:?}", plan.subscriber_headers).contains("Bearer both"));
     }
 
     #[test]
     fn a_flag_stands_over_the_scenario_and_the_scenario_over_the_default() {
         let many = plan("--scenario many --rate 3").unwrap();
-        assert_eq!(many.subscribers.count, 10_000);
-        assert_eq!(many.publishing.pace, Pace::Rate { per_second: 3.0, events: 30, poisson: false });
-        let flood = |flags: &str| matches!(plan(flags).unwrap().publishing.pace, Pace::Flood { .. });
-        assert!(
-            flood("--scenario flood")
-                && flood("--scenario paced --flood")
-                && !flood("--scenario flood --rate 5")
-        );
+        assert_eq!(many.subscribers, 10_000);
+        assert_eq!(many.pace, Pace::Rate { per_second: 3.0, events: 30, poisson: false });
+        let flood = |flags: &str| matches!(plan(flags).unwrap().pace, Pace::Flood { .. });
+        assert!(flood("--scenario flood") && flood("--scenario paced --flood"));
+        assert!(!flood("--scenario flood --rate 5"));
     }
 
     #[test]
     fn every_subscriber_has_one_role_and_steady_ones_are_counted_by_topic() {
         let plan = plan("--subscribers 10 --stalled 2 --churning 3 --topics 4").unwrap();
-        let roles: Vec<_> = (0..10).map(|index| plan.subscribers.role(index)).collect();
+        let roles: Vec<_> = (0..10).map(|index| plan.role(index)).collect();
         assert_eq!(roles.iter().filter(|role| **role == Role::Stalled).count(), 2);
         assert_eq!(roles.iter().filter(|role| **role == Role::Churning).count(), 3);
         // Steady are 5, 6, 7, 8, 9.
@@ -419,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_large_events_lets_nobody_be_megabytes_behind() {
-        let behind = |flags: &str| plan(flags).unwrap().publishing.behind_events_max;
+        let behind = |flags: &str| plan(flags).unwrap().behind_events_max;
         assert_eq!((behind(""), behind("--size 65536"), behind("--size 16000000")), (4_096, 16, 1));
     }
 }

@@ -13,42 +13,31 @@ use std::time::Duration;
 /// Sockets told of in one wait; more stay ready for the next one.
 const EVENTS_MAX: usize = 1024;
 
-/// What to wake for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Interest {
-    /// Bytes to read, or the end.
-    Read,
-    /// Room to write, or a connect that is done.
-    Write,
-    /// Either.
-    Both,
-}
+/// Wakes for bytes to read, or the end.
+pub(crate) const READ: EventFlags = EventFlags::IN;
+/// Wakes for room to write, or a connect that is done.
+pub(crate) const WRITE: EventFlags = EventFlags::OUT;
 
 /// A set of sockets, each with a number to tell it by. A closed socket leaves by itself.
 #[derive(Debug)]
-pub(crate) struct Poll {
-    epoll: OwnedFd,
-}
+pub(crate) struct Poll(OwnedFd);
 
 impl Poll {
-    /// An empty set.
     pub(crate) fn new() -> io::Result<Poll> {
-        Ok(Poll { epoll: epoll::create(CreateFlags::CLOEXEC)? })
+        Ok(Poll(epoll::create(CreateFlags::CLOEXEC)?))
     }
 
-    /// Adds a socket.
-    pub(crate) fn add(&self, socket: impl AsFd, number: usize, interest: Interest) -> io::Result<()> {
-        Ok(epoll::add(&self.epoll, socket, EventData::new_u64(number as u64), interest.flags())?)
+    pub(crate) fn add(&self, socket: impl AsFd, number: usize, wake_for: EventFlags) -> io::Result<()> {
+        Ok(epoll::add(&self.0, socket, EventData::new_u64(number as u64), wake_for)?)
     }
 
-    /// Changes what to wake for.
-    pub(crate) fn modify(&self, socket: impl AsFd, number: usize, interest: Interest) -> io::Result<()> {
-        Ok(epoll::modify(&self.epoll, socket, EventData::new_u64(number as u64), interest.flags())?)
+    pub(crate) fn modify(&self, socket: impl AsFd, number: usize, wake_for: EventFlags) -> io::Result<()> {
+        Ok(epoll::modify(&self.0, socket, EventData::new_u64(number as u64), wake_for)?)
     }
 
     /// Takes an open socket out of the set.
     pub(crate) fn remove(&self, socket: impl AsFd) -> io::Result<()> {
-        Ok(epoll::delete(&self.epoll, socket)?)
+        Ok(epoll::delete(&self.0, socket)?)
     }
 
     /// Waits and puts the numbers of the ready sockets into `ready`; none when the time is up or a signal came.
@@ -57,21 +46,11 @@ impl Poll {
         ready.clear();
         let timeout =
             Timespec { tv_sec: timeout.as_secs().min(3600) as i64, tv_nsec: timeout.subsec_nanos().into() };
-        match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
+        match epoll::wait(&self.0, &mut events, Some(&timeout)) {
             Ok((events, _)) => ready.extend(events.iter().map(|event| event.data.u64() as usize)),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         Ok(())
-    }
-}
-
-impl Interest {
-    fn flags(self) -> EventFlags {
-        match self {
-            Interest::Read => EventFlags::IN,
-            Interest::Write => EventFlags::OUT,
-            Interest::Both => EventFlags::IN | EventFlags::OUT,
-        }
     }
 }

@@ -5,7 +5,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Descriptors for everything but sockets: standard streams, epoll, /proc, the name look-up.
 const OTHER_FILES: u64 = 32;
 
-/// Raises the soft file limit to the hard one, and tells whether so many sockets and threads fit under it.
+/// Raises the soft file limit to the hard one, and refuses what does not fit: so many sockets and threads.
 pub(crate) fn make_room(subscribers: usize, publishers: usize, threads: usize) -> Result<(), String> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // Refused in some containers: then the limit stays what it was, and that is what counts below.
@@ -28,38 +28,40 @@ fn fits(limit: Option<u64>, subscribers: u64, publishers: u64, threads: u64) -> 
 /// CPU time and memory of a process and all it started, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Usage {
-    /// User and system time since it began, in seconds.
+    /// User and system time since it began.
     pub(crate) cpu_s: f64,
-    /// Resident memory.
     pub(crate) rss_bytes: u64,
 }
 
 impl Usage {
-    /// Of process `pid` and those under it; `None` when there is no such process.
-    ///
-    /// With those under it, because servers such as nginx do their work in children.
+    /// Returns that of process `pid` and those under it, because servers such as nginx do their work in children; `None`
+    /// when there is no such process.
     pub(crate) fn now(pid: u32) -> Option<Usage> {
-        let mut all = Usage::of(&format!("/proc/{pid}"))?;
+        let mut all = Usage::of(pid)?;
         let mut below = children(pid);
         while let Some(pid) = below.pop() {
             // One that ended meanwhile has its time with its parent's children, which nobody counts.
-            let one = Usage::of(&format!("/proc/{pid}")).unwrap_or_default();
+            let one = Usage::of(pid).unwrap_or_default();
             all = Usage { cpu_s: all.cpu_s + one.cpu_s, rss_bytes: all.rss_bytes + one.rss_bytes };
             below.extend(children(pid));
         }
         Some(all)
     }
 
-    fn of(folder: &str) -> Option<Usage> {
-        let ticks = cpu_ticks(&std::fs::read_to_string(format!("{folder}/stat")).ok()?)?;
-        let rss_bytes = rss_bytes(&std::fs::read_to_string(format!("{folder}/status")).ok()?)?;
+    fn of(pid: u32) -> Option<Usage> {
+        let ticks = cpu_ticks(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+        let rss_bytes = rss_bytes(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)?;
         let tick_s = 1.0 / rustix::param::clock_ticks_per_second() as f64;
-        let cpu_s = finer(ticks as f64 * tick_s, tick_s, &threads_cpu_s(folder));
+        // Nanoseconds of each thread; none where the kernel keeps no such statistics (`CONFIG_SCHED_INFO`).
+        let threads = of_threads(pid, "schedstat").into_iter();
+        let threads_s: Vec<_> =
+            threads.filter_map(|ns| Some(ns.split(' ').next()?.parse::<u64>().ok()? as f64 / 1e9)).collect();
+        let cpu_s = finer(ticks as f64 * tick_s, tick_s, &threads_s);
         Some(Usage { cpu_s, rss_bytes })
     }
 }
 
-/// The CPU time of a process by its threads, which the kernel tells to the nanosecond, rather than by `counted_s`, which
+/// Returns the CPU time of a process by its threads, which the kernel tells to the nanosecond, rather than by `counted_s`, which
 /// it counts in ticks of 10 ms: of a server that does 100 publishes a second a run of some seconds is a few dozen ticks.
 ///
 /// Threads that have ended are in the ticks alone: when these tell more than rounding can, they stand.
@@ -70,16 +72,13 @@ fn finer(counted_s: f64, tick_s: f64, threads_s: &[f64]) -> f64 {
     if threads_s.is_empty() || counted_s - threads_total_s > rounding_s { counted_s } else { threads_total_s }
 }
 
-/// CPU time of each living thread; none where the kernel keeps no such statistics (`CONFIG_SCHED_INFO`).
-fn threads_cpu_s(folder: &str) -> Vec<f64> {
-    let Ok(threads) = std::fs::read_dir(format!("{folder}/task")) else { return Vec::new() };
-    let told =
-        threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("schedstat")).ok());
-    told.filter_map(|told| Some(told.split_ascii_whitespace().next()?.parse::<u64>().ok()? as f64 / 1e9))
-        .collect()
+/// Returns the text of that file of each living thread; none where the kernel has no such file.
+fn of_threads(pid: u32, file: &str) -> Vec<String> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join(file)).ok()).collect()
 }
 
-/// CPU time used by anybody on this machine since it started, in seconds, and taken from it by its host.
+/// Returns the CPU time used by anybody on this machine since it started, in seconds, and taken from it by its host.
 pub(crate) fn machine_busy_s() -> f64 {
     busy_ticks(&std::fs::read_to_string("/proc/stat").unwrap_or_default())
         / rustix::param::clock_ticks_per_second() as f64
@@ -92,12 +91,9 @@ fn busy_ticks(stat: &str) -> f64 {
     fields.take(8).enumerate().filter(|(place, _)| ![3, 4].contains(place)).map(|(_, ticks)| ticks).sum()
 }
 
-/// Processes started by any thread of `pid`; none where the kernel does not tell.
+/// Returns the processes started by any thread of `pid`; none where the kernel does not tell.
 pub(crate) fn children(pid: u32) -> Vec<u32> {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let lists =
-        threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
-    lists.flat_map(|list| list.split_ascii_whitespace().flat_map(str::parse).collect::<Vec<u32>>()).collect()
+    of_threads(pid, "children").join(" ").split_ascii_whitespace().flat_map(str::parse).collect()
 }
 
 /// utime and stime: fields 14 and 15, counted behind the name, which may hold spaces and parentheses itself.

@@ -1,15 +1,14 @@
 //! The publishing side: one thread, pipelined requests on keep-alive connections, answers told apart.
 
 use crate::backlog::Backlog;
-use crate::http::{Body, PublishRequest, ResponseHead};
+use crate::http::{Body, PublishRequest, ResponseHead, first_line};
 use crate::plan::{Pace, Plan};
-use crate::poll::{Interest, Poll};
+use crate::poll::{Poll, READ, WRITE};
 use crate::schedule::{Next, Schedule};
 use crate::shared::{Shared, thread_cpu_ns};
 use crate::stamp::Stamp;
-use crate::tally::latencies;
+use crate::tally::Latencies;
 use crate::wire::Wire;
-use hdrhistogram::Histogram;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -17,7 +16,7 @@ use std::time::Duration;
 
 /// The same topics at random in every run.
 const RANDOM_SEED: u64 = 1;
-/// How often a flood looks whether subscribers have caught up.
+/// The time between two looks whether subscribers have caught up.
 const BEHIND_CHECK: Duration = Duration::from_micros(200);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest sleep: how soon a thread notices that it shall stop, or that nothing moves.
@@ -27,7 +26,7 @@ const WRITE_BYTES_MAX: usize = 256 * 1024;
 /// Kept of a refusal's body, to show it.
 const REASON_BYTES_MAX: usize = 300;
 
-/// What became of a topic's publishes.
+/// The answers to a topic's publishes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Published {
     /// Answered 2xx.
@@ -38,7 +37,7 @@ pub(crate) struct Published {
     pub(crate) refused: u64,
 }
 
-/// What became of all publishes.
+/// The answers to all publishes.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     /// By index of the topic.
@@ -51,52 +50,42 @@ pub(crate) struct Outcome {
     pub(crate) unsent: u64,
     /// When the first was due.
     pub(crate) start_ns: u64,
-    /// When the last acknowledgement came.
     pub(crate) last_answer_ns: u64,
     /// The longest a publish waited between due and written.
     pub(crate) late_ns_max: u64,
-    /// From due to acknowledged, in nanoseconds.
-    pub(crate) answer_ns: Option<Histogram<u64>>,
+    /// From due to acknowledged.
+    pub(crate) answers: Latencies,
     /// Why a connection ended.
     pub(crate) trouble: Option<String>,
     /// From the first publish to when nothing more was to be answered.
     pub(crate) publishing_ns: u64,
-    /// CPU time of the publishing thread.
     pub(crate) cpu_ns: u64,
     /// From when to when a flood stood still for events that did not come.
     pub(crate) stood_still_ns: Vec<(u64, u64)>,
 }
 
 impl Outcome {
-    /// Acknowledged publishes of all topics.
-    pub(crate) fn acknowledged(&self) -> u64 {
-        self.topics.iter().map(|topic| topic.acknowledged).sum()
+    /// Sums one of the counts over all topics.
+    pub(crate) fn sum(&self, count: fn(&Published) -> u64) -> u64 {
+        self.topics.iter().map(count).sum()
     }
 
-    /// Unanswered publishes of all topics.
-    pub(crate) fn unanswered(&self) -> u64 {
-        self.topics.iter().map(|topic| topic.unanswered).sum()
-    }
-
-    /// Refused publishes of every status.
-    pub(crate) fn refused(&self) -> u64 {
-        self.refused.values().sum()
-    }
-
-    fn acknowledge(&mut self, stamp: &Stamp, now_ns: u64) {
-        if let Some(topic) = self.topics.get_mut(stamp.topic as usize) {
-            topic.acknowledged += 1;
-        }
-        if let Some(answer_ns) = &mut self.answer_ns {
-            answer_ns.saturating_record(now_ns.saturating_sub(stamp.due_ns));
-        }
-        self.last_answer_ns = now_ns;
-    }
-
-    /// Seconds from the first publish to `end_ns` in which a flood stood still for events that did not come.
+    /// Returns the seconds from the first publish to `end_ns` in which a flood stood still for events that did not come.
     pub(crate) fn stood_still_s(&self, end_ns: u64) -> f64 {
         let until = |(from, to): &(u64, u64)| to.min(&end_ns).saturating_sub(*from);
         self.stood_still_ns.iter().map(until).sum::<u64>() as f64 / 1e9
+    }
+
+    fn of_topic(&mut self, stamp: &Stamp, count: impl FnOnce(&mut Published)) {
+        if let Some(topic) = self.topics.get_mut(stamp.topic as usize) {
+            count(topic);
+        }
+    }
+
+    fn acknowledge(&mut self, stamp: &Stamp, now_ns: u64) {
+        self.of_topic(stamp, |topic| topic.acknowledged += 1);
+        self.answers.record(now_ns.saturating_sub(stamp.due_ns), 1);
+        self.last_answer_ns = now_ns;
     }
 }
 
@@ -115,6 +104,7 @@ pub(crate) struct Publisher<'a> {
     random: fastrand::Rng,
 }
 
+#[derive(Default)]
 struct Connection {
     link: Link,
     /// Requests to write; the first `written` bytes are with the kernel.
@@ -129,9 +119,11 @@ struct Connection {
     waits_for_room: bool,
 }
 
+#[derive(Default)]
 enum Link {
     Open(TcpStream),
     /// The server closed it as HTTP allows; it is opened again when there is something to send.
+    #[default]
     Closed,
     /// It broke, or could not be opened again.
     Dead,
@@ -147,30 +139,29 @@ struct Answer {
 impl<'a> Publisher<'a> {
     /// Opens the connections.
     pub(crate) fn connect(plan: &'a Plan) -> Result<Publisher<'a>, String> {
-        let publishing = &plan.publishing;
         let poll = Poll::new().map_err(|error| format!("no epoll: {error}"))?;
-        let mut connections = Vec::with_capacity(publishing.connections);
-        for number in 0..publishing.connections {
-            let socket = connect(plan, &poll, number)?;
-            connections.push(Connection::new(socket));
-        }
+        let open = |number| {
+            let link = Link::Open(connect(plan, &poll, number)?);
+            Ok::<_, String>(Connection { link, ..Connection::default() })
+        };
+        let connections = (0..plan.publishers).map(open).collect::<Result<_, _>>()?;
         let topics = vec![Published::default(); plan.topics.len()];
         Ok(Publisher {
             plan,
             requests: requests(plan),
             connections,
             poll,
-            sequences: vec![0; publishing.connections * plan.topics.len()],
-            outcome: Outcome { topics, answer_ns: latencies(), ..Outcome::default() },
+            sequences: vec![0; plan.publishers * plan.topics.len()],
+            outcome: Outcome { topics, ..Outcome::default() },
             moved_ns: 0,
-            backlog: Backlog::new(plan.steady_by_topic(), publishing.behind_events_max),
+            backlog: Backlog::new(plan.steady_by_topic(), plan.behind_events_max),
             random: fastrand::Rng::with_seed(RANDOM_SEED),
         })
     }
 
-    /// Publishes to the end of the plan, waits for the answers, tells what became of them.
+    /// Publishes to the end of the plan, waits for the answers, and returns what became of them.
     pub(crate) fn publish(mut self, shared: &Shared) -> Outcome {
-        let mut schedule = Schedule::new(self.plan.publishing.pace);
+        let mut schedule = Schedule::new(self.plan.pace);
         let mut ready = Vec::new();
         let mut buffer = vec![0; 64 * 1024];
         let cpu_ns = thread_cpu_ns();
@@ -184,12 +175,14 @@ impl<'a> Publisher<'a> {
                 self.write(number, shared);
             }
             let over = schedule.next(shared.clock.now_ns() - start_ns) == Next::Over;
-            if over && self.connections.iter().all(|connection| connection.unanswered.is_empty()) {
+            if over && self.all(|connection| connection.unanswered.is_empty()) {
                 break;
             }
             let silent_ns = shared.clock.now_ns().saturating_sub(self.moved_ns);
-            let stuck = over || self.connections.iter().all(|connection| !self.has_room(connection));
-            if stuck && u128::from(silent_ns) > self.plan.drain.as_nanos() || self.all_dead() {
+            let stuck = over || self.all(|connection| !self.has_room(connection));
+            if stuck && u128::from(silent_ns) > self.plan.drain.as_nanos()
+                || self.all(|connection| matches!(connection.link, Link::Dead))
+            {
                 break;
             }
             if let Err(error) = self.poll.wait(wait, &mut ready) {
@@ -204,15 +197,20 @@ impl<'a> Publisher<'a> {
             connection.give_up(&mut self.outcome);
         }
         self.outcome.unsent = schedule.unissued();
-        self.outcome.stood_still_ns = self.backlog.stood_still_ns();
+        self.outcome.stood_still_ns = self.backlog.stood_still_ns;
         self.outcome.publishing_ns = shared.clock.now_ns().saturating_sub(start_ns);
         self.outcome.cpu_ns = thread_cpu_ns().saturating_sub(cpu_ns);
         self.outcome
     }
 
-    /// Makes the requests that are due, as far as connections have room; tells how long to wait for the next.
+    fn all(&self, is: impl Fn(&Connection) -> bool) -> bool {
+        self.connections.iter().all(is)
+    }
+
+    /// Makes the requests that are due, as far as connections have room; returns how long to wait for the next.
     fn issue_due(&mut self, schedule: &mut Schedule, start_ns: u64, shared: &Shared) -> Duration {
-        let paced = matches!(self.plan.publishing.pace, Pace::Rate { .. });
+        let paced = matches!(self.plan.pace, Pace::Rate { .. });
+        let topics = self.plan.topics.len();
         loop {
             let now_ns = shared.clock.now_ns();
             let due_ns = match schedule.next(now_ns - start_ns) {
@@ -226,11 +224,9 @@ impl<'a> Publisher<'a> {
                 return BEHIND_CHECK;
             }
             let Some(number) = self.next_with_room(schedule.issued()) else { return WAIT_MAX };
-            let topics = self.plan.topics.len();
-            let topic = if self.plan.publishing.random_topics {
-                self.random.usize(..topics)
-            } else {
-                (schedule.issued() % topics as u64) as usize
+            let topic = match self.plan.random_topics {
+                true => self.random.usize(..topics),
+                false => (schedule.issued() % topics as u64) as usize,
             };
             self.backlog.issued(topic);
             self.issue(number, topic, due_ns);
@@ -251,7 +247,7 @@ impl<'a> Publisher<'a> {
 
     fn has_room(&self, connection: &Connection) -> bool {
         !matches!(connection.link, Link::Dead)
-            && connection.unanswered.len() < self.plan.publishing.in_flight_max
+            && connection.unanswered.len() < self.plan.in_flight_max
             && connection.out.len() < WRITE_BYTES_MAX.max(2 * self.plan.payload.size())
     }
 
@@ -285,14 +281,14 @@ impl<'a> Publisher<'a> {
                 connection.written += bytes;
                 self.moved_ns = shared.clock.now_ns();
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(error) if is_passing(&error) => {}
             // Its answers so far may still be there to read, and with them the reason; the read tells the end.
             Err(_) => connection.written = connection.out.len(),
         }
         if connection.written == connection.out.len() {
             connection.out.clear();
             connection.written = 0;
-        } else if self.poll.modify(&*socket, number, Interest::Both).is_ok() {
+        } else if self.poll.modify(&*socket, number, READ | WRITE).is_ok() {
             connection.waits_for_room = true;
         }
     }
@@ -300,62 +296,34 @@ impl<'a> Publisher<'a> {
     fn read(&mut self, number: usize, buffer: &mut [u8], shared: &Shared) {
         let Some(connection) = self.connections.get_mut(number) else { return };
         let Link::Open(socket) = &mut connection.link else { return };
-        if connection.waits_for_room && self.poll.modify(&*socket, number, Interest::Read).is_ok() {
+        if connection.waits_for_room && self.poll.modify(&*socket, number, READ).is_ok() {
             connection.waits_for_room = false;
         }
-        let bytes = match socket.read(buffer) {
-            Ok(0) => return self.ended(number, shared),
-            Ok(bytes) => bytes,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return,
-            Err(error) => {
-                return connection.die(&format!("the connection broke ({error})"), &mut self.outcome);
+        let read = socket.read(buffer);
+        let now_ns = shared.clock.now_ns();
+        let goes_on = match read {
+            Ok(0) => connection.ended(&mut self.outcome, now_ns).map(|()| false),
+            Ok(bytes) => {
+                self.moved_ns = now_ns;
+                connection.input.extend_from_slice(buffer.get(..bytes).unwrap_or_default());
+                match &self.plan.wire {
+                    None => connection.answers(&mut self.outcome, now_ns),
+                    Some(wire) => connection.lines(wire, &mut self.outcome, now_ns),
+                }
             }
+            Err(error) if is_passing(&error) => Ok(true),
+            Err(error) => Err(format!("the connection broke ({error})")),
         };
-        self.moved_ns = shared.clock.now_ns();
-        connection.input.extend_from_slice(buffer.get(..bytes).unwrap_or_default());
-        let answers = match &self.plan.wire {
-            None => connection.answers(&mut self.outcome, self.moved_ns),
-            Some(wire) => connection.lines(wire, &mut self.outcome, self.moved_ns).map(|()| false),
-        };
-        match answers {
-            Ok(false) => {}
-            Ok(true) => connection.reopen_later(&self.requests),
+        match goes_on {
+            Ok(true) => {}
+            Ok(false) => connection.reopen_later(&self.requests),
             Err(why) => connection.die(&why, &mut self.outcome),
         }
-    }
-
-    /// The server closed the connection without saying so first.
-    fn ended(&mut self, number: usize, shared: &Shared) {
-        let Some(connection) = self.connections.get_mut(number) else { return };
-        if let Some(answer) = connection.answer.take_if(|answer| matches!(answer.body, Body::UntilClose)) {
-            connection.answered(&answer, &mut self.outcome, shared.clock.now_ns());
-            connection.reopen_later(&self.requests);
-        } else if connection.unanswered.is_empty() {
-            connection.reopen_later(&self.requests);
-        } else {
-            connection.die("the server closed the connection", &mut self.outcome);
-        }
-    }
-
-    fn all_dead(&self) -> bool {
-        self.connections.iter().all(|connection| matches!(connection.link, Link::Dead))
     }
 }
 
 impl Connection {
-    fn new(socket: TcpStream) -> Connection {
-        Connection {
-            link: Link::Open(socket),
-            out: Vec::new(),
-            written: 0,
-            input: Vec::new(),
-            answer: None,
-            unanswered: VecDeque::new(),
-            waits_for_room: false,
-        }
-    }
-
-    /// Takes the whole answers out of the input. True when the server closes the connection after the last of them.
+    /// Takes the whole answers out of the input. False when the server closes the connection after the last of them.
     fn answers(&mut self, outcome: &mut Outcome, now_ns: u64) -> Result<bool, String> {
         let input = std::mem::take(&mut self.input);
         let mut rest = &input[..];
@@ -386,15 +354,15 @@ impl Connection {
             let Some(answer) = self.answer.take() else { break };
             self.answered(&answer, outcome, now_ns);
             if answer.closes {
-                return Ok(true);
+                return Ok(false);
             }
         }
         self.input.extend_from_slice(rest);
-        Ok(false)
+        Ok(true)
     }
 
-    /// The same where no HTTP is spoken.
-    fn lines(&mut self, wire: &Wire, outcome: &mut Outcome, now_ns: u64) -> Result<(), String> {
+    /// Takes the whole answers out of the input where no HTTP is spoken.
+    fn lines(&mut self, wire: &Wire, outcome: &mut Outcome, now_ns: u64) -> Result<bool, String> {
         let mut rest = &self.input[..];
         let acknowledged = wire.acknowledged(&mut rest);
         let left = rest.len();
@@ -403,35 +371,35 @@ impl Connection {
             let Some(stamp) = self.unanswered.pop_front() else { break };
             outcome.acknowledge(&stamp, now_ns);
         }
+        Ok(true)
+    }
+
+    /// Takes the end of the connection of which the server has not said so first. An error where something was to come.
+    fn ended(&mut self, outcome: &mut Outcome, now_ns: u64) -> Result<(), String> {
+        match self.answer.take_if(|answer| matches!(answer.body, Body::UntilClose)) {
+            Some(answer) => self.answered(&answer, outcome, now_ns),
+            None if self.unanswered.is_empty() => {}
+            None => return Err("the server closed the connection".to_owned()),
+        }
         Ok(())
     }
 
     fn answered(&mut self, answer: &Answer, outcome: &mut Outcome, now_ns: u64) {
         let Some(stamp) = self.unanswered.pop_front() else { return };
-        if !(200..300).contains(&answer.status) {
-            *outcome.refused.entry(answer.status).or_default() += 1;
-            let text = String::from_utf8_lossy(&answer.reason);
-            let line: String =
-                text.lines().next().unwrap_or("").chars().filter(|c| !c.is_control()).collect();
-            let refusal = format!("{} {line}", answer.status);
-            outcome.first_refusal.get_or_insert(refusal.trim_end().to_owned());
-            if let Some(topic) = outcome.topics.get_mut(stamp.topic as usize) {
-                topic.refused += 1;
-            }
-        } else {
-            outcome.acknowledge(&stamp, now_ns);
+        if (200..300).contains(&answer.status) {
+            return outcome.acknowledge(&stamp, now_ns);
         }
+        *outcome.refused.entry(answer.status).or_default() += 1;
+        let refusal = format!("{} {}", answer.status, first_line(&answer.reason));
+        outcome.first_refusal.get_or_insert(refusal.trim_end().to_owned());
+        outcome.of_topic(&stamp, |topic| topic.refused += 1);
     }
 
-    /// After a close announced by the server nothing behind the last answer was taken (RFC 9112, section 9.6), so it is sent
-    /// again, in its order, on the next connection.
+    /// Sends what is unanswered again, in its order, on the next connection: after a close announced by the server nothing
+    /// behind the last answer was taken (RFC 9112, section 9.6).
     fn reopen_later(&mut self, requests: &[PublishRequest]) {
-        self.link = Link::Closed;
-        self.answer = None;
-        self.input.clear();
-        self.out.clear();
-        self.written = 0;
-        self.waits_for_room = false;
+        let unanswered = std::mem::take(&mut self.unanswered);
+        *self = Connection { unanswered, ..Connection::default() };
         for stamp in &self.unanswered {
             if let Some(request) = requests.get(stamp.topic as usize) {
                 request.write(stamp, &mut self.out);
@@ -442,33 +410,33 @@ impl Connection {
     fn die(&mut self, why: &str, outcome: &mut Outcome) {
         self.link = Link::Dead;
         self.out.clear();
-        if outcome.trouble.is_none() {
-            let waiting = self.unanswered.len();
-            outcome.trouble = Some(format!("publishing: {why}, {waiting} publishes unanswered"));
-        }
+        let waiting = self.unanswered.len();
+        outcome.trouble.get_or_insert(format!("publishing: {why}, {waiting} publishes unanswered"));
         self.give_up(outcome);
     }
 
     fn give_up(&mut self, outcome: &mut Outcome) {
         for stamp in self.unanswered.drain(..) {
-            if let Some(topic) = outcome.topics.get_mut(stamp.topic as usize) {
-                topic.unanswered += 1;
-            }
+            outcome.of_topic(&stamp, |topic| topic.unanswered += 1);
         }
     }
 }
 
+fn is_passing(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
 fn requests(plan: &Plan) -> Vec<PublishRequest> {
-    let publishing = &plan.publishing;
+    let body = |topic: &str| plan.publish_body.clone().map(|part| part.replace("{topic}", topic));
     if let Some(wire) = &plan.wire {
-        let (before, after) = publishing.body.of("");
+        let [before, after] = body("");
         let request = |number| PublishRequest::on_wire(wire, number, (&before, &after), &plan.payload);
-        return (0..publishing.connections).map(request).collect();
+        return (0..plan.publishers).map(request).collect();
     }
     let request = |topic: &String| {
-        let (before, after) = publishing.body.of(topic);
-        let path = publishing.path.of(topic);
-        PublishRequest::new(&plan.target, &path, &publishing.headers, (&before, &after), &plan.payload)
+        let [before, after] = body(topic);
+        let path = plan.publish_path.replace("{topic}", topic);
+        PublishRequest::new(&plan.target, &path, &plan.publisher_headers, (&before, &after), &plan.payload)
     };
     plan.topics.iter().map(request).collect()
 }
@@ -486,7 +454,7 @@ fn connect(plan: &Plan, poll: &Poll, number: usize) -> Result<TcpStream, String>
     let prepared = socket
         .set_nodelay(true)
         .and_then(|()| socket.set_nonblocking(true))
-        .and_then(|()| poll.add(&socket, number, Interest::Read));
+        .and_then(|()| poll.add(&socket, number, READ));
     prepared.map_err(|error| format!("the publishing socket could not be prepared: {error}"))?;
     Ok(socket)
 }

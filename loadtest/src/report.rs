@@ -1,10 +1,10 @@
-//! The result: one structure, printed as a table for people or as one JSON object for programs.
+//! The result of a run, whose field names are the JSON's.
 
 use crate::plan::{Pace, Plan};
 use crate::process::Usage;
 use crate::publisher::Outcome;
 use crate::run::cpu;
-use crate::tally::{Churned, Tally, Verdict, quantile_us};
+use crate::tally::{Churned, Latencies, Tally};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -15,8 +15,7 @@ const OTHERS_CPUS_MAX: f64 = 0.15;
 /// The quantiles of the latency's curve.
 const QUANTILES: [f64; 7] = [0.5, 0.75, 0.9, 0.99, 0.999, 0.9999, 1.0];
 
-/// All that was measured. Field names are the JSON's.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Report {
     pub(crate) target: String,
     pub(crate) subscribers: usize,
@@ -26,11 +25,12 @@ pub(crate) struct Report {
     pub(crate) pace: String,
     pub(crate) rate_per_second: Option<f64>,
     pub(crate) verified: bool,
-    /// Whether every subscriber got every acknowledged event once, in order, and stayed connected.
+    /// Every subscriber got every acknowledged event once, in order, and stayed connected.
     pub(crate) passed: bool,
     pub(crate) connect: Connect,
     pub(crate) publishes: Publishes,
     pub(crate) deliveries: Deliveries,
+    /// From when an event was due to when a subscriber read it.
     pub(crate) latency_us: Latency,
     pub(crate) churn: Option<Churned>,
     pub(crate) stalled: Option<Stalled>,
@@ -38,17 +38,17 @@ pub(crate) struct Report {
     pub(crate) tool: Tool,
     /// CPUs that other programs, or other guests of the host, used while publishing; known when the server is.
     pub(crate) others_cpus: Option<f64>,
-    /// What else there is to know, in words.
+    /// Remarks, in words.
     pub(crate) notes: Vec<String>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Connect {
     pub(crate) seconds: f64,
     pub(crate) per_second: f64,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Publishes {
     pub(crate) acknowledged: u64,
     /// Without the time a flood stood still for lost events.
@@ -64,38 +64,32 @@ pub(crate) struct Publishes {
     pub(crate) late_us_max: f64,
     /// From when a publish was due to its acknowledgement.
     #[serde(default)]
-    pub(crate) answer_us: Answered,
+    pub(crate) answer_us: Latency,
 }
 
-/// In microseconds.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
-pub(crate) struct Answered {
-    pub(crate) p50: f64,
-    pub(crate) p99: f64,
-    pub(crate) max: f64,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// Deliveries against what the acknowledged publishes promised.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Deliveries {
     pub(crate) expected: u64,
     pub(crate) received: u64,
     /// Without the time a flood stood still for lost events.
     pub(crate) per_second: f64,
+    /// Missing at subscribers that stayed connected.
     pub(crate) lost: u64,
+    /// Came again. When only counting: more came than were published.
     pub(crate) doubled: u64,
-    /// `None` when only counting.
+    /// `None` when only counting, as the next two.
     pub(crate) reordered: Option<u64>,
-    /// `None` when only counting.
     pub(crate) corrupt: Option<u64>,
-    /// `None` when only counting.
     pub(crate) refused_yet_delivered: Option<u64>,
     pub(crate) gaps: u64,
+    /// Subscribers whose stream the server ended.
     pub(crate) cut: u64,
     pub(crate) missed_by_cut: u64,
 }
 
-/// In microseconds, from when an event was due to when a subscriber read it.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
 pub(crate) struct Latency {
     pub(crate) samples: u64,
     pub(crate) p50: f64,
@@ -106,7 +100,15 @@ pub(crate) struct Latency {
     pub(crate) curve: Vec<(f64, f64)>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+impl From<&Latencies> for Latency {
+    fn from(all: &Latencies) -> Latency {
+        let curve = QUANTILES.map(|quantile| (quantile, all.us(quantile))).to_vec();
+        let (p50, p99, p999, max) = (all.us(0.5), all.us(0.99), all.us(0.999), all.us(1.0));
+        Latency { samples: all.samples(), p50, p99, p999, max, curve }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Server {
     pub(crate) cpu_seconds: f64,
     pub(crate) cpu_us_per_delivery: f64,
@@ -119,25 +121,24 @@ pub(crate) struct Server {
     pub(crate) rss_bytes_per_subscriber: f64,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Tool {
     pub(crate) cpu_us_per_delivery: f64,
     /// Of the busiest of its CPUs (or threads, where these are not pinned), while publishing.
     pub(crate) cpu_share: f64,
-    /// The same while connecting.
     pub(crate) connect_cpu_share: f64,
-    /// Whether this program, and not the server, may be what was measured.
+    /// This program, and not the server, may be what was measured.
     pub(crate) saturated: bool,
 }
 
 /// Subscribers that did not read.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Stalled {
     pub(crate) subscribers: u64,
     pub(crate) cut: u64,
 }
 
-/// What a run leaves behind for its report.
+/// The outcome of a run, for its report.
 pub(crate) struct Measured {
     pub(crate) connect_seconds: f64,
     pub(crate) outcome: Outcome,
@@ -164,143 +165,106 @@ impl Report {
     /// Draws the conclusions.
     pub(crate) fn new(plan: &Plan, measured: Measured) -> Report {
         let Measured { connect_seconds, outcome, tally, server, machine_s } = measured;
-        let verdict = tally.verdict(&outcome.topics, plan.verify);
         let seconds_to = |end_ns: u64| end_ns.saturating_sub(outcome.start_ns) as f64 / 1e9;
         let moving_to = |end_ns: u64| seconds_to(end_ns) - outcome.stood_still_s(end_ns);
         let seconds = seconds_to(tally.last_delivery_ns.max(outcome.last_answer_ns));
-        let deliveries = tally.all_deliveries() as f64;
+        let delivered = tally.all_deliveries() as f64;
+        let mut deliveries = tally.verdict(&outcome.topics, plan.verify);
+        deliveries.per_second = ratio(delivered, moving_to(tally.last_delivery_ns));
         let tool = tool(plan, &tally, &outcome, connect_seconds, seconds);
         let others_cpus = server.map(|server| others_cpus(&server, &tally, &outcome, machine_s));
-        let subscribers = plan.subscribers.count;
-        let only_verified = |count: u64| plan.verify.then_some(count);
+        let subscribers = plan.subscribers as f64;
+        let acknowledged = outcome.sum(|topic| topic.acknowledged);
+        let rate_per_second = match plan.pace {
+            Pace::Rate { per_second, .. } => Some(per_second),
+            Pace::Flood { .. } => None,
+        };
         Report {
             target: format!("http://{}", plan.target.authority),
-            subscribers,
+            subscribers: plan.subscribers,
             topics: plan.topics.len(),
-            publishers: plan.publishing.connections,
+            publishers: plan.publishers,
             event_bytes: plan.payload.size(),
-            pace: if matches!(plan.publishing.pace, Pace::Rate { .. }) { "rate" } else { "flood" }.to_owned(),
-            rate_per_second: match plan.publishing.pace {
-                Pace::Rate { per_second, .. } => Some(per_second),
-                Pace::Flood { .. } => None,
-            },
+            pace: if rate_per_second.is_some() { "rate" } else { "flood" }.to_owned(),
+            rate_per_second,
             verified: plan.verify,
-            passed: passed(&verdict, &tally, &outcome),
-            connect: Connect {
-                seconds: connect_seconds,
-                per_second: ratio(subscribers as f64, connect_seconds),
-            },
+            passed: passed(&deliveries, &tally, &outcome),
+            connect: Connect { seconds: connect_seconds, per_second: ratio(subscribers, connect_seconds) },
             publishes: Publishes {
-                acknowledged: outcome.acknowledged(),
-                per_second: ratio(outcome.acknowledged() as f64, moving_to(outcome.last_answer_ns)),
+                acknowledged,
+                per_second: ratio(acknowledged as f64, moving_to(outcome.last_answer_ns)),
                 waited_for_lost_s: outcome.stood_still_s(u64::MAX),
-                refused: outcome.refused(),
+                refused: outcome.sum(|topic| topic.refused),
                 refused_by_status: outcome.refused.clone(),
-                unanswered: outcome.unanswered(),
+                unanswered: outcome.sum(|topic| topic.unanswered),
                 unsent: outcome.unsent,
                 late_us_max: outcome.late_ns_max as f64 / 1e3,
-                answer_us: Answered {
-                    p50: quantile_us(&outcome.answer_ns, 0.5),
-                    p99: quantile_us(&outcome.answer_ns, 0.99),
-                    max: quantile_us(&outcome.answer_ns, 1.0),
-                },
+                answer_us: Latency::from(&outcome.answers),
             },
-            deliveries: Deliveries {
-                expected: verdict.expected,
-                received: tally.deliveries,
-                per_second: ratio(deliveries, moving_to(tally.last_delivery_ns)),
-                lost: verdict.lost,
-                doubled: verdict.doubled,
-                reordered: only_verified(tally.reordered),
-                corrupt: only_verified(tally.corrupt),
-                refused_yet_delivered: only_verified(verdict.refused_yet_delivered),
-                gaps: tally.gaps,
-                cut: verdict.cut,
-                missed_by_cut: verdict.missed_by_cut,
-            },
-            latency_us: Latency {
-                samples: tally.latency_samples(),
-                p50: tally.latency_us(0.5),
-                p99: tally.latency_us(0.99),
-                p999: tally.latency_us(0.999),
-                max: tally.latency_us(1.0),
-                curve: QUANTILES.map(|quantile| (quantile, tally.latency_us(quantile))).to_vec(),
-            },
-            churn: (plan.subscribers.churning > 0).then_some(tally.churn),
+            deliveries,
+            latency_us: Latency::from(&tally.latencies),
+            churn: (plan.churning > 0).then_some(tally.churn),
             stalled: (tally.stalled > 0)
                 .then_some(Stalled { subscribers: tally.stalled, cut: tally.stalled_cut }),
             server: server.map(|ServerUsage { before, connected, end, .. }| Server {
                 cpu_seconds: end.cpu_s - connected.cpu_s,
-                cpu_us_per_delivery: ratio((end.cpu_s - connected.cpu_s) * 1e6, deliveries),
+                cpu_us_per_delivery: ratio((end.cpu_s - connected.cpu_s) * 1e6, delivered),
                 cpu_share: ratio(end.cpu_s - connected.cpu_s, seconds),
-                cpu_us_per_connect: ratio((connected.cpu_s - before.cpu_s) * 1e6, subscribers as f64),
+                cpu_us_per_connect: ratio((connected.cpu_s - before.cpu_s) * 1e6, subscribers),
                 rss_bytes: end.rss_bytes,
                 rss_bytes_per_subscriber: (connected.rss_bytes as f64 - before.rss_bytes as f64)
-                    / subscribers as f64,
+                    / subscribers,
             }),
             others_cpus,
             notes: notes(plan, &outcome, &tally, &tool, others_cpus),
             tool,
         }
     }
-
-    /// Whether every subscriber got every acknowledged event once, in order, and stayed connected.
-    pub(crate) fn passed(&self) -> bool {
-        self.passed
-    }
 }
 
 /// A refused publish is no fault: the server said no, and meant it.
-fn passed(verdict: &Verdict, tally: &Tally, outcome: &Outcome) -> bool {
-    let faults = verdict.lost
-        + verdict.missed_by_cut
-        + verdict.doubled
-        + verdict.refused_yet_delivered
-        + verdict.cut
+fn passed(deliveries: &Deliveries, tally: &Tally, outcome: &Outcome) -> bool {
+    // What those who come and go missed may have been refused publishes, which were due all the same.
+    let missed = if outcome.refused.is_empty() { tally.churn.missed } else { 0 };
+    let faults = deliveries.lost
+        + deliveries.missed_by_cut
+        + deliveries.doubled
+        + deliveries.refused_yet_delivered.unwrap_or(0)
+        + deliveries.cut
         + tally.gaps
         + tally.corrupt
         + tally.reordered
-        + missed_by_churning(tally, outcome)
+        + missed
         + tally.churn.cut
         + tally.churn.failed
-        + outcome.unanswered()
+        + outcome.sum(|topic| topic.unanswered)
         + outcome.unsent;
     faults == 0 && tally.trouble.is_none()
 }
 
-/// What those who come and go missed. A refused publish was due all the same and came to nobody, so beside one nothing is
-/// said.
-fn missed_by_churning(tally: &Tally, outcome: &Outcome) -> u64 {
-    if outcome.refused() > 0 { 0 } else { tally.churn.missed }
-}
-
 fn tool(plan: &Plan, tally: &Tally, outcome: &Outcome, connect_seconds: f64, seconds: f64) -> Tool {
-    let publisher = (plan.subscribers.readers, outcome.cpu_ns);
-    let readers = || tally.readers_cpu_ns.iter().copied().enumerate();
-    let cpu_share = busiest(plan, readers().chain([publisher]), seconds);
-    let connecting = tally.readers_connect_cpu_ns.iter().copied().enumerate();
-    let cpu_us = readers().chain([publisher]).map(|(_, cpu_ns)| cpu_ns).sum::<u64>() as f64 / 1e3;
+    let used_ns = [&tally.readers_cpu_ns[..], &[outcome.cpu_ns]].concat();
+    let cpu_share = busiest(plan, &used_ns, seconds);
     Tool {
-        cpu_us_per_delivery: ratio(cpu_us, tally.all_deliveries() as f64),
+        cpu_us_per_delivery: ratio(used_ns.iter().sum::<u64>() as f64 / 1e3, tally.all_deliveries() as f64),
         cpu_share,
-        connect_cpu_share: busiest(plan, connecting, connect_seconds),
+        connect_cpu_share: busiest(plan, &tally.readers_connect_cpu_ns, connect_seconds),
         saturated: cpu_share > SATURATED,
     }
 }
 
-/// What is left of the machine's CPU time when the server's and this program's is taken off, in CPUs.
+/// Returns what is left of the machine's CPU time when the server's and this program's is taken off, in CPUs.
 fn others_cpus(server: &ServerUsage, tally: &Tally, outcome: &Outcome, machine_s: f64) -> f64 {
-    let publishing_s = outcome.publishing_ns as f64 / 1e9;
     let reading_s = tally.readers_cpu_ns.iter().sum::<u64>() as f64 / 1e9;
     // What was read after the last answer is taken off too: a little less than the truth is told.
     let own_s = server.published.cpu_s - server.connected.cpu_s + reading_s + outcome.cpu_ns as f64 / 1e9;
-    ratio((machine_s - own_s).max(0.0), publishing_s)
+    ratio((machine_s - own_s).max(0.0), outcome.publishing_ns as f64 / 1e9)
 }
 
-/// The share of `seconds` for which the busiest CPU worked, given the CPU time of threads by their number.
-fn busiest(plan: &Plan, threads: impl Iterator<Item = (usize, u64)>, seconds: f64) -> f64 {
+/// Returns the share of `seconds` for which the busiest CPU worked, given the CPU time of each thread.
+fn busiest(plan: &Plan, threads_ns: &[u64], seconds: f64) -> f64 {
     let mut by_cpu = BTreeMap::<_, u64>::new();
-    for (thread, cpu_ns) in threads {
+    for (thread, cpu_ns) in threads_ns.iter().enumerate() {
         // Unpinned, a thread is taken to have a CPU of its own.
         *by_cpu.entry(cpu(plan, thread).unwrap_or(thread)).or_default() += cpu_ns;
     }
@@ -313,7 +277,7 @@ fn notes(plan: &Plan, outcome: &Outcome, tally: &Tally, tool: &Tool, others: Opt
     notes.extend(outcome.trouble.clone());
     notes.extend(tally.cut_reason.as_ref().map(|why| format!("first cut: {why}")));
     notes.extend(tally.trouble.clone());
-    if tally.churn.missed > 0 && outcome.refused() > 0 {
+    if tally.churn.missed > 0 && !outcome.refused.is_empty() {
         notes.push("what those who come and go missed may have been refused publishes".to_owned());
     }
     if tool.saturated {
@@ -342,14 +306,14 @@ mod tests {
 
     #[test]
     fn each_fault_alone_fails_the_run_and_a_refusal_does_not() {
-        let (verdict, outcome) = (Verdict::default, Outcome::default);
+        let (verdict, outcome) = (Deliveries::default, Outcome::default);
         assert!(passed(&verdict(), &Tally::default(), &Outcome { refused: [(503, 9)].into(), ..outcome() }));
         for faulty in [
-            Verdict { lost: 1, ..verdict() },
-            Verdict { missed_by_cut: 1, ..verdict() },
-            Verdict { doubled: 1, ..verdict() },
-            Verdict { refused_yet_delivered: 1, ..verdict() },
-            Verdict { cut: 1, ..verdict() },
+            Deliveries { lost: 1, ..verdict() },
+            Deliveries { missed_by_cut: 1, ..verdict() },
+            Deliveries { doubled: 1, ..verdict() },
+            Deliveries { refused_yet_delivered: Some(1), ..verdict() },
+            Deliveries { cut: 1, ..verdict() },
         ] {
             assert!(!passed(&faulty, &Tally::default(), &outcome()), "{faulty:?}");
         }

@@ -7,12 +7,14 @@ impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
         let mut row = |name: &str, value: String| writeln!(f, "{name:<24}{value}");
         let (publishes, deliveries, latency) = (&self.publishes, &self.deliveries, &self.latency_us);
-        let ms = |us: f64| format!("{:.3}", us / 1e3);
-        row("subscribers", format!("{} on {} topics", thousands(self.subscribers as f64), self.topics))?;
-        row("connects/s", thousands(self.connect.per_second))?;
-        row("publishes acknowledged", thousands(publishes.acknowledged as f64))?;
-        row("publishes/s", thousands(publishes.per_second))?;
         let answer = &publishes.answer_us;
+        let ms = |us: f64| format!("{:.3}", us / 1e3);
+        let whole = |count: u64| thousands(count as f64);
+        let checked = |count: Option<u64>| count.map_or("not checked".to_owned(), |count| count.to_string());
+        row("subscribers", format!("{} on {} topics", whole(self.subscribers as u64), self.topics))?;
+        row("connects/s", thousands(self.connect.per_second))?;
+        row("publishes acknowledged", whole(publishes.acknowledged))?;
+        row("publishes/s", thousands(publishes.per_second))?;
         row("answer ms", format!("p50 {}  p99 {}  max {}", ms(answer.p50), ms(answer.p99), ms(answer.max)))?;
         if publishes.refused > 0 {
             let each = publishes.refused_by_status.iter().map(|(status, count)| format!("{status}: {count}"));
@@ -28,50 +30,31 @@ impl Display for Report {
             let seconds = publishes.waited_for_lost_s;
             row("stood still", format!("{seconds:.2} s for lost events, which no rate counts"))?;
         }
-        let expected = thousands(deliveries.expected as f64);
-        row("deliveries", format!("{} of {expected}", thousands(deliveries.received as f64)))?;
+        row("deliveries", format!("{} of {}", whole(deliveries.received), whole(deliveries.expected)))?;
         row("deliveries/s", thousands(deliveries.per_second))?;
-        row(
-            "latency ms",
-            format!(
-                "p50 {}  p99 {}  p99.9 {}  max {}",
-                ms(latency.p50),
-                ms(latency.p99),
-                ms(latency.p999),
-                ms(latency.max)
-            ),
-        )?;
-        let told = |count: Option<u64>| count.map_or("not checked".to_owned(), |count| count.to_string());
+        let [p50, p99, p999, max] = [latency.p50, latency.p99, latency.p999, latency.max].map(ms);
+        row("latency ms", format!("p50 {p50}  p99 {p99}  p99.9 {p999}  max {max}"))?;
         row("lost", deliveries.lost.to_string())?;
         row("doubled", deliveries.doubled.to_string())?;
-        row("reordered", told(deliveries.reordered))?;
-        row("corrupt", told(deliveries.corrupt))?;
+        row("reordered", checked(deliveries.reordered))?;
+        row("corrupt", checked(deliveries.corrupt))?;
         if deliveries.refused_yet_delivered.is_some_and(|count| count > 0) {
-            row("refused yet delivered", told(deliveries.refused_yet_delivered))?;
+            row("refused yet delivered", checked(deliveries.refused_yet_delivered))?;
         }
         row("gaps", deliveries.gaps.to_string())?;
-        row(
-            "cut",
-            format!("{} subscribers, {} events missed by it", deliveries.cut, deliveries.missed_by_cut),
-        )?;
+        let (cut, missed) = (deliveries.cut, deliveries.missed_by_cut);
+        row("cut", format!("{cut} subscribers, {missed} events missed by it"))?;
         if let Some(server) = &self.server {
-            let share = server.cpu_share * 100.0;
-            row(
-                "server CPU",
-                format!("{:.3} us/delivery, {share:.0} % of a CPU", server.cpu_us_per_delivery),
-            )?;
+            let (cpu_us, share) = (server.cpu_us_per_delivery, server.cpu_share * 100.0);
+            row("server CPU", format!("{cpu_us:.3} us/delivery, {share:.0} % of a CPU"))?;
             row("", format!("{:.1} us/connect", server.cpu_us_per_connect))?;
             row("server RSS", format!("{} bytes/subscriber", thousands(server.rss_bytes_per_subscriber)))?;
         }
         if let Some(churn) = &self.churn {
-            let text = format!(
-                "{} stays, {} events in them",
-                thousands(churn.stays as f64),
-                thousands(churn.deliveries as f64)
-            );
-            row("come and go", text)?;
+            let (stays, events) = (whole(churn.stays), whole(churn.deliveries));
+            row("come and go", format!("{stays} stays, {events} events in them"))?;
             let missed = match self.verified {
-                true => format!("{} missed of {} due in a stay", churn.missed, thousands(churn.due as f64)),
+                true => format!("{} missed of {} due in a stay", churn.missed, whole(churn.due)),
                 false => "missed events not checked".to_owned(),
             };
             row("", format!("{} not let in, {} cut, {missed}", churn.failed, churn.cut))?;
@@ -79,14 +62,8 @@ impl Display for Report {
         if let Some(stalled) = &self.stalled {
             row("stalled", format!("{} subscribers, {} of them cut", stalled.subscribers, stalled.cut))?;
         }
-        row(
-            "tool CPU",
-            format!(
-                "{:.3} us/delivery, {:.0} % of its CPU",
-                self.tool.cpu_us_per_delivery,
-                self.tool.cpu_share * 100.0
-            ),
-        )?;
+        let (cpu_us, share) = (self.tool.cpu_us_per_delivery, self.tool.cpu_share * 100.0);
+        row("tool CPU", format!("{cpu_us:.3} us/delivery, {share:.0} % of its CPU"))?;
         if let Some(others) = self.others_cpus {
             row("other programs", format!("{:.0} % of a CPU", others * 100.0))?;
         }
@@ -97,7 +74,7 @@ impl Display for Report {
     }
 }
 
-/// A whole number with its thousands apart.
+/// Writes a whole number with its thousands apart.
 pub(crate) fn thousands(value: f64) -> String {
     let digits = format!("{:.0}", value.abs());
     let mut out = String::from(if value <= -0.5 { "-" } else { "" });

@@ -2,7 +2,6 @@
 
 use crate::plan::Plan;
 use crate::process::{Usage, machine_busy_s, make_room};
-use crate::progress::{bar, publishing_bar};
 use crate::publisher::{Outcome, Publisher};
 use crate::remote::listen_elsewhere;
 use crate::report::{Measured, Report, ServerUsage};
@@ -10,23 +9,23 @@ use crate::shared::{Clock, Shared};
 use crate::subscribers::{Share, listen};
 use crate::tally::Tally;
 use core_affinity::CoreId;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-/// How often this thread looks at the others.
+/// The time between two looks at the other threads.
 const LOOK: Duration = Duration::from_millis(20);
 /// Waited in silence after everything has arrived: what comes then came twice.
 pub(crate) const AFTERMATH: Duration = Duration::from_millis(300);
 
 /// Does what the plan says. An error is one line: nothing could be measured.
 pub(crate) fn run(plan: &Plan) -> Result<Report, String> {
-    let readers = plan.subscribers.readers;
-    let own_subscribers = if plan.subscribers.processes { 2 * readers } else { plan.subscribers.count };
-    make_room(own_subscribers, plan.publishing.connections, readers)?;
+    let own_subscribers = if plan.processes { 2 * plan.readers } else { plan.subscribers };
+    make_room(own_subscribers, plan.publishers, plan.readers)?;
     check_cpus("--cpus", &plan.cpus)?;
     let server_before = server_usage(plan)?;
-    let shared = Shared::new(Clock::start(), readers);
+    let shared = Shared::new(Clock::start(), plan.readers);
     let shared = &shared;
     std::thread::scope(|scope| {
         // The scope waits for its threads.
@@ -34,23 +33,27 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, String> {
         let began = Instant::now();
         let readers = connect_all(scope, plan, shared)?;
         let connect_seconds = began.elapsed().as_secs_f64();
-        std::thread::sleep(plan.subscribers.settle);
+        std::thread::sleep(plan.settle);
         let publisher = Publisher::connect(plan)?;
         let server_connected = server_usage(plan)?;
 
         let machine_begin_s = machine_busy_s();
-        let publisher_cpu = cpu(plan, plan.subscribers.readers);
         let publishing = scope.spawn(move || {
-            pin(publisher_cpu);
+            pin(cpu(plan, plan.readers));
             publisher.publish(shared)
         });
-        let outcome = watch_publishing(plan, shared, publishing)?;
+        let outcome = watch_publishing(plan, publishing)?;
         let machine_s = machine_busy_s() - machine_begin_s;
         let server_published = plan.pid.and_then(Usage::now);
-        if outcome.acknowledged() == 0 {
+        let by_topic = plan.steady_by_topic();
+        let expected =
+            by_topic.iter().zip(&outcome.topics).map(|(steady, topic)| steady * topic.acknowledged).sum();
+        if outcome.sum(|topic| topic.acknowledged) == 0 {
             return Err(nothing_acknowledged(&outcome));
         }
-        drain(plan, shared, &outcome);
+        if await_all(shared, expected, plan.drain, || Ok(()))? {
+            await_more(shared);
+        }
 
         let server_end = plan.pid.and_then(Usage::now);
         shared.stop();
@@ -58,13 +61,11 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, String> {
         for reader in readers {
             tally.add(reader.join().map_err(|_| "a reading thread failed".to_owned())?);
         }
-        let server = match (server_before, server_connected, server_published, server_end) {
-            (Some(before), Some(connected), Some(published), Some(end)) => {
-                Some(ServerUsage { before, connected, published, end })
-            }
-            _ => None,
+        let server = || {
+            let (before, connected) = (server_before?, server_connected?);
+            Some(ServerUsage { before, connected, published: server_published?, end: server_end? })
         };
-        Ok(Report::new(plan, Measured { connect_seconds, outcome, tally, server, machine_s }))
+        Ok(Report::new(plan, Measured { connect_seconds, outcome, tally, server: server(), machine_s }))
     })
 }
 
@@ -88,14 +89,14 @@ fn connect_all<'scope, 'env>(
     plan: &'env Plan,
     shared: &'env Shared,
 ) -> Result<Vec<ScopedJoinHandle<'scope, Tally>>, String> {
-    let count = plan.subscribers.readers;
+    let count = plan.readers;
     let (opened, told) = channel();
     let readers = (0..count)
         .map(|first| {
             let (opened, cpu) = (opened.clone(), cpu(plan, first));
             let share = Share { first, step: count };
             scope.spawn(move || {
-                if plan.subscribers.processes {
+                if plan.processes {
                     return listen_elsewhere(plan, share, cpu, shared, &opened);
                 }
                 pin(cpu);
@@ -104,66 +105,70 @@ fn connect_all<'scope, 'env>(
         })
         .collect();
     drop(opened);
-    let bar = bar("connecting", Some(plan.subscribers.count as u64));
-    for _ in 0..count {
-        next_told(&told, || bar.set_position(shared.connected() as u64))?;
+    let bar = progress("connecting", plan.subscribers as u64);
+    let mut left = count;
+    while left > 0 {
+        match told.recv_timeout(LOOK) {
+            Ok(result) => result.map(|()| left -= 1)?,
+            Err(RecvTimeoutError::Timeout) => bar.set_position(shared.connected()),
+            Err(RecvTimeoutError::Disconnected) => return Err("a reading thread failed".to_owned()),
+        }
     }
     bar.finish_and_clear();
     Ok(readers)
 }
 
-fn next_told(told: &Receiver<Result<(), String>>, mut meanwhile: impl FnMut()) -> Result<(), String> {
-    loop {
-        match told.recv_timeout(LOOK) {
-            Ok(result) => return result,
-            Err(RecvTimeoutError::Timeout) => meanwhile(),
-            Err(RecvTimeoutError::Disconnected) => return Err("a reading thread failed".to_owned()),
-        }
-    }
-}
-
-fn watch_publishing(
-    plan: &Plan,
-    shared: &Shared,
-    publishing: ScopedJoinHandle<'_, Outcome>,
-) -> Result<Outcome, String> {
-    let time = plan.publishing.pace.time();
-    let bar = publishing_bar(time);
-    bar.set_prefix(plan.subscribers.count.to_string());
+fn watch_publishing(plan: &Plan, publishing: ScopedJoinHandle<'_, Outcome>) -> Result<Outcome, String> {
+    let time = plan.pace.time().unwrap_or_default();
+    let bar = progress("publishing, ms", time.as_millis() as u64);
     let began = Instant::now();
     while !publishing.is_finished() {
         std::thread::sleep(LOOK);
-        bar.set_position(match time {
-            Some(time) => began.elapsed().min(time).as_millis() as u64,
-            None => shared.delivered(),
-        });
+        bar.set_position(began.elapsed().as_millis() as u64);
     }
     bar.finish_and_clear();
     publishing.join().map_err(|_| "the publishing thread failed".to_owned())
 }
 
-/// Waits until everything acknowledged has arrived and a moment longer, or until nothing has come for the plan's time.
-fn drain(plan: &Plan, shared: &Shared, outcome: &Outcome) {
-    let by_topic = plan.steady_by_topic();
-    let expected =
-        by_topic.iter().zip(&outcome.topics).map(|(steady, topic)| steady * topic.acknowledged).sum();
-    let bar = bar("draining", Some(expected));
-    let mut seen = shared.delivered();
-    let mut moved = Instant::now();
-    loop {
-        let silence = if seen >= expected { AFTERMATH } else { plan.drain };
-        if moved.elapsed() >= silence {
-            break;
-        }
-        std::thread::sleep(LOOK);
+/// Waits until so much has arrived, and tells whether it has: false when nothing has come for the time of `silence`. An
+/// error of `check`, which is asked meanwhile, ends it.
+pub(crate) fn await_all(
+    shared: &Shared,
+    expected: u64,
+    silence: Duration,
+    mut check: impl FnMut() -> Result<(), String>,
+) -> Result<bool, String> {
+    let bar = progress("draining", expected);
+    let (mut seen, mut moved) = (0, Instant::now());
+    while seen < expected && moved.elapsed() < silence {
+        check()?;
         let now = shared.delivered();
         if now != seen {
-            seen = now;
-            moved = Instant::now();
+            (seen, moved) = (now, Instant::now());
+            bar.set_position(seen);
         }
-        bar.set_position(seen);
+        std::thread::sleep(LOOK);
     }
     bar.finish_and_clear();
+    Ok(seen >= expected)
+}
+
+/// Waits until nothing has come for a moment: what does came twice.
+pub(crate) fn await_more(shared: &Shared) {
+    let mut seen = None;
+    while seen != Some(shared.delivered()) {
+        seen = Some(shared.delivered());
+        std::thread::sleep(AFTERMATH);
+    }
+}
+
+/// Makes a progress bar, which is drawn on standard error when that is a terminal and never in the way of a result.
+pub(crate) fn progress(what: &'static str, length: u64) -> ProgressBar {
+    let bar = ProgressBar::new(length).with_message(what);
+    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len}") {
+        bar.set_style(style);
+    }
+    bar
 }
 
 fn nothing_acknowledged(outcome: &Outcome) -> String {
@@ -173,12 +178,12 @@ fn nothing_acknowledged(outcome: &Outcome) -> String {
     format!("no publish was acknowledged: {why}")
 }
 
-/// The CPU of reader number `thread`; the publishing thread comes after them.
+/// Returns the CPU of reader number `thread`; the publishing thread comes after them.
 pub(crate) fn cpu(plan: &Plan, thread: usize) -> Option<usize> {
     if plan.cpus.is_empty() { None } else { plan.cpus.get(thread % plan.cpus.len()).copied() }
 }
 
-/// Whether a flag names only CPUs that this process may use.
+/// Refuses a flag that names CPUs which this process may not use.
 pub(crate) fn check_cpus(flag: &str, cpus: &[usize]) -> Result<(), String> {
     let allowed: Vec<usize> =
         core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();

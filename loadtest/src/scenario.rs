@@ -1,9 +1,9 @@
-//! Named starting points for the flags of a run: each asks one question of a server. A flag that is given stands over them.
+//! Named starting points for the flags of a run: each asks one question of a server. A flag that is given overrides them.
 
 use clap::ValueEnum;
 use std::time::Duration;
 
-/// What a run asks of the server.
+/// A question that a run asks of a server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Scenario {
     /// 1,000 subscribers, 100 events a second: what does one delivery cost, and how late is it?
@@ -22,7 +22,7 @@ pub(crate) enum Scenario {
     Idle,
 }
 
-/// What a scenario sets. Flags of the same names say more.
+/// The values that a scenario sets. Flags of the same names say more.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Preset {
     pub(crate) subscribers: usize,
@@ -38,22 +38,19 @@ pub(crate) struct Preset {
 }
 
 impl Preset {
-    /// Without any scenario.
-    const PLAIN: Preset = Preset {
-        subscribers: 1_000,
-        topics: 1,
-        random_topics: false,
-        churning: 0,
-        stalled: 0,
-        rate: Some(100.0),
-        events: None,
-        size: 128,
-        settle: Duration::ZERO,
-    };
-
-    /// Of the scenario, if there is one.
+    /// Returns what the scenario sets, or a run without any.
     pub(crate) fn of(scenario: Option<Scenario>) -> Preset {
-        let plain = Preset::PLAIN;
+        let plain = Preset {
+            subscribers: 1_000,
+            topics: 1,
+            random_topics: false,
+            churning: 0,
+            stalled: 0,
+            rate: Some(100.0),
+            events: None,
+            size: 128,
+            settle: Duration::ZERO,
+        };
         match scenario {
             None | Some(Scenario::Paced) => plain,
             Some(Scenario::Flood) => Preset { rate: None, ..plain },
@@ -87,11 +84,8 @@ mod tests {
         let topics = of(Scenario::Topics);
         assert!(topics.topics == topics.subscribers && topics.random_topics);
         for scenario in Scenario::value_variants() {
-            let preset = of(*scenario);
-            assert!(
-                preset.churning + preset.stalled < preset.subscribers,
-                "{scenario:?} has steady subscribers"
-            );
+            let Preset { churning, stalled, subscribers, .. } = of(*scenario);
+            assert!(churning + stalled < subscribers, "{scenario:?} has steady subscribers");
         }
         assert!(of(Scenario::Churn).churning > 0 && of(Scenario::Slow).stalled > 0);
     }

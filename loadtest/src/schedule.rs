@@ -6,7 +6,7 @@ use fastrand::Rng;
 /// The same arrivals in every run, so that every server is asked for the same.
 const ARRIVALS_SEED: u64 = 1;
 
-/// The course of one run's publishes. Times are nanoseconds since the first was due.
+/// The publishes of a run. Times are nanoseconds since the first was due.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     pace: Pace,
@@ -15,13 +15,13 @@ pub(crate) struct Schedule {
     arrival: Option<(f64, Rng)>,
 }
 
-/// When event `number` of a steady rate is due. From the number each time, not by adding up: a rounded interval would
+/// Returns when event `number` of a steady rate is due, in nanoseconds. From the number each time, not by adding up: a rounded interval would
 /// drift.
 pub(crate) fn due_ns(number: u64, per_second: f64) -> u64 {
     (number as f64 * 1e9 / per_second) as u64
 }
 
-/// What to do about the next publish.
+/// The next publish.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Next {
     /// It was due at this time, which is not after now.
@@ -33,13 +33,11 @@ pub(crate) enum Next {
 }
 
 impl Schedule {
-    /// From the first publish.
     pub(crate) fn new(pace: Pace) -> Schedule {
         let random = matches!(pace, Pace::Rate { poisson: true, .. });
         Schedule { pace, issued: 0, arrival: random.then(|| (0.0, Rng::with_seed(ARRIVALS_SEED))) }
     }
 
-    /// What to do now.
     pub(crate) fn next(&self, now_ns: u64) -> Next {
         match self.pace {
             Pace::Rate { events, .. } if self.issued >= events => Next::Over,
@@ -58,7 +56,7 @@ impl Schedule {
         }
     }
 
-    /// The publish that was due is on its way.
+    /// Moves on to the next publish.
     pub(crate) fn issue(&mut self) {
         self.issued += 1;
         if let (Some((arrival_ns, random)), Pace::Rate { per_second, .. }) = (&mut self.arrival, self.pace) {
@@ -67,12 +65,11 @@ impl Schedule {
         }
     }
 
-    /// Publishes on their way so far.
     pub(crate) fn issued(&self) -> u64 {
         self.issued
     }
 
-    /// Publishes that were to be made and were not.
+    /// Counts the publishes that were to be made and were not.
     pub(crate) fn unissued(&self) -> u64 {
         match self.pace {
             Pace::Rate { events, .. } | Pace::Flood { until: FloodEnd::Events(events) } => {

@@ -3,7 +3,7 @@
 /// Holes remembered for one series. Past it the oldest is forgotten: a late arrival there counts as doubled.
 const HOLES_MAX: usize = 1_024;
 
-/// What a number says about the series it arrived in.
+/// The order in which a number arrived in its series.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Arrival {
     /// Later than all before it. Numbers left out are remembered as holes.
@@ -14,7 +14,7 @@ pub(crate) enum Arrival {
     Doubled,
 }
 
-/// One subscriber's view of one topic and publisher. Two words while all goes well.
+/// A subscriber's view of one topic and publisher. Two words while all goes well.
 #[derive(Debug, Default)]
 pub(crate) struct Series {
     next: u64,
@@ -38,7 +38,9 @@ impl Series {
     pub(crate) fn arrive(&mut self, number: u64) -> Arrival {
         if number >= self.next {
             if number > self.next {
-                self.remember(Hole { start: self.next, end: number });
+                let holes = self.holes.get_or_insert_default();
+                holes.push(Hole { start: self.next, end: number });
+                forget_oldest(holes);
             }
             self.next = number + 1;
             return Arrival::InOrder;
@@ -46,17 +48,11 @@ impl Series {
         if self.fill(number) { Arrival::Reordered } else { Arrival::Doubled }
     }
 
-    /// Numbers that have not come between the first and the last that came: what is missing at the least.
+    /// Counts the numbers that have not come between the first and the last that came.
     pub(crate) fn missing_since_first(&self) -> u64 {
         // What came before a subscriber was there leaves a hole that starts at 0.
         let holes = self.holes.iter().flat_map(|holes| holes.iter()).filter(|hole| hole.start > 0);
         holes.map(|hole| hole.end - hole.start).sum()
-    }
-
-    fn remember(&mut self, hole: Hole) {
-        let holes = self.holes.get_or_insert_default();
-        holes.push(hole);
-        forget_oldest(holes);
     }
 
     fn fill(&mut self, number: u64) -> bool {
@@ -94,16 +90,14 @@ mod tests {
 
     #[test]
     fn what_came_before_the_first_is_not_missing() {
-        let mut series = Series::default();
-        for number in [100, 101, 104, 103] {
-            series.arrive(number);
-        }
-        assert_eq!(series.missing_since_first(), 1);
-        let mut series = Series::default();
-        for number in [0, 3] {
-            series.arrive(number);
-        }
-        assert_eq!(series.missing_since_first(), 2);
+        let missing = |numbers: &[u64]| {
+            let mut series = Series::default();
+            for number in numbers {
+                series.arrive(*number);
+            }
+            series.missing_since_first()
+        };
+        assert_eq!((missing(&[100, 101, 104, 103]), missing(&[0, 3])), (1, 2));
     }
 
     #[test]

@@ -1,39 +1,25 @@
 //! What the threads of a run have in common: one clock, a flag to stop, how far each has come.
 
 use rustix::time::{ClockId, clock_gettime};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Nanoseconds since the run began. Publishers write it into stamps and subscribers compare with it.
-///
-/// It is the machine's monotonic clock, so that all processes of a run share it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
-    start_ns: u64,
-}
+/// Nanoseconds since the run began. Publishers write it into stamps and subscribers compare with it. It is the machine's
+/// monotonic clock, whose time at the start it holds, so that all processes of a run share it.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub(crate) struct Clock(u64);
 
 impl Clock {
-    /// Starts at 0.
     pub(crate) fn start() -> Clock {
-        Clock { start_ns: read_ns(ClockId::Monotonic) }
+        Clock(read_ns(ClockId::Monotonic))
     }
 
-    /// The clock of another process of this run, from what its [`Clock::started_ns`] told.
-    pub(crate) fn started_at(start_ns: u64) -> Clock {
-        Clock { start_ns }
-    }
-
-    /// When it started, in the machine's time.
-    pub(crate) fn started_ns(&self) -> u64 {
-        self.start_ns
-    }
-
-    /// Nanoseconds since the start.
     pub(crate) fn now_ns(&self) -> u64 {
-        read_ns(ClockId::Monotonic).saturating_sub(self.start_ns)
+        read_ns(ClockId::Monotonic).saturating_sub(self.0)
     }
 }
 
-/// CPU time of the calling thread so far.
+/// Returns the CPU time of the calling thread so far.
 pub(crate) fn thread_cpu_ns() -> u64 {
     read_ns(ClockId::ThreadCPUTime)
 }
@@ -46,31 +32,30 @@ fn read_ns(clock: ClockId) -> u64 {
 /// Read by the main thread while the others work.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// The one clock.
     pub(crate) clock: Clock,
     stop: AtomicBool,
     /// When publishing began, or [`NOT_YET`].
     published_from_ns: AtomicU64,
-    /// One of each for each reader. Padded, so that none writes to another's cache line on each read.
-    connected: Vec<Padded<AtomicUsize>>,
-    delivered: Vec<Padded<AtomicU64>>,
+    readers: Vec<Progress>,
 }
 
 const NOT_YET: u64 = u64::MAX;
 
+/// The progress of a reader. Padded, so that none writes to another's cache line on each read.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Padded<T>(T);
+struct Progress {
+    connected: AtomicU64,
+    delivered: AtomicU64,
+}
 
 impl Shared {
-    /// For so many readers.
     pub(crate) fn new(clock: Clock, readers: usize) -> Shared {
         Shared {
             clock,
             stop: AtomicBool::new(false),
             published_from_ns: AtomicU64::new(NOT_YET),
-            connected: (0..readers).map(|_| Padded::default()).collect(),
-            delivered: (0..readers).map(|_| Padded::default()).collect(),
+            readers: (0..readers).map(|_| Progress::default()).collect(),
         }
     }
 
@@ -79,42 +64,40 @@ impl Shared {
         self.stop.store(true, Ordering::Release);
     }
 
-    /// Whether to end.
     pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
 
-    /// The first publish is due at this time. All are connected, and so subscribers that come and go may begin to.
+    /// Says when the first publish is due. All are connected, and so subscribers that come and go may begin to.
     pub(crate) fn begin_publishing(&self, start_ns: u64) {
         self.published_from_ns.store(start_ns, Ordering::Release);
     }
 
-    /// When the first publish was due; `None` before publishing has begun.
+    /// Returns when the first publish was due; `None` before publishing has begun.
     pub(crate) fn published_from_ns(&self) -> Option<u64> {
         Some(self.published_from_ns.load(Ordering::Acquire)).filter(|start_ns| *start_ns != NOT_YET)
     }
 
-    /// How many subscribers of a reader had their 200 so far.
-    pub(crate) fn set_connected(&self, reader: usize, subscribers: usize) {
-        if let Some(connected) = self.connected.get(reader) {
-            connected.0.store(subscribers, Ordering::Relaxed);
+    /// Says how many subscribers of a reader had their 200 so far.
+    pub(crate) fn set_connected(&self, reader: usize, subscribers: u64) {
+        if let Some(progress) = self.readers.get(reader) {
+            progress.connected.store(subscribers, Ordering::Relaxed);
         }
     }
 
-    /// Subscribers that had their 200.
-    pub(crate) fn connected(&self) -> usize {
-        self.connected.iter().map(|one| one.0.load(Ordering::Relaxed)).sum()
+    pub(crate) fn connected(&self) -> u64 {
+        self.readers.iter().map(|reader| reader.connected.load(Ordering::Relaxed)).sum()
     }
 
-    /// What a reader's steady subscribers have got so far.
+    /// Says what a reader's steady subscribers have got so far.
     pub(crate) fn set_delivered(&self, reader: usize, events: u64) {
-        if let Some(delivered) = self.delivered.get(reader) {
-            delivered.0.store(events, Ordering::Relaxed);
+        if let Some(progress) = self.readers.get(reader) {
+            progress.delivered.store(events, Ordering::Relaxed);
         }
     }
 
-    /// Events read by all steady subscribers so far.
+    /// Returns the events read by all steady subscribers so far.
     pub(crate) fn delivered(&self) -> u64 {
-        self.delivered.iter().map(|one| one.0.load(Ordering::Relaxed)).sum()
+        self.readers.iter().map(|reader| reader.delivered.load(Ordering::Relaxed)).sum()
     }
 }

@@ -11,11 +11,9 @@
 pub(crate) const MARK: u8 = b'~';
 /// Length of a stamp with its mark, and so the least size of a payload.
 pub(crate) const STAMP_BYTES: usize = TOPIC_DIGITS + PUBLISHER_DIGITS + SEQUENCE_DIGITS + DUE_DIGITS + 1;
-/// What the digits of a topic hold.
 pub(crate) const TOPICS_MAX: usize = 1 << (4 * TOPIC_DIGITS);
-/// Publishers of one run; their digits hold more.
+/// The digits hold more.
 pub(crate) const PUBLISHERS_MAX: usize = 1_000;
-/// What the digits of a sequence number hold.
 pub(crate) const EVENTS_MAX: u64 = 1 << (4 * SEQUENCE_DIGITS);
 
 const TOPIC_DIGITS: usize = 5;
@@ -29,7 +27,6 @@ const FILLER: u8 = b'x';
 /// Says which event this is and when it was due.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Stamp {
-    /// Index of the topic.
     pub(crate) topic: u32,
     /// Index of the publishing connection: order is promised for each one's events alone.
     pub(crate) publisher: u16,
@@ -63,15 +60,11 @@ impl Stamp {
         if mark != [MARK] {
             return None;
         }
-        Some(Stamp {
-            topic: digits(topic)? as u32,
-            publisher: digits(publisher)? as u16,
-            sequence: digits(sequence)?,
-            due_ns: digits(due)?,
-        })
+        let (topic, publisher) = (digits(topic)? as u32, digits(publisher)? as u16);
+        Some(Stamp { topic, publisher, sequence: digits(sequence)?, due_ns: digits(due)? })
     }
 
-    /// The stamp whose mark is the last of `bytes`.
+    /// Returns the stamp whose mark is the last of `bytes`.
     pub(crate) fn ending(bytes: &[u8]) -> Option<Stamp> {
         Stamp::parse(bytes.get(bytes.len().checked_sub(STAMP_BYTES)?..)?)
     }
@@ -84,24 +77,31 @@ pub(crate) struct Payload {
 }
 
 impl Payload {
-    /// A payload of `size` bytes, at least [`STAMP_BYTES`].
+    /// Makes a payload of `size` bytes, at least [`STAMP_BYTES`].
     pub(crate) fn new(size: usize) -> Payload {
         Payload { padding: vec![FILLER; size.saturating_sub(STAMP_BYTES)] }
     }
 
-    /// Bytes of data in each event.
     pub(crate) fn size(&self) -> usize {
         self.padding.len() + STAMP_BYTES
     }
 
-    /// The payload with an empty stamp, to be written over.
+    /// Returns the payload with an empty stamp, to be written over.
     pub(crate) fn blank(&self) -> Vec<u8> {
         let mut data = self.padding.clone();
         data.resize(self.size(), b'0');
         data
     }
 
-    /// The stamp of data that arrived exactly as it was sent, otherwise `None`.
+    /// Returns the data of one event.
+    #[cfg(any(test, feature = "queues"))]
+    pub(crate) fn stamped(&self, stamp: &Stamp) -> Vec<u8> {
+        let mut digits = [0; STAMP_BYTES];
+        stamp.write(&mut digits);
+        [&self.padding[..], &digits].concat()
+    }
+
+    /// Returns the stamp of data that arrived exactly as it was sent, otherwise `None`.
     pub(crate) fn check(&self, data: &[u8]) -> Option<Stamp> {
         let (padding, stamp) = data.split_at_checked(self.padding.len())?;
         if padding != self.padding { None } else { Stamp::parse(stamp) }
@@ -131,6 +131,19 @@ fn digits(bytes: &[u8]) -> Option<u64> {
     Some(value)
 }
 
+/// Cuts a stream into pieces, for tests that any split is read alike.
+#[cfg(test)]
+pub(crate) fn split_at<'a>(mut stream: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
+    let mut pieces = Vec::new();
+    for cut in cuts {
+        let (piece, rest) = stream.split_at((*cut).min(stream.len()));
+        pieces.push(piece);
+        stream = rest;
+    }
+    pieces.push(stream);
+    pieces
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,10 +159,7 @@ mod tests {
     #[test]
     fn a_payload_with_any_changed_byte_is_not_ours() {
         let payload = Payload::new(64);
-        let mut data = payload.blank();
-        let mut stamp = [0; STAMP_BYTES];
-        Stamp { topic: 1, publisher: 2, sequence: 3, due_ns: 4 }.write(&mut stamp);
-        data[64 - STAMP_BYTES..].copy_from_slice(&stamp);
+        let data = payload.stamped(&Stamp { topic: 1, publisher: 2, sequence: 3, due_ns: 4 });
         assert!(payload.check(&data).is_some());
         for at in 0..data.len() {
             let mut changed = data.clone();

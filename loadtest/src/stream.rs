@@ -1,10 +1,10 @@
 //! One subscriber's response, from the first byte of its head on, and what a reader learns from all of them.
 
+use crate::churn::{Course, Missed, Stay};
 use crate::count::{Counted, Counter, EventLine};
-use crate::http::{Body, HEAD_BYTES_MAX, ResponseHead};
+use crate::http::{Body, HEAD_BYTES_MAX, ResponseHead, first_line};
 use crate::plan::{Plan, Role};
-use crate::sequence::{Arrival, Series};
-use crate::stay::{Course, Missed, Stay};
+use crate::sequence::Series;
 use crate::tally::Tally;
 use crate::verify::{Found, Verifier};
 
@@ -30,7 +30,7 @@ struct Verified {
     stay: Option<Stay>,
 }
 
-/// What a reader keeps beside its subscribers, apart so that a subscriber and this can be borrowed together.
+/// The state a reader keeps beside its subscribers, apart so that a subscriber and this can be borrowed together.
 pub(crate) struct Reader<'a> {
     plan: &'a Plan,
     event_line: EventLine,
@@ -38,8 +38,8 @@ pub(crate) struct Reader<'a> {
 }
 
 impl Stream {
-    /// What a subscriber that comes and goes did not get until it left. Only known when verifying, and without a course
-    /// only what is missing between the first and the last that came.
+    /// Returns what a subscriber that comes and goes did not get until it left. Only known when verifying, and without a
+    /// course only what is missing between the first and the last that came.
     pub(crate) fn missed(&self, course: Option<&Course>, topic: u32, left_ns: u64) -> Missed {
         let Scan::Verify(state) = &self.scan else { return Missed::default() };
         let within: u64 = state.series.iter().map(Series::missing_since_first).sum();
@@ -52,7 +52,6 @@ impl Stream {
 }
 
 impl<'a> Reader<'a> {
-    /// Nothing read yet.
     pub(crate) fn new(plan: &'a Plan) -> Reader<'a> {
         Reader { plan, event_line: EventLine::new(), tally: Tally::default() }
     }
@@ -72,11 +71,11 @@ impl<'a> Reader<'a> {
         };
         let Some((body, rest)) = begun else { return Ok(None) };
         let scan = if self.plan.verify {
-            let series = (0..self.plan.publishing.connections).map(|_| Series::default()).collect();
+            let series = (0..self.plan.publishers).map(|_| Series::default()).collect();
             let stay = (role == Role::Churning).then(|| Stay::new(now_ns));
             Scan::Verify(Box::new(Verified { verifier: Verifier::default(), series, stay }))
         } else {
-            Scan::Count(Counter::new())
+            Scan::Count(Counter::default())
         };
         let mut stream = Stream { body, scan, received: 0 };
         self.body(topic, role, &mut stream, rest, now_ns)?;
@@ -115,15 +114,9 @@ impl<'a> Reader<'a> {
                             };
                             tally.delivered(role, 1, now_ns);
                             tally.latencies(now_ns, (stamp.due_ns, stamp.due_ns), 1);
-                            let arrival = series.arrive(stamp.sequence);
-                            tally.reordered += u64::from(arrival == Arrival::Reordered);
-                            if arrival == Arrival::Doubled {
-                                tally.doubled += 1;
-                                return;
-                            }
-                            stream.received += 1;
-                            if let Some(stay) = stay {
-                                stay.came(stamp.due_ns);
+                            if tally.arrived(series, stamp.sequence) {
+                                stream.received += 1;
+                                stay.iter_mut().for_each(|stay| stay.came(stamp.due_ns));
                             }
                         }
                     });
@@ -150,7 +143,7 @@ impl<'a> Reader<'a> {
 /// The head cannot be read, does not end, or is no success.
 fn response_body(bytes: &[u8]) -> Result<Option<(Body, &[u8])>, String> {
     let mut rest = bytes;
-    let response = loop {
+    let mut response = loop {
         let Some(response) = ResponseHead::read(rest)? else {
             if bytes.len() > 2 * HEAD_BYTES_MAX {
                 return Err("the server's response head does not end".to_owned());
@@ -163,20 +156,12 @@ fn response_body(bytes: &[u8]) -> Result<Option<(Body, &[u8])>, String> {
         }
     };
     if response.status != 200 {
-        let line = first_line(response.body, rest);
-        return Err(format!("the server answered {}{line}", response.status));
+        let line = first_line(response.body.next(&mut rest).ok().flatten().unwrap_or_default());
+        let colon = if line.is_empty() { "" } else { ": " };
+        return Err(format!("the server answered {}{colon}{line}", response.status));
     }
     if !response.event_stream {
         return Err("the server answered 200 without Content-Type: text/event-stream".to_owned());
     }
     Ok(Some((response.body, rest)))
-}
-
-/// `: <first line>` of a refusal's body, as far as it came with its head.
-fn first_line(mut body: Body, mut rest: &[u8]) -> String {
-    let piece = body.next(&mut rest).ok().flatten().unwrap_or_default();
-    let text = String::from_utf8_lossy(piece);
-    let line: String =
-        text.lines().next().unwrap_or("").chars().filter(|c| !c.is_control()).take(200).collect();
-    if line.is_empty() { line } else { format!(": {line}") }
 }

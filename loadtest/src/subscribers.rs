@@ -1,22 +1,21 @@
 //! The listening side: one reader opens its share of the subscribers and reads them all through one buffer.
 
-use crate::churn::{Churn, Turn};
+use crate::churn::{Churn, Course, ON_ITS_WAY_NS, Turn};
 use crate::connect::{begin_connect, read, send_request};
 use crate::http::subscribe_request;
 use crate::plan::{Plan, Role};
-use crate::poll::{Interest, Poll};
+use crate::poll::{Poll, READ, WRITE};
 use crate::shared::{Shared, thread_cpu_ns};
-use crate::stay::{Course, ON_ITS_WAY_NS};
 use crate::stream::{Reader, Stream};
 use crate::tally::{Received, Tally};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 /// Read at once from one socket. One buffer for the thread: it stays in the second-level cache, and a subscriber costs
 /// some hundred bytes instead of a buffer of its own.
 const READ_BYTES_MAX: usize = 256 * 1024;
-/// How soon a thread notices that it shall stop.
+/// Bounds how late a thread notices that it shall stop.
 const STOP_CHECK: Duration = Duration::from_millis(20);
 /// Reads of what a server has sent to one stalled subscriber, at the end, to see whether it was cut: 16 MiB.
 const STALLED_READS_MAX: usize = 64;
@@ -28,13 +27,11 @@ pub(crate) struct Share {
     pub(crate) step: usize,
 }
 
+/// Where a reader says that all its subscribers are open, or why not.
+pub(crate) type Opened = Sender<Result<(), String>>;
+
 /// Opens the share, says so on `opened` (or why not), and reads until the run is stopped.
-pub(crate) fn listen(
-    plan: &Plan,
-    share: Share,
-    shared: &Shared,
-    opened: &Sender<Result<(), String>>,
-) -> Tally {
+pub(crate) fn listen(plan: &Plan, share: Share, shared: &Shared, opened: &Opened) -> Tally {
     let mut thread = Thread::new(plan, share, shared);
     let cpu_ns = thread_cpu_ns();
     let poll = Poll::new().map_err(|error| format!("no epoll: {error}"));
@@ -61,7 +58,6 @@ struct Thread<'a> {
     buffer: Vec<u8>,
 }
 
-/// One subscriber.
 struct Member {
     topic: u32,
     role: Role,
@@ -72,7 +68,6 @@ struct Member {
 
 enum State {
     Unopened,
-    /// The connect is on its way.
     Connecting(TcpStream),
     /// The request is sent; the head as far as it came.
     Waiting(TcpStream, Vec<u8>),
@@ -85,21 +80,20 @@ enum State {
 
 impl<'a> Thread<'a> {
     fn new(plan: &'a Plan, share: Share, shared: &'a Shared) -> Thread<'a> {
-        let topics = plan.topics.len();
         let member = |index: usize| Member {
-            topic: (index % topics) as u32,
-            role: plan.subscribers.role(index),
+            topic: (index % plan.topics.len()) as u32,
+            role: plan.role(index),
             set_out_ns: 0,
             state: State::Unopened,
         };
-        let members = (share.first..plan.subscribers.count).step_by(share.step).map(member).collect();
+        let members = (share.first..plan.subscribers).step_by(share.step).map(member).collect();
         Thread { plan, share, shared, members, reader: Reader::new(plan), buffer: vec![0; READ_BYTES_MAX] }
     }
 
     fn open_all(&mut self, poll: &Poll) -> Result<(), String> {
-        let timeout = self.plan.subscribers.connect_timeout;
+        let timeout = self.plan.connect_timeout;
         let deadline = Instant::now() + timeout;
-        let batch = self.plan.subscribers.connect_batch.div_ceil(self.share.step);
+        let batch = self.plan.connect_batch.div_ceil(self.share.step);
         let mut ready = Vec::new();
         let (mut begun, mut open) = (0, 0);
         while open < self.members.len() {
@@ -107,15 +101,13 @@ impl<'a> Thread<'a> {
                 self.begin(begun, poll).map_err(|why| self.name(begun, &why))?;
                 begun += 1;
             }
-            poll.wait(STOP_CHECK, &mut ready).map_err(|error| format!("epoll: {error}"))?;
+            poll.wait(STOP_CHECK, &mut ready).map_err(epoll_failed)?;
             for &number in &ready {
-                let was_open = self.members.get(number).is_some_and(Member::is_open);
+                let was_open = self.is_open(number);
                 self.step(number, poll).map_err(|why| self.name(number, &why))?;
-                if !was_open && self.members.get(number).is_some_and(Member::is_open) {
-                    open += 1;
-                }
+                open += usize::from(!was_open && self.is_open(number));
             }
-            self.shared.set_connected(self.share.first, open);
+            self.shared.set_connected(self.share.first, open as u64);
             if self.shared.stopped() {
                 return Err("stopped while connecting".to_owned());
             }
@@ -124,11 +116,16 @@ impl<'a> Thread<'a> {
                     "only {} of {} subscribers had their 200 after {timeout:?}; give --connect-timeout more or \
                      --subscribers less",
                     self.shared.connected(),
-                    self.plan.subscribers.count
+                    self.plan.subscribers
                 ));
             }
         }
         Ok(())
+    }
+
+    fn is_open(&self, number: usize) -> bool {
+        let state = self.members.get(number).map(|member| &member.state);
+        matches!(state, Some(State::Streaming(..) | State::Stalled(_) | State::Cut(..)))
     }
 
     fn read_until_stopped(&mut self, poll: &Poll) {
@@ -138,14 +135,12 @@ impl<'a> Thread<'a> {
         while !self.shared.stopped() {
             let wait = self.come_and_go(&mut churn, poll).unwrap_or(STOP_CHECK).min(STOP_CHECK);
             if let Err(error) = poll.wait(wait, &mut ready) {
-                self.reader.tally.trouble.get_or_insert(format!("epoll: {error}"));
+                self.reader.tally.trouble.get_or_insert(epoll_failed(error));
                 return;
             }
             for &number in &ready {
                 if let Err(why) = self.step(number, poll) {
-                    let why = self.name(number, &why);
-                    self.reader.tally.churn.failed += 1;
-                    self.reader.tally.trouble.get_or_insert(why);
+                    self.not_let_in(number, &why);
                 }
             }
             self.shared.set_delivered(self.share.first, self.reader.tally.deliveries);
@@ -156,11 +151,11 @@ impl<'a> Thread<'a> {
     fn churn(&self) -> Churn {
         let churning = self.members.iter().enumerate().filter(|(_, member)| member.role == Role::Churning);
         let members: Vec<_> = churning.map(|(number, _)| number).collect();
-        let share = members.len() as f64 / self.plan.subscribers.churning.max(1) as f64;
-        Churn::new(members, self.plan.subscribers.churn_per_second * share)
+        let share = members.len() as f64 / self.plan.churning.max(1) as f64;
+        Churn::new(members, self.plan.churn_per_second * share)
     }
 
-    /// Lets those leave and come again whose turn it is; tells when the next one's is.
+    /// Lets those leave and come again whose turn it is; returns when the next one's is.
     fn come_and_go(&mut self, churn: &mut Churn, poll: &Poll) -> Option<Duration> {
         self.shared.published_from_ns()?;
         loop {
@@ -169,13 +164,10 @@ impl<'a> Thread<'a> {
                 Turn::In(wait) => return Some(wait),
                 Turn::Never => return None,
             };
-            if !self.leave(number) {
-                continue;
-            }
-            if let Err(why) = self.begin(number, poll) {
-                let why = self.name(number, &why);
-                self.reader.tally.churn.failed += 1;
-                self.reader.tally.trouble.get_or_insert(why);
+            if self.leave(number)
+                && let Err(why) = self.begin(number, poll)
+            {
+                self.not_let_in(number, &why);
             }
         }
     }
@@ -183,9 +175,8 @@ impl<'a> Thread<'a> {
     /// Closes the connection of a subscriber that comes and goes. False when it is still on its way in, as long as it may
     /// be.
     fn leave(&mut self, number: usize) -> bool {
-        let course = self.course();
-        let now_ns = self.shared.clock.now_ns();
-        let timeout = self.plan.subscribers.connect_timeout;
+        let (course, now_ns) = (self.course(), self.shared.clock.now_ns());
+        let timeout = self.plan.connect_timeout;
         let Some(member) = self.members.get_mut(number) else { return false };
         let churn = &mut self.reader.tally.churn;
         match std::mem::replace(&mut member.state, State::Unopened) {
@@ -202,10 +193,7 @@ impl<'a> Thread<'a> {
             }
             State::Unopened => {}
             _ if u128::from(now_ns.saturating_sub(member.set_out_ns)) > timeout.as_nanos() => {
-                churn.failed += 1;
-                let why = format!("no 200 within {timeout:?}");
-                let why = self.name(number, &why);
-                self.reader.tally.trouble.get_or_insert(why);
+                self.not_let_in(number, &format!("no 200 within {timeout:?}"));
             }
             coming => {
                 member.state = coming;
@@ -215,16 +203,16 @@ impl<'a> Thread<'a> {
         true
     }
 
-    /// What those who come and go are promised, once publishing has begun.
+    /// Returns what those who come and go are promised, once publishing has begun.
     fn course(&self) -> Option<Course> {
         Course::of(self.plan, self.shared.published_from_ns()?)
     }
 
     fn finish(mut self) -> Tally {
-        let course = self.course();
-        let now_ns = self.shared.clock.now_ns();
+        let (course, now_ns) = (self.course(), self.shared.clock.now_ns());
         let mut tally = std::mem::take(&mut self.reader.tally);
         for member in self.members {
+            let churning = member.role == Role::Churning;
             let (stream, cut_ns) = match member.state {
                 State::Stalled(socket) => {
                     tally.stalled += 1;
@@ -233,7 +221,7 @@ impl<'a> Thread<'a> {
                 }
                 State::Streaming(_, stream) => (stream, None),
                 State::Cut(stream, cut_ns) => (stream, Some(cut_ns)),
-                State::Connecting(_) | State::Waiting(..) if member.role == Role::Churning => {
+                State::Connecting(_) | State::Waiting(..) if churning => {
                     // Who set out a moment ago is on its way rightly.
                     let late = now_ns.saturating_sub(member.set_out_ns) > ON_ITS_WAY_NS;
                     tally.churn.failed += u64::from(late);
@@ -242,13 +230,13 @@ impl<'a> Thread<'a> {
                 _ => continue,
             };
             let cut = cut_ns.is_some();
-            if member.role == Role::Churning {
+            if churning {
                 let left_ns = cut_ns.unwrap_or(now_ns);
                 tally.churn.stayed(stream.missed(course.as_ref(), member.topic, left_ns));
                 tally.churn.cut += u64::from(cut);
-                continue;
+            } else {
+                tally.subscribers.push(Received { topic: member.topic, events: stream.received, cut });
             }
-            tally.subscribers.push(Received { topic: member.topic, events: stream.received, cut });
         }
         tally
     }
@@ -258,26 +246,27 @@ impl<'a> Thread<'a> {
     }
 
     fn name(&self, number: usize, why: &str) -> String {
-        format!("subscriber {} of {}: {why}", self.index(number), self.plan.subscribers.count)
+        format!("subscriber {} of {}: {why}", self.index(number), self.plan.subscribers)
+    }
+
+    fn not_let_in(&mut self, number: usize, why: &str) {
+        let why = self.name(number, why);
+        self.reader.tally.churn.failed += 1;
+        self.reader.tally.trouble.get_or_insert(why);
     }
 
     fn begin(&mut self, number: usize, poll: &Poll) -> Result<(), String> {
-        let source = self.plan.subscribers.sources.of(self.index(number));
+        let source = self.plan.sources.of(self.index(number));
         let Some(member) = self.members.get_mut(number) else { return Ok(()) };
-        let source = source.map(|ip| SocketAddr::new(ip, 0));
         member.set_out_ns = self.shared.clock.now_ns();
-        let (socket, connected) =
-            begin_connect(self.plan.target.address, source, member.role == Role::Stalled)?;
-        let added = |interest| poll.add(&socket, number, interest).map_err(|error| format!("epoll: {error}"));
+        let stalled = member.role == Role::Stalled;
+        let (socket, connected) = begin_connect(self.plan.target.address, source, stalled)?;
         if connected {
             // Saves two system calls and a turn of the poll.
             ask(self.plan, member.topic, &socket)?;
-            added(Interest::Read)?;
-            member.state = State::Waiting(socket, Vec::new());
-        } else {
-            added(Interest::Write)?;
-            member.state = State::Connecting(socket);
         }
+        poll.add(&socket, number, if connected { READ } else { WRITE }).map_err(epoll_failed)?;
+        member.state = if connected { State::Waiting(socket, Vec::new()) } else { State::Connecting(socket) };
         Ok(())
     }
 
@@ -285,11 +274,10 @@ impl<'a> Thread<'a> {
     fn step(&mut self, number: usize, poll: &Poll) -> Result<(), String> {
         let Some(member) = self.members.get_mut(number) else { return Ok(()) };
         let (topic, role) = (member.topic, member.role);
-        let epoll_failed = |error| format!("epoll: {error}");
         member.state = match std::mem::replace(&mut member.state, State::Unopened) {
             State::Connecting(socket) => {
                 ask(self.plan, topic, &socket)?;
-                poll.modify(&socket, number, Interest::Read).map_err(epoll_failed)?;
+                poll.modify(&socket, number, READ).map_err(epoll_failed)?;
                 State::Waiting(socket, Vec::new())
             }
             State::Waiting(socket, mut head) => match read(&socket, &mut self.buffer) {
@@ -330,24 +318,24 @@ impl<'a> Thread<'a> {
     }
 }
 
-impl Member {
-    fn is_open(&self) -> bool {
-        matches!(self.state, State::Streaming(..) | State::Stalled(_) | State::Cut(..))
-    }
+fn epoll_failed(error: std::io::Error) -> String {
+    format!("epoll: {error}")
 }
 
 /// Asks for the stream of a topic.
 fn ask(plan: &Plan, topic: u32, socket: &TcpStream) -> Result<(), String> {
     let name = plan.topics.get(topic as usize).map_or("", String::as_str);
-    let path = plan.subscribers.path.of(name);
     let request = match &plan.wire {
-        None => subscribe_request(&plan.target, &path, &plan.subscribers.headers),
+        None => {
+            let path = plan.subscribe_path.replace("{topic}", name);
+            subscribe_request(&plan.target, &path, &plan.subscriber_headers)
+        }
         Some(wire) => wire.subscribe.clone().into_bytes(),
     };
     send_request(socket, plan.target.address, &request)
 }
 
-/// Whether behind all that was sent to a subscriber that did not read there is an end.
+/// Tells whether behind all that was sent to a subscriber that did not read there is an end.
 fn was_cut(socket: &TcpStream, buffer: &mut [u8]) -> bool {
     for _ in 0..STALLED_READS_MAX {
         match read(socket, buffer) {

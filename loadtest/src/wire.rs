@@ -34,7 +34,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// The value of `--wire`, which is JSON.
+    /// Reads the value of `--wire`, which is JSON.
     pub(crate) fn parse(text: &str) -> Result<Wire, String> {
         let wire: Wire = serde_json::from_str(text).map_err(|error| format!("--wire: {error}"))?;
         if !wire.publish.contains("{body}") {
@@ -43,12 +43,12 @@ impl Wire {
         Ok(wire)
     }
 
-    /// The frame of publisher number `publisher`, which still holds `{body}`, for bodies of `length` bytes.
+    /// Returns the frame of publisher number `publisher`, which still holds `{body}`, for bodies of `length` bytes.
     pub(crate) fn frame(&self, publisher: usize, length: usize) -> String {
         numbered(&self.publish, publisher).replace("{length}", &length.to_string())
     }
 
-    /// What came behind the line that tells a subscriber that it listens; `None` while that line is not whole.
+    /// Returns what came behind the line that tells a subscriber that it listens; `None` while that line is not whole.
     pub(crate) fn subscribed<'a>(&self, input: &'a [u8]) -> Result<Option<&'a [u8]>, String> {
         self.behind(input, &self.subscribed)
     }
@@ -97,8 +97,10 @@ impl Wire {
     }
 
     fn refusal(&self, line: &[u8]) -> Result<(), String> {
-        let refused = self.refused.iter().any(|start| line.starts_with(start.as_bytes()));
-        if refused { Err(format!("the server said {}", text(line))) } else { Ok(()) }
+        match self.refused.iter().any(|start| line.starts_with(start.as_bytes())) {
+            true => Err(format!("the server said {}", text(line))),
+            false => Ok(()),
+        }
     }
 }
 

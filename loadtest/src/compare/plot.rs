@@ -1,9 +1,11 @@
-//! Results as pictures: SVG on white, so that they can be read in light and dark pages, each server with a colour and a
+//! Comparison as pictures: SVG on white, so that they can be read in light and dark pages, each server with a colour and a
 //! mark of its own.
 
-use crate::compare::case::Axis;
-use crate::compare::metric::{Metric, Spread};
-use crate::compare::results::{Record, Results};
+use super::Comparison;
+use super::case::{Axis, Case};
+use crate::bench::metric::{Metric, Spread};
+use crate::report::Report;
+use crate::report_table::thousands;
 use plotters::coord::combinators::BindKeyPoints;
 use plotters::element::{DynElement, IntoDynElement};
 use plotters::prelude::*;
@@ -25,34 +27,30 @@ const LEGEND_WIDTH: u32 = 110;
 const TICKS_MAX: usize = 12;
 const GRID: RGBColor = RGBColor(225, 225, 225);
 
-/// Points of one server.
-struct Line {
-    peer: String,
-    /// Its place in the order of servers, for colour and mark.
-    number: usize,
-    points: Vec<(f64, f64)>,
-}
+/// A server by its name, and its points. Its place in the order of servers gives its colour and mark.
+type Line = (String, Vec<(f64, f64)>);
 
-/// What a picture shows.
 struct Picture<'a> {
-    file: &'a str,
     title: &'a str,
     x: &'a str,
     y: &'a str,
-    /// How the values on the x axis are written.
+    /// Writes a value on the x axis.
     tick: fn(f64) -> String,
     /// Where the x axis has its marks: only there, as there are few.
     ticks: Vec<f64>,
 }
 
-/// Draws every picture for which there are results; tells their files.
-pub(crate) fn draw(all: &[Results], into: &Path) -> Result<Vec<PathBuf>, String> {
+/// Draws every picture for which there are results; returns their files.
+pub(crate) fn draw(all: &[Comparison], cases: &[Case], into: &Path) -> Result<Vec<PathBuf>, String> {
     std::fs::create_dir_all(into).map_err(|error| format!("{}: {error}", into.display()))?;
     let mut drawn = Vec::new();
-    let mut one = |picture: &Picture<'_>, lines: Vec<Line>| -> Result<(), String> {
-        if lines.iter().any(|line| line.points.len() > 1) {
-            let path = into.join(picture.file);
-            picture.draw(&lines, &path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let mut one = |file: &str, picture: &Picture<'_>, lines: &[Line]| -> Result<(), String> {
+        if lines.iter().any(|(_, points)| points.len() > 1) {
+            let path = into.join(file);
+            let mut text = String::new();
+            let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+            picture.draw(lines, &mut text).map_err(|error| wrong(&error))?;
+            std::fs::write(&path, text).map_err(|error| wrong(&error))?;
             drawn.push(path);
         }
         Ok(())
@@ -61,29 +59,48 @@ pub(crate) fn draw(all: &[Results], into: &Path) -> Result<Vec<PathBuf>, String>
         ("paced", "latency-1000.svg", "Latency, 1,000 subscribers, 100 events/s"),
         ("many", "latency-10000.svg", "Latency, 10,000 subscribers, 10 events/s"),
     ] {
-        let (x, y) = ("percentile", "from due to read, ms");
         let ticks = [0.5, 0.9, 0.99, 0.999, 0.9999].map(nines).to_vec();
-        one(&Picture { file, title, x, y, tick: percentile, ticks }, latency(all, case))?;
+        let (x, y, tick) = ("percentile", "from due to read, ms", percentile as fn(f64) -> String);
+        let curve = |results: &Comparison, peer: &str| -> Vec<(f64, f64)> {
+            let points = results.reports(case, peer).flat_map(|report| report.latency_us.curve.clone());
+            points.filter(|(of, _)| *of < 1.0).map(|(of, us)| (nines(of), us / 1e3)).collect()
+        };
+        one(file, &Picture { title, x, y, tick, ticks }, &lines(all, curve))?;
     }
     for (axis, name, x, tick, fixed) in [
-        (Axis::Subscribers, "subscribers", "subscribers", plain as fn(f64) -> String, "128-byte events"),
+        (Axis::Subscribers, "subscribers", "subscribers", thousands as fn(f64) -> String, "128-byte events"),
         (Axis::Size, "size", "bytes of data in an event", bytes, "1,000 subscribers"),
-        (Axis::Topics, "topics", "topics", plain, "10,000 subscribers"),
-        (Axis::Shards, "shards", "shards (threads, worker processes)", plain, "1,000 subscribers"),
+        (Axis::Topics, "topics", "topics", thousands, "10,000 subscribers"),
+        (Axis::Shards, "shards", "shards (threads, worker processes)", thousands, "1,000 subscribers"),
     ] {
-        for (pace, metric, what) in [
-            ("flood", Metric::Deliveries, "Deliveries a second, published as fast as taken"),
-            ("rate", Metric::ServerCpu, "CPU per delivery at a steady rate"),
-            ("flood", Metric::DeliveriesPerCpu, "Deliveries in a second of the server's CPU"),
+        for (pace, metric, slug, what) in [
+            ("flood", "deliveries", "deliveries", "Deliveries a second, published as fast as taken"),
+            ("rate", "server-cpu", "cpu", "CPU per delivery at a steady rate"),
+            (
+                "flood",
+                "deliveries-per-cpu",
+                "deliveries-per-cpu",
+                "Deliveries in a second of the server's CPU",
+            ),
         ] {
-            let title = format!("{what}, {fixed}");
-            let lines = over(all, axis, pace, metric);
+            let Some(metric) = Metric::named(metric) else { continue };
+            let places: Vec<_> = cases.iter().filter_map(|case| Some((case, case.at(axis)?))).collect();
+            let figures = |results: &Comparison, peer: &str| {
+                let mut points = Vec::new();
+                for (case, at) in &places {
+                    let of_pace = |report: &&Report| report.pace == pace;
+                    let reports = results.reports(&case.name, peer).filter(of_pace);
+                    points.extend(reports.filter_map(metric.of).filter(|y| *y > 0.0).map(|y| (*at, y)));
+                }
+                points
+            };
+            let lines = lines(all, figures);
             let mut ticks: Vec<_> =
-                lines.iter().flat_map(|line| line.points.iter().map(|(x, _)| *x)).collect();
+                lines.iter().flat_map(|(_, points)| points.iter().map(|(x, _)| *x)).collect();
             ticks.sort_by(f64::total_cmp);
             ticks.dedup();
-            let file = format!("{name}-{}.svg", slug(metric));
-            one(&Picture { file: &file, title: &title, x, y: metric.title(), tick, ticks }, lines)?;
+            let title = &format!("{what}, {fixed}");
+            one(&format!("{name}-{slug}.svg"), &Picture { title, x, y: metric.title, tick, ticks }, &lines)?;
         }
     }
     if drawn.is_empty() {
@@ -94,111 +111,60 @@ pub(crate) fn draw(all: &[Results], into: &Path) -> Result<Vec<PathBuf>, String>
     Ok(drawn)
 }
 
-fn slug(metric: Metric) -> &'static str {
-    match metric {
-        Metric::Deliveries => "deliveries",
-        Metric::DeliveriesPerCpu => "deliveries-per-cpu",
-        _ => "cpu",
-    }
-}
-
-fn peers(all: &[Results]) -> Vec<String> {
-    let mut peers: Vec<String> = Vec::new();
-    for peer in all.iter().flat_map(|results| &results.peers) {
-        if !peers.contains(peer) {
-            peers.push(peer.clone());
+/// Returns the line of each server: the medians of its points at each place.
+fn lines(all: &[Comparison], points: impl Fn(&Comparison, &str) -> Vec<(f64, f64)>) -> Vec<Line> {
+    let mut peers: Vec<&String> = Vec::new();
+    for peer in all.iter().flat_map(|results| &results.about.peers) {
+        if !peers.contains(&peer) {
+            peers.push(peer);
         }
     }
-    peers
-}
-
-/// Medians of a figure over an axis.
-fn over(all: &[Results], axis: Axis, pace: &str, metric: Metric) -> Vec<Line> {
-    let line = |(number, peer): (usize, String)| {
-        let at = |record: &Record| {
-            record.at.filter(|(of, _)| *of == axis && record.peer == peer).map(|(_, at)| at)
+    let line = |peer: &String| {
+        let mut points: Vec<_> = all.iter().flat_map(|results| points(results, peer)).collect();
+        points.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+        let places = points.chunk_by(|(one, _), (other, _)| one == other);
+        let median = |place: &[(f64, f64)]| {
+            let spread = Spread::of(place.iter().map(|(_, y)| *y))?;
+            place.first().map(|(x, _)| (*x, spread.median))
         };
-        let values = |results: &Results| -> Vec<(f64, f64)> {
-            let taken = results.records.iter().filter_map(|record| {
-                let report = record.report.as_ref().filter(|report| report.pace == pace)?;
-                Some((at(record)?, metric.of(report)?))
-            });
-            taken.collect()
-        };
-        let values: Vec<_> = all.iter().flat_map(values).filter(|(_, value)| *value > 0.0).collect();
-        let mut places: Vec<_> = values.iter().map(|(at, _)| *at).collect();
-        places.sort_by(f64::total_cmp);
-        places.dedup();
-        let median = |place: f64| {
-            let there = values.iter().filter(|(at, _)| *at == place).map(|(_, value)| *value);
-            Spread::of(there).map(|spread| (place, spread.median))
-        };
-        Line { points: places.into_iter().filter_map(median).collect(), peer, number }
+        (peer.clone(), places.filter_map(median).collect())
     };
-    peers(all).into_iter().enumerate().map(line).collect()
+    peers.into_iter().map(line).collect()
 }
 
-/// Medians of the latency at each quantile, over the nines of it.
-fn latency(all: &[Results], case: &str) -> Vec<Line> {
-    let line = |(number, peer): (usize, String)| {
-        let reports: Vec<_> = all.iter().flat_map(|results| results.reports(case, &peer)).collect();
-        let curve = reports.first().map(|report| report.latency_us.curve.clone()).unwrap_or_default();
-        let point = |(place, (quantile, _)): (usize, (f64, f64))| {
-            let there = reports.iter().filter_map(|report| report.latency_us.curve.get(place));
-            let spread = Spread::of(there.map(|(_, us)| us / 1e3))?;
-            (quantile < 1.0).then_some((nines(quantile), spread.median))
-        };
-        let points = curve.into_iter().enumerate().filter_map(point).collect();
-        Line { points, peer, number }
-    };
-    peers(all).into_iter().enumerate().map(line).collect()
-}
-
-/// 1 for 90 %, 2 for 99 % ... as a power of ten, for the axis is a logarithmic one.
+/// Returns 2 for 50 %, 10 for 90 %, 100 for 99 % ...: the axis is a logarithmic one.
 fn nines(quantile: f64) -> f64 {
     1.0 / (1.0 - quantile)
 }
 
 fn percentile(value: f64) -> String {
-    let percent = (1.0 - 1.0 / value) * 100.0;
-    let text = format!("{percent:.3}");
-    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
-}
-
-fn plain(value: f64) -> String {
-    crate::report_table::thousands(value)
+    format!("{} %", three_digits((1.0 - 1.0 / value) * 100.0))
 }
 
 fn bytes(value: f64) -> String {
     if value >= 1024.0 { format!("{} KiB", value / 1024.0) } else { format!("{value} B") }
 }
 
-/// A value on a logarithmic axis, as short as it can be said.
+/// Writes a value on a logarithmic axis, as short as it can be said.
 fn short(value: f64) -> String {
     let (value, unit) = match value {
         v if v >= 1e6 => (v / 1e6, " M"),
         v if v >= 1e3 => (v / 1e3, " k"),
         v => (v, ""),
     };
-    let text = format!("{value:.3}");
-    format!("{}{unit}", text.trim_end_matches('0').trim_end_matches('.'))
+    format!("{}{unit}", three_digits(value))
 }
 
-type Fault = Box<dyn std::error::Error>;
+fn three_digits(value: f64) -> String {
+    format!("{value:.3}").trim_end_matches('0').trim_end_matches('.').to_owned()
+}
 
 impl Picture<'_> {
-    fn draw(&self, lines: &[Line], path: &Path) -> Result<(), Fault> {
-        let mut text = String::new();
-        self.draw_into(lines, &mut text)?;
-        std::fs::write(path, text)?;
-        Ok(())
-    }
-
-    fn draw_into(&self, lines: &[Line], text: &mut String) -> Result<(), Fault> {
+    fn draw(&self, lines: &[Line], text: &mut String) -> Result<(), Box<dyn std::error::Error>> {
         let area = SVGBackend::with_string(text, SIZE).into_drawing_area();
         area.fill(&WHITE)?;
         let (chart_area, legend) = area.split_horizontally(SIZE.0 - LEGEND_WIDTH);
-        let points = || lines.iter().flat_map(|line| &line.points);
+        let points = || lines.iter().flat_map(|(_, points)| points);
         let (x, _) = bounds(points().map(|(x, _)| *x).chain(self.ticks.iter().copied()), 1.15);
         let (y, y_ticks) = bounds(points().map(|(_, y)| *y), 1.3);
         let font = |size: u32| ("sans-serif", size).into_font().color(&BLACK);
@@ -222,20 +188,21 @@ impl Picture<'_> {
             .axis_desc_style(font(17))
             .label_style(font(16))
             .draw()?;
-        for line in lines.iter().filter(|line| !line.points.is_empty()) {
-            let colour = colour(line.number);
-            chart.draw_series(LineSeries::new(line.points.iter().copied(), colour.stroke_width(2)))?;
-            for point in &line.points {
-                area.draw(&mark(line.number, chart.backend_coord(point)))?;
+        let drawn = || lines.iter().enumerate().filter(|(_, (_, points))| !points.is_empty());
+        for (number, (_, points)) in drawn() {
+            let stroke = colour(number).stroke_width(2);
+            chart.draw_series(LineSeries::new(points.iter().copied(), stroke))?;
+            for point in points {
+                area.draw(&mark(number, chart.backend_coord(point)))?;
             }
         }
         let text_style = font(17).pos(Pos::new(HPos::Left, VPos::Center));
-        for (place, line) in lines.iter().filter(|line| !line.points.is_empty()).enumerate() {
+        for (place, (number, (peer, _))) in drawn().enumerate() {
             let y = 60 + 26 * place as i32;
-            let stroke = colour(line.number).stroke_width(2);
+            let stroke = colour(number).stroke_width(2);
             legend.draw(&PathElement::new(vec![(4, y), (36, y)], stroke))?;
-            legend.draw(&mark(line.number, (20, y)))?;
-            legend.draw(&Text::new(line.peer.clone(), (44, y), text_style.clone()))?;
+            legend.draw(&mark(number, (20, y)))?;
+            legend.draw(&Text::new(peer.clone(), (44, y), text_style.clone()))?;
         }
         area.present()?;
         Ok(())
@@ -246,7 +213,7 @@ fn colour(number: usize) -> RGBColor {
     COLOURS.get(number % COLOURS.len()).copied().unwrap_or(BLACK)
 }
 
-/// The mark of one server, at a place in pixels.
+/// Returns the mark of one server, at a place in pixels.
 fn mark<'a, DB: DrawingBackend + 'a>(number: usize, at: (i32, i32)) -> DynElement<'a, DB, (i32, i32)> {
     let style = colour(number).filled();
     let here = EmptyElement::at(at);
@@ -258,13 +225,10 @@ fn mark<'a, DB: DrawingBackend + 'a>(number: usize, at: (i32, i32)) -> DynElemen
     }
 }
 
-/// A range with some room around the values, and the places 1, 2, 5, 10 ... within it.
+/// Returns a range with some room around the values, and the places 1, 2, 5, 10 ... within it.
 fn bounds(values: impl Iterator<Item = f64>, room: f64) -> (std::ops::Range<f64>, Vec<f64>) {
-    let (mut low, mut high) = (f64::INFINITY, 0.0_f64);
-    for value in values {
-        low = low.min(value);
-        high = high.max(value);
-    }
+    let (low, high) =
+        values.fold((f64::INFINITY, 0.0_f64), |(low, high), value| (low.min(value), high.max(value)));
     if !low.is_finite() || low <= 0.0 {
         return (1.0..10.0, vec![1.0, 10.0]);
     }
@@ -284,21 +248,13 @@ mod tests {
 
     #[test]
     fn a_picture_shows_every_server_by_name_and_leaves_out_those_without_points() {
-        let line = |peer: &str, number, points: &[(f64, f64)]| Line {
-            peer: peer.to_owned(),
-            number,
-            points: points.to_vec(),
-        };
-        let ticks = vec![10.0, 1_000.0];
+        let line = |peer: &str, points: &[(f64, f64)]| (peer.to_owned(), points.to_vec());
         let (title, x, y) = ("A title", "subscribers", "per second");
-        let picture = Picture { file: "a.svg", title, x, y, tick: plain, ticks };
+        let picture = Picture { title, x, y, tick: thousands, ticks: vec![10.0, 1_000.0] };
+        let lines =
+            [line("one", &[(10.0, 5.0), (1_000.0, 7e6)]), line("two", &[(10.0, 9.0)]), line("none", &[])];
         let mut text = String::new();
-        let lines = [
-            line("one", 0, &[(10.0, 5.0), (1_000.0, 7e6)]),
-            line("two", 1, &[(10.0, 9.0)]),
-            line("none", 2, &[]),
-        ];
-        picture.draw_into(&lines, &mut text).unwrap();
+        picture.draw(&lines, &mut text).unwrap();
         for word in ["A title", "subscribers", "per second", "one", "two", "1,000", "</svg>"] {
             assert!(text.contains(word), "{word}");
         }

@@ -8,9 +8,9 @@ use lapin::{Channel, Connection, ConnectionProperties};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long the broker may take to answer anything.
+/// The time the broker may take to answer anything.
 pub(crate) const ANSWER_TIME: Duration = Duration::from_secs(30);
-/// How long it keeps a queue that was left behind.
+/// The time for which it keeps a queue that was left behind.
 pub(crate) const EXPIRE_S: i32 = 600;
 /// Both sides end a connection on which they hear nothing for so long. What esper asks for, too.
 const HEARTBEAT_S: u16 = 10;
@@ -28,7 +28,7 @@ pub(crate) async fn connect(url: &str) -> Result<Connection, String> {
     answered("no connection to RabbitMQ", connected.boxed()).await
 }
 
-/// Whether it can be connected to; waits for the answer.
+/// Tries to connect, and waits for the answer.
 pub(crate) fn reach(url: &str) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
@@ -47,12 +47,12 @@ pub(crate) async fn declare(channel: &Channel, queue: &str) -> lapin::Result<()>
     channel.queue_declare(name(queue), durable, arguments).await.map(|_| ())
 }
 
-/// A queue's name as lapin takes it.
+/// Returns a queue's name as lapin takes it.
 pub(crate) fn name(queue: &str) -> ShortString {
     ShortString::try_new(queue).unwrap_or_default()
 }
 
-/// What the broker answers, if it does so in time.
+/// Waits for what the broker answers. An error when it does not do so in time.
 pub(crate) async fn answered<T>(
     what: &str,
     asked: impl Future<Output = lapin::Result<T>>,

@@ -1,13 +1,14 @@
 //! The bare consumer: takes messages from queues over one connection with the client that esper has, checks them,
 //! acknowledges them, and does nothing else. A process of its own, so that its CPU time is counted as esper's is.
 
-use crate::child::Child;
+use super::amqp::{answered, connect, declare, name};
+use crate::child::Helper;
 use crate::plan::Role;
-use crate::queues::amqp::{answered, connect, declare, name};
 use crate::remote::{follow, say, tell};
-use crate::sequence::{Arrival, Series};
+use crate::sequence::Series;
 use crate::shared::{Clock, Shared};
 use crate::stamp::Payload;
+use crate::subscribers::Opened;
 use crate::tally::{Received, Tally};
 use futures_util::future::{Either, select};
 use futures_util::stream::FuturesUnordered;
@@ -17,88 +18,55 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
-use std::io::{BufRead, BufReader, Write, stdin};
+use std::io::{BufRead, Write, stdin};
 use std::pin::pin;
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-/// How soon it notices that it shall stop.
+/// Bounds how late it notices that it shall stop.
 const STOP_CHECK: Duration = Duration::from_millis(20);
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 
-/// What it is to do.
+/// The work of the process.
 #[derive(Debug, Deserialize, Serialize)]
-pub(crate) struct Job {
-    /// On its standard input: a command line is for everybody to see.
+pub(crate) struct BareJob {
     pub(crate) url: String,
     pub(crate) queues: Vec<String>,
     pub(crate) size: usize,
     pub(crate) prefetch: u16,
     /// Messages acknowledged at once.
     pub(crate) batch: u16,
-    pub(crate) clock_started_ns: u64,
+    pub(crate) clock: Clock,
 }
 
-/// Its process, which is connected and consumes nothing yet. It ends with this value.
-#[derive(Debug)]
-pub(crate) struct Bare {
-    child: Child,
-    pipes: Option<(ChildStdin, BufReader<ChildStdout>)>,
-}
-
-impl Bare {
-    /// Starts it on that CPU.
-    pub(crate) fn start(job: &Job, cpu: usize) -> Result<Bare, String> {
-        let failed = |error: &dyn std::fmt::Display| format!("the bare consumer failed: {error}");
-        let program = std::env::current_exe().map_err(|error| failed(&error))?;
-        let mut command = Command::new(program);
-        command.arg("consume").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = Child::start(&mut command, Some(cpu))?;
-        let (mut to, from) = child.pipes().ok_or_else(|| failed(&"no pipes"))?;
-        let text = serde_json::to_string(job).map_err(|error| failed(&error))?;
-        writeln!(to, "{text}").map_err(|error| failed(&error))?;
-        let (mut from, mut line) = (BufReader::new(from), String::new());
-        from.read_line(&mut line).map_err(|error| failed(&error))?;
-        if line.trim() != "ready" {
-            return Err(failed(&"it ended before it was connected"));
-        }
-        Ok(Bare { child, pipes: Some((to, from)) })
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.pid()
-    }
-
-    /// Lets it consume, until the run is stopped.
-    pub(crate) fn read(&mut self, shared: &Shared, opened: &Sender<Result<(), String>>) -> Tally {
-        let followed = match self.pipes.take() {
-            Some((mut to, from)) => writeln!(to, "go")
-                .map_err(|error| format!("the bare consumer failed: {error}"))
-                .and_then(|()| follow(to, from, 0, shared, opened)),
-            None => Err("the bare consumer reads once".to_owned()),
-        };
-        followed.unwrap_or_else(|why| {
-            let _ = opened.send(Err(why.clone()));
-            Tally { trouble: Some(why), ..Tally::default() }
-        })
-    }
-}
-
-/// The process itself.
-pub(crate) fn consume() -> Result<(), String> {
+/// Starts its process on that CPU. It is connected then and consumes nothing yet.
+pub(crate) fn start(job: &BareJob, cpu: usize) -> Result<Helper, String> {
+    let mut helper = Helper::start("consume", job, Some(cpu))?;
     let mut line = String::new();
-    stdin().read_line(&mut line).map_err(|error| format!("no job: {error}"))?;
-    let job: Job =
-        serde_json::from_str(&line).map_err(|error| format!("this is started by queues alone: {error}"))?;
+    helper.from.read_line(&mut line).map_err(|error| format!("the bare consumer failed: {error}"))?;
+    match line.trim() {
+        "ready" => Ok(helper),
+        _ => Err("the bare consumer failed: it ended before it was connected".to_owned()),
+    }
+}
+
+/// Lets it consume, until the run is stopped.
+pub(crate) fn read(helper: &mut Helper, shared: &Shared, opened: &Opened) -> Tally {
+    // Where it has ended, that is told below.
+    let _ = writeln!(helper.to, "go");
+    follow(helper, 0, shared, opened)
+}
+
+/// Runs the process itself.
+pub(crate) fn consume() -> Result<(), String> {
+    let job: BareJob = Helper::job()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
     let connection = runtime.block_on(connect(&job.url))?;
     say("ready");
-    stdin().read_line(&mut line).map_err(|error| format!("no word to go: {error}"))?;
-    let shared = Shared::new(Clock::started_at(job.clock_started_ns), 1);
+    stdin().read_line(&mut String::new()).map_err(|error| format!("no word to go: {error}"))?;
+    let shared = Shared::new(job.clock, 1);
     tell(&shared, |opened| {
-        let consumer = Consumer::new(&job, &shared, opened);
+        let consumer = BareConsumer::new(&job, &shared, opened);
         runtime.block_on(async {
             consumer.run_until_stopped(&connection).await;
             let _ = tokio::time::timeout(CLOSE_TIME, connection.close(200, "done".into())).await;
@@ -107,15 +75,16 @@ pub(crate) fn consume() -> Result<(), String> {
     })
 }
 
-struct Consumer<'a> {
-    job: &'a Job,
+struct BareConsumer<'a> {
+    job: &'a BareJob,
     shared: &'a Shared,
-    opened: &'a Sender<Result<(), String>>,
+    opened: &'a Opened,
     payload: Payload,
     seen: RefCell<Seen>,
 }
 
-/// What came so far.
+/// The messages that came so far.
+#[derive(Default)]
 struct Seen {
     tally: Tally,
     open: usize,
@@ -123,11 +92,11 @@ struct Seen {
     queues: Vec<(Series, u64)>,
 }
 
-impl<'a> Consumer<'a> {
-    fn new(job: &'a Job, shared: &'a Shared, opened: &'a Sender<Result<(), String>>) -> Consumer<'a> {
+impl<'a> BareConsumer<'a> {
+    fn new(job: &'a BareJob, shared: &'a Shared, opened: &'a Opened) -> BareConsumer<'a> {
         let queues = job.queues.iter().map(|_| Default::default()).collect();
-        let seen = RefCell::new(Seen { tally: Tally::default(), open: 0, queues });
-        Consumer { job, shared, opened, payload: Payload::new(job.size), seen }
+        let seen = RefCell::new(Seen { queues, ..Seen::default() });
+        BareConsumer { job, shared, opened, payload: Payload::new(job.size), seen }
     }
 
     async fn run_until_stopped(&self, connection: &Connection) {
@@ -139,21 +108,15 @@ impl<'a> Consumer<'a> {
         let queues = self.job.queues.iter().enumerate();
         let mut consuming: FuturesUnordered<_> =
             queues.map(|(topic, queue)| self.consume(connection, topic, queue)).collect();
-        if let Either::Left((Some(why), _)) = select(consuming.next(), pin!(stopped)).await {
+        if let Either::Left((Some(ended), _)) = select(consuming.next(), pin!(stopped)).await {
+            let why = ended.err().unwrap_or("the broker ended a consumer".to_owned());
             let _ = self.opened.send(Err(why.clone()));
             self.seen.borrow_mut().tally.trouble.get_or_insert(why);
         }
     }
 
-    /// Consumes one queue for ever; returns why that came to an end.
-    async fn consume(&self, connection: &Connection, topic: usize, queue: &str) -> String {
-        match self.try_consume(connection, topic, queue).await {
-            Ok(()) => format!("the broker ended the consumer of queue {topic}"),
-            Err(why) => why,
-        }
-    }
-
-    async fn try_consume(&self, connection: &Connection, topic: usize, queue: &str) -> Result<(), String> {
+    /// Consumes one queue, until the broker ends that.
+    async fn consume(&self, connection: &Connection, topic: usize, queue: &str) -> Result<(), String> {
         let channel = answered("no channel", connection.create_channel()).await?;
         // As esper opens a queue: what is asked of the broker is the same.
         answered("no queue", declare(&channel, queue)).await?;
@@ -183,7 +146,7 @@ impl<'a> Consumer<'a> {
     fn is_open(&self) {
         let mut seen = self.seen.borrow_mut();
         seen.open += 1;
-        self.shared.set_connected(0, seen.open);
+        self.shared.set_connected(0, seen.open as u64);
         if seen.open == self.job.queues.len() {
             let _ = self.opened.send(Ok(()));
         }
@@ -201,26 +164,17 @@ impl<'a> Consumer<'a> {
         };
         tally.delivered(Role::Steady, 1, now_ns);
         tally.latencies(now_ns, (stamp.due_ns, stamp.due_ns), 1);
-        match series.arrive(stamp.sequence) {
-            Arrival::Doubled => tally.doubled += 1,
-            Arrival::Reordered => {
-                tally.reordered += 1;
-                *received += 1;
-            }
-            Arrival::InOrder => *received += 1,
-        }
+        *received += u64::from(tally.arrived(series, stamp.sequence));
         self.shared.set_delivered(0, tally.deliveries);
     }
 }
 
 impl Seen {
     fn tally(self) -> Tally {
-        let Seen { mut tally, queues, .. } = self;
-        let received = queues.into_iter().enumerate();
-        tally.subscribers = received
-            .map(|(topic, (_, events))| Received { topic: topic as u32, events, cut: false })
-            .collect();
-        tally
+        let received = self.queues.into_iter().zip(0..);
+        let subscribers =
+            received.map(|((_, events), topic)| Received { topic, events, cut: false }).collect();
+        Tally { subscribers, ..self.tally }
     }
 }
 
@@ -231,21 +185,14 @@ mod tests {
 
     #[test]
     fn what_is_lost_doubled_reordered_or_another_queues_is_told() {
-        let job = Job {
-            url: String::new(),
-            queues: vec!["a".to_owned(), "b".to_owned()],
-            size: STAMP_BYTES,
-            prefetch: 1,
-            batch: 1,
-            clock_started_ns: 0,
-        };
+        let clock = Clock::start();
+        let queues = vec!["a".to_owned(), "b".to_owned()];
+        let job = BareJob { url: String::new(), queues, size: STAMP_BYTES, prefetch: 1, batch: 1, clock };
         let (opened, _told) = std::sync::mpsc::channel();
-        let shared = Shared::new(Clock::start(), 1);
-        let consumer = Consumer::new(&job, &shared, &opened);
+        let shared = Shared::new(clock, 1);
+        let consumer = BareConsumer::new(&job, &shared, &opened);
         let message = |topic: u32, sequence: u64| {
-            let mut data = [0; STAMP_BYTES];
-            Stamp { topic, publisher: 0, sequence, due_ns: 0 }.write(&mut data);
-            data
+            consumer.payload.stamped(&Stamp { topic, publisher: 0, sequence, due_ns: 0 })
         };
         for sequence in [0, 2, 1, 1, 4] {
             consumer.take(0, &message(0, sequence));

@@ -1,7 +1,7 @@
 //! The RabbitMQ that is measured with: one of our own, or somebody's.
 
+use super::amqp::reach;
 use crate::child::spawn;
-use crate::queues::amqp::reach;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// Another program may take a port between the look and the start.
 const STARTS_MAX: usize = 3;
-/// How long it may take to end in order.
+/// The time it may take to end in order.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -25,7 +25,7 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    /// The one at that URL, which must be there.
+    /// Takes the one at that URL, which must be there.
     pub(crate) fn at(url: &str) -> Result<Broker, String> {
         reach(url)?;
         Ok(Broker { url: url.to_owned(), pid: None, script: None })

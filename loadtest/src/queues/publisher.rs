@@ -1,11 +1,11 @@
 //! What fills the queues: persistent messages, each with its number and when it was due.
 
-use crate::progress::{bar, publishing_bar};
-use crate::queues::amqp::{ANSWER_TIME, answered, connect, declare, name};
-use crate::queues::case::Case;
+use super::amqp::{ANSWER_TIME, answered, connect, declare, name};
+use super::results::QueueCase;
+use crate::run::progress;
 use crate::schedule::due_ns;
 use crate::shared::Clock;
-use crate::stamp::{Payload, STAMP_BYTES, Stamp};
+use crate::stamp::{Payload, Stamp};
 use futures_util::future::try_join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeleteOptions};
 use lapin::types::ShortString;
@@ -17,11 +17,10 @@ use tokio::time::timeout;
 /// Publishes that wait for their confirm at any time, while queues are filled.
 const UNCONFIRMED_MAX: usize = 1_000;
 const PERSISTENT: u8 = 2;
-/// How long the end may take.
 const CLOSE_TIME: Duration = Duration::from_secs(10);
 
 /// A connection that publishes to queues of its own. They go with this value.
-pub(crate) struct Publisher {
+pub(crate) struct QueuePublisher {
     runtime: Runtime,
     connection: Connection,
     channel: Channel,
@@ -32,14 +31,14 @@ pub(crate) struct Publisher {
     message_ids: bool,
 }
 
-impl Publisher {
+impl QueuePublisher {
     /// Connects and makes the queues, which are empty.
     pub(crate) fn connect(
         url: &str,
         queues: &[String],
         payload: &Payload,
-        case: &Case,
-    ) -> Result<Publisher, String> {
+        case: &QueueCase,
+    ) -> Result<QueuePublisher, String> {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
         let (connection, channel) = runtime.block_on(async {
@@ -51,7 +50,7 @@ impl Publisher {
             answered("no confirms", channel.confirm_select(ConfirmSelectOptions::default())).await?;
             Ok::<_, String>((connection, channel))
         })?;
-        Ok(Publisher {
+        Ok(QueuePublisher {
             runtime,
             connection,
             channel,
@@ -65,16 +64,16 @@ impl Publisher {
     /// Publishes `each` messages to each queue in turn, and returns when the broker has confirmed all.
     pub(crate) fn fill(&mut self, each: u64, clock: Clock) -> Result<(), String> {
         let all = each * self.queues.len() as u64;
-        let bar = bar("filling", Some(all));
+        let bar = progress("filling", all);
         let mut done = 0;
         while done < all {
             let some = (all - done).min(UNCONFIRMED_MAX as u64);
             let messages: Vec<_> =
                 (done..done + some).map(|number| self.message(number, clock.now_ns())).collect();
-            let (channel, queues) = (&self.channel, &self.queues);
+            let channel = &self.channel;
             self.runtime.block_on(async {
                 // Polled in their order, and so published in it.
-                let sent = messages.iter().map(|message| message.publish(channel, queues));
+                let sent = messages.iter().map(|message| publish(channel, message));
                 let confirms = answered("a publish failed", try_join_all(sent)).await?;
                 let confirms = answered("no confirm", try_join_all(confirms)).await?;
                 match confirms.iter().all(Confirmation::is_ack) {
@@ -89,11 +88,10 @@ impl Publisher {
         Ok(())
     }
 
-    /// Publishes `all` messages at a steady rate, to each queue in turn, whatever becomes of them; tells by how much the
-    /// latest was late.
+    /// Publishes `all` messages at a steady rate, to each queue in turn, whatever becomes of them; returns by how
+    /// many nanoseconds the latest was late.
     pub(crate) fn paced(&mut self, all: u64, per_second: f64, clock: Clock) -> Result<u64, String> {
-        let bar = publishing_bar(Duration::try_from_secs_f64(all as f64 / per_second).ok());
-        bar.set_prefix(self.queues.len().to_string());
+        let bar = progress("publishing", all);
         let start_ns = clock.now_ns();
         let mut late_ns_max = 0;
         for number in 0..all {
@@ -102,15 +100,14 @@ impl Publisher {
             let now_ns = clock.now_ns();
             late_ns_max = late_ns_max.max(now_ns.saturating_sub(due_ns));
             let message = self.message(number, due_ns);
-            let published = message.publish(&self.channel, &self.queues);
-            self.runtime.block_on(answered("a publish failed", published))?;
-            bar.set_position((now_ns - start_ns) / 1_000_000);
+            self.runtime.block_on(answered("a publish failed", publish(&self.channel, &message)))?;
+            bar.set_position(number);
         }
         bar.finish_and_clear();
         Ok(late_ns_max)
     }
 
-    /// How many messages each queue was sent.
+    /// Returns how many messages each queue was sent.
     pub(crate) fn published(&self) -> &[u64] {
         &self.sequences
     }
@@ -118,37 +115,26 @@ impl Publisher {
     fn message(&mut self, number: u64, due_ns: u64) -> Message {
         let queue = (number % self.queues.len() as u64) as usize;
         let sequence = self.sequences.get(queue).copied().unwrap_or(0);
-        if let Some(next) = self.sequences.get_mut(queue) {
-            *next += 1;
-        }
-        let mut body = self.payload.blank();
-        let stamp_at = body.len() - STAMP_BYTES;
-        if let Some(blank) = body.get_mut(stamp_at..).and_then(|rest| rest.first_chunk_mut()) {
-            Stamp { topic: queue as u32, publisher: 0, sequence, due_ns }.write(blank);
-        }
+        self.sequences.get_mut(queue).into_iter().for_each(|next| *next += 1);
+        let body = self.payload.stamped(&Stamp { topic: queue as u32, publisher: 0, sequence, due_ns });
         let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
         if self.message_ids {
             properties = properties.with_message_id(name(&format!("{queue}-{sequence}")));
         }
-        Message { queue, body, properties }
+        let queue = self.queues.get(queue).map_or_else(ShortString::default, |queue| name(queue));
+        (queue, body, properties)
     }
 }
 
-struct Message {
-    queue: usize,
-    body: Vec<u8>,
-    properties: BasicProperties,
+/// The queue of a message, its body and its properties.
+type Message = (ShortString, Vec<u8>, BasicProperties);
+
+async fn publish(channel: &Channel, (queue, body, properties): &Message) -> lapin::Result<PublisherConfirm> {
+    let options = BasicPublishOptions::default();
+    channel.basic_publish(ShortString::default(), queue.clone(), options, body, properties.clone()).await
 }
 
-impl Message {
-    async fn publish(&self, channel: &Channel, queues: &[String]) -> lapin::Result<PublisherConfirm> {
-        let queue = queues.get(self.queue).map_or_else(ShortString::default, |queue| name(queue));
-        let (options, properties) = (BasicPublishOptions::default(), self.properties.clone());
-        channel.basic_publish(ShortString::default(), queue, options, &self.body, properties).await
-    }
-}
-
-impl Drop for Publisher {
+impl Drop for QueuePublisher {
     fn drop(&mut self) {
         let (channel, connection) = (&self.channel, &self.connection);
         let queues = &self.queues;

@@ -1,13 +1,17 @@
-//! All that was measured of queues, as it is written to a file and read back.
+//! What is measured of queues, and what came of it.
 
-use crate::compare::metric::{Spread, ratio_over};
-use crate::compare::results::Machine;
-use crate::queues::case::Case;
+use crate::args::QueuesArgs;
+use crate::bench::Named;
+use crate::bench::metric::{Metric, metric};
+use crate::bench::results;
 use serde::{Deserialize, Serialize};
 
-/// What takes messages from the queues.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
+const ROUNDS: usize = 5;
+/// A table of many points, whose medians need be less exact.
+const SWEEP_ROUNDS: usize = 3;
+
+/// A consumer of the queues.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Contender {
     Esper,
     Bare,
@@ -16,8 +20,10 @@ pub(crate) enum Contender {
 impl Contender {
     /// In the order in which they take turns.
     pub(crate) const ALL: [Contender; 2] = [Contender::Esper, Contender::Bare];
+}
 
-    pub(crate) fn name(self) -> &'static str {
+impl Named for Contender {
+    fn name(&self) -> &str {
         match self {
             Contender::Esper => "esper",
             Contender::Bare => "bare",
@@ -25,36 +31,99 @@ impl Contender {
     }
 }
 
-/// What `queues` measured.
+/// A measurement, put to each contender in turn.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct QueueCase {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    /// Each message carries a `message_id`; otherwise none does.
+    pub(crate) message_ids: bool,
+    /// Messages that the broker sends ahead of their acknowledgement, for each queue.
+    pub(crate) prefetch: u16,
+    pub(crate) rounds: usize,
+    /// The time a round takes, about.
+    pub(crate) seconds: f64,
+}
+
+/// The way in which messages come.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// All are there before the first is consumed.
+    Drain,
+    /// The same, as one point of a sweep.
+    Sweep,
+    /// They are published at a steady rate to consumers that are there.
+    Paced,
+}
+
+/// Returns all cases. Rounds and duration override each one's own where they are given.
+pub(crate) fn cases(args: &QueuesArgs) -> Vec<QueueCase> {
+    let case = |name: &str, kind: Kind, message_ids: bool, prefetch: u16| {
+        let (rounds, seconds) = match kind {
+            Kind::Drain => (ROUNDS, 3.0),
+            Kind::Paced => (ROUNDS, 6.0),
+            Kind::Sweep => (SWEEP_ROUNDS, 2.0),
+        };
+        let rounds = args.bench.rounds.unwrap_or(rounds).max(1);
+        let seconds = args.bench.duration.map_or(seconds, |duration| duration.as_secs_f64());
+        QueueCase { name: name.to_owned(), kind, message_ids, prefetch, rounds, seconds }
+    };
+    let point = |&prefetch: &u16| case(&format!("prefetch-{prefetch}"), Kind::Sweep, false, prefetch);
+    let mut all = vec![
+        case("drain", Kind::Drain, false, args.prefetch),
+        case("drain-ids", Kind::Drain, true, args.prefetch),
+        case("paced", Kind::Paced, false, args.prefetch),
+    ];
+    all.extend(args.sweep.iter().map(point));
+    all
+}
+
+impl Named for QueueCase {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl QueueCase {
+    /// Returns esper's `--queue-ack-window`.
+    pub(crate) fn ack_window(&self) -> u16 {
+        self.prefetch / 2
+    }
+
+    /// Returns how many messages the bare consumer acknowledges at once: as many as esper does.
+    pub(crate) fn batch(&self) -> u16 {
+        ((self.prefetch - self.ack_window()) / 2).max(1)
+    }
+
+    /// Returns what is told of it beside the contenders' ratio.
+    pub(crate) fn metrics(&self) -> Vec<&'static Metric<QueueFigures>> {
+        match self.kind {
+            Kind::Paced => LATENCIES.iter().chain([&CPU]).collect(),
+            _ => vec![&PER_SECOND, &CPU],
+        }
+    }
+}
+
+/// The load that was put on both.
 #[derive(Debug, Deserialize, Serialize)]
-pub(crate) struct Results {
-    pub(crate) machine: Machine,
+pub(crate) struct QueuesAsked {
     pub(crate) queues: usize,
     pub(crate) size: usize,
     pub(crate) rate: f64,
     pub(crate) server_cpu: usize,
     pub(crate) load_cpu: usize,
-    /// Whether the RabbitMQ was this program's own; else nothing is known of where it ran.
+    /// The RabbitMQ was this program's own; else nothing is known of where it ran.
     pub(crate) own_broker: bool,
     pub(crate) broker_cpu: Option<usize>,
-    pub(crate) cases: Vec<Case>,
-    pub(crate) records: Vec<Record>,
+    pub(crate) cases: Vec<QueueCase>,
 }
 
-/// One run.
-#[derive(Debug, Deserialize, Serialize)]
-pub(crate) struct Record {
-    pub(crate) case: String,
-    pub(crate) contender: Contender,
-    pub(crate) round: usize,
-    /// `None` when nothing could be measured, or a message was lost, doubled, out of order or wrong.
-    pub(crate) figures: Option<Figures>,
-    pub(crate) error: Option<String>,
-}
+pub(crate) type QueueResults = results::Results<QueueFigures, QueuesAsked>;
 
-/// What one run measured.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-pub(crate) struct Figures {
+/// The figures of a run in which no message was lost, doubled, out of order or wrong.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct QueueFigures {
     pub(crate) messages: u64,
     /// From the first consume, or the first publish when paced, to when the last message was read.
     pub(crate) seconds: f64,
@@ -74,94 +143,85 @@ pub(crate) struct Figures {
     pub(crate) late_ms_max: f64,
 }
 
-/// One of the figures.
-pub(crate) type Figure = fn(&Figures) -> Option<f64>;
+impl results::Figures for QueueFigures {
+    const FIELDS: [&str; 2] = ["contender", "figures"];
 
-impl Results {
-    fn of<'a>(&'a self, case: &'a str, contender: Contender) -> impl Iterator<Item = &'a Record> {
-        self.records.iter().filter(move |record| record.case == case && record.contender == contender)
+    fn passed(&self) -> bool {
+        true
     }
 
-    /// A figure over all rounds.
-    pub(crate) fn spread(&self, case: &str, contender: Contender, figure: Figure) -> Option<Spread> {
-        Spread::of(self.of(case, contender).filter_map(|record| figure(record.figures.as_ref()?)))
-    }
-
-    /// How many times the bare consumer's figure esper's is, by the rounds.
-    pub(crate) fn ratio(&self, case: &str, figure: Figure) -> Option<f64> {
-        let in_round = |contender: Contender, round: usize| {
-            let mut records = self.of(case, contender).filter(|record| record.round == round);
-            figure(records.next()?.figures.as_ref()?)
-        };
-        let rounds = self.of(case, Contender::Esper).map(|record| record.round);
-        ratio_over(rounds.filter_map(|round| {
-            Some((in_round(Contender::Esper, round)?, in_round(Contender::Bare, round)?))
-        }))
-    }
-
-    /// What went wrong first, of one contender in one case.
-    pub(crate) fn error<'a>(&'a self, case: &'a str, contender: Contender) -> Option<&'a str> {
-        self.of(case, contender).find_map(|record| record.error.as_deref())
-    }
-
-    /// Runs, and those of them that failed.
-    pub(crate) fn runs(&self, contender: Contender) -> (usize, usize) {
-        let own = || self.records.iter().filter(|record| record.contender == contender);
-        (own().count(), own().filter(|record| record.error.is_some()).count())
+    fn shown(peer: &str) -> &str {
+        if peer == "bare" { "the bare consumer" } else { peer }
     }
 }
+
+pub(crate) static PER_SECOND: Metric<QueueFigures> =
+    metric("per-second", "messages/s", |run| Some(run.per_second));
+pub(crate) static MESSAGES: Metric<QueueFigures> =
+    metric("messages", "messages of a round", |run| Some(run.messages as f64));
+pub(crate) static LATE: Metric<QueueFigures> =
+    metric("late", "latest publish, ms behind its time", |run| Some(run.late_ms_max));
+pub(crate) static CPU: Metric<QueueFigures> = metric("cpu", "CPU per message, us", |run| Some(run.cpu_us));
+pub(crate) static LATENCIES: [Metric<QueueFigures>; 3] = [
+    metric("p50", "latency p50, ms", |run| Some(run.p50_ms)),
+    metric("p99", "latency p99, ms", |run| Some(run.p99_ms)),
+    metric("p999", "latency p99.9, ms", |run| Some(run.p999_ms)),
+];
+pub(crate) static CPUS: [Metric<QueueFigures>; 4] = [
+    metric("consumer", "CPUs in use by the consumer", |run| Some(run.consumer_cpus)),
+    metric("broker", "CPUs in use by RabbitMQ", |run| run.broker_cpus),
+    metric("load", "CPUs in use by publisher and HTTP clients", |run| Some(run.load_cpus)),
+    metric("others", "CPUs in use by other programs", |run| run.others_cpus),
+];
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::queues::case::all;
+    use crate::args::{Cli, Command};
+    use crate::bench::results::{Machine, Record};
+    use clap::Parser;
+
+    fn all(flags: &str) -> Vec<QueueCase> {
+        match Cli::parse_from(["esper-loadtest", "queues"].into_iter().chain(flags.split(' '))).command {
+            Command::Queues(args) => cases(&args),
+            _ => vec![],
+        }
+    }
 
     /// Of `drain` in as many rounds as there are pairs: esper's messages a second and the bare consumer's, or nothing
     /// where the run failed.
-    pub(crate) fn results(rounds: &[(Option<f64>, Option<f64>)]) -> Results {
+    pub(crate) fn results(rounds: &[(Option<f64>, Option<f64>)]) -> QueueResults {
         let mut records = Vec::new();
         for (round, (esper, bare)) in rounds.iter().enumerate() {
-            for (contender, per_second) in [(Contender::Esper, esper), (Contender::Bare, bare)] {
-                let figures = per_second.map(|per_second| Figures {
-                    messages: 100,
-                    seconds: 1.0,
-                    per_second,
-                    cpu_us: 1e6 / per_second,
-                    consumer_cpus: 1.0,
-                    load_cpus: 0.5,
-                    broker_cpus: None,
-                    others_cpus: None,
-                    p50_ms: 1.0,
-                    p99_ms: 2.0,
-                    p999_ms: 3.0,
-                    late_ms_max: 0.0,
-                });
-                let error = figures.is_none().then(|| "1 lost".to_owned());
-                records.push(Record { case: "drain".to_owned(), contender, round, figures, error });
+            for (contender, per_second) in [("esper", esper), ("bare", bare)] {
+                let figures =
+                    per_second.map(|per_second| QueueFigures { per_second, ..QueueFigures::default() });
+                let outcome = figures.ok_or("1 lost".to_owned());
+                records.push(Record::new("drain", contender, round, outcome));
             }
         }
-        Results {
-            machine: Machine::here(),
-            queues: 100,
-            size: 128,
-            rate: 2_000.0,
-            server_cpu: 0,
-            load_cpu: 1,
-            own_broker: true,
-            broker_cpu: None,
-            cases: all(200, &[1, 200], Some(rounds.len()), None),
-            records,
-        }
+        let (server_cpu, load_cpu, own_broker, broker_cpu) = (0, 1, true, None);
+        let (queues, size, rate, cases) = (100, 128, 2_000.0, all("--sweep 1,200"));
+        let about = QueuesAsked { queues, size, rate, server_cpu, load_cpu, own_broker, broker_cpu, cases };
+        QueueResults { machine: Machine::here(), about, records }
+    }
+
+    #[test]
+    fn the_bare_consumer_acknowledges_as_often_as_esper() {
+        let cases = all("--sweep 1,10,200,1000");
+        let sweep = cases.iter().filter(|case| case.kind == Kind::Sweep);
+        let batches: Vec<_> = sweep.map(|case| (case.ack_window(), case.batch())).collect();
+        assert_eq!(batches, [(0, 1), (5, 2), (100, 50), (500, 250)]);
     }
 
     #[test]
     fn a_ratio_is_of_the_rounds_in_which_both_were_measured() {
-        let per_second: Figure = |figures| Some(figures.per_second);
         let results = results(&[(Some(9.0), Some(10.0)), (None, Some(100.0)), (Some(5.0), Some(10.0))]);
-        assert_eq!(results.ratio("drain", per_second), Some(0.7));
-        assert_eq!(results.spread("drain", Contender::Bare, per_second).map(|all| all.max), Some(100.0));
-        assert_eq!((results.runs(Contender::Esper), results.runs(Contender::Bare)), ((3, 1), (3, 0)));
-        assert_eq!(results.error("drain", Contender::Esper), Some("1 lost"));
-        assert_eq!(results.ratio("paced", per_second), None);
+        let ratio = |case: &str| results.ratio((case, "esper"), (case, "bare"), &PER_SECOND);
+        assert_eq!(ratio("drain"), Some(0.7));
+        assert_eq!(results.spread("drain", "bare", &PER_SECOND).map(|all| all.max), Some(100.0));
+        assert_eq!((results.passed("esper"), results.passed("bare")), (false, true));
+        assert_eq!(results.error("drain", "esper"), Some("1 lost"));
+        assert_eq!(ratio("paced"), None);
     }
 }

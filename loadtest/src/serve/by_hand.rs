@@ -25,7 +25,7 @@ const SMALL_TOPIC_EVENTS_MAX: usize = 64;
 /// From so many topics on they are small.
 const SMALL_TOPICS_FROM: usize = 100;
 
-type Topics = Arc<Mutex<HashMap<String, broadcast::Sender<Arc<str>>>>>;
+type Channels = Arc<Mutex<HashMap<String, broadcast::Sender<Arc<str>>>>>;
 
 /// Serves for ever, on so many threads.
 pub(crate) fn serve(args: &ServeArgs) -> Result<(), String> {
@@ -43,7 +43,7 @@ async fn listen(port: u16) -> std::io::Result<()> {
     let app = Router::new()
         .route("/subscribe/{topic}", get(subscribe))
         .route("/publish/{topic}", post(publish))
-        .with_state(Topics::default());
+        .with_state(Channels::default());
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     let listener = listener.tap_io(|socket| {
         // The connection works without it, only slower.
@@ -53,7 +53,7 @@ async fn listen(port: u16) -> std::io::Result<()> {
 }
 
 async fn subscribe(
-    State(topics): State<Topics>,
+    State(topics): State<Channels>,
     Path(topic): Path<String>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let mut topics = topics.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,7 +68,7 @@ async fn subscribe(
     Sse::new(events).keep_alive(KeepAlive::default())
 }
 
-async fn publish(State(topics): State<Topics>, Path(topic): Path<String>, body: String) -> StatusCode {
+async fn publish(State(topics): State<Channels>, Path(topic): Path<String>, body: String) -> StatusCode {
     let topics = topics.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(sender) = topics.get(&topic) {
         // Nobody listening is no fault.

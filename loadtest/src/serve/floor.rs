@@ -4,7 +4,7 @@
 //! With a folder it answers and delivers what is on disk, by the barest group commit.
 
 use crate::args::ServeArgs;
-use crate::poll::{Interest, Poll};
+use crate::poll::{Poll, READ};
 use crate::process::make_room;
 use crate::serve::commit::{Batch, Commit};
 use crate::stamp::MARK;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// As much as 256 publishes of 128 bytes in flight, a few times over.
 const READ_BYTES_MAX: usize = 256 * 1024;
-/// What brokers set, so that a slow subscriber does not cost megabytes of the kernel's memory.
+/// Brokers set this, so that a slow subscriber does not cost megabytes of the kernel's memory.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 /// A subscriber that takes nothing for so long is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -60,9 +60,9 @@ impl Floor {
         listener.listen(BACKLOG)?;
         let listener = TcpListener::from(listener);
         let poll = Poll::new()?;
-        poll.add(&listener, LISTENER, Interest::Read)?;
+        poll.add(&listener, LISTENER, READ)?;
         if let Some(commit) = &commit {
-            poll.add(commit.waker(), COMMITTED, Interest::Read)?;
+            poll.add(commit.waker(), COMMITTED, READ)?;
         }
         let buffer = vec![0; READ_BYTES_MAX];
         Ok(Floor { listener, poll, talking: Vec::new(), subscribers: Vec::new(), commit, buffer })
@@ -93,7 +93,7 @@ impl Floor {
                 Ok((socket, _)) => {
                     socket.set_write_timeout(Some(WRITE_TIMEOUT))?;
                     let free = self.talking.iter().position(Option::is_none).unwrap_or(self.talking.len());
-                    self.poll.add(&socket, free, Interest::Read)?;
+                    self.poll.add(&socket, free, READ)?;
                     let connection = Some((socket, Vec::new()));
                     match self.talking.get_mut(free) {
                         Some(slot) => *slot = connection,

@@ -1,6 +1,7 @@
 //! Servers to measure: how each is started and spoken to, from a small TOML entry.
 
-use crate::child::{Child, Folder};
+use crate::bench::Named;
+use crate::child::{Child, Folder, LOOK};
 use crate::wire::Wire;
 use rustix::process::{Resource, getrlimit};
 use serde::Deserialize;
@@ -14,23 +15,19 @@ use std::time::{Duration, Instant};
 const BUILT_IN: &str = include_str!("../../peers.toml");
 /// A server that does not listen by then will not.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
-const LOOK: Duration = Duration::from_millis(10);
 /// More than any case needs; servers such as nginx take memory for each.
 const FILES_MAX: u64 = 100_000;
 
-/// One server.
+/// A server.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Peer {
-    pub(crate) name: String,
+    name: String,
     command: Vec<String>,
-    #[serde(default = "default_subscribe_path")]
-    subscribe_path: String,
-    #[serde(default = "default_publish_path")]
-    publish_path: String,
+    subscribe_path: Option<String>,
+    publish_path: Option<String>,
     /// `\n` is a line end here, as on the command line.
-    #[serde(default = "default_publish_body")]
-    publish_body: String,
+    publish_body: Option<String>,
     /// `Name: value` lines of both sides.
     #[serde(default)]
     headers: Vec<String>,
@@ -44,26 +41,18 @@ pub(crate) struct Peer {
     #[serde(default)]
     pub(crate) one_worker: bool,
     /// It speaks this instead of HTTP, and has one topic.
-    #[serde(default)]
     wire: Option<Wire>,
     /// Variables of its process.
     #[serde(skip)]
     variables: Vec<(&'static str, String)>,
-    /// What to do when its program is not there.
-    #[serde(default)]
+    /// Said when its program is not there.
     missing: Option<String>,
 }
 
-fn default_subscribe_path() -> String {
-    "/subscribe/{topic}".to_owned()
-}
-
-fn default_publish_path() -> String {
-    "/publish/{topic}".to_owned()
-}
-
-fn default_publish_body() -> String {
-    r"data:{data}\n\n".to_owned()
+impl Named for Peer {
+    fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 #[derive(Deserialize)]
@@ -72,7 +61,7 @@ struct PeerFile {
     peer: Vec<Peer>,
 }
 
-/// The peers of these names, from the built-in ones and those of `files`, each of which can be started.
+/// Returns the peers of these names, from the built-in ones and those of `files`, each of which can be started.
 pub(crate) fn find(names: &[String], files: &[PathBuf], esper: &Path) -> Result<Vec<Peer>, String> {
     let mut known = parse(BUILT_IN).map_err(|why| format!("peers.toml: {why}"))?;
     for file in files {
@@ -117,7 +106,7 @@ fn pick(name: &str, known: &[Peer], esper: &Path) -> Result<Peer, String> {
     Ok(peer)
 }
 
-/// On the PATH, or where system programs live, which not everybody has on the PATH.
+/// Looks on the PATH, and where system programs live, which not everybody has on the PATH.
 fn find_program(program: &str) -> Option<String> {
     if program.contains('/') {
         return Path::new(program).is_file().then(|| program.to_owned());
@@ -139,7 +128,7 @@ pub(crate) struct Running {
 }
 
 impl Peer {
-    /// The same with more words on its command line, and with variables for what nobody else is to see.
+    /// Adds words to its command line, and variables for what nobody else is to see.
     #[cfg(feature = "queues")]
     pub(crate) fn with(mut self, words: &[&str], variables: Vec<(&'static str, String)>) -> Peer {
         self.command.extend(words.iter().map(|&word| word.to_owned()));
@@ -187,37 +176,32 @@ impl Peer {
         Ok(Running { child, port, _folder: folder })
     }
 
-    /// The flags of a run that speak to it.
+    /// Returns the flags of a run that speak to it.
     pub(crate) fn flags(&self) -> Vec<String> {
-        let mut flags: Vec<_> = [
-            ("--subscribe-path", &self.subscribe_path),
-            ("--publish-path", &self.publish_path),
-            ("--publish-body", &self.publish_body),
-        ]
-        .into_iter()
-        .flat_map(|(flag, value)| [flag.to_owned(), value.clone()])
-        .collect();
-        if let Some(Ok(wire)) = self.wire.as_ref().map(serde_json::to_string) {
-            flags.extend(["--wire".to_owned(), wire]);
-        }
-        flags.extend(self.headers.iter().flat_map(|header| ["--header".to_owned(), header.clone()]));
-        flags
+        let wire = self.wire.as_ref().and_then(|wire| serde_json::to_string(wire).ok());
+        let flags = [
+            ("--subscribe-path", self.subscribe_path.clone()),
+            ("--publish-path", self.publish_path.clone()),
+            ("--publish-body", self.publish_body.clone()),
+            ("--wire", wire),
+        ];
+        let headers = self.headers.iter().map(|header| ("--header", Some(header.clone())));
+        let given = flags.into_iter().chain(headers).filter_map(|(flag, value)| Some((flag, value?)));
+        given.flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
     }
 }
 
 impl Running {
-    /// Where it listens.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.pid()
     }
 }
 
-/// A port that was free a moment ago.
+/// Returns a port that was free a moment ago.
 fn free_port() -> Result<u16, String> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
     listener.map(|address| address.port()).map_err(|error| format!("no free port: {error}"))
@@ -231,6 +215,7 @@ fn last_line(log: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Plan;
 
     const ENTRY: &str = r#"
         [[peer]]
@@ -253,12 +238,10 @@ mod tests {
     fn a_small_entry_is_enough_and_the_rest_is_as_esper_has_it() {
         let peer = parse(ENTRY).unwrap().remove(0);
         let flags = peer.flags();
-        let value = |flag: &str| {
-            let at = flags.iter().position(|word| word == flag).unwrap();
-            flags[at + 1].as_str()
-        };
-        assert_eq!((value("--subscribe-path"), value("--publish-path")), ("/subscribe/{topic}", "/emit"));
-        assert_eq!((value("--publish-body"), value("--header")), (r"data:{data}\n\n", "X-Key: 1"));
+        assert_eq!(flags, ["--publish-path", "/emit", "--header", "X-Key: 1"]);
+        let plan = Plan::parse(&Plan::words_for("http://127.0.0.1:3000", &flags)).unwrap();
+        assert_eq!((&*plan.subscribe_path, &*plan.publish_path), ("/subscribe/{topic}", "/emit"));
+        assert_eq!(plan.publish_body, ["data:", "\n\n"]);
     }
 
     #[test]
