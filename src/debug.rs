@@ -5,12 +5,12 @@
 
 use serde_json::{Value, json};
 
-use crate::bridge::BridgeStats;
+use crate::backend::BackendStats;
 use crate::shared::Shared;
 
 /// All variables. Without brokers they are zeros, so that whoever reads them always finds them.
 pub(crate) fn vars(shared: &Shared) -> Value {
-    let none = BridgeStats::default();
+    let none = BackendStats::default();
     let stats = shared.bridge.as_ref().map_or(&none, |bridge| &bridge.stats);
     json!({
         "cmdline": shared.config.command_line,

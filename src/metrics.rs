@@ -13,7 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use crate::bridge::BridgeStats;
+use crate::backend::BackendStats;
 use crate::journal::stats::JournalStats;
 use crate::log;
 use crate::shared::Shared;
@@ -159,7 +159,7 @@ const OF_JOURNAL: [OfPart<JournalStats>; 7] = [
     },
 ];
 
-const OF_BRIDGE: [OfPart<BridgeStats>; 9] = [
+const OF_BRIDGE: [OfPart<BackendStats>; 9] = [
     OfPart {
         name: "esper_brokers",
         kind: MetricType::Gauge,

@@ -1,6 +1,7 @@
 //! Starts the shards, and ends them in order.
 
 mod assembly;
+mod backend;
 mod help;
 mod shard_thread;
 
@@ -16,12 +17,12 @@ use thiserror::Error;
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::admin;
-use crate::bridge::{Bridge, outlet};
+use crate::backend::BackendThread;
 use crate::builder::ServerBuilder;
 use crate::config::{Auth, Config, Control as ControlPort, Drain};
 use crate::core::home::Homes;
 use crate::core::journal::MemoryJournal;
-use crate::core::message::{ShardId, Ticket};
+use crate::core::message::ShardId;
 use crate::host::{self, SocketOptions};
 use crate::journal::ShardJournal;
 use crate::journal::disk::error::Fatal;
@@ -84,7 +85,7 @@ pub struct Server {
     publisher: Publisher,
     /// None once it has ended.
     threads: Vec<JoinHandle<()>>,
-    bridge: Option<Bridge<Ticket>>,
+    backend: Option<BackendThread>,
     ended: Receiver<Result<(), StartError>>,
 }
 
@@ -191,7 +192,7 @@ impl Server {
             doors,
             publisher,
             threads: Vec::new(),
-            bridge: None,
+            backend: None,
             ended,
         };
         let homes_and_journals = server.homes_and_journals(kept, &end)?;
@@ -219,7 +220,7 @@ impl Server {
                 .unwrap_or_else(|_| Err(StartError::Shard("it ended before it began".to_owned())))?;
         }
         if let Some(orders) = orders {
-            server.bridge = outlet::start(&shared, orders, &server.doors, server.publisher())
+            server.backend = backend::start(&shared, orders, &server.doors, server.publisher())
                 .map_err(StartError::Thread)?;
         }
         if shared.access.can_survey() {
@@ -377,8 +378,8 @@ impl Server {
             let _ = thread.join();
         }
         // Now that no stream is left, all that is unacknowledged is back in its queue.
-        if let Some(bridge) = self.bridge.take() {
-            bridge.stop();
+        if let Some(backend) = self.backend.take() {
+            backend.stop();
         }
     }
 

@@ -9,14 +9,13 @@ use smallvec::SmallVec;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::admin::Desk;
-use crate::bridge::{BridgeStats, ToBridge};
+use crate::backend::{BackendStats, ToBackend};
 use crate::clock::Clock;
 use crate::config::{Config, IpNet};
 use crate::core::budget::{Budget, Charge};
 use crate::core::event::Events;
 use crate::core::home::HomeSettings;
 use crate::core::memory::Memory;
-use crate::core::message::Ticket;
 use crate::core::topic::{Topic, TopicError, TopicHasher};
 use crate::http::Cors;
 use crate::keyring::Keyring;
@@ -62,8 +61,8 @@ pub(crate) struct Shared {
 /// The way to the bridge.
 #[derive(Debug)]
 pub(crate) struct BridgeLine {
-    pub(crate) sender: UnboundedSender<ToBridge<Ticket>>,
-    pub(crate) stats: Arc<BridgeStats>,
+    pub(crate) sender: UnboundedSender<ToBackend>,
+    pub(crate) stats: Arc<BackendStats>,
 }
 
 /// Who may do what.

@@ -35,6 +35,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use broker::BrokerTarget;
 pub use broker::{BrokerUrl, SubscribeRule};
 pub(crate) use clap_error::parse_command;
 pub use control::Control;

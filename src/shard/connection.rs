@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_uring::net::TcpStream;
 
 use crate::admin;
-use crate::bridge;
+use crate::backend;
 use crate::clock::unix_s;
 use crate::core::arena::Key;
 use crate::core::budget::Charge;
@@ -459,7 +459,7 @@ impl<'c, 'm> Connection<'c, 'm> {
         if let Answer::Refused(refusal) = &answer {
             tracing::debug!(
                 shard = self.shard.id,
-                refusal = bridge::without_queue(&refusal.to_string()),
+                refusal = backend::without_queue(&refusal.to_string()),
                 "refused"
             );
         }

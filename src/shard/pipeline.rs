@@ -9,7 +9,7 @@ use std::task::Waker;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::bridge::NoQueue;
+use crate::backend::NoQueue;
 use crate::core::budget::Charge;
 use crate::core::event_id::{Epoch, EventId};
 use crate::core::message::{PublishError, Published};

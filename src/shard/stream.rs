@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_uring::net::TcpStream;
 use tokio_uring::{BufResult, InFlightOneshot, WriteData, WriteTransform};
 
-use crate::bridge::without_queue;
+use crate::backend::without_queue;
 use crate::config::RefuseStreams;
 use crate::core::arena::Key;
 use crate::core::chunk::Framing;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{Connection, Source, Stage};
 use crate::admin;
-use crate::bridge::{NoQueue, ToBridge};
+use crate::backend::{NoQueue, ToBackend};
 use crate::config::RefuseStreams;
 use crate::core::message::Ticket;
 use crate::core::survey::Client;
@@ -26,7 +26,7 @@ impl Connection<'_, '_> {
             return self.refuse_for_now((request, self.client(head)), FULL);
         }
         let ticket = Ticket { shard: self.shard.id, connection: self.key, request: 0 };
-        let open = ToBridge::Open { queue: name, last_event_id, ticket };
+        let open = ToBackend::Open { queue: name, last_event_id, ticket };
         match shared.bridge.as_ref().map(|bridge| bridge.sender.send(open)) {
             Some(Ok(())) => {
                 let client = self.client(head);

@@ -1,0 +1,295 @@
+//! The unacknowledged messages of one stream: what each is named, when it is acknowledged, and what of it a
+//! client that comes back has already. Sees no broker, no socket and no clock.
+//!
+//! A message's place is counted from 0 over the stream's life, in the order of the queue:
+//!
+//! ```text
+//! 0 .. acknowledged .. had .............. had + sent ....... had + handed ......... received
+//!      gone from here   the client had     the kernel has     the shard has        the bridge has
+//!                       them before        them
+//! ```
+//!
+//! **Ids.** They must be the same on redelivery, on whatever node that is, and nothing but the queue remembers. So
+//! a message without a usable id of its own is called by the hash of its body and by its occurrence among the
+//! unacknowledged messages of the same name, and a prefix that is acknowledged parts no such group: else the rest
+//! would be counted anew, and an id would mean another message than before.
+//!
+//! Nor is an id issued that may still be the client's Last-Event-ID although its message is gone, being
+//! acknowledged: if the new message were lost with the connection, the client would seem to have it. Occurrences
+//! that skip such an id are handed to the queue's next ledger on this node, by `Occurrences`; on another node, which
+//! doesn't know of it, this is the one case in which a message may be taken for one that the client had.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use super::message::{MessageId, MessageName};
+
+/// How many messages may be unacknowledged, and how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AckLimits {
+    /// The broker sends no more before some are acknowledged; more than `ack_window`.
+    pub(super) prefetch: usize,
+    /// A message is acknowledged when this many newer ones were sent.
+    pub(super) ack_window: u64,
+    /// Or when its stream has lived this long since it was sent.
+    pub(super) ack_delay_ms: u64,
+}
+
+impl AckLimits {
+    /// Messages that are due before they are acknowledged, unless time has made them so: one frame to the broker
+    /// for many messages, and half of what may be due at most, so that the broker keeps sending meanwhile.
+    fn batch(&self) -> usize {
+        let window = usize::try_from(self.ack_window).unwrap_or(usize::MAX);
+        (self.prefetch.saturating_sub(window) / 2).max(1)
+    }
+
+    /// A group whose first message waits longer than this is not waited for: RabbitMQ closes a channel on which a
+    /// message is unacknowledged for half an hour.
+    fn group_ms(&self) -> u64 {
+        self.ack_delay_ms.max(10 * 60 * 1000)
+    }
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    limits: AckLimits,
+    /// Received and not acknowledged, the first of them at place `acknowledged`.
+    entries: VecDeque<Unacknowledged>,
+    acknowledged: u64,
+    had: u64,
+    handed: u64,
+    sent: u64,
+    groups: HashMap<Rc<str>, NameGroup>,
+    /// The id of the last acknowledged message; before there is one, the client's Last-Event-ID.
+    anchor: Option<Box<str>>,
+    previous: Occurrences,
+}
+
+/// Occurrences of messages that went back to their queue, where they differ from what would be counted anew.
+#[derive(Debug, Default)]
+pub(super) struct Occurrences(HashMap<Rc<str>, VecDeque<u32>>);
+
+/// What may be acknowledged: every message up to and including `tag`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Acknowledged {
+    /// The broker's delivery tag of the last of them.
+    pub(super) tag: u64,
+    /// How many they are.
+    pub(super) count: u64,
+    /// How many of them were not sent, because the client had them.
+    pub(super) unsent: u64,
+}
+
+#[derive(Debug)]
+struct Unacknowledged {
+    tag: u64,
+    id: MessageId,
+    redelivered: bool,
+    /// When it was seen that the kernel or the client has it; meaningless before.
+    sent_at_ms: u64,
+}
+
+/// Unacknowledged messages of one name.
+#[derive(Debug)]
+struct NameGroup {
+    /// The place of the newest.
+    last: u64,
+    count: usize,
+    next_occurrence: u32,
+}
+
+impl Ledger {
+    /// `last_event_id` is the client's, if only by what its stream begins with.
+    pub(super) fn new(limits: AckLimits, last_event_id: Option<&str>, previous: Occurrences) -> Self {
+        Self {
+            limits,
+            entries: VecDeque::new(),
+            acknowledged: 0,
+            had: 0,
+            handed: 0,
+            sent: 0,
+            groups: HashMap::new(),
+            anchor: last_event_id.map(Box::from),
+            previous,
+        }
+    }
+
+    /// Takes in the queue's next message, and says its id.
+    pub(super) fn receive(&mut self, tag: u64, name: MessageName, redelivered: bool) -> MessageId {
+        let (text, place) = (name.text(), self.received());
+        let group = self.groups.entry(text.clone());
+        let group = group.or_insert(NameGroup { last: place, count: 0, next_occurrence: 0 });
+        let previous = self.previous.0.get_mut(&text).filter(|_| redelivered).and_then(VecDeque::pop_front);
+        let mut id = name.occurrence(previous.unwrap_or(group.next_occurrence));
+        if !redelivered {
+            while self.anchor.as_deref().is_some_and(|anchor| id.is(anchor)) {
+                id.occurrence += 1;
+            }
+        }
+        (group.last, group.count, group.next_occurrence) = (place, group.count + 1, id.occurrence + 1);
+        self.entries.push_back(Unacknowledged { tag, id: id.clone(), redelivered, sent_at_ms: 0 });
+        id
+    }
+
+    /// Called when what the client had before has been received, and before anything is handed over: how many of
+    /// the messages it has, by its Last-Event-ID. They are the oldest, are not to be handed over, and are due.
+    pub(super) fn resume(&mut self, now_ms: u64) -> usize {
+        let last_event_id = self.anchor.as_deref().unwrap_or_default();
+        let found = self.entries.iter().position(|entry| entry.redelivered && entry.id.is(last_event_id));
+        let had = found.map_or(0, |at| at + 1);
+        self.entries.iter_mut().take(had).for_each(|entry| entry.sent_at_ms = now_ms);
+        self.had = had as u64;
+        had
+    }
+
+    /// The next message is handed to the shard. Messages that are handed over are numbered from 1.
+    ///
+    /// Returns its number.
+    pub(super) fn hand_over(&mut self) -> u64 {
+        self.handed = (self.handed + 1).min(self.received() - self.had);
+        self.handed
+    }
+
+    /// The kernel has taken `sent` of the messages that were handed over, as is seen now.
+    pub(super) fn sent(&mut self, sent: u64, now_ms: u64) {
+        let sent = sent.min(self.handed);
+        for place in self.had + self.sent..self.had + sent {
+            let at = place.checked_sub(self.acknowledged).and_then(|at| usize::try_from(at).ok());
+            if let Some(entry) = at.and_then(|at| self.entries.get_mut(at)) {
+                entry.sent_at_ms = now_ms;
+            }
+        }
+        self.sent = self.sent.max(sent);
+    }
+
+    /// What is to be acknowledged now, and is taken off.
+    pub(super) fn acknowledge(&mut self, now_ms: u64) -> Option<Acknowledged> {
+        let due = self.due(now_ms);
+        let waits = !self.is_had(self.acknowledged) && !self.is_aged(self.limits.ack_delay_ms, now_ms);
+        if due == 0 || (waits && due < self.limits.batch()) {
+            return None;
+        }
+        let mut count = self.without_parting(due);
+        if count == 0 && self.is_stuck(now_ms) {
+            // What was sent, all of it: as far as can be without parting a group, else as far as it goes.
+            let sent = self.sent_count();
+            count = Some(self.without_parting(sent)).filter(|&count| count > 0).unwrap_or(sent);
+        }
+        self.take(count)
+    }
+
+    /// When time alone makes the next message due.
+    pub(super) fn due_at_ms(&self) -> Option<u64> {
+        let first = self.entries.front().filter(|_| self.sent_count() > 0)?;
+        Some(match self.is_had(self.acknowledged) {
+            true => 0,
+            false => first.sent_at_ms.saturating_add(self.limits.ack_delay_ms),
+        })
+    }
+
+    /// Whether this may be the Last-Event-ID of the stream's client.
+    pub(super) fn has_issued(&self, id: &str) -> bool {
+        let issued = usize::try_from(self.had + self.handed - self.acknowledged).unwrap_or(usize::MAX);
+        self.anchor.as_deref() == Some(id) || self.entries.iter().take(issued).any(|entry| entry.id.is(id))
+    }
+
+    /// Whether every message that was received is acknowledged.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether the broker sends no more before something is acknowledged.
+    pub(super) fn is_full(&self) -> bool {
+        self.entries.len() >= self.limits.prefetch
+    }
+
+    /// What the queue's next ledger must know of the messages that go back.
+    pub(super) fn occurrences(&self) -> Occurrences {
+        let mut occurrences: HashMap<Rc<str>, VecDeque<u32>> = HashMap::new();
+        for entry in &self.entries {
+            occurrences.entry(entry.id.name()).or_default().push_back(entry.id.occurrence);
+        }
+        occurrences.retain(|_, occurrences| !occurrences.iter().copied().eq(0..));
+        Occurrences(occurrences)
+    }
+
+    fn received(&self) -> u64 {
+        self.acknowledged + self.entries.len() as u64
+    }
+
+    fn is_had(&self, place: u64) -> bool {
+        place < self.had
+    }
+
+    /// How many of the entries the client had or the kernel has.
+    fn sent_count(&self) -> usize {
+        usize::try_from((self.had + self.sent).saturating_sub(self.acknowledged)).unwrap_or(usize::MAX)
+    }
+
+    /// How many of the entries are due.
+    fn due(&self, now_ms: u64) -> usize {
+        // Places below this one have a window of sent messages after them.
+        let windowed = self.had.max((self.had + self.sent).saturating_sub(self.limits.ack_window));
+        let is_late =
+            |entry: &Unacknowledged| entry.sent_at_ms.saturating_add(self.limits.ack_delay_ms) <= now_ms;
+        let sent = self.entries.iter().take(self.sent_count());
+        (self.acknowledged..)
+            .zip(sent)
+            .take_while(|(place, entry)| *place < windowed || is_late(entry))
+            .count()
+    }
+
+    /// Whether it is this long since the first entry was sent.
+    fn is_aged(&self, age_ms: u64, now_ms: u64) -> bool {
+        let first = self.entries.front().filter(|_| self.sent_count() > 0);
+        first.is_some_and(|first| first.sent_at_ms.saturating_add(age_ms) <= now_ms)
+    }
+
+    /// Whether nothing more would happen: the broker sends no more, and there is nothing left to send on. Or it
+    /// has been so long that the broker would end it.
+    fn is_stuck(&self, now_ms: u64) -> bool {
+        let full = self.is_full() && self.sent_count() == self.entries.len();
+        full || self.is_aged(self.limits.group_ms(), now_ms)
+    }
+
+    /// The most of the first `count` entries after which no group goes on.
+    fn without_parting(&self, count: usize) -> usize {
+        let (mut whole, mut last) = (0, self.acknowledged);
+        for (place, entry) in (self.acknowledged..).zip(self.entries.iter().take(count)) {
+            last = last.max(self.groups.get(&*entry.id.name()).map_or(place, |group| group.last));
+            if last <= place {
+                whole = usize::try_from(place + 1 - self.acknowledged).unwrap_or(usize::MAX);
+            }
+        }
+        whole
+    }
+
+    fn take(&mut self, count: usize) -> Option<Acknowledged> {
+        let unsent = self.had.saturating_sub(self.acknowledged).min(count as u64);
+        let mut taken = None;
+        for entry in self.entries.drain(..count.min(self.entries.len())) {
+            if let Some(group) = self.groups.get_mut(&*entry.id.name()) {
+                group.count -= 1;
+                if group.count == 0 {
+                    self.groups.remove(&*entry.id.name());
+                }
+            }
+            self.acknowledged += 1;
+            taken = Some(entry);
+        }
+        let last = taken?;
+        self.anchor = Some(last.id.to_string().into_boxed_str());
+        Some(Acknowledged { tag: last.tag, count: count as u64, unsent })
+    }
+}
+
+impl Occurrences {
+    /// Whether there is nothing to know.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

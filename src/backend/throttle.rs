@@ -1,0 +1,43 @@
+//! One log line for many of a kind: what goes wrong for each request, or at each attempt, would fill the log.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Says when to tell of something that happens again and again.
+#[derive(Debug)]
+pub(super) struct Throttle {
+    every: Duration,
+    untold: u64,
+    told: Option<Instant>,
+}
+
+impl Throttle {
+    /// Returns one that lets a line pass `every` so often, the first at once.
+    pub(super) fn new(every: Duration) -> Self {
+        Self { every, untold: 0, told: None }
+    }
+
+    /// Counts one more. Returns how many there were since the last that was logged, when it is time to log again.
+    pub(super) fn count(&mut self) -> Option<u64> {
+        self.untold += 1;
+        if self.told.is_some_and(|told| told.elapsed() < self.every) {
+            return None;
+        }
+        self.told = Some(Instant::now());
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_is_told_of_at_once_and_the_others_together() {
+        let mut rare = Throttle::new(Duration::from_secs(3600));
+        assert_eq!([(); 3].map(|()| rare.count()), [Some(1), None, None]);
+        rare.every = Duration::ZERO;
+        assert_eq!([(); 2].map(|()| rare.count()), [Some(3), Some(1)]);
+    }
+}
