@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use crate::core::message::Ticket;
+use crate::core::sent_count::SentCount;
 
 /// A client's stream of one queue. Numbers are never used twice in a process.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -86,7 +87,7 @@ pub(crate) struct OpenedQueue {
     /// What the client is told as its last event's id before there is an event, when it came without one.
     pub(crate) first_id: Option<String>,
     /// Written by the shard: how many of the stream's messages the kernel has taken entirely.
-    pub(crate) sent: Arc<AtomicU64>,
+    pub(crate) sent: Arc<SentCount>,
 }
 
 /// Why a client does not get a queue.

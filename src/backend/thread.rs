@@ -85,8 +85,6 @@ fn run<B: MessageBroker, P: TopicPublisher>(
         });
         let subscriptions: Vec<_> = subscriptions.collect();
         let registry = QueueRegistry::new(config, outlet, Rc::clone(&broker), stats);
-        let ticking = Rc::clone(&registry);
-        spawn_local(async move { ticking.ticker.run().await });
         serve(&registry, received).await;
 
         let _ = timeout(STOP_TIME, registry.close()).await;

@@ -129,7 +129,7 @@ enum Stage {
         posting: Posting,
         since: Instant,
     },
-    /// The bridge is opening a queue for it.
+    /// The backend is opening a queue for it.
     Queue(Box<(Request, Option<Client>)>),
     /// Becomes a stream when the answers before it are sent.
     Subscribe(Box<Opening>),

@@ -8,7 +8,7 @@
 //! | [`message`], [`mailbox`] | the core's messages and the shards' own, and the only way between shards |
 //! | [`connection`], [`input`], [`pipeline`] | requests, their bytes, and their answers, in order |
 //! | [`stream`], [`sockets`] | a subscriber's socket, and sends to it that need not wait |
-//! | [`queue`] | a stream of another broker's queue, as the shard and the bridge know it |
+//! | [`queue`] | a stream of a broker's queue, and the way from the backend to it |
 //! | [`accept`] | the listener |
 //!
 //! What is decided without I/O is not here but in [`core`](crate::core): only `pipeline` is both, because its answers are HTTP.

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -13,6 +12,7 @@ use crate::backend::{NoQueue, OpenedQueue, StreamId, StreamOutlet, ToBackend};
 use crate::core::chunk::Chunk;
 use crate::core::memory::Memory;
 use crate::core::message::{Marks, Message, ShardId, Ticket, ToFanout};
+use crate::core::sent_count::SentCount;
 use crate::core::topic::{Topic, TopicHasher};
 use crate::shard::mailbox::Doors;
 use crate::shard::message::ShardMessage;
@@ -25,7 +25,7 @@ pub(crate) struct QueueStream {
     /// The id that it begins with, when the client came without one.
     pub(crate) first_id: Option<String>,
     /// The number of the newest of them that the kernel took.
-    pub(crate) sent: Arc<AtomicU64>,
+    pub(crate) sent: Arc<SentCount>,
     backend: UnboundedSender<ToBackend>,
     routes: Arc<QueueRoutes>,
 }

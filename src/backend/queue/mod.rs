@@ -6,4 +6,3 @@ pub(super) mod message;
 pub(super) mod registry;
 pub(super) mod stream;
 pub(super) mod subscribe;
-pub(super) mod ticker;

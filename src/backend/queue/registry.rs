@@ -2,17 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::pending;
 use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::ledger::{AckLimits, Ledger, Occurrences};
 use super::stream::{StreamCommand, StreamTask};
-use super::ticker::Ticker;
 use crate::backend::broker::{BrokerMessage, MessageBroker, OpenFailure, QueueConsumer as _};
 use crate::backend::throttle::Throttle;
 use crate::backend::{
@@ -51,7 +51,7 @@ pub(in crate::backend) struct QueueRegistry<B> {
     config: BackendConfig,
     pub(super) outlet: Box<dyn StreamOutlet>,
     pub(super) stats: Arc<BackendStats>,
-    pub(in crate::backend) ticker: Ticker,
+    started: Instant,
     broker: Rc<B>,
     holders: RefCell<HashMap<Rc<str>, QueueHolder>>,
     /// Where commands for a stream go, and the queue it has.
@@ -99,7 +99,7 @@ impl<B: MessageBroker> QueueRegistry<B> {
             config,
             outlet,
             stats,
-            ticker: Ticker::new(),
+            started: Instant::now(),
             broker,
             holders: RefCell::default(),
             streams: RefCell::default(),
@@ -110,6 +110,19 @@ impl<B: MessageBroker> QueueRegistry<B> {
             refusals: RefCell::new(Throttle::new(TELL_EVERY)),
             freed: Notify::new(),
         })
+    }
+
+    /// Returns the milliseconds since the start.
+    pub(super) fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Waits until `at_ms` after the start, for ever when that is `None`.
+    pub(super) async fn wait_until(&self, at_ms: Option<u64>) {
+        match at_ms {
+            Some(at_ms) => sleep_until(self.started + Duration::from_millis(at_ms)).await,
+            None => pending().await,
+        }
     }
 
     /// Serves a client that asks for a queue until its stream ends.
@@ -199,7 +212,8 @@ impl<B: MessageBroker> QueueRegistry<B> {
         let limits = AckLimits {
             prefetch: self.config.prefetch.into(),
             ack_window: self.config.ack_window.into(),
-            ack_delay_ms: u64::try_from(self.config.ack_delay.as_millis()).unwrap_or(u64::MAX),
+            // Configured durations end at a year.
+            ack_delay_ms: self.config.ack_delay.as_millis() as u64,
         };
         let ledger = Rc::new(RefCell::new(Ledger::new(limits, last_event_id.or(first_id), left)));
         let (commands, received) = mpsc::unbounded_channel();

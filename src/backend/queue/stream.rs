@@ -2,9 +2,9 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 use super::ledger::Ledger;
 use super::message::{MessageId, MessageName, write_event};
 use super::registry::QueueClaim;
-use super::ticker::Watched;
 use crate::backend::broker::{BrokerMessage, ConsumerEnd, MessageBroker, QueueConsumer};
 use crate::backend::{StreamId, without_queue};
+use crate::core::sent_count::SentCount;
 
 /// Text of one stream that is with the shard and not sent: what is beyond waits here, so that a client that does
 /// not read costs its shard no more than that.
@@ -42,7 +42,7 @@ pub(super) struct StreamTask<B: MessageBroker> {
     pub(super) id: StreamId,
     consumer: B::Consumer,
     ledger: Rc<RefCell<Ledger>>,
-    watched: Rc<Watched>,
+    sent: Arc<SentCount>,
     commands: mpsc::UnboundedReceiver<StreamCommand>,
     is_ready: bool,
     /// Received and not handed over.
@@ -52,6 +52,14 @@ pub(super) struct StreamTask<B: MessageBroker> {
     unsent_bytes: usize,
     // Last, so that the queue is free when its consumer is gone.
     claim: QueueClaim<B>,
+}
+
+/// When a stream is to be looked at again, unless something comes before.
+struct NextLook {
+    /// When so many of its messages were sent.
+    sent: u64,
+    /// Or at this time, in milliseconds of the registry.
+    at_ms: Option<u64>,
 }
 
 /// Why a stream ended.
@@ -77,7 +85,7 @@ impl<B: MessageBroker> StreamTask<B> {
             id,
             consumer,
             ledger,
-            watched: Watched::new(),
+            sent: Arc::default(),
             commands,
             is_ready: false,
             waiting: VecDeque::new(),
@@ -86,14 +94,14 @@ impl<B: MessageBroker> StreamTask<B> {
             claim,
         };
         held.into_iter().for_each(|message| stream.receive(message));
-        let had = stream.ledger.borrow_mut().resume(stream.claim.registry.ticker.now_ms());
+        let had = stream.ledger.borrow_mut().resume(stream.claim.registry.now_ms());
         stream.waiting.drain(..had);
         stream
     }
 
     /// Returns where the shard writes how many messages were sent.
-    pub(super) fn sent(&self) -> Arc<AtomicU64> {
-        self.watched.counter()
+    pub(super) fn sent(&self) -> Arc<SentCount> {
+        Arc::clone(&self.sent)
     }
 
     /// Runs the stream to its end, and the queue is free again.
@@ -102,7 +110,6 @@ impl<B: MessageBroker> StreamTask<B> {
         let ended = self.flow().await;
         self.claim.closing();
         registry.stats.consumers.subtract(1);
-        registry.ticker.watch(&self.watched, None);
         if let StreamEnding::Broken(reason) = &ended {
             tracing::debug!(stream = self.id.0, "a stream ended: {}", without_queue(reason));
         }
@@ -114,8 +121,9 @@ impl<B: MessageBroker> StreamTask<B> {
     }
 
     async fn flow(&mut self) -> StreamEnding {
+        let registry = Rc::clone(&self.claim.registry);
         loop {
-            self.step();
+            let next = self.step();
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
@@ -132,7 +140,8 @@ impl<B: MessageBroker> StreamTask<B> {
                     }
                     tokio::task::yield_now().await;
                 }
-                () = self.watched.woken() => {}
+                () = poll_fn(|cx| self.sent.poll_reached(next.sent, cx)) => {}
+                () = registry.wait_until(next.at_ms) => {}
             }
         }
     }
@@ -162,10 +171,10 @@ impl<B: MessageBroker> StreamTask<B> {
         self.waiting.push_back((id, self.claim.registry.outlet.share(body)));
     }
 
-    /// Acknowledges what is due, hands over what there is room for, and says when to look again.
-    fn step(&mut self) {
+    /// Acknowledges what is due and hands over what there is room for. Returns when to look again.
+    fn step(&mut self) -> NextLook {
         let registry = Rc::clone(&self.claim.registry);
-        let (now_ms, sent) = (registry.ticker.now_ms(), self.watched.sent());
+        let (now_ms, sent) = (registry.now_ms(), self.sent.value());
         let mut ledger = self.ledger.borrow_mut();
         ledger.sent(sent, now_ms);
         if let Some(acknowledged) = ledger.acknowledge(now_ms) {
@@ -192,8 +201,11 @@ impl<B: MessageBroker> StreamTask<B> {
             registry.stats.delivered.add(events.into());
             registry.outlet.deliver(self.id, text, events, last);
         }
-        let due_ms = ledger.due_at_ms().map_or(u64::MAX, |due_ms| due_ms.max(now_ms + AGAIN_MS));
-        self.watched.full(ledger.is_full());
-        registry.ticker.watch(&self.watched, Some(due_ms).filter(|_| !ledger.is_empty()));
+        // The first text that is sent makes room for another.
+        let room_at =
+            self.unsent.front().filter(|_| !self.waiting.is_empty()).map_or(u64::MAX, |(last, _)| *last);
+        let due_ms = ledger.due_at_ms().map(|due_ms| due_ms.max(now_ms + AGAIN_MS));
+        let note_ms = ledger.has_unsent().then(|| now_ms + ledger.note_every_ms());
+        NextLook { sent: ledger.due_at_sent().min(room_at), at_ms: due_ms.into_iter().chain(note_ms).min() }
     }
 }

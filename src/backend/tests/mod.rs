@@ -19,6 +19,7 @@ use super::*;
 use crate::config::SubscribeRule;
 use crate::core::arena::Arena;
 use crate::core::message::Ticket;
+use crate::core::sent_count::SentCount;
 
 /// Long enough for anything that happens at all.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -216,7 +217,7 @@ impl Drop for TestNode {
 struct QueueClient<'a> {
     node: &'a TestNode,
     stream: StreamId,
-    sent: Arc<AtomicU64>,
+    sent: Arc<SentCount>,
     taken: usize,
     /// Whether what is taken is said to be sent.
     auto: bool,
@@ -258,7 +259,7 @@ impl QueueClient<'_> {
     }
 
     fn sent(&self, count: u64) {
-        self.sent.store(count, Ordering::Release);
+        self.sent.advance(count);
     }
 
     fn close(self) {

@@ -171,7 +171,7 @@ struct Model {
     queue: VecDeque<Queued>,
     unacknowledged: VecDeque<(u64, Queued)>,
     ledger: Ledger,
-    /// Received by the bridge: the oldest were not handed over.
+    /// Received and not handed over.
     waiting: VecDeque<(usize, String)>,
     /// Handed over, and then sent, with when.
     handed: VecDeque<(usize, String)>,
@@ -252,6 +252,7 @@ impl Model {
             Step::Send(count) => {
                 for _ in 0..count {
                     let Some((number, id)) = self.handed.pop_front() else { break };
+                    let due_at_sent = self.ledger.due_at_sent();
                     self.wire.push_back((number, id, self.now_ms));
                     self.sent += 1;
                     // A window of messages is more than a connection holds.
@@ -259,7 +260,9 @@ impl Model {
                         self.receive();
                     }
                     self.ledger.sent(self.sent, self.now_ms);
-                    self.acknowledge();
+                    let acknowledged = self.acknowledge();
+                    // A stream looks again at that number. Equal messages may be due sooner, and can wait till then.
+                    assert!(acknowledged == 0 || self.sent >= due_at_sent || !self.all_unlike);
                 }
             }
             Step::Receive(count) => (0..count).for_each(|_| self.receive()),
@@ -307,8 +310,10 @@ impl Model {
         self.last_event_id = Some(id);
     }
 
-    fn acknowledge(&mut self) {
+    fn acknowledge(&mut self) -> u64 {
+        let mut count = 0;
         while let Some(acknowledged) = self.ledger.acknowledge(self.now_ms) {
+            count += acknowledged.count;
             for _ in 0..acknowledged.count {
                 let (tag, message) = self.unacknowledged.pop_front().unwrap();
                 assert!(tag <= acknowledged.tag);
@@ -320,6 +325,7 @@ impl Model {
                 assert!(self.seen[message.number]);
             }
         }
+        count
     }
 
     fn reconnect(&mut self) {
