@@ -80,3 +80,19 @@ fn an_exchange_that_is_missing_is_found_later_and_what_is_not_taken_waits_or_is_
     let all = published(&node, 1);
     assert!(all.iter().all(|(_, data, _)| data != "nameless") && all[0].1 == "bound");
 }
+
+/// What is not UTF-8 in a routing key arrives as a question mark.
+#[test]
+fn a_routing_key_of_any_letters_names_a_topic_all_the_same() {
+    let (broker, exchange) = (MemoryServer::default(), unique("bytes"));
+    broker.declare_exchange(&exchange);
+    let subscribe = vec![rule(&exchange, "#", "live/${routing_key}")];
+    let node = TestNode::start(&broker, BackendConfig { subscribe, ..config() });
+    until("the binding", || {
+        publish(&broker, &exchange, "caf?", &["here"]);
+        node.stats().published.value() > 0
+    });
+    let (topic, data, _) = published(&node, 1).remove(0);
+    assert_eq!((&*topic, &*data), ("live/caf?", "here"));
+    assert_eq!(node.stats().brokers_connected.value(), 1);
+}
