@@ -13,7 +13,7 @@
 //! | [`thread`] | the thread, from its start to its end |
 //! | [`queue`] | who has which queue, what a message is called, and what is acknowledged when; it knows no broker |
 //! | [`broker`] | the seam: what [`queue`] asks of a broker |
-//! | [`amqp`] | RabbitMQ, by lapin, which nothing else in the crate names |
+//! | [`amqp`] | RabbitMQ; the client library of AMQP is named nowhere else |
 //! | `memory` | a broker within the process, for tests |
 //!
 //! **A further backend** is a folder beside [`amqp`] that implements [`broker::MessageBroker`], and a row in [`start`].

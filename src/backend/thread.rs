@@ -29,7 +29,7 @@ pub(crate) struct BackendThread {
 }
 
 /// What the tasks of the thread begin with.
-struct Parts<P> {
+struct ThreadParts<P> {
     config: BackendConfig,
     outlet: Box<dyn StreamOutlet>,
     topics: P,
@@ -51,7 +51,7 @@ impl BackendThread {
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         stats.brokers_configured.set(config.nodes.len() as u64);
-        let parts = Parts { config, outlet, topics, stats };
+        let parts = ThreadParts { config, outlet, topics, stats };
         let thread = std::thread::Builder::new().name("esper-backend".to_owned()).spawn(move || {
             let broker = Rc::new(broker(&parts.config, &parts.stats));
             run(runtime, broker, parts, received);
@@ -71,7 +71,7 @@ impl BackendThread {
 fn run<B: MessageBroker, P: TopicPublisher>(
     runtime: Runtime,
     broker: Rc<B>,
-    Parts { config, outlet, topics, stats }: Parts<P>,
+    ThreadParts { config, outlet, topics, stats }: ThreadParts<P>,
     received: UnboundedReceiver<ToBackend>,
 ) {
     let tasks = LocalSet::new();

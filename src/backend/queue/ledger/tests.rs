@@ -162,7 +162,7 @@ fn ids_that_may_be_the_clients_are_known() {
 }
 
 /// A queue with its broker, a client, and the stream between them, of which there is one at a time.
-struct Model {
+struct QueueModel {
     limits: AckLimits,
     /// Whether the next stream is on this node and so knows what the last one left.
     same_node: bool,
@@ -195,7 +195,7 @@ struct Queued {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum QueueStep {
     Publish(u8),
     Deliver(u8),
     HandOver(u8),
@@ -206,7 +206,7 @@ enum Step {
     Reload,
 }
 
-impl Model {
+impl QueueModel {
     fn new(limits: AckLimits, same_node: bool, all_unlike: bool) -> Self {
         Self {
             limits,
@@ -229,9 +229,9 @@ impl Model {
         }
     }
 
-    fn step(&mut self, step: Step) {
+    fn step(&mut self, step: QueueStep) {
         match step {
-            Step::Publish(kind) => {
+            QueueStep::Publish(kind) => {
                 let text =
                     if self.all_unlike { format!("{}", self.published) } else { format!("{}", kind % 3) };
                 // Some have ids of their own, which some publishers use twice.
@@ -241,15 +241,15 @@ impl Model {
                 self.published += 1;
                 self.seen.push(false);
             }
-            Step::Deliver(count) => (0..count).for_each(|_| self.deliver()),
-            Step::HandOver(count) => {
+            QueueStep::Deliver(count) => (0..count).for_each(|_| self.deliver()),
+            QueueStep::HandOver(count) => {
                 for _ in 0..count {
                     let Some(message) = self.waiting.pop_front() else { break };
                     self.ledger.hand_over();
                     self.handed.push_back(message);
                 }
             }
-            Step::Send(count) => {
+            QueueStep::Send(count) => {
                 for _ in 0..count {
                     let Some((number, id)) = self.handed.pop_front() else { break };
                     let due_at_sent = self.ledger.due_at_sent();
@@ -265,8 +265,8 @@ impl Model {
                     assert!(acknowledged == 0 || self.sent >= due_at_sent || !self.all_unlike);
                 }
             }
-            Step::Receive(count) => (0..count).for_each(|_| self.receive()),
-            Step::Pass(ms) => {
+            QueueStep::Receive(count) => (0..count).for_each(|_| self.receive()),
+            QueueStep::Pass(ms) => {
                 self.now_ms += u64::from(ms);
                 // Nor is any of them on its way for so long: the connection would have ended.
                 while self.wire.front().is_some_and(|(_, _, at)| at + self.limits.ack_delay_ms <= self.now_ms)
@@ -275,8 +275,8 @@ impl Model {
                 }
                 self.acknowledge();
             }
-            Step::Die => self.reconnect(),
-            Step::Reload => {
+            QueueStep::Die => self.reconnect(),
+            QueueStep::Reload => {
                 self.last_event_id = None;
                 self.got.clear();
                 self.reconnect();
@@ -349,24 +349,29 @@ impl Model {
     /// Everything gets through, given time.
     fn finish(&mut self) {
         while !(self.queue.is_empty() && self.ledger.is_empty()) {
-            let rest =
-                [Step::Deliver(8), Step::HandOver(8), Step::Send(8), Step::Receive(8), Step::Pass(500)];
+            let rest = [
+                QueueStep::Deliver(8),
+                QueueStep::HandOver(8),
+                QueueStep::Send(8),
+                QueueStep::Receive(8),
+                QueueStep::Pass(500),
+            ];
             rest.into_iter().for_each(|step| self.step(step));
         }
         assert!(self.seen.iter().all(|seen| *seen));
     }
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<QueueStep>> {
     let step = prop_oneof![
-        6 => any::<u8>().prop_map(Step::Publish),
-        4 => (1..4u8).prop_map(Step::Deliver),
-        4 => (1..4u8).prop_map(Step::HandOver),
-        4 => (1..4u8).prop_map(Step::Send),
-        3 => (1..4u8).prop_map(Step::Receive),
-        2 => (1..1500u16).prop_map(Step::Pass),
-        2 => Just(Step::Die),
-        1 => Just(Step::Reload),
+        6 => any::<u8>().prop_map(QueueStep::Publish),
+        4 => (1..4u8).prop_map(QueueStep::Deliver),
+        4 => (1..4u8).prop_map(QueueStep::HandOver),
+        4 => (1..4u8).prop_map(QueueStep::Send),
+        3 => (1..4u8).prop_map(QueueStep::Receive),
+        2 => (1..1500u16).prop_map(QueueStep::Pass),
+        2 => Just(QueueStep::Die),
+        1 => Just(QueueStep::Reload),
     ];
     prop::collection::vec(step, 1..200)
 }
@@ -376,14 +381,14 @@ proptest! {
 
     #[test]
     fn every_message_is_received_once_in_order_on_whatever_node(steps in steps()) {
-        let mut model = Model::new(LIMITS, false, true);
+        let mut model = QueueModel::new(LIMITS, false, true);
         steps.into_iter().for_each(|step| model.step(step));
         model.finish();
     }
 
     #[test]
     fn equal_messages_are_received_once_in_order_on_one_node(steps in steps()) {
-        let mut model = Model::new(LIMITS, true, false);
+        let mut model = QueueModel::new(LIMITS, true, false);
         steps.into_iter().for_each(|step| model.step(step));
         model.finish();
     }
@@ -392,7 +397,7 @@ proptest! {
     fn every_window_keeps_a_queue_going((window, room) in (1..6u64, 1..6usize), steps in steps()) {
         let prefetch = room + window as usize;
         let limits = AckLimits { prefetch, ack_window: window, ack_delay_ms: 1000 };
-        let mut model = Model::new(limits, false, true);
+        let mut model = QueueModel::new(limits, false, true);
         steps.into_iter().for_each(|step| model.step(step));
         model.finish();
     }
