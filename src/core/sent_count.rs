@@ -9,7 +9,8 @@ use futures_util::task::AtomicWaker;
 /// writes it, one task of another thread reads it.
 ///
 /// A wake costs the shard a system call where the other thread sleeps, and that thread a turn of its own. So the reader
-/// says for which number it has something to do, and every other message costs an atomic store and a load.
+/// says for which number it has something to do, and every other message costs an atomic store and a load. Polled every
+/// 2 ms instead, one queue of prefetch 1 had 250 messages/s at 205 us of CPU each, where it now has 1,800 at 80 us.
 #[derive(Debug)]
 pub(crate) struct SentCount {
     sent: AtomicU64,
