@@ -52,13 +52,13 @@
 //! - **Decide without I/O, then do I/O.** Everything in `core` takes bytes, messages and the time, and returns what to
 //!   do; it imports no other module. Requests and tokens are read the same way. So a seeded simulation can run the
 //!   homes and fan-outs of several shards in one thread against a naive model. Threads, sockets and the runtime are
-//!   known to `shard`, `server`, `admin`, `bridge`, `host` and `log`.
+//!   known to `shard`, `server`, `admin`, `backend`, `host` and `log`.
 //! - **Memory is bounded at the door.** No shard waits for another's mailbox. A publish takes room from one
 //!   budget before it is posted, and gives it back when the last shard has taken it in; without room its
 //!   publisher is not read from.
-//! - **Other brokers are the bridge's.** It is one thread on plain tokio beside the shards, which never wait
-//!   for it. What RabbitMQ has for a client goes to the client's shard as an event of a topic of its own; how
-//!   many of them the kernel took is a counter that the bridge looks at, and acknowledges late.
+//! - **A server that we are a client of is a backend.** It is one thread on plain tokio beside the shards, which never
+//!   wait for it. What RabbitMQ has for a client goes to the client's shard as an event of a topic of its own; how
+//!   many of them the kernel took is a counter that the backend reads, and acknowledges late.
 //!
 //! # The modules
 //!
@@ -66,13 +66,13 @@
 //!
 //! | | |
 //! |---|---|
-//! | `server` | starts and ends the shards, the bridge and the admin thread |
+//! | `server` | starts and ends the shards, the backend and the admin thread |
 //! | `monitor` | what the admin page, `/sessions/`, Prometheus and `/debug/vars` show |
 //! | `connection` | HTTP over one socket: requests in, answers out, until it becomes a stream |
 //! | `dialects` | the interfaces that clients speak: what a request asks for, whether it may |
 //! | `publisher` | publishing from within the program |
 //! | `shard` | what one CPU's thread owns: streams and the turn |
-//! | `bridge` | RabbitMQ's queues become clients' streams: a thread of its own, beside the shards |
+//! | `backend` | RabbitMQ's queues become clients' streams: a thread of its own, beside the shards |
 //! | `auth` | keys in force, tokens verified and made |
 //! | [`config`] | flags, variables and files become one checked [`config::Config`] |
 //! | `http` | a request's bytes, a response's bytes |
@@ -84,7 +84,7 @@
 #![forbid(unsafe_code)]
 
 mod auth;
-mod bridge;
+mod backend;
 mod clock;
 pub mod config;
 mod connection;

@@ -171,7 +171,8 @@ where
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .with_max_level(level);
-    // Libraries are left out: lapin logs each refused queue as an error with the queue's name, which may be secret.
+    // Libraries are left out: a broker's client library logs each refused queue as an error with the queue's name, which
+    // may be secret.
     let ours = Targets::new().with_target(env!("CARGO_CRATE_NAME"), level);
     match config.log_format {
         LogFormat::Text => log.finish().with(ours).into(),

@@ -1,10 +1,12 @@
 //! Where the message brokers are, and what of their exchanges is published to topics.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-use lapin::uri::AMQPUri;
+use percent_encoding::percent_decode_str;
+use url::Url;
 
 /// A broker node's URL, `amqp://user:password@host:port/vhost` or `amqps://...`. Printing one, by `{}` or
 /// `{:?}`, shows `***` for the credentials.
@@ -15,6 +17,32 @@ use lapin::uri::AMQPUri;
 pub struct BrokerUrl {
     text: String,
     shown: String,
+    target: BrokerTarget,
+}
+
+/// What a broker's URL names. It has no `Debug`, because it holds the password.
+#[derive(Clone, Eq, PartialEq)]
+pub(crate) struct BrokerTarget {
+    pub(crate) is_tls: bool,
+    /// A name or an address; an IPv6 address without brackets.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) user: String,
+    pub(crate) password: String,
+    pub(crate) vhost: String,
+    pub(crate) parameters: BrokerParameters,
+}
+
+/// The parameters of a broker's URL, each `None` where the URL is silent.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct BrokerParameters {
+    pub(crate) heartbeat_s: Option<u16>,
+    pub(crate) channel_max: Option<u16>,
+    /// Bytes.
+    pub(crate) frame_max: Option<u32>,
+    pub(crate) connection_timeout_ms: Option<u64>,
+    /// One of [`MECHANISMS`], in any case.
+    pub(crate) auth_mechanism: Option<String>,
 }
 
 impl BrokerUrl {
@@ -28,9 +56,9 @@ impl BrokerUrl {
         self.shown != self.text
     }
 
-    /// What lapin connects to.
-    pub(crate) fn uri(&self) -> Option<AMQPUri> {
-        uri(&self.text).ok()
+    /// Returns what to connect to, and with which credentials.
+    pub(crate) fn target(&self) -> &BrokerTarget {
+        &self.target
     }
 }
 
@@ -41,9 +69,7 @@ impl FromStr for BrokerUrl {
     /// What is wrong and the mend, without a part of the text, which may be the password.
     fn from_str(text: &str) -> Result<Self, &'static str> {
         let text = text.trim();
-        uri(text)?;
-        let shown = masked(text);
-        Ok(Self { text: text.to_owned(), shown })
+        Ok(Self { text: text.to_owned(), shown: masked(text), target: checked(text)? })
     }
 }
 
@@ -73,8 +99,13 @@ pub struct SubscribeRule {
 const SCHEME: &str = "not a broker's URL; write amqp://user:password@host:5672/ or amqps://...";
 const PARAMETERS: [&str; 5] =
     ["heartbeat", "channel_max", "frame_max", "connection_timeout", "auth_mechanism"];
+/// How RabbitMQ's specification of URIs calls the ways to log in.
+const MECHANISMS: [&str; 5] = ["amqplain", "anonymous", "external", "plain", "rabbit-cr-demo"];
+/// User and password where a URL has none, as RabbitMQ's own clients send.
+const GUEST: &str = "guest";
 
-fn uri(text: &str) -> Result<AMQPUri, &'static str> {
+/// Reads a URL that has what a broker's must have and nothing that would be taken for something else.
+fn checked(text: &str) -> Result<BrokerTarget, &'static str> {
     let Some((scheme, rest)) = text.split_once("://") else { return Err(SCHEME) };
     if !matches!(scheme, "amqp" | "amqps") || text.contains(|c: char| c.is_control() || c == ' ') {
         return Err(SCHEME);
@@ -102,20 +133,54 @@ fn uri(text: &str) -> Result<AMQPUri, &'static str> {
                     connection_timeout and auth_mechanism",
         );
     }
-    // Its reasons may quote what was written, so they are not passed on.
-    let mut uri: AMQPUri = text.parse().map_err(|_| {
+    let mut target = read(text).ok_or(
         "not a broker's URL; write amqp://user:password@host:5672/, and what is not a letter or digit of \
-             the password as %XX"
-    })?;
-    // It takes an IPv6 address for no host at all, which would be localhost.
+             the password as %XX",
+    )?;
+    // `Url` keeps the brackets, which no look-up takes.
     if let Some(address) = host.strip_prefix('[').and_then(|host| host.split_once(']')) {
         let address: Ipv6Addr = address.0.parse().map_err(|_| SCHEME)?;
-        uri.authority.host = address.to_string();
+        target.host = address.to_string();
     }
-    if uri.vhost.is_empty() {
-        uri.vhost = "/".to_owned();
+    if target.vhost.is_empty() {
+        target.vhost = "/".to_owned();
     }
-    Ok(uri)
+    Ok(target)
+}
+
+/// Reads a URL of the scheme `amqp` or `amqps`. Returns `None` where it is malformed; the reason may quote the password.
+fn read(text: &str) -> Option<BrokerTarget> {
+    let url = Url::parse(text).ok()?;
+    let is_tls = url.scheme() == "amqps";
+    let decoded = |part: &str| percent_decode_str(part).decode_utf8().ok().map(Cow::into_owned);
+    let value = |name: &str| {
+        let pair = url.query_pairs().find(|(key, _)| key == name);
+        pair.map(|(_, value)| value.into_owned())
+    };
+    let auth_mechanism = value("auth_mechanism");
+    if auth_mechanism.as_ref().is_some_and(|name| !MECHANISMS.contains(&&*name.to_lowercase())) {
+        return None;
+    }
+    Some(BrokerTarget {
+        is_tls,
+        host: decoded(url.host_str()?)?,
+        port: url.port().unwrap_or(if is_tls { 5671 } else { 5672 }),
+        user: decoded(Some(url.username()).filter(|user| !user.is_empty()).unwrap_or(GUEST))?,
+        password: decoded(url.password().unwrap_or(GUEST))?,
+        vhost: decoded(url.path().strip_prefix('/').unwrap_or_default())?,
+        parameters: BrokerParameters {
+            heartbeat_s: number(value("heartbeat"))?,
+            channel_max: number(value("channel_max"))?,
+            frame_max: number(value("frame_max"))?,
+            connection_timeout_ms: number(value("connection_timeout"))?,
+            auth_mechanism,
+        },
+    })
+}
+
+/// Returns the number that a parameter has, if it is there; `None` where it is no number in its range.
+fn number<N: FromStr>(value: Option<String>) -> Option<Option<N>> {
+    value.map(|value| value.parse().ok()).map_or(Some(None), |number| number.map(Some))
 }
 
 /// What stands between `//` and the path, and the rest.
@@ -164,9 +229,34 @@ mod tests {
             ("amqps://rabbit.example.org/shop", "rabbit.example.org", 5671, "shop"),
             ("amqp://[::1]:5673/", "::1", 5673, "/"),
         ] {
-            let uri = text.parse::<BrokerUrl>().unwrap().uri().unwrap();
-            let found = (uri.authority.host.as_str(), uri.authority.port, uri.vhost.as_str());
-            assert_eq!(found, (host, port, vhost), "{text}");
+            let url = text.parse::<BrokerUrl>().unwrap();
+            let BrokerTarget { host: found, port: found_port, vhost: found_vhost, .. } = url.target();
+            assert_eq!((&**found, *found_port, &**found_vhost), (host, port, vhost), "{text}");
+        }
+    }
+
+    #[test]
+    fn credentials_and_parameters_are_read_and_the_silent_ones_are_the_guests() {
+        let url: BrokerUrl = "amqps://a%40b:p%2F%3F@h/?heartbeat=5&channel_max=7&frame_max=131072\
+             &connection_timeout=9&auth_mechanism=External&heartbeat=6"
+            .parse()
+            .unwrap();
+        let BrokerTarget { is_tls, user, password, parameters, .. } = url.target();
+        assert_eq!((*is_tls, &**user, &**password), (true, "a@b", "p/?"));
+        let read = BrokerParameters {
+            heartbeat_s: Some(5),
+            channel_max: Some(7),
+            frame_max: Some(131_072),
+            connection_timeout_ms: Some(9),
+            auth_mechanism: Some("External".to_owned()),
+        };
+        assert_eq!(*parameters, read);
+        let url: BrokerUrl = "amqp://h".parse().unwrap();
+        let BrokerTarget { is_tls, user, password, parameters, .. } = url.target();
+        assert_eq!((*is_tls, &**user, &**password), (false, "guest", "guest"));
+        assert_eq!(*parameters, BrokerParameters::default());
+        for text in ["?heartbeat=65536", "?channel_max=-1", "?heartbeat=", "?auth_mechanism=none"] {
+            assert!(format!("amqp://h/{text}").parse::<BrokerUrl>().is_err(), "{text}");
         }
     }
 

@@ -25,7 +25,7 @@ use super::request::{Plan, RequestInfo, plan};
 use super::service::busy;
 use super::streaming::{FULL, STOPPING, StreamRequest, StreamWish};
 use super::waiting::Woken;
-use crate::bridge::{self, ToBridge};
+use crate::backend::{self, ToBackend};
 use crate::clock::unix_s;
 use crate::config::RefuseStreams;
 use crate::core::arena::Key;
@@ -387,7 +387,7 @@ impl<'c, 'm> Connection<'c, 'm> {
         }
         let QueueRequest { name, last_event_id } = queue;
         let ticket = Ticket { shard: self.connections.shard.id, connection: self.key, request: 0 };
-        let open = ToBridge::Open { queue: name, last_event_id, ticket };
+        let open = ToBackend::Open { queue: name, last_event_id, ticket };
         match self.connections.service.backend.as_ref().map(|backend| backend.send(open)) {
             Some(Ok(())) => self.stay(State::Queue(Box::new(asked))),
             _ => self.begin(asked, StreamWish::refused(STOPPING, refuse)),
@@ -491,7 +491,7 @@ impl<'c, 'm> Connection<'c, 'm> {
         let answer = answer.into();
         if answer.is_refusal() {
             let shard = self.connections.shard.id;
-            tracing::debug!(shard, refusal = bridge::without_queue(&answer.to_string()), "refused");
+            tracing::debug!(shard, refusal = backend::without_queue(&answer.to_string()), "refused");
         }
         self.last_request_seen |= answer.closes() || !request.keep_alive;
         self.pipeline.push(request, answer);

@@ -11,7 +11,7 @@ use super::answer::Answer;
 use super::eviction::Awaited;
 use super::request::RequestInfo;
 use super::service::Service;
-use crate::bridge::NoQueue;
+use crate::backend::NoQueue;
 use crate::core::budget::Charge;
 use crate::http::Cors;
 use crate::shard::queue::QueueStream;

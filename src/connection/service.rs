@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::request_memory::RequestMemory;
-use crate::bridge::ToBridge;
+use crate::backend::ToBackend;
 use crate::clock::Clock;
 use crate::core::message::Ticket;
 use crate::dialects::Access;
@@ -24,7 +24,7 @@ pub(crate) struct Service {
     /// What connections hold that are no streams.
     pub(crate) request_memory: Arc<RequestMemory>,
     /// The way to the thread that has clients' queues, if there is one.
-    pub(crate) backend: Option<UnboundedSender<ToBridge<Ticket>>>,
+    pub(crate) backend: Option<UnboundedSender<ToBackend>>,
     pub(crate) reports: Arc<dyn Reports>,
     pub(crate) shortage: FileShortage,
 }

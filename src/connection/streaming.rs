@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Connections;
 use super::pipeline::Encoding;
 use super::request::RequestInfo;
-use crate::bridge::{NoQueue, without_queue};
+use crate::backend::{NoQueue, without_queue};
 use crate::config::RefuseStreams;
 use crate::core::chunk::Framing;
 use crate::core::fanout::subscriber::Opening;

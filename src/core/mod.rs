@@ -41,6 +41,7 @@
 //! | [`journal`] | where order becomes final |
 //! | [`fanout`] | who is sent what next, in which bytes, and who is too slow |
 //! | [`message`] | what homes and fan-outs say to one another |
+//! | [`sent_count`] | how far a queue's stream was sent, for whoever acknowledges its messages |
 //! | [`selection`] | what a stream takes of one partition |
 //! | [`delivery_count`] | how many streams an emit reached, over all shards |
 //! | [`reply`] | who asked for something, and what they are answered |
@@ -67,6 +68,7 @@ pub(crate) mod partition;
 pub(crate) mod random;
 pub(crate) mod reply;
 pub(crate) mod selection;
+pub(crate) mod sent_count;
 pub(crate) mod session;
 #[cfg(test)]
 mod simulation;

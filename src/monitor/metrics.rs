@@ -1,4 +1,4 @@
-//! What `GET /metrics` answers: the counters of `stats` and of the bridge as Prometheus reads them.
+//! What `GET /metrics` answers: the counters of `stats` and of the backend as Prometheus reads them.
 //!
 //! Nothing is counted for it: a scrape reads what is there anyway, and a server that nobody scrapes pays
 //! nothing.
@@ -14,7 +14,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::Monitor;
-use crate::bridge::BridgeStats;
+use crate::backend::BackendStats;
 use crate::journal::stats::JournalStats;
 use crate::log;
 use crate::stats::{Counter, ShardStats};
@@ -159,60 +159,60 @@ const OF_JOURNAL: [OfPart<JournalStats>; 7] = [
     },
 ];
 
-const OF_BRIDGE: [OfPart<BridgeStats>; 9] = [
+const OF_BACKEND: [OfPart<BackendStats>; 9] = [
     OfPart {
         name: "esper_brokers",
         kind: MetricType::Gauge,
         help: "Connections to brokers that are wanted: one for each URL.",
-        counter: |bridge| &bridge.brokers_configured,
+        counter: |backend| &backend.brokers_configured,
     },
     OfPart {
         name: "esper_brokers_connected",
         kind: MetricType::Gauge,
         help: "Connections to brokers that are there.",
-        counter: |bridge| &bridge.brokers_connected,
+        counter: |backend| &backend.brokers_connected,
     },
     OfPart {
         name: "esper_queues",
         kind: MetricType::Gauge,
         help: "Queues that are delivered to clients at this moment.",
-        counter: |bridge| &bridge.consumers,
+        counter: |backend| &backend.consumers,
     },
     OfPart {
         name: "esper_queue_refused_requests_total",
         kind: MetricType::Counter,
         help: "Clients that asked for a queue and did not get it.",
-        counter: |bridge| &bridge.refused,
+        counter: |backend| &backend.refused,
     },
     OfPart {
         name: "esper_queue_delivered_messages_total",
         kind: MetricType::Counter,
         help: "Messages of queues handed to clients' streams, again when they had to be.",
-        counter: |bridge| &bridge.delivered,
+        counter: |backend| &backend.delivered,
     },
     OfPart {
         name: "esper_queue_redelivered_messages_total",
         kind: MetricType::Counter,
         help: "Messages of queues that a broker sent once more.",
-        counter: |bridge| &bridge.redelivered,
+        counter: |backend| &backend.redelivered,
     },
     OfPart {
         name: "esper_queue_acknowledged_messages_total",
         kind: MetricType::Counter,
         help: "Messages of queues acknowledged.",
-        counter: |bridge| &bridge.acknowledged,
+        counter: |backend| &backend.acknowledged,
     },
     OfPart {
         name: "esper_queue_acknowledged_unsent_messages_total",
         kind: MetricType::Counter,
         help: "Those of them that a client which came back had already.",
-        counter: |bridge| &bridge.acknowledged_unsent,
+        counter: |backend| &backend.acknowledged_unsent,
     },
     OfPart {
         name: "esper_exchange_published_messages_total",
         kind: MetricType::Counter,
         help: "Messages of exchanges published to topics.",
-        counter: |bridge| &bridge.published,
+        counter: |backend| &backend.published,
     },
 ];
 
@@ -245,7 +245,7 @@ impl Collector for Scrape {
         }
 
         if let Some(backend) = backend {
-            OF_BRIDGE.iter().try_for_each(|metric| metric.encode(backend, &mut encoder))?;
+            OF_BACKEND.iter().try_for_each(|metric| metric.encode(backend, &mut encoder))?;
         }
         if let Some(journal) = journal {
             OF_JOURNAL.iter().try_for_each(|metric| metric.encode(journal, &mut encoder))?;
@@ -333,7 +333,7 @@ mod tests {
         Arc::new(monitor(config))
     }
 
-    fn with_bridge() -> Arc<Monitor> {
+    fn with_backend() -> Arc<Monitor> {
         Arc::new(Monitor { backend: Some(Arc::default()), ..monitor(Config::default()) })
     }
 
@@ -371,7 +371,7 @@ mod tests {
     /// Prometheus reads a sample that comes away from its declaration as one of another, untyped metric.
     #[test]
     fn every_sample_stands_under_the_declaration_of_its_name() {
-        for (shared, metrics) in [(two_shards(), 0), (with_bridge(), OF_BRIDGE.len())] {
+        for (shared, metrics) in [(two_shards(), 0), (with_backend(), OF_BACKEND.len())] {
             assert_eq!(declared(&text(&shared)).len(), PER_SHARD.len() + metrics + 5);
         }
     }
@@ -394,8 +394,8 @@ mod tests {
     }
 
     #[test]
-    fn what_the_bridge_counts_is_there_once_there_is_a_bridge() {
-        let shared = with_bridge();
+    fn what_the_backend_counts_is_there_once_there_is_one() {
+        let shared = with_backend();
         let stats = shared.backend.as_ref().unwrap();
         stats.brokers_configured.set(3);
         stats.delivered.add(5);

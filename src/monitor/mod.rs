@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::Value;
 
-use crate::bridge::BridgeStats;
+use crate::backend::BackendStats;
 use crate::connection::request_memory::RequestMemory;
 use crate::connection::service::Reports;
 use crate::core::message::Ticket;
@@ -38,7 +38,7 @@ pub(crate) struct Monitor {
     /// What the journal on disk counts, if there is one.
     pub(crate) journal: Option<Arc<JournalStats>>,
     /// What the backend counts, if there is one.
-    pub(crate) backend: Option<Arc<BridgeStats>>,
+    pub(crate) backend: Option<Arc<BackendStats>>,
     pub(crate) questions: Questions,
 }
 

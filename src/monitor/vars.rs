@@ -6,11 +6,11 @@
 use serde_json::{Value, json};
 
 use super::Monitor;
-use crate::bridge::BridgeStats;
+use crate::backend::BackendStats;
 
 /// All variables. Without brokers they are zeros, so that whoever reads them always finds them.
 pub(super) fn vars(monitor: &Monitor) -> Value {
-    let none = BridgeStats::default();
+    let none = BackendStats::default();
     let stats = monitor.backend.as_deref().unwrap_or(&none);
     json!({
         "cmdline": monitor.common.config.command_line,

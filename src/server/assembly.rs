@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::StartError;
-use super::backend::BridgeLine;
+use super::backend::BackendLine;
 use crate::clock::{Clock, unix_s};
 use crate::config::Config;
 use crate::connection::request_memory::RequestMemory;
@@ -34,7 +34,7 @@ pub(super) struct Assembly {
     /// What the journal kept, if there is one.
     pub(super) kept: Option<Opened>,
     /// If queues are asked for.
-    pub(super) bridge: Option<BridgeLine>,
+    pub(super) backend: Option<BackendLine>,
 }
 
 impl Assembly {
@@ -67,9 +67,9 @@ impl Assembly {
         let names = TopicNames::new(hasher, config.namespaces);
         let access = Arc::new(Access::new(&config, names.clone()));
         let cors = Cors::parse(&config.cors_origins).map_err(StartError::Config)?;
-        let bridge = config.queues.is_some().then(|| {
+        let backend = config.queues.is_some().then(|| {
             let (sender, receiver) = unbounded_channel();
-            BridgeLine { sender, receiver, stats: Arc::default() }
+            BackendLine { sender, receiver, stats: Arc::default() }
         });
         let common = Arc::new(Common {
             homes,
@@ -88,18 +88,18 @@ impl Assembly {
             access: Arc::clone(&access),
             request_memory: Arc::clone(&request_memory),
             journal: kept.as_ref().map(|kept| Arc::clone(&kept.stats)),
-            backend: bridge.as_ref().map(|bridge| Arc::clone(&bridge.stats)),
+            backend: backend.as_ref().map(|line| Arc::clone(&line.stats)),
             questions: Default::default(),
         });
         let service = Arc::new(Service {
             access,
             cors,
             request_memory,
-            backend: bridge.as_ref().map(|bridge| bridge.sender.clone()),
+            backend: backend.as_ref().map(|line| line.sender.clone()),
             reports: Arc::clone(&monitor) as _,
             shortage: FileShortage::default(),
         });
-        Ok(Assembly { common, service, monitor, names, kept, bridge })
+        Ok(Assembly { common, service, monitor, names, kept, backend })
     }
 }
 

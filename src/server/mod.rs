@@ -19,13 +19,13 @@ use thiserror::Error;
 pub use self::builder::ServerBuilder;
 
 use crate::auth::Keyring;
-use crate::bridge::Bridge;
+use crate::backend::BackendThread;
 use crate::config::{Auth, Config, Control as ControlPort, Drain};
 use crate::connection::accept::Listener;
 use crate::connection::service::Service;
 use crate::core::home::Homes;
 use crate::core::journal::MemoryJournal;
-use crate::core::message::{ShardId, Ticket};
+use crate::core::message::ShardId;
 use crate::dialects::Port;
 use crate::host::{self, SocketOptions};
 use crate::journal::ShardJournal;
@@ -87,7 +87,7 @@ pub struct Server {
     publisher: Publisher,
     /// None once it has ended.
     threads: Vec<JoinHandle<()>>,
-    bridge: Option<Bridge<Ticket>>,
+    backend: Option<BackendThread>,
     ended: Receiver<Result<(), StartError>>,
 }
 
@@ -167,7 +167,7 @@ impl Server {
             let address = SocketAddr::new(config.bind, config.port);
             open(Port::Public, address, socket_options(&config), &config, &mut [Vec::new()])?;
         }
-        let Assembly { common, service, monitor, names, kept, bridge } =
+        let Assembly { common, service, monitor, names, kept, backend } =
             Assembly::new(config, subscribers_allowed)?;
         let config = &common.config;
         let address = SocketAddr::new(config.bind, config.port);
@@ -191,7 +191,7 @@ impl Server {
             mailboxes,
             publisher,
             threads: Vec::new(),
-            bridge: None,
+            backend: None,
             ended,
         };
         let homes_and_journals = server.homes_and_journals(kept, &end)?;
@@ -219,11 +219,11 @@ impl Server {
                 .recv()
                 .unwrap_or_else(|_| Err(StartError::Shard("it ended before it began".to_owned())))?;
         }
-        if let (Some(line), Some(queues)) = (bridge, &config.queues) {
+        if let (Some(line), Some(queues)) = (backend, &config.queues) {
             let hasher = names.hasher().clone();
             let started =
                 backend::start(line, queues, &common, hasher, &server.mailboxes, server.publisher());
-            server.bridge = Some(started.map_err(StartError::Thread)?);
+            server.backend = Some(started.map_err(StartError::Thread)?);
         }
         if service.access.can_survey() {
             let mailboxes = Arc::clone(&server.mailboxes);
@@ -380,8 +380,8 @@ impl Server {
             let _ = thread.join();
         }
         // Now that no stream is left, all that is unacknowledged is back in its queue.
-        if let Some(bridge) = self.bridge.take() {
-            bridge.stop();
+        if let Some(backend) = self.backend.take() {
+            backend.stop();
         }
     }
 

@@ -1,7 +1,7 @@
 //! What shards say to one another, and what the server and other threads say to them. Nothing else passes between them
 //! but counters.
 
-use crate::bridge::NoQueue;
+use crate::backend::NoQueue;
 use crate::core::budget::Charge;
 use crate::core::message::{Message, PublishError, Reply, Ticket};
 use crate::core::survey::Survey;

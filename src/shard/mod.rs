@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`message`], [`mailbox`] | the core's messages and the shards' own, and the only way between shards |
 //! | [`stream`], [`sockets`] | a subscriber's socket, and sends to it that need not wait |
-//! | [`queue`] | a stream of another broker's queue, as the shard and the bridge know it |
+//! | [`queue`] | a stream of a broker's queue, and the way from the backend to it |
 //! | [`common`] | what all shards have in common |
 //!
 //! What is decided without I/O is not here but in [`core`](crate::core).

@@ -1,15 +1,21 @@
-//! A stream of a queue of another broker: what a shard and the bridge know of it.
+//! A stream of a broker's queue, as shards know it, and the way from a backend to the shards' streams.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+use smallvec::smallvec;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::bridge::{Opened, StreamId, ToBridge};
-use crate::core::message::{ShardId, Ticket};
-use crate::core::topic::Topic;
+use crate::backend::{NoQueue, OpenedQueue, StreamId, StreamOutlet, ToBackend};
+use crate::core::chunk::Chunk;
+use crate::core::memory::Memory;
+use crate::core::message::{Marks, Message, ShardId, Ticket, ToFanout};
+use crate::core::sent_count::SentCount;
+use crate::core::topic::{Topic, TopicHasher};
+use crate::shard::mailbox::Mailboxes;
+use crate::shard::message::{ShardMessage, TicketReply};
 
 /// A queue that is the client's until this is dropped.
 pub(crate) struct QueueStream {
@@ -19,26 +25,16 @@ pub(crate) struct QueueStream {
     /// The id that it begins with, when the client came without one.
     pub(crate) first_id: Option<String>,
     /// The number of the newest of them that the kernel took.
-    pub(crate) sent: Arc<AtomicU64>,
-    bridge: UnboundedSender<ToBridge<Ticket>>,
-    places: Arc<Places>,
+    pub(crate) sent: Arc<SentCount>,
+    backend: UnboundedSender<ToBackend>,
+    routes: Arc<QueueRoutes>,
 }
 
 impl QueueStream {
-    pub(crate) fn new(
-        opened: Opened,
-        topic: Topic,
-        bridge: UnboundedSender<ToBridge<Ticket>>,
-        places: Arc<Places>,
-    ) -> Self {
-        let Opened { stream, first_id, sent } = opened;
-        QueueStream { stream, topic, first_id, sent, bridge, places }
-    }
-
-    /// The client's stream is there: what the queue has may come.
+    /// Tells the backend that the client's stream is there: what the queue has may come.
     pub(crate) fn is_ready(&self) {
-        // A bridge that ended delivers nothing.
-        let _ = self.bridge.send(ToBridge::Ready { stream: self.stream });
+        // A backend that ended delivers nothing.
+        let _ = self.backend.send(ToBackend::Ready { stream: self.stream });
     }
 }
 
@@ -50,38 +46,115 @@ impl fmt::Debug for QueueStream {
 
 impl Drop for QueueStream {
     fn drop(&mut self) {
-        self.places.remove(self.stream);
-        let _ = self.bridge.send(ToBridge::Closed { stream: self.stream });
+        self.routes.remove(self.stream);
+        let _ = self.backend.send(ToBackend::Closed { stream: self.stream });
     }
 }
 
-/// Where each stream is.
+/// Where each stream's events go. Shared by the backend's thread and the streams.
 #[derive(Debug, Default)]
-pub(crate) struct Places(Mutex<HashMap<StreamId, Place>>);
+struct QueueRoutes(Mutex<HashMap<StreamId, QueueRoute>>);
 
 /// A stream's shard, and what carries its events there.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
-    pub(crate) shard: ShardId,
-    pub(crate) topic: Topic,
+struct QueueRoute {
+    shard: ShardId,
+    topic: Topic,
 }
 
-impl Places {
-    pub(crate) fn insert(&self, stream: StreamId, place: Place) {
-        self.map().insert(stream, place);
+impl QueueRoutes {
+    fn insert(&self, stream: StreamId, route: QueueRoute) {
+        self.map().insert(stream, route);
     }
 
-    pub(crate) fn find(&self, stream: StreamId) -> Option<Place> {
+    fn find(&self, stream: StreamId) -> Option<QueueRoute> {
         self.map().get(&stream).cloned()
     }
 
-    /// The stream is no more.
-    pub(crate) fn remove(&self, stream: StreamId) {
+    fn remove(&self, stream: StreamId) {
         self.map().remove(&stream);
     }
 
     // Nothing that could panic is done while it is held.
-    fn map(&self) -> MutexGuard<'_, HashMap<StreamId, Place>> {
+    fn map(&self) -> MutexGuard<'_, HashMap<StreamId, QueueRoute>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The shards, as a backend sees them.
+#[derive(Debug)]
+pub(crate) struct ShardsOutlet {
+    mailboxes: Mailboxes,
+    memory: Arc<Memory>,
+    hasher: TopicHasher,
+    /// Where a stream that ends says so.
+    backend: UnboundedSender<ToBackend>,
+    routes: Arc<QueueRoutes>,
+}
+
+impl ShardsOutlet {
+    /// Returns the way to the streams of these shards. `backend` is where these say that they are ready, or gone.
+    pub(crate) fn new(
+        mailboxes: &Mailboxes,
+        memory: &Arc<Memory>,
+        hasher: TopicHasher,
+        backend: UnboundedSender<ToBackend>,
+    ) -> Self {
+        let (mailboxes, memory) = (Arc::clone(mailboxes), Arc::clone(memory));
+        ShardsOutlet { mailboxes, memory, hasher, backend, routes: Arc::default() }
+    }
+
+    fn post(&self, shard: ShardId, message: impl Into<ShardMessage>) {
+        if let Some(mailbox) = self.mailboxes.get(usize::from(shard)) {
+            mailbox.post(message);
+        }
+    }
+}
+
+impl StreamOutlet for ShardsOutlet {
+    fn answer(&self, ticket: Ticket, answer: Result<OpenedQueue, NoQueue>) {
+        let answer = answer.map(|OpenedQueue { stream, first_id, sent }| {
+            let topic = Topic::of_queue(stream.0, &self.hasher);
+            self.routes.insert(stream, QueueRoute { shard: ticket.shard, topic: topic.clone() });
+            let (backend, routes) = (self.backend.clone(), Arc::clone(&self.routes));
+            QueueStream { stream, topic, first_id, sent, backend, routes }
+        });
+        self.post(ticket.shard, ShardMessage::Connection(ticket, TicketReply::Queue(answer)));
+    }
+
+    fn deliver(&self, stream: StreamId, text: Vec<u8>, events: u32, last: u64) {
+        let Some(QueueRoute { shard, topic }) = self.routes.find(stream) else { return };
+        self.post(
+            shard,
+            Message::Fanout(ToFanout::Events {
+                partition: None,
+                topics: smallvec![topic],
+                frames: Chunk::of([&text[..]], text.len(), &self.memory),
+                marks: Marks::new(),
+                count: events,
+                last,
+                at_us: 0,
+                charge: None,
+                delivery_count: None,
+            }),
+        );
+    }
+
+    fn share(&self, bytes: Vec<u8>) -> Bytes {
+        self.memory.share(bytes)
+    }
+
+    fn is_filling(&self) -> bool {
+        self.memory.is_filling()
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.memory.is_exhausted()
+    }
+
+    fn end(&self, stream: StreamId) {
+        if let Some(QueueRoute { shard, topic }) = self.routes.find(stream) {
+            self.post(shard, Message::Fanout(ToFanout::End { topic }));
+        }
     }
 }

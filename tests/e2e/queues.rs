@@ -4,6 +4,7 @@
 mod brokers;
 mod delivery;
 mod life;
+mod limits;
 mod page;
 mod poisoned;
 #[path = "../rabbitmq/mod.rs"]

@@ -1,16 +1,16 @@
 //! The one stream of a queue's topic, whose events come past the homes.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use super::logs::Follower;
 use super::{Fanout, Key, Subscriber, Subscription};
 use crate::core::fanout::wire::retry_field;
+use crate::core::sent_count::SentCount;
 use crate::core::topic::Topic;
 
 impl Fanout {
     /// Takes in the one stream of a queue's topic. `sent` is told how far it has come.
-    pub(crate) fn follow(&mut self, subscription: Subscription, sent: Arc<AtomicU64>, now_ms: u64) -> Key {
+    pub(crate) fn follow(&mut self, subscription: Subscription, sent: Arc<SentCount>, now_ms: u64) -> Key {
         // No partition orders its topic, so there is no home to ask.
         let key = self.subscribe(subscription, now_ms, &mut Vec::new());
         if let Some([cursor]) = self.subscribers.get(key).map(Subscriber::cursors) {

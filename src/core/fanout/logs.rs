@@ -2,7 +2,6 @@
 
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use slab::Slab;
 use smallvec::SmallVec;
@@ -12,6 +11,7 @@ use crate::core::event_id::Sequence;
 use crate::core::fanout::log::Log;
 use crate::core::memory::Memory;
 use crate::core::partition::PartitionId;
+use crate::core::sent_count::SentCount;
 use crate::core::topic::{Topic, TopicMap};
 
 /// Every log of a shard, by a number that it keeps.
@@ -46,7 +46,7 @@ pub(crate) struct TopicLog {
 pub(crate) struct Follower {
     pub(crate) key: Key,
     /// Where the number of the newest event that the kernel took from it is told.
-    pub(crate) sent: Arc<AtomicU64>,
+    pub(crate) sent: Arc<SentCount>,
 }
 
 impl Logs {
@@ -136,7 +136,7 @@ impl TopicLog {
     /// Tells how far its follower, if it has one, has been sent.
     pub(crate) fn tell_sent(&self, sent: Sequence) {
         if let Some(follower) = &self.follower {
-            follower.sent.store(sent, Ordering::Relaxed);
+            follower.sent.advance(sent);
         }
     }
 

@@ -6,7 +6,7 @@ mod turns;
 
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use crate::core::epochs::Epochs;
 use crate::core::event_id::Epoch;
 use crate::core::message::{Message, Reply, Ticket};
 use crate::core::partition::Placement;
+use crate::core::sent_count::SentCount;
 use crate::core::topic::TopicHasher;
 
 const LIMITS: FanoutLimits = FanoutLimits {
@@ -87,8 +88,8 @@ impl Tester {
     }
 
     /// The stream of a queue, and where is told how far it has come.
-    fn follow(&mut self) -> (Key, Topic, Arc<AtomicU64>) {
-        let (topic, sent) = (Topic::of_queue(7, &self.hasher), Arc::new(AtomicU64::new(0)));
+    fn follow(&mut self) -> (Key, Topic, Arc<SentCount>) {
+        let (topic, sent) = (Topic::of_queue(7, &self.hasher), Arc::<SentCount>::default());
         let subscription = subscription(slice::from_ref(&topic), u64::MAX);
         (self.fanout.follow(subscription, Arc::clone(&sent), self.now_ms), topic, sent)
     }

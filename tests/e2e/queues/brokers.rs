@@ -7,7 +7,7 @@ use crate::support::{esper, run};
 use rabbitmq::Broker;
 
 /// Opens the queue as soon as a broker is there for it: up to ten seconds after it came, by the backoff.
-fn opened_when_there(server: &Server, queue: &str, last_event_id: Option<&str>) -> Stream {
+pub(super) fn opened_when_there(server: &Server, queue: &str, last_event_id: Option<&str>) -> Stream {
     for _ in 0..600 {
         let stream = open(server, queue, last_event_id);
         assert_eq!(stream.head.status, 200);
@@ -20,7 +20,7 @@ fn opened_when_there(server: &Server, queue: &str, last_event_id: Option<&str>) 
 }
 
 /// All up to the `retry:` at the end.
-fn told_to_come_back(stream: &mut Stream) {
+pub(super) fn told_to_come_back(stream: &mut Stream) {
     let mut last = None;
     while let Some(event) = stream.next_event() {
         last = Some(event);

@@ -1,5 +1,6 @@
 //! What is published in RabbitMQ reaches those who subscribe to topics.
 
+use super::rabbitmq::raw::{RawProperties, RawPublisher};
 use super::*;
 
 #[test]
@@ -68,5 +69,28 @@ fn an_exchange_that_is_not_there_is_told_of_and_found_later() {
     publisher.publish(&exchange, "laterlater", &["one"], |_, properties| properties);
     assert_eq!(stream.event().data, "one");
     assert!(server.log().contains("not published to a topic: "), "{}", server.log());
+    publisher.delete_exchange(&exchange);
+}
+
+#[test]
+fn a_routing_key_that_is_not_utf_8_keeps_nothing_back() {
+    let (publisher, exchange) = (Publisher::new(), unique("bytes"));
+    publisher.declare_exchange(&exchange);
+    let config = format!(
+        "server: {{address: '127.0.0.1:0'}}\nbroker: {{node: ['{}']}}\nnamespaces: true\nqueue:\n  subscribe:\n    \
+         - {{exchange: {exchange}, routing_key: '#', topic: 'live/${{routing_key}}'}}\n",
+        url()
+    );
+    let server = start_by(&config, &[]);
+    eventually("it is bound", || server.log().contains("subscribed to the exchange").then_some(()));
+    let mut stream = Stream::open(&server, "/subscribe/live/cafe");
+    let mut raw = RawPublisher::at(url());
+    // It becomes `caf?`, which no topic may be called.
+    for key in [&b"caf\xe9"[..], b"cafe"] {
+        raw.publish(&exchange, key, &RawProperties::text(7, b"\xff"), b"here");
+    }
+    assert_eq!(stream.event().data, "here", "{}", server.log());
+    let log = server.log();
+    assert!(log.contains("not published to a topic: ") && !log.contains("the broker is lost"), "{log}");
     publisher.delete_exchange(&exchange);
 }

@@ -10,10 +10,10 @@ fn the_stream_of_a_queue_begins_at_once_and_tells_how_far_it_has_come() {
     tester.sent(key);
     // It is bounded where it comes from.
     (0..3).for_each(|_| tester.block_on(&topic, &"x".repeat(700)));
-    assert_eq!(told.load(Ordering::Relaxed), 0);
+    assert_eq!(told.value(), 0);
     assert_eq!(tester.send(key), "x".repeat(2100));
     tester.sent(key);
-    assert_eq!(told.load(Ordering::Relaxed), 3);
+    assert_eq!(told.value(), 3);
     tester.block_on(&topic, "last\n\n");
     tester.wakes();
     tester.fanout.handle(ToFanout::End { topic }, &mut Vec::new());

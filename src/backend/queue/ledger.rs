@@ -1,32 +1,32 @@
-//! The unacknowledged messages of one stream: what each is called, when it is acknowledged, and what of it a
-//! client that comes back has already. Sees no broker, no socket and no clock.
+//! The unacknowledged messages of one stream: their ids, when each is acknowledged, and which of them a client that
+//! comes back has already. Sees no broker, no socket and no clock.
 //!
 //! A message's place is counted from 0 over the stream's life, in the order of the queue:
 //!
 //! ```text
 //! 0 .. acknowledged .. had .............. had + sent ....... had + handed ......... received
-//!      gone from here   the client had     the kernel has     the shard has        the bridge has
+//!      gone from here   the client had     the kernel has     the shard has        the backend has
 //!                       them before        them
 //! ```
 //!
 //! **Ids.** They must be the same on redelivery, on whatever node that is, and nothing but the queue remembers. So
-//! a message without a usable id of its own is called by the hash of its body and by its occurrence among the
-//! unacknowledged messages of the same name, and a prefix that is acknowledged parts no such group: else the rest
-//! would be counted anew, and an id would mean another message than before.
+//! the id of a message without a usable one of its own is the hash of its body and its occurrence among the
+//! unacknowledged messages of the same hash. A prefix that is acknowledged never splits such a group: the rest would be
+//! counted anew, and an id would mean another message than before.
 //!
 //! Nor is an id issued that may still be the client's Last-Event-ID although its message is gone, being
 //! acknowledged: if the new message were lost with the connection, the client would seem to have it. Occurrences
-//! that skip such an id are handed to the queue's next ledger on this node, by `Carried`; on another node, which
+//! that skip such an id are handed to the queue's next ledger on this node, by [`Occurrences`]; on another node, which
 //! doesn't know of it, this is the one case in which a message may be taken for one that the client had.
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-use super::message::{Id, Name};
+use super::message::{MessageId, MessageName};
 
-/// How many messages may be unacknowledged, and how long.
+/// Bounds on how many messages may be unacknowledged, and how long.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct AckLimits {
     /// The broker sends no more before some are acknowledged; more than `ack_window`.
     pub(super) prefetch: usize,
     /// A message is acknowledged when this many newer ones were sent.
@@ -35,42 +35,49 @@ pub(super) struct Limits {
     pub(super) ack_delay_ms: u64,
 }
 
-impl Limits {
-    /// Messages that are due before they are acknowledged, unless time has made them so: one frame to the broker
-    /// for many messages, and half of what may be due at most, so that the broker keeps sending meanwhile.
+impl AckLimits {
+    /// Returns how many messages must be due before they are acknowledged, unless time has made them so: one frame to the
+    /// broker for many messages, and half of what may be due at most, so that the broker keeps sending meanwhile.
     fn batch(&self) -> usize {
         let window = usize::try_from(self.ack_window).unwrap_or(usize::MAX);
         (self.prefetch.saturating_sub(window) / 2).max(1)
     }
 
-    /// A group whose first message waits longer than this is not waited for: RabbitMQ closes a channel on which a
+    /// Returns how often it is noted what was sent, from when on the delay counts. So a delay may be longer by a twentieth
+    /// than was asked, which harms nobody.
+    fn note_every_ms(&self) -> u64 {
+        (self.ack_delay_ms / 20).clamp(20, 1000)
+    }
+
+    /// Returns how long the first message of a group may wait for the others: RabbitMQ closes a channel on which a
     /// message is unacknowledged for half an hour.
     fn group_ms(&self) -> u64 {
         self.ack_delay_ms.max(10 * 60 * 1000)
     }
 }
 
-/// See the module's page.
+/// What of a queue is with one client, and not acknowledged. The stream's task owns it; the registry asks it whose the
+/// queue is.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    limits: Limits,
+    limits: AckLimits,
     /// Received and not acknowledged, the first of them at place `acknowledged`.
-    entries: VecDeque<Entry>,
+    entries: VecDeque<Unacknowledged>,
     acknowledged: u64,
     had: u64,
     handed: u64,
     sent: u64,
-    groups: HashMap<Rc<str>, Group>,
+    groups: HashMap<Rc<str>, NameGroup>,
     /// The id of the last acknowledged message; before there is one, the client's Last-Event-ID.
     anchor: Option<Box<str>>,
-    carried: Carried,
+    previous: Occurrences,
 }
 
 /// Occurrences of messages that went back to their queue, where they differ from what would be counted anew.
 #[derive(Debug, Default)]
-pub(super) struct Carried(HashMap<Rc<str>, VecDeque<u32>>);
+pub(super) struct Occurrences(HashMap<Rc<str>, VecDeque<u32>>);
 
-/// What may be acknowledged: every message up to and including `tag`.
+/// Messages to acknowledge: all up to and including `tag`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Acknowledged {
     /// The broker's delivery tag of the last of them.
@@ -81,10 +88,11 @@ pub(super) struct Acknowledged {
     pub(super) unsent: u64,
 }
 
+/// A message that was received and not acknowledged.
 #[derive(Debug)]
-struct Entry {
+struct Unacknowledged {
     tag: u64,
-    id: Id,
+    id: MessageId,
     redelivered: bool,
     /// When it was seen that the kernel or the client has it; meaningless before.
     sent_at_ms: u64,
@@ -92,7 +100,7 @@ struct Entry {
 
 /// Unacknowledged messages of one name.
 #[derive(Debug)]
-struct Group {
+struct NameGroup {
     /// The place of the newest.
     last: u64,
     count: usize,
@@ -100,8 +108,9 @@ struct Group {
 }
 
 impl Ledger {
-    /// `last_event_id` is the client's, if only by what its stream begins with.
-    pub(super) fn new(limits: Limits, last_event_id: Option<&str>, carried: Carried) -> Self {
+    /// Returns an empty ledger. `last_event_id` is the client's, if only by what its stream begins with; `previous` is what
+    /// the queue's last ledger on this node left.
+    pub(super) fn new(limits: AckLimits, last_event_id: Option<&str>, previous: Occurrences) -> Self {
         Self {
             limits,
             entries: VecDeque::new(),
@@ -111,29 +120,29 @@ impl Ledger {
             sent: 0,
             groups: HashMap::new(),
             anchor: last_event_id.map(Box::from),
-            carried,
+            previous,
         }
     }
 
-    /// Takes in the queue's next message, and says its id.
-    pub(super) fn receive(&mut self, tag: u64, name: Name, redelivered: bool) -> Id {
+    /// Takes in the queue's next message and returns its id.
+    pub(super) fn receive(&mut self, tag: u64, name: MessageName, redelivered: bool) -> MessageId {
         let (text, place) = (name.text(), self.received());
         let group = self.groups.entry(text.clone());
-        let group = group.or_insert(Group { last: place, count: 0, next_occurrence: 0 });
-        let carried = self.carried.0.get_mut(&text).filter(|_| redelivered).and_then(VecDeque::pop_front);
-        let mut id = name.occurrence(carried.unwrap_or(group.next_occurrence));
+        let group = group.or_insert(NameGroup { last: place, count: 0, next_occurrence: 0 });
+        let previous = self.previous.0.get_mut(&text).filter(|_| redelivered).and_then(VecDeque::pop_front);
+        let mut id = name.occurrence(previous.unwrap_or(group.next_occurrence));
         if !redelivered {
             while self.anchor.as_deref().is_some_and(|anchor| id.is(anchor)) {
                 id.occurrence += 1;
             }
         }
         (group.last, group.count, group.next_occurrence) = (place, group.count + 1, id.occurrence + 1);
-        self.entries.push_back(Entry { tag, id: id.clone(), redelivered, sent_at_ms: 0 });
+        self.entries.push_back(Unacknowledged { tag, id: id.clone(), redelivered, sent_at_ms: 0 });
         id
     }
 
-    /// Called when what the client had before has been received, and before anything is handed over: how many of
-    /// the messages it has, by its Last-Event-ID. They are the oldest, are not to be handed over, and are due.
+    /// Returns how many of the messages the client has, by its Last-Event-ID. They are the oldest, are not to be handed
+    /// over, and are due. To be called when what was delivered before has been received, and nothing is handed over.
     pub(super) fn resume(&mut self, now_ms: u64) -> usize {
         let last_event_id = self.anchor.as_deref().unwrap_or_default();
         let found = self.entries.iter().position(|entry| entry.redelivered && entry.id.is(last_event_id));
@@ -143,15 +152,13 @@ impl Ledger {
         had
     }
 
-    /// The next message is handed to the shard. Messages that are handed over are numbered from 1.
-    ///
-    /// Returns its number.
+    /// Notes that the next message is handed to the shard. Returns its number, of those that are handed over, from 1.
     pub(super) fn hand_over(&mut self) -> u64 {
         self.handed = (self.handed + 1).min(self.received() - self.had);
         self.handed
     }
 
-    /// The kernel has taken `sent` of the messages that were handed over, as is seen now.
+    /// Notes that the kernel has taken `sent` of the messages that were handed over, as is seen now.
     pub(super) fn sent(&mut self, sent: u64, now_ms: u64) {
         let sent = sent.min(self.handed);
         for place in self.had + self.sent..self.had + sent {
@@ -163,23 +170,45 @@ impl Ledger {
         self.sent = self.sent.max(sent);
     }
 
-    /// What is to be acknowledged now, and is taken off.
+    /// Takes off what is to be acknowledged now, and returns it.
     pub(super) fn acknowledge(&mut self, now_ms: u64) -> Option<Acknowledged> {
         let due = self.due(now_ms);
         let waits = !self.is_had(self.acknowledged) && !self.is_aged(self.limits.ack_delay_ms, now_ms);
         if due == 0 || (waits && due < self.limits.batch()) {
             return None;
         }
-        let mut count = self.without_parting(due);
+        let mut count = self.without_splitting(due);
         if count == 0 && self.is_stuck(now_ms) {
-            // What was sent, all of it: as far as can be without parting a group, else as far as it goes.
+            // What was sent, all of it: as far as can be without splitting a group, else as far as it goes.
             let sent = self.sent_count();
-            count = Some(self.without_parting(sent)).filter(|&count| count > 0).unwrap_or(sent);
+            count = Some(self.without_splitting(sent)).filter(|&count| count > 0).unwrap_or(sent);
         }
         self.take(count)
     }
 
-    /// When time alone makes the next message due.
+    /// Returns how many messages are to be sent until some are to be acknowledged for that; `u64::MAX` where more must be
+    /// handed over before.
+    pub(super) fn due_at_sent(&self) -> u64 {
+        let batch = self.limits.batch() as u64;
+        let due = (self.acknowledged + self.limits.ack_window + batch).saturating_sub(self.had);
+        if due > self.sent {
+            return due;
+        }
+        // So many are due, and wait for messages of the same names behind them.
+        if self.has_unsent() { (self.sent + batch).min(self.handed) } else { u64::MAX }
+    }
+
+    /// Returns whether messages were handed over of which it is not noted that they were sent.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.sent < self.handed
+    }
+
+    /// Returns how often to note what was sent, in milliseconds.
+    pub(super) fn note_every_ms(&self) -> u64 {
+        self.limits.note_every_ms()
+    }
+
+    /// Returns when time alone makes the next message due.
     pub(super) fn due_at_ms(&self) -> Option<u64> {
         let first = self.entries.front().filter(|_| self.sent_count() > 0)?;
         Some(match self.is_had(self.acknowledged) {
@@ -188,30 +217,31 @@ impl Ledger {
         })
     }
 
-    /// Whether this may be the Last-Event-ID of the stream's client.
+    /// Returns whether this may be the Last-Event-ID of the stream's client.
     pub(super) fn has_issued(&self, id: &str) -> bool {
         let issued = usize::try_from(self.had + self.handed - self.acknowledged).unwrap_or(usize::MAX);
         self.anchor.as_deref() == Some(id) || self.entries.iter().take(issued).any(|entry| entry.id.is(id))
     }
 
-    /// Whether every message that was received is acknowledged.
+    /// Returns whether every message that was received is acknowledged.
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Whether the broker sends no more before something is acknowledged.
-    pub(super) fn is_full(&self) -> bool {
+    /// Returns whether the broker sends no more before something is acknowledged.
+    fn is_full(&self) -> bool {
         self.entries.len() >= self.limits.prefetch
     }
 
-    /// What the queue's next ledger must know of the messages that go back.
-    pub(super) fn carry(&self) -> Carried {
+    /// Returns what the queue's next ledger must know of the messages that go back.
+    pub(super) fn occurrences(&self) -> Occurrences {
         let mut occurrences: HashMap<Rc<str>, VecDeque<u32>> = HashMap::new();
         for entry in &self.entries {
             occurrences.entry(entry.id.name()).or_default().push_back(entry.id.occurrence);
         }
         occurrences.retain(|_, occurrences| !occurrences.iter().copied().eq(0..));
-        Carried(occurrences)
+        Occurrences(occurrences)
     }
 
     fn received(&self) -> u64 {
@@ -222,16 +252,17 @@ impl Ledger {
         place < self.had
     }
 
-    /// How many of the entries the client had or the kernel has.
+    /// Returns how many of the entries the client had or the kernel has.
     fn sent_count(&self) -> usize {
         usize::try_from((self.had + self.sent).saturating_sub(self.acknowledged)).unwrap_or(usize::MAX)
     }
 
-    /// How many of the entries are due.
+    /// Returns how many of the entries are due.
     fn due(&self, now_ms: u64) -> usize {
         // Places below this one have a window of sent messages after them.
         let windowed = self.had.max((self.had + self.sent).saturating_sub(self.limits.ack_window));
-        let is_late = |entry: &Entry| entry.sent_at_ms.saturating_add(self.limits.ack_delay_ms) <= now_ms;
+        let is_late =
+            |entry: &Unacknowledged| entry.sent_at_ms.saturating_add(self.limits.ack_delay_ms) <= now_ms;
         let sent = self.entries.iter().take(self.sent_count());
         (self.acknowledged..)
             .zip(sent)
@@ -239,21 +270,21 @@ impl Ledger {
             .count()
     }
 
-    /// Whether it is this long since the first entry was sent.
+    /// Returns whether it is this long since the first entry was sent.
     fn is_aged(&self, age_ms: u64, now_ms: u64) -> bool {
         let first = self.entries.front().filter(|_| self.sent_count() > 0);
         first.is_some_and(|first| first.sent_at_ms.saturating_add(age_ms) <= now_ms)
     }
 
-    /// Whether nothing more would happen: the broker sends no more, and there is nothing left to send on. Or it
+    /// Returns whether nothing more would happen: the broker sends no more, and there is nothing left to send on. Or it
     /// has been so long that the broker would end it.
     fn is_stuck(&self, now_ms: u64) -> bool {
         let full = self.is_full() && self.sent_count() == self.entries.len();
         full || self.is_aged(self.limits.group_ms(), now_ms)
     }
 
-    /// The most of the first `count` entries after which no group goes on.
-    fn without_parting(&self, count: usize) -> usize {
+    /// Returns the most of the first `count` entries after which no group goes on.
+    fn without_splitting(&self, count: usize) -> usize {
         let (mut whole, mut last) = (0, self.acknowledged);
         for (place, entry) in (self.acknowledged..).zip(self.entries.iter().take(count)) {
             last = last.max(self.groups.get(&*entry.id.name()).map_or(place, |group| group.last));
@@ -283,8 +314,8 @@ impl Ledger {
     }
 }
 
-impl Carried {
-    /// Whether there is nothing to know.
+impl Occurrences {
+    /// Returns whether there is nothing to know.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

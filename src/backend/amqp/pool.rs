@@ -8,86 +8,108 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
-use super::link::{Lease, Link, without_queue};
-use super::stats::BridgeStats;
-use super::throttle::Throttle;
-use crate::config::BrokerUrl;
+use super::consumer::{AmqpConsumer, QueueOptions};
+use super::link::{AmqpLink, CLOSE_TIME, ChannelLease};
+use crate::backend::backoff::Backoff;
+use crate::backend::broker::{BrokerMessage, MessageBroker, OpenFailure};
+use crate::backend::throttle::Throttle;
+use crate::backend::{BackendConfig, BackendStats, without_queue};
+use crate::config::{BrokerUrl, SubscribeRule};
 
 /// That a broker is still not reachable is told of no more often than this.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// One for each URL, whether it is connected or not.
-pub(super) struct Brokers {
-    nodes: Vec<Node>,
-    stats: Arc<BridgeStats>,
+/// The nodes of a RabbitMQ: one for each URL, whether it is connected or not.
+pub(in crate::backend) struct AmqpBroker {
+    nodes: Vec<AmqpNode>,
+    options: QueueOptions,
+    stats: Arc<BackendStats>,
 }
 
-struct Node {
+/// A URL, and the connection to it if there is one.
+struct AmqpNode {
     url: BrokerUrl,
-    link: RefCell<Option<Rc<Link>>>,
+    link: RefCell<Option<Rc<AmqpLink>>>,
     /// The first attempt to connect has ended.
     is_tried: Cell<bool>,
 }
 
-impl Brokers {
-    pub(super) fn new(urls: &[BrokerUrl], stats: Arc<BridgeStats>) -> Self {
-        let nodes = urls.iter().cloned().map(Node::new).collect();
-        Self { nodes, stats }
+impl AmqpBroker {
+    /// Returns one without connections.
+    pub(in crate::backend) fn new(config: &BackendConfig, stats: &Arc<BackendStats>) -> Self {
+        let nodes = config.nodes.iter().cloned().map(AmqpNode::new).collect();
+        let options = QueueOptions { expire_s: config.expire_s, prefetch: config.prefetch };
+        Self { nodes, options, stats: Arc::clone(stats) }
     }
 
-    /// Connects, for as long as it is polled.
-    pub(super) async fn keep(&self) {
-        join_all(self.nodes.iter().map(|node| node.keep(&self.stats))).await;
+    fn links(&self) -> impl Iterator<Item = Rc<AmqpLink>> {
+        self.nodes.iter().filter_map(|node| node.link.borrow().clone())
+    }
+}
+
+impl MessageBroker for AmqpBroker {
+    type Lease = ChannelLease;
+    type Consumer = AmqpConsumer;
+
+    const CLOSE_TIME: Duration = CLOSE_TIME;
+
+    async fn keep_connected(&self) {
+        join_all(self.nodes.iter().map(|node| node.keep_connected(&self.stats))).await;
     }
 
-    /// Whether there is a broker to ask that answered all it was asked.
-    pub(super) fn are_well(&self) -> bool {
-        let links = self.nodes.iter().filter_map(|node| node.link.borrow().clone());
-        links.into_iter().any(|link| link.load().is_some() && !link.is_silent())
-    }
-
-    /// Whether a connection may be there in a moment, because none was tried to the end yet.
-    pub(super) fn are_starting(&self) -> bool {
+    fn is_starting(&self) -> bool {
         !self.nodes.iter().any(|node| node.is_tried.get())
     }
 
-    /// A place for one more channel, on the connection that has the fewest.
-    ///
-    /// # Errors
-    /// One line why there is none.
-    pub(super) fn lease(&self) -> Result<Lease, String> {
-        let links = || self.nodes.iter().filter_map(|node| node.link.borrow().clone());
-        match links()
+    fn is_answering(&self) -> bool {
+        self.links().any(|link| link.load().is_some() && !link.is_silent())
+    }
+
+    /// Takes room for one more channel on the connection that has the fewest.
+    fn lease(&self) -> Result<ChannelLease, String> {
+        match self
+            .links()
             .filter_map(|link| Some((link.load()?, link)))
             .min_by_key(|(load, link)| (link.is_silent(), *load))
         {
             Some((_, link)) => Ok(link.lease()),
-            None if links().any(|link| link.is_connected()) => {
+            None if self.links().any(|link| link.is_connected()) => {
                 Err("every channel of every broker is taken; repeat a URL in broker.node for more".to_owned())
             }
             None => Err("no broker is reachable; try again later".to_owned()),
         }
     }
 
-    /// Closes every connection.
-    pub(super) async fn close(&self) {
+    async fn consume(
+        &self,
+        lease: ChannelLease,
+        queue: &str,
+    ) -> Result<(AmqpConsumer, Vec<BrokerMessage>), OpenFailure> {
+        AmqpConsumer::open(lease, queue, self.options).await
+    }
+
+    async fn subscribe(&self, lease: ChannelLease, rule: &SubscribeRule) -> Result<AmqpConsumer, String> {
+        AmqpConsumer::subscribe(lease, rule).await
+    }
+
+    async fn close(&self) {
         let links: Vec<_> = self.nodes.iter().filter_map(|node| node.link.take()).collect();
         join_all(links.iter().map(|link| link.close())).await;
         self.stats.brokers_connected.set(0);
     }
 }
 
-impl Node {
+impl AmqpNode {
     fn new(url: BrokerUrl) -> Self {
         Self { url, link: RefCell::new(None), is_tried: Cell::new(false) }
     }
 
-    async fn keep(&self, stats: &BridgeStats) {
+    async fn keep_connected(&self, stats: &BackendStats) {
         let mut backoff = Backoff::default();
         let (mut failed, mut throttle) = (String::new(), Throttle::new(TELL_EVERY));
         let mut channels_max = None;
         loop {
-            let connected = Link::connect(&self.url, channels_max).await;
+            let connected = AmqpLink::connect(&self.url, channels_max).await;
             self.is_tried.set(true);
             match connected {
                 Ok(link) => {
@@ -127,52 +149,5 @@ impl Node {
             }
             sleep(backoff.next()).await;
         }
-    }
-}
-
-/// How long to wait before the next attempt: twice as long each time, less up to a half of it at random, so that
-/// many who lost something don't all come back at once.
-#[derive(Debug)]
-pub(super) struct Backoff(Duration);
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self(Self::MIN)
-    }
-}
-
-impl From<Duration> for Backoff {
-    /// The longest of the first wait.
-    fn from(first: Duration) -> Self {
-        Self(first)
-    }
-}
-
-impl Backoff {
-    const MIN: Duration = Duration::from_millis(200);
-    pub(super) const MAX: Duration = Duration::from_secs(10);
-
-    pub(super) fn next(&mut self) -> Duration {
-        let wait = self.0;
-        self.0 = (2 * wait).min(Self::MAX);
-        wait.mul_f64(1.0 - fastrand::f64() / 2.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_wait_is_twice_as_long_up_to_a_bound_and_none_is_like_another() {
-        let mut backoff = Backoff::default();
-        let mut longest = Backoff::MIN;
-        for _ in 0..20 {
-            let wait = backoff.next();
-            assert!(wait <= longest && wait >= longest / 2, "{wait:?} {longest:?}");
-            longest = (2 * longest).min(Backoff::MAX);
-        }
-        let waits: Vec<_> = (0..4).map(|_| backoff.next()).collect();
-        assert!(waits.windows(2).any(|pair| pair[0] != pair[1]));
     }
 }

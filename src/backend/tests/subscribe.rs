@@ -1,7 +1,5 @@
 //! From exchanges to topics.
 
-use super::rabbitmq::raw::{RawProperties, RawPublisher};
-use super::rabbitmq::{Publisher, url};
 use super::*;
 
 fn rule(exchange: &str, routing_key: &str, topic: &str) -> SubscribeRule {
@@ -12,28 +10,37 @@ fn rule(exchange: &str, routing_key: &str, topic: &str) -> SubscribeRule {
     }
 }
 
-fn published(node: &Node, count: usize) -> Vec<(String, String, String)> {
+fn published(node: &TestNode, count: usize) -> Vec<(String, String, String)> {
     node.heard.wait("events", |state| (state.published.len() >= count).then(|| state.published.clone()))
+}
+
+/// Publishes to an exchange.
+fn publish(broker: &MemoryServer, exchange: &str, routing_key: &str, bodies: &[impl AsRef<[u8]>]) {
+    for body in bodies {
+        let (body, routing_key) = (body.as_ref().to_vec(), routing_key.to_owned());
+        broker.publish(exchange, StoredMessage { body, routing_key, ..StoredMessage::default() });
+    }
 }
 
 #[test]
 fn what_an_exchange_is_sent_is_published_on_every_node_with_the_same_ids() {
-    let (publisher, exchange) = (Publisher::new(), unique("exchange"));
-    publisher.declare_exchange(&exchange);
+    let (broker, exchange) = (MemoryServer::default(), unique("exchange"));
+    broker.declare_exchange(&exchange);
     let config =
-        BridgeConfig { subscribe: vec![rule(&exchange, "pets.#", "live/${routing_key}")], ..config(url()) };
-    let nodes = [Node::start(config.clone()), Node::start(config)];
+        BackendConfig { subscribe: vec![rule(&exchange, "pets.#", "live/${routing_key}")], ..config() };
+    let nodes = [TestNode::start(&broker, config.clone()), TestNode::start(&broker, config)];
     // Until both are bound: one message each time, which those get that are.
     until("both bindings", || {
-        publisher.publish(&exchange, "pets.bound", &["?"], |_, properties| properties);
+        publish(&broker, &exchange, "pets.bound", &["?"]);
         nodes.iter().all(|node| node.stats().published.value() > 0)
     });
-    publisher.publish(&exchange, "pets.dogs", &texts(0..500), |at, properties| match at {
-        0 => properties.with_message_id("first".into()),
-        _ => properties,
-    });
-    publisher.publish(&exchange, "plants", &["none"], |_, properties| properties);
-    publisher.publish(&exchange, "pets.cats", &["1", "a\r\nb\0"], |_, properties| properties);
+    let numbers = texts(0..500);
+    let (message_id, routing_key) = (Some("first".to_owned()), "pets.dogs".to_owned());
+    let first = StoredMessage { body: b"0".to_vec(), message_id, routing_key, ..StoredMessage::default() };
+    broker.publish(&exchange, first);
+    publish(&broker, &exchange, "pets.dogs", &numbers[1..]);
+    publish(&broker, &exchange, "plants", &["none"]);
+    publish(&broker, &exchange, "pets.cats", &["1", "a\r\nb\0"]);
     let [here, there] = [&nodes[0], &nodes[1]].map(|node| {
         let last = node.heard.wait("the last", |state| {
             let all = &state.published;
@@ -44,51 +51,48 @@ fn what_an_exchange_is_sent_is_published_on_every_node_with_the_same_ids() {
         last
     });
     assert_eq!(here, there);
-    assert_eq!(here.iter().take(500).map(|(_, data, _)| data.clone()).collect::<Vec<_>>(), texts(0..500));
+    assert_eq!(here.iter().take(500).map(|(_, data, _)| data.clone()).collect::<Vec<_>>(), numbers);
     assert_eq!(here[0].2, "first");
     assert_eq!((&*here[501].0, &*here[501].1), ("live/pets.cats", "a\r\nb\u{fffd}"));
     // The same body with another routing key is another event.
     assert_ne!(here[1].2, here[500].2);
-    publisher.delete_exchange(&exchange);
 }
 
 #[test]
 fn an_exchange_that_is_missing_is_found_later_and_what_is_not_taken_waits_or_is_let_go() {
-    let (publisher, exchange) = (Publisher::new(), unique("later"));
+    let (broker, exchange) = (MemoryServer::default(), unique("later"));
     let subscribe = vec![rule(&exchange, "#", "${routing_key}")];
-    let node = Node::start(BridgeConfig { subscribe, ..config(url()) });
+    let node = TestNode::start(&broker, BackendConfig { subscribe, ..config() });
     node.heard.change(|state| state.full = 3);
     assert!(node.open(&unique("beside"), None).is_ok());
-    publisher.declare_exchange(&exchange);
+    broker.declare_exchange(&exchange);
     until("the binding", || {
-        publisher.publish(&exchange, "a", &["bound"], |_, properties| properties);
+        publish(&broker, &exchange, "a", &["bound"]);
         node.stats().published.value() > 0
     });
     // The topic without a name is refused, and what follows is published.
-    publisher.publish(&exchange, "", &["nameless"], |_, properties| properties);
-    publisher.publish(&exchange, "b", &["named"], |_, properties| properties);
+    publish(&broker, &exchange, "", &["nameless"]);
+    publish(&broker, &exchange, "b", &["named"]);
     node.heard.wait("the last", |state| {
         let last = state.published.last()?;
         (last.0 == "b" && last.1 == "named").then_some(())
     });
     let all = published(&node, 1);
     assert!(all.iter().all(|(_, data, _)| data != "nameless") && all[0].1 == "bound");
-    publisher.delete_exchange(&exchange);
 }
 
+/// What is not UTF-8 in a routing key arrives as a question mark.
 #[test]
-fn a_routing_key_that_is_not_utf_8_names_a_topic_all_the_same() {
-    let (publisher, exchange) = (Publisher::new(), unique("bytes"));
-    publisher.declare_exchange(&exchange);
-    let rules = vec![rule(&exchange, "#", "live/${routing_key}")];
-    let node = Node::start(BridgeConfig { subscribe: rules, ..config(url()) });
-    let mut raw = RawPublisher::at(url());
+fn a_routing_key_of_any_letters_names_a_topic_all_the_same() {
+    let (broker, exchange) = (MemoryServer::default(), unique("bytes"));
+    broker.declare_exchange(&exchange);
+    let subscribe = vec![rule(&exchange, "#", "live/${routing_key}")];
+    let node = TestNode::start(&broker, BackendConfig { subscribe, ..config() });
     until("the binding", || {
-        raw.publish(&exchange, b"caf\xe9", &RawProperties::text(7, b"\xff"), b"here");
+        publish(&broker, &exchange, "caf?", &["here"]);
         node.stats().published.value() > 0
     });
     let (topic, data, _) = published(&node, 1).remove(0);
     assert_eq!((&*topic, &*data), ("live/caf?", "here"));
     assert_eq!(node.stats().brokers_connected.value(), 1);
-    publisher.delete_exchange(&exchange);
 }

@@ -27,7 +27,7 @@ const PEER_TIMEOUT: Duration = Duration::from_secs(20);
 const READ_BYTES: usize = 64 * 1024;
 
 /// Connects to a broker. Dropping `cut` ends the connection.
-pub(super) async fn connect(uri: AMQPUri, cut: &Cut) -> lapin::Result<Connection> {
+pub(super) async fn connect(uri: AMQPUri, cut: &CutSwitch) -> lapin::Result<Connection> {
     // lapin's own look-up panics when the runtime ends before the name is resolved.
     let mut addresses: Vec<_> = lookup_host((&*uri.authority.host, uri.authority.port)).await?.collect();
     // An address that does not answer may take all the time there is. The next attempt then begins with another one.
@@ -78,15 +78,16 @@ async fn first<S>(
 /// Ends a connection when it is dropped, in whatever state the connection is. Otherwise lapin's thread would wait for ever for
 /// a broker that does not answer.
 #[derive(Default)]
-pub(super) struct Cut(Arc<Cuttable>);
+pub(super) struct CutSwitch(Arc<Cuttable>);
 
+/// The connection of a [`CutSwitch`].
 #[derive(Default)]
 struct Cuttable {
     cut: Notify,
     socket: Mutex<Option<Socket>>,
 }
 
-impl Cut {
+impl CutSwitch {
     /// Ends the connection.
     pub(super) fn now(&self) {
         self.0.cut.notify_one();
@@ -96,7 +97,7 @@ impl Cut {
     }
 }
 
-impl Drop for Cut {
+impl Drop for CutSwitch {
     fn drop(&mut self) {
         self.now();
     }

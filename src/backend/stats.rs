@@ -1,10 +1,10 @@
-//! What the bridge counts.
+//! What a backend counts.
 
 use crate::stats::Counter;
 
-/// The bridge's counters; it alone changes them.
+/// A backend's counters; its thread alone changes them.
 #[derive(Debug, Default)]
-pub(crate) struct BridgeStats {
+pub(crate) struct BackendStats {
     /// Connections to brokers that are wanted: one for each node's URL.
     pub(crate) brokers_configured: Counter,
     /// Connections to brokers that are there.

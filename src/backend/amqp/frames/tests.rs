@@ -4,12 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
+pub(in crate::backend::amqp) fn frame(kind: u8, channel: u16, payload: &[u8]) -> Vec<u8> {
     let size = (payload.len() as u32).to_be_bytes();
     [&[kind][..], &channel.to_be_bytes(), &size, payload, &[FRAME_END]].concat()
 }
 
-fn short(text: &[u8]) -> Vec<u8> {
+pub(in crate::backend::amqp) fn short(text: &[u8]) -> Vec<u8> {
     [&[text.len() as u8][..], text].concat()
 }
 

@@ -1,31 +1,34 @@
 //! One queue's messages, and whose they are.
 
-use super::rabbitmq::{Publisher, url};
 use super::*;
 
 #[test]
 fn a_queues_messages_are_delivered_in_order_and_leave_it_when_they_were_sent() {
-    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(), unique("order"));
+    let (node, broker, queue) = start(unique("order"));
     let mut client = node.open(&queue, None).unwrap();
-    publisher.queue(&queue, &texts(0..50));
+    broker.queue(&queue, &texts(0..50));
     assert_eq!(data(client.take(50)), texts(0..50));
-    publisher.queue(&queue, &texts(50..53));
+    broker.queue(&queue, &texts(50..53));
     assert_eq!(data(client.take(3)), texts(50..53));
     until("acknowledgements", || node.stats().acknowledged.value() == 53);
     assert_eq!((node.stats().delivered.value(), node.stats().consumers.value()), (53, 1));
     client.close();
     assert_eq!(data(node.open(&queue, None).unwrap().take_ready()), [""; 0]);
-    assert_eq!((publisher.ready(&queue), node.stats().redelivered.value()), (Some(0), 0));
+    assert_eq!((broker.ready(&queue), node.stats().redelivered.value()), (Some(0), 0));
 }
 
 #[test]
 fn what_was_not_acknowledged_goes_back_and_comes_again_under_the_same_ids() {
-    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(), unique("again"));
+    let (node, broker, queue) = start(unique("again"));
     let mut client = node.open(&queue, None).unwrap();
     // A queue longer than the prefetch, equal bodies, ids of their own and an id used twice.
     let bodies: Vec<_> = texts(0..40).into_iter().map(|text| text[..1].to_owned()).collect();
-    publisher.queue_with_ids(&queue, &bodies[..4], &["a", "b", "b", "no\nid"]);
-    publisher.queue(&queue, &bodies[4..]);
+    for (body, id) in bodies.iter().zip(["a", "b", "b", "no\nid"]) {
+        let (body, message_id) = (body.as_bytes().to_vec(), Some(id.to_owned()));
+        let routing_key = queue.clone();
+        broker.publish("", StoredMessage { body, message_id, routing_key, ..StoredMessage::default() });
+    }
+    broker.queue(&queue, &bodies[4..]);
     client.auto = false;
     let first = client.take(20);
     client.close();
@@ -39,14 +42,14 @@ fn what_was_not_acknowledged_goes_back_and_comes_again_under_the_same_ids() {
 
 #[test]
 fn a_client_that_comes_back_gets_what_it_does_not_have() {
-    let (node, other) = (Node::start(config(url())), Node::start(config(url())));
-    let (publisher, queue) = (Publisher::new(), unique("resume"));
+    let (node, broker, queue) = start(unique("resume"));
+    let other = TestNode::start(&broker, config());
     let mut client = node.open(&queue, None).unwrap();
-    publisher.queue(&queue, &texts(0..15));
+    broker.queue(&queue, &texts(0..15));
     client.auto = false;
     let events = client.take(15);
     client.close();
-    publisher.queue(&queue, &texts(15..30));
+    broker.queue(&queue, &texts(15..30));
     // On another node, which has never heard of it.
     let mut client = other.open(&queue, Some(&events[9].0)).unwrap();
     assert_eq!(data(client.take(20)), texts(10..30));
@@ -56,23 +59,23 @@ fn a_client_that_comes_back_gets_what_it_does_not_have() {
 
 #[test]
 fn nothing_is_delivered_before_the_stream_is_ready() {
-    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(), unique("ready"));
+    let (node, broker, queue) = start(unique("ready"));
     let mut client = node.answer(node.ask(&queue, None)).unwrap();
-    publisher.queue(&queue, &texts(0..3));
+    broker.queue(&queue, &texts(0..3));
     // The second stream's message has made its way, so the first's would have.
     let other = unique("ready");
     let mut second = node.open(&other, None).unwrap();
-    publisher.queue(&other, &["x"]);
+    broker.queue(&other, &["x"]);
     second.take(1);
     assert!(client.take_ready().is_empty());
-    node.send(ToBridge::Ready { stream: client.stream });
+    node.send(ToBackend::Ready { stream: client.stream });
     assert_eq!(data(client.take(3)), texts(0..3));
 }
 
 #[test]
 fn a_second_client_is_refused_while_the_first_is_there_here_or_elsewhere() {
-    let (node, other) = (Node::start(config(url())), Node::start(config(url())));
-    let queue = unique("second");
+    let (node, broker, queue) = start(unique("second"));
+    let other = TestNode::start(&broker, config());
     let client = node.open(&queue, None).unwrap();
     let taken = Some(NoQueue::lasting("another client has this queue"));
     for node in [&node, &other] {
@@ -91,10 +94,10 @@ fn a_second_client_is_refused_while_the_first_is_there_here_or_elsewhere() {
 
 #[test]
 fn a_client_is_not_locked_out_by_its_own_ghost() {
-    let (node, other) = (Node::start(config(url())), Node::start(config(url())));
-    let (publisher, queue) = (Publisher::new(), unique("ghost"));
+    let (node, broker, queue) = start(unique("ghost"));
+    let other = TestNode::start(&broker, config());
     let mut ghost = node.open(&queue, None).unwrap();
-    publisher.queue(&queue, &texts(0..5));
+    broker.queue(&queue, &texts(0..5));
     ghost.auto = false;
     let events = ghost.take(5);
     // Here it takes over; what the ghost has not sent comes again.
@@ -106,16 +109,16 @@ fn a_client_is_not_locked_out_by_its_own_ghost() {
     std::thread::sleep(Duration::from_millis(700));
     client.close();
     let mut client = other.answer(ticket).unwrap();
-    other.send(ToBridge::Ready { stream: client.stream });
-    publisher.queue(&queue, &["5"]);
+    other.send(ToBackend::Ready { stream: client.stream });
+    broker.queue(&queue, &["5"]);
     assert_eq!(data(client.take(1)), ["5"]);
 }
 
 #[test]
 fn an_id_of_the_last_acknowledged_message_takes_over_too() {
-    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(), unique("acked"));
+    let (node, broker, queue) = start(unique("acked"));
     let mut ghost = node.open(&queue, None).unwrap();
-    publisher.queue(&queue, &texts(0..3));
+    broker.queue(&queue, &texts(0..3));
     let events = ghost.take(3);
     until("acknowledgements", || node.stats().acknowledged.value() == 3);
     let first = node.open(&queue, Some(&events[2].0)).unwrap();
@@ -128,20 +131,20 @@ fn an_id_of_the_last_acknowledged_message_takes_over_too() {
 
 #[test]
 fn a_client_that_does_not_read_holds_back_its_own_queue_alone() {
-    let (node, publisher) = (Node::start(config(url())), Publisher::new());
-    let (slow, quick) = (unique("slow"), unique("quick"));
+    let (node, broker, slow) = start(unique("slow"));
+    let quick = unique("quick");
     let (mut reads_not, mut reads) = (node.open(&slow, None).unwrap(), node.open(&quick, None).unwrap());
     reads_not.auto = false;
-    publisher.queue(&slow, &texts(0..60));
-    publisher.queue(&quick, &texts(0..60));
+    broker.queue(&slow, &texts(0..60));
+    broker.queue(&quick, &texts(0..60));
     assert_eq!(data(reads.take(60)), texts(0..60));
     assert_eq!(data(reads_not.take(20)), texts(0..20));
-    assert_eq!((publisher.ready(&slow), reads_not.take_ready().len()), (Some(40), 0));
+    assert_eq!((broker.ready(&slow), reads_not.take_ready().len()), (Some(40), 0));
     // Of large messages no more than a MiB is with its shard.
     let large = unique("large");
     let mut client = node.open(&large, None).unwrap();
     client.auto = false;
-    publisher.queue(&large, &vec![vec![b'x'; 200 * 1024]; 10]);
+    broker.queue(&large, &vec![vec![b'x'; 200 * 1024]; 10]);
     client.take(6);
     reads_not.sent(20);
     assert_eq!(data(reads_not.take(20)), texts(20..40));
@@ -151,53 +154,40 @@ fn a_client_that_does_not_read_holds_back_its_own_queue_alone() {
 }
 
 #[test]
-fn a_queue_without_a_client_expires() {
-    let (publisher, queue) = (Publisher::new(), unique("expires"));
-    let node = Node::start(BridgeConfig { expire_s: 1, ..config(url()) });
-    let client = node.open(&queue, None).unwrap();
-    std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(publisher.ready(&queue), Some(0), "not while the client is there");
-    client.close();
-    // To ask of it is to use it, so it is asked of once.
-    std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(publisher.ready(&queue), None);
-}
-
-#[test]
 fn a_queue_of_other_properties_is_refused_with_the_brokers_reason() {
-    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(), unique("other"));
-    publisher.declare(&queue, true, None).unwrap();
+    let (node, broker, queue) = start(unique("other"));
+    broker.declare_foreign(&queue);
     let refused = node.open(&queue, None).err().unwrap();
     assert!(refused.reason.starts_with("the broker refuses the queue: PRECONDITION_FAILED"), "{refused:?}");
     assert!(!refused.is_passing);
-    publisher.delete(&queue);
+    broker.delete(&queue);
     assert!(node.open(&queue, None).is_ok());
 }
 
 #[test]
 fn a_stream_ends_with_its_queue() {
-    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(), unique("deleted"));
+    let (node, broker, queue) = start(unique("deleted"));
     let client = node.open(&queue, None).unwrap();
-    publisher.delete(&queue);
+    broker.delete(&queue);
     client.wait_ended();
     until("the count", || node.stats().consumers.value() == 0);
     let mut client = node.open(&queue, None).unwrap();
-    publisher.queue(&queue, &["again"]);
+    broker.queue(&queue, &["again"]);
     assert_eq!(data(client.take(1)), ["again"]);
 }
 
 /// Each refusal costs a channel, which must cost no more.
 #[test]
 fn many_refusals_at_once_disturb_nobody() {
-    let (node, publisher, queue) = (Node::start(config(url())), Publisher::new(), unique("many"));
-    let holder = Node::start(config(url()));
+    let (node, broker, queue) = start(unique("many"));
+    let holder = TestNode::start(&broker, config());
     let mut client = holder.open(&queue, None).unwrap();
     let others: Vec<_> = (0..200).map(|_| node.ask(&unique("many"), None)).collect();
     let refused: Vec<_> = (0..200).map(|_| node.ask(&queue, None)).collect();
     let gone: Vec<_> = others.into_iter().map(|ticket| node.answer(ticket).unwrap()).collect();
     assert!(refused.into_iter().all(|ticket| node.answer(ticket).is_err()));
-    gone.into_iter().for_each(Client::close);
-    publisher.queue(&queue, &texts(0..10));
+    gone.into_iter().for_each(QueueClient::close);
+    broker.queue(&queue, &texts(0..10));
     assert_eq!(data(client.take(10)), texts(0..10));
     until("the count", || node.stats().consumers.value() == 0);
     assert_eq!(node.stats().brokers_connected.value(), 1);
@@ -209,9 +199,10 @@ fn many_refusals_at_once_disturb_nobody() {
 fn nothing_is_lost_or_doubled_by_clients_that_die_and_come_back() {
     const QUEUES: usize = 10;
     const MESSAGES: usize = 300;
-    let shorter = BridgeConfig { ack_window: 40, prefetch: 60, ..config(url()) };
-    let nodes = [Node::start(shorter.clone()), Node::start(shorter)];
-    let (publisher, queues) = (Publisher::new(), (0..QUEUES).map(|_| unique("die")).collect::<Vec<_>>());
+    let shorter = BackendConfig { ack_window: 40, prefetch: 60, ..config() };
+    let broker = MemoryServer::default();
+    let nodes = [TestNode::start(&broker, shorter.clone()), TestNode::start(&broker, shorter)];
+    let queues: Vec<_> = (0..QUEUES).map(|_| unique("die")).collect();
     std::thread::scope(|threads| {
         for queue in &queues {
             let nodes = &nodes;
@@ -244,7 +235,7 @@ fn nothing_is_lost_or_doubled_by_clients_that_die_and_come_back() {
         }
         std::thread::sleep(Duration::from_millis(200));
         for at in (0..MESSAGES).step_by(30) {
-            queues.iter().for_each(|queue| publisher.queue(queue, &texts(at..at + 30)));
+            queues.iter().for_each(|queue| broker.queue(queue, &texts(at..at + 30)));
         }
     });
 }

@@ -6,15 +6,15 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: Limits = Limits { prefetch: 8, ack_window: 3, ack_delay_ms: 1000 };
+const LIMITS: AckLimits = AckLimits { prefetch: 8, ack_window: 3, ack_delay_ms: 1000 };
 
-fn body(text: &str) -> Name {
-    Name::new(None, &[text.as_bytes()])
+fn body(text: &str) -> MessageName {
+    MessageName::new(None, &[text.as_bytes()])
 }
 
 /// A ledger that has received, handed over and sent these at 0 ms.
-fn sent(limits: Limits, bodies: &str) -> Ledger {
-    let mut ledger = Ledger::new(limits, None, Carried::default());
+fn sent(limits: AckLimits, bodies: &str) -> Ledger {
+    let mut ledger = Ledger::new(limits, None, Occurrences::default());
     receive(&mut ledger, bodies, false);
     ledger.resume(0);
     hand_over(&mut ledger, bodies.len());
@@ -76,8 +76,8 @@ fn what_was_not_sent_is_never_acknowledged() {
 
 #[test]
 fn what_a_client_has_is_acknowledged_unsent() {
-    let ids = receive(&mut Ledger::new(LIMITS, None, Carried::default()), "abc", true);
-    let mut ledger = Ledger::new(LIMITS, Some(&ids[1]), Carried::default());
+    let ids = receive(&mut Ledger::new(LIMITS, None, Occurrences::default()), "abc", true);
+    let mut ledger = Ledger::new(LIMITS, Some(&ids[1]), Occurrences::default());
     receive(&mut ledger, "abc", true);
     receive(&mut ledger, "d", false);
     assert_eq!(ledger.resume(7), 2);
@@ -89,9 +89,9 @@ fn what_a_client_has_is_acknowledged_unsent() {
 
 #[test]
 fn an_id_of_nobody_or_of_a_message_that_nobody_has_had_resumes_nothing() {
-    let ids = receive(&mut Ledger::new(LIMITS, None, Carried::default()), "ab", true);
+    let ids = receive(&mut Ledger::new(LIMITS, None, Occurrences::default()), "ab", true);
     for (last_event_id, redelivered) in [("x", true), ("", true), (&*ids[0], false)] {
-        let mut ledger = Ledger::new(LIMITS, Some(last_event_id), Carried::default());
+        let mut ledger = Ledger::new(LIMITS, Some(last_event_id), Occurrences::default());
         receive(&mut ledger, "ab", redelivered);
         assert_eq!((ledger.resume(0), ledger.acknowledge(0)), (0, None), "{last_event_id}");
     }
@@ -123,7 +123,7 @@ fn equal_messages_do_not_stop_a_queue() {
         ledger.acknowledge(now_ms);
         assert!(ledger.entries.len() <= LIMITS.prefetch);
     }
-    let roomy = Limits { prefetch: 10_000, ack_window: 9000, ..LIMITS };
+    let roomy = AckLimits { prefetch: 10_000, ack_window: 9000, ..LIMITS };
     let mut ledger = sent(roomy, "a");
     let ended = (0..2_000_000).step_by(900).find(|&now_ms| {
         receive(&mut ledger, "a", false);
@@ -144,7 +144,7 @@ fn a_message_is_not_taken_for_an_equal_one_that_the_client_had() {
     let lost = receive(&mut ledger, "ba", false);
     hand_over(&mut ledger, 2);
     ledger.sent(2, 2000);
-    let mut next = Ledger::new(LIMITS, Some(&had), ledger.carry());
+    let mut next = Ledger::new(LIMITS, Some(&had), ledger.occurrences());
     assert_eq!(receive(&mut next, "ba", true), lost);
     assert_eq!(next.resume(0), 0);
 }
@@ -162,8 +162,8 @@ fn ids_that_may_be_the_clients_are_known() {
 }
 
 /// A queue with its broker, a client, and the stream between them, of which there is one at a time.
-struct Model {
-    limits: Limits,
+struct QueueModel {
+    limits: AckLimits,
     /// Whether the next stream is on this node and so knows what the last one left.
     same_node: bool,
     published: usize,
@@ -171,7 +171,7 @@ struct Model {
     queue: VecDeque<Queued>,
     unacknowledged: VecDeque<(u64, Queued)>,
     ledger: Ledger,
-    /// Received by the bridge: the oldest were not handed over.
+    /// Received and not handed over.
     waiting: VecDeque<(usize, String)>,
     /// Handed over, and then sent, with when.
     handed: VecDeque<(usize, String)>,
@@ -190,12 +190,12 @@ struct Model {
 #[derive(Clone, Debug)]
 struct Queued {
     number: usize,
-    name: Name,
+    name: MessageName,
     redelivered: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum QueueStep {
     Publish(u8),
     Deliver(u8),
     HandOver(u8),
@@ -206,15 +206,15 @@ enum Step {
     Reload,
 }
 
-impl Model {
-    fn new(limits: Limits, same_node: bool, all_unlike: bool) -> Self {
+impl QueueModel {
+    fn new(limits: AckLimits, same_node: bool, all_unlike: bool) -> Self {
         Self {
             limits,
             same_node,
             published: 0,
             queue: VecDeque::new(),
             unacknowledged: VecDeque::new(),
-            ledger: Ledger::new(limits, None, Carried::default()),
+            ledger: Ledger::new(limits, None, Occurrences::default()),
             waiting: VecDeque::new(),
             handed: VecDeque::new(),
             wire: VecDeque::new(),
@@ -229,29 +229,30 @@ impl Model {
         }
     }
 
-    fn step(&mut self, step: Step) {
+    fn step(&mut self, step: QueueStep) {
         match step {
-            Step::Publish(kind) => {
+            QueueStep::Publish(kind) => {
                 let text =
                     if self.all_unlike { format!("{}", self.published) } else { format!("{}", kind % 3) };
                 // Some have ids of their own, which some publishers use twice.
                 let own = (kind % 2 == 0).then_some(&*text);
-                let name = Name::new(own, &[text.as_bytes()]);
+                let name = MessageName::new(own, &[text.as_bytes()]);
                 self.queue.push_back(Queued { number: self.published, name, redelivered: false });
                 self.published += 1;
                 self.seen.push(false);
             }
-            Step::Deliver(count) => (0..count).for_each(|_| self.deliver()),
-            Step::HandOver(count) => {
+            QueueStep::Deliver(count) => (0..count).for_each(|_| self.deliver()),
+            QueueStep::HandOver(count) => {
                 for _ in 0..count {
                     let Some(message) = self.waiting.pop_front() else { break };
                     self.ledger.hand_over();
                     self.handed.push_back(message);
                 }
             }
-            Step::Send(count) => {
+            QueueStep::Send(count) => {
                 for _ in 0..count {
                     let Some((number, id)) = self.handed.pop_front() else { break };
+                    let due_at_sent = self.ledger.due_at_sent();
                     self.wire.push_back((number, id, self.now_ms));
                     self.sent += 1;
                     // A window of messages is more than a connection holds.
@@ -259,11 +260,13 @@ impl Model {
                         self.receive();
                     }
                     self.ledger.sent(self.sent, self.now_ms);
-                    self.acknowledge();
+                    let acknowledged = self.acknowledge();
+                    // A stream looks again at that number. Equal messages may be due sooner, and can wait till then.
+                    assert!(acknowledged == 0 || self.sent >= due_at_sent || !self.all_unlike);
                 }
             }
-            Step::Receive(count) => (0..count).for_each(|_| self.receive()),
-            Step::Pass(ms) => {
+            QueueStep::Receive(count) => (0..count).for_each(|_| self.receive()),
+            QueueStep::Pass(ms) => {
                 self.now_ms += u64::from(ms);
                 // Nor is any of them on its way for so long: the connection would have ended.
                 while self.wire.front().is_some_and(|(_, _, at)| at + self.limits.ack_delay_ms <= self.now_ms)
@@ -272,8 +275,8 @@ impl Model {
                 }
                 self.acknowledge();
             }
-            Step::Die => self.reconnect(),
-            Step::Reload => {
+            QueueStep::Die => self.reconnect(),
+            QueueStep::Reload => {
                 self.last_event_id = None;
                 self.got.clear();
                 self.reconnect();
@@ -307,8 +310,10 @@ impl Model {
         self.last_event_id = Some(id);
     }
 
-    fn acknowledge(&mut self) {
+    fn acknowledge(&mut self) -> u64 {
+        let mut count = 0;
         while let Some(acknowledged) = self.ledger.acknowledge(self.now_ms) {
+            count += acknowledged.count;
             for _ in 0..acknowledged.count {
                 let (tag, message) = self.unacknowledged.pop_front().unwrap();
                 assert!(tag <= acknowledged.tag);
@@ -320,10 +325,11 @@ impl Model {
                 assert!(self.seen[message.number]);
             }
         }
+        count
     }
 
     fn reconnect(&mut self) {
-        let carried = if self.same_node { self.ledger.carry() } else { Carried::default() };
+        let previous = if self.same_node { self.ledger.occurrences() } else { Occurrences::default() };
         while let Some((_, message)) = self.unacknowledged.pop_back() {
             self.queue.push_front(Queued { redelivered: true, ..message });
         }
@@ -331,7 +337,7 @@ impl Model {
         self.handed.clear();
         self.wire.clear();
         self.sent = 0;
-        self.ledger = Ledger::new(self.limits, self.last_event_id.as_deref(), carried);
+        self.ledger = Ledger::new(self.limits, self.last_event_id.as_deref(), previous);
         (0..self.limits.prefetch).for_each(|_| self.deliver());
         let had = self.ledger.resume(self.now_ms);
         for (number, _) in self.waiting.drain(..had) {
@@ -343,24 +349,29 @@ impl Model {
     /// Everything gets through, given time.
     fn finish(&mut self) {
         while !(self.queue.is_empty() && self.ledger.is_empty()) {
-            let rest =
-                [Step::Deliver(8), Step::HandOver(8), Step::Send(8), Step::Receive(8), Step::Pass(500)];
+            let rest = [
+                QueueStep::Deliver(8),
+                QueueStep::HandOver(8),
+                QueueStep::Send(8),
+                QueueStep::Receive(8),
+                QueueStep::Pass(500),
+            ];
             rest.into_iter().for_each(|step| self.step(step));
         }
         assert!(self.seen.iter().all(|seen| *seen));
     }
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<QueueStep>> {
     let step = prop_oneof![
-        6 => any::<u8>().prop_map(Step::Publish),
-        4 => (1..4u8).prop_map(Step::Deliver),
-        4 => (1..4u8).prop_map(Step::HandOver),
-        4 => (1..4u8).prop_map(Step::Send),
-        3 => (1..4u8).prop_map(Step::Receive),
-        2 => (1..1500u16).prop_map(Step::Pass),
-        2 => Just(Step::Die),
-        1 => Just(Step::Reload),
+        6 => any::<u8>().prop_map(QueueStep::Publish),
+        4 => (1..4u8).prop_map(QueueStep::Deliver),
+        4 => (1..4u8).prop_map(QueueStep::HandOver),
+        4 => (1..4u8).prop_map(QueueStep::Send),
+        3 => (1..4u8).prop_map(QueueStep::Receive),
+        2 => (1..1500u16).prop_map(QueueStep::Pass),
+        2 => Just(QueueStep::Die),
+        1 => Just(QueueStep::Reload),
     ];
     prop::collection::vec(step, 1..200)
 }
@@ -370,14 +381,14 @@ proptest! {
 
     #[test]
     fn every_message_is_received_once_in_order_on_whatever_node(steps in steps()) {
-        let mut model = Model::new(LIMITS, false, true);
+        let mut model = QueueModel::new(LIMITS, false, true);
         steps.into_iter().for_each(|step| model.step(step));
         model.finish();
     }
 
     #[test]
     fn equal_messages_are_received_once_in_order_on_one_node(steps in steps()) {
-        let mut model = Model::new(LIMITS, true, false);
+        let mut model = QueueModel::new(LIMITS, true, false);
         steps.into_iter().for_each(|step| model.step(step));
         model.finish();
     }
@@ -385,8 +396,8 @@ proptest! {
     #[test]
     fn every_window_keeps_a_queue_going((window, room) in (1..6u64, 1..6usize), steps in steps()) {
         let prefetch = room + window as usize;
-        let limits = Limits { prefetch, ack_window: window, ack_delay_ms: 1000 };
-        let mut model = Model::new(limits, false, true);
+        let limits = AckLimits { prefetch, ack_window: window, ack_delay_ms: 1000 };
+        let mut model = QueueModel::new(limits, false, true);
         steps.into_iter().for_each(|step| model.step(step));
         model.finish();
     }

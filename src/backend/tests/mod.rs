@@ -1,38 +1,44 @@
-//! The bridge against a real RabbitMQ: that of ESPER_TEST_AMQP_URL, or one that `scripts/rabbitmq` starts for the
-//! tests and stops after them.
+//! Queues and topics over a broker within the process. What is about RabbitMQ itself is tested with the real one, from
+//! outside.
 
-mod brokers;
+mod outages;
 mod queues;
-#[path = "../../../tests/rabbitmq/mod.rs"]
-mod rabbitmq;
 mod subscribe;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use tokio::sync::mpsc::unbounded_channel;
+use bytes::Bytes;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+use super::broker::MessageBroker;
+use super::memory::{MemoryServer, StoredMessage};
 use super::*;
+use crate::config::SubscribeRule;
+use crate::core::arena::Arena;
+use crate::core::message::Ticket;
+use crate::core::sent_count::SentCount;
 
 /// Long enough for anything that happens at all.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A node: a bridge, and in the place of its shards what they would have heard.
-struct Node {
-    bridge: Option<Bridge<u32>>,
-    orders: UnboundedSender<ToBridge<u32>>,
-    stats: Arc<BridgeStats>,
+/// A node: a backend, and in the place of its shards what they would have heard.
+pub(super) struct TestNode {
+    backend: Option<BackendThread>,
+    sender: UnboundedSender<ToBackend>,
+    stats: Arc<BackendStats>,
     heard: Heard,
 }
 
 #[derive(Clone, Default)]
-struct Heard(Arc<(Mutex<State>, Condvar)>);
+struct Heard(Arc<(Mutex<HeardState>, Condvar)>);
 
 #[derive(Default)]
-struct State {
-    answers: HashMap<u32, Result<Opened, NoQueue>>,
+struct HeardState {
+    /// By the number of the ticket's request.
+    answers: HashMap<u64, Result<OpenedQueue, NoQueue>>,
     texts: HashMap<StreamId, Vec<(String, u32, u64)>>,
     ended: HashSet<StreamId>,
     published: Vec<(String, String, String)>,
@@ -41,11 +47,11 @@ struct State {
 }
 
 impl Heard {
-    /// What the state has, as soon as it has it.
-    fn wait<R>(&self, what: &str, mut ask: impl FnMut(&mut State) -> Option<R>) -> R {
+    /// Returns what the state has, as soon as it has it.
+    fn wait<R>(&self, what: &str, mut ask: impl FnMut(&mut HeardState) -> Option<R>) -> R {
         let mut found = None;
         let state = self.0.0.lock().unwrap();
-        let unfound = |state: &mut State| {
+        let unfound = |state: &mut HeardState| {
             found = ask(state);
             found.is_none()
         };
@@ -53,15 +59,15 @@ impl Heard {
         found.unwrap_or_else(|| panic!("waited in vain for {what}"))
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut HeardState)) {
         change(&mut self.0.0.lock().unwrap());
         self.0.1.notify_all();
     }
 }
 
-impl Outlet<u32> for Heard {
-    fn answer(&self, ticket: u32, answer: Result<Opened, NoQueue>) {
-        self.change(|state| drop(state.answers.insert(ticket, answer)));
+impl StreamOutlet for Heard {
+    fn answer(&self, ticket: Ticket, answer: Result<OpenedQueue, NoQueue>) {
+        self.change(|state| drop(state.answers.insert(ticket.request, answer)));
     }
 
     fn deliver(&self, stream: StreamId, text: Vec<u8>, events: u32, last: u64) {
@@ -86,7 +92,7 @@ impl Outlet<u32> for Heard {
     }
 }
 
-impl Inlet for Heard {
+impl TopicPublisher for Heard {
     async fn publish(&self, topic: &str, data: String, id: String) -> Result<(), PublishFailure> {
         let mut result = Ok(());
         self.change(|state| {
@@ -103,9 +109,9 @@ impl Inlet for Heard {
     }
 }
 
-/// Short times, so that what takes long in life is seen.
-fn config(url: &str) -> BridgeConfig {
-    BridgeConfig {
+/// Returns a configuration with short times, so that what takes long in life is seen, and one node.
+pub(super) fn config_at(url: &str) -> BackendConfig {
+    BackendConfig {
         nodes: vec![url.parse().unwrap()],
         expire_s: 60,
         prefetch: 20,
@@ -116,25 +122,42 @@ fn config(url: &str) -> BridgeConfig {
     }
 }
 
-impl Node {
-    /// Connected to every broker.
-    fn start(config: BridgeConfig) -> Self {
-        let node = Self::start_alone(config);
+/// The same for a broker that needs no address.
+fn config() -> BackendConfig {
+    config_at("amqp://memory/")
+}
+
+/// A node with a broker that has nothing, and the name of a queue.
+fn start(queue: String) -> (TestNode, MemoryServer, String) {
+    let broker = MemoryServer::default();
+    (TestNode::start(&broker, config()), broker, queue)
+}
+
+impl TestNode {
+    /// Starts a node that is connected.
+    fn start(server: &MemoryServer, config: BackendConfig) -> Self {
+        let server = server.clone();
+        let node = Self::start_with(move |config, stats| server.broker(config, stats), config);
         node.wait_connected();
         node
     }
 
-    fn start_alone(config: BridgeConfig) -> Self {
+    /// Starts a node with any broker.
+    pub(super) fn start_with<B: MessageBroker>(
+        broker: impl FnOnce(&BackendConfig, &Arc<BackendStats>) -> B + Send + 'static,
+        config: BackendConfig,
+    ) -> Self {
         let heard = Heard::default();
-        let stats = Arc::<BridgeStats>::default();
+        let stats = Arc::<BackendStats>::default();
         let channel = unbounded_channel();
-        let orders = channel.0.clone();
-        let bridge =
-            Bridge::start(config, channel, heard.clone(), heard.clone(), Arc::clone(&stats)).unwrap();
-        Self { bridge: Some(bridge), orders, stats, heard }
+        let sender = channel.0.clone();
+        let outlet = Box::new(heard.clone());
+        let backend =
+            BackendThread::start(broker, config, channel, outlet, heard.clone(), Arc::clone(&stats));
+        Self { backend: Some(backend.unwrap()), sender, stats, heard }
     }
 
-    fn stats(&self) -> &BridgeStats {
+    pub(super) fn stats(&self) -> &BackendStats {
         &self.stats
     }
 
@@ -143,56 +166,64 @@ impl Node {
         until("the brokers", || stats.brokers_connected.value() == stats.brokers_configured.value());
     }
 
-    fn send(&self, order: ToBridge<u32>) {
-        self.orders.send(order).unwrap();
+    fn send(&self, message: ToBackend) {
+        self.sender.send(message).unwrap();
     }
 
-    /// Asks for a queue, and says the ticket.
-    fn ask(&self, queue: &str, last_event_id: Option<&str>) -> u32 {
-        static TICKET: AtomicU32 = AtomicU32::new(0);
-        let ticket = TICKET.fetch_add(1, Ordering::Relaxed);
+    /// Asks for a queue. Returns the number of the request.
+    fn ask(&self, queue: &str, last_event_id: Option<&str>) -> u64 {
+        static REQUEST: AtomicU64 = AtomicU64::new(0);
+        let request = REQUEST.fetch_add(1, Ordering::Relaxed);
+        let ticket = Ticket { shard: 0, connection: Arena::default().insert(()), request };
         let last_event_id = last_event_id.map(Box::from);
-        self.send(ToBridge::Open { queue: queue.to_owned(), last_event_id, ticket });
-        ticket
+        self.send(ToBackend::Open { queue: queue.to_owned(), last_event_id, ticket });
+        request
     }
 
-    fn answer(&self, ticket: u32) -> Result<Client<'_>, NoQueue> {
-        let opened = self.heard.wait("an answer", |state| state.answers.remove(&ticket))?;
-        let Opened { stream, sent, .. } = opened;
-        Ok(Client { node: self, stream, sent, taken: 0, auto: true })
+    fn answer(&self, request: u64) -> Result<QueueClient<'_>, NoQueue> {
+        let opened = self.heard.wait("an answer", |state| state.answers.remove(&request))?;
+        let OpenedQueue { stream, sent, .. } = opened;
+        Ok(QueueClient { node: self, stream, sent, taken: 0, auto: true })
     }
 
     /// A client whose queue may be delivered.
-    fn open(&self, queue: &str, last_event_id: Option<&str>) -> Result<Client<'_>, NoQueue> {
+    fn open(&self, queue: &str, last_event_id: Option<&str>) -> Result<QueueClient<'_>, NoQueue> {
         let client = self.answer(self.ask(queue, last_event_id))?;
-        self.send(ToBridge::Ready { stream: client.stream });
+        self.send(ToBackend::Ready { stream: client.stream });
         Ok(client)
     }
 
-    fn stop(mut self) {
-        self.bridge.take().unwrap().stop();
+    /// Returns why a queue is refused for now.
+    pub(super) fn refusal(&self) -> String {
+        let refused = self.open(&unique("refused"), None).err().unwrap();
+        assert!(refused.is_passing, "{refused:?}");
+        refused.reason
+    }
+
+    pub(super) fn stop(mut self) {
+        self.backend.take().unwrap().stop();
     }
 }
 
-impl Drop for Node {
+impl Drop for TestNode {
     fn drop(&mut self) {
-        if let Some(bridge) = self.bridge.take() {
-            bridge.stop();
+        if let Some(backend) = self.backend.take() {
+            backend.stop();
         }
     }
 }
 
 /// A client's stream, as its shard knows it.
-struct Client<'a> {
-    node: &'a Node,
+struct QueueClient<'a> {
+    node: &'a TestNode,
     stream: StreamId,
-    sent: Arc<AtomicU64>,
+    sent: Arc<SentCount>,
     taken: usize,
     /// Whether what is taken is said to be sent.
     auto: bool,
 }
 
-impl Client<'_> {
+impl QueueClient<'_> {
     /// The next events, each its id and its data.
     fn take(&mut self, count: usize) -> Vec<(String, String)> {
         let (mut events, mut last) = (Vec::new(), 0);
@@ -228,11 +259,11 @@ impl Client<'_> {
     }
 
     fn sent(&self, count: u64) {
-        self.sent.store(count, Ordering::Release);
+        self.sent.advance(count);
     }
 
     fn close(self) {
-        self.node.send(ToBridge::Closed { stream: self.stream });
+        self.node.send(ToBackend::Closed { stream: self.stream });
     }
 
     fn wait_ended(&self) {
@@ -263,7 +294,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A queue's name that no other test, and no other run, has.
+/// A queue's name that no other test has.
 fn unique(name: &str) -> String {
     format!("esper-test-{name}-{:016x}", fastrand::u64(..))
 }

@@ -1,4 +1,4 @@
-//! One line for many of a kind: what goes wrong for each request, or at each attempt, would fill the log.
+//! One log line for many of a kind: what goes wrong for each request, or at each attempt, would fill the log.
 
 use std::time::Duration;
 
@@ -13,11 +13,12 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
+    /// Returns one that lets a line pass `every` so often, the first at once.
     pub(super) fn new(every: Duration) -> Self {
         Self { every, untold: 0, told: None }
     }
 
-    /// It happened once more: how often since it was told of last, when it is to be told of now.
+    /// Counts one more. Returns how many there were since the last that was logged, when it is time to log again.
     pub(super) fn count(&mut self) -> Option<u64> {
         self.untold += 1;
         if self.told.is_some_and(|told| told.elapsed() < self.every) {

@@ -1,4 +1,4 @@
-//! A message's name, its id on the wire, and its event-stream text.
+//! A message's name, its id on the wire, and its event-stream text. Bytes in, bytes out.
 
 use std::fmt;
 use std::io::Write as _;
@@ -10,15 +10,15 @@ use sha2::{Digest, Sha256};
 /// Bytes of a publisher's own id, as of an event that is published to a topic.
 const OWN_BYTES_MAX: usize = 128;
 
-/// What a message is called, but for its occurrence: the same on every node and on redelivery.
+/// A message's id without its occurrence: the same on every node and on redelivery.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Name {
+pub(super) struct MessageName {
     text: Rc<str>,
     is_own: bool,
 }
 
-impl Name {
-    /// The publisher's own id where it can be an id, else a hash of `parts`, which are the body and what else
+impl MessageName {
+    /// Returns the publisher's own id where it can be an id, else a hash of `parts`, which are the body and what else
     /// tells messages apart.
     ///
     /// An id is taken back from a header, so it has no control characters and no space around it
@@ -41,12 +41,12 @@ impl Name {
         Self { text: format!("{bits:016x}").into(), is_own: false }
     }
 
-    /// The id of this occurrence, from 0.
-    pub(super) fn occurrence(self, occurrence: u32) -> Id {
-        Id { name: self, occurrence }
+    /// Returns the id of this occurrence, from 0.
+    pub(super) fn occurrence(self, occurrence: u32) -> MessageId {
+        MessageId { name: self, occurrence }
     }
 
-    /// The name alone.
+    /// Returns the name alone.
     pub(super) fn text(&self) -> Rc<str> {
         Rc::clone(&self.text)
     }
@@ -54,17 +54,18 @@ impl Name {
 
 /// A message's id: a valid value of an `id:` field (WHATWG HTML, 9.2.6).
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Id {
-    name: Name,
+pub(super) struct MessageId {
+    name: MessageName,
     pub(super) occurrence: u32,
 }
 
-impl Id {
+impl MessageId {
+    /// Returns the name alone.
     pub(super) fn name(&self) -> Rc<str> {
         self.name.text()
     }
 
-    /// Whether it is written so.
+    /// Returns whether `text` is this id.
     pub(super) fn is(&self, text: &str) -> bool {
         match text.strip_prefix(&*self.name.text) {
             Some("") => self.is_bare(),
@@ -73,20 +74,20 @@ impl Id {
         }
     }
 
-    /// Whether it is written without its occurrence: a publisher's own id, as long as it is used once.
+    /// Returns whether it is written without its occurrence: a publisher's own id, as long as it is used once.
     fn is_bare(&self) -> bool {
         self.name.is_own && self.occurrence == 0
     }
 }
 
-impl fmt::Display for Id {
+impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name.text)?;
         if self.is_bare() { Ok(()) } else { write!(f, "-{}", self.occurrence) }
     }
 }
 
-/// A body as text. What is not UTF-8, and every NUL, becomes U+FFFD.
+/// Returns a body as text. What is not UTF-8, and every NUL, becomes U+FFFD.
 pub(super) fn text(body: Vec<u8>) -> String {
     let text = match String::from_utf8(body) {
         Ok(text) => text,
@@ -96,7 +97,7 @@ pub(super) fn text(body: Vec<u8>) -> String {
 }
 
 /// Appends an event with this id: CR, LF and CRLF each begin another `data:` line (WHATWG HTML, 9.2.5).
-pub(super) fn write_event(id: &Id, body: &[u8], out: &mut Vec<u8>) {
+pub(super) fn write_event(id: &MessageId, body: &[u8], out: &mut Vec<u8>) {
     // For a body of one line: the fields' names, their line ends and the blank line.
     out.reserve(body.len() + id.name.text.len() + 32);
     out.extend_from_slice(b"id: ");
@@ -121,7 +122,7 @@ pub(super) fn write_event(id: &Id, body: &[u8], out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// With the space, of which a client drops one: a line may begin with one of its own.
+/// Appends a `data:` line. With the space, of which a client drops one: a line may begin with one of its own.
 fn write_line(line: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"data: ");
     out.extend_from_slice(line);
@@ -132,8 +133,8 @@ fn write_line(line: &[u8], out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    fn id(message_id: Option<&str>, body: &[u8]) -> Id {
-        Name::new(message_id, &[body]).occurrence(0)
+    fn id(message_id: Option<&str>, body: &[u8]) -> MessageId {
+        MessageName::new(message_id, &[body]).occurrence(0)
     }
 
     fn event(body: &[u8]) -> String {
@@ -177,13 +178,13 @@ mod tests {
     fn a_hash_is_of_the_body_alone_and_never_changes() {
         // A literal: another node, or a later version, must call the message the same.
         assert_eq!(id(None, b"body").to_string(), "810519901940e8b1-0");
-        assert_ne!(Name::new(None, &[b"ab", b"c"]), Name::new(None, &[b"a", b"bc"]));
+        assert_ne!(MessageName::new(None, &[b"ab", b"c"]), MessageName::new(None, &[b"a", b"bc"]));
     }
 
     #[test]
     fn an_id_is_what_it_is_written_as() {
-        let own = Name::new(Some("a"), &[]);
-        let hashed = Name::new(None, &[b"body"]);
+        let own = MessageName::new(Some("a"), &[]);
+        let hashed = MessageName::new(None, &[b"body"]);
         for id in [
             own.clone().occurrence(0),
             own.occurrence(3),

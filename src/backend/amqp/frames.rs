@@ -93,9 +93,9 @@ impl FrameFilter {
 }
 
 /// Bytes, from which fields are taken one after the other.
-struct Fields<'a>(&'a mut [u8]);
+struct FrameFields<'a>(&'a mut [u8]);
 
-impl<'a> Fields<'a> {
+impl<'a> FrameFields<'a> {
     fn take(&mut self, count: usize) -> Option<&'a mut [u8]> {
         self.0.split_off_mut(..count)
     }
@@ -109,7 +109,7 @@ impl<'a> Fields<'a> {
 
 /// Puts `?` in place of each byte that is not UTF-8, in the texts of a method that publishers or the broker wrote.
 fn make_texts_utf8(method: [u8; 4], payload: &mut [u8]) {
-    let mut fields = Fields(payload);
+    let mut fields = FrameFields(payload);
     // The number of bytes before each text.
     let texts: &[usize] = match method {
         CONNECTION_CLOSE | CHANNEL_CLOSE => &[4 + 2],
@@ -131,20 +131,20 @@ fn make_texts_utf8(method: [u8; 4], payload: &mut [u8]) {
 
 /// Appends a content header with its message id and its timestamp, or without properties when they are malformed.
 fn write_header(channel: u16, payload: &mut [u8], out: &mut Vec<u8>) {
-    let mut fields = Fields(payload);
+    let mut fields = FrameFields(payload);
     // Class, weight and the body's size, which no broker leaves out.
     let Some(fixed) = fields.take(2 + 2 + 8) else { return };
-    let Properties { message_id, timestamp } = Properties::read(fields).unwrap_or_default();
+    let KeptProperties { message_id, timestamp } = KeptProperties::read(fields).unwrap_or_default();
     let mut flags = 0;
     let mut properties = Vec::new();
     if let Some(id) = message_id {
-        flags |= Properties::MESSAGE_ID;
+        flags |= KeptProperties::MESSAGE_ID;
         // It was read with a length of one byte.
         properties.push(id.len() as u8);
         properties.extend_from_slice(id.as_bytes());
     }
     if let Some(timestamp) = timestamp {
-        flags |= Properties::TIMESTAMP;
+        flags |= KeptProperties::TIMESTAMP;
         properties.extend_from_slice(timestamp);
     }
     let size = (fixed.len() + 2 + properties.len()) as u32;
@@ -159,17 +159,17 @@ fn write_header(channel: u16, payload: &mut [u8], out: &mut Vec<u8>) {
 
 /// The two properties of a message that lapin is given; the others are left out.
 #[derive(Default)]
-struct Properties<'a> {
+struct KeptProperties<'a> {
     message_id: Option<&'a str>,
     timestamp: Option<&'a [u8]>,
 }
 
-impl<'a> Properties<'a> {
+impl<'a> KeptProperties<'a> {
     const MESSAGE_ID: u16 = 1 << 7;
     const TIMESTAMP: u16 = 1 << 6;
 
     /// Returns `None` when a property is longer than the bytes there are.
-    fn read(mut fields: Fields<'a>) -> Option<Self> {
+    fn read(mut fields: FrameFields<'a>) -> Option<Self> {
         let flags = u16::from_be_bytes(*fields.take(2)?.first_chunk()?);
         let mut read = Self::default();
         // Bit 15 is the first property. Those after the timestamp, which is bit 6, are not needed.
@@ -193,4 +193,4 @@ impl<'a> Properties<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

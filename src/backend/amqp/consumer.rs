@@ -1,0 +1,180 @@
+//! A channel that consumes a queue: a client's alone, or a subscription's own.
+
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt};
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, Consumer, ErrorKind};
+use tokio::time::timeout;
+
+use super::link::{self, ChannelLease};
+use crate::backend::broker::{BrokerMessage, ConsumerEnd, OpenFailure, QueueConsumer};
+use crate::backend::queue::subscribe::SUBSCRIPTION_PREFETCH;
+use crate::config::SubscribeRule;
+
+/// For each of a channel and a queue on it, when a client waits.
+const OPEN_TIME: Duration = Duration::from_secs(5);
+
+/// What all clients' queues are declared and consumed with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QueueOptions {
+    pub(super) expire_s: u32,
+    pub(super) prefetch: u16,
+}
+
+/// A queue that the broker delivers from.
+pub(in crate::backend) struct AmqpConsumer {
+    channel: Channel,
+    consumer: Consumer,
+    lease: ChannelLease,
+}
+
+impl AmqpConsumer {
+    /// Declares a queue and consumes it as its only consumer; returns with it what the queue had ready.
+    pub(super) async fn open(
+        lease: ChannelLease,
+        queue: &str,
+        options: QueueOptions,
+    ) -> Result<(Self, Vec<BrokerMessage>), OpenFailure> {
+        let late = |lease: &ChannelLease| {
+            lease.note_silence();
+            OpenFailure::Late
+        };
+        let channel = match timeout(OPEN_TIME, lease.channel()).await {
+            Ok(channel) => channel.map_err(OpenFailure::Later)?,
+            Err(_) => return Err(late(&lease)),
+        };
+        let opened = match timeout(OPEN_TIME, consume(&channel, queue, options)).await {
+            Ok(consumed) => consumed.map_err(|error| failure(&error, &lease)),
+            Err(_) => Err(late(&lease)),
+        };
+        match opened {
+            Ok((consumer, held)) => Ok((Self { channel, consumer, lease }, held)),
+            Err(reason) => {
+                link::close(&channel).await;
+                Err(reason)
+            }
+        }
+    }
+
+    /// Consumes what an exchange is sent from now on.
+    ///
+    /// # Errors
+    /// One line why not.
+    pub(super) async fn subscribe(lease: ChannelLease, rule: &SubscribeRule) -> Result<Self, String> {
+        let channel = lease.channel().await?;
+        match bind(rule, &channel).await {
+            Ok(consumer) => Ok(Self { channel, consumer, lease }),
+            Err(error) => {
+                link::close(&channel).await;
+                Err(lease.reason(&error))
+            }
+        }
+    }
+}
+
+impl QueueConsumer for AmqpConsumer {
+    async fn next(&mut self) -> Result<BrokerMessage, ConsumerEnd> {
+        match self.consumer.next().await {
+            Some(Ok(delivery)) => Ok(message(delivery)),
+            Some(Err(error)) => Err(ConsumerEnd::Lost(self.lease.reason(&error))),
+            None => Err(ConsumerEnd::Deleted),
+        }
+    }
+
+    fn acknowledge(&self, tag: u64) {
+        let all = BasicAckOptions { multiple: true };
+        // One poll puts it in the connection's queue. What becomes of it there is the channel's end or nothing.
+        let _ = self.channel.basic_ack(tag, all).now_or_never();
+    }
+
+    async fn close(&mut self) {
+        link::close(&self.channel).await;
+    }
+}
+
+fn message(delivery: Delivery) -> BrokerMessage {
+    let properties = &delivery.properties;
+    BrokerMessage {
+        tag: delivery.delivery_tag,
+        is_redelivered: delivery.redelivered,
+        message_id: properties.message_id().as_ref().map(|id| id.as_str().to_owned()),
+        timestamp: properties.timestamp().unwrap_or_default(),
+        routing_key: delivery.routing_key.into(),
+        body: delivery.data,
+    }
+}
+
+async fn consume(
+    channel: &Channel,
+    queue: &str,
+    options: QueueOptions,
+) -> lapin::Result<(Consumer, Vec<BrokerMessage>)> {
+    let queue = ShortString::try_new(queue).unwrap_or_default();
+    let mut arguments = FieldTable::default();
+    let expires_ms = i64::from(options.expire_s) * 1000;
+    // As small as it fits, which is what other clients that declare the same queue send.
+    let expires_ms = i32::try_from(expires_ms).map_or(AMQPValue::LongLongInt(expires_ms), AMQPValue::LongInt);
+    arguments.insert("x-expires".into(), expires_ms);
+    // Whatever the virtual host's own default is: of a quorum queue several consumers may be exclusive at once. For
+    // RabbitMQ it is the same queue as one that was declared without a type, when classic ones are the default.
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue.clone(), durable, arguments).await?;
+    channel.basic_qos(options.prefetch, BasicQosOptions::default()).await?;
+    let exclusive = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
+    let mut consumer = channel
+        .basic_consume(queue.clone(), ShortString::default(), exclusive, FieldTable::default())
+        .await?;
+    // A fence: the queue answers after it has delivered, and one channel's messages stay in order.
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(queue, passive, FieldTable::default()).await?;
+    let mut held = Vec::new();
+    while let Some(Some(delivery)) = consumer.next().now_or_never() {
+        held.push(message(delivery?));
+    }
+    Ok((consumer, held))
+}
+
+async fn bind(rule: &SubscribeRule, channel: &Channel) -> lapin::Result<Consumer> {
+    let name = |text: &str| ShortString::try_new(text).unwrap_or_default();
+    let own = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+    let queue =
+        channel.queue_declare(ShortString::default(), own, FieldTable::default()).await?.name().clone();
+    let (exchange, pattern) = (name(&rule.exchange), name(&rule.routing_key));
+    channel
+        .queue_bind(queue.clone(), exchange, pattern, QueueBindOptions::default(), FieldTable::default())
+        .await?;
+    channel.basic_qos(SUBSCRIPTION_PREFETCH, BasicQosOptions::default()).await?;
+    let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
+    channel.basic_consume(queue, ShortString::default(), options, FieldTable::default()).await
+}
+
+/// Returns what a broker's refusal of a queue means.
+fn failure(error: &lapin::Error, lease: &ChannelLease) -> OpenFailure {
+    let reason = format!("the broker refuses the queue: {}", lease.reason(error));
+    let ErrorKind::ProtocolError(said) = error.kind() else { return OpenFailure::Later(reason) };
+    match said.kind() {
+        AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => OpenFailure::Taken,
+        // Also what a user without the right to the queue is told. Its name stands behind, and may be any text.
+        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
+            match said.get_message().as_str().starts_with("ACCESS_REFUSED - queue ") {
+                true => OpenFailure::Taken,
+                false => OpenFailure::Never(reason),
+            }
+        }
+        // A limit of the operator's: other queues expire.
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
+            if said.get_message().as_str().contains("queue limit in vhost") =>
+        {
+            OpenFailure::Later(reason)
+        }
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => OpenFailure::Never(reason),
+        _ => OpenFailure::Later(reason),
+    }
+}

@@ -1,0 +1,215 @@
+//! One connection to a broker, and room for channels on it.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::protocol::AMQPErrorKind;
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use lapin::{Channel, Connection, ErrorKind, Event};
+use tokio::time::{Instant, timeout};
+
+use super::reason::{CredentialMask, with_hint};
+use super::transport::{CutSwitch, connect};
+use crate::config::{BrokerTarget, BrokerUrl};
+
+/// For the name, TCP, TLS and AMQP's greetings together.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// For a closing handshake: of one channel, or of a connection.
+pub(super) const CLOSE_TIME: Duration = Duration::from_secs(2);
+/// How often a connection is looked at, beside what it says itself.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a broker that did not answer is asked after all others: until its heartbeats tell what is the matter.
+const SILENT_TIME: Duration = Duration::from_secs(2 * HEARTBEAT_S as u64);
+/// Seconds after which either side ends a connection on which it hears nothing, unless the URL says.
+const HEARTBEAT_S: u16 = 10;
+
+/// A connection to a broker.
+pub(super) struct AmqpLink {
+    connection: Connection,
+    cut: CutSwitch,
+    mask: CredentialMask,
+    /// Room for channels that is held, and how much of it there may be.
+    leases: Cell<u16>,
+    leases_max: u16,
+    /// Channels that the broker has opened; after the connection's end as many as there were at it.
+    channels: Cell<u16>,
+    /// When it last left a question unanswered.
+    silent_since: Cell<Option<Instant>>,
+}
+
+/// Room for a channel on a connection, for as long as it is held.
+pub(in crate::backend) struct ChannelLease {
+    link: Rc<AmqpLink>,
+    /// The broker has opened the channel.
+    is_open: Cell<bool>,
+}
+
+impl AmqpLink {
+    /// Connects. At most `channels_max` channels are opened, or as many as the broker says.
+    ///
+    /// # Errors
+    /// One line why not, without credentials.
+    pub(super) async fn connect(url: &BrokerUrl, channels_max: Option<u16>) -> Result<Self, String> {
+        let mut uri = uri(url.target());
+        uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
+        let (mask, cut) = (CredentialMask::of(url.target()), CutSwitch::default());
+        let connection = match timeout(CONNECT_TIME, connect(uri, &cut)).await {
+            Ok(connected) => connected.map_err(|error| with_hint(mask.reason(&error)))?,
+            Err(_) => return Err("it does not answer in 10 s".to_owned()),
+        };
+        let leases_max = connection.configuration().channel_max().min(channels_max.unwrap_or(u16::MAX));
+        Ok(Self {
+            connection,
+            cut,
+            mask,
+            leases: Cell::new(0),
+            leases_max,
+            channels: Cell::new(0),
+            silent_since: Cell::new(None),
+        })
+    }
+
+    /// Returns when the connection is no longer there, and says why.
+    pub(super) async fn lost(&self) -> String {
+        let mut events = std::pin::pin!(self.connection.events_listener());
+        let mut event = Ok(None);
+        while self.is_connected() {
+            // It tells of channels that fail as well; and of a broker that closes the connection in order it
+            // does not tell.
+            event = timeout(LOOK_EVERY, events.next()).await;
+        }
+        match event {
+            // What is said of a channel names its queue, which may be a session's.
+            Ok(Some(Event::Error(error))) if !is_of_channel(&error) => self.mask.reason(&error),
+            _ => "the connection was closed".to_owned(),
+        }
+    }
+
+    /// Returns how many channels the broker's user may open, if it ended the connection because of one more; none if
+    /// it ended for another reason. A further channel beyond that would end all streams of the connection again.
+    pub(super) fn channels_allowed(&self, why_lost: &str) -> Option<u16> {
+        why_lost.contains("number of channels opened").then(|| self.channels.get().max(1))
+    }
+
+    /// Returns whether the connection is there.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.status().connected()
+    }
+
+    /// Closes the connection, and with it all its channels; whether the broker answers or not.
+    pub(super) async fn close(&self) {
+        let _ = timeout(CLOSE_TIME, self.connection.close(200, "esper is stopping".into())).await;
+        self.cut.now();
+    }
+
+    /// Returns the number of leases of this connection; none when it has room for no other, or is lost.
+    pub(super) fn load(&self) -> Option<u16> {
+        Some(self.leases.get()).filter(|&leases| self.is_connected() && leases < self.leases_max)
+    }
+
+    /// Returns whether it left a question unanswered not long ago: others are asked first.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent_since.get().is_some_and(|since| since.elapsed() < SILENT_TIME)
+    }
+
+    /// Takes room for a channel; [`AmqpLink::load`] says whether there is some.
+    pub(super) fn lease(self: Rc<Self>) -> ChannelLease {
+        self.leases.set(self.leases.get().saturating_add(1));
+        ChannelLease { link: self, is_open: Cell::new(false) }
+    }
+}
+
+impl ChannelLease {
+    /// Opens the channel.
+    ///
+    /// # Errors
+    /// One line why not, without credentials.
+    pub(super) async fn channel(&self) -> Result<Channel, String> {
+        let channel = self.link.connection.create_channel().await.map_err(|error| self.reason(&error))?;
+        self.is_open.set(true);
+        self.link.channels.set(self.link.channels.get().saturating_add(1));
+        Ok(channel)
+    }
+
+    /// Notes that the broker did not answer in time.
+    pub(super) fn note_silence(&self) {
+        self.link.silent_since.set(Some(Instant::now()));
+    }
+
+    /// Returns what a broker's or lapin's error says: one line of visible ASCII, without credentials.
+    pub(super) fn reason(&self, error: &lapin::Error) -> String {
+        self.link.mask.reason(error)
+    }
+}
+
+impl Drop for ChannelLease {
+    fn drop(&mut self) {
+        let link = &self.link;
+        link.leases.set(link.leases.get().saturating_sub(1));
+        if self.is_open.get() && link.is_connected() {
+            link.channels.set(link.channels.get().saturating_sub(1));
+        }
+    }
+}
+
+/// Returns what lapin connects to.
+fn uri(target: &BrokerTarget) -> AMQPUri {
+    let parameters = &target.parameters;
+    AMQPUri {
+        scheme: if target.is_tls { AMQPScheme::AMQPS } else { AMQPScheme::AMQP },
+        authority: AMQPAuthority {
+            userinfo: AMQPUserInfo { username: target.user.clone(), password: target.password.clone() },
+            host: target.host.clone(),
+            port: target.port,
+        },
+        vhost: target.vhost.clone(),
+        query: AMQPQueryString {
+            frame_max: parameters.frame_max,
+            channel_max: parameters.channel_max,
+            heartbeat: parameters.heartbeat_s,
+            connection_timeout: parameters.connection_timeout_ms,
+            auth_mechanism: parameters.auth_mechanism.as_deref().and_then(|name| name.parse().ok()),
+        },
+    }
+}
+
+/// Closes a channel. What it has not acknowledged is back in its queue, in order.
+///
+/// Always by this: a channel that is only dropped is closed by lapin in the background, and when the broker has
+/// closed it by then, lapin takes that for an error of the whole connection.
+pub(super) async fn close(channel: &Channel) {
+    if channel.status().connected() {
+        let _ = timeout(CLOSE_TIME, channel.close(200, "done".into())).await;
+    }
+}
+
+fn is_of_channel(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(said) if matches!(said.kind(), AMQPErrorKind::Soft(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// lapin has a parser of its own, which every other client of it uses.
+    #[test]
+    fn a_url_means_to_lapin_what_its_own_parser_reads() {
+        for text in [
+            "amqp://localhost/%2f",
+            "amqp://a%40b:p%2F%3F@h:1/v%2Fw",
+            "amqps://user@10.0.0.11/shop?heartbeat=5&channel_max=7&frame_max=131072",
+            "amqp://h/x?connection_timeout=9&auth_mechanism=EXTERNAL&heartbeat=",
+            "amqp://H.example/x?auth_mechanism=Rabbit-CR-Demo",
+            "amqp://h/x?auth_mechanism=none",
+            "amqp://h/%ff",
+            "amqp://%ff@h/x",
+            "amqp://h%20h/x",
+        ] {
+            let own = text.parse::<BrokerUrl>().ok();
+            let own = own.map(|url| uri(url.target()));
+            assert_eq!(own, text.parse().ok(), "{text}");
+        }
+    }
+}
