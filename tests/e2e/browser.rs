@@ -11,8 +11,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 
+use crate::guide::GUIDE;
 use crate::harness::{PATIENCE, Publisher, Server, Stream, eventually};
-use crate::readme;
+use crate::readme::block;
 use cutter::Cutter;
 use driver::Browser;
 
@@ -223,10 +224,10 @@ fn a_page_publishes_by_fetch_and_can_read_every_answer() {
 }
 
 #[test]
-fn the_readme_s_page_script_prints_what_it_says() {
+fn the_guide_s_page_script_prints_what_it_says() {
     let server = Server::start(&[]);
     let browser = Browser::open(&serve_page(""));
-    let script = readme::block("browser").replace("127.0.0.1:3000", &server.address.to_string());
+    let script = block(GUIDE, "browser").replace("127.0.0.1:3000", &server.address.to_string());
     let printed = "window.printed = []; console.log = (...words) => printed.push(words);";
     browser.run(&format!("{printed} {script} window.source = source; seen.length"));
     eventually("it is subscribed", || (server.stats()["clients"] == 1).then_some(()));

@@ -12,6 +12,7 @@ mod admin;
 mod auth;
 mod browser;
 mod config_file;
+mod guide;
 mod idempotency;
 mod ids;
 mod journal;
