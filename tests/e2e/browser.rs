@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::readme;
+use crate::guide::GUIDE;
+use crate::readme::block;
 use crate::support::browser::{Browser, Cutter, serve_page};
 use crate::support::tokens::{PUBLISHER, SUBSCRIBER, token, token_for};
 use crate::support::{Publisher, Server, Stream, eventually, wait_until};
@@ -210,10 +211,10 @@ fn a_page_publishes_by_fetch_and_can_read_every_answer() {
 }
 
 #[test]
-fn the_readme_s_page_script_prints_what_it_says() {
+fn the_guide_s_page_script_prints_what_it_says() {
     let server = Server::start(&[]);
     let browser = Browser::open(&serve_page(""));
-    let script = readme::block("browser").replace("127.0.0.1:3000", &server.address.to_string());
+    let script = block(GUIDE, "browser").replace("127.0.0.1:3000", &server.address.to_string());
     let printed = "window.printed = []; console.log = (...words) => printed.push(words);";
     browser.run(&format!("{printed} {script} window.source = source; seen.length"));
     wait_until("it is subscribed", || server.stats()["clients"] == 1);

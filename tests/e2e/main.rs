@@ -15,6 +15,7 @@ mod bodies;
 mod browser;
 mod config_file;
 mod cors;
+mod guide;
 mod history;
 mod idempotency;
 mod ids;

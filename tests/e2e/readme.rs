@@ -1,7 +1,9 @@
-//! What the documents say: the README's commands are run as they stand there, and files around the code are held to it.
+//! What the documents say: the commands of the README and of the journal's page are run as they stand there, and files
+//! around the code are held to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,91 +12,108 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::support::{Server, TempDir, esper, eventually};
+use crate::guide::GUIDE;
+use crate::proxies::replace;
+use crate::support::{Server, TempDir, esper, eventually, free_port};
 
 const README: &str = include_str!("../../README.md");
 const JOURNAL: &str = include_str!("../../docs/journal.md");
 
-/// The fenced block behind `<!-- test: NAME -->`.
-pub(crate) fn block(name: &str) -> &'static str {
-    block_of(README, name)
+/// The fenced block of a document behind `<!-- test: NAME -->`.
+pub(crate) fn block(document: &'static str, name: &str) -> &'static str {
+    fence(document, &format!("<!-- test: {name} -->\n"))
 }
 
-fn block_of(document: &'static str, name: &str) -> &'static str {
-    fence_of(document, &format!("<!-- test: {name} -->\n"))
-}
-
-/// The fenced block that comes next after some text.
-pub(crate) fn fence(before: &str) -> &'static str {
-    fence_of(README, before)
-}
-
-fn fence_of(document: &'static str, before: &str) -> &'static str {
+/// The fenced block of a document that comes next after some text.
+pub(crate) fn fence(document: &'static str, before: &str) -> &'static str {
     let (_, rest) = document.split_once(before).unwrap_or_else(|| panic!("the document has no {before:?}"));
     let (_, rest) = rest.split_once("```").unwrap();
     let (_, rest) = rest.split_once('\n').unwrap();
     rest.split_once("```").unwrap().0
 }
 
+/// Pasted into a shell, but for the build: with the binary under test, on a port of its own.
 #[test]
-fn the_walk_through_prints_what_the_readme_shows() {
-    let server = Server::start(&[]);
-    let address = server.address.to_string();
-    let here = |name: &str| block(name).replace("127.0.0.1:3000", &address);
+fn the_walk_through_pasted_whole_prints_what_the_readme_shows_and_leaves_no_broker() {
+    let (build, rest) = block(README, "walk-through").split_once('\n').unwrap();
+    assert_eq!(build, "cargo build --release");
+    let port = free_port();
+    let script = replace(rest, "target/release/esper", "esper");
+    let script = replace(&script, "127.0.0.1:3000", &format!("127.0.0.1:{port}"));
+    // Its end is that of the last process that has its output, the broker's as well.
+    let output = shell(&script).env("ESPER_PORT", &port).output().expect("bash is installed");
 
-    let subscriber = Background::start(&here("subscribe"));
-    eventually("curl is subscribed", || (server.stats()["clients"] == 1).then_some(()));
-    let answer = without_run(&bash(&here("publish"), &[]));
-    assert!(README.contains(&format!("`{}`", answer.replace("RUN", "14695981039346656037"))), "{answer}");
-    let printed = fence("and the subscriber prints:").replace("14695981039346656037", "RUN") + "\n";
-    let got = eventually("curl prints the event", || {
-        let got = subscriber.printed();
-        got.ends_with("\n\n").then_some(got)
-    });
-    assert_eq!(without_run(&got), printed);
-
-    assert_eq!(without_run(&bash(&here("publish-json"), &[])), r#"{"id":"RUN-2","events":1}"#);
-    let again = "event:testing\ndata:{\"some\":\"data\"}\nid:RUN-2\n\n";
-    let got = eventually("curl prints both events", || {
-        Some(without_run(&subscriber.printed())).filter(|got| got.matches("\n\n").count() == 2)
-    });
-    assert_eq!(got, format!("{printed}{again}"));
-
-    let replayed = without_run(&bash(&here("replay"), &[]));
-    let gap = "event:gap\ndata:{\"from\":\"0\",\"reason\":\"unknown\"}\n\n";
-    assert_eq!(replayed, format!("{gap}{printed}{again}"));
+    let shown = fence(README, "publish:\n").replace("14695981039346656037", "RUN");
+    let printed = without_run(&String::from_utf8(output.stdout).unwrap());
+    assert_eq!(printed, shown, "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(TcpStream::connect(format!("127.0.0.1:{port}")).is_err(), "the broker has ended");
 }
 
 #[test]
-fn with_namespaces_a_parent_and_a_stream_of_several_topics_get_what_the_readme_publishes() {
-    let server = Server::start(&["--namespaces"]);
-    let address = server.address.to_string();
-    let here = |name: &str| block(name).replace("127.0.0.1:3000", &address);
-
-    let streams = [Background::start(&here("subscribe-namespace")), Background::start(&here("several"))];
-    eventually("both are subscribed", || (server.stats()["clients"] == 2).then_some(()));
-    assert_eq!(without_run(&bash(&here("publish-namespace"), &[])), r#"{"id":"RUN-1","events":1}"#);
-    let [parent, several] = streams.map(|stream| {
-        let got = eventually("curl prints the event", || {
-            Some(stream.printed()).filter(|printed| printed.ends_with("\n\n"))
+fn the_readme_s_figures_are_those_of_performance_md() {
+    let performance = include_str!("../../PERFORMANCE.md");
+    let (_, section) = README.split_once("\n## Measured\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let mut figures = 0;
+    for row in section.lines().filter(|line| line.starts_with("| ") && line.contains(char::is_numeric)) {
+        let cells: Vec<_> = row.trim_matches('|').split('|').skip(1).map(str::trim).collect();
+        // They stand in one row of one table there, each with its range, in the same order.
+        let stands_there = performance.lines().any(|line| {
+            let mut theirs = line.split(" | ").skip(1);
+            let mut has =
+                |cell: &&str| theirs.next().is_some_and(|their| their.starts_with(&format!("{cell} (")));
+            cells.iter().all(&mut has)
         });
-        without_run(&got)
-    });
-    assert_eq!(parent, "event:new-dog\ndata:Corgi\nid:RUN-1\n\n");
-    // A position: which CPUs are in it depends on where the topics are.
-    let position = several.strip_prefix("event:new-dog\ndata:Corgi\nid:RUN-").expect("a position");
-    assert!(position.contains(".1"), "{several}");
+        assert!(stands_there, "PERFORMANCE.md has other figures: {row}");
+        figures += cells.len();
+    }
+    assert!(figures > 20, "{figures} figures");
+}
+
+/// The names of the blocks that tests run, in the order of the document.
+#[test]
+fn every_example_of_the_readme_and_the_guide_is_run_by_a_test() {
+    let guide = [
+        "subscribe",
+        "publish",
+        "publish-json",
+        "replay",
+        "browser",
+        "subscribe-namespace",
+        "publish-namespace",
+        "several",
+        "secrets",
+        "authenticated",
+        "sessions",
+        "apache",
+        "nginx",
+        "queues",
+        "admin-token",
+        "embed",
+    ];
+    for (document, names) in [(README, &["walk-through"][..]), (GUIDE, &guide)] {
+        let lines: Vec<_> = document.lines().collect();
+        // A fence without a language shows what is printed.
+        let examples = lines.windows(2).filter(|pair| pair[1].starts_with("```") && pair[1].len() > 3);
+        let run: Vec<_> = examples
+            .map(|pair| {
+                let name = pair[0].strip_prefix("<!-- test: ").and_then(|rest| rest.strip_suffix(" -->"));
+                name.unwrap_or_else(|| panic!("no test of the example that begins after {:?}", pair[0]))
+            })
+            .collect();
+        assert_eq!(run, names);
+    }
 }
 
 #[test]
 fn what_the_journals_guide_publishes_outlives_its_kill_and_is_in_its_backup() {
     let dir = TempDir::new();
     let data = dir.0.join("data");
-    let (_, command) = block_of(JOURNAL, "start").trim_end().split_once('\n').unwrap();
+    let (_, command) = block(JOURNAL, "start").trim_end().split_once('\n').unwrap();
     assert_eq!(command, "esper --data-dir data");
     let start = || Server::start(&["--data-dir", data.to_str().unwrap()]);
     let run = |server: &Server, name: &str| {
-        let script = block_of(JOURNAL, name).replace("127.0.0.1:3000", &server.address.to_string());
+        let script = block(JOURNAL, name).replace("127.0.0.1:3000", &server.address.to_string());
         without_run(&bash(&format!("cd '{}'\n{script}", dir.0.display()), &[]))
     };
     let kept = "event:gap\ndata:{\"from\":\"0\",\"reason\":\"unknown\"}\n\ndata: hello\nid:RUN-1\n\n";
@@ -110,69 +129,6 @@ fn what_the_journals_guide_publishes_outlives_its_kill_and_is_in_its_backup() {
     server.wait();
     run(&server, "restore");
     assert_eq!(run(&start(), "resume"), kept);
-}
-
-/// That example is compiled and run, as a doctest.
-#[test]
-fn the_readme_embeds_as_the_page_of_the_crate_does() {
-    let lines = include_str!("../../src/lib.rs").lines().map_while(|line| line.strip_prefix("//!"));
-    let page: String = lines.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect();
-    assert!(page.contains(&format!("```\n{}", block("embed"))), "{page}");
-}
-
-#[test]
-fn a_token_made_in_a_shell_publishes_and_subscribes() {
-    let script = format!(
-        "{}\nprintf '%s %s' \"$ESPER_SUBSCRIBER_SECRET\" \"$ESPER_PUBLISHER_SECRET\"",
-        block("secrets")
-    );
-    let secrets = bash(&script, &[]);
-    let (subscriber, publisher) = secrets.split_once(' ').unwrap();
-    assert!(subscriber.len() == 64 && publisher.len() == 64 && subscriber != publisher, "{secrets}");
-    let variables = [("ESPER_SUBSCRIBER_SECRET", subscriber), ("ESPER_PUBLISHER_SECRET", publisher)];
-    let server = Server::start_with(&[], &variables);
-
-    let script = block("authenticated").replace("127.0.0.1:3000", &server.address.to_string());
-    let answer = bash(&script, &variables);
-    assert_eq!(without_run(&answer), r#"{"id":"RUN-1","events":1}"#);
-
-    let token = bash("esper token --sub abcdef123", &variables);
-    let path = format!("/subscribe/abcdef123?token={}", token.trim());
-    let head = server.request("HEAD", &path, &[], "");
-    assert_eq!((head.status, head.field("Content-Type")), (200, Some("text/event-stream")));
-    // One made for the one side is none for the other.
-    assert_eq!(server.post(&path.replace("subscribe", "publish"), "data: x").status, 401);
-
-    let token = bash(block("admin-token"), &variables);
-    let with_token = |path: &str| format!("{path}?token={}", token.trim());
-    assert_eq!(server.get(&with_token("/admin/status.json")).status, 200);
-    assert_eq!(server.post(&with_token("/publish/abcdef123"), "data: x").status, 403);
-}
-
-#[test]
-fn the_five_commands_of_a_session_print_what_the_readme_shows() {
-    let script = block("sessions").replace("\\\n", " ");
-    let [start, mint, subscribe, emit, list] = script.lines().collect::<Vec<_>>().try_into().expect("five");
-    let start = start.replace("127.0.0.1:8000", "127.0.0.1:0").replace("127.0.0.1:8001", "127.0.0.1:0");
-    let flags = start.strip_prefix("esper ").and_then(|line| line.strip_suffix(" &")).unwrap();
-    let server = Server::spawn(esper(&flags.split(' ').collect::<Vec<_>>(), &[]));
-    let (public, control) = (server.address.to_string(), server.control().to_string());
-    let here = |command: &str| command.replace("127.0.0.1:8000", &public).replace("127.0.0.1:8001", &control);
-
-    let token = bash(&format!("{}; printf %s \"$token\"", here(mint)), &[]);
-    let subscribe = subscribe.strip_suffix(" &").unwrap().replace("$token", &token);
-    let subscriber = Background::start(&here(&subscribe));
-    let listed = || serde_json::from_str::<Value>(&bash(&here(list), &[])).unwrap();
-    let listed = eventually("curl is subscribed", || Some(listed()).filter(|all| all["streams"] == 1));
-    assert_eq!((&listed["channel"], &listed["users"][0]["userId"]), (&"chat".into(), &"alex".into()));
-
-    let answer = without_run(&bash(&here(emit), &[]));
-    assert!(README.contains(&format!("`{}`", answer.replace("RUN", "14695981039346656037"))), "{answer}");
-    let printed = fence("with which the third prints").replace("14695981039346656037", "RUN") + "\n";
-    let got = eventually("curl prints the event", || {
-        Some(subscriber.printed()).filter(|got| got.ends_with("\n\n"))
-    });
-    assert_eq!(without_run(&got), printed);
 }
 
 /// Name, value's name and default of every flag, as `--help` and docs/flags.md have them.
@@ -203,9 +159,9 @@ fn docs_flags_md_has_every_flag_of_help_with_its_value_and_default() {
 }
 
 #[test]
-fn the_readme_names_flags_that_are_there_with_their_defaults() {
+fn the_guide_names_flags_that_are_there_with_their_defaults() {
     let helped = helped_flags();
-    let (_, section) = README.split_once("\n## Flags\n").unwrap();
+    let (_, section) = GUIDE.split_once("\n## Flags\n").unwrap();
     let (section, _) = section.split_once("\n## ").unwrap();
     let mut flags = 0;
     for [names, defaults, _] in table_rows(section) {
@@ -219,34 +175,42 @@ fn the_readme_names_flags_that_are_there_with_their_defaults() {
             flags += 1;
         }
     }
-    assert!(flags > 10, "{flags} flags in the README's tables");
+    assert!(flags > 10, "{flags} flags in the guide's tables");
 }
 
 #[test]
-fn every_file_that_the_documents_link_to_is_there() {
+fn every_file_and_heading_that_the_documents_link_to_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let documents = [root.to_owned(), root.join("docs")].into_iter().flat_map(|folder| {
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+    });
     let mut links = 0;
-    for document in [
-        "README.md",
-        "PERFORMANCE.md",
-        "docs/deploy.md",
-        "docs/flags.md",
-        "docs/http.md",
-        "docs/journal.md",
-        "docs/metrics.md",
-        "docs/queues.md",
-        "docs/sessions.md",
-        "docs/sseserver.md",
-    ] {
-        let text = std::fs::read_to_string(root.join(document)).unwrap();
+    for document in documents {
+        let text = std::fs::read_to_string(&document).unwrap();
         let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
         for (target, _) in targets.filter(|(target, _)| !target.starts_with("http")) {
-            let path = root.join(document).with_file_name(target.split('#').next().unwrap_or_default());
-            assert!(path.exists(), "{document} links to {target}");
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let path = if file.is_empty() { document.clone() } else { document.with_file_name(file) };
+            assert!(path.exists(), "{} links to {target}", document.display());
+            if !heading.is_empty() {
+                let there = headings(&std::fs::read_to_string(&path).unwrap());
+                assert!(there.contains(heading), "{} links to {target}", document.display());
+            }
             links += 1;
         }
     }
-    assert!(links > 10, "{links} links");
+    assert!(links > 100, "{links} links");
+}
+
+/// Returns what links to the headings of a document say: their letters and digits in lower case, with `-` for spaces.
+fn headings(document: &str) -> BTreeSet<String> {
+    let titles =
+        document.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let kept = |c: &char| c.is_alphanumeric() || [' ', '-', '_'].contains(c);
+    titles
+        .map(|title| title.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-"))
+        .collect()
 }
 
 #[test]
@@ -316,7 +280,7 @@ fn systemd_takes_the_unit_and_esper_its_variables() {
     assert!(output.status.success() && !said.contains("esper.service"), "{said}");
 }
 
-/// Runs a script as the README has it, and returns what it printed.
+/// Runs a script as a document has it, and returns what it printed.
 pub(crate) fn bash(script: &str, variables: &[(&str, &str)]) -> String {
     let output = shell(&format!("set -euo pipefail\n{script}")).envs(variables.iter().copied()).output();
     let output = output.expect("bash is installed");
@@ -376,7 +340,7 @@ impl Drop for Background {
 }
 
 /// The text with RUN for the first part of ids, which is another at each run of the server.
-fn without_run(text: &str) -> String {
+pub(crate) fn without_run(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {

@@ -1,15 +1,16 @@
-//! The README's commands of queues, run as they stand there.
+//! The guide's commands of queues, run as they stand there.
 
 use serde_json::Value;
 
 use super::rabbitmq::url;
+use crate::guide::GUIDE;
 use crate::readme::{Background, bash, block, fence};
 use crate::support::{Server, esper, wait_until};
 
 #[test]
-fn the_three_commands_of_a_queue_print_what_the_readme_shows() {
+fn the_three_commands_of_a_queue_print_what_the_guide_shows() {
     // A broker that outlives the tests may have messages of an earlier run for alice.
-    let script = block("queues").replace("alice", &format!("readme-{}", std::process::id()));
+    let script = block(GUIDE, "queues").replace("alice", &format!("readme-{}", std::process::id()));
     let script = script.replace("amqp://guest:guest@127.0.0.1:5672", url().trim_end_matches('/'));
     let [start, subscribe, publish] = script.lines().collect::<Vec<_>>().try_into().expect("three");
     let start = start.replace("--port 2069", "--port 0");
@@ -30,7 +31,7 @@ fn the_three_commands_of_a_queue_print_what_the_readme_shows() {
             .map(|(_, message)| message.trim_end().to_owned())
             .filter(|text| !text.is_empty())
     };
-    let shown = message(fence("The second prints"));
+    let shown = message(fence(GUIDE, "The second command prints"));
     assert!(shown.is_some());
     wait_until("curl prints the message", || message(&subscriber.printed()) == shown);
     assert!(is("Delivery", "Delivered"));
