@@ -20,8 +20,9 @@ use super::answer::Answer;
 use super::body::{Effect, Posting, Purpose, effect_of};
 use super::holding::Holding;
 use super::input::{DRAIN_BYTES, Input};
-use super::pipeline::{Encoding, Pipeline};
+use super::pipeline::Pipeline;
 use super::request::{Plan, RequestInfo, plan};
+use super::sending::Flushed;
 use super::service::busy;
 use super::streaming::{FULL, STOPPING, StreamRequest, StreamWish};
 use super::waiting::Woken;
@@ -42,12 +43,6 @@ use crate::shard::stream::StreamStart;
 const HEADERS_MAX: usize = 100;
 /// What a connection takes beside its buffers: its task and its place among the others, in bytes.
 pub(super) const TASK_BYTES: usize = 2 << 10;
-/// Up to so many answers are sent at once without a charge of their own: they are as small as a read.
-const FEW_ANSWERS: usize = 4;
-/// Answers are sent in pieces of this size, in bytes, or of the smaller one where there is no memory for it.
-const ANSWER_BYTES: usize = 32 << 10;
-const ANSWER_BYTES_MIN: usize = 1 << 10;
-
 /// How a connection's HTTP ends.
 pub(super) enum End {
     Closed,
@@ -62,7 +57,7 @@ pub(super) enum End {
 /// One connection.
 pub(super) struct Connection<'c, 'm> {
     pub(super) connections: &'c Connections,
-    stream: &'c TcpStream,
+    pub(super) stream: &'c TcpStream,
     peer: IpAddr,
     port: Port,
     pub(super) pipeline: Rc<Pipeline>,
@@ -112,13 +107,6 @@ pub(super) enum State {
 
 /// Who asks for a stream; the client is none where nobody may ask who is connected.
 type Asked = (RequestInfo, Option<Client>);
-
-/// What became of the answers that were ready.
-enum Flushed {
-    Nothing,
-    Some,
-    End(End),
-}
 
 impl<'c, 'm> Connection<'c, 'm> {
     pub(super) fn new(
@@ -435,27 +423,6 @@ impl<'c, 'm> Connection<'c, 'm> {
             _ => RequestInfo::unread(None, self.port, &self.connections.service),
         };
         self.push(request, refusal)
-    }
-
-    /// Sends answers that are ready; tells how the connection ends if it ends with them.
-    async fn flush(&mut self) -> Flushed {
-        if !self.pipeline.has_answer() {
-            return Flushed::Nothing;
-        }
-        let mut out = Vec::new();
-        let date = self.connections.date();
-        let bytes_max = match self.pipeline.len() <= FEW_ANSWERS || self.holding.try_add(ANSWER_BYTES) {
-            true => ANSWER_BYTES,
-            false => ANSWER_BYTES_MIN,
-        };
-        let encoding = Encoding::of(&self.connections.service, &date);
-        let taken = self.pipeline.take_ready(encoding, bytes_max, &mut out);
-        self.connections.shard.stats().refused.add(taken.refused);
-        let send_timeout = self.connections.shard.common.config.stream.send_timeout;
-        if !self.holding.write(self.stream, out, send_timeout).await {
-            return Flushed::End(End::Cut);
-        }
-        if taken.closes { Flushed::End(End::Refused) } else { Flushed::Some }
     }
 
     /// Whether a further request is taken up before those under way are answered.

@@ -11,7 +11,7 @@
 //! | [`body`] | what becomes of a publish or a command whose body is read |
 //! | [`streaming`] | what a connection needs to become a stream |
 //! | [`input`], [`waiting`] | bytes that came, and what is waited for |
-//! | [`pipeline`], [`answer`] | answers, in the order of their requests |
+//! | [`pipeline`], [`answer`], [`sending`] | answers, in the order of their requests |
 //! | [`request_memory`], [`holding`], [`eviction`], [`linger`] | what connections hold, and which give way |
 //! | [`service`] | what connections of all shards are served with |
 
@@ -26,6 +26,7 @@ mod machine;
 mod pipeline;
 mod request;
 pub(crate) mod request_memory;
+mod sending;
 pub(crate) mod service;
 mod streaming;
 #[cfg(test)]

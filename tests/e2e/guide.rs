@@ -3,9 +3,9 @@
 
 use serde_json::Value;
 
-use crate::proxies::{apache, nginx};
 use crate::readme::{Background, bash, block, fence, without_run};
-use crate::sessions::{Sessions, stream_at};
+use crate::support::proxy::{apache, nginx};
+use crate::support::sessions::{Sessions, stream_at};
 use crate::support::{Server, esper, eventually};
 
 pub(crate) const GUIDE: &str = include_str!("../../docs/guide.md");

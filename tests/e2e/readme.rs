@@ -13,8 +13,8 @@ use std::thread;
 use serde_json::Value;
 
 use crate::guide::GUIDE;
-use crate::proxies::replace;
-use crate::support::{Server, TempDir, esper, eventually, free_port};
+use crate::support::proxy::replace;
+use crate::support::{Server, TempDir, esper, free_port};
 
 const README: &str = include_str!("../../README.md");
 const JOURNAL: &str = include_str!("../../docs/journal.md");

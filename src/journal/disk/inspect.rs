@@ -2,24 +2,22 @@
 //!
 //! None of these changes the directory or asks for its lock.
 
+mod copy;
+
 use std::collections::BTreeMap;
 use std::{io, mem};
 
-use super::batch::Batch;
+use self::copy::RepairedCopy;
 use super::encoding::Reader;
 use super::ends::Ends;
-use super::epochs::Epochs;
 use super::error::{Damage, OpenError};
-use super::format::{
-    BatchKind, Rewritten, SEGMENT_HEADER_BYTES, SegmentHeader, crc_seed, new_name, segment_name,
-    segment_number,
-};
+use super::format::{BatchKind, SegmentHeader, segment_name, segment_number};
 use super::gone::gone_number;
 use super::layout::{
     Check, Layout, Newest, ReadError, damage, open_reader, read_gone, read_header_of, read_headers,
     read_newest,
 };
-use super::record::{Control, Publish, SegmentEntry};
+use super::record::{Control, Publish};
 use super::scan::Scanned;
 use super::storage::{Disk, DiskFile, read_full_at, write_all_at};
 
@@ -63,12 +61,11 @@ pub(crate) fn repair<D: Disk, T: Disk>(
     mut random: impl FnMut() -> u64,
 ) -> Result<Report, OpenError> {
     let dir = disk.name();
-    let mut copy =
-        Copy { to, salt: random(), segment: None, entries: Vec::new(), last: BTreeMap::new(), batches: 0 };
+    let mut copy = RepairedCopy::new(to, random());
     let found = survey(disk, |header, payload| copy.push(header, payload))
         .map_err(|error| error.into_open_error(&dir))?;
     let finished = copy.finish_segment().and_then(|()| match &found.header {
-        Some(header) => copy.finish(&found, header, epoch),
+        Some(header) => copy.finish(header, epoch, &found.last, &found.ends),
         None => Ok(()),
     });
     finished.map_err(|error| error.into_open_error(&to.name()))?;
@@ -390,114 +387,6 @@ impl Found {
                 *last = (*last).max(sequence);
             }
         }
-    }
-}
-
-/// A journal that is being written from what is whole of another: a rewritten segment for each, and a newest one.
-struct Copy<'a, T: Disk> {
-    to: &'a T,
-    salt: u64,
-    segment: Option<CopiedSegment<T::File>>,
-    entries: Vec<SegmentEntry>,
-    /// The last sequence of each partition that was copied.
-    last: BTreeMap<u8, u64>,
-    /// Batches that were written: they are numbered anew, for those of what is damaged may be out of order.
-    batches: u64,
-}
-
-struct CopiedSegment<F> {
-    file: F,
-    /// The number of the segment that it is a copy of.
-    source: u64,
-    header: SegmentHeader,
-    offset: u64,
-    last_batch: u64,
-}
-
-impl<T: Disk> Copy<'_, T> {
-    fn push(&mut self, header: &SegmentHeader, payload: &[u8]) -> Result<(), ReadError> {
-        if self.segment.as_ref().is_none_or(|segment| segment.source != header.first) {
-            self.finish_segment()?;
-            self.salt = self.salt.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            // Numbered anew as well: of two headers one may say that it covers the other.
-            let number = self.entries.len() as u64 + 1;
-            let file = self.to.create(&new_name(number));
-            self.segment = Some(CopiedSegment {
-                file: file.map_err(|error| ReadError::Io("create a segment".to_owned(), error))?,
-                source: header.first,
-                header: SegmentHeader {
-                    first: number,
-                    last: number,
-                    salt: self.salt,
-                    first_batch: self.batches + 1,
-                    ..header.clone()
-                },
-                offset: SEGMENT_HEADER_BYTES as u64,
-                last_batch: 0,
-            });
-        }
-        let Some(segment) = &mut self.segment else { return Ok(()) };
-        let mut copy = Batch::new(BatchKind::Events, Vec::new());
-        let mut records = Reader::new(payload);
-        while !records.is_empty() {
-            let Ok(publish) = Publish::decode(&mut records) else { break };
-            let last = self.last.entry(publish.partition).or_default();
-            // Without a newest segment nobody says what was removed: a leftover may hold what was read before.
-            if *last < publish.first && publish.partition < header.partitions {
-                *last = publish.last();
-                copy.push_copied(&publish);
-            }
-        }
-        let seed = crc_seed(segment.header.salt);
-        self.batches += 1;
-        copy.write(&segment.file, segment.offset, self.batches, self.batches - 1, seed)
-            .map_err(|error| ReadError::Io("write a segment".to_owned(), error))?;
-        segment.offset += copy.bytes();
-        segment.last_batch = self.batches;
-        Ok(())
-    }
-
-    fn finish_segment(&mut self) -> Result<(), ReadError> {
-        let Some(mut segment) = self.segment.take() else { return Ok(()) };
-        segment.header.rewritten =
-            Some(Rewritten { last_batch: segment.last_batch, file_bytes: segment.offset });
-        self.entries.push(SegmentEntry { number: segment.header.last, last_batch: segment.last_batch });
-        self.name(&segment.file, &segment.header)
-            .map_err(|error| ReadError::Io("finish a segment".to_owned(), error))
-    }
-
-    /// Writes the newest segment.
-    fn finish(&mut self, found: &Found, header: &SegmentHeader, epoch: u64) -> Result<(), ReadError> {
-        let number = self.entries.len() as u64 + 1;
-        let epochs = Epochs { last: found.last.clone().into(), ..Epochs::new(epoch, header.partitions) };
-        let opening = Batch::control(&[
-            Control::Epochs(epochs),
-            Control::Ends(found.ends.list()),
-            Control::Segments(self.entries.clone()),
-        ]);
-        let header = SegmentHeader {
-            first: number,
-            last: number,
-            salt: !self.salt,
-            epoch,
-            first_batch: self.batches + 1,
-            rewritten: None,
-            ..header.clone()
-        };
-        let seed = crc_seed(header.salt);
-        let written = self.to.create(&new_name(number)).and_then(|file| {
-            opening.write(&file, SEGMENT_HEADER_BYTES as u64, header.first_batch, self.batches, seed)?;
-            self.name(&file, &header)
-        });
-        written.map_err(|error| ReadError::Io("write the newest segment".to_owned(), error))
-    }
-
-    /// Writes a segment's header, syncs it, and gives it its name.
-    fn name(&self, file: &T::File, header: &SegmentHeader) -> io::Result<()> {
-        write_all_at(file, &mut [io::IoSlice::new(&header.encode())], 0)?;
-        file.sync_all()?;
-        self.to.rename(&new_name(header.first), &segment_name(header.first))?;
-        self.to.sync()
     }
 }
 
