@@ -15,15 +15,15 @@ use crate::core::budget::Budget;
 use crate::core::epochs::Epochs;
 use crate::core::event::{EventLimits, Events};
 use crate::core::event_id::Epoch;
-use crate::core::fanout::log::{Gain, Log, Place};
+use crate::core::fanout::log::{BlockLog, Gain, Place};
 use crate::core::home::{HistoryLimits, HomeSettings, Homes, PAGE_FRAMES_MAX, TopicCount};
 use crate::core::journal::MemoryJournal;
 use crate::core::memory::Memory;
 use crate::core::message::{Post, Publish, ReplyTo, Ticket, ToHome};
 use crate::core::partition::{Partitioner, Placement};
 use crate::http::{HttpLimits, RequestReader};
-use crate::shard::mailbox::{Mailbox, mailboxes};
-use crate::shard::message::{Control, ShardMessage};
+use crate::shard::mailbox::{ShardMailbox, mailboxes};
+use crate::shard::message::{ShardControl, ShardMessage};
 
 use crate::core::chunk::{Chunk, Framing};
 use crate::core::selection::Selection;
@@ -143,7 +143,7 @@ impl Ordering {
 
 /// A topic's log with subscribers at its tail.
 pub struct Blocks {
-    log: Log,
+    log: BlockLog,
     frame: Chunk,
     subscribers: usize,
 }
@@ -153,7 +153,7 @@ impl Blocks {
     pub fn new(frame: &Bytes, subscribers: usize) -> Self {
         let memory = Memory::new(usize::MAX);
         let frame = Chunk::of([&frame[..]], frame.len(), &memory);
-        Blocks { log: Log::new(memory), frame, subscribers }
+        Blocks { log: BlockLog::new(memory), frame, subscribers }
     }
 
     /// Joins `frames` frames into a block, sends it to each subscriber, and forgets it; returns the bytes
@@ -175,7 +175,7 @@ impl Blocks {
 
 /// A block and the place of a subscriber that has it to read.
 pub struct Reading {
-    log: Log,
+    log: BlockLog,
     place: Place,
 }
 
@@ -184,7 +184,7 @@ impl Reading {
     pub fn new(frame: &Bytes, frames: usize) -> Self {
         let memory = Memory::new(usize::MAX);
         let frame = Chunk::of([&frame[..]], frame.len(), &memory);
-        let mut log = Log::new(memory);
+        let mut log = BlockLog::new(memory);
         let place = log.attach();
         gain(&mut log, &frame, frames);
         Reading { log, place }
@@ -198,7 +198,7 @@ impl Reading {
 }
 
 /// One block of so many publishes of this frame.
-fn gain(log: &mut Log, frame: &Chunk, frames: usize) {
+fn gain(log: &mut BlockLog, frame: &Chunk, frames: usize) {
     let gain = Gain { chunk: frame, events: 1, last: 1, at_us: 0, marks: &[] };
     (0..frames).for_each(|_| log.gain(&gain));
     log.seal();
@@ -220,15 +220,15 @@ impl Tokens {
 }
 
 /// A message that takes no memory.
-const BALL: ShardMessage = ShardMessage::Control(Control::StopAccepting);
+const BALL: ShardMessage = ShardMessage::Control(ShardControl::StopAccepting);
 
 /// A shard's mailbox, for what it tells itself.
-pub struct OwnMailbox(Mailbox);
+pub struct OwnMailbox(ShardMailbox);
 
 impl Default for OwnMailbox {
     fn default() -> Self {
         let (mailboxes, mut receivers) = mailboxes(1);
-        OwnMailbox(Mailbox::new(0, receivers.remove(0), mailboxes))
+        OwnMailbox(ShardMailbox::new(0, receivers.remove(0), mailboxes))
     }
 }
 
@@ -242,7 +242,7 @@ impl OwnMailbox {
 
 /// Two shards' mailboxes, each on a thread of its own that sleeps until there is a message.
 pub struct PingPong {
-    here: Mailbox,
+    here: ShardMailbox,
     runtime: Runtime,
     over: Arc<AtomicBool>,
     there: Option<JoinHandle<()>>,
@@ -256,13 +256,13 @@ impl PingPong {
     pub fn new() -> std::io::Result<Self> {
         let (mailboxes, mut receivers) = mailboxes(2);
         let there = receivers.remove(1);
-        let here = Mailbox::new(0, receivers.remove(0), Arc::clone(&mailboxes));
+        let here = ShardMailbox::new(0, receivers.remove(0), Arc::clone(&mailboxes));
         let over = Arc::new(AtomicBool::new(false));
         let ends = Arc::clone(&over);
         let runtime = || Builder::new_current_thread().build();
         let its_runtime = runtime()?;
         let there = std::thread::spawn(move || {
-            let there = Mailbox::new(1, there, mailboxes);
+            let there = ShardMailbox::new(1, there, mailboxes);
             while !ends.load(Atomic::Relaxed) {
                 its_runtime.block_on(there.wait());
                 while there.take().is_some() {

@@ -45,10 +45,10 @@ use crate::shard::mailbox::Mailboxes;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
-pub struct Publisher(Arc<Inner>);
+pub struct Publisher(Arc<PublisherParts>);
 
 /// What all clones of a publisher hold.
-struct Inner {
+struct PublisherParts {
     common: Arc<Common>,
     names: TopicNames,
     mailboxes: Mailboxes,
@@ -57,7 +57,7 @@ struct Inner {
 
 impl Publisher {
     pub(crate) fn new(common: Arc<Common>, names: TopicNames, mailboxes: Mailboxes) -> Self {
-        Publisher(Arc::new(Inner { common, names, mailboxes, is_closed: false.into() }))
+        Publisher(Arc::new(PublisherParts { common, names, mailboxes, is_closed: false.into() }))
     }
 
     /// Publishes one event. Returns as soon as it is posted, before it is ordered; the [`Receipt`] tells when
@@ -174,7 +174,7 @@ impl Event {
 /// drop it takes nothing back.
 #[derive(Debug)]
 pub struct Receipt {
-    answer: oneshot::Receiver<Result<message::Published, message::PublishError>>,
+    answer: oneshot::Receiver<Result<message::Ordered, message::OrderError>>,
     epoch: Epoch,
 }
 
@@ -265,23 +265,23 @@ impl From<EventError> for PublishError {
     }
 }
 
-impl From<message::PublishError> for PublishError {
-    fn from(error: message::PublishError) -> Self {
+impl From<message::OrderError> for PublishError {
+    fn from(error: message::OrderError) -> Self {
         match error {
-            message::PublishError::TopicsFull => PublishError::TopicsFull,
-            message::PublishError::DiskFull => PublishError::DiskFull,
+            message::OrderError::TopicsFull => PublishError::TopicsFull,
+            message::OrderError::DiskFull => PublishError::DiskFull,
             // No publish from here has a key.
-            message::PublishError::KeyReused | message::PublishError::KeysFull => PublishError::Full,
+            message::OrderError::KeyReused | message::OrderError::KeysFull => PublishError::Full,
         }
     }
 }
 
 /// What a home shard answered; nothing when it ended first.
 fn read(
-    answer: Result<Result<message::Published, message::PublishError>, oneshot::error::RecvError>,
+    answer: Result<Result<message::Ordered, message::OrderError>, oneshot::error::RecvError>,
     epoch: Epoch,
 ) -> Result<Published, PublishError> {
-    let message::Published { last_id, events, ids_replaced, .. } =
+    let message::Ordered { last_id, events, ids_replaced, .. } =
         answer.map_err(|_| PublishError::Stopped)??;
     let id = match last_id {
         EventId::Own(id) => id.into(),

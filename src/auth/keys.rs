@@ -21,7 +21,7 @@ const ALGORITHMS: [(Algorithm, &str); 4] = [
 /// The keys of one kind of token, the subscribers', the publishers' or the sessions'. A token is good if one of
 /// them says so. `Debug` shows nothing of them.
 pub(crate) struct Keys {
-    keys: Vec<Key>,
+    keys: Vec<VerifyingKey>,
     pub(super) algorithms: Algorithms,
 }
 
@@ -30,11 +30,11 @@ impl Keys {
     pub(crate) fn new(signers: &Signers) -> Option<Self> {
         let pairs = signers.secret.iter();
         let secrets = pairs.flat_map(|pair| iter::once(&pair.current).chain(&pair.previous));
-        let secrets =
-            secrets.map(|secret| Key::new(Algorithm::HS256, DecodingKey::from_secret(secret.expose())));
+        let secrets = secrets
+            .map(|secret| VerifyingKey::new(Algorithm::HS256, DecodingKey::from_secret(secret.expose())));
         let public_keys = signers.public_keys.iter();
-        let public_keys = public_keys.map(|key| Key::new(key.algorithm(), key.decoding_key()));
-        let keys: Vec<Key> = secrets.chain(public_keys).collect();
+        let public_keys = public_keys.map(|key| VerifyingKey::new(key.algorithm(), key.decoding_key()));
+        let keys: Vec<VerifyingKey> = secrets.chain(public_keys).collect();
         (!keys.is_empty()).then(|| Keys { algorithms: Algorithms::of(&keys), keys })
     }
 
@@ -87,7 +87,7 @@ impl fmt::Debug for Keys {
 pub(crate) struct Algorithms([Option<&'static str>; ALGORITHMS.len()]);
 
 impl Algorithms {
-    fn of(keys: &[Key]) -> Self {
+    fn of(keys: &[VerifyingKey]) -> Self {
         Algorithms(ALGORITHMS.map(|(algorithm, name)| {
             let is_taken = keys.iter().any(|key| key.validation.algorithms.contains(&algorithm));
             is_taken.then_some(name)
@@ -108,7 +108,7 @@ impl fmt::Display for Algorithms {
 }
 
 /// One key.
-struct Key {
+struct VerifyingKey {
     key: DecodingKey,
     /// Holds the one algorithm that this key verifies by. It follows from the key's type and never from a token,
     /// or a public key, which everybody knows, could pass for a secret.
@@ -125,7 +125,7 @@ enum KeyError {
     Token(AuthError),
 }
 
-impl Key {
+impl VerifyingKey {
     fn new(algorithm: Algorithm, key: DecodingKey) -> Self {
         // The library compares times with a clock of its own and with leeway, and refuses any `aud`. `Claims`
         // keeps to the times itself, and to whom a token is addressed is not this server's business.
@@ -134,7 +134,7 @@ impl Key {
         validation.validate_exp = false;
         validation.validate_nbf = false;
         validation.validate_aud = false;
-        Key { key, validation }
+        VerifyingKey { key, validation }
     }
 
     fn claims(&self, token: &str) -> Result<Claims, KeyError> {

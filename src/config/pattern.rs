@@ -21,10 +21,10 @@ const RESERVED: &str = "amq.";
 /// # Ok::<(), String>(())
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Pattern(Vec<Part>);
+pub struct Pattern(Vec<PatternPart>);
 
 #[derive(Clone, Debug, Eq, PartialEq)]
-enum Part {
+enum PatternPart {
     Text(String),
     /// A parameter of the query: visible ASCII, so that its name can stand in a header.
     Query(String),
@@ -66,11 +66,11 @@ impl Pattern {
         let some = |value: Option<String>| value.filter(|value| !value.is_empty());
         for part in &self.0 {
             match part {
-                Part::Text(text) => queue.push_str(text),
-                Part::Query(name) => {
+                PatternPart::Text(text) => queue.push_str(text),
+                PatternPart::Query(name) => {
                     queue += &some(query(name)).ok_or_else(|| PatternError::NoQuery(name.clone()))?;
                 }
-                Part::Cookie(name) => {
+                PatternPart::Cookie(name) => {
                     queue += &some(cookie(name)).ok_or_else(|| PatternError::NoCookie(name.clone()))?;
                 }
             }
@@ -80,7 +80,7 @@ impl Pattern {
 
     /// Whether every request names the same queue, which then has one client at a time.
     pub fn is_constant(&self) -> bool {
-        self.0.iter().all(|part| matches!(part, Part::Text(_)))
+        self.0.iter().all(|part| matches!(part, PatternPart::Text(_)))
     }
 }
 
@@ -111,13 +111,13 @@ impl FromStr for Pattern {
                 format!("'${{' at character {at} has no '}}'; write ${{query:NAME}} or ${{cookie:NAME}}")
             })?;
             if !text.is_empty() {
-                parts.push(Part::Text(text.to_owned()));
+                parts.push(PatternPart::Text(text.to_owned()));
             }
-            parts.push(Part::parse(name).map_err(|reason| format!("at character {at}: {reason}"))?);
+            parts.push(PatternPart::parse(name).map_err(|reason| format!("at character {at}: {reason}"))?);
             rest = after;
         }
         if !rest.is_empty() {
-            parts.push(Part::Text(rest.to_owned()));
+            parts.push(PatternPart::Text(rest.to_owned()));
         }
         if parts.is_empty() {
             return Err("empty; write what a queue's name is made of, such as ${query:id}".to_owned());
@@ -129,7 +129,7 @@ impl FromStr for Pattern {
     }
 }
 
-impl Part {
+impl PatternPart {
     /// What stands between `${` and `}`.
     fn parse(source: &str) -> Result<Self, &'static str> {
         let (kind, name) = source
@@ -157,9 +157,9 @@ impl fmt::Display for Pattern {
     /// As it was written.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|part| match part {
-            Part::Text(text) => f.write_str(text),
-            Part::Query(name) => write!(f, "${{query:{name}}}"),
-            Part::Cookie(name) => write!(f, "${{cookie:{name}}}"),
+            PatternPart::Text(text) => f.write_str(text),
+            PatternPart::Query(name) => write!(f, "${{query:{name}}}"),
+            PatternPart::Cookie(name) => write!(f, "${{cookie:{name}}}"),
         })
     }
 }

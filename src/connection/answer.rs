@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::core::budget::Charge;
 use crate::core::event_id::{Epoch, EventId};
-use crate::core::message::{PublishError, Published, Reply};
+use crate::core::message::{OrderError, Ordered, Reply};
 use crate::http::{Context, Extra, Refusal, Response, Status};
 
 /// Answers with a body up to here are not charged beside what every connection is: one to a publish has some 60 bytes.
@@ -91,20 +91,20 @@ impl From<Refusal> for Answer {
 const DISK_FULL_RETRY_S: u32 = 5;
 
 /// Returns the refusal of a publish that was not ordered.
-fn refusal_of(error: PublishError) -> Refusal {
+fn refusal_of(error: OrderError) -> Refusal {
     match error {
-        PublishError::TopicsFull | PublishError::KeysFull => Refusal::unavailable(error.to_string()),
+        OrderError::TopicsFull | OrderError::KeysFull => Refusal::unavailable(error.to_string()),
         // RFC 9110, section 15.5.21: it is well-formed, and cannot be done.
-        PublishError::KeyReused => Refusal::new(Status::UnprocessableContent, error.to_string()),
+        OrderError::KeyReused => Refusal::new(Status::UnprocessableContent, error.to_string()),
         // RFC 4918, section 11.5.
-        PublishError::DiskFull => Refusal::new(Status::InsufficientStorage, error.to_string())
+        OrderError::DiskFull => Refusal::new(Status::InsufficientStorage, error.to_string())
             .with(Extra::RetryAfter(DISK_FULL_RETRY_S)),
     }
 }
 
 /// `{"id":"<last id>","events":n}`, of an emit `"streams":n`, and `"ids_replaced":n` where any were. Written by hand because
 /// 150,000 of them a second are.
-fn write_published(published: &Published, epoch: Epoch, out: &mut Vec<u8>) {
+fn write_published(published: &Ordered, epoch: Epoch, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"id\":");
     match &published.last_id {
         EventId::Sequence(sequence) => {
@@ -136,7 +136,7 @@ mod tests {
     fn an_own_id_is_a_json_string_whatever_it_holds() {
         let mut out = Vec::new();
         let last_id = EventId::Own("a\"\\é".into());
-        let published = Published { last_id, events: 3, ids_replaced: 1, streams: Some(2) };
+        let published = Ordered { last_id, events: 3, ids_replaced: 1, streams: Some(2) };
         write_published(&published, Epoch::at(1), &mut out);
         let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!((json["id"].as_str(), json["events"].as_u64()), (Some("a\"\\é"), Some(3)));

@@ -6,14 +6,14 @@ use crate::core::event::{EventError, EventLimits, Events};
 use crate::core::message::PublishKey;
 use crate::core::topic::Topic;
 use crate::dialects::Access;
-use crate::dialects::native::{BodyForm, IdempotencyKey, Publish};
+use crate::dialects::native::{BodyForm, IdempotencyKey, PublishRequest};
 use crate::dialects::sessions::{Command, CommandEffect};
 use crate::http::{Refusal, Response, Status};
 
 /// What a body is for.
 #[derive(Debug)]
 pub(super) enum Purpose {
-    Publish(Publish),
+    Publish(PublishRequest),
     Command(Command),
 }
 
@@ -42,7 +42,7 @@ impl Purpose {
     /// Returns the memory that it takes beside itself, in bytes.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Purpose::Publish(Publish { body, key, .. }) => {
+            Purpose::Publish(PublishRequest { body, key, .. }) => {
                 let texts = match body {
                     BodyForm::Data { event, id, .. } => [event.as_ref(), id.as_ref()],
                     BodyForm::EventStream => [None, None],
@@ -77,7 +77,7 @@ pub(super) fn effect_of(
 ) -> Result<Effect, Refusal> {
     let post = |topic, events, is_counted, key| Effect::Post(Posting { topic, events, is_counted, key });
     match purpose {
-        Purpose::Publish(Publish { topic, body: form, key }) => {
+        Purpose::Publish(PublishRequest { topic, body: form, key }) => {
             let key = key.map(|key| Box::new(key.with_body(&form, &body)));
             let events = events(form, body, limits)
                 .map_err(|error| Refusal::new(Status::BadRequest, error.to_string()))?;

@@ -65,7 +65,7 @@ pub(super) struct Connection<'c, 'm> {
     reader: RequestReader,
     pub(super) input: Input<'c>,
     pub(super) holding: &'c mut Holding<'m>,
-    pub(super) state: State,
+    pub(super) state: ConnectionState,
     /// When the state began.
     pub(super) since: Instant,
     /// When the client last sent something.
@@ -81,7 +81,7 @@ pub(super) struct Connection<'c, 'm> {
 }
 
 /// What the connection is in the middle of.
-pub(super) enum State {
+pub(super) enum ConnectionState {
     /// Between requests, or within a head.
     Head,
     Body {
@@ -134,7 +134,7 @@ impl<'c, 'm> Connection<'c, 'm> {
             reader: RequestReader::new(limits),
             input: Input::new(stream),
             holding,
-            state: State::Head,
+            state: ConnectionState::Head,
             since: now,
             heard: now,
             last_request_seen: false,
@@ -163,10 +163,10 @@ impl<'c, 'm> Connection<'c, 'm> {
                 Flushed::End(end) => return end,
             }
             if self.pipeline.len() == 0 {
-                if let State::Stream(request) = self.state {
+                if let ConnectionState::Stream(request) = self.state {
                     return End::Stream(Box::new(request.start(self.connections)), self.input.bytes());
                 }
-                let is_between = matches!(self.state, State::Head) && self.input.bytes() == 0;
+                let is_between = matches!(self.state, ConnectionState::Head) && self.input.bytes() == 0;
                 if self.last_request_seen {
                     return End::Closed;
                 }
@@ -178,7 +178,7 @@ impl<'c, 'm> Connection<'c, 'm> {
             match self.wait().await {
                 Woken::Read(Ok(bytes)) if bytes > 0 => {
                     self.heard = Instant::now();
-                    if self.input.bytes() == bytes && matches!(self.state, State::Head) {
+                    if self.input.bytes() == bytes && matches!(self.state, ConnectionState::Head) {
                         // The first bytes of a head.
                         self.since = self.heard;
                     }
@@ -187,7 +187,7 @@ impl<'c, 'm> Connection<'c, 'm> {
                 }
                 // The client sends no more; what it asked is still answered, but for what it broke off.
                 Woken::Read(Ok(_)) => {
-                    self.state = State::Head;
+                    self.state = ConnectionState::Head;
                     self.last_request_seen = true;
                 }
                 Woken::Read(_) => return End::Closed,
@@ -204,10 +204,10 @@ impl<'c, 'm> Connection<'c, 'm> {
         self.input.shrink();
         self.pipeline.shrink();
         let (request, expected) = match &self.state {
-            State::Body { purpose, .. } => (purpose.bytes(), self.reader.body_bytes_left()),
-            State::Skip { answer, .. } => (answer.bytes(), 0),
-            State::Blocked { posting, .. } => (posting.bytes(), 0),
-            State::Head | State::Queue(_) | State::Stream(_) => (0, 0),
+            ConnectionState::Body { purpose, .. } => (purpose.bytes(), self.reader.body_bytes_left()),
+            ConnectionState::Skip { answer, .. } => (answer.bytes(), 0),
+            ConnectionState::Blocked { posting, .. } => (posting.bytes(), 0),
+            ConnectionState::Head | ConnectionState::Queue(_) | ConnectionState::Stream(_) => (0, 0),
         };
         self.input.expect(expected);
         let body = self.reader.bytes_held();
@@ -224,12 +224,12 @@ impl<'c, 'm> Connection<'c, 'm> {
 
     /// Goes one step further with what is in the buffer; false when it needs more bytes, room or answers.
     fn step(&mut self) -> bool {
-        if self.last_request_seen && matches!(self.state, State::Head) {
+        if self.last_request_seen && matches!(self.state, ConnectionState::Head) {
             return false;
         }
-        match std::mem::replace(&mut self.state, State::Head) {
-            State::Head => self.step_head(),
-            State::Body { request, purpose } => match self.reader.body(&mut self.input.buffer) {
+        match std::mem::replace(&mut self.state, ConnectionState::Head) {
+            ConnectionState::Head => self.step_head(),
+            ConnectionState::Body { request, purpose } => match self.reader.body(&mut self.input.buffer) {
                 Ok(Some(body)) => {
                     // What follows the body is the next head, whose time begins here.
                     self.since = Instant::now();
@@ -238,25 +238,27 @@ impl<'c, 'm> Connection<'c, 'm> {
                     let effect = effect_of(purpose, body, access, &limits, unix_s);
                     self.carry_out(request, effect)
                 }
-                Ok(None) => self.stay(State::Body { request, purpose }),
+                Ok(None) => self.stay(ConnectionState::Body { request, purpose }),
                 Err(refusal) => self.push(request, refusal),
             },
-            State::Skip { request, answer } => match self.reader.skip_body(&mut self.input.buffer) {
-                Ok(true) => {
-                    self.since = Instant::now();
-                    self.push(request, answer)
+            ConnectionState::Skip { request, answer } => {
+                match self.reader.skip_body(&mut self.input.buffer) {
+                    Ok(true) => {
+                        self.since = Instant::now();
+                        self.push(request, answer)
+                    }
+                    Ok(false) => self.stay(ConnectionState::Skip { request, answer }),
+                    Err(refusal) => self.push(request, refusal),
                 }
-                Ok(false) => self.stay(State::Skip { request, answer }),
-                Err(refusal) => self.push(request, refusal),
-            },
-            State::Blocked { request, posting, since } => self.post(request, posting, since),
-            State::Queue(asked) => match self.pipeline.take_opened() {
+            }
+            ConnectionState::Blocked { request, posting, since } => self.post(request, posting, since),
+            ConnectionState::Queue(asked) => match self.pipeline.take_opened() {
                 Some(result) => self.begin(*asked, StreamWish::of_queue(result, self.refuse_streams())),
-                None if self.phase() == Phase::Serving => self.stay(State::Queue(asked)),
+                None if self.phase() == Phase::Serving => self.stay(ConnectionState::Queue(asked)),
                 // It may wait for longer than the end may take.
                 None => self.begin(*asked, StreamWish::refused(STOPPING, self.refuse_streams())),
             },
-            state @ State::Stream(..) => self.stay(state),
+            state @ ConnectionState::Stream(..) => self.stay(state),
         }
     }
 
@@ -284,7 +286,7 @@ impl<'c, 'm> Connection<'c, 'm> {
                 if head.expect_continue {
                     self.pipeline.push(request.clone(), Response::interim().into());
                 }
-                self.state = State::Body { request, purpose };
+                self.state = ConnectionState::Body { request, purpose };
                 true
             }
             Plan::Answer(answer) => {
@@ -295,7 +297,7 @@ impl<'c, 'm> Connection<'c, 'm> {
                     // It may send the body or not, so where the next request begins is in doubt.
                     self.push(RequestInfo { keep_alive: false, ..request }, answer)
                 } else {
-                    self.state = State::Skip { request, answer };
+                    self.state = ConnectionState::Skip { request, answer };
                     true
                 }
             }
@@ -355,7 +357,7 @@ impl<'c, 'm> Connection<'c, 'm> {
     fn post(&mut self, request: RequestInfo, posting: Posting, since: Instant) -> bool {
         let shard = &self.connections.shard;
         let Some(charge) = shard.common.room(&posting.events, posting.key_bytes()) else {
-            return self.stay(State::Blocked { request, posting, since });
+            return self.stay(ConnectionState::Blocked { request, posting, since });
         };
         let ticket = self.expect(request);
         let Posting { topic, events, is_counted, key } = posting;
@@ -377,7 +379,7 @@ impl<'c, 'm> Connection<'c, 'm> {
         let ticket = Ticket { shard: self.connections.shard.id, connection: self.key, request: 0 };
         let open = ToBackend::Open { queue: name, last_event_id, ticket };
         match self.connections.service.backend.as_ref().map(|backend| backend.send(open)) {
-            Some(Ok(())) => self.stay(State::Queue(Box::new(asked))),
+            Some(Ok(())) => self.stay(ConnectionState::Queue(Box::new(asked))),
             _ => self.begin(asked, StreamWish::refused(STOPPING, refuse)),
         }
     }
@@ -386,7 +388,7 @@ impl<'c, 'm> Connection<'c, 'm> {
     fn begin(&mut self, asked: Asked, wish: Result<StreamWish, Refusal>) -> bool {
         let (request, client) = asked;
         match wish {
-            Ok(wish) => self.stay(State::Stream(Box::new(StreamRequest { request, wish, client }))),
+            Ok(wish) => self.stay(ConnectionState::Stream(Box::new(StreamRequest { request, wish, client }))),
             Err(refusal) => self.push(request, refusal),
         }
     }
@@ -394,9 +396,10 @@ impl<'c, 'm> Connection<'c, 'm> {
     /// Acts on a deadline; false when the connection is just closed.
     fn time_out(&mut self) -> bool {
         let wait_max = self.connections.shard.common.config.mailbox.wait_max;
-        if let State::Blocked { since, .. } = self.state {
+        if let ConnectionState::Blocked { since, .. } = self.state {
             if since.elapsed() >= wait_max
-                && let State::Blocked { request, .. } = std::mem::replace(&mut self.state, State::Head)
+                && let ConnectionState::Blocked { request, .. } =
+                    std::mem::replace(&mut self.state, ConnectionState::Head)
             {
                 let reason = "no room on the way between CPUs; publish again later, or raise --mailbox-bytes or --mailbox-messages";
                 self.push(request, Refusal::unavailable(reason));
@@ -411,15 +414,15 @@ impl<'c, 'm> Connection<'c, 'm> {
                 "sent too slowly while others find no room; send it faster, or raise --request-memory";
             Refusal::closing(Status::RequestTimeout, reason)
         } else if self.patience_end().is_some_and(|end| Instant::now() >= end) {
-            let what = if let State::Head = self.state { "head" } else { "body" };
+            let what = if let ConnectionState::Head = self.state { "head" } else { "body" };
             let reason = format!("the {what} took too long; send it faster, or raise --{what}-timeout");
             Refusal::closing(Status::RequestTimeout, reason)
         } else {
             return true;
         };
-        let request = match std::mem::replace(&mut self.state, State::Head) {
-            State::Head if self.input.bytes() == 0 => return false,
-            State::Body { request, .. } | State::Skip { request, .. } => request,
+        let request = match std::mem::replace(&mut self.state, ConnectionState::Head) {
+            ConnectionState::Head if self.input.bytes() == 0 => return false,
+            ConnectionState::Body { request, .. } | ConnectionState::Skip { request, .. } => request,
             _ => RequestInfo::unread(None, self.port, &self.connections.service),
         };
         self.push(request, refusal)
@@ -469,7 +472,7 @@ impl<'c, 'm> Connection<'c, 'm> {
         self.connections.shard.common.config.stream.refuse
     }
 
-    fn stay(&mut self, state: State) -> bool {
+    fn stay(&mut self, state: ConnectionState) -> bool {
         self.state = state;
         false
     }

@@ -97,9 +97,14 @@ impl Pipeline {
 
     /// Encodes the answers that are next in line until `out` has `bytes_max`, or a little more; returns how many of them
     /// are refusals, and whether the connection ends after them.
-    pub(crate) fn take_ready(&self, encoding: Encoding<'_>, bytes_max: usize, out: &mut Vec<u8>) -> Taken {
+    pub(crate) fn take_ready(
+        &self,
+        encoding: Encoding<'_>,
+        bytes_max: usize,
+        out: &mut Vec<u8>,
+    ) -> TakenAnswers {
         let mut inner = self.inner.borrow_mut();
-        let mut taken = Taken::default();
+        let mut taken = TakenAnswers::default();
         while let Some((_, Some(_))) = inner.due.front()
             && !taken.closes
             && out.len() < bytes_max
@@ -196,7 +201,7 @@ impl Pipeline {
 
 /// What [`Pipeline::take_ready`] took.
 #[derive(Debug, Default)]
-pub(crate) struct Taken {
+pub(crate) struct TakenAnswers {
     pub(crate) refused: u64,
     pub(crate) closes: bool,
     /// To be given back when all is sent.
@@ -207,7 +212,7 @@ pub(crate) struct Taken {
 mod tests {
     use super::*;
     use crate::core::event_id::{Epoch, EventId};
-    use crate::core::message::{PublishError, Published, Reply};
+    use crate::core::message::{OrderError, Ordered, Reply};
     use crate::dialects::Sharing;
     use crate::http::{Asking, Refusal, Response, Status, Version};
 
@@ -223,7 +228,7 @@ mod tests {
 
     fn published(id: &str) -> Answer {
         let last_id = EventId::Own(id.into());
-        let published = Published { last_id, events: 1, ids_replaced: 0, streams: None };
+        let published = Ordered { last_id, events: 1, ids_replaced: 0, streams: None };
         Answer::to_command(&Reply::Published(Ok(published)), Epoch::at(7))
     }
 
@@ -261,10 +266,10 @@ mod tests {
     #[test]
     fn a_publish_that_is_not_ordered_says_whether_to_come_again() {
         for (error, line, retry) in [
-            (PublishError::TopicsFull, "503 Service Unavailable", Some("Retry-After: 1")),
-            (PublishError::KeysFull, "503 Service Unavailable", Some("Retry-After: 1")),
-            (PublishError::KeyReused, "422 Unprocessable Content", None),
-            (PublishError::DiskFull, "507 Insufficient Storage", Some("Retry-After: 5")),
+            (OrderError::TopicsFull, "503 Service Unavailable", Some("Retry-After: 1")),
+            (OrderError::KeysFull, "503 Service Unavailable", Some("Retry-After: 1")),
+            (OrderError::KeyReused, "422 Unprocessable Content", None),
+            (OrderError::DiskFull, "507 Insufficient Storage", Some("Retry-After: 5")),
         ] {
             let pipeline = Pipeline::default();
             pipeline.push(request(), Answer::to_command(&Reply::Published(Err(error)), Epoch::at(7)));

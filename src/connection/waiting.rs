@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::eviction::Awaited;
-use super::machine::{Connection, State};
+use super::machine::{Connection, ConnectionState};
 use super::pipeline::ClientWait;
 
 /// How soon a publish that is not posted asks for room again.
@@ -60,8 +60,8 @@ impl Connection<'_, '_> {
     fn client_wait(&self) -> Option<ClientWait> {
         let (awaited, since) = match self.state {
             _ if !self.input.is_reading() || self.pipeline.len() > 0 => return None,
-            State::Head if self.is_between() => (Awaited::Request, self.since),
-            State::Body { .. } => (Awaited::Body, self.heard),
+            ConnectionState::Head if self.is_between() => (Awaited::Request, self.since),
+            ConnectionState::Body { .. } => (Awaited::Body, self.heard),
             _ => (Awaited::Head, self.since),
         };
         Some(ClientWait { awaited, since })
@@ -69,7 +69,7 @@ impl Connection<'_, '_> {
 
     /// Whether a request was answered and nothing of the next one has come.
     fn is_between(&self) -> bool {
-        matches!(self.state, State::Head) && self.input.bytes() == 0 && !self.is_fresh
+        matches!(self.state, ConnectionState::Head) && self.input.bytes() == 0 && !self.is_fresh
     }
 
     /// Whether more of what the client sends can be used.
@@ -79,15 +79,17 @@ impl Connection<'_, '_> {
             && !self.must_flush
             && self.holding.starved().is_none()
             && match self.state {
-                State::Head => self.may_ask(),
-                State::Body { .. } | State::Skip { .. } => true,
-                State::Blocked { .. } | State::Queue(..) | State::Stream(..) => false,
+                ConnectionState::Head => self.may_ask(),
+                ConnectionState::Body { .. } | ConnectionState::Skip { .. } => true,
+                ConnectionState::Blocked { .. }
+                | ConnectionState::Queue(..)
+                | ConnectionState::Stream(..) => false,
             }
     }
 
     /// When to look again at what the connection is in the middle of.
     fn deadline(&self) -> Option<Instant> {
-        if let State::Blocked { .. } = self.state {
+        if let ConnectionState::Blocked { .. } = self.state {
             return Some(Instant::now() + BLOCKED_RETRY);
         }
         let patience_end = self.patience_end()?;
@@ -105,11 +107,13 @@ impl Connection<'_, '_> {
     pub(super) fn patience_end(&self) -> Option<Instant> {
         let http = &self.connections.shard.common.config.http;
         let patience = match self.state {
-            State::Head if self.pipeline.len() > 0 => return None,
-            State::Head if self.input.bytes() > 0 || self.is_fresh => http.head_timeout,
-            State::Head => http.idle_timeout,
-            State::Body { .. } | State::Skip { .. } => http.body_timeout,
-            State::Blocked { .. } | State::Queue(..) | State::Stream(..) => return None,
+            ConnectionState::Head if self.pipeline.len() > 0 => return None,
+            ConnectionState::Head if self.input.bytes() > 0 || self.is_fresh => http.head_timeout,
+            ConnectionState::Head => http.idle_timeout,
+            ConnectionState::Body { .. } | ConnectionState::Skip { .. } => http.body_timeout,
+            ConnectionState::Blocked { .. } | ConnectionState::Queue(..) | ConnectionState::Stream(..) => {
+                return None;
+            }
         };
         Some(self.since + patience)
     }

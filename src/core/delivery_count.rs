@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::core::reply::{Published, Reply, Ticket};
+use crate::core::reply::{Ordered, Reply, Ticket};
 
 /// Counts the streams that something reaches. Each shard holds it once, and the last that lets go of it answers.
 #[derive(Debug)]
@@ -11,12 +11,12 @@ pub(crate) struct DeliveryCount {
     ticket: Ticket,
     streams: AtomicU32,
     /// What was emitted; none when streams end.
-    published: Option<Published>,
+    published: Option<Ordered>,
 }
 
 impl DeliveryCount {
     /// Counts from 0 for whoever this ticket belongs to: the streams that `published` was sent to, or those that end.
-    pub(crate) fn new(ticket: Ticket, published: Option<Published>) -> Arc<Self> {
+    pub(crate) fn new(ticket: Ticket, published: Option<Ordered>) -> Arc<Self> {
         Arc::new(DeliveryCount { ticket, streams: AtomicU32::new(0), published })
     }
 
@@ -27,7 +27,7 @@ impl DeliveryCount {
         let DeliveryCount { ticket, streams, published } = Arc::into_inner(self)?;
         let streams = streams.into_inner();
         let reply = match published {
-            Some(published) => Reply::Published(Ok(Published { streams: Some(streams), ..published })),
+            Some(published) => Reply::Published(Ok(Ordered { streams: Some(streams), ..published })),
             None => Reply::Disconnected(streams),
         };
         Some((ticket, reply))
@@ -43,12 +43,11 @@ mod tests {
     #[test]
     fn the_last_shard_answers_with_what_was_emitted_and_the_streams_of_all() {
         let ticket = Ticket { shard: 3, connection: Arena::default().insert(()), request: 5 };
-        let published =
-            Published { last_id: EventId::Sequence(7), events: 2, ids_replaced: 1, streams: None };
+        let published = Ordered { last_id: EventId::Sequence(7), events: 2, ids_replaced: 1, streams: None };
         let first = DeliveryCount::new(ticket, Some(published.clone()));
         let last = Arc::clone(&first);
         assert_eq!(first.add(2), None);
-        let reply = Reply::Published(Ok(Published { streams: Some(7), ..published }));
+        let reply = Reply::Published(Ok(Ordered { streams: Some(7), ..published }));
         assert_eq!(last.add(5), Some((ticket, reply)));
     }
 }

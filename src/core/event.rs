@@ -24,12 +24,12 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 #[derive(Clone, Debug)]
 pub(crate) struct Events {
     text: Bytes,
-    spans: SmallVec<[Span; 1]>,
+    spans: SmallVec<[TextSpan; 1]>,
 }
 
 /// One of [`Events`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Event<'a> {
+pub(crate) struct ParsedEvent<'a> {
     /// The event's lines, comments among them, each ended by LF. There is no blank line in them or after
     /// them: who writes the frame ends it with one, after an `id:` line of its own where it adds one.
     pub(crate) lines: &'a [u8],
@@ -38,7 +38,7 @@ pub(crate) struct Event<'a> {
     pub(crate) id: Option<&'a str>,
 }
 
-impl<'a> Event<'a> {
+impl<'a> ParsedEvent<'a> {
     /// The id that is the publisher's own: one of the broker's form is not, because others' events are found by those.
     pub(crate) fn own_id(&self) -> Option<&'a str> {
         self.id.filter(|id| !has_our_form(id))
@@ -90,7 +90,7 @@ impl Events {
 
         let mut spans = SmallVec::new();
         let mut lone_comments = false;
-        for block in Blocks::new(&text) {
+        for block in FieldBlocks::new(&text) {
             if !block.has_field {
                 lone_comments = true;
                 continue;
@@ -109,7 +109,7 @@ impl Events {
             if let Some(id) = &block.id {
                 check_id(text.get(id.clone()).unwrap_or_default(), event, limits)?;
             }
-            spans.push(Span::new(block.lines, block.id));
+            spans.push(TextSpan::new(block.lines, block.id));
         }
         if spans.is_empty() {
             return Err(EventError::NoEvent);
@@ -158,7 +158,7 @@ impl Events {
             // In the loop: a body of line ends alone grows sixfold.
             check_length(text.len(), limits)?;
         }
-        let span = Span::new(0..text.len(), id);
+        let span = TextSpan::new(0..text.len(), id);
         Ok(Events { text: Bytes::from(text), spans: SmallVec::from_buf([span]) })
     }
 
@@ -168,8 +168,8 @@ impl Events {
     }
 
     /// The events, in the order they were sent.
-    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = Event<'_>> {
-        self.spans.iter().map(|span| Event {
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = ParsedEvent<'_>> {
+        self.spans.iter().map(|span| ParsedEvent {
             lines: self.slice(&span.lines),
             id: span.id.as_ref().and_then(|id| str::from_utf8(self.slice(id)).ok()).and_then(known_id),
         })
@@ -182,7 +182,7 @@ impl Events {
 
     /// Returns the memory that the events take, in bytes.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.text.len() + self.spans.len() * size_of::<Span>()
+        self.text.len() + self.spans.len() * size_of::<TextSpan>()
     }
 
     fn slice(&self, range: &Range<u32>) -> &[u8] {
@@ -193,9 +193,9 @@ impl Events {
     /// blank line after such comments goes, and the one before them too where no event follows.
     fn with_comments_joined(text: &[u8]) -> Events {
         let mut joined = Vec::with_capacity(text.len());
-        let events = Blocks::new(text).filter(|block| block.has_field).count();
+        let events = FieldBlocks::new(text).filter(|block| block.has_field).count();
         let mut ended = 0;
-        for block in Blocks::new(text) {
+        for block in FieldBlocks::new(text) {
             joined.extend_from_slice(text.get(block.lines).unwrap_or_default());
             if block.has_field {
                 ended += 1;
@@ -204,7 +204,7 @@ impl Events {
                 }
             }
         }
-        let spans = Blocks::new(&joined).map(|block| Span::new(block.lines, block.id)).collect();
+        let spans = FieldBlocks::new(&joined).map(|block| TextSpan::new(block.lines, block.id)).collect();
         Events { text: Bytes::from(joined), spans }
     }
 }
@@ -260,7 +260,7 @@ pub(crate) enum EventError {
     },
     /// A control character in a publisher's own id: with it a client's reconnect would be no HTTP (RFC 9110, 5.5).
     #[error(
-        "event {event} has an id with U+{character:04X} in it, which no Last-Event-ID header can carry: remove it"
+        "event {event} has an id with U+{character:04X} in it, which no Last-ParsedEvent-ID header can carry: remove it"
     )]
     IdCharacter {
         /// Which event.
@@ -287,7 +287,7 @@ pub(crate) enum EventError {
     },
 }
 
-/// An id as it comes back in a `Last-Event-ID` header, which has no white space around it (RFC 9110, section
+/// An id as it comes back in a `Last-ParsedEvent-ID` header, which has no white space around it (RFC 9110, section
 /// 5.5); `None` when nothing is left.
 pub(crate) fn known_id(id: &str) -> Option<&str> {
     let id = id.trim_matches([' ', '\t']);
@@ -296,16 +296,16 @@ pub(crate) fn known_id(id: &str) -> Option<&str> {
 
 /// Where an event and its id stand in the text.
 #[derive(Clone, Debug)]
-struct Span {
+struct TextSpan {
     lines: Range<u32>,
     id: Option<Range<u32>>,
 }
 
-impl Span {
-    fn new(lines: Range<usize>, id: Option<Range<usize>>) -> Span {
+impl TextSpan {
+    fn new(lines: Range<usize>, id: Option<Range<usize>>) -> TextSpan {
         // `check_length` keeps a text within u32: a span is 20 bytes and not 40, inline in every publish.
         let narrow = |range: Range<usize>| range.start as u32..range.end as u32;
-        Span { lines: narrow(lines), id: id.map(narrow) }
+        TextSpan { lines: narrow(lines), id: id.map(narrow) }
     }
 }
 
@@ -412,7 +412,7 @@ impl<'a> Iterator for Lines<'a> {
 }
 
 /// Neighbouring lines without a blank one among them.
-struct Block {
+struct FieldBlock {
     /// With the last line's LF.
     lines: Range<usize>,
     /// Whether any line is not a comment.
@@ -422,14 +422,14 @@ struct Block {
 }
 
 /// The blocks of a text whose every line is ended by LF.
-struct Blocks<'a> {
+struct FieldBlocks<'a> {
     text: &'a [u8],
     at: usize,
 }
 
-impl<'a> Blocks<'a> {
+impl<'a> FieldBlocks<'a> {
     fn new(text: &'a [u8]) -> Self {
-        Blocks { text, at: 0 }
+        FieldBlocks { text, at: 0 }
     }
 
     /// The line that begins here; empty at a blank line and at the end of the text.
@@ -439,15 +439,15 @@ impl<'a> Blocks<'a> {
     }
 }
 
-impl Iterator for Blocks<'_> {
-    type Item = Block;
+impl Iterator for FieldBlocks<'_> {
+    type Item = FieldBlock;
 
-    fn next(&mut self) -> Option<Block> {
+    fn next(&mut self) -> Option<FieldBlock> {
         while self.text.get(self.at) == Some(&b'\n') {
             self.at += 1;
         }
         let start = self.at;
-        let mut block = Block { lines: start..start, has_field: false, has_data: false, id: None };
+        let mut block = FieldBlock { lines: start..start, has_field: false, has_data: false, id: None };
         loop {
             let line = self.line();
             match line.first() {

@@ -25,7 +25,7 @@ impl Memory {
     pub(crate) fn share(self: &Arc<Self>, bytes: Vec<u8>) -> Bytes {
         // Relaxed: a count orders nothing.
         self.bytes.fetch_add(bytes.capacity(), Ordering::Relaxed);
-        Bytes::from_owner(Held { bytes, memory: Arc::clone(self) })
+        Bytes::from_owner(HeldBytes { bytes, memory: Arc::clone(self) })
     }
 
     /// Counts bytes that are held beside, until [`Memory::release`].
@@ -63,18 +63,18 @@ impl Memory {
 }
 
 /// Counted bytes.
-struct Held {
+struct HeldBytes {
     bytes: Vec<u8>,
     memory: Arc<Memory>,
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for HeldBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldBytes {
     fn drop(&mut self) {
         self.memory.bytes.fetch_sub(self.bytes.capacity(), Ordering::Relaxed);
     }

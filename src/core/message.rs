@@ -16,7 +16,7 @@ use crate::core::delivery_count::DeliveryCount;
 use crate::core::event::Events;
 use crate::core::event_id::Sequence;
 use crate::core::partition::{PartitionId, Placement};
-pub(crate) use crate::core::reply::{PublishError, Published, Reply, ReplyTo, ShardId, Ticket};
+pub(crate) use crate::core::reply::{OrderError, Ordered, Reply, ReplyTo, ShardId, Ticket};
 use crate::core::selection::Selection;
 use crate::core::topic::Topic;
 

@@ -20,16 +20,16 @@ pub(crate) enum ReplyTo {
 }
 
 /// What a caller within this process does with the answer; dropping it says that there will be none.
-pub(crate) struct Callback(Box<dyn FnOnce(Result<Published, PublishError>) + Send>);
+pub(crate) struct Callback(Box<dyn FnOnce(Result<Ordered, OrderError>) + Send>);
 
 impl Callback {
     /// Calls `told`, which must not block, with the answer.
-    pub(crate) fn new(told: impl FnOnce(Result<Published, PublishError>) + Send + 'static) -> Self {
+    pub(crate) fn new(told: impl FnOnce(Result<Ordered, OrderError>) + Send + 'static) -> Self {
         Callback(Box::new(told))
     }
 
     /// Hands the answer over.
-    pub(crate) fn call(self, result: Result<Published, PublishError>) {
+    pub(crate) fn call(self, result: Result<Ordered, OrderError>) {
         (self.0)(result);
     }
 }
@@ -43,7 +43,7 @@ impl fmt::Debug for Callback {
 /// The answer to what a connection asked a home.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Reply {
-    Published(Result<Published, PublishError>),
+    Published(Result<Ordered, OrderError>),
     /// How many streams were ended.
     Disconnected(u32),
 }
@@ -59,7 +59,7 @@ pub(crate) struct Ticket {
 
 /// A publish that was ordered.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Published {
+pub(crate) struct Ordered {
     pub(crate) last_id: EventId,
     pub(crate) events: u32,
     /// How many of them had an id of the broker's own form, in whose place they were given another.
@@ -70,7 +70,7 @@ pub(crate) struct Published {
 
 /// Why a home shard did not order a publish.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub(crate) enum PublishError {
+pub(crate) enum OrderError {
     #[error("all topics this server has room for have subscribers; try again later, or raise --topics-max")]
     TopicsFull,
     #[error("this idempotency key was used with another body; use a new one for each publish")]
@@ -92,13 +92,13 @@ mod tests {
     #[test]
     fn a_caller_is_told_the_answer_and_one_that_is_dropped_that_there_is_none() {
         for (is_called, expected) in
-            [(true, Ok(Err(PublishError::TopicsFull))), (false, Err(mpsc::TryRecvError::Disconnected))]
+            [(true, Ok(Err(OrderError::TopicsFull))), (false, Err(mpsc::TryRecvError::Disconnected))]
         {
             let (told, answer) = mpsc::channel();
             let callback = Callback::new(move |result| told.send(result).unwrap());
             assert_eq!(format!("{callback:?}"), "Callback");
             match is_called {
-                true => callback.call(Err(PublishError::TopicsFull)),
+                true => callback.call(Err(OrderError::TopicsFull)),
                 false => drop(callback),
             }
             assert_eq!(answer.try_recv(), expected);

@@ -34,12 +34,12 @@ pub(crate) struct Client {
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     /// Beside one another: boxes would cost each stream 40 bytes more.
-    entries: Vec<Option<Entry>>,
+    entries: Vec<Option<ClientEntry>>,
     agents: HashSet<Arc<str>>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct ClientEntry {
     client: Client,
     stream: Key,
 }
@@ -51,7 +51,7 @@ pub(crate) struct Survey {
     /// How many at most.
     pub(crate) streams_max: usize,
     /// Where the answer goes.
-    pub(crate) found: Sender<Found>,
+    pub(crate) found: Sender<SurveyResult>,
 }
 
 /// Which streams are asked about.
@@ -66,7 +66,7 @@ pub(crate) enum Wanted {
 
 /// What a shard answers.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+pub(crate) struct SurveyResult {
     pub(crate) streams: Vec<StreamStatus>,
     /// How many there are, listed or not.
     pub(crate) total: usize,
@@ -105,7 +105,7 @@ impl Clients {
         if self.entries.len() <= index {
             self.entries.resize_with(index + 1, || None);
         }
-        self.entries[index] = Some(Entry { client, stream });
+        self.entries[index] = Some(ClientEntry { client, stream });
     }
 
     /// Forgets a stream.
@@ -163,7 +163,7 @@ impl Walk {
             let _ = self
                 .survey
                 .found
-                .send(Found { streams: std::mem::take(&mut self.streams), total: self.total });
+                .send(SurveyResult { streams: std::mem::take(&mut self.streams), total: self.total });
             return true;
         }
         let end = (self.next + LOOKS_PER_TURN).min(clients.entries.len());
@@ -188,7 +188,7 @@ impl Walk {
         false
     }
 
-    fn is_wanted(&self, entry: &Entry, fanout: &Fanout) -> bool {
+    fn is_wanted(&self, entry: &ClientEntry, fanout: &Fanout) -> bool {
         let topics = fanout.topics(entry.stream);
         match &self.survey.wanted {
             Wanted::All => true,
@@ -202,7 +202,7 @@ impl Walk {
     }
 }
 
-impl Entry {
+impl ClientEntry {
     /// Whose stream it is: of all its topics together, for the channel's alone is that of `*`.
     fn session(&self, fanout: &Fanout) -> Option<Session> {
         Session::of_topic(fanout.topics(self.stream).last()?)
@@ -328,7 +328,7 @@ mod tests {
             let mut walk = Walk::new(Survey { wanted: Wanted::All, streams_max, found });
             let steps = std::iter::repeat_with(|| walk.step(0, &clients, &fanout));
             assert_eq!(steps.take(100).take_while(|is_over| !is_over).count() + 1, turns, "{streams_max}");
-            let Found { streams, total } = answers.recv().unwrap();
+            let SurveyResult { streams, total } = answers.recv().unwrap();
             let since: Vec<_> = streams.iter().map(|stream| stream.client.since_s).collect();
             let oldest: Vec<_> = (0..2000).map(|n| n / 2).take(streams_max).collect();
             assert_eq!((total, since), (2000, oldest));
@@ -385,7 +385,7 @@ mod tests {
         assert_eq!(open(&other, &mut fanout, &mut clients).index, leaves.index, "its place is taken");
 
         assert!(walk.step(0, &clients, &fanout));
-        let Found { streams, total } = answers.recv().unwrap();
+        let SurveyResult { streams, total } = answers.recv().unwrap();
         let topics: Vec<_> = streams.iter().flat_map(|stream| &stream.topics).collect();
         assert_eq!((&topics[..], total), (&fanout.topics(stays)[..], 1));
     }

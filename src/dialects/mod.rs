@@ -33,7 +33,7 @@ pub(crate) use client_address::client_address;
 use crate::http::{Extra, Head, Method, Refusal, Status, target};
 use admin::{Question, Report};
 use call::Call;
-use native::{Publish, Subscribe};
+use native::{PublishRequest, Subscribe};
 use queues::QueueRequest;
 use sessions::Command;
 
@@ -41,7 +41,7 @@ use sessions::Command;
 #[derive(Debug)]
 pub(crate) enum Action {
     Subscribe(Subscribe),
-    Publish(Publish),
+    Publish(PublishRequest),
     Queue(QueueRequest),
     /// What its body says is to be done.
     Command(Command),

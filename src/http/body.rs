@@ -16,12 +16,12 @@ pub(super) struct Chunked {
     trailer_bytes: usize,
     /// Bytes at the front of an unfinished line in which no end was found.
     scanned: usize,
-    state: State,
+    state: BodyState,
 }
 
 /// What comes next.
 #[derive(Clone, Copy, Debug, Default)]
-enum State {
+enum BodyState {
     #[default]
     Size,
     /// So many bytes of the chunk.
@@ -67,7 +67,7 @@ impl Chunked {
     ) -> Result<bool, Refusal> {
         loop {
             self.state = match self.state {
-                State::Size => {
+                BodyState::Size => {
                     let Some(line) = self.line(buf, CHUNK_LINE_BYTES_MAX, chunk_line_too_long)? else {
                         return Ok(false);
                     };
@@ -77,38 +77,38 @@ impl Chunked {
                         Some(announced) if announced <= limits.body_bytes_max => announced,
                         _ => return Err(body_too_large(limits.body_bytes_max)),
                     };
-                    if size == 0 { State::Trailer } else { State::Data(size) }
+                    if size == 0 { BodyState::Trailer } else { BodyState::Data(size) }
                 }
-                State::Data(left) => {
+                BodyState::Data(left) => {
                     let here = buf.len().min(left);
                     keep(&mut self.decoded, buf.get(..here).unwrap_or_default());
                     buf.advance(here);
                     if here < left {
-                        self.state = State::Data(left - here);
+                        self.state = BodyState::Data(left - here);
                         return Ok(false);
                     }
-                    State::DataEnd
+                    BodyState::DataEnd
                 }
-                State::DataEnd => match buf.as_ref() {
+                BodyState::DataEnd => match buf.as_ref() {
                     [] | [b'\r'] => return Ok(false),
                     [b'\r', b'\n', ..] => {
                         buf.advance(2);
-                        State::Size
+                        BodyState::Size
                     }
                     _ => return Err(malformed("a chunk does not end where its size says: send CRLF there")),
                 },
-                State::Trailer => {
+                BodyState::Trailer => {
                     let room = limits.head_bytes_max.saturating_sub(self.trailer_bytes);
                     let Some(line) = self.line(buf, room, trailer_too_large)? else { return Ok(false) };
                     self.trailer_bytes += line.len() + 2;
                     if line.is_empty() {
-                        State::Finished
+                        BodyState::Finished
                     } else {
                         check_trailer_field(&line)?;
-                        State::Trailer
+                        BodyState::Trailer
                     }
                 }
-                State::Finished => return Ok(true),
+                BodyState::Finished => return Ok(true),
             };
         }
     }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::disk::error::OpenError;
-use super::disk::inspect::{self, Report};
+use super::disk::inspect::{self, DirectoryReport};
 use super::disk::storage::Directory;
 use crate::config::{self, ConfigError};
 use crate::core::event_id::Epoch;
@@ -91,8 +91,8 @@ fn new_directory(path: &Path) -> Result<Directory, OpenError> {
     Ok(Directory::open(path)?.0)
 }
 
-fn describe(report: &Report, dir: &Path) -> String {
-    let Report { segments, bytes, events, damage, torn, leftovers } = report;
+fn describe(report: &DirectoryReport, dir: &Path) -> String {
+    let DirectoryReport { segments, bytes, events, damage, torn, leftovers } = report;
     let mut text = format!("{}: {segments} segments, {bytes} bytes, {events} events\n", dir.display());
     for file in leftovers {
         let _ = writeln!(text, "left over, and removed at the next start: {file}");

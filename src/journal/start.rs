@@ -24,7 +24,7 @@ use crate::core::event::Events;
 use crate::core::event_id::{Epoch, EventId, Sequence};
 use crate::core::home::{Dropped, HomeSettings, Homes, KEYS_KNOWN_MS, TopicEnd};
 use crate::core::journal::Kept;
-use crate::core::message::{PublishKey, Published, ShardId};
+use crate::core::message::{Ordered, PublishKey, ShardId};
 use crate::core::partition::Partitioner;
 use crate::core::random::random_u64;
 use crate::core::topic::{Topic, TopicHasher};
@@ -184,9 +184,9 @@ impl Sink for Found<'_> {
         self.world = Some(World::new((self.make)(secret)));
     }
 
-    fn publish(&mut self, publish: &record::Publish<'_>, segments: &mut Segments) -> bool {
+    fn publish(&mut self, publish: &record::PublishRecord<'_>, segments: &mut Segments) -> bool {
         let Some(World { settings, hasher, homes }) = &mut self.world else { return false };
-        let record::Publish { partition, first, at_ms, previous, text, events, .. } = publish;
+        let record::PublishRecord { partition, first, at_ms, previous, text, events, .. } = publish;
         let spans = events.iter().map(|span| (span.lines.clone(), span.id.clone()));
         let Some(events) = Events::from_parts(Bytes::copy_from_slice(text), spans) else { return false };
         let topic = Topic::kept(publish.topic, self.namespaces, hasher);
@@ -204,7 +204,7 @@ impl Sink for Found<'_> {
         true
     }
 
-    fn key(&mut self, publish: &record::Publish<'_>) {
+    fn key(&mut self, publish: &record::PublishRecord<'_>) {
         if publish.at_ms + KEYS_KNOWN_MS < self.now_ms {
             return;
         }
@@ -220,7 +220,7 @@ impl Sink for Found<'_> {
         let ids = publish.events.iter().filter(|event| event.id.is_some()).count();
         let own_ids = (0..events).filter(|event| publish.own_id(*event).is_some()).count();
         let ids_replaced = (ids - own_ids) as u32;
-        let published = Published { last_id, events: events as u32, ids_replaced, streams: None };
+        let published = Ordered { last_id, events: events as u32, ids_replaced, streams: None };
         let key = PublishKey { name: key.key.into(), digest: *key.body_digest };
         homes.recover_key(publish.partition, &key, &published, publish.at_ms);
     }

@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::disk::error::{AppendError, Fatal};
 use super::disk::log::{Log, Lost};
-use super::disk::record::{self, EventSpan, IdempotencyKey, Previous};
+use super::disk::record::{self, EventSpan, KeyRecord, Previous};
 use super::disk::storage::Disk;
 use super::disk::trim::Trimmed;
 use super::stats::JournalStats;
@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::config::SyncPolicy;
 use crate::core::home::{Dropped, KEYS_KNOWN_MS};
 use crate::core::journal::Kept;
-use crate::core::message::{PublishError, ShardId, work_of};
+use crate::core::message::{OrderError, ShardId, work_of};
 use crate::core::partition::Placement;
 
 /// Publishes of one batch at most: what is written at once delays those that come meanwhile.
@@ -43,14 +43,14 @@ impl Turn {
 }
 
 /// Returns the record of a publish.
-fn record(kept: &Kept) -> record::Publish<'_> {
+fn record(kept: &Kept) -> record::PublishRecord<'_> {
     let Kept { partition, first, at_ms, topic, events, previous, key } = kept;
-    record::Publish {
+    record::PublishRecord {
         partition: *partition,
         first: *first,
         at_ms: *at_ms,
         topic: topic.name(),
-        key: key.as_ref().map(|key| IdempotencyKey { key: &key.name, body_digest: &key.digest }),
+        key: key.as_ref().map(|key| KeyRecord { key: &key.name, body_digest: &key.digest }),
         previous: Previous { sequence: previous.sequence, id: previous.own_id.as_deref() },
         text: events.text(),
         events: events.spans().map(|(lines, id)| EventSpan { lines, id }).collect(),
@@ -61,7 +61,7 @@ fn record(kept: &Kept) -> record::Publish<'_> {
 pub(crate) trait JournalEvents: Send + 'static {
     /// The oldest `publishes` that a shard handed over are final, or refused; handling them takes it `work`, in the units of
     /// [`Message::work`](crate::core::message::Message::work).
-    fn settled(&self, shard: ShardId, publishes: usize, work: usize, result: Result<(), PublishError>);
+    fn settled(&self, shard: ShardId, publishes: usize, work: usize, result: Result<(), OrderError>);
 
     /// Events of a partition whose home this shard is are gone.
     fn lost(&self, shard: ShardId, lost: Lost);
@@ -153,7 +153,7 @@ impl<D: Disk, S: JournalEvents> Writer<D, S> {
                     self.full_said = Some(Instant::now());
                     tracing::error!("publishes are refused with 507: {error}");
                 }
-                Err(PublishError::DiskFull)
+                Err(OrderError::DiskFull)
             }
         };
         for turn in turns.iter().filter(|turn| !turn.publishes.is_empty()) {

@@ -16,7 +16,7 @@ use crate::core::budget::Budget;
 use crate::core::chunk::Chunk;
 use crate::core::message::{Marks, Message, Ticket, ToFanout};
 use crate::core::session::Session;
-use crate::core::survey::{Found, StreamStatus, Survey, Wanted};
+use crate::core::survey::{StreamStatus, Survey, SurveyResult, Wanted};
 use crate::core::topic::Topic;
 use crate::dialects::admin::Question;
 use crate::shard::mailbox::Mailboxes;
@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What lies before the thread.
 #[derive(Debug)]
-enum Asked {
+enum QueuedQuestion {
     Question(Question, Ticket),
     /// Look whether it is to end.
     Wake,
@@ -50,8 +50,8 @@ enum Asked {
 /// Questions on their way to the thread, and what became of their answers.
 #[derive(Debug)]
 pub(crate) struct Questions {
-    sender: Sender<Asked>,
-    receiver: Receiver<Asked>,
+    sender: Sender<QueuedQuestion>,
+    receiver: Receiver<QueuedQuestion>,
     is_closed: AtomicBool,
     /// What answers may hold that are not sent yet.
     answers: Arc<Budget>,
@@ -72,14 +72,14 @@ impl Default for Questions {
 impl Questions {
     /// Leaves a question for the thread; returns false when too many wait.
     pub(super) fn ask(&self, question: Question, ticket: Ticket) -> bool {
-        self.sender.try_send(Asked::Question(question, ticket)).is_ok()
+        self.sender.try_send(QueuedQuestion::Question(question, ticket)).is_ok()
     }
 
     /// Ends the thread.
     pub(super) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
         // Wakes it, unless it has enough to wake it.
-        let _ = self.sender.try_send(Asked::Wake);
+        let _ = self.sender.try_send(QueuedQuestion::Wake);
     }
 
     fn is_closed(&self) -> bool {
@@ -101,13 +101,13 @@ pub(super) fn run(monitor: &Monitor, mailboxes: &Mailboxes) {
             }
         }
         match questions.receiver.recv_deadline(due) {
-            Ok(Asked::Question(Question::Status { topic, streams_max }, ticket)) => {
+            Ok(QueuedQuestion::Question(Question::Status { topic, streams_max }, ticket)) => {
                 admin.answer(ticket, &admin.status(topic.as_deref(), streams_max));
             }
-            Ok(Asked::Question(Question::Sessions { channel }, ticket)) => {
+            Ok(QueuedQuestion::Question(Question::Sessions { channel }, ticket)) => {
                 admin.answer(ticket, &admin.sessions(channel));
             }
-            Ok(Asked::Wake) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(QueuedQuestion::Wake) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
@@ -182,7 +182,7 @@ impl Admin<'_> {
     /// How the broker is, with the oldest of its connections.
     fn status(&self, topic: Option<&str>, streams_max: usize) -> Value {
         let wanted = topic.map_or(Wanted::All, |topic| Wanted::Named(topic.into()));
-        let (Found { mut streams, total }, is_complete) = self.survey(wanted, streams_max);
+        let (SurveyResult { mut streams, total }, is_complete) = self.survey(wanted, streams_max);
         streams.sort_by_key(|stream| stream.client.since_s);
         streams.truncate(streams_max);
         let mut room = BYTES_PER_STREAM * streams_max.max(PAGE_STREAMS_MAX);
@@ -213,7 +213,7 @@ impl Admin<'_> {
     }
 
     /// What all shards answer, and whether all did.
-    fn survey(&self, wanted: Wanted, streams_max: usize) -> (Found, bool) {
+    fn survey(&self, wanted: Wanted, streams_max: usize) -> (SurveyResult, bool) {
         let (found, results) = bounded(self.mailboxes.len());
         let survey = Survey { wanted, streams_max, found };
         for mailbox in self.mailboxes.iter() {
@@ -221,7 +221,7 @@ impl Admin<'_> {
         }
         drop(survey);
         let deadline = Instant::now() + PATIENCE;
-        let (mut all, mut answers) = (Found::default(), 0);
+        let (mut all, mut answers) = (SurveyResult::default(), 0);
         while answers < self.mailboxes.len() && !self.monitor.questions.is_closed() {
             match results.recv_deadline(deadline.min(Instant::now() + LOOK_INTERVAL)) {
                 Ok(found) => {

@@ -35,7 +35,7 @@ use crate::monitor::Monitor;
 use crate::publisher::Publisher;
 use crate::shard::common::Common;
 use crate::shard::mailbox::{Mailboxes, mailboxes};
-use crate::shard::message::{Control, ShardMessage};
+use crate::shard::message::{ShardControl, ShardMessage};
 
 use assembly::Assembly;
 use shard_thread::{ShardPlan, completions};
@@ -364,15 +364,15 @@ impl Server {
         self.common.draining.store(true, Ordering::Relaxed);
         std::thread::sleep(drain.delay);
         self.publisher.close();
-        self.tell(Control::StopAccepting);
+        self.tell(ShardControl::StopAccepting);
         // Publishers get half of the time at most, so that some is left for subscribers. What is under way
         // between shards is on its way to those.
         let halfway = Instant::now() + drain.time_max / 2;
         let Common { stats, budget, .. } = &*self.common;
         wait_until(halfway, || stats.sum(|shard| &shard.connections) == 0 && budget.messages() == 0);
-        self.tell(Control::CloseStreams);
+        self.tell(ShardControl::CloseStreams);
         wait_until(deadline, || stats.sum(|shard| &shard.clients) == 0);
-        self.tell(Control::Stop);
+        self.tell(ShardControl::Stop);
         if self.service.access.can_survey() {
             self.monitor.close();
         }
@@ -385,7 +385,7 @@ impl Server {
         }
     }
 
-    fn tell(&self, control: Control) {
+    fn tell(&self, control: ShardControl) {
         for mailbox in self.mailboxes.iter() {
             mailbox.post(ShardMessage::Control(control));
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use tokio::sync::Notify;
 
-use crate::core::message::{Post, PublishError, ShardId};
+use crate::core::message::{OrderError, Post, ShardId};
 use crate::journal::disk::log::Lost;
 use crate::journal::writer::JournalEvents;
 use crate::shard::message::ShardMessage;
@@ -36,7 +36,7 @@ impl MailboxSender {
 }
 
 impl JournalEvents for Mailboxes {
-    fn settled(&self, shard: ShardId, publishes: usize, work: usize, result: Result<(), PublishError>) {
+    fn settled(&self, shard: ShardId, publishes: usize, work: usize, result: Result<(), OrderError>) {
         if let Some(mailbox) = self.get(usize::from(shard)) {
             mailbox.post(ShardMessage::Journaled { publishes, work, result });
         }
@@ -52,7 +52,7 @@ impl JournalEvents for Mailboxes {
 /// The inner side, with a way of its own for what a shard tells itself: most messages of a topic whose
 /// subscribers are at home take it, and it costs no atomic operation.
 #[derive(Debug)]
-pub(crate) struct Mailbox {
+pub(crate) struct ShardMailbox {
     shard: ShardId,
     receiver: Receiver<ShardMessage>,
     own: RefCell<VecDeque<ShardMessage>>,
@@ -80,9 +80,9 @@ pub(crate) fn mailboxes(shards: usize) -> (Mailboxes, Vec<MailboxReceiver>) {
     (mailboxes.into(), receivers)
 }
 
-impl Mailbox {
+impl ShardMailbox {
     pub(crate) fn new(shard: ShardId, inner: MailboxReceiver, mailboxes: Mailboxes) -> Self {
-        Mailbox {
+        ShardMailbox {
             shard,
             receiver: inner.receiver,
             own: RefCell::new(VecDeque::new()),
@@ -137,11 +137,11 @@ mod tests {
 
     use super::*;
 
-    fn new_mailboxes(shards: u16) -> Vec<Mailbox> {
+    fn new_mailboxes(shards: u16) -> Vec<ShardMailbox> {
         let (mailboxes, receivers) = mailboxes(shards.into());
         (0..shards)
             .zip(receivers)
-            .map(|(shard, inner)| Mailbox::new(shard, inner, Arc::clone(&mailboxes)))
+            .map(|(shard, inner)| ShardMailbox::new(shard, inner, Arc::clone(&mailboxes)))
             .collect()
     }
 
@@ -149,14 +149,14 @@ mod tests {
         ShardMessage::Journaled { publishes: number, work: 1, result: Ok(()) }
     }
 
-    fn take(mailbox: &Mailbox) -> Option<usize> {
+    fn take(mailbox: &ShardMailbox) -> Option<usize> {
         mailbox.take().map(|message| match message {
             ShardMessage::Journaled { publishes, .. } => publishes,
             other => panic!("{other:?}"),
         })
     }
 
-    fn rings(mailbox: &Mailbox) -> bool {
+    fn rings(mailbox: &ShardMailbox) -> bool {
         pin!(mailbox.wait()).poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
     }
 
@@ -211,7 +211,7 @@ mod tests {
             assert_eq!((take(mailbox), take(mailbox)), (Some(7), None));
         }
         shards[0].send(3, message(7));
-        assert!(shards.iter().all(Mailbox::is_empty), "there is no such shard");
+        assert!(shards.iter().all(ShardMailbox::is_empty), "there is no such shard");
     }
 
     #[test]

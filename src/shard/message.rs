@@ -3,7 +3,7 @@
 
 use crate::backend::NoQueue;
 use crate::core::budget::Charge;
-use crate::core::message::{Message, PublishError, Reply, Ticket};
+use crate::core::message::{Message, OrderError, Reply, Ticket};
 use crate::core::survey::Survey;
 use crate::journal::disk::log::Lost;
 use crate::shard::queue::QueueStream;
@@ -16,13 +16,13 @@ pub(crate) enum ShardMessage {
     /// From another thread to a connection.
     Connection(Ticket, TicketReply),
     /// What became of the oldest publishes that are the journal's.
-    Journaled { publishes: usize, work: usize, result: Result<(), PublishError> },
+    Journaled { publishes: usize, work: usize, result: Result<(), OrderError> },
     /// Events that the journal has no more.
     JournalLost(Lost),
     /// Which streams are open?
     Survey(Survey),
     /// From the server to every shard.
-    Control(Control),
+    Control(ShardControl),
 }
 
 impl ShardMessage {
@@ -55,7 +55,7 @@ pub(crate) enum TicketReply {
 
 /// What the server tells its shards.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Control {
+pub(crate) enum ShardControl {
     /// Take no further connection and no further request; answer what is under way.
     StopAccepting,
     /// Send every subscriber what it has coming, tell it when to return, and close.

@@ -31,14 +31,14 @@ use crate::config::SlowPolicy;
 use crate::core::fanout::sending::Outgoing;
 use crate::core::fanout::{Fanout, FanoutLimits};
 use crate::core::home::Homes;
-use crate::core::message::{Message, Post, PublishError, ShardId, Ticket};
+use crate::core::message::{Message, OrderError, Post, ShardId, Ticket};
 use crate::core::survey::{Clients, Walk};
 use crate::journal::ShardJournal;
 use crate::journal::disk::log::Lost;
 use crate::journal::queue::UnderWay;
 use crate::shard::common::Common;
-use crate::shard::mailbox::{Mailbox, MailboxReceiver, Mailboxes};
-use crate::shard::message::{Control, ShardMessage, TicketReply};
+use crate::shard::mailbox::{MailboxReceiver, Mailboxes, ShardMailbox};
+use crate::shard::message::{ShardControl, ShardMessage, TicketReply};
 use crate::shard::sockets::Sockets;
 use crate::shard::stream::Newcomer;
 use crate::stats::ShardStats;
@@ -62,7 +62,7 @@ pub(crate) struct Shard {
     homes: RefCell<Homes>,
     journal: RefCell<ShardJournal>,
     fanout: RefCell<Fanout>,
-    pub(crate) mailbox: Mailbox,
+    pub(crate) mailbox: ShardMailbox,
     pub(crate) sockets: Sockets,
     clients: RefCell<Clients>,
     /// Surveys under way; the last one goes on.
@@ -115,7 +115,7 @@ impl Shard {
             homes: RefCell::new(homes),
             journal: RefCell::new(journal),
             fanout: RefCell::new(fanout),
-            mailbox: Mailbox::new(id, receiver, mailboxes),
+            mailbox: ShardMailbox::new(id, receiver, mailboxes),
             sockets: Sockets::default(),
             clients: RefCell::default(),
             walks: RefCell::default(),
@@ -203,7 +203,7 @@ impl Shard {
     }
 
     /// Takes the oldest publishes back from the journal, which tells what became of them.
-    fn journaled(&self, publishes: usize, result: Result<(), PublishError>) {
+    fn journaled(&self, publishes: usize, result: Result<(), OrderError>) {
         let (now_ms, mut outbox) = (self.common.clock.now_ms(), self.outbox.borrow_mut());
         let (mut homes, mut journal) = (self.homes.borrow_mut(), self.journal.borrow_mut());
         let ShardJournal::Disk(queue) = &mut *journal else { return };
@@ -238,18 +238,18 @@ impl Shard {
         !walks.is_empty()
     }
 
-    fn control(&self, control: Control, hooks: &impl ConnectionHooks) {
+    fn control(&self, control: ShardControl, hooks: &impl ConnectionHooks) {
         match control {
-            Control::StopAccepting => {
+            ShardControl::StopAccepting => {
                 self.phase.set(Phase::Finishing);
                 self.stops_serving.notify_waiters();
                 hooks.wake_all();
             }
-            Control::CloseStreams => {
+            ShardControl::CloseStreams => {
                 self.phase.set(Phase::Closing);
                 self.fanout.borrow_mut().close_streams();
             }
-            Control::Stop => self.phase.set(Phase::Stopped),
+            ShardControl::Stop => self.phase.set(Phase::Stopped),
         }
     }
 

@@ -25,7 +25,7 @@ fn a_known_token_signed_with_a_secret_is_taken() {
     // Appendix A.1 of RFC 7515. Its secret is no text, so no configuration can hold it.
     let secret =
         decoded("AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow");
-    let key = Key::new(Algorithm::HS256, DecodingKey::from_secret(&secret));
+    let key = VerifyingKey::new(Algorithm::HS256, DecodingKey::from_secret(&secret));
     let keys = Keys { algorithms: Algorithms::of(std::slice::from_ref(&key)), keys: vec![key] };
     let header = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9";
     let token = format!("{header}.{RFC_CLAIMS}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");

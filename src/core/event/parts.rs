@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::{Events, Span, is_one_line};
+use super::{Events, TextSpan, is_one_line};
 
 impl Events {
     /// Makes events again from their text and where in it each event's lines and the value of its id are, as
@@ -33,7 +33,7 @@ impl Events {
                 return None;
             }
             end = lines.end;
-            spans.push(Span { lines, id });
+            spans.push(TextSpan { lines, id });
         }
         (!spans.is_empty()).then_some(Events { text, spans })
     }

@@ -65,7 +65,7 @@ pub(crate) struct Gain<'g> {
 
 /// Blocks `trimmed..tail` and the events of this turn.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub(crate) struct BlockLog {
     blocks: VecDeque<Block>,
     /// The place of the first retained block: `trimmed`.
     trimmed: u64,
@@ -109,10 +109,10 @@ struct Open {
     at_us: u64,
 }
 
-impl Log {
+impl BlockLog {
     /// Returns an empty log, whose blocks are counted in `memory`.
     pub(crate) fn new(memory: Arc<Memory>) -> Self {
-        Log {
+        BlockLog {
             has_new_block: false,
             blocks: VecDeque::new(),
             trimmed: 0,
@@ -297,7 +297,7 @@ impl Log {
     }
 }
 
-impl Drop for Log {
+impl Drop for BlockLog {
     fn drop(&mut self) {
         self.memory.release(self.blocks.iter().map(Block::bytes_beside).sum());
     }
@@ -319,16 +319,16 @@ impl Block {
 mod tests {
     use super::*;
 
-    fn new_log() -> Log {
-        Log::new(Memory::new(usize::MAX))
+    fn new_log() -> BlockLog {
+        BlockLog::new(Memory::new(usize::MAX))
     }
 
-    fn gain(log: &mut Log, text: impl AsRef<[u8]>) {
+    fn gain(log: &mut BlockLog, text: impl AsRef<[u8]>) {
         let chunk = Chunk::of([text.as_ref()], text.as_ref().len(), &log.memory);
         log.gain(&Gain { chunk: &chunk, events: 1, last: 1, at_us: 0, marks: &[] });
     }
 
-    fn block(log: &mut Log, text: &'static str) -> bool {
+    fn block(log: &mut BlockLog, text: &'static str) -> bool {
         gain(log, text);
         log.seal()
     }
@@ -355,7 +355,7 @@ mod tests {
         let frames = vec![b'x'; SHARED_BYTES_MIN];
         let chunk = Chunk::of([&frames[..]], frames.len(), &memory);
         let held = memory.bytes() + 10 * BLOCK_BYTES;
-        let mut logs: Vec<_> = (0..10).map(|_| Log::new(Arc::clone(&memory))).collect();
+        let mut logs: Vec<_> = (0..10).map(|_| BlockLog::new(Arc::clone(&memory))).collect();
         for log in &mut logs {
             let place = log.attach();
             log.gain(&Gain { chunk: &chunk, events: 1, last: 1, at_us: 0, marks: &[] });

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::core::arena::Key;
 use crate::core::event_id::Sequence;
-use crate::core::fanout::log::Log;
+use crate::core::fanout::log::BlockLog;
 use crate::core::memory::Memory;
 use crate::core::partition::PartitionId;
 use crate::core::sent_count::SentCount;
@@ -28,7 +28,7 @@ pub(crate) struct TopicLog {
     pub(crate) topic: Topic,
     /// None of a topic that comes past the homes.
     pub(crate) partition: Option<PartitionId>,
-    pub(crate) log: Log,
+    pub(crate) log: BlockLog,
     /// Streams that take it, those that have not joined yet among them.
     pub(crate) streams: u32,
     /// Those of them that take other topics beside, or write ids of their own: they need to know where events lie.
@@ -63,7 +63,7 @@ impl Logs {
             let number = self.slots.insert(TopicLog {
                 topic: topic.clone(),
                 partition,
-                log: Log::new(Arc::clone(memory)),
+                log: BlockLog::new(Arc::clone(memory)),
                 streams: 0,
                 merging: 0,
                 idle: Vec::new(),

@@ -42,7 +42,7 @@ pub(crate) struct Taken {
 
 /// A part of what is sent, in order.
 #[derive(Debug)]
-enum Run<'l> {
+enum MergeRun<'l> {
     /// A block whose events lie between no others.
     Whole(&'l Block),
     /// Events of one block that follow one another: their numbers among its marks.
@@ -109,11 +109,11 @@ impl<'l> Merged<'l> {
             framing.frame_some(std::mem::take(cut_out).into_buffers(memory), buffers);
         };
         self.for_each_run(|run| match run {
-            Run::Whole(block) => {
+            MergeRun::Whole(block) => {
                 flush(&mut cut_out, &mut buffers);
                 buffers.push(block.chunk.body(framing));
             }
-            Run::Part(block, marks) => {
+            MergeRun::Part(block, marks) => {
                 cut_out.push(&block.chunk, block.start_of(marks.start)..block.start_of(marks.end));
             }
         });
@@ -131,8 +131,8 @@ impl<'l> Merged<'l> {
         let mut pieces = Pieces::default();
         self.for_each_run(|run| {
             let (block, marks) = match run {
-                Run::Whole(block) => (block, 0..block.marks.len()),
-                Run::Part(block, marks) => (block, marks),
+                MergeRun::Whole(block) => (block, 0..block.marks.len()),
+                MergeRun::Part(block, marks) => (block, marks),
             };
             for mark in marks {
                 ids.write_event(&block.chunk, block.start_of(mark), block.marks[mark], &mut pieces);
@@ -144,7 +144,7 @@ impl<'l> Merged<'l> {
     }
 
     /// Runs `each` for all events in order.
-    fn for_each_run(&self, mut each: impl FnMut(Run<'l>)) {
+    fn for_each_run(&self, mut each: impl FnMut(MergeRun<'l>)) {
         let mut rest = &self.blocks[..];
         while let Some(block) = rest.first() {
             // As many as overlap, which may be this one alone.
@@ -156,7 +156,7 @@ impl<'l> Merged<'l> {
             });
             let (together, others) = rest.split_at(1 + overlapping.count());
             match together {
-                [block] => each(Run::Whole(block)),
+                [block] => each(MergeRun::Whole(block)),
                 blocks => interleave(blocks, &mut each),
             }
             rest = others;
@@ -165,7 +165,7 @@ impl<'l> Merged<'l> {
 }
 
 /// Runs `each` for the events of blocks that overlap.
-fn interleave<'l>(blocks: &[&'l Block], each: &mut impl FnMut(Run<'l>)) {
+fn interleave<'l>(blocks: &[&'l Block], each: &mut impl FnMut(MergeRun<'l>)) {
     let marks = |(number, block): (usize, &&'l Block)| {
         (0..block.marks.len()).map(move |mark| (number, mark)).collect::<Vec<_>>()
     };
@@ -173,6 +173,6 @@ fn interleave<'l>(blocks: &[&'l Block], each: &mut impl FnMut(Run<'l>)) {
     events.sort_unstable_by_key(|(number, mark)| blocks[*number].marks[*mark].sequence);
     for run in events.chunk_by(|(one, _), (next, _)| one == next) {
         let (number, first) = run[0];
-        each(Run::Part(blocks[number], first..first + run.len()));
+        each(MergeRun::Part(blocks[number], first..first + run.len()));
     }
 }

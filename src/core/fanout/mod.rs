@@ -67,7 +67,7 @@ pub(crate) struct Subscription {
 /// What is told of a subscriber.
 #[derive(Debug, Default)]
 pub(crate) struct Progress<'a> {
-    pub(crate) topics: Topics<'a>,
+    pub(crate) topics: StreamTopics<'a>,
     /// Events sent.
     pub(crate) delivered: u64,
     /// Bytes that wait for it, those of the send under way among them.
@@ -75,7 +75,7 @@ pub(crate) struct Progress<'a> {
 }
 
 /// The topics of a stream, in order and each once.
-pub(crate) type Topics<'a> = SmallVec<[&'a Topic; 2]>;
+pub(crate) type StreamTopics<'a> = SmallVec<[&'a Topic; 2]>;
 
 /// The subscribers of a shard.
 #[derive(Debug)]
@@ -215,8 +215,8 @@ impl Fanout {
     }
 
     /// Returns what a stream takes.
-    pub(crate) fn topics(&self, key: Key) -> Topics<'_> {
-        let mut topics = Topics::new();
+    pub(crate) fn topics(&self, key: Key) -> StreamTopics<'_> {
+        let mut topics = StreamTopics::new();
         for cursor in self.subscribers.get(key).map_or(&[][..], Subscriber::cursors) {
             let topic = &self.logs[cursor.log].topic;
             // Everything has a log for each partition, and is one topic.

@@ -19,7 +19,7 @@ use crate::core::partition::PartitionId;
 
 /// How a stream ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Ends {
+enum EndKind {
     /// There was no room for its topics; nothing of it was sent before.
     Refused,
     /// In the middle.
@@ -95,7 +95,7 @@ pub(super) enum Flight {
 #[derive(Debug)]
 pub(super) struct Ending {
     farewell: Bytes,
-    ends: Ends,
+    ends: EndKind,
     /// No event after this one is sent before it, but for those of one send with it.
     pub(super) upto: Sequence,
 }
@@ -170,7 +170,7 @@ impl Subscriber {
         }
         self.skip_forward(logs);
         let head = self.opening.take().map(|opening| opening.head);
-        let ends_now = self.ending.as_ref().is_some_and(|ending| ending.ends != Ends::Flushed);
+        let ends_now = self.ending.as_ref().is_some_and(|ending| ending.ends != EndKind::Flushed);
         let next = match ends_now {
             true => None,
             false if self.sent_page => {
@@ -255,13 +255,13 @@ impl Subscriber {
         match &self.opening {
             Some(opening) => {
                 let farewell = opening.refusal.clone();
-                self.ending = Some(Box::new(Ending { farewell, ends: Ends::Refused, upto: 0 }));
+                self.ending = Some(Box::new(Ending { farewell, ends: EndKind::Refused, upto: 0 }));
             }
             None => self.end(text, false),
         }
     }
 
-    /// Ends the stream with `text` after the event `upto`, however many come meanwhile and however slowly it reads.
+    /// EndKind the stream with `text` after the event `upto`, however many come meanwhile and however slowly it reads.
     pub(crate) fn end_after(&mut self, upto: Sequence, text: &str) {
         self.end(text, true);
         if let Some(ending) = &mut self.ending {
@@ -269,16 +269,16 @@ impl Subscriber {
         }
     }
 
-    /// Ends the stream with `text`; after everything in the logs if `flush`.
+    /// EndKind the stream with `text`; after everything in the logs if `flush`.
     pub(crate) fn end(&mut self, text: &str, flush: bool) {
         // A stream that expires while it drains says that it expired. One that is refused never began.
         let is_over = match self.ending.as_ref().map(|ending| ending.ends) {
             None => false,
-            Some(Ends::Refused) => true,
-            Some(Ends::Now | Ends::Flushed) => flush,
+            Some(EndKind::Refused) => true,
+            Some(EndKind::Now | EndKind::Flushed) => flush,
         };
         if !is_over {
-            let ends = if flush { Ends::Flushed } else { Ends::Now };
+            let ends = if flush { EndKind::Flushed } else { EndKind::Now };
             let farewell = self.framing.farewell(text);
             self.ending = Some(Box::new(Ending { farewell, ends, upto: Sequence::MAX }));
         }
@@ -365,7 +365,7 @@ impl Subscriber {
 
     /// Returns whether there was no room for its topics.
     fn is_refused(&self) -> bool {
-        self.ending.as_ref().is_some_and(|ending| ending.ends == Ends::Refused)
+        self.ending.as_ref().is_some_and(|ending| ending.ends == EndKind::Refused)
     }
 
     /// Returns whether it only waits for its topics.

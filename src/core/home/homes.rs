@@ -7,7 +7,7 @@ use crate::core::epochs::Epochs;
 use crate::core::event_id::Sequence;
 use crate::core::journal::{Journal, Kept};
 use crate::core::memory::Memory;
-use crate::core::message::{Post, Publish, PublishError, PublishKey, Published, ShardId, ToHome};
+use crate::core::message::{OrderError, Ordered, Post, Publish, PublishKey, ShardId, ToHome};
 use crate::core::partition::{PartitionId, Partitioner, Placement};
 
 /// The homes of the partitions that are a shard's.
@@ -74,7 +74,7 @@ impl Homes {
         partition: PartitionId,
         first: Sequence,
         publish: Publish,
-        error: PublishError,
+        error: OrderError,
         out: &mut Vec<Post>,
     ) {
         self.with(partition, |home| home.refuse(first, publish, error, out));
@@ -90,7 +90,7 @@ impl Homes {
         &mut self,
         partition: PartitionId,
         key: &PublishKey,
-        published: &Published,
+        published: &Ordered,
         at_ms: u64,
     ) {
         self.with(partition, |home| home.keys.ordered(key, published, at_ms));

@@ -5,18 +5,18 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::core::memory::Memory;
-use crate::core::message::{PublishError, PublishKey, Published, ReplyTo};
+use crate::core::message::{OrderError, Ordered, PublishKey, ReplyTo};
 
 /// How long a key is known after its publish was ordered, in milliseconds.
 pub(crate) const KEYS_KNOWN_MS: u64 = 120_000;
-/// Keys known to one partition at a time: with 16 partitions some 8,700 publishes a second may have one.
+/// KnownKeys known to one partition at a time: with 16 partitions some 8,700 publishes a second may have one.
 const KEYS_MAX: usize = 64 << 10;
 /// What a key takes beside its name, in bytes.
 const KEY_BYTES: usize = 256;
 
 /// The keys that one partition knows.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(super) struct KnownKeys {
     known: HashMap<Arc<[u8]>, Known>,
     /// Those whose publish was ordered, and when, oldest first.
     by_age: VecDeque<(u64, Arc<[u8]>)>,
@@ -27,14 +27,14 @@ pub(super) struct Keys {
 struct Known {
     /// That of the body.
     digest: [u8; 32],
-    state: State,
+    state: KeyState,
 }
 
 #[derive(Debug)]
-enum State {
+enum KeyState {
     /// The publish is the journal's, and these wait for its answer beside whoever sent it first.
     UnderWay(Vec<ReplyTo>),
-    Ordered(Published),
+    Ordered(Ordered),
 }
 
 /// What becomes of a publish with a key.
@@ -43,15 +43,15 @@ pub(super) enum Seen {
     /// It is the first with its key, and is to be ordered.
     First,
     /// It was ordered, and this is the answer.
-    Ordered(Published),
+    Ordered(Ordered),
     /// The first one is still under way; whoever sent this is answered with it.
     UnderWay,
 }
 
-impl Keys {
+impl KnownKeys {
     /// Returns the keys of a partition that knows none; their bytes are counted in `memory`.
     pub(super) fn new(memory: Arc<Memory>) -> Self {
-        Keys { known: HashMap::new(), by_age: VecDeque::new(), memory }
+        KnownKeys { known: HashMap::new(), by_age: VecDeque::new(), memory }
     }
 
     /// Looks whether a publish with this key was seen. `reply` is taken where it waits for the first one.
@@ -63,34 +63,34 @@ impl Keys {
         key: &PublishKey,
         reply: &mut Option<ReplyTo>,
         now_ms: u64,
-    ) -> Result<Seen, PublishError> {
+    ) -> Result<Seen, OrderError> {
         self.expire(now_ms, usize::MAX);
         let is_full = self.known.len() >= KEYS_MAX;
         match self.known.entry(Arc::clone(&key.name)) {
-            Entry::Occupied(known) if known.get().digest != key.digest => Err(PublishError::KeyReused),
+            Entry::Occupied(known) if known.get().digest != key.digest => Err(OrderError::KeyReused),
             Entry::Occupied(known) => match &mut known.into_mut().state {
-                State::Ordered(published) => Ok(Seen::Ordered(published.clone())),
-                State::UnderWay(waiting) => {
+                KeyState::Ordered(published) => Ok(Seen::Ordered(published.clone())),
+                KeyState::UnderWay(waiting) => {
                     waiting.extend(reply.take());
                     Ok(Seen::UnderWay)
                 }
             },
-            Entry::Vacant(_) if is_full => Err(PublishError::KeysFull),
+            Entry::Vacant(_) if is_full => Err(OrderError::KeysFull),
             Entry::Vacant(vacant) => {
                 self.memory.hold(KEY_BYTES + key.name.len());
-                vacant.insert(Known { digest: key.digest, state: State::UnderWay(Vec::new()) });
+                vacant.insert(Known { digest: key.digest, state: KeyState::UnderWay(Vec::new()) });
                 Ok(Seen::First)
             }
         }
     }
 
     /// Notes that the publish with this key was ordered; returns who waits for its answer.
-    pub(super) fn ordered(&mut self, key: &PublishKey, published: &Published, at_ms: u64) -> Vec<ReplyTo> {
-        let published = Published { streams: None, ..published.clone() };
-        let known = Known { digest: key.digest, state: State::Ordered(published) };
+    pub(super) fn ordered(&mut self, key: &PublishKey, published: &Ordered, at_ms: u64) -> Vec<ReplyTo> {
+        let published = Ordered { streams: None, ..published.clone() };
+        let known = Known { digest: key.digest, state: KeyState::Ordered(published) };
         self.by_age.push_back((at_ms, Arc::clone(&key.name)));
         match self.known.insert(Arc::clone(&key.name), known) {
-            Some(Known { state: State::UnderWay(waiting), .. }) => waiting,
+            Some(Known { state: KeyState::UnderWay(waiting), .. }) => waiting,
             Some(_) => Vec::new(),
             None => {
                 self.memory.hold(KEY_BYTES + key.name.len());
@@ -102,7 +102,7 @@ impl Keys {
     /// Forgets a key whose publish was not ordered; returns who waits for its answer.
     pub(super) fn refused(&mut self, key: &PublishKey) -> Vec<ReplyTo> {
         match self.remove(&key.name) {
-            Some(Known { state: State::UnderWay(waiting), .. }) => waiting,
+            Some(Known { state: KeyState::UnderWay(waiting), .. }) => waiting,
             _ => Vec::new(),
         }
     }
@@ -129,7 +129,7 @@ impl Keys {
     }
 }
 
-impl Drop for Keys {
+impl Drop for KnownKeys {
     fn drop(&mut self) {
         self.memory.release(self.known.keys().map(|name| KEY_BYTES + name.len()).sum());
     }
@@ -150,17 +150,17 @@ mod tests {
         Some(ReplyTo::Connection(Ticket { shard: 0, connection, request: 0 }))
     }
 
-    const PUBLISHED: Published =
-        Published { last_id: EventId::Sequence(3), events: 1, ids_replaced: 0, streams: None };
+    const PUBLISHED: Ordered =
+        Ordered { last_id: EventId::Sequence(3), events: 1, ids_replaced: 0, streams: None };
 
     #[test]
     fn the_second_waits_for_the_first_and_the_third_is_answered_as_they_were() {
-        let mut keys = Keys::new(Memory::new(usize::MAX));
+        let mut keys = KnownKeys::new(Memory::new(usize::MAX));
         let mut second = reply();
         assert!(matches!(keys.see(&key("a", 1), &mut reply(), 0), Ok(Seen::First)));
         assert!(matches!(keys.see(&key("a", 1), &mut second, 0), Ok(Seen::UnderWay)));
         assert!(second.is_none(), "it is answered with the first");
-        let with_streams = Published { streams: Some(7), ..PUBLISHED };
+        let with_streams = Ordered { streams: Some(7), ..PUBLISHED };
         assert_eq!(keys.ordered(&key("a", 1), &with_streams, 0).len(), 1);
         let third = keys.see(&key("a", 1), &mut reply(), KEYS_KNOWN_MS);
         assert!(matches!(third, Ok(Seen::Ordered(PUBLISHED))), "it is sent to no streams: {third:?}");
@@ -172,10 +172,10 @@ mod tests {
 
     #[test]
     fn another_body_is_refused_and_a_publish_that_was_refused_may_come_again() {
-        let mut keys = Keys::new(Memory::new(usize::MAX));
+        let mut keys = KnownKeys::new(Memory::new(usize::MAX));
         let mut see = |name, digest| keys.see(&key(name, digest), &mut reply(), 0);
         assert!(matches!(see("a", 1), Ok(Seen::First)));
-        assert_eq!(see("a", 2).unwrap_err(), PublishError::KeyReused);
+        assert_eq!(see("a", 2).unwrap_err(), OrderError::KeyReused);
         assert!(matches!(see("a", 1), Ok(Seen::UnderWay)));
         assert_eq!(keys.refused(&key("a", 1)).len(), 1);
         assert!(matches!(keys.see(&key("a", 2), &mut reply(), 0), Ok(Seen::First)));
@@ -184,14 +184,14 @@ mod tests {
     #[test]
     fn so_many_are_known_and_what_they_take_is_counted() {
         let memory = Memory::new(usize::MAX);
-        let mut keys = Keys::new(Arc::clone(&memory));
+        let mut keys = KnownKeys::new(Arc::clone(&memory));
         for n in 0..KEYS_MAX {
             let key = key(&format!("{n:08}"), 0);
             assert!(matches!(keys.see(&key, &mut reply(), 0), Ok(Seen::First)));
             keys.ordered(&key, &PUBLISHED, 0);
         }
         assert_eq!(memory.bytes(), KEYS_MAX * (KEY_BYTES + 8));
-        assert_eq!(keys.see(&key("more", 0), &mut reply(), 0).unwrap_err(), PublishError::KeysFull);
+        assert_eq!(keys.see(&key("more", 0), &mut reply(), 0).unwrap_err(), OrderError::KeysFull);
         assert_eq!(keys.expire(KEYS_KNOWN_MS + 1, 10), 10);
         assert_eq!(keys.expire(KEYS_KNOWN_MS + 1, usize::MAX), KEYS_MAX - 10);
         assert_eq!(memory.bytes(), 0);

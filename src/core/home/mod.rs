@@ -19,17 +19,17 @@ use crate::core::delivery_count::DeliveryCount;
 use crate::core::event_id::{Epoch, Sequence};
 use crate::core::journal::{Journal, Kept};
 use crate::core::message::{
-    Disconnect, Gap, ListenerId, Message, Post, Publish, PublishError, Published, ReplayPage, Reply, ReplyTo,
+    Disconnect, Gap, ListenerId, Message, OrderError, Ordered, Post, Publish, ReplayPage, Reply, ReplyTo,
     ToFanout, ToHome,
 };
 use crate::core::partition::PartitionId;
 use crate::core::selection::Selection;
 
 pub(crate) use history::{Dropped, HistoryLimits, PAGE_FRAMES_MAX, TopicEnd};
-use history::{Frames, History, Page, TopicKey, TopicKeys};
+use history::{Frames, Page, PartitionHistory, TopicKey, TopicKeys};
 pub(crate) use homes::{HomeSettings, Homes};
 pub(crate) use idempotency::KEYS_KNOWN_MS;
-use idempotency::{Keys, Seen};
+use idempotency::{KnownKeys, Seen};
 use listeners::Listeners;
 pub(crate) use topic_count::TopicCount;
 
@@ -38,9 +38,9 @@ pub(crate) use topic_count::TopicCount;
 pub(crate) struct Home {
     partition: PartitionId,
     epoch: Epoch,
-    history: History,
+    history: PartitionHistory,
     listeners: Listeners,
-    keys: Keys,
+    keys: KnownKeys,
     /// The newest event that the journal was given...
     given: Sequence,
     /// ...and the newest that it gave back, final or refused.
@@ -54,9 +54,9 @@ impl Home {
         Home {
             partition,
             epoch: settings.epochs.current(),
-            history: History::new(partition, settings),
+            history: PartitionHistory::new(partition, settings),
             listeners: Listeners::default(),
-            keys: Keys::new(Arc::clone(&settings.memory)),
+            keys: KnownKeys::new(Arc::clone(&settings.memory)),
             given: 0,
             given_back: 0,
             disconnects: VecDeque::new(),
@@ -154,7 +154,7 @@ impl Home {
     }
 
     /// Answers a publish that the journal gives back, because it could not keep it.
-    fn refuse(&mut self, first: Sequence, publish: Publish, error: PublishError, out: &mut Vec<Post>) {
+    fn refuse(&mut self, first: Sequence, publish: Publish, error: OrderError, out: &mut Vec<Post>) {
         let last = first + publish.events.len() as u64 - 1;
         let key = self.history.topics().find(&publish.topic);
         self.answer_refused(publish, error, out);
@@ -189,7 +189,7 @@ impl Home {
         let Publish { events, reply, at_us, charge, key: publish_key, .. } = publish;
         let appended = self.history.append(key, &events, first, now_ms);
         let Frames { frames, marks, last_id, ids_replaced } = appended;
-        let published = Published { last_id, events: marks.len() as u32, ids_replaced, streams: None };
+        let published = Ordered { last_id, events: marks.len() as u32, ids_replaced, streams: None };
         let first_post = out.len();
         if let Some(key) = key {
             let charge = Arc::new(charge);
@@ -235,7 +235,7 @@ impl Home {
     }
 
     /// Answers a publish that is not ordered.
-    fn answer_refused(&mut self, publish: Publish, error: PublishError, out: &mut Vec<Post>) {
+    fn answer_refused(&mut self, publish: Publish, error: OrderError, out: &mut Vec<Post>) {
         let waiting = publish.key.map(|key| self.keys.refused(&key)).unwrap_or_default();
         for reply in waiting.into_iter().chain([publish.reply]) {
             answer(reply, Err(error), out.len(), out);
@@ -342,7 +342,7 @@ impl Home {
 
 /// Tells whoever published how that went. Whoever waits to hear how many streams it was sent to is answered by the last shard
 /// that the posts from `first_post` on go to.
-fn answer(reply: ReplyTo, result: Result<Published, PublishError>, first_post: usize, out: &mut Vec<Post>) {
+fn answer(reply: ReplyTo, result: Result<Ordered, OrderError>, first_post: usize, out: &mut Vec<Post>) {
     match (reply, result) {
         (ReplyTo::Emitter(ticket), Ok(published)) => {
             let count = DeliveryCount::new(ticket, Some(published));

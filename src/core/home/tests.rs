@@ -24,7 +24,7 @@ use crate::core::topic::{Topic, TopicHasher};
 const LIMITS: HistoryLimits =
     HistoryLimits { events_max: 3, bytes_max: 1 << 20, age_max_ms: 1000, page_frames_max: 1000 };
 
-type Answer = Result<Published, PublishError>;
+type Answer = Result<Ordered, OrderError>;
 
 fn selection(topics: &[Topic]) -> Selection {
     Selection::of(topics, Placement::new(1, 1)).pop().unwrap()
@@ -69,7 +69,7 @@ impl Tester {
         }
     }
 
-    fn history(&mut self) -> &mut History {
+    fn history(&mut self) -> &mut PartitionHistory {
         &mut self.homes.iter_mut().next().unwrap().history
     }
 
@@ -164,13 +164,13 @@ fn an_event_is_given_an_id_unless_it_has_one_and_goes_to_each_member_once() {
     assert_eq!(frames, ["data:a\nid:9-1\n\ndata:b\nid:own\n\n"; 2]);
     assert_eq!(
         answer,
-        Ok(Published { last_id: EventId::Own("own".into()), events: 2, ids_replaced: 0, streams: None })
+        Ok(Ordered { last_id: EventId::Own("own".into()), events: 2, ids_replaced: 0, streams: None })
     );
     let (frames, answer) = tester.publish(1, "id:\ndata:c");
     assert_eq!(frames[0], "id:\ndata:c\nid:9-3\n\n", "an empty id counts as none");
     assert_eq!(
         answer,
-        Ok(Published { last_id: EventId::Sequence(3), events: 1, ids_replaced: 0, streams: None })
+        Ok(Ordered { last_id: EventId::Sequence(3), events: 1, ids_replaced: 0, streams: None })
     );
     tester.leave(1, 3);
     assert_eq!(tester.publish(1, "data:d").0.len(), 1);
@@ -235,7 +235,7 @@ fn a_key_is_forgotten_with_time_though_no_other_publish_has_one() {
     // Or keys that exhaust the memory would be kept for good: who publishes is refused before a home sees the next key.
     let mut tester = Tester::new(LIMITS);
     let keys = &mut tester.homes.iter_mut().next().unwrap().keys;
-    let published = Published { last_id: EventId::Sequence(1), events: 1, ids_replaced: 0, streams: None };
+    let published = Ordered { last_id: EventId::Sequence(1), events: 1, ids_replaced: 0, streams: None };
     for name in [&b"a"[..], b"b"] {
         let key = PublishKey { name: name.into(), digest: [0; 32] };
         assert!(matches!(keys.see(&key, &mut None, 0), Ok(Seen::First)));

@@ -19,7 +19,7 @@ use crate::http::{Head, Refusal, Status, target};
 #[derive(Debug)]
 pub(crate) struct Subscribe {
     /// 1 to 64 topics, of which none covers another, in the order they were asked for.
-    pub(crate) topics: Topics,
+    pub(crate) topics: AskedTopics,
     pub(crate) last_event_id: Option<Box<str>>,
     /// Unix seconds; `u64::MAX` without a token.
     pub(crate) expires_s: u64,
@@ -28,11 +28,11 @@ pub(crate) struct Subscribe {
 }
 
 /// The topics of one stream; nearly always it is one.
-pub(crate) type Topics = SmallVec<[Topic; 1]>;
+pub(crate) type AskedTopics = SmallVec<[Topic; 1]>;
 
 /// `POST /publish/{topic}`.
 #[derive(Debug)]
-pub(crate) struct Publish {
+pub(crate) struct PublishRequest {
     pub(crate) topic: Topic,
     pub(crate) body: BodyForm,
     pub(crate) key: Option<IdempotencyKey>,
@@ -85,7 +85,7 @@ fn is_topic(path: &[&[u8]], access: &Access) -> bool {
 
 impl Call<'_> {
     /// Returns the subscription to these topics.
-    fn subscribe(&self, topics: Topics) -> Result<Action, Refusal> {
+    fn subscribe(&self, topics: AskedTopics) -> Result<Action, Refusal> {
         let mut expires_s = u64::MAX;
         if let Some(keys) = self.keyring.subscriber.as_ref().filter(|_| !self.is_operator) {
             // A cookie would let any page that the user visits publish in the user's name; reading is guarded by
@@ -121,7 +121,7 @@ impl Call<'_> {
         } else {
             BodyForm::EventStream
         };
-        Ok(Action::Publish(Publish { topic, body, key }))
+        Ok(Action::Publish(PublishRequest { topic, body, key }))
     }
 }
 
@@ -152,8 +152,8 @@ fn topic_in_path(head: &Head, path: &[&[u8]], access: &Access) -> Result<Topic, 
 }
 
 /// The topics of a query, without those that are there twice or below another.
-fn topics_in_query(query: &[u8], access: &Access) -> Result<Topics, Refusal> {
-    let mut topics = Topics::new();
+fn topics_in_query(query: &[u8], access: &Access) -> Result<AskedTopics, Refusal> {
+    let mut topics = AskedTopics::new();
     for (index, value) in target::query_values(query, "topic").enumerate() {
         if index == TOPICS_PER_STREAM_MAX {
             let reason = format!(

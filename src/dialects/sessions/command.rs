@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::fields::{Fields, Form};
+use super::fields::{Form, FormFields};
 use super::{Access, IdempotencyKey, bad_request};
 use crate::auth::{Keyring, mint};
 use crate::core::event::{EventError, EventLimits, Events};
@@ -76,7 +76,7 @@ impl Command {
         event_limits: &EventLimits,
         now_s: fn() -> u64,
     ) -> Result<CommandEffect, Refusal> {
-        let fields = Fields::read(self.form, body)?;
+        let fields = FormFields::read(self.form, body)?;
         let name = |field| fields.text(field).map(Option::unwrap_or_default);
         let session = Session::new(&name("userId")?, &name("channel")?).map_err(unnamed)?;
         match self.task {
@@ -128,7 +128,7 @@ fn token(
 }
 
 /// What is emitted: `payload` as it is, or an event made of the other fields.
-fn events(fields: &Fields<'_>, limits: &EventLimits) -> Result<Events, Refusal> {
+fn events(fields: &FormFields<'_>, limits: &EventLimits) -> Result<Events, Refusal> {
     let bytes = |text: Cow<'_, str>| Bytes::from(text.into_owned());
     match (fields.text("payload")?, fields.text("data")?) {
         (Some(payload), None) => {

@@ -28,7 +28,7 @@ const FIELDS_MAX: usize = 64;
 
 /// The fields of a body, in their order.
 #[derive(Debug)]
-pub(super) struct Fields<'b>(SmallVec<[(&'static str, Field<'b>); 4]>);
+pub(super) struct FormFields<'b>(SmallVec<[(&'static str, Field<'b>); 4]>);
 
 #[derive(Debug)]
 enum Field<'b> {
@@ -57,7 +57,7 @@ impl Form {
     }
 }
 
-impl<'b> Fields<'b> {
+impl<'b> FormFields<'b> {
     /// Reads a body.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl<'b> Fields<'b> {
     pub(super) fn read(form: Form, body: &'b [u8]) -> Result<Self, Refusal> {
         match form {
             Form::UrlEncoded => {
-                let mut fields = Fields(SmallVec::new());
+                let mut fields = FormFields(SmallVec::new());
                 for (index, pair) in target::form_pairs(body).enumerate() {
                     if index == FIELDS_MAX {
                         return Err(bad_request(format!("more than {FIELDS_MAX} fields: send fewer")));
@@ -153,18 +153,18 @@ fn known(name: &[u8]) -> Option<&'static str> {
 }
 
 // By hand: a map would hide a field that is there twice.
-impl<'de> Deserialize<'de> for Fields<'de> {
+impl<'de> Deserialize<'de> for FormFields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Members;
         impl<'de> Visitor<'de> for Members {
-            type Value = Fields<'de>;
+            type Value = FormFields<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-                let mut fields = Fields(SmallVec::new());
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FormFields<'de>, A::Error> {
+                let mut fields = FormFields(SmallVec::new());
                 let mut seen = 0;
                 while let Some(name) = map.next_key::<String>()? {
                     seen += 1;
@@ -195,8 +195,8 @@ mod tests {
 
     #[test]
     fn a_form_and_json_say_the_same() {
-        let form = Fields::read(Form::UrlEncoded, b"userId=a%2Fb+c&exp=60&other=1").unwrap();
-        let json = Fields::read(Form::Json, br#"{"userId":"a/b c","exp":60,"other":[1]}"#).unwrap();
+        let form = FormFields::read(Form::UrlEncoded, b"userId=a%2Fb+c&exp=60&other=1").unwrap();
+        let json = FormFields::read(Form::Json, br#"{"userId":"a/b c","exp":60,"other":[1]}"#).unwrap();
         for fields in [form, json] {
             assert_eq!(fields.text("userId").unwrap().as_deref(), Some("a/b c"));
             assert_eq!(fields.seconds("exp", 60).unwrap(), Some(60));
@@ -216,35 +216,42 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let form = |body: &'static str| Fields::read(Form::UrlEncoded, body.as_bytes()).unwrap();
-        let json = |body: &'static str| Fields::read(Form::Json, body.as_bytes()).unwrap();
+        let form = |body: &'static str| FormFields::read(Form::UrlEncoded, body.as_bytes()).unwrap();
+        let json = |body: &'static str| FormFields::read(Form::Json, body.as_bytes()).unwrap();
         refused(form("data=1&data=2").text("data"), "data is there twice");
         refused(json(r#"{"data":"1","data":"2"}"#).text("data"), "data is there twice");
         refused(form("data=%ff").text("data"), "data is not UTF-8");
         refused(json(r#"{"data":1}"#).text("data"), "data is not a string");
         for exp in ["", "0", "-1", "+5", "1.5", "61", "99999999999999999999", "ten", " 5"] {
             refused(
-                Fields::read(Form::UrlEncoded, format!("exp={exp}").as_bytes()).unwrap().seconds("exp", 60),
+                FormFields::read(Form::UrlEncoded, format!("exp={exp}").as_bytes())
+                    .unwrap()
+                    .seconds("exp", 60),
                 "bad exp",
             );
         }
         for exp in ["0", "-1", "1.5", "61", "null", "true", "[]", "\"\"", "\"1.0\""] {
             refused(
-                Fields::read(Form::Json, format!("{{\"exp\":{exp}}}").as_bytes()).unwrap().seconds("exp", 60),
+                FormFields::read(Form::Json, format!("{{\"exp\":{exp}}}").as_bytes())
+                    .unwrap()
+                    .seconds("exp", 60),
                 "bad exp",
             );
         }
-        refused(Fields::read(Form::UrlEncoded, b"a=%zz"), "bad percent-encoding");
+        refused(FormFields::read(Form::UrlEncoded, b"a=%zz"), "bad percent-encoding");
         for name in ["", "id", "other"] {
             let form = |fields: usize| vec![format!("{name}=1"); fields].join("&");
-            assert!(Fields::read(Form::UrlEncoded, form(FIELDS_MAX).as_bytes()).is_ok());
-            refused(Fields::read(Form::UrlEncoded, form(FIELDS_MAX + 1).as_bytes()), "more than 64 fields");
+            assert!(FormFields::read(Form::UrlEncoded, form(FIELDS_MAX).as_bytes()).is_ok());
+            refused(
+                FormFields::read(Form::UrlEncoded, form(FIELDS_MAX + 1).as_bytes()),
+                "more than 64 fields",
+            );
             let json = |fields: usize| format!("{{{}}}", vec![format!("\"{name}\":1"); fields].join(","));
-            assert!(Fields::read(Form::Json, json(FIELDS_MAX).as_bytes()).is_ok());
-            refused(Fields::read(Form::Json, json(FIELDS_MAX + 1).as_bytes()), "bad JSON");
+            assert!(FormFields::read(Form::Json, json(FIELDS_MAX).as_bytes()).is_ok());
+            refused(FormFields::read(Form::Json, json(FIELDS_MAX + 1).as_bytes()), "bad JSON");
         }
         for body in ["", "[]", "1", "{", "{\"a\":1}x", "\"a\""] {
-            refused(Fields::read(Form::Json, body.as_bytes()), "bad JSON");
+            refused(FormFields::read(Form::Json, body.as_bytes()), "bad JSON");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 
 use super::format::{BATCH_HEADER_BYTES, BatchHeader, BatchKind};
-use super::record::{Control, Publish};
+use super::record::{ControlRecord, PublishRecord};
 use super::storage::{DiskFile, write_all_at};
 
 /// A shorter text is copied beside the rest of its record: a buffer of its own costs the kernel about as much as
@@ -29,13 +29,13 @@ impl<'a> Batch<'a> {
         Batch { kind, copied: scratch, borrowed: Vec::new(), borrowed_bytes: 0 }
     }
 
-    pub(super) fn control(records: &[Control]) -> Self {
+    pub(super) fn control(records: &[ControlRecord]) -> Self {
         let mut batch = Batch::new(BatchKind::Control, Vec::new());
         records.iter().for_each(|record| record.encode(&mut batch.copied));
         batch
     }
 
-    pub(super) fn push(&mut self, publish: &Publish<'a>) {
+    pub(super) fn push(&mut self, publish: &PublishRecord<'a>) {
         publish.encode_head(&mut self.copied);
         if publish.text.len() <= COPY_BYTES_MAX {
             self.copied.extend_from_slice(publish.text);
@@ -46,7 +46,7 @@ impl<'a> Batch<'a> {
     }
 
     /// As [`Batch::push`], for a text that does not live as long.
-    pub(super) fn push_copied(&mut self, publish: &Publish<'_>) {
+    pub(super) fn push_copied(&mut self, publish: &PublishRecord<'_>) {
         publish.encode_head(&mut self.copied);
         self.copied.extend_from_slice(publish.text);
     }

@@ -67,14 +67,14 @@ pub(crate) struct End<'a> {
 
 /// The entries of all partitions.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Ends {
+pub(crate) struct TopicEnds {
     secret: [u8; 16],
     entries: HashMap<(u8, u16), EndEntry>,
 }
 
-impl Ends {
+impl TopicEnds {
     pub(super) fn new(secret: [u8; 16]) -> Self {
-        Ends { secret, entries: HashMap::new() }
+        TopicEnds { secret, entries: HashMap::new() }
     }
 
     /// Returns what may be lost of a topic that has no event in the log; `None` if nothing is.
@@ -147,8 +147,8 @@ fn slot_of(hash: u64) -> u16 {
 mod tests {
     use super::*;
 
-    fn ends() -> Ends {
-        Ends::new(*b"0123456789abcdef")
+    fn ends() -> TopicEnds {
+        TopicEnds::new(*b"0123456789abcdef")
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub(crate) struct PastEpoch {
 
 /// The running epoch and those before it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Epochs {
+pub(crate) struct EpochTable {
     pub(crate) current: u64,
     /// The last sequence of each partition when this was written.
     pub(super) last: Box<[Sequence]>,
@@ -30,17 +30,17 @@ pub(crate) struct Epochs {
     pub(crate) past: Vec<PastEpoch>,
 }
 
-impl Epochs {
+impl EpochTable {
     pub(super) fn new(current: u64, partitions: u8) -> Self {
-        Epochs { current, last: vec![0; usize::from(partitions)].into(), past: Vec::new() }
+        EpochTable { current, last: vec![0; usize::from(partitions)].into(), past: Vec::new() }
     }
 
     /// Returns the epochs after a new one began, in which sequences go on after `last`.
-    pub(super) fn followed_by(self, current: u64, last: &[Sequence]) -> Epochs {
+    pub(super) fn followed_by(self, current: u64, last: &[Sequence]) -> EpochTable {
         let mut past = self.past;
         past.insert(0, PastEpoch { epoch: self.current, last: last.into() });
         past.truncate(EPOCHS_MAX);
-        Epochs { current, last: last.into(), past }
+        EpochTable { current, last: last.into(), past }
     }
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
@@ -54,7 +54,7 @@ impl Epochs {
         }
     }
 
-    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Epochs, Malformed> {
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<EpochTable, Malformed> {
         let current = reader.u64()?;
         let partitions = reader.count(1)?;
         if partitions > usize::from(PARTITIONS_MAX) {
@@ -71,7 +71,7 @@ impl Epochs {
         let last_now = last(reader)?;
         let count = reader.count(8 + partitions)?;
         let past = (0..count).map(|_| Ok(PastEpoch { epoch: reader.u64()?, last: last(reader)? }));
-        Ok(Epochs { current, last: last_now, past: past.collect::<Result<_, Malformed>>()? })
+        Ok(EpochTable { current, last: last_now, past: past.collect::<Result<_, Malformed>>()? })
     }
 }
 
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn the_newest_epochs_are_kept_with_their_ends_and_read_back() {
-        let mut epochs = Epochs::new(1000, 2);
+        let mut epochs = EpochTable::new(1000, 2);
         for start in 1..200 {
             epochs = epochs.followed_by(1000 + start, &[start * 1000, 0]);
         }
@@ -91,6 +91,6 @@ mod tests {
         assert_eq!(epochs.past[63].epoch, 1135);
         let mut bytes = Vec::new();
         epochs.encode(&mut bytes);
-        assert_eq!(Epochs::decode(&mut Reader::new(&bytes)).unwrap(), epochs);
+        assert_eq!(EpochTable::decode(&mut Reader::new(&bytes)).unwrap(), epochs);
     }
 }

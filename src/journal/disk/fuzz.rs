@@ -13,7 +13,7 @@ use super::gone::{gone_name, gone_number};
 use super::inspect::{repair, verify};
 use super::layout::read_headers;
 use super::log::{Log, Settings};
-use super::record::Publish;
+use super::record::PublishRecord;
 use super::recovery::{Recovery, Sink};
 use super::segments::Segments;
 use super::storage::Disk as _;
@@ -30,7 +30,7 @@ const GONE_BIT: u8 = 0x80;
 struct HandedOut(Vec<(u8, Sequence, String, Vec<u8>)>);
 
 impl Sink for HandedOut {
-    fn publish(&mut self, publish: &Publish<'_>, _: &mut Segments) -> bool {
+    fn publish(&mut self, publish: &PublishRecord<'_>, _: &mut Segments) -> bool {
         for (event, span) in publish.events.iter().enumerate() {
             let lines = span.lines.start as usize..span.lines.end as usize;
             let lines = publish.text[lines].to_vec();

@@ -9,7 +9,7 @@ use std::{io, mem};
 
 use self::copy::RepairedCopy;
 use super::encoding::Reader;
-use super::ends::Ends;
+use super::ends::TopicEnds;
 use super::error::{Damage, OpenError};
 use super::format::{BatchKind, SegmentHeader, segment_name, segment_number};
 use super::gone::gone_number;
@@ -17,13 +17,13 @@ use super::layout::{
     Check, Layout, Newest, ReadError, damage, open_reader, read_gone, read_header_of, read_headers,
     read_newest,
 };
-use super::record::{Control, Publish};
+use super::record::{ControlRecord, PublishRecord};
 use super::scan::Scanned;
 use super::storage::{Disk, DiskFile, read_full_at, write_all_at};
 
 /// What is in a directory.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Report {
+pub(crate) struct DirectoryReport {
     /// Segments whose records are read at a start.
     pub(crate) segments: usize,
     /// Bytes of them that are whole.
@@ -42,7 +42,7 @@ pub(crate) struct Report {
 ///
 /// # Errors
 /// Returns why it cannot be read, or that it is of a later format. Damage is no error.
-pub(crate) fn verify<D: Disk>(disk: &D) -> Result<Report, OpenError> {
+pub(crate) fn verify<D: Disk>(disk: &D) -> Result<DirectoryReport, OpenError> {
     let dir = disk.name();
     survey(disk, |_, _| Ok(())).map_err(|error| error.into_open_error(&dir)).map(|found| found.report)
 }
@@ -59,7 +59,7 @@ pub(crate) fn repair<D: Disk, T: Disk>(
     to: &T,
     epoch: u64,
     mut random: impl FnMut() -> u64,
-) -> Result<Report, OpenError> {
+) -> Result<DirectoryReport, OpenError> {
     let dir = disk.name();
     let mut copy = RepairedCopy::new(to, random());
     let found = survey(disk, |header, payload| copy.push(header, payload))
@@ -166,11 +166,11 @@ fn copy_file<F: DiskFile, T: Disk>(from: &F, length: u64, to: &T, name: &str) ->
 }
 
 /// What a survey found beside the batches.
-struct Found {
-    report: Report,
+struct Surveyed {
+    report: DirectoryReport,
     /// Of the newest segment whose header is whole.
     header: Option<SegmentHeader>,
-    ends: Ends,
+    ends: TopicEnds,
     /// The last sequence of each partition, as far as any record says.
     last: Vec<u64>,
     /// The same of the events that were read; empty where nobody says what was removed, so that a leftover may come again.
@@ -181,9 +181,9 @@ struct Found {
 fn survey<D: Disk>(
     disk: &D,
     mut take: impl FnMut(&SegmentHeader, &[u8]) -> Result<(), ReadError>,
-) -> Result<Found, ReadError> {
+) -> Result<Surveyed, ReadError> {
     let names = disk.list().map_err(|error| ReadError::Io("list the files".to_owned(), error))?;
-    let mut report = Report::default();
+    let mut report = DirectoryReport::default();
     let mut whole_names = Vec::new();
     for name in names {
         match segment_number(&name).map(|number| read_header_of(disk, number)) {
@@ -192,13 +192,18 @@ fn survey<D: Disk>(
             Some(Ok(_)) | None => whole_names.push(name),
         }
     }
-    let mut found =
-        Found { header: None, ends: Ends::default(), last: Vec::new(), last_read: Vec::new(), report };
+    let mut found = Surveyed {
+        header: None,
+        ends: TopicEnds::default(),
+        last: Vec::new(),
+        last_read: Vec::new(),
+        report,
+    };
     let mut headers =
         read_headers(disk, &whole_names).or_else(|error| found.note(error).map(|()| BTreeMap::new()))?;
     let Some((_, header)) = headers.last_key_value() else { return Ok(found) };
     found.header = Some(header.clone());
-    found.ends = Ends::new(header.secret);
+    found.ends = TopicEnds::new(header.secret);
     found.last = vec![0; usize::from(header.partitions)];
     let newest = match read_newest(disk, header) {
         Ok(newest) => Some(newest),
@@ -244,7 +249,7 @@ fn survey<D: Disk>(
     Ok(found)
 }
 
-impl Found {
+impl Surveyed {
     /// Keeps damage; passes on any other error.
     fn note(&mut self, error: ReadError) -> Result<(), ReadError> {
         match error {
@@ -350,12 +355,12 @@ impl Found {
     fn read_control(&mut self, payload: &[u8]) -> Result<(), &'static str> {
         let mut records = Reader::new(payload);
         while !records.is_empty() {
-            match Control::decode(&mut records).map_err(|malformed| malformed.0)? {
-                Control::Epochs(epochs) => {
+            match ControlRecord::decode(&mut records).map_err(|malformed| malformed.0)? {
+                ControlRecord::Epochs(epochs) => {
                     self.note_last(epochs.last.iter().copied().enumerate());
                 }
-                Control::Ends(entries) => entries.into_iter().for_each(|entry| self.ends.merge(entry)),
-                Control::Segments(_) | Control::Removed { .. } => {}
+                ControlRecord::Ends(entries) => entries.into_iter().for_each(|entry| self.ends.merge(entry)),
+                ControlRecord::Segments(_) | ControlRecord::Removed { .. } => {}
             }
         }
         Ok(())
@@ -365,7 +370,7 @@ impl Found {
         let mut records = Reader::new(payload);
         let (mut events, mut last) = (0, Vec::new());
         while !records.is_empty() {
-            let publish = Publish::decode(&mut records).map_err(|malformed| malformed.0)?;
+            let publish = PublishRecord::decode(&mut records).map_err(|malformed| malformed.0)?;
             events += publish.events.len() as u64;
             let partition = usize::from(publish.partition);
             let is_ordered = !self.last_read.is_empty();

@@ -5,21 +5,21 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 
 use super::encoding::{Malformed, Reader};
-use super::ends::Ends;
-use super::epochs::Epochs;
+use super::ends::TopicEnds;
+use super::epochs::EpochTable;
 use super::error::{Damage, OpenError};
 use super::format::{
     BatchKind, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, segment_name, segment_number,
 };
 use super::gone::{self, Gone, gone_name, gone_number};
-use super::record::{Control, SegmentEntry};
+use super::record::{ControlRecord, SegmentEntry};
 use super::scan::{BatchReader, ReadBatch, Scanned, read_header};
 use super::storage::{Disk, DiskFile, read_full_at};
 
 /// What the newest segment says.
 pub(super) struct Newest {
-    pub(super) epochs: Epochs,
-    pub(super) ends: Ends,
+    pub(super) epochs: EpochTable,
+    pub(super) ends: TopicEnds,
     /// The segments before it.
     pub(super) segments: Vec<SegmentEntry>,
     pub(super) removed: Vec<(u64, u64)>,
@@ -190,8 +190,8 @@ pub(super) fn read_newest<D: Disk>(disk: &D, header: &SegmentHeader) -> Result<N
     let mut reader = open_reader(disk, number, header.salt)?;
     let io = |error| ReadError::Io(format!("read {}", segment_name(number)), error);
     let mut newest = Newest {
-        epochs: Epochs::new(header.epoch, header.partitions),
-        ends: Ends::new(header.secret),
+        epochs: EpochTable::new(header.epoch, header.partitions),
+        ends: TopicEnds::new(header.secret),
         segments: Vec::new(),
         removed: Vec::new(),
         last_batch: header.first_batch - 1,
@@ -245,14 +245,14 @@ impl Newest {
     pub(super) fn read_control(&mut self, payload: &[u8]) -> Result<(), Malformed> {
         let mut records = Reader::new(payload);
         while !records.is_empty() {
-            match Control::decode(&mut records)? {
-                Control::Epochs(epochs) if epochs.last.len() != self.epochs.last.len() => {
+            match ControlRecord::decode(&mut records)? {
+                ControlRecord::Epochs(epochs) if epochs.last.len() != self.epochs.last.len() => {
                     return Err(Malformed("the epochs are of another number of partitions"));
                 }
-                Control::Epochs(epochs) => self.epochs = epochs,
-                Control::Ends(entries) => entries.into_iter().for_each(|entry| self.ends.merge(entry)),
-                Control::Segments(segments) => self.segments = segments,
-                Control::Removed { first, last } => self.removed.push((first, last)),
+                ControlRecord::Epochs(epochs) => self.epochs = epochs,
+                ControlRecord::Ends(entries) => entries.into_iter().for_each(|entry| self.ends.merge(entry)),
+                ControlRecord::Segments(segments) => self.segments = segments,
+                ControlRecord::Removed { first, last } => self.removed.push((first, last)),
             }
         }
         Ok(())

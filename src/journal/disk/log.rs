@@ -3,13 +3,13 @@
 use std::mem;
 
 use super::batch::Batch;
-use super::ends::Ends;
-use super::epochs::Epochs;
+use super::ends::TopicEnds;
+use super::epochs::EpochTable;
 use super::error::{AppendError, Fatal, Full};
 use super::format::{
     BATCH_HEADER_BYTES, BatchKind, SEGMENT_HEADER_BYTES, SegmentHeader, crc_seed, new_name, segment_name,
 };
-use super::record::{Control, Publish, SegmentEntry};
+use super::record::{ControlRecord, PublishRecord, SegmentEntry};
 use super::rewrite::Trimming;
 use super::segments::{Segment, Segments};
 use super::storage::{Disk, DiskFile, is_full, write_all_at};
@@ -48,8 +48,8 @@ pub(crate) struct Log<D: Disk> {
     pub(super) disk: D,
     pub(super) settings: Settings,
     pub(super) secret: [u8; 16],
-    pub(super) epochs: Epochs,
-    pub(super) ends: Ends,
+    pub(super) epochs: EpochTable,
+    pub(super) ends: TopicEnds,
     pub(super) segments: Segments,
     /// The last sequence of each partition.
     pub(super) last: Box<[Sequence]>,
@@ -81,7 +81,7 @@ impl<D: Disk> Log<D> {
     ///
     /// # Errors
     /// [`AppendError::Fatal`] ends the log. After any other nothing was written, and the log goes on.
-    pub(crate) fn append(&mut self, publishes: &[Publish<'_>]) -> Result<BatchNumber, AppendError> {
+    pub(crate) fn append(&mut self, publishes: &[PublishRecord<'_>]) -> Result<BatchNumber, AppendError> {
         self.check_open()?;
         self.check_order(publishes)?;
         let mut batch = Batch::new(BatchKind::Events, mem::take(&mut self.scratch));
@@ -146,12 +146,12 @@ impl<D: Disk> Log<D> {
     }
 
     /// Returns where topics ended that have no event in the log.
-    pub(crate) fn ends(&self) -> &Ends {
+    pub(crate) fn ends(&self) -> &TopicEnds {
         &self.ends
     }
 
     /// Returns this epoch and those before it.
-    pub(crate) fn epochs(&self) -> &Epochs {
+    pub(crate) fn epochs(&self) -> &EpochTable {
         &self.epochs
     }
 
@@ -167,7 +167,7 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Ends the log.
+    /// TopicEnds the log.
     pub(super) fn fail(&mut self, what: String, error: std::io::Error) -> Fatal {
         self.tail = None;
         self.trimming = None;
@@ -175,12 +175,12 @@ impl<D: Disk> Log<D> {
     }
 
     /// Appends control records. They may use the room that events leave free for them: what frees room must not need some.
-    pub(super) fn append_control(&mut self, records: &[Control]) -> Result<(), AppendError> {
+    pub(super) fn append_control(&mut self, records: &[ControlRecord]) -> Result<(), AppendError> {
         self.append_batch(&mut Batch::control(records), 0)?;
         Ok(())
     }
 
-    fn check_order(&self, publishes: &[Publish<'_>]) -> Result<(), AppendError> {
+    fn check_order(&self, publishes: &[PublishRecord<'_>]) -> Result<(), AppendError> {
         let mut last = self.last.clone();
         for publish in publishes {
             let (partition, first) = (publish.partition, publish.first);
@@ -265,11 +265,11 @@ impl<D: Disk> Log<D> {
     pub(super) fn opening(&self) -> Batch<'static> {
         let segments = self.segments.list().iter();
         let entry = |segment: &Segment| SegmentEntry { number: segment.last, last_batch: segment.last_batch };
-        let epochs = Epochs { last: self.last.clone(), ..self.epochs.clone() };
+        let epochs = EpochTable { last: self.last.clone(), ..self.epochs.clone() };
         Batch::control(&[
-            Control::Epochs(epochs),
-            Control::Ends(self.ends.list()),
-            Control::Segments(segments.map(entry).collect()),
+            ControlRecord::Epochs(epochs),
+            ControlRecord::Ends(self.ends.list()),
+            ControlRecord::Segments(segments.map(entry).collect()),
         ])
     }
 

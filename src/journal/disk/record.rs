@@ -19,20 +19,20 @@ use smallvec::SmallVec;
 
 use super::encoding::{Malformed, Reader, put_bytes, put_varint};
 use super::ends::EndEntry;
-use super::epochs::Epochs;
+use super::epochs::EpochTable;
 use super::format::NUMBER_MAX;
 use crate::core::event_id::{Sequence, has_our_form};
 
 /// Events of one topic with consecutive sequences, as one publish brought them.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Publish<'a> {
+pub(crate) struct PublishRecord<'a> {
     pub(crate) partition: u8,
     /// The sequence of the first event.
     pub(crate) first: Sequence,
     /// The time of the publish, in milliseconds of the Unix epoch.
     pub(crate) at_ms: u64,
     pub(crate) topic: &'a str,
-    pub(crate) key: Option<IdempotencyKey<'a>>,
+    pub(crate) key: Option<KeyRecord<'a>>,
     pub(crate) previous: Previous<'a>,
     pub(crate) text: &'a [u8],
     /// Where the events lie in the text: at least one, in order.
@@ -52,7 +52,7 @@ pub(crate) struct EventSpan {
 
 /// What a publisher named its publish, so that a repetition is known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct IdempotencyKey<'a> {
+pub(crate) struct KeyRecord<'a> {
     /// The scope and the key, in the caller's encoding.
     pub(crate) key: &'a [u8],
     pub(crate) body_digest: &'a [u8; 32],
@@ -67,7 +67,7 @@ pub(crate) struct Previous<'a> {
     pub(crate) id: Option<&'a str>,
 }
 
-impl<'a> Publish<'a> {
+impl<'a> PublishRecord<'a> {
     /// Returns the sequence of the last event.
     pub(crate) fn last(&self) -> Sequence {
         self.first + (self.events.len() as u64).saturating_sub(1)
@@ -87,7 +87,7 @@ impl<'a> Publish<'a> {
     }
 
     /// Returns a publish of these of the events, with what is before them as its `previous`.
-    pub(super) fn part(&self, events: Range<usize>) -> Publish<'a> {
+    pub(super) fn part(&self, events: Range<usize>) -> PublishRecord<'a> {
         let spans = self.events.get(events.clone()).unwrap_or_default();
         let start = spans.first().map_or(0, |span| span.lines.start);
         let end = spans.last().map_or(start, |span| span.lines.end);
@@ -96,7 +96,7 @@ impl<'a> Publish<'a> {
             None => self.previous,
             Some(before) => Previous { sequence: self.first + before as u64, id: self.own_id(before) },
         };
-        Publish {
+        PublishRecord {
             first: self.first + events.start as u64,
             previous,
             text: slice(self.text, &(start..end)),
@@ -152,13 +152,13 @@ impl<'a> Publish<'a> {
     }
 
     /// Reads one record. The spans lie within the text, in order, and no sequence is 0 or overflows.
-    pub(super) fn decode(reader: &mut Reader<'a>) -> Result<Publish<'a>, Malformed> {
+    pub(super) fn decode(reader: &mut Reader<'a>) -> Result<PublishRecord<'a>, Malformed> {
         let partition = reader.u8()?;
         let first = reader.varint()?;
         let at_ms = reader.varint()?;
         let topic = reader.str()?;
         let key = optional(reader, |reader| {
-            Ok(IdempotencyKey { key: reader.bytes()?, body_digest: reader.array_ref()? })
+            Ok(KeyRecord { key: reader.bytes()?, body_digest: reader.array_ref()? })
         })?;
         let previous = Previous { sequence: reader.varint()?, id: optional(reader, Reader::str)? };
         // A span is 3 bytes at least.
@@ -182,7 +182,7 @@ impl<'a> Publish<'a> {
         if first == 0 || first > NUMBER_MAX || previous.sequence >= first {
             return Err(Malformed("a sequence is out of order"));
         }
-        Ok(Publish { partition, first, at_ms, topic, key, previous, text, events })
+        Ok(PublishRecord { partition, first, at_ms, topic, key, previous, text, events })
     }
 }
 
@@ -219,28 +219,28 @@ pub(super) struct SegmentEntry {
 
 /// What the log says of itself.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Control {
-    Epochs(Epochs),
+pub(super) enum ControlRecord {
+    Epochs(EpochTable),
     Ends(Vec<EndEntry>),
     Segments(Vec<SegmentEntry>),
     Removed { first: u64, last: u64 },
 }
 
-impl Control {
+impl ControlRecord {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Control::Epochs(epochs) => {
+            ControlRecord::Epochs(epochs) => {
                 out.push(1);
                 epochs.encode(out);
             }
-            Control::Ends(entries) => {
+            ControlRecord::Ends(entries) => {
                 out.push(2);
                 put_varint(out, entries.len() as u64);
                 for entry in entries {
                     entry.encode(out);
                 }
             }
-            Control::Segments(segments) => {
+            ControlRecord::Segments(segments) => {
                 out.push(3);
                 put_varint(out, segments.len() as u64);
                 let mut before = 0;
@@ -250,7 +250,7 @@ impl Control {
                     before = segment.number;
                 }
             }
-            Control::Removed { first, last } => {
+            ControlRecord::Removed { first, last } => {
                 out.push(4);
                 put_varint(out, *first);
                 put_varint(out, *last);
@@ -258,12 +258,15 @@ impl Control {
         }
     }
 
-    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Control, Malformed> {
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<ControlRecord, Malformed> {
         match reader.u8()? {
-            1 => Epochs::decode(reader).map(Control::Epochs),
+            1 => EpochTable::decode(reader).map(ControlRecord::Epochs),
             2 => {
                 let count = reader.count(EndEntry::BYTES_MIN)?;
-                (0..count).map(|_| EndEntry::decode(reader)).collect::<Result<_, _>>().map(Control::Ends)
+                (0..count)
+                    .map(|_| EndEntry::decode(reader))
+                    .collect::<Result<_, _>>()
+                    .map(ControlRecord::Ends)
             }
             3 => {
                 let count = reader.count(2)?;
@@ -274,9 +277,9 @@ impl Control {
                         number.checked_add(reader.varint()?).ok_or(Malformed("a number is too large"))?;
                     segments.push(SegmentEntry { number, last_batch: reader.varint()? });
                 }
-                Ok(Control::Segments(segments))
+                Ok(ControlRecord::Segments(segments))
             }
-            4 => Ok(Control::Removed { first: reader.varint()?, last: reader.varint()? }),
+            4 => Ok(ControlRecord::Removed { first: reader.varint()?, last: reader.varint()? }),
             _ => Err(Malformed("a record is of no kind that is known")),
         }
     }
@@ -323,7 +326,7 @@ mod tests {
             })
     }
 
-    fn with_publish<T>(parts: &Parts, look: impl FnOnce(&Publish<'_>) -> T) -> T {
+    fn with_publish<T>(parts: &Parts, look: impl FnOnce(&PublishRecord<'_>) -> T) -> T {
         let mut text = Vec::new();
         let mut events = EventSpans::new();
         for (gap, lines, id) in &parts.events {
@@ -339,19 +342,19 @@ mod tests {
         }
         text.extend_from_slice(&parts.behind);
         let (partition, first, at_ms, previous) = parts.numbers;
-        look(&Publish {
+        look(&PublishRecord {
             partition,
             first,
             at_ms,
             topic: &parts.topic,
-            key: parts.key.as_ref().map(|(key, body_digest)| IdempotencyKey { key, body_digest }),
+            key: parts.key.as_ref().map(|(key, body_digest)| KeyRecord { key, body_digest }),
             previous: Previous { sequence: previous % first, id: parts.previous_id.as_deref() },
             text: &text,
             events,
         })
     }
 
-    fn encode(publish: &Publish<'_>) -> Vec<u8> {
+    fn encode(publish: &PublishRecord<'_>) -> Vec<u8> {
         let mut out = Vec::new();
         publish.encode_head(&mut out);
         out.extend_from_slice(publish.text);
@@ -364,11 +367,11 @@ mod tests {
             with_publish(&parts, |publish| {
                 let bytes = encode(publish);
                 let mut reader = Reader::new(&bytes);
-                prop_assert_eq!(&Publish::decode(&mut reader).unwrap(), publish);
+                prop_assert_eq!(&PublishRecord::decode(&mut reader).unwrap(), publish);
                 prop_assert!(reader.is_empty());
                 // Cut off anywhere it is refused.
                 for length in 0..bytes.len() {
-                    prop_assert!(Publish::decode(&mut Reader::new(&bytes[..length])).is_err());
+                    prop_assert!(PublishRecord::decode(&mut Reader::new(&bytes[..length])).is_err());
                 }
                 Ok(())
             })?;
@@ -391,20 +394,20 @@ mod tests {
                     prop_assert_eq!(part.previous.id, publish.own_id(from - 1));
                 }
                 let bytes = encode(&part);
-                prop_assert_eq!(Publish::decode(&mut Reader::new(&bytes)).unwrap(), part);
+                prop_assert_eq!(PublishRecord::decode(&mut Reader::new(&bytes)).unwrap(), part);
                 Ok(())
             })?;
         }
 
         #[test]
         fn any_bytes_are_a_record_or_are_refused(bytes in vec(any::<u8>(), 0..200), tag in 0..6u8) {
-            if let Ok(publish) = Publish::decode(&mut Reader::new(&bytes)) {
+            if let Ok(publish) = PublishRecord::decode(&mut Reader::new(&bytes)) {
                 let again = encode(&publish);
                 prop_assert_eq!(&again[..], &bytes[..again.len()]);
             }
             let tagged: Vec<u8> = [tag].into_iter().chain(bytes).collect();
             let mut reader = Reader::new(&tagged);
-            if let Ok(control) = Control::decode(&mut reader) {
+            if let Ok(control) = ControlRecord::decode(&mut reader) {
                 let mut again = Vec::new();
                 control.encode(&mut again);
                 prop_assert_eq!(&again[..], &tagged[..tagged.len() - reader.len()]);
@@ -417,7 +420,7 @@ mod tests {
                 let mut bytes = encode(publish);
                 let at = at.index(bytes.len());
                 bytes[at] = to;
-                if let Ok(other) = Publish::decode(&mut Reader::new(&bytes)) {
+                if let Ok(other) = PublishRecord::decode(&mut Reader::new(&bytes)) {
                     for event in 0..other.events.len() {
                         let _ = (other.lines(event), other.own_id(event), other.part(event..event + 1));
                     }
@@ -430,7 +433,7 @@ mod tests {
     fn an_own_id_is_none_of_the_brokers_form() {
         let text = b"id: a \nid:18446744073709551615-5\n";
         let span = |lines: Range<u32>, id| EventSpan { lines, id: Some(id) };
-        let publish = Publish {
+        let publish = PublishRecord {
             partition: 0,
             first: 1,
             at_ms: 0,

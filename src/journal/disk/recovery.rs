@@ -8,8 +8,8 @@ use std::time::Instant;
 use std::{io, mem};
 
 use super::encoding::Reader;
-use super::ends::Ends;
-use super::epochs::Epochs;
+use super::ends::TopicEnds;
+use super::epochs::EpochTable;
 use super::error::{AppendError, Damage, Fatal, Full, OpenError};
 use super::format::{BatchKind, segment_name};
 use super::gone::gone_number;
@@ -17,7 +17,7 @@ use super::layout::{
     Check, Layout, Newest, ReadError, damage, open_reader, read_gone, read_headers, read_newest,
 };
 use super::log::{Log, Settings, segment_capacity};
-use super::record::{Control, Publish};
+use super::record::{ControlRecord, PublishRecord};
 use super::segments::{Segment, Segments};
 use super::storage::{Disk, DiskFile, read_full_at, write_all_at};
 use crate::core::event_id::Sequence;
@@ -34,11 +34,11 @@ pub(crate) trait Sink {
     /// that need not be kept, this or earlier ones, are to be named to `segments`, a topic's oldest first.
     ///
     /// A publish of which some events are gone comes as several. Returns false if it cannot be one.
-    fn publish(&mut self, publish: &Publish<'_>, segments: &mut Segments) -> bool;
+    fn publish(&mut self, publish: &PublishRecord<'_>, segments: &mut Segments) -> bool;
 
     /// Takes a publish with an idempotency key, before its events and also if those are gone. It is as it was appended if
     /// its key was to be kept; see [`Log::trim`].
-    fn key(&mut self, _publish: &Publish<'_>) {}
+    fn key(&mut self, _publish: &PublishRecord<'_>) {}
 
     /// Is told from time to time how many bytes of how many were read.
     fn progress(&mut self, _bytes: u64, _of_bytes: u64) {}
@@ -116,8 +116,8 @@ impl<D: Disk> Log<D> {
         Log {
             disk,
             secret,
-            epochs: Epochs::new(settings.epoch, settings.partitions),
-            ends: Ends::new(secret),
+            epochs: EpochTable::new(settings.epoch, settings.partitions),
+            ends: TopicEnds::new(secret),
             segments: Segments::default(),
             last: vec![0; usize::from(settings.partitions)].into(),
             next_batch: 1,
@@ -167,12 +167,13 @@ impl<D: Disk> Log<D> {
                 if batch.kind == BatchKind::Control {
                     // Those of the newest are in use already; the others must be what was written all the same.
                     while !records.is_empty() {
-                        Control::decode(&mut records).map_err(|malformed| damaged(malformed.0))?;
+                        ControlRecord::decode(&mut records).map_err(|malformed| damaged(malformed.0))?;
                     }
                     continue;
                 }
                 while !records.is_empty() {
-                    let publish = Publish::decode(&mut records).map_err(|malformed| damaged(malformed.0))?;
+                    let publish =
+                        PublishRecord::decode(&mut records).map_err(|malformed| damaged(malformed.0))?;
                     match self.last.get_mut(usize::from(publish.partition)) {
                         Some(last) if *last < publish.first => *last = publish.last(),
                         _ => return Err(damaged("a sequence is not past the one before")),
@@ -201,7 +202,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Hands out the events of a publish that are alive; returns how many. `None` if it cannot be one.
-    fn hand_out(&mut self, publish: &Publish<'_>, sink: &mut impl Sink) -> Option<u64> {
+    fn hand_out(&mut self, publish: &PublishRecord<'_>, sink: &mut impl Sink) -> Option<u64> {
         let segment = self.segments.list().last()?;
         let count = publish.events.len();
         let is_alive = |event: usize| segment.is_alive(publish.partition, publish.first + event as u64);

@@ -5,10 +5,10 @@ use std::io;
 
 use super::batch::Batch;
 use super::encoding::Reader;
-use super::ends::Ends;
+use super::ends::TopicEnds;
 use super::format::{BatchKind, Rewritten, SegmentHeader, crc_seed, new_name, segment_name};
 use super::log::BatchNumber;
-use super::record::Publish;
+use super::record::PublishRecord;
 use super::scan::{BatchReader, ReadBatch, Scanned, read_header};
 use super::segments::{Segment, Segments};
 use super::storage::{Disk, DiskFile, is_full, write_all_at};
@@ -23,7 +23,7 @@ pub(super) struct Trimming<F> {
     pub(super) files: VecDeque<u64>,
     pub(super) reader: Option<Source<F>>,
     /// Where topics ended, by what is lost.
-    pub(super) ends: Ends,
+    pub(super) ends: TopicEnds,
     /// None if they are removed.
     pub(super) output: Option<Output<F>>,
     /// Whether they go with what of them is alive.
@@ -117,14 +117,14 @@ impl<F: DiskFile> Trimming<F> {
 /// Notes what of a batch is lost; returns a batch of what is kept.
 fn sift(
     batch: &ReadBatch<'_>,
-    ends: &mut Ends,
+    ends: &mut TopicEnds,
     mut output: Option<&mut Output<impl DiskFile>>,
     is_kept: impl Fn(u8, Sequence) -> bool,
 ) -> Result<Batch<'static>, &'static str> {
     let mut kept = Batch::new(BatchKind::Events, Vec::new());
     let mut records = Reader::new(batch.payload);
     while !records.is_empty() {
-        let publish = Publish::decode(&mut records).map_err(|malformed| malformed.0)?;
+        let publish = PublishRecord::decode(&mut records).map_err(|malformed| malformed.0)?;
         let is_kept = |event: usize| is_kept(publish.partition, publish.first + event as u64);
         let mut start = 0;
         while start < publish.events.len() {

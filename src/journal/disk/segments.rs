@@ -4,7 +4,7 @@
 //! by a sequence. An event that is gone is a bit in the segment's map, which begins with the first that goes.
 
 use super::gone::Gone;
-use super::record::Publish;
+use super::record::PublishRecord;
 use crate::core::event_id::Sequence;
 
 /// The segments of a log, oldest first. The last one is being appended to.
@@ -141,7 +141,7 @@ impl Segment {
     }
 
     /// Notes the events of a publish that the segment holds now.
-    pub(super) fn add(&mut self, publish: &Publish<'_>) {
+    pub(super) fn add(&mut self, publish: &PublishRecord<'_>) {
         let Some(held) = self.partitions.get_mut(usize::from(publish.partition)) else { return };
         if held.events == 0 || held.upto + 1 != publish.first {
             held.runs.push(Run { first: publish.first, place: held.events });
@@ -210,9 +210,9 @@ mod tests {
     use super::super::record::{EventSpan, EventSpans, Previous};
     use super::*;
 
-    fn publish(partition: u8, first: Sequence, events: u32) -> Publish<'static> {
+    fn publish(partition: u8, first: Sequence, events: u32) -> PublishRecord<'static> {
         let spans: Vec<_> = (0..events).map(|at| EventSpan { lines: at * 5..at * 5 + 5, id: None }).collect();
-        Publish {
+        PublishRecord {
             partition,
             first,
             at_ms: 0,

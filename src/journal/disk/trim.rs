@@ -7,12 +7,12 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::ends::Ends;
+use super::ends::TopicEnds;
 use super::error::{AppendError, Fatal, Full};
 use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader, new_name, segment_name};
 use super::gone::{self, gone_name};
 use super::log::{Log, Lost};
-use super::record::Control;
+use super::record::ControlRecord;
 use super::rewrite::{Output, TrimError, Trimming, write_file};
 use super::segments::Segment;
 use super::storage::{Disk, is_full};
@@ -33,7 +33,7 @@ pub(crate) enum Trimmed {
 }
 
 /// What to do next.
-struct Plan {
+struct TrimPlan {
     first: u64,
     last: u64,
     files: VecDeque<u64>,
@@ -83,7 +83,7 @@ impl<D: Disk> Log<D> {
             self.trimming.as_ref().is_some_and(|trimming| trimming.is_forced && trimming.first == first);
         if !is_under_way {
             self.abandon_trimming()?;
-            self.begin_trimming(Plan {
+            self.begin_trimming(TrimPlan {
                 first,
                 last,
                 files: [first].into(),
@@ -97,7 +97,7 @@ impl<D: Disk> Log<D> {
         Ok(true)
     }
 
-    fn plan(&self, keys_since_ms: u64) -> Option<Plan> {
+    fn plan(&self, keys_since_ms: u64) -> Option<TrimPlan> {
         let (newest, sealed) = self.segments.list().split_last()?;
         let tail = self.tail.as_ref()?;
         let is_nearly_full = tail.offset > tail.capacity / 4 * 3;
@@ -105,7 +105,7 @@ impl<D: Disk> Log<D> {
         let is_past_limit =
             is_nearly_full && file_bytes + self.settings.segment_bytes > self.settings.data_bytes_max;
         let plan = |segments: &[Segment], is_rewriting| {
-            Some(Plan {
+            Some(TrimPlan {
                 first: segments.first()?.first,
                 last: segments.last()?.last,
                 files: segments.iter().map(|segment| segment.first).collect(),
@@ -138,7 +138,7 @@ impl<D: Disk> Log<D> {
         if small.len() == NEIGHBOURS_MAX { plan(small, true) } else { None }
     }
 
-    fn begin_trimming(&mut self, plan: Plan) -> Result<(), AppendError> {
+    fn begin_trimming(&mut self, plan: TrimPlan) -> Result<(), AppendError> {
         let output = match plan.is_rewriting {
             true => Some(self.begin_output(&plan)?),
             false => None,
@@ -148,7 +148,7 @@ impl<D: Disk> Log<D> {
             last: plan.last,
             files: plan.files,
             reader: None,
-            ends: Ends::new(self.secret),
+            ends: TopicEnds::new(self.secret),
             output,
             is_forced: plan.is_forced,
             dropped: HashMap::new(),
@@ -156,7 +156,7 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    fn begin_output(&mut self, plan: &Plan) -> Result<Output<D::File>, AppendError> {
+    fn begin_output(&mut self, plan: &TrimPlan) -> Result<Output<D::File>, AppendError> {
         let name = new_name(plan.first);
         let file = match self.disk.create(&name) {
             Ok(file) => file,
@@ -226,10 +226,10 @@ impl<D: Disk> Log<D> {
         }
         let mut records = Vec::new();
         if !trimming.ends.is_empty() {
-            records.push(Control::Ends(trimming.ends.list()));
+            records.push(ControlRecord::Ends(trimming.ends.list()));
         }
         if !is_replaced {
-            records.push(Control::Removed { first, last });
+            records.push(ControlRecord::Removed { first, last });
         }
         if !records.is_empty() {
             if let Err(error) = self.append_control(&records) {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::topic_history::{Page, Retained};
-use super::{Aged, History, TopicKey};
+use super::{Aged, PartitionHistory, TopicKey};
 use crate::core::event_id::Sequence;
 
 /// A page of replay: large enough that a page costs a subscriber one round trip to home per 64 KiB, small
@@ -16,7 +16,7 @@ pub(crate) const PAGE_FRAMES_MAX: usize = 128;
 /// Events that are looked at for one page of several topics, whether these have them or not: some 100 us.
 const PAGE_LOOKS_MAX: usize = 4096;
 
-impl History {
+impl PartitionHistory {
     /// Returns a page of what these topics and those below them retain after `after`, in the partition's order. With
     /// `replaces_own_ids` each event's last line says its place, whatever id its publisher gave it.
     pub(crate) fn after(&self, topics: &[TopicKey], after: Sequence, replaces_own_ids: bool) -> Page {

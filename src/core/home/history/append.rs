@@ -1,11 +1,11 @@
 //! Appends events: they become frames, their bytes on the wire, which are written once, whoever is sent them; and are retained.
 
 use super::topics::DroppedFrame;
-use super::{Aged, History, TopicEnd, TopicKey};
+use super::{Aged, PartitionHistory, TopicEnd, TopicKey};
 use crate::core::chunk::{Chunk, ChunkWriter, Mark};
 use crate::core::event::Events;
 use crate::core::event_id::{EventId, Sequence};
-use crate::core::message::{Marks, PublishError};
+use crate::core::message::{Marks, OrderError};
 use crate::core::topic::Topic;
 
 /// The frames of one publish.
@@ -19,18 +19,18 @@ pub(crate) struct Frames {
     pub(crate) ids_replaced: u32,
 }
 
-impl History {
+impl PartitionHistory {
     /// Returns the key by which the events of a topic are appended. `Ok(None)` when nothing is retained and nobody above the
     /// topic listens.
     ///
     /// # Errors
     /// There is no room for a further topic.
-    pub(crate) fn place(&mut self, topic: &Topic) -> Result<Option<TopicKey>, PublishError> {
+    pub(crate) fn place(&mut self, topic: &Topic) -> Result<Option<TopicKey>, OrderError> {
         match self.topics.find(topic) {
             Some(key) => Ok(Some(key)),
             None if self.is_on() => match self.topics.find_or_insert(topic) {
                 Some(key) => Ok(Some(key)),
-                None => Err(PublishError::TopicsFull),
+                None => Err(OrderError::TopicsFull),
             },
             // Nothing is kept: it goes to those above, or is ordered and gone.
             None => Ok(self.topics.nearest_above(topic)),

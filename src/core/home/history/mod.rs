@@ -1,8 +1,8 @@
 //! The history of a partition: what was ordered, what of it is retained, what is lost, and when a gap is told.
 //!
-//! A home uses it by four verbs, each in a file of its own: [`History::append`] takes events that have their place,
-//! [`History::after`] reads on from a place, [`History::resume`] finds the place of an id and whether something is missing
-//! behind it, and [`History::trim`] drops the oldest. Which topics there are, and which of them make room for others, is in
+//! A home uses it by four verbs, each in a file of its own: [`PartitionHistory::append`] takes events that have their place,
+//! [`PartitionHistory::after`] reads on from a place, [`PartitionHistory::resume`] finds the place of an id and whether something is missing
+//! behind it, and [`PartitionHistory::trim`] drops the oldest. Which topics there are, and which of them make room for others, is in
 //! `topics.rs`.
 //!
 //! # When a gap is told
@@ -24,7 +24,7 @@
 //! among the partition's newest 2048 events that have one.
 //!
 //! In numbers: a topic's `lost` is the newest event of its own or of those below it that is no longer retained.
-//! `History::gap` alone decides, by holding a place against the newest `lost` of all topics concerned, and asserts that what
+//! `PartitionHistory::gap` alone decides, by holding a place against the newest `lost` of all topics concerned, and asserts that what
 //! a topic lost is known to those above it.
 
 mod after;
@@ -83,7 +83,7 @@ pub(super) type TopicKeys = SmallVec<[TopicKey; 4]>;
 
 /// What a partition ordered.
 #[derive(Debug)]
-pub(crate) struct History {
+pub(crate) struct PartitionHistory {
     limits: HistoryLimits,
     memory: Arc<Memory>,
     partition: PartitionId,
@@ -109,11 +109,11 @@ struct Aged {
     sequence: Sequence,
 }
 
-impl History {
+impl PartitionHistory {
     /// Returns the history of a partition that ordered nothing.
     pub(super) fn new(partition: PartitionId, settings: &HomeSettings) -> Self {
         let HomeSettings { partitioner, epochs, limits, memory, topic_count, placement: _ } = settings;
-        History {
+        PartitionHistory {
             limits: *limits,
             memory: Arc::clone(memory),
             partition,

@@ -1,7 +1,7 @@
 //! Finds where a subscriber resumes, and decides whether it is told of a gap.
 
 use super::forgotten::TopicEnd;
-use super::{History, TopicKey};
+use super::{PartitionHistory, TopicKey};
 use crate::core::event_id::Sequence;
 use crate::core::message::GapReason;
 
@@ -17,7 +17,7 @@ pub(crate) struct Resumed {
     pub(crate) gap: Option<GapReason>,
 }
 
-impl History {
+impl PartitionHistory {
     /// Returns where a subscriber to these topics goes on that has `id` as its last. `is_position` says that its ids are
     /// positions, because it takes something of other partitions as well.
     pub(crate) fn resume(&self, topics: &[TopicKey], id: &str, is_position: bool) -> Resumed {

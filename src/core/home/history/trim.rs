@@ -1,6 +1,6 @@
 //! Drops what is too old, and the oldest when memory is short.
 
-use super::{History, TopicKey};
+use super::{PartitionHistory, TopicKey};
 use crate::core::event_id::Sequence;
 
 /// The oldest event that a partition retains.
@@ -12,7 +12,7 @@ pub(crate) struct Oldest {
     pub(crate) at_ms: u64,
 }
 
-impl History {
+impl PartitionHistory {
     /// Returns when the oldest retained event was ordered, in milliseconds of the server's clock.
     pub(crate) fn oldest_at_ms(&mut self) -> Option<u64> {
         self.oldest().map(|oldest| oldest.at_ms)
@@ -26,7 +26,11 @@ impl History {
 
     /// Drops the oldest event, and its topic if nothing is left of that, for as long as `drops` says so of what is retained
     /// and of that event, and at most `events_max` events; returns how many it dropped.
-    pub(crate) fn trim(&mut self, events_max: usize, drops: impl Fn(&History, Oldest) -> bool) -> usize {
+    pub(crate) fn trim(
+        &mut self,
+        events_max: usize,
+        drops: impl Fn(&PartitionHistory, Oldest) -> bool,
+    ) -> usize {
         for dropped in 0..events_max {
             match self.oldest() {
                 Some(oldest) if drops(self, oldest) => {

@@ -69,7 +69,7 @@ impl Late {
     fn refuse(&mut self) -> Vec<String> {
         let (first, publish, _) = self.journal.publishes.pop_front().unwrap();
         let mut out = Vec::new();
-        self.tester.homes.refuse(0, first, publish, PublishError::DiskFull, &mut out);
+        self.tester.homes.refuse(0, first, publish, OrderError::DiskFull, &mut out);
         shown(out)
     }
 
@@ -238,7 +238,7 @@ fn what_the_journal_kept_is_replayed_after_a_restart_and_what_it_did_not_keep_is
         let kept = Kept { partition: 0, first, at_ms: 0, topic: one.clone(), events, previous, key: None };
         tester.homes.recover(kept);
     }
-    let published = Published { last_id: EventId::Sequence(6), events: 2, ids_replaced: 0, streams: None };
+    let published = Ordered { last_id: EventId::Sequence(6), events: 2, ids_replaced: 0, streams: None };
     for (name, at_ms) in [("early", 0), ("late", 1)] {
         tester.homes.recover_key(0, &key(name).unwrap(), &published, at_ms);
     }
@@ -266,7 +266,7 @@ fn what_the_journal_kept_is_replayed_after_a_restart_and_what_it_did_not_keep_is
         let found: String = text.lines().filter_map(|line| line.strip_prefix("data:")).collect();
         assert_eq!((found.as_str(), gap.map(|gap| gap.reason)), (frames, reason), "{topic} after {last_id}");
     }
-    // Keys are known for as long as if there had been no restart.
+    // KnownKeys are known for as long as if there had been no restart.
     let mut see = |name: &str| {
         let publish = tester.new_publish(one.clone(), "data:d", key(name));
         let mut journal = LateJournal { last: 8, is_prompt: true, ..LateJournal::default() };

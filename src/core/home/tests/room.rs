@@ -12,7 +12,7 @@ fn the_idlest_topic_is_forgotten_first_and_one_with_subscribers_never() {
     assert_eq!(tester.homes.topics(), 2);
     assert!(tester.join(1, 0, Some("9-1")).unwrap().0.contains("data:c"), "topic 1 was used after topic 2");
     tester.join(3, 0, None);
-    assert_eq!(tester.publish(4, "data:e").1, Err(PublishError::TopicsFull));
+    assert_eq!(tester.publish(4, "data:e").1, Err(OrderError::TopicsFull));
     assert_eq!(tester.join(4, 0, None), None);
     tester.leave(1, 0);
     assert!(tester.publish(4, "data:e").1.is_ok());
@@ -61,7 +61,7 @@ fn a_topic_that_was_held_makes_room_again_once_it_is_not() {
         tester.join(topic, 0, None);
     }
     assert_eq!((tester.homes.topics(), tester.history().topics().find(&tree)), (3, None));
-    assert_eq!(tester.publish(6, "data:c").1, Err(PublishError::TopicsFull));
+    assert_eq!(tester.publish(6, "data:c").1, Err(OrderError::TopicsFull));
 }
 
 #[test]
@@ -170,5 +170,5 @@ fn a_topic_is_kept_with_those_above_it_and_these_with_it() {
     assert!(publish(&mut tester, "d/e").is_ok(), "the others give way from the leaves up");
     let above_d = paths(&mut tester, "d");
     assert!(tester.history().topics().find(&above_d).is_some());
-    assert_eq!(publish(&mut tester, "f/g/h/i"), Err(PublishError::TopicsFull), "no room for those above it");
+    assert_eq!(publish(&mut tester, "f/g/h/i"), Err(OrderError::TopicsFull), "no room for those above it");
 }

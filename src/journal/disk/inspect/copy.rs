@@ -5,13 +5,13 @@ use std::io;
 
 use super::super::batch::Batch;
 use super::super::encoding::Reader;
-use super::super::ends::Ends;
-use super::super::epochs::Epochs;
+use super::super::ends::TopicEnds;
+use super::super::epochs::EpochTable;
 use super::super::format::{
     BatchKind, Rewritten, SEGMENT_HEADER_BYTES, SegmentHeader, crc_seed, new_name, segment_name,
 };
 use super::super::layout::ReadError;
-use super::super::record::{Control, Publish, SegmentEntry};
+use super::super::record::{ControlRecord, PublishRecord, SegmentEntry};
 use super::super::storage::{Disk, DiskFile, write_all_at};
 use crate::core::event_id::Sequence;
 
@@ -68,7 +68,7 @@ impl<'a, T: Disk> RepairedCopy<'a, T> {
         let mut copy = Batch::new(BatchKind::Events, Vec::new());
         let mut records = Reader::new(payload);
         while !records.is_empty() {
-            let Ok(publish) = Publish::decode(&mut records) else { break };
+            let Ok(publish) = PublishRecord::decode(&mut records) else { break };
             let last = self.last.entry(publish.partition).or_default();
             // Without a newest segment nobody says what was removed: a leftover may hold what was read before.
             if *last < publish.first && publish.partition < header.partitions {
@@ -101,14 +101,14 @@ impl<'a, T: Disk> RepairedCopy<'a, T> {
         header: &SegmentHeader,
         epoch: u64,
         last: &[Sequence],
-        ends: &Ends,
+        ends: &TopicEnds,
     ) -> Result<(), ReadError> {
         let number = self.entries.len() as u64 + 1;
-        let epochs = Epochs { last: last.into(), ..Epochs::new(epoch, header.partitions) };
+        let epochs = EpochTable { last: last.into(), ..EpochTable::new(epoch, header.partitions) };
         let opening = Batch::control(&[
-            Control::Epochs(epochs),
-            Control::Ends(ends.list()),
-            Control::Segments(self.entries.clone()),
+            ControlRecord::Epochs(epochs),
+            ControlRecord::Ends(ends.list()),
+            ControlRecord::Segments(self.entries.clone()),
         ]);
         let header = SegmentHeader {
             first: number,

@@ -1,3 +1,4 @@
+use super::super::format::SEGMENT_HEADER_BYTES;
 use super::super::log::{Log, Settings};
 use super::super::record::{EventSpan, EventSpans, Previous};
 use super::super::recovery::{Recovery, Sink};
@@ -10,7 +11,7 @@ use super::*;
 struct Collector(Vec<(u8, u64, Vec<u8>)>);
 
 impl Sink for Collector {
-    fn publish(&mut self, publish: &Publish<'_>, _: &mut Segments) -> bool {
+    fn publish(&mut self, publish: &PublishRecord<'_>, _: &mut Segments) -> bool {
         for event in 0..publish.events.len() {
             let sequence = publish.first + event as u64;
             self.0.push((publish.partition, sequence, publish.lines(event).to_vec()));
@@ -35,7 +36,7 @@ fn open(disk: &SimulatedDisk, epoch: u64) -> Result<(Log<SimulatedDisk>, Recover
 
 fn append(log: &mut Log<SimulatedDisk>, sequence: u64) {
     let text = format!("data:{sequence}\n");
-    let publish = Publish {
+    let publish = PublishRecord {
         partition: (sequence % 2) as u8,
         first: sequence,
         at_ms: 0,

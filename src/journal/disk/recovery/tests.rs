@@ -12,7 +12,7 @@ struct Count {
 }
 
 impl Sink for Count {
-    fn publish(&mut self, publish: &Publish<'_>, _: &mut Segments) -> bool {
+    fn publish(&mut self, publish: &PublishRecord<'_>, _: &mut Segments) -> bool {
         self.events += publish.events.len() as u64;
         self.bytes += (0..publish.events.len()).map(|event| publish.lines(event).len() as u64).sum::<u64>();
         true
@@ -46,7 +46,7 @@ fn fill(log: &mut Log<Directory>, batches: u64, lines_bytes: usize) {
             .map(|at| {
                 let last = &mut last[usize::from(at % 16)];
                 *last += 1;
-                Publish {
+                PublishRecord {
                     partition: at % 16,
                     first: *last,
                     at_ms: 1 << 40,

@@ -18,7 +18,7 @@ use super::format::{
     segment_number,
 };
 use super::log::{Log, Settings};
-use super::record::{EventSpan, EventSpans, IdempotencyKey, Previous, Publish};
+use super::record::{EventSpan, EventSpans, KeyRecord, Previous, PublishRecord};
 use super::storage::Disk as _;
 use super::storage::simulated::{DiskCanary, Faults, SimulatedDisk};
 use super::trim::Trimmed;
@@ -219,12 +219,12 @@ impl World {
             .collect();
         let publishes = events.iter().zip(&encoded).zip(&previous);
         let publishes: Vec<_> = publishes
-            .map(|(((place, events), (_, (text, spans))), (sequence, id))| Publish {
+            .map(|(((place, events), (_, (text, spans))), (sequence, id))| PublishRecord {
                 partition: place.0,
                 first: place.1,
                 at_ms: events[0].at_ms,
                 topic: &events[0].topic,
-                key: events[0].key.as_ref().map(|key| IdempotencyKey { key, body_digest: &[7; 32] }),
+                key: events[0].key.as_ref().map(|key| KeyRecord { key, body_digest: &[7; 32] }),
                 previous: Previous { sequence: *sequence, id: id.as_deref() },
                 text,
                 events: spans.clone(),

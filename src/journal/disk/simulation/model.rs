@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::super::ends::Ends;
-use super::super::epochs::{EPOCHS_MAX, Epochs};
+use super::super::ends::TopicEnds;
+use super::super::epochs::{EPOCHS_MAX, EpochTable};
 use super::super::log::Lost;
-use super::super::record::Publish;
+use super::super::record::PublishRecord;
 use super::super::recovery::{Recovery, Sink};
 use super::super::segments::Segments;
 use crate::core::event_id::Sequence;
@@ -76,7 +76,7 @@ impl Collector {
 }
 
 impl Sink for Collector {
-    fn publish(&mut self, publish: &Publish<'_>, segments: &mut Segments) -> bool {
+    fn publish(&mut self, publish: &PublishRecord<'_>, segments: &mut Segments) -> bool {
         let key = publish.key.map(|key| key.key.to_vec());
         let events = (0..publish.events.len()).map(|event| Event {
             topic: publish.topic.to_owned(),
@@ -104,7 +104,7 @@ impl Sink for Collector {
         true
     }
 
-    fn key(&mut self, publish: &Publish<'_>) {
+    fn key(&mut self, publish: &PublishRecord<'_>) {
         self.keyed.extend((publish.first..=publish.last()).map(|sequence| (publish.partition, sequence)));
     }
 }
@@ -157,8 +157,8 @@ impl Model {
         &mut self,
         recovery: &Recovery,
         collector: &Collector,
-        ends: &Ends,
-        epochs: &Epochs,
+        ends: &TopicEnds,
+        epochs: &EpochTable,
         is_kill: bool,
     ) {
         let recovered = self.check_order(recovery, collector);
@@ -226,7 +226,7 @@ impl Model {
         self.is_last_in_doubt = false;
     }
 
-    fn check_missing(&mut self, recovered: &HashSet<Place>, ends: &Ends) {
+    fn check_missing(&mut self, recovered: &HashSet<Place>, ends: &TopicEnds) {
         let mut topics: HashMap<(u8, &str), Vec<(Place, &Event)>> = HashMap::new();
         for (place, event) in &self.events {
             topics.entry((place.0, &event.topic)).or_default().push((*place, event));
@@ -260,7 +260,7 @@ impl Model {
         }
     }
 
-    fn check_sequences(&mut self, recovery: &Recovery, epochs: &Epochs) {
+    fn check_sequences(&mut self, recovery: &Recovery, epochs: &EpochTable) {
         for (partition, last) in recovery.last.iter().enumerate() {
             let range = (partition as u8, 0)..=(partition as u8, Sequence::MAX);
             let newest = self.events.range(range).next_back().map_or(0, |((_, sequence), _)| *sequence);

@@ -53,7 +53,7 @@ enum NameChange {
     Unlink(String),
 }
 
-struct State {
+struct DiskState {
     random: fastrand::Rng,
     inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
@@ -83,18 +83,18 @@ pub(in crate::journal::disk) struct Faults {
 /// A handle of a disk; all of one disk share what is on it.
 #[derive(Clone)]
 pub(in crate::journal::disk) struct SimulatedDisk {
-    state: Rc<RefCell<State>>,
+    state: Rc<RefCell<DiskState>>,
 }
 
 /// A file that is open.
 pub(in crate::journal::disk) struct SimulatedFile {
-    state: Rc<RefCell<State>>,
+    state: Rc<RefCell<DiskState>>,
     inode: u64,
 }
 
 impl SimulatedDisk {
     pub(in crate::journal::disk) fn new(seed: u64) -> Self {
-        let state = State {
+        let state = DiskState {
             random: fastrand::Rng::with_seed(seed),
             inodes: BTreeMap::new(),
             next_inode: 0,
@@ -176,7 +176,7 @@ impl SimulatedDisk {
     }
 }
 
-impl State {
+impl DiskState {
     /// Counts an operation. Returns whether it is done, and the error if the power fails with it.
     fn step(&mut self) -> (bool, io::Result<()>) {
         let dead = || Err(io::Error::other("the power is gone"));
