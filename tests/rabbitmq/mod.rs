@@ -1,5 +1,4 @@
-//! A RabbitMQ for tests, and a client of it that publishes and looks at queues. The bridge's own tests and those of the
-//! whole server take it in, each with what it needs of it.
+//! A RabbitMQ for tests, and a client of it that publishes and looks at queues. The end-to-end tests take it in.
 #![allow(dead_code)]
 
 pub(crate) mod raw;
