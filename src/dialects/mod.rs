@@ -10,7 +10,7 @@
 //! | [`queues`] | one queue of another broker for each client |
 //! | [`admin`] | what operators see: the admin page, statistics, health |
 //! | [`control`] | who is let in at the control port |
-//! | [`access`], [`call`], [`client_address`] | what requests are judged by, a request, where it comes from |
+//! | [`access`], [`call`], [`mod@client_address`] | what requests are judged by, a request, where it comes from |
 
 pub(crate) mod access;
 pub(crate) mod admin;
