@@ -252,7 +252,8 @@ impl<D: Disk> Log<D> {
             .and_then(|()| file.truncate(newest.bytes))
             .and_then(|()| file.sync_all())
             .map_err(|error| io_error("seal", &format!("{dir}/{name}"), error))?;
-        for name in &layout.leftovers {
+        // Files of dropped events are removed with those that no segment has, when the next one begins.
+        for name in layout.leftovers.iter().filter(|name| gone_number(name).is_none()) {
             self.disk.unlink(name).map_err(|error| io_error("remove", name, error))?;
         }
         Ok(())
