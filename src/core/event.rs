@@ -260,7 +260,7 @@ pub(crate) enum EventError {
     },
     /// A control character in a publisher's own id: with it a client's reconnect would be no HTTP (RFC 9110, 5.5).
     #[error(
-        "event {event} has an id with U+{character:04X} in it, which no Last-ParsedEvent-ID header can carry: remove it"
+        "event {event} has an id with U+{character:04X} in it, which no Last-Event-ID header can carry: remove it"
     )]
     IdCharacter {
         /// Which event.
@@ -287,7 +287,7 @@ pub(crate) enum EventError {
     },
 }
 
-/// An id as it comes back in a `Last-ParsedEvent-ID` header, which has no white space around it (RFC 9110, section
+/// An id as it comes back in a `Last-Event-ID` header, which has no white space around it (RFC 9110, section
 /// 5.5); `None` when nothing is left.
 pub(crate) fn known_id(id: &str) -> Option<&str> {
     let id = id.trim_matches([' ', '\t']);

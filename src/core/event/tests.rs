@@ -279,7 +279,7 @@ fn block() -> impl Strategy<Value = Vec<String>> {
     ]
 }
 
-/// FieldBlocks as a body in every way that publishers write it, and how many events are in it.
+/// Blocks as a body in every way that publishers write it, and how many events are in it.
 fn body() -> impl Strategy<Value = (String, usize)> {
     let blocks = prop::collection::vec((block(), 1..4_usize), 0..5);
     let event = value().prop_map(|data| (vec![format!("data:{data}")], 1));

@@ -261,7 +261,7 @@ impl Subscriber {
         }
     }
 
-    /// EndKind the stream with `text` after the event `upto`, however many come meanwhile and however slowly it reads.
+    /// Ends the stream with `text` after the event `upto`, however many come meanwhile and however slowly it reads.
     pub(crate) fn end_after(&mut self, upto: Sequence, text: &str) {
         self.end(text, true);
         if let Some(ending) = &mut self.ending {
@@ -269,7 +269,7 @@ impl Subscriber {
         }
     }
 
-    /// EndKind the stream with `text`; after everything in the logs if `flush`.
+    /// Ends the stream with `text`; after everything in the logs if `flush`.
     pub(crate) fn end(&mut self, text: &str, flush: bool) {
         // A stream that expires while it drains says that it expired. One that is refused never began.
         let is_over = match self.ending.as_ref().map(|ending| ending.ends) {

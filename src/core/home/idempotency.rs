@@ -9,7 +9,7 @@ use crate::core::message::{OrderError, Ordered, PublishKey, ReplyTo};
 
 /// How long a key is known after its publish was ordered, in milliseconds.
 pub(crate) const KEYS_KNOWN_MS: u64 = 120_000;
-/// KnownKeys known to one partition at a time: with 16 partitions some 8,700 publishes a second may have one.
+/// Keys known to one partition at a time: with 16 partitions some 8,700 publishes a second may have one.
 const KEYS_MAX: usize = 64 << 10;
 /// What a key takes beside its name, in bytes.
 const KEY_BYTES: usize = 256;

@@ -167,7 +167,7 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// TopicEnds the log.
+    /// Ends the log.
     pub(super) fn fail(&mut self, what: String, error: std::io::Error) -> Fatal {
         self.tail = None;
         self.trimming = None;

@@ -266,7 +266,7 @@ fn what_the_journal_kept_is_replayed_after_a_restart_and_what_it_did_not_keep_is
         let found: String = text.lines().filter_map(|line| line.strip_prefix("data:")).collect();
         assert_eq!((found.as_str(), gap.map(|gap| gap.reason)), (frames, reason), "{topic} after {last_id}");
     }
-    // KnownKeys are known for as long as if there had been no restart.
+    // Keys are known for as long as if there had been no restart.
     let mut see = |name: &str| {
         let publish = tester.new_publish(one.clone(), "data:d", key(name));
         let mut journal = LateJournal { last: 8, is_prompt: true, ..LateJournal::default() };
