@@ -37,19 +37,19 @@
 //! | module | idea |
 //! |---|---|
 //! | `simulation` | several shards and their clients under a seed |
-//! | [`survey`] | who is connected, told a few streams at a time |
+//! | [`survey`] | lists the connected clients, a few streams at a time |
 //! | [`home`] | order, ids, frames, history and replay of the partitions that one shard is home to |
-//! | [`journal`] | where order becomes final |
-//! | [`fanout`] | who is sent what next, in which bytes, and who is too slow |
-//! | [`message`] | what homes and fan-outs say to one another |
-//! | [`sent_count`] | how far a queue's stream was sent, for whoever acknowledges its messages |
-//! | [`selection`] | what a stream takes of one partition |
-//! | [`delivery_count`] | how many streams an emit reached, over all shards |
-//! | [`reply`] | who asked for something, and what they are answered |
+//! | [`journal`] | the interface through which order becomes final |
+//! | [`fanout`] | the next send of each stream, and the streams that are too slow |
+//! | [`message`] | the messages between homes and fan-outs |
+//! | [`sent_count`] | counts the messages sent on a queue's stream, for their acknowledgement |
+//! | [`selection`] | the topics a stream takes of one partition |
+//! | [`delivery_count`] | counts the streams an emit reached, over all shards |
+//! | [`reply`] | replies, and the addresses they are sent to |
 //! | [`session`], [`topic`], [`partition`] | a user on a channel, names, and the unit of order |
 //! | [`chunk`] | frames as one HTTP chunk, written once and shared |
-//! | [`event`], [`event_id`], [`epochs`] | what a publisher sent, ids, and which of them are good |
-//! | [`arena`], [`memory`], [`budget`], [`random`] | small tools: keys that are never mistaken for a successor's, bytes held, bytes let in, and numbers that nobody can guess |
+//! | [`event`], [`event_id`], [`epochs`] | checked events, their ids, and the epochs whose ids are good |
+//! | [`arena`], [`memory`], [`budget`], [`random`] | small tools: keys that never name a successor, bytes held, bytes let in, unguessable numbers |
 //!
 //! Imports point down this table. Home and fan-out do not import one another.
 

@@ -40,7 +40,7 @@ impl fmt::Debug for Callback {
     }
 }
 
-/// A home's reply to a connection.
+/// The reply to a connection that asked a home.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Reply {
     Published(Result<Ordered, OrderError>),
