@@ -190,7 +190,7 @@ mod tests {
         let mut runs: Vec<_> = (0..1000).map(|_| Epoch::new().0).collect();
         runs.sort_unstable();
         assert!(runs.windows(2).all(|two| two[0] != two[1]));
-        // A bit that is not random is the same in all of them.
+        // A bit that is not random would be the same in all of them.
         let (any, all) = runs.iter().fold((0, u64::MAX), |(any, all), run| (any | run, all & run));
         assert_eq!((any, all), (u64::MAX, 1 << 63));
         assert!(runs.iter().all(|run| has_our_form(&Epoch(*run).text(1))));

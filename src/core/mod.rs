@@ -49,7 +49,7 @@
 //! | [`session`], [`topic`], [`partition`] | a user on a channel, names, and the unit of order |
 //! | [`chunk`] | frames as one HTTP chunk, written once and shared |
 //! | [`event`], [`event_id`], [`epochs`] | checked events, their ids, and the epochs whose ids are good |
-//! | [`arena`], [`memory`], [`budget`], [`random`] | small tools: keys that never name a successor, bytes held, bytes let in, unguessable numbers |
+//! | [`arena`], [`memory`], [`budget`], [`random`] | keys, bytes held, bytes under way, and random numbers |
 //!
 //! Imports point down this table. Home and fan-out do not import one another.
 

@@ -100,7 +100,7 @@ mod tests {
                 thread::yield_now();
             }
         }
-        // Hangs where one was lost: nothing else would wake the reader.
+        // Hangs if a wake was lost: nothing else would wake the reader.
         thread.join().unwrap();
     }
 }

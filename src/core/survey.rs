@@ -317,7 +317,7 @@ mod tests {
         let mut fanout = new_fanout();
         let mut clients = Clients::default();
         let topic = Topic::of_session("chat", None, &TopicHasher::of(16));
-        // Of 2,000 streams two began in each second, and neither the first nor the last are the oldest.
+        // Two of the 2,000 streams began in each second, and neither the first nor the last are the oldest.
         for n in 0..2000 {
             let key = subscribe(slice::from_ref(&topic), &mut fanout);
             let since_s = (n * 7 + 3) % 1000;

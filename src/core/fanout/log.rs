@@ -460,7 +460,7 @@ mod tests {
         let mut log = new_log();
         let cursor = log.attach();
         for _ in 0..4 {
-            // With the nine bytes that make a chunk of each.
+            // Less the nine bytes of chunk framing around each.
             gain(&mut log, vec![b'x'; SEND_BYTES_MAX / 2 - 9]);
             log.seal();
         }

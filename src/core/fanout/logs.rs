@@ -32,7 +32,7 @@ pub(crate) struct TopicLog {
     pub(crate) log: BlockLog,
     /// Streams that take it, also those that have not joined yet.
     pub(crate) streams: u32,
-    /// Those of them that take other topics too, or write ids of their own: they need the places of events.
+    /// The streams that take other topics too, or write ids of their own: they need the places of events.
     pub(crate) merging: u32,
     /// Streams with nothing to send, sent to when the next block is sealed.
     pub(crate) idle: Vec<u32>,

@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn an_additional_topic_costs_an_idle_stream_40_bytes_at_most() {
-        // Of another partition: a cursor, a part, and its number among the log's idle streams.
+        // The memory for one more partition: a cursor, a part, and its number in a log's list of idle streams.
         assert!(size_of::<Cursor>() + size_of::<Part>() + size_of::<u32>() <= 40);
     }
 }

@@ -148,7 +148,7 @@ mod tests {
         let marks = [Mark { sequence: 4, end: 15, id_at: 7 }, Mark { sequence: 5, end: 30, id_at: 29 }];
         for (epoch, expected) in [
             (Some(Epoch::at(EPOCH)), "data:a\nid:7-1.4\n\nid:own\ndata:b\nid:7-1.5\n\n"),
-            // Without history nothing is changed.
+            // Without history frames are sent unchanged.
             (None, frames),
         ] {
             let ids = PositionIds::new(epoch, [(1, 3)].into_iter(), Some(1));
@@ -165,7 +165,7 @@ mod tests {
         for (bytes, count, buffers) in [
             (SHARED_BYTES_MIN, 1, 2),
             (SHARED_BYTES_MIN, 256, 512),
-            // What is past them goes with the last id.
+            // Bytes past those go with the last id.
             (SHARED_BYTES_MIN, 300, 512),
             (SHARED_BYTES_MIN - 1, 300, 1),
         ] {

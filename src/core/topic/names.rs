@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::{Topic, TopicError, TopicHasher};
 
-/// Makes topics of names: ids, or paths with namespaces. Shared by the dialects, configured once.
+/// Makes topics of names: ids, or paths with namespaces. Made at startup, for the dialects and the publisher.
 #[derive(Clone, Debug)]
 pub(crate) struct TopicNames {
     hasher: TopicHasher,

@@ -127,7 +127,7 @@ mod tests {
             let mut reader = Reader::new(&bytes);
             prop_assert_eq!(reader.varint(), Ok(value));
             prop_assert!(reader.is_empty());
-            // The same number with a needless zero behind it.
+            // The same number with a redundant zero byte after it.
             let last = bytes.len() - 1;
             bytes[last] |= 0x80;
             bytes.push(0);

@@ -293,7 +293,7 @@ mod tests {
 
     use super::*;
 
-    /// The parts of a publish, owned.
+    /// The owned parts of a publish.
     #[derive(Clone, Debug)]
     struct Parts {
         numbers: (u8, u64, u64, u64),
@@ -304,7 +304,7 @@ mod tests {
         behind: Vec<u8>,
     }
 
-    /// The number of bytes before an event's lines, its lines, and where in them an id is.
+    /// The number of bytes before an event's lines, the lines, and the place of an id in them.
     type EventParts = (u8, Vec<u8>, Option<(u8, u8)>);
 
     fn parts() -> impl Strategy<Value = Parts> {
@@ -369,7 +369,7 @@ mod tests {
                 let mut reader = Reader::new(&bytes);
                 prop_assert_eq!(&PublishRecord::decode(&mut reader).unwrap(), publish);
                 prop_assert!(reader.is_empty());
-                // Cut off anywhere it is refused.
+                // It is refused when it is cut off, wherever that is.
                 for length in 0..bytes.len() {
                     prop_assert!(PublishRecord::decode(&mut Reader::new(&bytes[..length])).is_err());
                 }

@@ -184,7 +184,7 @@ mod tests {
     use super::super::storage::simulated::SimulatedDisk;
     use super::*;
 
-    /// A segment of these payloads, without a segment header.
+    /// Returns a reader of a segment of these payloads, without a segment header.
     fn file_of(payloads: &[&[u8]]) -> BatchReader<<SimulatedDisk as Disk>::File> {
         let disk = SimulatedDisk::new(0);
         let file = disk.create("x").unwrap();

@@ -1,4 +1,4 @@
-//! Remembers where topics that were forgotten ended, so that a subscriber who resumes there is not told of a gap.
+//! Keeps the ends of forgotten topics, so that a subscriber who resumes there is not told of a gap.
 
 use crate::core::event_id::Sequence;
 use crate::core::partition::Partitioner;

@@ -251,7 +251,7 @@ mod tests {
             let (now, kept) = (room(&history), history.len());
             for list in 0..2 {
                 assert!(now[list] <= 4 * kept + 3, "{now:?} for {kept}");
-                // What a map has room for changes a little with what is removed, too.
+                // The capacity of a map also changes a little with removals.
                 if now[list] < before[list] / 4 * 3 {
                     moves[list] += 1;
                     assert!(now[list] >= 2 * kept, "{now:?} for {kept}");
@@ -259,7 +259,7 @@ mod tests {
             }
             before = now;
         }
-        // Each halves it at least.
+        // Each move halves it at least.
         assert!(moves.iter().all(|moves| (4..=11).contains(moves)), "{moves:?}");
     }
 }
