@@ -72,7 +72,7 @@ impl Message {
     pub(crate) fn work(&self) -> usize {
         match self {
             Message::Home(_, ToHome::Publish(publish)) => work_of(&publish.events),
-            // A page of replay; for several topics it is searched among the events of all.
+            // A page of replay; for a multi-topic stream it is searched among the events of all.
             Message::Home(
                 _,
                 ToHome::More { selection, .. } | ToHome::Join { last_event_id: Some(_), selection, .. },

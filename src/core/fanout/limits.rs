@@ -17,7 +17,7 @@ pub(crate) struct FanoutLimits {
     pub(crate) heartbeat_ms: u64,
     /// A send that takes longer ends the connection.
     pub(crate) send_timeout_ms: u64,
-    /// Closed subscribers are told to come back after a random time of at least this, in milliseconds...
+    /// Closed subscribers get a `retry:` of a random time, in milliseconds: at least this...
     pub(crate) retry_min_ms: u64,
     /// ...and at most this.
     pub(crate) retry_max_ms: u64,

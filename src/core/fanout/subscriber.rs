@@ -34,7 +34,7 @@ pub(crate) struct Subscriber {
     pub(super) cursors: SmallVec<[Cursor; 1]>,
     pub(super) parts: SmallVec<[Part; 1]>,
     pub(super) framing: Framing,
-    /// Its ids name its place in each partition, because it takes several topics.
+    /// Its ids name its place in each partition, because it is a multi-topic stream.
     pub(super) has_positions: bool,
     is_closed: bool,
     /// Set when it was closed because its client is too slow.

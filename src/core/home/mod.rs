@@ -292,7 +292,8 @@ impl Home {
         let Some(topics) = self.history.topics_mut().hold_all(selection.topics()) else {
             return out.push(refused(from, key));
         };
-        // Only losses since the last page are news: those of several topics may lie anywhere before, and were told.
+        // Only losses since the last page are news: those of a multi-topic stream may lie anywhere before, and were
+        // told.
         let gap = self.history.gap(&topics, Some(after.max(told))).map(|reason| Gap {
             from: (after > 0).then(|| self.epoch.text(after).into()),
             reason,

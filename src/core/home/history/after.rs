@@ -13,7 +13,7 @@ const PAGE_BYTES_MAX: usize = 64 << 10;
 /// Most frames of a page: its handles (32 bytes each here, 16 more in the kernel's list) are what a replaying
 /// subscriber holds of its own, 6 KiB at most, and the pages of one turn stay about a millisecond.
 pub(crate) const PAGE_FRAMES_MAX: usize = 128;
-/// Events looked at for one page of several topics, whether they belong to these or not: some 100 us.
+/// Events looked at for one page of a multi-topic stream, whether they belong to these or not: some 100 us.
 const PAGE_LOOKS_MAX: usize = 4096;
 
 impl PartitionHistory {

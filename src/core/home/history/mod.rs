@@ -20,8 +20,8 @@
 //!
 //! **Falsely** only for a topic whose history was forgotten, or that has one below it whose history was. Only the end
 //! of a forgotten topic is kept, in a slot that others may share: the topic counts as lost up to the latest of their
-//! ends. One more limit holds for publishers' own ids on streams of several topics, or of topics with others below:
-//! they are looked for among the partition's newest 2048 events that have one.
+//! ends. One more limit holds for publishers' own ids on multi-topic streams, or on topics with others below: they are
+//! looked for among the partition's newest 2048 events that have one.
 //!
 //! In numbers: a topic's `lost` is the newest event, of its own or of those below it, that is no longer retained.
 //! `PartitionHistory::gap` alone decides, by comparing a place with the newest `lost` of all topics concerned, and

@@ -5,7 +5,8 @@ use super::{PartitionHistory, TopicKey};
 use crate::core::event_id::Sequence;
 use crate::core::message::GapReason;
 
-/// Events with a publisher's own id that are searched, newest first, for an id on several topics: about 0.2 ms.
+/// Events with a publisher's own id that are searched, newest first, for the last id of a multi-topic stream: about 0.2
+/// ms.
 const OWN_ID_LOOKS_MAX: usize = 2048;
 
 /// The place where a subscriber resumes.

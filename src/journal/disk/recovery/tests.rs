@@ -82,8 +82,8 @@ fn a_real_directory_gives_back_what_was_appended_over_several_starts() {
     }
 }
 
-/// Prints how fast a log of 512 MiB is read. Run it in release: `cargo test --release --lib journal -- --ignored
-/// --nocapture`.
+/// Prints how fast a log of 512 MiB is read. Run it in release:
+/// `cargo test --release --lib journal -- --ignored --nocapture`.
 #[test]
 #[ignore = "writes 1 GiB"]
 fn a_log_is_read_at_500_mb_a_second_from_a_warm_cache() {
