@@ -47,7 +47,7 @@ impl Post {
         Post { to: placement.home(partition), message: Message::Home(partition, message) }
     }
 
-    /// Returns the message that has events ordered. Its topic has a partition, as all that a request can name have.
+    /// Returns the message that has events ordered. Its topic has a partition, like all that a request can name.
     pub(crate) fn publish(publish: Publish, placement: Placement) -> Self {
         let partition = publish.topic.partition().unwrap_or_default();
         Post::to_home(partition, placement, ToHome::Publish(publish))
