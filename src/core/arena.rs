@@ -1,5 +1,5 @@
-//! A slab whose keys name one tenant only: an answer that comes back late finds nobody, never the next
-//! tenant.
+//! A slab whose keys name one value only: a late answer that comes with an old key finds nothing, never the value that
+//! has the slot now.
 
 use slab::Slab;
 
@@ -10,7 +10,7 @@ pub(crate) struct Key {
     generation: u32,
 }
 
-/// A slab with a generation beside each value.
+/// A slab of the connections or streams of one shard, which owns it, with a generation beside each value.
 #[derive(Debug)]
 pub(crate) struct Arena<T> {
     slots: Slab<(u32, T)>,
@@ -25,7 +25,7 @@ impl<T> Default for Arena<T> {
 
 impl<T> Arena<T> {
     pub(crate) fn insert(&mut self, value: T) -> Key {
-        // Wraps after four thousand million tenants, when no answer to the first can still be under way.
+        // Wraps after 2^32 values, when no answer to the first can still be under way.
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         // A slab of sockets ends far below 2^32: the file limit does.
@@ -43,12 +43,12 @@ impl<T> Arena<T> {
         (*generation == key.generation).then_some(value)
     }
 
-    /// Whoever sits at `index` now.
+    /// Returns the value at `index` now, whatever its generation.
     pub(crate) fn at(&self, index: u32) -> Option<&T> {
         self.slots.get(index as usize).map(|(_, value)| value)
     }
 
-    /// Whoever sits at `index` now, for walks over all of them.
+    /// Returns the value at `index` now, for walks over all of them.
     pub(crate) fn at_mut(&mut self, index: u32) -> Option<&mut T> {
         self.slots.get_mut(index as usize).map(|(_, value)| value)
     }
@@ -58,7 +58,7 @@ impl<T> Arena<T> {
         Some(self.slots.remove(key.index as usize).1)
     }
 
-    /// No index in use lies at or above this.
+    /// Returns an index that is above all indices in use.
     pub(crate) fn index_end(&self) -> u32 {
         self.slots.capacity() as u32
     }

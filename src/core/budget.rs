@@ -1,13 +1,13 @@
-//! What may be under way between shards: one budget of bytes and messages for the whole server.
+//! Bounds what is under way between shards: one budget of bytes and messages for the whole server.
 //!
-//! Mailboxes are unbounded in form, because two full ones waiting for each other would never move again. They
-//! are bounded here instead, at the door: a publish is posted only with a [`Charge`] in hand, and the charge
-//! is given back when the last shard that was told of it has drained its message.
+//! Mailboxes are unbounded in form, because two full ones waiting for each other would never move again. They are
+//! bounded at their entry instead: a publish is posted only with a [`Charge`] in hand, and the charge is given back
+//! when the last shard that got it has drained its message.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes and messages that may be under way at one time.
+/// The bytes and messages under way, and their limits; one for the whole server, shared by all shards.
 #[derive(Debug)]
 pub(crate) struct Budget {
     bytes_max: usize,
@@ -26,7 +26,7 @@ impl Budget {
         })
     }
 
-    /// Takes room for one message of `bytes`, or nothing when there is none. A message larger than the whole
+    /// Returns a charge for one message of `bytes`, or `None` when there is no room. A message larger than the whole
     /// budget is let through alone, or it could never pass.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
         // Relaxed: these are counts, and nothing is published through them.
@@ -38,23 +38,23 @@ impl Budget {
         (fits || messages_before == 0).then_some(charge)
     }
 
-    /// Bytes under way now.
+    /// Returns the bytes under way now.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes that may be under way at one time.
+    /// Returns the bytes that may be under way at one time.
     pub(crate) fn bytes_max(&self) -> usize {
         self.bytes_max
     }
 
-    /// Messages under way now.
+    /// Returns the number of messages under way now.
     pub(crate) fn messages(&self) -> usize {
         self.messages.load(Ordering::Relaxed)
     }
 }
 
-/// Room taken from a [`Budget`]; dropping it gives the room back.
+/// Room taken from a [`Budget`], held by the message it pays for; dropping it gives the room back.
 #[derive(Debug)]
 pub(crate) struct Charge {
     budget: Arc<Budget>,
@@ -62,12 +62,12 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
-    /// Bytes charged.
+    /// Returns the bytes charged.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Makes it a charge of `bytes`; false, and the charge as it was, when there is no room for more.
+    /// Changes the charge to `bytes`; returns false and leaves it as it was when there is no room for more.
     pub(crate) fn resize(&mut self, bytes: usize) -> bool {
         let Some(more) = bytes.checked_sub(self.bytes) else {
             self.budget.bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);

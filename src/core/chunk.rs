@@ -1,4 +1,4 @@
-//! Frames as they travel: several of them as one HTTP chunk, which home writes once and logs share.
+//! Frames as they travel: one or more of them as one HTTP chunk, which a home writes once and logs share.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::core::memory::Memory;
 /// Ends a chunk.
 pub(crate) const CHUNK_END: &[u8] = b"\r\n";
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
-/// A chunk's size line at most: 4 GiB, and the line end.
+/// Most bytes of a chunk's size line: 8 digits, for 4 GiB, and the line end.
 const HEAD_BYTES: usize = 10;
 
 /// How a connection's body is delimited (RFC 9112, section 6.3).
@@ -23,7 +23,8 @@ pub(crate) enum Framing {
     Plain,
 }
 
-/// Frames, and what makes one HTTP chunk of them around them. Cheap to clone: many logs may share it.
+/// Frames with the HTTP chunk's size line and end around them. Made by a home; cheap to clone, so many logs may share
+/// it.
 #[derive(Clone, Debug)]
 pub(crate) struct Chunk {
     bytes: Bytes,
@@ -31,13 +32,13 @@ pub(crate) struct Chunk {
     head_bytes: u8,
 }
 
-/// Where an event lies among frames.
+/// The place of one event among the frames of a [`Chunk`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Mark {
     pub(crate) sequence: Sequence,
-    /// Where it ends, in bytes from the start of the frames.
+    /// The event's end, in bytes from the start of the frames.
     pub(crate) end: u32,
-    /// Where its last line begins that says its id, or where that would be added: before the blank line.
+    /// The start of its last `id:` line, or the place where that would be added: before the blank line.
     pub(crate) id_at: u32,
 }
 
@@ -53,7 +54,7 @@ impl Chunk {
         writer.finish(memory)
     }
 
-    /// Returns what is sent of it.
+    /// Returns the bytes to send under this framing.
     pub(crate) fn body(&self, framing: Framing) -> Bytes {
         match framing {
             Framing::Chunked => self.bytes.clone(),
@@ -61,7 +62,7 @@ impl Chunk {
         }
     }
 
-    /// Returns a part of the frames, in bytes from their start.
+    /// Returns a part of the frames, given in bytes from their start.
     pub(crate) fn slice(&self, part: Range<usize>) -> Bytes {
         let start = self.range().start;
         self.bytes.slice(start + part.start..start + part.end)
@@ -72,40 +73,40 @@ impl Chunk {
         &self.bytes[self.range()]
     }
 
-    /// Returns the bytes of the frames.
+    /// Returns the length of the frames in bytes.
     pub(crate) fn frame_bytes(&self) -> usize {
         self.range().len()
     }
 
-    /// Returns all its bytes.
+    /// Returns the length in bytes, chunk framing included.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Where the frames are among the bytes.
+    /// Returns the range of the frames within the bytes.
     fn range(&self) -> Range<usize> {
         usize::from(self.head_bytes)..self.bytes.len() - CHUNK_END.len()
     }
 }
 
-/// Frames while they are written, with room around them for what makes one chunk of them.
+/// A [`Chunk`] while it is written: frames, with room around them for the chunk framing.
 #[derive(Debug)]
 pub(crate) struct ChunkWriter(Vec<u8>);
 
 impl ChunkWriter {
-    /// Returns one with room for so many bytes of frames.
+    /// Returns a writer with room for `frame_bytes`.
     pub(crate) fn with_capacity(frame_bytes: usize) -> Self {
         let mut text = Vec::with_capacity(HEAD_BYTES + frame_bytes + CHUNK_END.len());
         text.resize(HEAD_BYTES, 0);
         ChunkWriter(text)
     }
 
-    /// Returns where frames are appended.
+    /// Returns the buffer that frames are appended to.
     pub(crate) fn text(&mut self) -> &mut Vec<u8> {
         &mut self.0
     }
 
-    /// Returns the bytes of the frames so far.
+    /// Returns the length of the frames so far, in bytes.
     pub(crate) fn frame_bytes(&self) -> usize {
         self.0.len() - HEAD_BYTES
     }
@@ -123,16 +124,16 @@ impl ChunkWriter {
 }
 
 impl Mark {
-    /// Returns the mark of the same event where `bytes` of frames stand before it.
+    /// Returns this mark moved back by `bytes`, for frames that follow that many bytes of others.
     pub(crate) fn behind(self, bytes: usize) -> Mark {
-        // What is gathered into one block is far less: chunks below 4 KiB, 2,048 of them in a turn.
+        // A block is far below 4 GiB: chunks below 4 KiB, 2,048 of them in a turn.
         let bytes = bytes as u32;
         Mark { end: self.end + bytes, id_at: self.id_at + bytes, ..self }
     }
 }
 
 impl Framing {
-    /// One chunk, or nothing around it, holding `parts`.
+    /// Appends `parts` to `out` as one chunk, or bare without chunked framing.
     pub(crate) fn frame(self, parts: impl IntoIterator<Item = Bytes>, out: &mut Vec<Bytes>) {
         let at = out.len();
         if self == Framing::Chunked {
@@ -148,7 +149,7 @@ impl Framing {
         }
     }
 
-    /// The same, and nothing at all when there are no parts.
+    /// Appends `parts` as [`Framing::frame`] does, and nothing at all when there are none.
     pub(crate) fn frame_some(self, parts: impl IntoIterator<Item = Bytes>, out: &mut Vec<Bytes>) {
         let mut parts = parts.into_iter().peekable();
         if parts.peek().is_some() {
@@ -165,7 +166,7 @@ pub(crate) fn write_chunk_head(bytes: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(&line[start..]);
 }
 
-/// Writes the same line at the end of `room`, and returns where it begins.
+/// Writes a chunk's size line at the end of `room`, and returns where it begins.
 fn write_size_line(bytes: usize, room: &mut [u8]) -> usize {
     let mut start = room.len() - CHUNK_END.len();
     room[start..].copy_from_slice(CHUNK_END);

@@ -1,28 +1,30 @@
-//! How many streams something reaches, over all shards.
+//! Counts the streams that an emit or a disconnect reaches, over all shards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::core::reply::{Ordered, Reply, Ticket};
 
-/// Counts the streams that something reaches. Each shard holds it once, and the last that lets go of it answers.
+/// Counts the streams that an emit or a disconnect reaches. Each shard holds it once, and the last that lets go of it
+/// answers.
 #[derive(Debug)]
 pub(crate) struct DeliveryCount {
     ticket: Ticket,
     streams: AtomicU32,
-    /// What was emitted; none when streams end.
+    /// The publish that was emitted; `None` when streams are to end.
     published: Option<Ordered>,
 }
 
 impl DeliveryCount {
-    /// Counts from 0 for whoever this ticket belongs to: the streams that `published` was sent to, or those that end.
+    /// Returns a count of 0 whose result goes to `ticket`: the streams that `published` was sent to, or, without one,
+    /// those that end.
     pub(crate) fn new(ticket: Ticket, published: Option<Ordered>) -> Arc<Self> {
         Arc::new(DeliveryCount { ticket, streams: AtomicU32::new(0), published })
     }
 
-    /// Adds the streams of one shard, and lets go; returns the answer if it was the last.
+    /// Adds the streams of one shard and lets go; returns the answer if this was the last shard.
     pub(crate) fn add(self: Arc<Self>, streams: u32) -> Option<(Ticket, Reply)> {
-        // Seen by whoever is last: letting go of an `Arc` orders what was done before.
+        // Relaxed: the last shard sees it, because letting go of an `Arc` orders what was done before.
         self.streams.fetch_add(streams, Ordering::Relaxed);
         let DeliveryCount { ticket, streams, published } = Arc::into_inner(self)?;
         let streams = streams.into_inner();

@@ -1,28 +1,29 @@
 //! The epochs whose ids are good: the one in force, and those before it that the journal knows of.
 //!
-//! A partition's sequence goes on from one epoch to the next, so an id of an earlier epoch names a place as well as one of the
-//! current. But not beyond what is known of its epoch: what lay there was lost, and its numbers were given again.
+//! A partition's sequence goes on from one epoch to the next, so an id of an earlier epoch names a place as well as one
+//! of the current. An id beyond the last event known of its epoch does not: events there were lost, and their numbers
+//! were given again.
 
 use crate::core::event_id::{Epoch, Id, Position, Sequence};
 use crate::core::partition::PartitionId;
 
-/// The current epoch and those before it.
+/// The current epoch and the earlier ones whose ids are good, shared by all homes and fan-outs.
 #[derive(Debug)]
 pub(crate) struct Epochs {
     current: Epoch,
     earlier: Vec<EarlierEpoch>,
 }
 
-/// An epoch that ended.
+/// An epoch that ended, as the journal recovered it.
 #[derive(Clone, Debug)]
 pub(crate) struct EarlierEpoch {
     pub(crate) epoch: Epoch,
-    /// The newest event of each partition that it ordered and that was not lost with it.
+    /// For each partition, the newest event of this epoch that was not lost.
     pub(crate) last: Box<[Sequence]>,
 }
 
 impl Epochs {
-    /// Returns the epochs of a server that knows of these earlier ones.
+    /// Returns the epochs of a server in epoch `current` that knows of these earlier ones.
     pub(crate) fn new(current: Epoch, earlier: Vec<EarlierEpoch>) -> Self {
         Epochs { current, earlier }
     }
@@ -32,20 +33,20 @@ impl Epochs {
         self.current
     }
 
-    /// Returns those that ended.
+    /// Returns the epochs that ended.
     #[cfg(test)]
     pub(crate) fn earlier(&self) -> &[EarlierEpoch] {
         &self.earlier
     }
 
-    /// Returns the place that an id names in `partition`; `None` for any other text, however similar, for one of an unknown
+    /// Returns the sequence that an id names in `partition`; `None` for text that is not an id, for an id of an unknown
     /// epoch, and for one beyond what its epoch ordered.
     pub(crate) fn place(&self, id: &str, partition: PartitionId) -> Option<Sequence> {
         let Id { epoch, sequence } = Id::parse(id)?;
         self.check(epoch, sequence, partition)
     }
 
-    /// Returns the place that a position names in `partition`, 0 where it names none; `None` as above.
+    /// Returns the sequence that a position names in `partition`, 0 where it names none; `None` as [`Epochs::place`].
     pub(crate) fn place_in(&self, position: &str, partition: PartitionId) -> Option<Sequence> {
         let Position { epoch, sequence } = Position::parse(position, partition)?;
         self.check(epoch, sequence, partition)

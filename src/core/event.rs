@@ -1,9 +1,7 @@
-//! What a publisher sends: event-stream text, or a whole body to be wrapped as one event. It is checked here,
-//! once.
+//! Checks what a publisher sends, once: event-stream text, or a whole body to be wrapped as one event.
 //!
-//! The rules are those of the WHATWG HTML standard, 9.2.5 "Parsing an event stream" and 9.2.6 "Interpreting
-//! an event stream". What an `EventSource` dispatches from the checked events is what it would from the body
-//! as it was sent.
+//! The rules are those of the WHATWG HTML standard, 9.2.5 "Parsing an event stream" and 9.2.6 "Interpreting an event
+//! stream". An `EventSource` dispatches the same events from the checked text as from the body that was sent.
 
 mod parts;
 
@@ -27,25 +25,26 @@ pub(crate) struct Events {
     spans: SmallVec<[TextSpan; 1]>,
 }
 
-/// One of [`Events`].
+/// One event of [`Events`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct ParsedEvent<'a> {
-    /// The event's lines, comments among them, each ended by LF. There is no blank line in them or after
-    /// them: who writes the frame ends it with one, after an `id:` line of its own where it adds one.
+    /// The event's lines, comments among them, each ended by LF, without a blank line. The writer of the frame adds an
+    /// `id:` line where needed, and the blank line that ends it.
     pub(crate) lines: &'a [u8],
-    /// The value of the event's last `id` line, without white space around it. `None` without one, and when
-    /// it is empty.
+    /// The value of the event's last `id` line, without white space around it. `None` without one, and when it is
+    /// empty.
     pub(crate) id: Option<&'a str>,
 }
 
 impl<'a> ParsedEvent<'a> {
-    /// The id that is the publisher's own: one of the broker's form is not, because others' events are found by those.
+    /// Returns the publisher's own id. An id of the broker's form is not one, because such ids name places of others'
+    /// events.
     pub(crate) fn own_id(&self) -> Option<&'a str> {
         self.id.filter(|id| !has_our_form(id))
     }
 }
 
-/// What a publish may hold at most.
+/// The limits of one publish.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EventLimits {
     /// Bytes of all events' text, line ends and blank lines included, after wrapping. 4 GiB at most.
@@ -59,15 +58,15 @@ pub(crate) struct EventLimits {
 }
 
 impl EventLimits {
-    /// Those of a server whose bodies may hold so many bytes.
+    /// Returns the limits of a server whose request bodies may hold `body_bytes_max`.
     pub(crate) fn of(body_bytes_max: usize) -> Self {
         EventLimits {
             // Wrapping may prefix every line; text that grows past this is not worth its memory.
             text_bytes_max: 2 * body_bytes_max,
-            // It is sent back to us in a header of every reconnect: an eighth of the smallest head there may be.
+            // It comes back in a header of every reconnect: an eighth of the smallest limit of a request's head.
             id_bytes_max: 128,
             name_bytes_max: 128,
-            // Each costs the history more than its bytes.
+            // Each event costs the history more than its bytes.
             events_max: 4096,
         }
     }
@@ -102,7 +101,7 @@ impl Events {
             if !block.has_data {
                 return Err(EventError::NoData { event });
             }
-            // As the first event of somebody's stream it would lose the mark and so mean something else.
+            // As the first event of a stream it would lose the mark and so mean something else.
             if text.get(block.lines.clone()).is_some_and(|lines| lines.starts_with(BYTE_ORDER_MARK)) {
                 return Err(EventError::ByteOrderMark { event });
             }
@@ -120,8 +119,7 @@ impl Events {
         Ok(Events { text, spans })
     }
 
-    /// Makes the whole body the data of one event, every line of it a `data:` line, under the given name and
-    /// id.
+    /// Returns one event with the whole body as its data, every line of it a `data:` line, under the given name and id.
     ///
     /// The data that `EventSource` dispatches is exactly the body with its line ends (LF, CR, CRLF) made LF.
     /// That includes a line end at the body's end, so a caller for whom it means nothing, as in JSON, strips
@@ -162,12 +160,12 @@ impl Events {
         Ok(Events { text: Bytes::from(text), spans: SmallVec::from_buf([span]) })
     }
 
-    /// How many events there are.
+    /// Returns the number of events.
     pub(crate) fn len(&self) -> usize {
         self.spans.len()
     }
 
-    /// The events, in the order they were sent.
+    /// Iterates over the events, in the order they were sent.
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = ParsedEvent<'_>> {
         self.spans.iter().map(|span| ParsedEvent {
             lines: self.slice(&span.lines),
@@ -175,7 +173,7 @@ impl Events {
         })
     }
 
-    /// Bytes of text held, for budgets.
+    /// Returns the bytes of text held, for budgets.
     pub(crate) fn text_bytes(&self) -> usize {
         self.text.len()
     }
@@ -189,7 +187,7 @@ impl Events {
         self.text.get(range.start as usize..range.end as usize).unwrap_or_default()
     }
 
-    /// Checked text in which comments stand alone, rewritten so that each event's lines are contiguous: the
+    /// Returns checked text in which comments stand alone, rewritten so that each event's lines are contiguous: the
     /// blank line after such comments goes, and the one before them too where no event follows.
     fn with_comments_joined(text: &[u8]) -> Events {
         let mut joined = Vec::with_capacity(text.len());
@@ -209,7 +207,7 @@ impl Events {
     }
 }
 
-/// Why a publish is refused. `Display` is the one line for the publisher; events are counted from 1.
+/// The reason why a publish is refused. `Display` is the one line for the publisher; events are counted from 1.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub(crate) enum EventError {
     /// The body has no bytes.
@@ -287,14 +285,14 @@ pub(crate) enum EventError {
     },
 }
 
-/// An id as it comes back in a `Last-Event-ID` header, which has no white space around it (RFC 9110, section
+/// Returns an id as it comes back in a `Last-Event-ID` header, which has no white space around it (RFC 9110, section
 /// 5.5); `None` when nothing is left.
 pub(crate) fn known_id(id: &str) -> Option<&str> {
     let id = id.trim_matches([' ', '\t']);
     (!id.is_empty()).then_some(id)
 }
 
-/// Where an event and its id stand in the text.
+/// The places of one event's lines and its id in the text.
 #[derive(Clone, Debug)]
 struct TextSpan {
     lines: Range<u32>,
@@ -360,8 +358,8 @@ fn normalize(mut body: Bytes) -> Bytes {
     Bytes::from(text)
 }
 
-/// Appends `name:value` and LF, and returns where the value is. A parser drops one space after the colon, so
-/// a value that begins with a space gets another.
+/// Appends `name:value` and LF, and returns the value's place. A parser drops one space after the colon, so a value
+/// that begins with a space gets another.
 fn push_field(text: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Range<usize> {
     text.extend_from_slice(name);
     text.push(b':');
@@ -375,7 +373,7 @@ fn push_field(text: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Range<usize> {
     start..end
 }
 
-/// The value of `line` when it is a field of this name: after the colon and one space, empty without a colon.
+/// Returns the value of `line` if it is a field of this name: after the colon and one space, empty without a colon.
 fn field_value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     match line.strip_prefix(name)? {
         [] => Some(&[]),
@@ -384,8 +382,8 @@ fn field_value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     }
 }
 
-/// Pieces of a text between line ends of any kind, without them. As with `str::split`, a line end at the very
-/// end is followed by one more, empty piece.
+/// Iterates over the pieces of a text between line ends of any kind. As with `str::split`, a line end at the very end
+/// is followed by one more, empty piece.
 struct Lines<'a> {
     rest: Option<&'a [u8]>,
 }
@@ -413,9 +411,9 @@ impl<'a> Iterator for Lines<'a> {
 
 /// Neighbouring lines without a blank one among them.
 struct FieldBlock {
-    /// With the last line's LF.
+    /// The lines, the last one's LF included.
     lines: Range<usize>,
-    /// Whether any line is not a comment.
+    /// Set when a line is not a comment.
     has_field: bool,
     has_data: bool,
     id: Option<Range<usize>>,
@@ -432,7 +430,7 @@ impl<'a> FieldBlocks<'a> {
         FieldBlocks { text, at: 0 }
     }
 
-    /// The line that begins here; empty at a blank line and at the end of the text.
+    /// Returns the line that begins here; empty at a blank line and at the end of the text.
     fn line(&self) -> &'a [u8] {
         let rest = self.text.get(self.at..).unwrap_or_default();
         memchr(b'\n', rest).and_then(|end| rest.get(..end)).unwrap_or_default()

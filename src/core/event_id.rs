@@ -1,4 +1,4 @@
-//! The ids that esper gives: `<run>-<n>`.
+//! The ids that esper gives to events: `<run>-<n>`.
 //!
 //! `run` is a random number that is drawn when a run begins, and `n` the event's place in the sequence of its partition.
 //! `run` tells ids of this run from those of an earlier one, or of another instance behind the same balancer. The time would
@@ -8,8 +8,8 @@
 //! `<run>-<partition>.<n>-<partition>.<n>`, so that one `Last-Event-ID` resumes it everywhere. Partitions and places are
 //! written in base 36 there. A partition whose place is 0, because nothing had been ordered there, is not named.
 //!
-//! No publisher may give an event an id of this form, of whatever run. It would be taken for a place, and a stream that
-//! resumes there would skip what others published.
+//! No publisher may give an event an id of this form, of whatever run. Such an id would be taken for a place, and a
+//! stream that resumes there would skip what others published.
 
 use crate::core::partition::PartitionId;
 use crate::core::random::random_u64;
@@ -36,7 +36,7 @@ impl Epoch {
         Epoch(run)
     }
 
-    /// Returns its number.
+    /// Returns the epoch's number.
     pub(crate) fn run(self) -> u64 {
         self.0
     }
@@ -66,7 +66,7 @@ impl Epoch {
         format!("{}-{sequence}", self.0)
     }
 
-    /// Appends the position that names these places, but for those that are 0.
+    /// Appends the position that names these places, leaving out those that are 0.
     pub(crate) fn write_position(
         self,
         places: impl Iterator<Item = (PartitionId, Sequence)>,
@@ -81,7 +81,7 @@ impl Epoch {
             write_base36(sequence, out);
         }
         if out.len() == named_from {
-            // It would not be a position else, and not be known again.
+            // Without a place it would not parse as a position again.
             out.extend_from_slice(b"-0.0");
         }
     }
@@ -190,7 +190,7 @@ mod tests {
         let mut runs: Vec<_> = (0..1000).map(|_| Epoch::new().0).collect();
         runs.sort_unstable();
         assert!(runs.windows(2).all(|two| two[0] != two[1]));
-        // A bit that is not random is the same in all of them.
+        // A bit that is not random would be the same in all of them.
         let (any, all) = runs.iter().fold((0, u64::MAX), |(any, all), run| (any | run, all & run));
         assert_eq!((any, all), (u64::MAX, 1 << 63));
         assert!(runs.iter().all(|run| has_our_form(&Epoch(*run).text(1))));

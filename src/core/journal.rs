@@ -1,4 +1,4 @@
-//! Where order becomes final, as a home sees it.
+//! The interface through which a home has order made final.
 
 use crate::core::event::Events;
 use crate::core::event_id::Sequence;
@@ -7,19 +7,21 @@ use crate::core::message::{Publish, PublishKey};
 use crate::core::partition::{PARTITIONS_MAX, PartitionId};
 use crate::core::topic::Topic;
 
-/// Gives publishes their place. Nobody sees a publish before its place is final: until then it is the journal's.
+/// Gives publishes their place; one per shard, passed to its homes. Nobody sees a publish before its place is final:
+/// until then the journal owns it.
 pub(crate) trait Journal {
-    /// Gives events of a partition their place, if that is final at once; returns the sequence of the first.
+    /// Gives events of a partition their place if that is final at once, and returns the sequence of the first; `None`
+    /// otherwise.
     fn place(&mut self, partition: PartitionId, events: u32) -> Option<Sequence>;
 
-    /// Takes in a publish whose place is not final at once, to be given back to [`Homes`](crate::core::home::Homes) when it is,
-    /// those of a partition in order. Returns the sequence of its last event. `previous` is the newest earlier event of its
-    /// topic.
+    /// Takes in a publish whose place is not final at once, and gives it back to [`Homes`](crate::core::home::Homes)
+    /// when it is, in order within a partition. Returns the sequence of its last event. `previous` is the newest
+    /// earlier event of its topic.
     fn append(&mut self, partition: PartitionId, publish: Publish, previous: TopicEnd) -> Sequence;
 }
 
-/// A publish as a journal keeps it, until it is found again after a restart. It shares the bytes of its events with the publish
-/// that is under way.
+/// A publish as a journal keeps it and finds it again after a restart. It shares the bytes of its events with the
+/// publish under way.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     pub(crate) partition: PartitionId,
@@ -29,14 +31,14 @@ pub(crate) struct Kept {
     pub(crate) at_ms: u64,
     pub(crate) topic: Topic,
     pub(crate) events: Events,
-    /// The newest event that its topic had before.
+    /// The newest earlier event of its topic.
     pub(crate) previous: TopicEnd,
-    /// None where it is found again: keys come by themselves then, because those of events that are gone are good as well.
+    /// `None` in a publish that is found again: keys are recovered separately, because they outlive their events.
     pub(crate) key: Option<Box<PublishKey>>,
 }
 
 impl Kept {
-    /// Returns what is kept of a publish whose first event has the place `first`.
+    /// Returns what to keep of a publish whose first event has the place `first`.
     pub(crate) fn of(
         publish: &Publish,
         partition: PartitionId,
@@ -50,7 +52,7 @@ impl Kept {
     }
 }
 
-/// The journal of a server that keeps nothing beyond its process: order is final at once.
+/// The journal of a server that keeps nothing beyond its process: order is final at once. One per shard.
 #[derive(Debug)]
 pub(crate) struct MemoryJournal {
     /// The newest event of each partition.

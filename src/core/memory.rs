@@ -1,15 +1,14 @@
-//! The bytes of events that are held anywhere: in histories, in logs, and in sends that a client is slow to
+//! Counts the bytes of events that are held anywhere: in histories, in logs, and in sends that a client is slow to
 //! take.
 //!
-//! They are counted where they live. A frame that its history dropped may still be under way to a stalled
-//! client, and what is under way is held all the same.
+//! They are counted until they are freed: a frame that its history dropped may still be under way to a stalled client.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
-/// Bytes held by the whole server, and how many may be.
+/// The bytes held by the whole server and their limit; one for the server, shared by all shards.
 #[derive(Debug)]
 pub(crate) struct Memory {
     bytes_max: usize,
@@ -21,19 +20,19 @@ impl Memory {
         Arc::new(Memory { bytes_max, bytes: AtomicUsize::new(0) })
     }
 
-    /// Shares `bytes`, counted until the last handle to them is gone.
+    /// Returns `bytes` as shared bytes that are counted until the last handle to them is dropped.
     pub(crate) fn share(self: &Arc<Self>, bytes: Vec<u8>) -> Bytes {
         // Relaxed: a count orders nothing.
         self.bytes.fetch_add(bytes.capacity(), Ordering::Relaxed);
         Bytes::from_owner(HeldBytes { bytes, memory: Arc::clone(self) })
     }
 
-    /// Counts bytes that are held beside, until [`Memory::release`].
+    /// Counts bytes that are not in a shared buffer, until [`Memory::release`].
     pub(crate) fn hold(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes counted by [`Memory::hold`] are gone.
+    /// Uncounts bytes that [`Memory::hold`] counted.
     pub(crate) fn release(&self, bytes: usize) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -46,23 +45,23 @@ impl Memory {
         self.bytes_max
     }
 
-    /// Past three quarters of the limit.
+    /// Returns whether more than three quarters of the limit are held.
     pub(crate) fn is_filling(&self) -> bool {
         self.bytes() / 3 > self.bytes_max / 4
     }
 
-    /// Past the limit: whatever can give way does.
+    /// Returns whether more than the limit is held: whatever can give way does.
     pub(crate) fn is_over(&self) -> bool {
         self.bytes() > self.bytes_max
     }
 
-    /// Past twice the limit, which is where nothing is added any more: publishers wait.
+    /// Returns whether more than twice the limit is held: nothing is added any more, and publishers wait.
     pub(crate) fn is_exhausted(&self) -> bool {
         self.bytes() / 2 > self.bytes_max
     }
 }
 
-/// Counted bytes.
+/// Bytes that are uncounted when they are dropped.
 struct HeldBytes {
     bytes: Vec<u8>,
     memory: Arc<Memory>,

@@ -1,8 +1,7 @@
-//! What homes and fan-outs say to one another. A shard carries it from one to the other, and knows more messages of its own.
+//! The messages between homes and fan-outs. A shard carries them, and has more messages of its own.
 //!
-//! Channels are first in, first out, and a partition's events come from its home alone: so every shard sees one
-//! order per partition, and whatever a home says between two events (a final page, say) marks its place between
-//! them.
+//! Channels are first in, first out, and a partition's events come from its home alone. So every shard sees one order
+//! per partition, and a message that a home posts between two events (a final page, say) marks its place between them.
 
 use std::sync::Arc;
 
@@ -20,17 +19,17 @@ pub(crate) use crate::core::reply::{OrderError, Ordered, Reply, ReplyTo, ShardId
 use crate::core::selection::Selection;
 use crate::core::topic::Topic;
 
-/// A message and whom it is for.
+/// A message and its addressee, made by a home or a fan-out and delivered by its shard.
 #[derive(Debug)]
 pub(crate) struct Post {
     pub(crate) to: ListenerId,
     pub(crate) message: Message,
 }
 
-/// Who listens to a home: a shard, by its number. Numbers above the shards' are free for others who take what topics gain.
+/// A listener of a home: a shard, by its number. Numbers above the shards' are free for other receivers of events.
 pub(crate) type ListenerId = ShardId;
 
-/// One message.
+/// A message between the shards' homes, fan-outs and connections.
 #[derive(Debug)]
 pub(crate) enum Message {
     /// For the home of a partition.
@@ -48,13 +47,14 @@ impl Post {
         Post { to: placement.home(partition), message: Message::Home(partition, message) }
     }
 
-    /// Returns the message that has events ordered. A request names no topic that has no partition.
+    /// Returns the message that has events ordered. Its topic has a partition, like all that a request can name.
     pub(crate) fn publish(publish: Publish, placement: Placement) -> Self {
         let partition = publish.topic.partition().unwrap_or_default();
         Post::to_home(partition, placement, ToHome::Publish(publish))
     }
 
-    /// Returns the message that ends the streams that take a topic, on all shards. It is a session's, and has a partition.
+    /// Returns the message that ends, on all shards, the streams that take a session's topic. Such a topic has a
+    /// partition.
     pub(crate) fn disconnect(topic: Topic, placement: Placement, ticket: Ticket) -> Self {
         let (partition, shards) = (topic.partition().unwrap_or_default(), placement.shards());
         Post::to_home(partition, placement, ToHome::Disconnect(Disconnect { topic, shards, ticket }))
@@ -68,11 +68,11 @@ impl From<(Ticket, Reply)> for Post {
 }
 
 impl Message {
-    /// About how long handling it takes, in units of 0.5 us: a publish of 4096 events takes 1 ms, not 0.5 us.
+    /// Returns about how long handling it takes, in units of 0.5 us: a publish of 4096 events takes 1 ms, not 0.5 us.
     pub(crate) fn work(&self) -> usize {
         match self {
             Message::Home(_, ToHome::Publish(publish)) => work_of(&publish.events),
-            // A page of replay; one of several topics is looked for among the events of all.
+            // A page of replay; for a multi-topic stream it is searched among the events of all.
             Message::Home(
                 _,
                 ToHome::More { selection, .. } | ToHome::Join { last_event_id: Some(_), selection, .. },
@@ -92,24 +92,23 @@ pub(crate) fn work_of(events: &Events) -> usize {
     events.len() + events.text_bytes() / 4096
 }
 
-/// What a home is asked.
+/// A request to a home.
 #[derive(Debug)]
 pub(crate) enum ToHome {
     /// Order these events.
     Publish(Publish),
     /// A subscriber wants these topics from now on, or from after `last_event_id`.
     Join { selection: Selection, from: ListenerId, key: Key, last_event_id: Option<Box<str>> },
-    /// A subscriber that is replaying has been sent everything up to `after`, and was told if anything up to `told` is
-    /// missing.
+    /// A replaying subscriber asks for its next page: it was sent everything up to `after`, and was told of a gap if
+    /// anything up to `told` is missing.
     More { selection: Selection, from: ListenerId, key: Key, after: Sequence, told: Sequence },
     /// The listener has no subscriber of the topic any more.
     Leave { topic: Topic, from: ListenerId },
-    /// The streams that take this topic, which is a session's, are to end on all `shards`, after what was published
-    /// before this.
+    /// End the streams that take this session's topic, on all `shards`, after everything published before this.
     Disconnect(Disconnect),
 }
 
-/// Streams that are to end.
+/// A request to end the streams of a session's topic; its home counts them for `ticket`.
 #[derive(Debug)]
 pub(crate) struct Disconnect {
     pub(crate) topic: Topic,
@@ -117,7 +116,7 @@ pub(crate) struct Disconnect {
     pub(crate) ticket: Ticket,
 }
 
-/// Events that are to be ordered.
+/// Events to be ordered: owned by the home, then by the journal until their order is final.
 #[derive(Debug)]
 pub(crate) struct Publish {
     pub(crate) topic: Topic,
@@ -130,72 +129,72 @@ pub(crate) struct Publish {
     pub(crate) key: Option<Box<PublishKey>>,
 }
 
-/// What a publisher calls a publish, so that it is ordered once however often it is sent.
+/// An idempotency key: a publish that is sent again with it is ordered once.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct PublishKey {
-    /// The key with all that it is good for: the topic, and whose it is.
+    /// The key together with its scope: the topic, and the publisher that it belongs to.
     pub(crate) name: Arc<[u8]>,
-    /// Of the body, to tell a repeated publish from another one.
+    /// The digest of the body, to distinguish a repeated publish from another one.
     pub(crate) digest: [u8; 32],
 }
 
-/// Where the events of one publish lie.
+/// The places of the events of one publish among its frames.
 pub(crate) type Marks = SmallVec<[Mark; 1]>;
 
-/// What a home tells a listener.
+/// A message to a listener, from a home or from the owner of a queue.
 #[derive(Debug)]
 pub(crate) enum ToFanout {
     /// These topics, each covered by the next, gained these frames, which follow one another.
     Events {
-        /// None of what comes past the homes.
+        /// `None` for queues and the server's own topics, which bypass the homes.
         partition: Option<PartitionId>,
         topics: SmallVec<[Topic; 1]>,
         frames: Chunk,
-        /// Where each event lies; none of what comes past the homes, whose topics are read alone.
+        /// The place of each event; empty for topics that bypass the homes, which are read alone.
         marks: Marks,
         count: u32,
         last: Sequence,
         at_us: u64,
-        /// None for what a queue delivers, which is bounded where it comes from.
+        /// `None` for a queue's deliveries, which are bounded at their source.
         charge: Option<Arc<Charge>>,
-        /// Of an emit: who waits to hear how many streams it was sent to.
+        /// For an emit: the count of streams it was sent to.
         delivery_count: Option<Arc<DeliveryCount>>,
     },
-    /// A part of the past for one subscriber, of what it takes of `partition`.
+    /// A page of replay for one subscriber, of its topics in `partition`.
     Page { key: Key, partition: PartitionId, page: ReplayPage },
     /// The subscriber cannot join: there is room for no further topic.
     Refused { key: Key },
-    /// The stream that takes this topic, which is a queue's, ends, and is told when to come back.
+    /// The stream that takes this queue's topic ends, and gets a `retry:`.
     End { topic: Topic },
-    /// Streams that take this topic, which is a session's, end after the event `upto`.
+    /// Streams that take this session's topic end after the event `upto`.
     Disconnect { topic: Topic, upto: Sequence, delivery_count: Arc<DeliveryCount> },
 }
 
-/// A page of replay.
+/// A page of replay, made by a home for one stream.
 #[derive(Debug, Default)]
 pub(crate) struct ReplayPage {
     pub(crate) gap: Option<Gap>,
     pub(crate) frames: Vec<Bytes>,
-    /// It holds what is retained up to here.
+    /// The page holds all that is retained up to this event.
     pub(crate) upto: Sequence,
-    /// It tells if anything up to here is missing.
+    /// The page or an earlier one told of a gap if anything up to this event is missing.
     pub(crate) told: Sequence,
-    /// Nothing follows but what is live.
+    /// Set on the last page: live events follow.
     pub(crate) joined: bool,
 }
 
-/// What a resuming subscriber missed.
+/// A gap that a subscriber is told of, by its home or its fan-out.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Gap {
-    /// The last id it has; none when it is not known.
+    /// The last id the subscriber has; `None` when not known.
     pub(crate) from: Option<Box<str>>,
     pub(crate) reason: GapReason,
-    /// Where to resume from now on, when no event follows whose id would say so: or the same gap would be
-    /// told at every reconnect.
+    /// The id to resume from, when no event follows whose id would do: otherwise every reconnect would report the same
+    /// gap.
     pub(crate) id: Option<Box<str>>,
 }
 
-/// Why a resuming subscriber is told of a gap.
+/// The reason of a gap, as the subscriber reads it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum GapReason {
     /// Events after its id were dropped: the history has a limit.

@@ -1,9 +1,9 @@
 //! The core of the broker: everything that decides without I/O.
 //!
-//! What is here takes bytes, messages and the time, and returns what to do. It knows no socket, no thread and no runtime,
-//! no HTTP request, no flag and no other server: it imports none of the modules beside it. Whoever has those things calls
-//! it: a `shard` above all, which owns [`home::Homes`] and a [`fanout::Fanout`] and carries [`message::Post`]s between those
-//! of all shards. Whatever needs to be sent, awaited or looked up belongs there, not here.
+//! It takes bytes, messages and the time, and returns what to do. It knows no socket, no thread and no runtime, no HTTP
+//! request, no flag and no other server: it imports none of the modules beside it. The owners of those call it: above
+//! all a `shard`, which owns [`home::Homes`] and a [`fanout::Fanout`] and carries [`message::Post`]s between those of
+//! all shards. Sending, waiting and looking up belong there, not here.
 //!
 //! It is handed three things that lead outside, and none of them may block: the waker of a stream's connection, the
 //! [`reply::Callback`] of a caller within the process, and the channel by which a [`survey`] answers. The time is an argument
@@ -21,34 +21,35 @@
 //!
 //! The ideas:
 //!
-//! - **A partition has one writer, its home.** It has the journal give events their place, makes each event's bytes once
-//!   when that is final, and keeps what may still be replayed. When it must tell of a gap stands at the top of
+//! - **A partition has one writer, its home.** It has the journal give events their place, makes each event's bytes
+//!   once when that is final, and keeps what may still be replayed. The rule for gaps stands at the top of
 //!   `home/history/mod.rs`.
-//! - **A stream is a place in a log.** The fan-out gathers what each log gained in a turn into one block. What a stream has
-//!   not been sent lies between its cursor and the log's end, and too slow is a stream whose cursor would be trimmed past.
+//! - **A stream is a place in a log.** The fan-out gathers what each log gained in a turn into one block. The bytes a
+//!   stream still has to be sent lie between its cursor and the log's end; a stream is too slow when its cursor would
+//!   be trimmed past.
 //! - **First in, first out is all the order there is.** What a home posts to one fan-out arrives in the order it was posted:
 //!   so the last page of a replay marks where live events go on, and a subscriber whose stream began misses nothing.
 //! - **Everything is bounded by who holds it.** A publish is charged to a [`budget::Budget`] until the last shard has taken
 //!   it in; bytes that are shared are counted by a [`memory::Memory`] until the last that holds them lets go.
-//! - **The simulation is the proof.** It runs the shipped home and fan-out of several shards in one thread, under a seed,
-//!   against a naive model, and is shown bugs put in on purpose.
+//! - **The simulation is the proof.** It runs the shipped home and fan-out of several shards in one thread, under a
+//!   seed, against a naive model; canaries, bugs put in on purpose, prove that it finds them.
 //!
 //! | module | idea |
 //! |---|---|
 //! | `simulation` | several shards and their clients under a seed |
-//! | [`survey`] | who is connected, told a few streams at a time |
+//! | [`survey`] | lists the connected clients, a few streams at a time |
 //! | [`home`] | order, ids, frames, history and replay of the partitions that one shard is home to |
-//! | [`journal`] | where order becomes final |
-//! | [`fanout`] | who is sent what next, in which bytes, and who is too slow |
-//! | [`message`] | what homes and fan-outs say to one another |
-//! | [`sent_count`] | how far a queue's stream was sent, for whoever acknowledges its messages |
-//! | [`selection`] | what a stream takes of one partition |
-//! | [`delivery_count`] | how many streams an emit reached, over all shards |
-//! | [`reply`] | who asked for something, and what they are answered |
+//! | [`journal`] | the interface through which order becomes final |
+//! | [`fanout`] | the next send of each stream, and the streams that are too slow |
+//! | [`message`] | the messages between homes and fan-outs |
+//! | [`sent_count`] | counts the messages sent on a queue's stream, for their acknowledgement |
+//! | [`selection`] | the topics a stream takes of one partition |
+//! | [`delivery_count`] | counts the streams an emit reached, over all shards |
+//! | [`reply`] | replies, and the addresses they are sent to |
 //! | [`session`], [`topic`], [`partition`] | a user on a channel, names, and the unit of order |
 //! | [`chunk`] | frames as one HTTP chunk, written once and shared |
-//! | [`event`], [`event_id`], [`epochs`] | what a publisher sent, ids, and which of them are good |
-//! | [`arena`], [`memory`], [`budget`], [`random`] | small tools: keys that are never mistaken for a successor's, bytes held, bytes let in, and numbers that nobody can guess |
+//! | [`event`], [`event_id`], [`epochs`] | checked events, their ids, and the epochs whose ids are good |
+//! | [`arena`], [`memory`], [`budget`], [`random`] | keys, bytes held, bytes under way, and random numbers |
 //!
 //! Imports point down this table. Home and fan-out do not import one another.
 

@@ -14,30 +14,31 @@ use crate::core::random::random_key;
 /// A partition's number, from 0.
 pub(crate) type PartitionId = u8;
 
-/// Most partitions that there may be. A position names each of them in 17 bytes at most, and so stays below 2 KiB.
+/// The most partitions of a server. A position names each of them in 17 bytes at most, and so stays below 2 KiB.
 pub(crate) const PARTITIONS_MAX: u8 = 64;
 
-/// Chooses the partition of a topic.
+/// Chooses the partition of a topic, by a secret that is kept with the data.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Partitioner {
     partitions: u8,
-    /// Keeps anybody who chooses names from aiming many of them at one partition.
+    /// Prevents publishers from choosing names that all fall into one partition.
     secret: [u8; 16],
 }
 
 impl Partitioner {
-    /// Returns one for `partitions`, which is 1 to [`PARTITIONS_MAX`]. The secret must be kept with what is kept of events.
+    /// Returns a partitioner for `partitions`, which is 1 to [`PARTITIONS_MAX`]. The secret must be kept with the
+    /// events.
     pub(crate) fn new(partitions: u8, secret: [u8; 16]) -> Self {
         debug_assert!((1..=PARTITIONS_MAX).contains(&partitions));
         Partitioner { partitions, secret }
     }
 
-    /// Returns one with a secret that nobody has had before.
+    /// Returns a partitioner with a new random secret.
     pub(crate) fn random(partitions: u8) -> Self {
         Self::new(partitions, random_key())
     }
 
-    /// Returns the partition of all topics whose first segment is this: its SipHash-2-4 under the secret, modulo the number
+    /// Returns the partition of all topics with this first segment: its SipHash-2-4 under the secret, modulo the number
     /// of partitions.
     pub(crate) fn partition(&self, first_segment: &str) -> PartitionId {
         let mut hasher = SipHasher24::new_with_key(&self.secret);
@@ -45,22 +46,22 @@ impl Partitioner {
         (hasher.finish() % u64::from(self.partitions)) as PartitionId
     }
 
-    /// Returns a hash of a topic's name by which its end is kept: the same in every process that has the secret.
+    /// Returns the hash of a topic's name under which its end is kept: the same in every process that has the secret.
     pub(crate) fn end_hash(&self, topic: &str) -> u64 {
         end_hash(&self.secret, topic)
     }
 }
 
-/// Returns the hash of a topic's name under a secret by which its end is kept, in memory and on disk.
+/// Returns the hash of a topic's name under `secret`, by which its end is kept in memory and on disk.
 pub(crate) fn end_hash(secret: &[u8; 16], topic: &str) -> u64 {
     let mut hasher = SipHasher24::new_with_key(secret);
-    // Or all topics of a partition, which is a hash with the same secret, would share a few slots.
+    // A prefix: the partition is a hash with the same secret, so its topics would otherwise share a few slots.
     hasher.write(b"end:");
     hasher.write(topic.as_bytes());
     hasher.finish()
 }
 
-/// Which shard is home to which partition.
+/// The assignment of partitions to the shards that are their homes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Placement {
     partitions: u8,
@@ -68,9 +69,9 @@ pub(crate) struct Placement {
 }
 
 impl Placement {
-    /// Deals so many partitions out to so many shards, of which there is at least one.
+    /// Deals `partitions` out to `shards`, of which there is at least one.
     pub(crate) fn new(partitions: u8, shards: usize) -> Self {
-        // As many as CPUs, far below 2^16.
+        // There are as many shards as CPUs, far below 2^16.
         Placement { partitions, shards: shards.max(1) as ShardId }
     }
 
@@ -84,7 +85,7 @@ impl Placement {
         0..self.partitions
     }
 
-    /// Returns how many shards there are.
+    /// Returns the number of shards.
     pub(crate) fn shards(self) -> ShardId {
         self.shards
     }

@@ -1,16 +1,16 @@
-//! Numbers that nobody can guess.
+//! Random numbers that nobody can guess.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::SystemTime;
 
 /// Returns 64 random bits.
 pub(crate) fn random_u64() -> u64 {
-    // Each hash has a key of its own from the kernel's randomness. The time is hashed for machines that have none yet, as they
-    // boot.
+    // Each `RandomState` has a key from the kernel's randomness. The time is hashed for machines that have none yet, as
+    // they boot.
     RandomState::new().hash_one(SystemTime::now())
 }
 
-/// Returns a key for hashes.
+/// Returns a random key for hashes.
 pub(crate) fn random_key() -> [u8; 16] {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&random_u64().to_ne_bytes());

@@ -1,4 +1,4 @@
-//! Who asked for something, and what they are answered.
+//! Replies to publishers and other callers, and where to send them.
 
 use std::fmt;
 
@@ -8,27 +8,27 @@ use crate::core::event_id::EventId;
 /// A shard's number, from 0.
 pub(crate) type ShardId = u16;
 
-/// Who is told how a publish went.
+/// The receiver of the reply to a publish.
 #[derive(Debug)]
 pub(crate) enum ReplyTo {
     /// A connection, by a message to its shard.
     Connection(Ticket),
-    /// A connection that waits to hear how many streams it was sent to as well.
+    /// A connection that also waits for the number of streams that the publish was sent to.
     Emitter(Ticket),
     /// A caller within this process.
     Caller(Callback),
 }
 
-/// What a caller within this process does with the answer; dropping it says that there will be none.
+/// A function of a caller within this process that is given the reply; dropped uncalled, there will be none.
 pub(crate) struct Callback(Box<dyn FnOnce(Result<Ordered, OrderError>) + Send>);
 
 impl Callback {
-    /// Calls `told`, which must not block, with the answer.
+    /// Returns a callback that runs `told`, which must not block.
     pub(crate) fn new(told: impl FnOnce(Result<Ordered, OrderError>) + Send + 'static) -> Self {
         Callback(Box::new(told))
     }
 
-    /// Hands the answer over.
+    /// Calls the function with the reply.
     pub(crate) fn call(self, result: Result<Ordered, OrderError>) {
         (self.0)(result);
     }
@@ -40,35 +40,35 @@ impl fmt::Debug for Callback {
     }
 }
 
-/// The answer to what a connection asked a home.
+/// The reply to a connection that asked a home.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Reply {
     Published(Result<Ordered, OrderError>),
-    /// How many streams were ended.
+    /// The number of streams that were ended.
     Disconnected(u32),
 }
 
-/// Where the answer to a publish belongs.
+/// The address of a reply: one request of one connection of a shard.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Ticket {
     pub(crate) shard: ShardId,
     pub(crate) connection: Key,
-    /// Which of the connection's requests, counted from 0.
+    /// The number of the request on its connection, from 0.
     pub(crate) request: u64,
 }
 
-/// A publish that was ordered.
+/// The result of a publish that was ordered, as its publisher is told.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Ordered {
     pub(crate) last_id: EventId,
     pub(crate) events: u32,
-    /// How many of them had an id of the broker's own form, in whose place they were given another.
+    /// The number of events whose id had the broker's own form and was replaced.
     pub(crate) ids_replaced: u32,
-    /// How many streams it was sent to, where that was asked.
+    /// The number of streams it was sent to, if that was asked.
     pub(crate) streams: Option<u32>,
 }
 
-/// Why a home shard did not order a publish.
+/// The reason why a home did not order a publish.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum OrderError {
     #[error("all topics this server has room for have subscribers; try again later, or raise --topics-max")]

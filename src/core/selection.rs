@@ -1,11 +1,12 @@
-//! What a stream takes of one partition: topics whose events have one order.
+//! The topics that a stream takes of one partition, whose events have one order.
 
 use std::sync::Arc;
 
 use crate::core::partition::{PartitionId, Placement};
 use crate::core::topic::Topic;
 
-/// Topics of one partition, none of which covers another, in the order of their names.
+/// The topics a stream takes of one partition, none of which covers another, in the order of their names; sent to its
+/// home.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Selection {
     partition: PartitionId,
@@ -14,13 +15,14 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    /// Returns these topics of `partition`: a part of what a stream takes, or the whole.
+    /// Returns a selection of these topics of `partition`; `is_part` says that its stream may take other partitions
+    /// too.
     pub(crate) fn new(partition: PartitionId, topics: Arc<[Topic]>, is_part: bool) -> Self {
         Selection { partition, is_part, topics }
     }
 
-    /// Returns what a stream on `topics` takes of each partition. None of the topics covers another; those that no partition
-    /// orders are left out.
+    /// Returns the selections of a stream on `topics`, one for each partition. No topic may cover another; those
+    /// without a partition are left out.
     pub(crate) fn of(topics: &[Topic], placement: Placement) -> Vec<Self> {
         if topics.iter().any(Topic::is_everything) {
             let topics: Arc<[Topic]> = topics.into();
@@ -42,7 +44,7 @@ impl Selection {
             .collect()
     }
 
-    /// Returns the partition that orders its events.
+    /// Returns the partition of the topics.
     pub(crate) fn partition(&self) -> PartitionId {
         self.partition
     }
@@ -51,14 +53,15 @@ impl Selection {
         &self.topics
     }
 
-    /// Returns whether it is a part of what a stream takes, whose events have positions for ids.
+    /// Returns whether its stream has positions for ids, because it may take something of other partitions.
     pub(crate) fn is_part(&self) -> bool {
         self.is_part
     }
 }
 
-/// Returns whether a stream on these topics has positions for ids, which name its place in each partition: one on a single
-/// topic, or on a user's and those of the channel, is of one partition by its nature, and has the ids of that.
+/// Returns whether a stream on these topics has positions for ids, which name its place in each partition. A single
+/// topic, or a user's and its channel's, has one partition by its nature, and plain ids; "everything" and any other
+/// list have positions.
 pub(crate) fn has_positions(topics: &[Topic]) -> bool {
     match topics {
         [topic] => topic.is_everything(),

@@ -4,10 +4,10 @@ use thiserror::Error;
 
 use crate::core::topic::{Topic, TopicHasher};
 
-/// Most bytes of a user's or a channel's name.
+/// Most bytes of the name of a user or a channel.
 pub(crate) const NAME_BYTES_MAX: usize = 128;
 
-/// What is a name instead of a user's and means all: everybody on a channel.
+/// The user name that stands for everybody on a channel.
 pub(crate) const ALL: &str = "*";
 
 /// A user on a channel. Both names are any text of 1 to 128 bytes.
@@ -17,21 +17,20 @@ pub(crate) struct Session {
     channel: Box<str>,
 }
 
-/// Why a name is refused. `Display` is the one line for the person who sent it.
+/// The reason why a name is refused. `Display` is the one line for the person who sent it.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("{field} has {bytes} bytes: write 1 to {NAME_BYTES_MAX}")]
 pub(crate) struct NameError {
     /// `userId` or `channel`.
     pub(crate) field: &'static str,
-    /// How long it is.
+    /// The length of the name.
     pub(crate) bytes: usize,
 }
 
 impl Session {
-    /// Checks both names.
+    /// Returns the session of these names, checked.
     ///
-    /// # Errors
-    /// The first that is empty or too long.
+    /// Names the first one that is empty or too long.
     pub(crate) fn new(user: &str, channel: &str) -> Result<Self, NameError> {
         for (field, name) in [("userId", user), ("channel", channel)] {
             if !(1..=NAME_BYTES_MAX).contains(&name.len()) {
@@ -41,33 +40,33 @@ impl Session {
         Ok(Session { user: user.into(), channel: channel.into() })
     }
 
-    /// Returns the session whose stream takes this topic last; none when it is another's.
+    /// Returns the session of a stream whose last topic is `topic`; `None` if that is no session's topic.
     pub(crate) fn of_topic(topic: &Topic) -> Option<Self> {
         let (channel, user) = topic.session_names()?;
         Some(Session { user: user.unwrap_or(ALL).into(), channel: channel.into() })
     }
 
-    /// The user's name; [`ALL`] is everybody.
+    /// Returns the user's name; [`ALL`] is everybody.
     pub(crate) fn user(&self) -> &str {
         &self.user
     }
 
-    /// The channel's name.
+    /// Returns the channel's name.
     pub(crate) fn channel(&self) -> &str {
         &self.channel
     }
 
-    /// Both names, as the admin page shows them and is asked for them.
+    /// Returns both names as `channel/user`, as the admin page shows and queries them.
     pub(crate) fn shown(&self) -> String {
         format!("{}/{}", self.channel, self.user)
     }
 
-    /// Where what is emitted to all on the channel is published.
+    /// Returns the topic of emits to everybody on the channel.
     pub(crate) fn topic_of_all(&self, hasher: &TopicHasher) -> Topic {
         Topic::of_session(&self.channel, None, hasher)
     }
 
-    /// Where what is emitted to this user is published: the channel's own topic for [`ALL`].
+    /// Returns the topic of emits to this user; for [`ALL`] the channel's own topic.
     pub(crate) fn topic(&self, hasher: &TopicHasher) -> Topic {
         Topic::of_session(&self.channel, Some(&*self.user).filter(|user| *user != ALL), hasher)
     }

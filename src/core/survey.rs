@@ -1,4 +1,4 @@
-//! Who is connected: what the admin page shows of each stream, and how it is gathered without holding the shard up.
+//! Lists the connected clients for the admin page, without holding the shard up.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
@@ -13,27 +13,27 @@ use crate::core::message::ShardId;
 use crate::core::session::Session;
 use crate::core::topic::Topic;
 
-/// Streams looked at, or told of, in one turn: about 30 us.
+/// Streams looked at, or listed, in one turn: about 30 us.
 const LOOKS_PER_TURN: usize = 256;
-/// Of a user agent no more is kept.
+/// Bytes of a user agent that are kept.
 const AGENT_BYTES_MAX: usize = 256;
-/// Different user agents kept once for all streams that have them. Browsers send a few hundred.
+/// Different user agents that are shared by their streams. Browsers send a few hundred.
 const AGENTS_MAX: usize = 1024;
 
-/// Who opens a stream.
+/// The client of a stream, as the admin page shows it.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
-    /// Its own address, behind proxies that are trusted too.
+    /// The client's own address, as trusted proxies pass it on.
     pub(crate) address: IpAddr,
     pub(crate) user_agent: Arc<str>,
     /// Unix seconds.
     pub(crate) since_s: u64,
 }
 
-/// The streams of a shard, by their index.
+/// The clients of a shard's streams, by stream index; owned by the shard.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
-    /// Beside one another: boxes would cost each stream 40 bytes more.
+    /// Stored inline: boxes would cost each stream 40 bytes more.
     entries: Vec<Option<ClientEntry>>,
     agents: HashSet<Arc<str>>,
 }
@@ -44,35 +44,35 @@ struct ClientEntry {
     stream: Key,
 }
 
-/// What is asked of each shard: its oldest streams.
+/// A request to every shard to list its oldest streams.
 #[derive(Clone, Debug)]
 pub(crate) struct Survey {
     pub(crate) wanted: Wanted,
-    /// How many at most.
+    /// The most streams to list.
     pub(crate) streams_max: usize,
-    /// Where the answer goes.
+    /// The channel for the answer.
     pub(crate) found: Sender<SurveyResult>,
 }
 
-/// Which streams are asked about.
+/// The filter of a survey.
 #[derive(Clone, Debug)]
 pub(crate) enum Wanted {
     All,
-    /// Those with a topic whose name contains this, or a session whose channel and user do.
+    /// Streams with a topic whose name contains this, or of a session whose names do.
     Named(Arc<str>),
-    /// Those that take this topic.
+    /// Streams that take this topic.
     Of(Topic),
 }
 
-/// What a shard answers.
+/// A shard's answer to a survey.
 #[derive(Debug, Default)]
 pub(crate) struct SurveyResult {
     pub(crate) streams: Vec<StreamStatus>,
-    /// How many there are, listed or not.
+    /// The number of matching streams, listed or not.
     pub(crate) total: usize,
 }
 
-/// One stream.
+/// A stream as a survey lists it.
 #[derive(Debug)]
 pub(crate) struct StreamStatus {
     pub(crate) shard: ShardId,
@@ -80,25 +80,25 @@ pub(crate) struct StreamStatus {
     pub(crate) topics: Vec<Topic>,
     /// Events sent.
     pub(crate) delivered: u64,
-    /// Bytes that wait for it.
+    /// Bytes not yet sent to it.
     pub(crate) lag_bytes: u64,
 }
 
-/// A survey under way on one shard.
+/// A survey under way on one shard, which owns it and steps it once a turn.
 #[derive(Debug)]
 pub(crate) struct Walk {
     survey: Survey,
     next: usize,
-    /// The oldest so far, the youngest of them on top.
+    /// The oldest streams found so far, the youngest of them on top.
     oldest: BinaryHeap<(u64, Reverse<usize>)>,
-    /// Those of them that are still to be told of, once all were looked at.
+    /// The found streams still to be listed, once all were looked at.
     listing: Option<std::vec::IntoIter<(u64, Reverse<usize>)>>,
     streams: Vec<StreamStatus>,
     total: usize,
 }
 
 impl Clients {
-    /// Notes a stream.
+    /// Adds a stream's client.
     pub(crate) fn enter(&mut self, stream: Key, mut client: Client) {
         let index = stream.index as usize;
         client.user_agent = self.shared(&client.user_agent);
@@ -108,14 +108,14 @@ impl Clients {
         self.entries[index] = Some(ClientEntry { client, stream });
     }
 
-    /// Forgets a stream.
+    /// Removes a stream's client.
     pub(crate) fn leave(&mut self, stream: Key) {
         if let Some(entry) = self.entries.get_mut(stream.index as usize) {
             *entry = None;
         }
     }
 
-    /// The same user agent, held once.
+    /// Returns a shared copy of a user agent.
     fn shared(&mut self, agent: &str) -> Arc<str> {
         if let Some(known) = self.agents.get(agent) {
             return Arc::clone(known);
@@ -132,7 +132,7 @@ impl Clients {
 }
 
 impl Client {
-    /// With as much of the user agent as is kept.
+    /// Returns a client with as much of its user agent as is kept.
     pub(crate) fn new(address: IpAddr, user_agent: &[u8], since_s: u64) -> Self {
         let agent = user_agent.get(..AGENT_BYTES_MAX).unwrap_or(user_agent);
         Client { address, user_agent: String::from_utf8_lossy(agent).into(), since_s }
@@ -144,12 +144,12 @@ impl Walk {
         Walk { survey, next: 0, oldest: BinaryHeap::new(), listing: None, streams: Vec::new(), total: 0 }
     }
 
-    /// Goes on by one turn's share; true when it has answered.
+    /// Does one turn's share; returns true once the survey has answered.
     pub(crate) fn step(&mut self, shard: ShardId, clients: &Clients, fanout: &Fanout) -> bool {
         if let Some(mut listing) = self.listing.take() {
             for (_, Reverse(index)) in listing.by_ref().take(LOOKS_PER_TURN) {
                 let entry = clients.entries.get(index).and_then(Option::as_ref);
-                // One that left meanwhile may have a successor, on another topic most likely.
+                // The index of a stream that left meanwhile may be another's now, on another topic most likely.
                 match entry.filter(|entry| self.is_wanted(entry, fanout)) {
                     Some(entry) => self.streams.push(entry.status(shard, fanout)),
                     None => self.total -= 1,
@@ -159,7 +159,7 @@ impl Walk {
                 self.listing = Some(listing);
                 return false;
             }
-            // Who asked may have given up.
+            // The asker may have given up.
             let _ = self
                 .survey
                 .found
@@ -193,7 +193,7 @@ impl Walk {
         match &self.survey.wanted {
             Wanted::All => true,
             Wanted::Named(part) => match entry.session(fanout) {
-                // In any case: the page lower-cases what is typed where topics are ids.
+                // Ignores case: the page lower-cases what is typed where topics are ids.
                 Some(session) => session.shown().to_lowercase().contains(&part.to_lowercase()),
                 None => topics.iter().any(|topic| topic.name().contains(&**part)),
             },
@@ -203,7 +203,7 @@ impl Walk {
 }
 
 impl ClientEntry {
-    /// Whose stream it is: of all its topics together, for the channel's alone is that of `*`.
+    /// Returns the session of the stream, from its last topic: the user's own, or, for `*`, the channel's alone.
     fn session(&self, fanout: &Fanout) -> Option<Session> {
         Session::of_topic(fanout.topics(self.stream).last()?)
     }
@@ -317,7 +317,7 @@ mod tests {
         let mut fanout = new_fanout();
         let mut clients = Clients::default();
         let topic = Topic::of_session("chat", None, &TopicHasher::of(16));
-        // Of 2,000 streams two began in each second, and neither the first nor the last are the oldest.
+        // Two of the 2,000 streams began in each second, and neither the first nor the last are the oldest.
         for n in 0..2000 {
             let key = subscribe(slice::from_ref(&topic), &mut fanout);
             let since_s = (n * 7 + 3) % 1000;

@@ -1,4 +1,4 @@
-//! Topics: the checked name of where a publish goes, and its partition.
+//! Topics: checked names that publishes go to, each with its partition.
 
 mod names;
 
@@ -29,12 +29,12 @@ const SEGMENTS_MAX: usize = 8;
 /// Most characters of one segment.
 const SEGMENT_BYTES_MAX: usize = 64;
 
-/// What the names of sessions' topics begin with; with a space, which no request can name.
+/// The prefix of the names of sessions' topics; with a space, so that no request can name one.
 const SESSION: &str = "session ";
-/// And those of queues' streams.
+/// The prefix of the names of queues' topics.
 const QUEUE: &str = "queue ";
 
-/// Where a publish goes: a name and its keyed 64-bit hash.
+/// The topic of a publish: a name and its keyed 64-bit hash.
 ///
 /// Without namespaces the name is one id, lower-cased. With them it is a path, whose parents, down to
 /// everything, receive what it receives.
@@ -44,16 +44,16 @@ const QUEUE: &str = "queue ";
 #[derive(Clone)]
 pub(crate) struct Topic {
     hash: u64,
-    /// That of its first segment, so that a whole tree has one order.
+    /// The partition of the first segment, so that a whole tree has one order.
     partition: Option<PartitionId>,
     name: Arc<str>,
-    // One of its own in each topic that is parsed, and not one for all: its count of holders would be a cache
-    // line that every shard writes at every publish.
+    // Each parsed topic has a parent of its own, not one for all: a shared reference count would be a cache line that
+    // every shard writes at every publish.
     parent: Option<Arc<Topic>>,
 }
 
 impl Topic {
-    /// Checks a percent-decoded path segment: 8 to 64 ASCII letters and digits, in any case.
+    /// Returns the topic of a percent-decoded path segment: 8 to 64 ASCII letters and digits, in any case.
     ///
     /// # Errors
     /// [`TopicError`] names what is wrong with the id.
@@ -71,8 +71,8 @@ impl Topic {
         Ok(Topic { hash, partition, name, parent: None })
     }
 
-    /// Checks the percent-decoded segments of a path: 1 to 8 of them, each 1 to 64 of `[A-Za-z0-9._~-]`
-    /// (the unreserved characters of RFC 3986 section 2.3), none of them `.` or `..`. Case matters.
+    /// Returns the topic of a path of percent-decoded segments: 1 to 8 of them, each 1 to 64 of `[A-Za-z0-9._~-]` (the
+    /// unreserved characters of RFC 3986 section 2.3), none of them `.` or `..`. Case matters.
     ///
     /// # Errors
     /// [`TopicError`] names what is wrong with the path.
@@ -90,7 +90,7 @@ impl Topic {
         Ok(Topic::of_path(&path, hasher))
     }
 
-    /// The parent of all paths: whoever subscribes to it receives what is published anywhere.
+    /// Returns the parent of all paths, "everything": its subscribers receive what is published anywhere.
     pub(crate) fn everything(hasher: &TopicHasher) -> Topic {
         Topic { hash: hasher.hash(""), partition: None, name: "".into(), parent: None }
     }
@@ -102,9 +102,9 @@ impl Topic {
         Topic { hash: hasher.hash(name), partition: None, name: name.into(), parent: None }
     }
 
-    /// Returns the topic of what is emitted to a user on a channel, or to all on it. The channel's length stands first, so that
-    /// no two pairs have one name, and with the space it is none that a request can name. All of a channel have one partition,
-    /// which orders them together.
+    /// Returns the topic of emits to a user on a channel, or to everybody on it. The channel's length stands first, so
+    /// that no two pairs share a name; with the space no request can name it. All topics of a channel have one
+    /// partition, which orders them together.
     pub(crate) fn of_session(channel: &str, user: Option<&str>, hasher: &TopicHasher) -> Topic {
         let of_all = format!("{SESSION}{}:{channel}", channel.len());
         let partition = Some(hasher.partition(&of_all));
@@ -115,7 +115,7 @@ impl Topic {
         Topic { hash: hasher.hash(&name), partition, name: name.into(), parent: None }
     }
 
-    /// Returns the topic of a name that was kept: a session's, a path where topics are paths, else an id.
+    /// Returns the topic of a name that a journal kept: a session's, a path with `namespaces`, or an id.
     pub(crate) fn kept(name: &str, namespaces: bool, hasher: &TopicHasher) -> Topic {
         if let Some((channel, user)) = session_names(name) {
             return Topic::of_session(channel, user, hasher);
@@ -128,66 +128,66 @@ impl Topic {
         Topic { hash: hasher.hash(name), partition, name: name.into(), parent: None }
     }
 
-    /// The topic id, lower-cased; or the path as it was sent, its segments joined by `/`, and nothing for
-    /// everything.
+    /// Returns the topic id, lower-cased; or the path as it was sent, its segments joined by `/`; empty for everything.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// What one stream gets of a queue of another broker. Its number makes it its own, so no other stream takes it.
+    /// Returns the topic of one stream's share of a backend's queue. The number makes it unique, so no other stream
+    /// takes it.
     pub(crate) fn of_queue(stream: u64, hasher: &TopicHasher) -> Topic {
         Topic::internal(&format!("{QUEUE}{stream}"), hasher)
     }
 
-    /// Whether it is one stream's part of a queue.
+    /// Returns whether it is one stream's share of a queue.
     pub(crate) fn is_of_queue(&self) -> bool {
         self.name.starts_with(QUEUE)
     }
 
-    /// Whether it carries what is emitted on a channel.
+    /// Returns whether it carries the emits of a channel.
     pub(crate) fn is_of_session(&self) -> bool {
         self.name.starts_with(SESSION)
     }
 
-    /// The channel it carries what is emitted on, and the user whose alone it is.
+    /// Returns the channel of a session's topic, and its user if it is a user's own.
     pub(crate) fn session_names(&self) -> Option<(&str, Option<&str>)> {
         session_names(&self.name)
     }
 
-    /// Whether it is the parent of all paths.
+    /// Returns whether it is the parent of all paths.
     pub(crate) fn is_everything(&self) -> bool {
         self.name.is_empty()
     }
 
-    /// The path without its last segment, everything at the end; none for an id and for everything.
+    /// Returns the path without its last segment, at the end everything; `None` for an id and for everything.
     pub(crate) fn parent(&self) -> Option<&Topic> {
         self.parent.as_deref()
     }
 
-    /// The topic, its parent, and so on: all those whose subscribers receive what is published here. 1 to 9.
+    /// Iterates over the topic, its parent, and so on: the topics whose subscribers receive its events. 1 to 9.
     pub(crate) fn lineage(&self) -> impl Iterator<Item = &Topic> {
         iter::successors(Some(self), |topic| topic.parent())
     }
 
-    /// Whether the other one is this topic or lies below it. By segments: `pets` covers `pets/dogs` and not
+    /// Returns whether the other one is this topic or lies below it. By segments: `pets` covers `pets/dogs` and not
     /// `petshop`. Everything covers ids too.
     pub(crate) fn covers(&self, other: &Topic) -> bool {
         self.is_everything() || other.lineage().any(|topic| topic == self)
     }
 
-    /// The keyed hash of the name.
+    /// Returns the keyed hash of the name.
     #[cfg(test)]
     pub(crate) fn hash(&self) -> u64 {
         self.hash
     }
 
     /// Returns the partition that orders its events, with those of all topics that share its first segment. `None` for
-    /// everything, which has a part in each, and for topics of queues and of the server's own, which come past the homes.
+    /// everything, which has a part in each, and for topics of queues and of the server's own, which bypass the homes.
     pub(crate) fn partition(&self) -> Option<PartitionId> {
         self.partition
     }
 
-    /// Returns the topic of a path that has been checked, with all its parents.
+    /// Returns the topic of a checked path, with all its parents.
     fn of_path(path: &str, hasher: &TopicHasher) -> Topic {
         let mut topic = Topic::everything(hasher);
         let mut partition = None;
@@ -229,8 +229,7 @@ fn check_segment(segment: &[u8]) -> Result<&str, TopicError> {
 
 impl PartialEq for Topic {
     fn eq(&self, other: &Topic) -> bool {
-        // The hash first: two different topics are told apart by one compare of integers. Equal names have
-        // equal parents.
+        // The hash first: different topics cost one compare of integers. Equal names have equal parents.
         self.hash == other.hash && self.name == other.name
     }
 }
@@ -245,12 +244,12 @@ impl Hash for Topic {
 
 impl fmt::Debug for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A session's may hold any character, a line end of the log too.
+        // A session's name may hold any character, line ends too, which would break the log.
         write!(f, "Topic({})", self.name.escape_debug())
     }
 }
 
-/// Hashes the names of topics, for maps with a key of this process, and for their partitions. Clones give the same.
+/// Hashes the names of topics: for maps, with a key of this process, and for partitions. Clones give the same hashes.
 #[derive(Clone, Debug)]
 pub(crate) struct TopicHasher {
     /// The hasher for maps, with a key.
@@ -259,7 +258,7 @@ pub(crate) struct TopicHasher {
 }
 
 impl TopicHasher {
-    /// Returns a hasher with a random key for maps, so that nobody can aim many topics at one bucket.
+    /// Returns a hasher with a random key for maps, so that no client can aim many topics at one bucket.
     pub(crate) fn new(partitioner: Partitioner) -> Self {
         Self::with_key(random_key(), partitioner)
     }
@@ -268,13 +267,13 @@ impl TopicHasher {
         TopicHasher { maps: SipHasher13::new_with_key(&key), partitioner }
     }
 
-    /// Returns a hasher for so many partitions.
+    /// Returns a hasher for this number of partitions.
     #[cfg(test)]
     pub(crate) fn of(partitions: u8) -> Self {
         Self::new(Partitioner::new(partitions, [7; 16]))
     }
 
-    /// Returns a hasher for so many partitions whose hashes follow from a seed.
+    /// Returns a hasher for this number of partitions whose hashes follow from a seed.
     #[cfg(test)]
     pub(crate) fn seeded(partitions: u8, seed: u64) -> Self {
         let key = u128::from(seed).to_ne_bytes();
@@ -295,7 +294,7 @@ impl TopicHasher {
 /// A map by topic that takes the topic's own hash as it is.
 pub(crate) type TopicMap<V> = HashMap<Topic, V, BuildHasherDefault<PassThrough>>;
 
-/// Hands on the one `u64` a [`Topic`] writes, which is a keyed hash already.
+/// Returns the one `u64` that a [`Topic`] writes, which is a keyed hash already.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PassThrough(u64);
 
@@ -316,7 +315,7 @@ impl Hasher for PassThrough {
     }
 }
 
-/// Why a topic is refused. `Display` is the one line for the person who sent it.
+/// The reason why a topic is refused. `Display` is the one line for the person who sent it.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub(crate) enum TopicError {
     /// Too short, too long or empty; `length` is in characters.

@@ -1,4 +1,4 @@
-//! The command `esper journal`: looks a journal's directory over, copies it, or copies what is whole of it.
+//! The command `esper journal`: verifies a journal's directory, copies it, or copies its whole parts.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,8 @@ enum JournalCommand {
     },
 }
 
-/// Does what the process's arguments behind `journal` say; 1 if the journal is damaged or could not be read or written.
+/// Runs the command in the process's arguments after `journal`; returns 1 if the journal is damaged or could not be
+/// read or written.
 pub fn run() -> ExitCode {
     // clap wants a program's name first: `journal` is it.
     let flags: JournalFlags = match config::parse_command(std::env::args_os().skip(1)) {
@@ -62,7 +63,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Returns what to print, and whether nothing is damaged.
+/// Runs a command; returns the text to print, and whether nothing is damaged.
 fn command(command: JournalCommand) -> Result<(String, bool), OpenError> {
     match command {
         JournalCommand::Verify { dir } => {
@@ -83,7 +84,7 @@ fn command(command: JournalCommand) -> Result<(String, bool), OpenError> {
     }
 }
 
-/// Makes a directory to copy to.
+/// Creates and locks a directory to copy to, or takes an empty one.
 fn new_directory(path: &Path) -> Result<Directory, OpenError> {
     if path.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(OpenError::NotEmpty { dir: path.display().to_string() });

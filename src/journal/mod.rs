@@ -1,4 +1,4 @@
-//! The journal: where the order of events becomes final. In memory that is at once; on disk, when it is synced.
+//! The journal makes the order of events final: in memory at once, on disk when it is synced.
 //!
 //! ```text
 //! shard: home ──> DiskQueue: its place, and what is under way ──Turn──> writer: gathers, appends, syncs ──> disk
@@ -7,10 +7,10 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | [`start`] | what a directory holds becomes the homes' histories again |
-//! | [`writer`] | one thread that has the log, and one sync for all that gathered meanwhile |
-//! | [`queue`] | what of a shard is under way |
-//! | [`stats`] | what the writer counts |
+//! | [`start`] | reads a directory's events back into the homes' histories |
+//! | [`writer`] | the thread that owns the log: one sync for all publishes that came meanwhile |
+//! | [`queue`] | the publishes of a shard that are under way |
+//! | [`stats`] | the writer's counters |
 //! | [`command`] | `esper journal`: verify, repair, copy |
 //! | [`disk`] | a log of batches in segment files, which outlives a crash |
 
@@ -30,10 +30,10 @@ use crate::core::message::Publish;
 use crate::core::partition::PartitionId;
 use queue::DiskQueue;
 
-/// One shard's side of the journal.
+/// The journal as one shard sees it; owned by the shard.
 #[derive(Debug)]
 pub(crate) enum ShardJournal {
-    /// Nothing outlives the process.
+    /// Keeps nothing beyond the process.
     Memory(MemoryJournal),
     Disk(DiskQueue),
 }

@@ -1,4 +1,4 @@
-//! What of a shard is under way to the disk.
+//! The publishes of a shard that are under way to the disk.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use crate::core::journal::Kept;
 use crate::core::message::{Publish, ShardId};
 use crate::core::partition::PartitionId;
 
-/// A publish whose place is not final yet.
+/// A publish whose place is not final yet, kept by its shard's [`DiskQueue`].
 #[derive(Debug)]
 pub(crate) struct UnderWay {
     pub(crate) partition: PartitionId,
@@ -20,7 +20,7 @@ pub(crate) struct UnderWay {
     pub(crate) publish: Publish,
 }
 
-/// The publishes of a shard that the writer has, in order.
+/// The publishes of a shard that the writer thread has, in order; owned by the shard.
 #[derive(Debug)]
 pub(crate) struct DiskQueue {
     shard: ShardId,
@@ -28,7 +28,7 @@ pub(crate) struct DiskQueue {
     /// The newest place given in each partition, final or not.
     last: Box<[Sequence]>,
     under_way: VecDeque<UnderWay>,
-    /// What this turn of the shard adds.
+    /// The additions of the shard's current turn.
     turn: Turn,
     writer: Sender<Turn>,
 }
@@ -39,7 +39,7 @@ impl DiskQueue {
         DiskQueue { shard, clock, last, under_way: VecDeque::new(), turn: Turn::of(shard), writer }
     }
 
-    /// Takes a publish in; returns the sequence of its last event.
+    /// Adds a publish to the turn; returns the sequence of its last event.
     pub(super) fn append(
         &mut self,
         partition: PartitionId,
@@ -55,17 +55,17 @@ impl DiskQueue {
         *last
     }
 
-    /// Ends the shard's turn: what it added is the writer's. `dropped` are events that no history has any more.
+    /// Ends the shard's turn: sends its additions to the writer. `dropped` are events that no history has any more.
     pub(crate) fn flush(&mut self, dropped: Vec<Dropped>) {
         if self.turn.publishes.is_empty() && dropped.is_empty() {
             return;
         }
         let turn = std::mem::replace(&mut self.turn, Turn::of(self.shard));
-        // A writer that is gone has failed, and the server ends: nobody is answered any more.
+        // A writer that is gone has failed, and the server ends: no publish is answered any more.
         let _ = self.writer.send(Turn { dropped, ..turn });
     }
 
-    /// Returns the oldest publish under way, of which the writer told what became.
+    /// Returns the oldest publish under way, whose outcome the writer has just reported.
     pub(crate) fn take(&mut self) -> Option<UnderWay> {
         self.under_way.pop_front()
     }

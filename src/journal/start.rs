@@ -1,4 +1,4 @@
-//! Opening a journal: what its directory holds becomes the homes' histories again, before anybody connects.
+//! Opens a journal: makes the homes' histories of its directory's events, before any client connects.
 
 use std::io;
 use std::sync::Arc;
@@ -29,21 +29,22 @@ use crate::core::partition::Partitioner;
 use crate::core::random::random_u64;
 use crate::core::topic::{Topic, TopicHasher};
 
-/// How often it is said how far a start has come.
+/// Time between two lines in the log about the progress of a start.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
-/// Bytes of events after which it is looked whether histories hold too much, and what each event costs beside its text.
+/// Bytes of events between two checks of the memory that histories hold, and the bytes counted for each event beside
+/// its text.
 const MEMORY_LOOK_BYTES: usize = 1 << 20;
 const EVENT_BYTES: usize = 256;
 
-/// A journal that is open, and what it held.
+/// An open journal and its recovered content, for the server to start with.
 pub(crate) struct Opened {
-    /// What homes have in common.
+    /// The settings of all homes.
     pub(crate) settings: HomeSettings,
-    /// Hashed what the homes know: who asks for it must hash as this does.
+    /// The hasher of the homes' topics: every topic must be hashed by it.
     pub(crate) hasher: TopicHasher,
     /// By shard, each with the history of its partitions.
     pub(crate) homes: Vec<Homes>,
-    /// What the writer counts, and what this start found.
+    /// The writer's counters, with the results of this start.
     pub(crate) stats: Arc<JournalStats>,
     log: Log<Directory>,
     last: Box<[Sequence]>,
@@ -51,8 +52,7 @@ pub(crate) struct Opened {
 
 /// Opens the journal of a directory.
 ///
-/// # Errors
-/// Returns why the directory cannot be used, and what to do about it.
+/// Tells why the directory cannot be used, and what to do about it.
 pub(crate) fn open(
     data: &Data,
     config: &Config,
@@ -96,7 +96,7 @@ pub(crate) fn open(
     Ok(Opened { settings, hasher, homes, stats, last: recovery.last, log })
 }
 
-/// Says what was found.
+/// Logs and counts what was recovered.
 fn say(recovery: &Recovery, data: &Data, stats: &JournalStats) {
     let Recovery { events, bytes, ms, segments, torn, is_full, .. } = recovery;
     stats.recovered_events.set(*events);
@@ -117,7 +117,7 @@ fn say(recovery: &Recovery, data: &Data, stats: &JournalStats) {
 }
 
 impl Opened {
-    /// Starts the thread that writes, which says how it `ended`; returns it with each shard's queue.
+    /// Starts the writer thread, which passes its result to `ended`; returns it with each shard's queue.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -147,7 +147,7 @@ impl Opened {
     }
 }
 
-/// The homes that take what is found.
+/// The homes that take the recovered events.
 struct World {
     settings: HomeSettings,
     hasher: TopicHasher,
@@ -166,16 +166,16 @@ impl World {
     }
 }
 
-/// Takes what is found.
+/// The receiver of the recovered events.
 struct Found<'a> {
     make: &'a dyn Fn([u8; 16]) -> HomeSettings,
     namespaces: bool,
     now_ms: u64,
-    /// None until the data's secret is known.
+    /// `None` until the data's secret is known.
     world: Option<World>,
-    /// Bytes of events since it was last looked whether histories hold too much.
+    /// Bytes of events since the last check of the memory that histories hold.
     since_look: usize,
-    /// When it was last said how far it has come.
+    /// The time of the last log line about progress.
     said: Option<Instant>,
 }
 
@@ -236,8 +236,8 @@ impl Sink for Found<'_> {
 }
 
 impl Found<'_> {
-    /// Drops the oldest of what histories hold beyond the limit of memory, and names what they dropped since this was last
-    /// done. What they drop after the last time is named by the shards.
+    /// Drops the oldest events that exceed the limit of memory, and tells `segments` of them. Those dropped after the
+    /// last call are reported by the shards.
     fn release(&mut self, segments: &mut Segments) {
         let Some(World { settings, homes, .. }) = &mut self.world else { return };
         let bytes = homes.iter().map(Homes::bytes).sum::<usize>();

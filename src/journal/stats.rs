@@ -1,4 +1,4 @@
-//! What the journal's writer counts.
+//! The counters of the journal's writer.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,19 +8,19 @@ use serde_json::{Value, json};
 
 use crate::stats::{Counter, new_histogram, percentiles};
 
-/// Counters of the journal; any thread may read them.
+/// Counters of the journal, which its writer sets; any thread may read them.
 #[derive(Debug)]
 pub(crate) struct JournalStats {
     pub(crate) batches: Counter,
     pub(crate) publishes: Counter,
-    /// Publishes that there was no room for.
+    /// Publishes refused for lack of room.
     pub(crate) refused: Counter,
-    /// Bytes of events that were written.
+    /// Bytes of events written.
     pub(crate) event_bytes: Counter,
     pub(crate) segments: Counter,
     /// Bytes of all segments.
     pub(crate) bytes: Counter,
-    /// What the last start found: events, bytes, milliseconds.
+    /// Results of the last start: events, bytes, milliseconds.
     pub(crate) recovered_events: Counter,
     pub(crate) recovered_bytes: Counter,
     pub(crate) recovered_ms: Counter,
@@ -65,12 +65,12 @@ impl JournalStats {
         self.bytes.set(bytes);
     }
 
-    /// Returns how long each sync took, in microseconds.
+    /// Returns the durations of syncs, in microseconds.
     pub(crate) fn syncs_us(&self) -> Histogram<u64> {
         self.syncs().clone()
     }
 
-    /// Returns all of it as `/stats` shows it.
+    /// Returns the counters as `/stats` shows them.
     pub(crate) fn json(&self) -> Value {
         json!({
             "publishes": self.publishes.value(),

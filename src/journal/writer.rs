@@ -1,4 +1,4 @@
-//! The thread that has the log: it appends what gathered while it synced last, and syncs that once.
+//! The writer thread, which owns the log: it appends all publishes that came during the last sync, and syncs them once.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,16 +18,16 @@ use crate::core::journal::Kept;
 use crate::core::message::{OrderError, ShardId, work_of};
 use crate::core::partition::Placement;
 
-/// Publishes of one batch at most: what is written at once delays those that come meanwhile.
+/// Publishes from which on a batch takes no further turn: a write delays those that come meanwhile.
 const BATCH_RECORDS_MAX: usize = 16 << 10;
-/// Bytes of their events, but for one that is larger.
+/// Bytes of events from which on a batch takes no further turn.
 const BATCH_BYTES_MAX: usize = 8 << 20;
-/// How long after it was said that the disk is full it is not said again.
+/// Time between two log lines about a full disk.
 const FULL_SAID: Duration = Duration::from_secs(10);
-/// How soon room is made when nothing is published.
+/// Time after which room is made while nothing is published.
 const TRIM_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What one turn of a shard has for the log.
+/// The input of one turn of a shard for the log, sent to the writer.
 #[derive(Debug)]
 pub(crate) struct Turn {
     pub(super) shard: ShardId,
@@ -57,17 +57,17 @@ fn record(kept: &Kept) -> record::PublishRecord<'_> {
     }
 }
 
-/// Takes to the shards what the writer has for them.
+/// Carries the writer's results to the shards; implemented by their mailboxes.
 pub(crate) trait JournalEvents: Send + 'static {
-    /// The oldest `publishes` that a shard handed over are final, or refused; handling them takes it `work`, in the units of
-    /// [`Message::work`](crate::core::message::Message::work).
+    /// Reports that the oldest `publishes` of a shard are final, or refused; handling them takes it `work`, in the
+    /// units of [`Message::work`](crate::core::message::Message::work).
     fn settled(&self, shard: ShardId, publishes: usize, work: usize, result: Result<(), OrderError>);
 
-    /// Events of a partition whose home this shard is are gone.
+    /// Reports lost events to the shard that is home to their partition.
     fn lost(&self, shard: ShardId, lost: Lost);
 }
 
-/// The log's side of the channels.
+/// The state of the writer thread.
 pub(super) struct Writer<D: Disk, S: JournalEvents> {
     pub(super) log: Log<D>,
     pub(super) turns: Receiver<Turn>,
@@ -76,7 +76,7 @@ pub(super) struct Writer<D: Disk, S: JournalEvents> {
     pub(super) sync: SyncPolicy,
     pub(super) clock: Clock,
     pub(super) stats: Arc<JournalStats>,
-    /// When what was written last is to be synced.
+    /// The time of the next sync, if anything is written and not synced.
     pub(super) sync_due: Option<Instant>,
     pub(super) full_said: Option<Instant>,
 }
@@ -84,8 +84,7 @@ pub(super) struct Writer<D: Disk, S: JournalEvents> {
 impl<D: Disk, S: JournalEvents> Writer<D, S> {
     /// Writes until no shard is left, and closes the log.
     ///
-    /// # Errors
-    /// The disk failed. What is under way is not answered.
+    /// The disk failed. Publishes under way are not answered.
     pub(super) fn run(mut self) -> Result<(), Fatal> {
         self.count_files();
         loop {
@@ -104,7 +103,7 @@ impl<D: Disk, S: JournalEvents> Writer<D, S> {
         }
     }
 
-    /// Returns what lies in the channel, this turn first.
+    /// Returns the turns that are in the channel, `first` before them, up to the limits of a batch.
     fn gather(&self, first: Turn) -> Vec<Turn> {
         let weight = |turn: &Turn| turn.publishes.iter().map(|kept| kept.events.text_bytes()).sum::<usize>();
         let (mut records, mut bytes) = (first.publishes.len(), weight(&first));
@@ -143,7 +142,7 @@ impl<D: Disk, S: JournalEvents> Writer<D, S> {
                 Ok(())
             }
             Err(AppendError::Fatal(error)) => return Err(error),
-            // A bug, after which nothing that is written can be trusted.
+            // A bug, after which nothing written can be trusted.
             Err(error @ (AppendError::OutOfOrder { .. } | AppendError::Unencodable)) => {
                 return Err(Fatal { what: format!("append: {error}"), source: None });
             }
@@ -178,15 +177,15 @@ impl<D: Disk, S: JournalEvents> Writer<D, S> {
         self.stats.is_now(segments, bytes);
     }
 
-    /// Frees room that events take which no history has any more: a step, or more until a shard has something to write or a
-    /// sync is due.
+    /// Frees the room of events that no history has any more: one step, and more until a shard has something to write
+    /// or a sync is due.
     fn trim(&mut self) -> Result<(), Fatal> {
         loop {
             match self.log.trim(self.clock.now_ms().saturating_sub(KEYS_KNOWN_MS)) {
                 Ok(Trimmed::Nothing) => break,
                 Ok(_) => {}
                 Err(AppendError::Fatal(error)) => return Err(error),
-                // Nothing is lost, and it is tried again.
+                // Nothing is lost, and the next trim tries again.
                 Err(_) => break,
             }
             if !self.turns.is_empty() || self.sync_due.is_some_and(|due| due <= Instant::now()) {
@@ -198,7 +197,7 @@ impl<D: Disk, S: JournalEvents> Writer<D, S> {
         Ok(())
     }
 
-    /// Tells the homes of events that are gone, because the journal reached its limit.
+    /// Reports events to their homes that are gone because the journal reached its limit.
     fn tell_lost(&mut self) {
         for lost in self.log.take_lost() {
             self.shards.lost(self.placement.home(lost.partition), lost);

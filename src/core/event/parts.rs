@@ -1,4 +1,4 @@
-//! Checked events in parts, as a file keeps them, and made again from those.
+//! Takes checked events apart, as a file keeps them, and makes them again from the parts.
 
 use std::ops::Range;
 
@@ -8,8 +8,8 @@ use smallvec::SmallVec;
 use super::{Events, TextSpan, is_one_line};
 
 impl Events {
-    /// Makes events again from their text and where in it each event's lines and the value of its id are, as
-    /// [`Events::spans`] gave them. Returns `None` if that cannot be events: the parts may come from a damaged file.
+    /// Makes events again from their text and, for each event, the ranges of its lines and of its id's value, as
+    /// [`Events::spans`] gave them. Returns `None` if those cannot be events: the parts may come from a damaged file.
     pub(crate) fn from_parts(
         text: Bytes,
         parts: impl IntoIterator<Item = (Range<u32>, Option<Range<u32>>)>,
@@ -25,7 +25,7 @@ impl Events {
                 let value = text.get(id.start as usize..id.end as usize).unwrap_or_default();
                 lines.start <= id.start && id.end <= lines.end && !value.is_empty() && is_one_line(value)
             };
-            // A blank line within would end the event, and one that is not ended would swallow what is put behind it.
+            // A blank line inside would end the event; lines without an end would swallow what follows.
             let is_event = bytes.ends_with(b"\n")
                 && !bytes.starts_with(b"\n")
                 && memchr::memmem::find(bytes, b"\n\n").is_none();
@@ -38,12 +38,12 @@ impl Events {
         (!spans.is_empty()).then_some(Events { text, spans })
     }
 
-    /// Returns the text in which the events lie.
+    /// Returns the text that holds the events.
     pub(crate) fn text(&self) -> &Bytes {
         &self.text
     }
 
-    /// Returns where in the text each event's lines and the value of its id are.
+    /// Returns the ranges of each event's lines and of its id's value in the text.
     pub(crate) fn spans(&self) -> impl ExactSizeIterator<Item = (Range<u32>, Option<Range<u32>>)> + '_ {
         self.spans.iter().map(|span| (span.lines.clone(), span.id.clone()))
     }

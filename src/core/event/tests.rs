@@ -16,12 +16,12 @@ fn lines(events: &Events) -> Vec<&str> {
     events.iter().map(|event| str::from_utf8(event.lines).unwrap()).collect()
 }
 
-/// The frames a subscriber gets when the server adds nothing.
+/// Returns the frames a subscriber gets when the server adds nothing.
 fn render(events: &Events) -> String {
     events.iter().map(|event| format!("{}\n", str::from_utf8(event.lines).unwrap())).collect()
 }
 
-/// What an EventSource makes of a whole stream.
+/// The events that an EventSource dispatches from a whole stream, and its last id.
 #[derive(Debug, Default, Eq, PartialEq)]
 struct Dispatched {
     /// Type, data and lastEventId of each event.
@@ -30,7 +30,7 @@ struct Dispatched {
     reconnection_time_ms: Option<u64>,
 }
 
-/// The parser of the standard, step by step and one character at a time: no code shared with what it judges.
+/// Parses a stream by the standard's steps, one character at a time: it shares no code with what it checks.
 fn event_source(stream: &str) -> Dispatched {
     let mut out = Dispatched::default();
     let (mut data, mut event_type, mut id) = (String::new(), String::new(), String::new());
@@ -78,12 +78,12 @@ fn event_source(stream: &str) -> Dispatched {
     out
 }
 
-/// What the standard's parser sees in a body, whose last event may lack its blank line.
+/// Returns what the standard's parser makes of a body, whose last event may lack its blank line.
 fn event_source_of_body(body: &str) -> Dispatched {
     event_source(&format!("{body}\n\n"))
 }
 
-/// Checks everything that is promised of the events made from `body`.
+/// Checks every promise about the events made from `body`.
 fn assert_faithful(body: &str, events: &Events) {
     let expected = event_source_of_body(body);
     assert_eq!(event_source(&render(events)), expected, "{body:?}");
@@ -92,7 +92,7 @@ fn assert_faithful(body: &str, events: &Events) {
         let text = str::from_utf8(event.lines).unwrap();
         assert!(text.ends_with('\n') && !text.starts_with('\n') && !text.contains("\n\n"), "{text:?}");
         assert!(!text.contains('\r'));
-        // Alone, as the first of a stream, an event means the same; and our own id line goes over its id.
+        // Alone in a stream an event means the same; and an id line of ours overrules its id.
         let alone = event_source(&format!("{text}\n"));
         assert_eq!(alone.events.len(), 1);
         assert_eq!(known_id(&alone.last_event_id), event.id);
@@ -249,12 +249,12 @@ fn an_id_that_no_header_can_carry_is_refused_and_no_other() {
     assert!(wrap("x", None, Some("\u{80}\u{85}\u{a0}\u{2028}\u{feff}\u{10ffff}")).is_ok());
 }
 
-/// A value, often with what might be taken for syntax in it.
+/// Returns values, often with text in them that could be taken for syntax.
 fn value() -> impl Strategy<Value = String> {
     "[a-c0-9 :é😀\u{feff}]{0,6}"
 }
 
-/// A line without its end.
+/// Returns lines without their ends.
 fn line() -> impl Strategy<Value = String> {
     let names = prop_oneof![
         3 => Just("data"), 2 => Just("id"), 2 => Just("event"), 1 => Just("retry"), 1 => Just(""),
@@ -267,7 +267,7 @@ fn line() -> impl Strategy<Value = String> {
     ]
 }
 
-/// An event's lines, one of them data; or, less often, comments alone.
+/// Returns an event's lines, one of them data; or, less often, comments alone.
 fn block() -> impl Strategy<Value = Vec<String>> {
     let event = (prop::collection::vec(line(), 0..5), value(), any::<prop::sample::Index>());
     prop_oneof![
@@ -279,7 +279,7 @@ fn block() -> impl Strategy<Value = Vec<String>> {
     ]
 }
 
-/// Blocks as a body in every way that publishers write it, and how many events are in it.
+/// Returns bodies of such blocks, written in every way that publishers write them, with the number of their events.
 fn body() -> impl Strategy<Value = (String, usize)> {
     let blocks = prop::collection::vec((block(), 1..4_usize), 0..5);
     let event = value().prop_map(|data| (vec![format!("data:{data}")], 1));
@@ -314,7 +314,7 @@ fn body() -> impl Strategy<Value = (String, usize)> {
     )
 }
 
-/// Mostly nonsense, of the pieces that matter.
+/// Returns mostly nonsense, made of the significant pieces.
 fn soup() -> impl Strategy<Value = String> {
     let pieces =
         ["data", "id", "event", "retry", ":", ":", " ", "\n", "\n", "\r", "\r\n", "1", "\u{feff}", "é"];

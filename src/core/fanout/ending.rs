@@ -1,17 +1,16 @@
-//! Streams that are ended from within: all of them because the server stops, or those of a session because somebody asked
-//! for it.
+//! Ends streams from the server's side: all of them because the server stops, or those of a session on request.
 
 use super::Fanout;
 use crate::core::event_id::Sequence;
 use crate::core::fanout::wire::retry_field;
 use crate::core::topic::Topic;
 
-/// What a stream says before it is ended by request.
+/// The last event of a stream that is ended by request.
 const DISCONNECTED: &str = "event:disconnected\ndata:disconnected\n\n";
 /// Subscribers looked at in 0.5 us: 19 ns each, of 200,000.
 const LOOKS_OF_WORK: usize = 26;
 
-/// What was ended by request.
+/// The result of ending streams by request.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Ended {
     pub(super) streams: u32,
@@ -20,7 +19,7 @@ pub(super) struct Ended {
 }
 
 impl Fanout {
-    /// Tells every subscriber to come back later, after what it has coming.
+    /// Ends every stream, once it was sent everything pending, with a `retry:` for later.
     pub(crate) fn close_streams(&mut self) {
         let Self { subscribers, random, limits, .. } = self;
         for (_, subscriber) in subscribers.iter_mut() {
@@ -31,8 +30,8 @@ impl Fanout {
 
     /// Ends all streams that take this topic after the event `upto`.
     pub(super) fn disconnect(&mut self, topic: &Topic, upto: Sequence) -> Ended {
-        // A session's topics have one partition, and so one log; its streams are on few shards, and the others need not look at
-        // theirs.
+        // A session's topic has one partition, and so one log. Its streams are on few shards, and the others need not
+        // look at theirs.
         let &[number] = self.logs.of(topic) else { return Ended::default() };
         let mut left = self.logs[number].streams;
         let (mut streams, mut looks) = (0, 0);
@@ -45,7 +44,7 @@ impl Fanout {
                 continue;
             }
             left -= 1;
-            // Whoever asks twice is told of each stream once.
+            // A stream that a former request ends is not counted again.
             if !subscriber.is_ending() {
                 subscriber.end_after(upto, DISCONNECTED);
                 subscriber.wake();

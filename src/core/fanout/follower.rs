@@ -1,4 +1,4 @@
-//! The one stream of a queue's topic, whose events come past the homes.
+//! Follows a queue: its topic has one stream, and its events bypass the homes.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::core::sent_count::SentCount;
 use crate::core::topic::Topic;
 
 impl Fanout {
-    /// Takes in the one stream of a queue's topic. `sent` is told how far it has come.
+    /// Subscribes the one stream of a queue's topic. `sent` counts the messages that were sent on it.
     pub(crate) fn follow(&mut self, subscription: Subscription, sent: Arc<SentCount>, now_ms: u64) -> Key {
         // No partition orders its topic, so there is no home to ask.
         let key = self.subscribe(subscription, now_ms, &mut Vec::new());
@@ -19,8 +19,8 @@ impl Fanout {
         key
     }
 
-    /// A part of what is sent to a stream went out. For a queue's that is as good as a send: a message that takes
-    /// its client longer than one may take would come back to it again and again, and nothing behind it would come.
+    /// Notes that a part of a send went out. For a queue's stream that counts as a send, or a message that takes longer
+    /// than the timeout would be redelivered again and again and hold up those behind it.
     pub(crate) fn partly_sent(&mut self, key: Key, now_ms: u64) {
         let Some(subscriber) = self.subscribers.get_mut(key) else { return };
         if subscriber.cursors().iter().any(|cursor| self.logs[cursor.log].follower.is_some()) {
@@ -28,7 +28,7 @@ impl Fanout {
         }
     }
 
-    /// The queue is no longer delivered.
+    /// Ends the stream of a queue that is no longer delivered, with a `retry:`.
     pub(super) fn end_followed(&mut self, topic: &Topic) {
         let retry = retry_field(self.retry_ms());
         let logs = self.logs.of(topic).iter().map(|number| &self.logs[*number]);

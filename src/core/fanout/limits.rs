@@ -1,15 +1,15 @@
-//! How subscribers are treated.
+//! The limits and timeouts of subscribers.
 
 use std::sync::Arc;
 
 use crate::core::epochs::Epochs;
 
-/// How subscribers are treated.
+/// The limits and timeouts of subscribers, copied to each shard's fan-out.
 #[derive(Clone, Debug)]
 pub(crate) struct FanoutLimits {
     /// Bytes a subscriber may be behind: the size of a log on one shard.
     pub(crate) lag_bytes_max: usize,
-    /// What ids begin with, and which are good; none when there are no ids.
+    /// The epoch of new ids, and those whose ids are good; `None` when there are no ids.
     pub(crate) epochs: Option<Arc<Epochs>>,
     /// Skips a slow subscriber forward instead of closing it.
     pub(crate) skip_slow: bool,
@@ -17,14 +17,14 @@ pub(crate) struct FanoutLimits {
     pub(crate) heartbeat_ms: u64,
     /// A send that takes longer ends the connection.
     pub(crate) send_timeout_ms: u64,
-    /// When closed subscribers are told to come back, in milliseconds, drawn at random from here...
+    /// Closed subscribers get a `retry:` of a random time, in milliseconds: at least this...
     pub(crate) retry_min_ms: u64,
-    /// ...to here.
+    /// ...and at most this.
     pub(crate) retry_max_ms: u64,
 }
 
 impl FanoutLimits {
-    /// When somebody is told to come back, in milliseconds: drawn at random, so that not all come at once.
+    /// Returns a random time after which to come back, in milliseconds, so that not all clients come at once.
     pub(super) fn retry_ms(&self, random: &mut fastrand::Rng) -> u64 {
         random.u64(self.retry_min_ms..=self.retry_max_ms.max(self.retry_min_ms))
     }

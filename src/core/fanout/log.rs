@@ -1,9 +1,9 @@
-//! A topic's recent blocks on one shard, and how many streams have each of them still to be sent.
+//! A topic's recent blocks on one shard, each with a count of the streams that stand before it.
 //!
-//! The log is at once what joins events into one send, and what decides that a client is too slow. It keeps a
-//! block only while a cursor is at or before it, so with clients that keep up it is empty. Each block counts
-//! the cursors that point at it, as a replication backlog counts its readers: nothing walks over streams
-//! to find out what may go, and a stream that a trim left behind finds it out when it goes on.
+//! The log joins events into one send, and decides that a client is too slow. It keeps a block only while a cursor is
+//! at or before it, so with clients that keep up it is empty. Each block counts the cursors that point at it, as a
+//! replication backlog counts its readers: no walk over streams finds out what may go, and a stream that a trim left
+//! behind notices when it goes on.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,17 +17,17 @@ use crate::core::memory::Memory;
 
 /// Most blocks in one send: one `writev` of so many buffers costs little more than their bytes.
 pub(crate) const SEND_BLOCKS_MAX: usize = 64;
-/// Most bytes in one send (but one block always goes): what a stalled client's last send may pin.
+/// Most bytes in one send (but one block always goes): the last send of a stalled client pins no more.
 pub(crate) const SEND_BYTES_MAX: usize = 256 << 10;
 
-/// What one publish brings is shared from here on, and copied below where the turn brings more: a copy of 4 KiB costs
-/// about as much as the block of its own.
+/// Frames of one publish are shared from this size on, and copied below it if the turn brings more: a copy of 4 KiB
+/// costs about as much as a block of its own.
 pub(crate) const SHARED_BYTES_MIN: usize = 4 << 10;
 
-/// What a block takes beside its bytes and marks.
+/// Memory of a block beside its bytes and marks.
 const BLOCK_BYTES: usize = size_of::<Block>();
 
-/// The next block a stream has not begun to be sent, counted from the log's first.
+/// A position in a log: the next block to send, counted from the log's first.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Place(u64);
 
@@ -38,11 +38,11 @@ impl Place {
     }
 }
 
-/// What one send of one log covers.
+/// The bytes of one send from one log, and how far they reach.
 #[derive(Debug, Default)]
 pub(crate) struct Span {
     pub(crate) buffers: Buffers,
-    /// Where the stream is once it is sent.
+    /// The stream's place once this is sent.
     pub(crate) to: Place,
     pub(crate) events: u32,
     /// The newest event in it.
@@ -51,7 +51,7 @@ pub(crate) struct Span {
     pub(crate) at_us: u64,
 }
 
-/// What a publish brings a log.
+/// The frames of one publish, as a log takes them in.
 #[derive(Debug)]
 pub(crate) struct Gain<'g> {
     pub(crate) chunk: &'g Chunk,
@@ -59,11 +59,12 @@ pub(crate) struct Gain<'g> {
     /// The newest of its events; they follow one another.
     pub(crate) last: Sequence,
     pub(crate) at_us: u64,
-    /// Where its events lie; none for a log that is read alone.
+    /// The places of its events; empty for a log that is read alone.
     pub(crate) marks: &'g [Mark],
 }
 
-/// Blocks `trimmed..tail` and the events of this turn.
+/// The log of a topic: blocks `trimmed..tail` and the events of this turn. Owned by the shard's
+/// [`Logs`](super::logs::Logs).
 #[derive(Debug)]
 pub(crate) struct BlockLog {
     blocks: VecDeque<Block>,
@@ -73,10 +74,10 @@ pub(crate) struct BlockLog {
     /// Bytes of all blocks there ever were.
     written: u64,
     memory: Arc<Memory>,
-    /// Cursors at the tail: they have been sent everything.
+    /// Cursors at the tail: their streams have been sent everything.
     at_tail: u32,
     open: Open,
-    /// Whether a block was made since this was last asked.
+    /// Set when a block was made since the last [`BlockLog::seal`].
     has_new_block: bool,
 }
 
@@ -93,11 +94,11 @@ pub(crate) struct Block {
     pub(crate) first: Sequence,
     pub(crate) last: Sequence,
     pub(crate) at_us: u64,
-    /// Where its events lie, for streams that read other logs beside; none where nobody does.
+    /// The places of its events, for streams that read other logs too; empty where none does.
     pub(crate) marks: Box<[Mark]>,
 }
 
-/// What was gained since the last block was sealed.
+/// The frames gained since the last block was made.
 #[derive(Debug, Default)]
 struct Open {
     chunks: SmallVec<[Chunk; 4]>,
@@ -124,7 +125,7 @@ impl BlockLog {
         }
     }
 
-    /// Adds what a publish brings to the turn's block; what is large becomes one of its own, which is not copied.
+    /// Adds a publish to the turn's block; a large one becomes a block of its own, which is not copied.
     pub(crate) fn gain(&mut self, gain: &Gain<'_>) {
         let Gain { chunk, events, last, at_us, marks } = gain;
         debug_assert!(u64::from(*events) <= last + 1, "events are numbered from 1");
@@ -147,7 +148,7 @@ impl BlockLog {
         }
     }
 
-    /// Ends the turn's block. Returns whether there is one for anybody to read.
+    /// Ends the turn's block. Returns whether there is a new block to read.
     pub(crate) fn seal(&mut self) -> bool {
         self.cut();
         std::mem::take(&mut self.has_new_block)
@@ -166,7 +167,7 @@ impl BlockLog {
         let Open { chunks, marks, bytes, events, first, last, at_us } = std::mem::take(&mut self.open);
         let readers = std::mem::take(&mut self.at_tail);
         if readers == 0 && self.blocks.is_empty() {
-            // Nobody to send it to, now or later.
+            // No stream needs it, now or later.
             return;
         }
         let chunk = match &chunks[..] {
@@ -183,13 +184,13 @@ impl BlockLog {
         self.has_new_block = true;
     }
 
-    /// Returns a newcomer's place: it gets what comes after what is sealed. The turn's block must be sealed first.
+    /// Adds a cursor and returns its place, after all sealed blocks. The turn's block must be sealed first.
     pub(crate) fn attach(&mut self) -> Place {
         self.at_tail += 1;
         self.tail()
     }
 
-    /// Takes a cursor away that is not left behind, and with it the blocks kept for it alone.
+    /// Removes a cursor that is not behind, and the blocks kept for it alone.
     pub(crate) fn detach(&mut self, place: Place) {
         self.check(place);
         *self.readers(place) -= 1;
@@ -207,7 +208,7 @@ impl BlockLog {
         place == self.tail()
     }
 
-    /// Returns everything from the place on that fits one send; nothing at the tail.
+    /// Returns everything from the place on that fits one send; `None` at the tail.
     pub(crate) fn read(&self, place: Place, framing: Framing) -> Option<Span> {
         let mut blocks = self.blocks_from(place).peekable();
         let mut span = Span { to: place, at_us: blocks.peek()?.at_us, ..Span::default() };
@@ -231,7 +232,7 @@ impl BlockLog {
         self.blocks.range((place.0 - self.trimmed) as usize..)
     }
 
-    /// Moves a cursor over what is sent now.
+    /// Moves a cursor past the blocks that are sent now.
     pub(crate) fn advance(&mut self, from: Place, to: Place) {
         self.check(from);
         self.check(to);
@@ -240,8 +241,8 @@ impl BlockLog {
         self.trim();
     }
 
-    /// Drops the oldest blocks until at most `bytes_max` remain, but never the newest block, which nobody has
-    /// had time to read.
+    /// Drops the oldest blocks until at most `bytes_max` remain, but never the newest block, which no stream has had
+    /// time to read.
     pub(crate) fn trim_to(&mut self, bytes_max: usize) {
         while self.bytes > bytes_max && self.blocks.len() > 1 {
             self.drop_first();
@@ -264,7 +265,7 @@ impl BlockLog {
         Place(self.trimmed + self.blocks.len() as u64)
     }
 
-    /// The invariant: `trimmed <= place <= tail`.
+    /// Asserts the invariant: `trimmed <= place <= tail`.
     fn check(&self, place: Place) {
         assert!(
             self.trimmed <= place.0 && place <= self.tail(),
@@ -304,12 +305,13 @@ impl Drop for BlockLog {
 }
 
 impl Block {
-    /// Returns where its event number `mark` begins among its frames, in bytes; behind the last, where they end.
+    /// Returns the start of event number `mark` among the block's frames, in bytes; past the last event, the end of the
+    /// frames.
     pub(crate) fn start_of(&self, mark: usize) -> usize {
         mark.checked_sub(1).map_or(0, |before| self.marks[before].end as usize)
     }
 
-    /// Memory that it takes beside the bytes that it may share with others.
+    /// Returns the memory it takes beside its frames, which may be shared.
     fn bytes_beside(&self) -> usize {
         BLOCK_BYTES + size_of_val(&*self.marks)
     }
@@ -458,7 +460,7 @@ mod tests {
         let mut log = new_log();
         let cursor = log.attach();
         for _ in 0..4 {
-            // With the nine bytes that make a chunk of each.
+            // Less the nine bytes of chunk framing around each.
             gain(&mut log, vec![b'x'; SEND_BYTES_MAX / 2 - 9]);
             log.seal();
         }

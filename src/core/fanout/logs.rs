@@ -1,4 +1,5 @@
-//! The logs of a shard: one for each topic that streams here take, however many take it and with what beside.
+//! The logs of a shard: one for each topic that its streams take, however many streams take it and with whatever
+//! others.
 
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::core::partition::PartitionId;
 use crate::core::sent_count::SentCount;
 use crate::core::topic::{Topic, TopicMap};
 
-/// Every log of a shard, by a number that it keeps.
+/// All logs of a shard, by number; owned by its [`Fanout`](super::Fanout).
 #[derive(Debug, Default)]
 pub(crate) struct Logs {
     slots: Slab<TopicLog>,
@@ -22,22 +23,22 @@ pub(crate) struct Logs {
     by_topic: TopicMap<SmallVec<[u32; 1]>>,
 }
 
-/// The log of a topic, and who reads it.
+/// The log of a topic, and its readers.
 #[derive(Debug)]
 pub(crate) struct TopicLog {
     pub(crate) topic: Topic,
-    /// None of a topic that comes past the homes.
+    /// `None` for a topic that bypasses the homes.
     pub(crate) partition: Option<PartitionId>,
     pub(crate) log: BlockLog,
-    /// Streams that take it, those that have not joined yet among them.
+    /// Streams that take it, also those that have not joined yet.
     pub(crate) streams: u32,
-    /// Those of them that take other topics beside, or write ids of their own: they need to know where events lie.
+    /// The streams that take other topics too, or write ids of their own: they need the places of events.
     pub(crate) merging: u32,
     /// Streams with nothing to send, sent to when the next block is sealed.
     pub(crate) idle: Vec<u32>,
-    /// Of a queue's topic.
+    /// Set on a queue's topic.
     pub(crate) follower: Option<Follower>,
-    /// Whether it gained something this turn.
+    /// Set when it gained something this turn.
     pub(crate) gained: bool,
 }
 
@@ -45,12 +46,12 @@ pub(crate) struct TopicLog {
 #[derive(Debug)]
 pub(crate) struct Follower {
     pub(crate) key: Key,
-    /// Where the number of the newest event that the kernel took from it is told.
+    /// Counts the events that the kernel took from the stream.
     pub(crate) sent: Arc<SentCount>,
 }
 
 impl Logs {
-    /// Returns the log of a topic of `partition` for one more stream.
+    /// Returns the log of a topic of `partition`, made if there is none, and counts one more stream.
     pub(crate) fn open(
         &mut self,
         topic: &Topic,
@@ -79,7 +80,7 @@ impl Logs {
         number
     }
 
-    /// A stream lets go of a log; returns its topic and partition when it was the last, and the log is gone.
+    /// Counts one stream less; after the last removes the log and returns its topic and partition.
     pub(crate) fn close(&mut self, number: u32, is_merging: bool) -> Option<(Topic, Option<PartitionId>)> {
         let log = &mut self[number];
         log.streams -= 1;
@@ -102,7 +103,7 @@ impl Logs {
         self.of(topic).iter().copied().find(|number| self[*number].partition == partition)
     }
 
-    /// Returns the logs of a topic, of whatever partition.
+    /// Returns the logs of a topic: one, or for everything one per partition.
     pub(crate) fn of(&self, topic: &Topic) -> &[u32] {
         self.by_topic.get(topic).map_or(&[], |numbers| numbers)
     }
@@ -133,15 +134,15 @@ impl IndexMut<u32> for Logs {
 }
 
 impl TopicLog {
-    /// Tells how far its follower, if it has one, has been sent.
+    /// Tells its follower, if it has one, the newest event sent.
     pub(crate) fn tell_sent(&self, sent: Sequence) {
         if let Some(follower) = &self.follower {
             follower.sent.advance(sent);
         }
     }
 
-    /// Lists a stream among the idle, unless it is there. `at` may be out of date: the list is taken
-    /// away whole when a block comes, and nobody visits its members to tell them.
+    /// Lists a stream among the idle, unless it is there. `at`, its place in the list, may be out of date: the list is
+    /// taken whole when a block comes, and its members are not updated.
     pub(crate) fn list_idle(&mut self, index: u32, at: &mut u32) {
         if self.idle.get(*at as usize) != Some(&index) {
             *at = self.idle.len() as u32;
@@ -149,7 +150,7 @@ impl TopicLog {
         }
     }
 
-    /// Takes a stream off the list; returns who has its place now.
+    /// Takes a stream off the list of the idle; returns the stream that was moved to its place.
     pub(crate) fn unlist_idle(&mut self, index: u32, at: u32) -> Option<u32> {
         if self.idle.get(at as usize) != Some(&index) {
             return None;

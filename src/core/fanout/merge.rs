@@ -1,8 +1,8 @@
-//! What a stream of several topics is sent of one partition: the blocks that its topics gained, in the partition's order.
+//! Merges the blocks that a multi-topic stream is sent of one partition, in the partition's order.
 //!
-//! A send takes whole blocks, so that a cursor is always between two of them. Every block that is left begins after the
-//! newest event that was taken. Blocks of one turn may overlap and those of two turns do not, so a send that began with a
-//! turn's blocks need never go on beyond that turn.
+//! A send takes whole blocks, so that a cursor is always between two of them. Every block left over begins after the
+//! newest event taken. Blocks of one turn may overlap and those of two turns do not, so a send that began with one
+//! turn's blocks need not go on beyond that turn.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::core::fanout::wire::Buffers;
 use crate::core::memory::Memory;
 use crate::core::partition::PartitionId;
 
-/// Blocks that are sent together.
+/// The blocks of one send to one stream.
 #[derive(Debug, Default)]
 pub(crate) struct Merged<'l> {
     /// In the order of their first events.
@@ -28,10 +28,10 @@ pub(crate) struct Merged<'l> {
     taken: Taken,
 }
 
-/// What was taken.
+/// The part of the logs that a send covers, for moving the cursors.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
-    /// Each cursor's number, and how many of its blocks.
+    /// The number of each cursor, and of the blocks taken from its log.
     pub(crate) blocks: SmallVec<[(usize, usize); 4]>,
     pub(crate) events: u32,
     /// The newest event.
@@ -40,18 +40,18 @@ pub(crate) struct Taken {
     pub(crate) at_us: u64,
 }
 
-/// A part of what is sent, in order.
+/// A run of events of one block, in the order of sending.
 #[derive(Debug)]
 enum MergeRun<'l> {
-    /// A block whose events lie between no others.
+    /// A block that overlaps no other.
     Whole(&'l Block),
-    /// Events of one block that follow one another: their numbers among its marks.
+    /// Consecutive events of one block, by their numbers among its marks.
     Part(&'l Block, Range<usize>),
 }
 
 impl<'l> Merged<'l> {
-    /// Returns what cursors in logs of one partition have coming: nothing while one of these logs is not sealed, which may hold
-    /// older events than the others have.
+    /// Returns the blocks to send from these cursors' logs, of one partition: none while one of the logs is not sealed,
+    /// because it may hold older events than the others.
     pub(crate) fn of(cursors: &[Cursor], logs: &'l Logs) -> Self {
         if cursors.iter().any(|cursor| logs[cursor.log].log.is_open()) {
             return Merged::default();
@@ -96,12 +96,12 @@ impl<'l> Merged<'l> {
         self.blocks.is_empty()
     }
 
-    /// Returns what was taken, once it is written.
+    /// Returns the extent of the send, after its bytes were written.
     pub(crate) fn taken(self) -> Taken {
         self.taken
     }
 
-    /// Returns blocks whole, and events that lie between others cut out and framed together.
+    /// Returns the buffers: blocks whole, and events of overlapping blocks cut out and framed together.
     pub(crate) fn as_they_are(&self, framing: Framing, memory: &Arc<Memory>) -> Buffers {
         let mut buffers = Vec::new();
         let mut cut_out = Pieces::default();
@@ -121,7 +121,7 @@ impl<'l> Merged<'l> {
         buffers.into()
     }
 
-    /// Returns each event with an id of the stream's own.
+    /// Returns the buffers with the stream's own position as each event's id.
     pub(crate) fn with_positions<P: Iterator<Item = (PartitionId, Sequence)> + Clone>(
         &self,
         ids: &PositionIds<P>,
@@ -147,7 +147,7 @@ impl<'l> Merged<'l> {
     fn for_each_run(&self, mut each: impl FnMut(MergeRun<'l>)) {
         let mut rest = &self.blocks[..];
         while let Some(block) = rest.first() {
-            // As many as overlap, which may be this one alone.
+            // All blocks that overlap this one; maybe none.
             let mut upto = block.last;
             let overlapping = rest[1..].iter().take_while(|block| {
                 let overlaps = block.first <= upto;

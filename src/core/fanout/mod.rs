@@ -1,7 +1,8 @@
-//! The subscribers of one shard and the logs of what they take: what these gain, who is sent to, who is too
+//! The subscribers of one shard and the logs of their topics: decides which streams are sent to, and which are too
 //! slow.
 //!
-//! Like [`Home`](crate::core::home::Home) it decides and says what to post; connections ask it what to send.
+//! Like [`Home`](crate::core::home::Home) it decides and returns messages to post; connections ask it for the next
+//! send.
 
 mod ending;
 mod follower;
@@ -38,24 +39,24 @@ use crate::core::topic::Topic;
 
 pub(crate) use limits::FanoutLimits;
 
-/// Work of sends for one topic before the next has its turn.
+/// Work of sends for one topic before the next topic's turn.
 const TOPIC_WORK_PER_TURN: usize = 64;
-/// A send of so many bytes takes about as long again as one of few: 3 us.
+/// Bytes that double the time of a small send, 3 us.
 const SEND_BYTES_OF_WORK: usize = 16 << 10;
 /// A trim by force goes this much below the limit, so that it is not needed for every block.
 const TRIM_SLACK: usize = 8;
 /// The time for a send while too much memory is held.
 const SEND_TIMEOUT_OVER_MS: u64 = 1000;
-/// Emptied lists of idle subscribers kept for the next block, so that a turn allocates none.
+/// Emptied lists of idle subscribers kept for reuse, so that a turn allocates none.
 const SPARE_LISTS_MAX: usize = 64;
 
-/// What a stream says before it ends because its token did; EventSource dispatches an event only with data.
+/// The last event of a stream whose token expired; EventSource dispatches an event only with data.
 const EXPIRED: &str = "event:expired\ndata:token expired\n\n";
 
-/// What a stream asks for.
+/// A request for a stream, made by its connection.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    /// None of which covers another.
+    /// The topics, none of which covers another.
     pub(crate) topics: SmallVec<[Topic; 1]>,
     pub(crate) framing: Framing,
     pub(crate) last_event_id: Option<Box<str>>,
@@ -64,20 +65,20 @@ pub(crate) struct Subscription {
     pub(crate) opening: Opening,
 }
 
-/// What is told of a subscriber.
+/// The progress of a subscriber, for the admin page.
 #[derive(Debug, Default)]
 pub(crate) struct Progress<'a> {
     pub(crate) topics: StreamTopics<'a>,
     /// Events sent.
     pub(crate) delivered: u64,
-    /// Bytes that wait for it, those of the send under way among them.
+    /// Bytes it was not sent yet, those of the send under way among them.
     pub(crate) lag_bytes: usize,
 }
 
-/// The topics of a stream, in order and each once.
+/// The topics of a stream, in order and without repetition.
 pub(crate) type StreamTopics<'a> = SmallVec<[&'a Topic; 2]>;
 
-/// The subscribers of a shard.
+/// The subscribers of a shard and their logs; owned by the shard.
 #[derive(Debug)]
 pub(crate) struct Fanout {
     shard: ShardId,
@@ -95,12 +96,12 @@ pub(crate) struct Fanout {
     random: fastrand::Rng,
     /// Subscribers cut for being too slow.
     pub(crate) evicted: u64,
-    /// Subscribers whose topic had no room, since this was last taken.
+    /// Subscribers refused because their topic had no room; the reader resets it.
     pub(crate) refused: u64,
 }
 
 impl Fanout {
-    /// Returns that of a shard without streams.
+    /// Returns the fan-out of a shard without streams.
     pub(crate) fn new(
         shard: ShardId,
         placement: Placement,
@@ -125,7 +126,7 @@ impl Fanout {
         }
     }
 
-    /// Takes a stream in and asks the homes of its topics for it to join. Its response begins when all have answered.
+    /// Adds a stream and posts a Join to the homes of its topics. Its response begins when all have answered.
     pub(crate) fn subscribe(&mut self, subscription: Subscription, now_ms: u64, out: &mut Vec<Post>) -> Key {
         let Subscription { topics, framing, last_event_id, expires_s, opening } = subscription;
         let has_positions = has_positions(&topics);
@@ -167,7 +168,7 @@ impl Fanout {
         subscriber.add_part(partition, logs, place);
     }
 
-    /// Returns what the connection of a stream does now. It is woken by `waker` whenever it should ask again.
+    /// Returns what the connection of a stream has to do now. `waker` is woken when it should ask again.
     pub(crate) fn next(&mut self, key: Key, waker: &Waker, now_ms: u64) -> Next {
         let Some(subscriber) = self.subscribers.get_mut(key) else { return Next::Close };
         subscriber.remember_waker(waker);
@@ -182,7 +183,7 @@ impl Fanout {
             // It goes on at the tail: what this turn gained so far lies before its gap, not after it.
             self.seal_all_of(index);
             let Some(again) = self.subscribers.at_mut(index) else { return Next::Close };
-            // A block more may be one too many in another of its logs.
+            // One more block may push it behind in another of its logs.
             again.falls_behind(&mut self.logs, skips);
             subscriber = again;
         }
@@ -195,7 +196,8 @@ impl Fanout {
         next
     }
 
-    /// All bytes that [`Fanout::next`] gave for this stream went out.
+    /// Notes that all bytes that [`Fanout::next`] gave for this stream went out, and posts the request for its next
+    /// page if it replays.
     pub(crate) fn sent(&mut self, key: Key, now_ms: u64, out: &mut Vec<Post>) {
         let Some(subscriber) = self.subscribers.get_mut(key) else { return };
         if let Some((partition, Replayed { upto, told })) = subscriber.sent(&mut self.logs, now_ms) {
@@ -214,12 +216,12 @@ impl Fanout {
         Some(Progress { topics: self.topics(key), delivered: subscriber.delivered, lag_bytes })
     }
 
-    /// Returns what a stream takes.
+    /// Returns the topics of a stream.
     pub(crate) fn topics(&self, key: Key) -> StreamTopics<'_> {
         let mut topics = StreamTopics::new();
         for cursor in self.subscribers.get(key).map_or(&[][..], Subscriber::cursors) {
             let topic = &self.logs[cursor.log].topic;
-            // Everything has a log for each partition, and is one topic.
+            // Everything has a log for each partition, but is one topic.
             if topics.last() != Some(&topic) {
                 topics.push(topic);
             }
@@ -227,7 +229,7 @@ impl Fanout {
         topics
     }
 
-    /// The connection of a stream is gone.
+    /// Removes a stream whose connection is gone, and posts a Leave for each topic that no stream takes any more.
     pub(crate) fn leave(&mut self, key: Key, out: &mut Vec<Post>) {
         let Some(mut subscriber) = self.subscribers.remove(key) else { return };
         subscriber.close(&mut self.logs);
@@ -245,9 +247,8 @@ impl Fanout {
         }
     }
 
-    /// Takes what a home shard says. Returns what work that was beside
-    /// [`Message::work`](crate::core::message::Message::work), in its units: each log that
-    /// gains something costs.
+    /// Handles a message of a home. Returns its work beyond [`Message::work`](crate::core::message::Message::work), in
+    /// the same units: each log that gains something costs.
     pub(crate) fn handle(&mut self, message: ToFanout, out: &mut Vec<Post>) -> usize {
         let mut work = 0;
         match message {
@@ -263,7 +264,7 @@ impl Fanout {
                 charge: _given_back_now,
             } => {
                 let mut streams = 0;
-                // A home hears late that the last stream left: until then its events come to nobody.
+                // A home hears late that the last stream left: until then its events find no log.
                 for topic in &topics {
                     let Some(number) = self.logs.find(topic, partition) else { continue };
                     let log = &mut self.logs[number];
@@ -296,13 +297,13 @@ impl Fanout {
         work
     }
 
-    /// Gives a stream a page of what it takes of `partition`; `None` for topics that come past the homes.
+    /// Hands a stream a page of its topics in `partition`; `None` for topics that bypass the homes.
     fn take_page(&mut self, key: Key, partition: Option<PartitionId>, page: ReplayPage) {
         if self.subscribers.get(key).is_none() {
             return;
         }
         if page.joined {
-            // The seam: what the open blocks hold was ordered before the page, and the page ends with it.
+            // The seam: the events in open blocks were ordered before the page, and it ends with them.
             self.seal_all_of(key.index);
         }
         let Some(subscriber) = self.subscribers.get_mut(key) else { return };
@@ -310,24 +311,24 @@ impl Fanout {
         subscriber.wake();
     }
 
-    /// Ends the turn: what each topic gained becomes one block.
+    /// Ends the turn: makes one block of the events each topic gained.
     pub(crate) fn seal_all(&mut self) {
         while let Some(log) = self.gained.pop() {
             self.seal(log);
         }
     }
 
-    /// Makes blocks of what the topics of one stream gained.
+    /// Makes blocks of the events that the topics of one stream gained.
     fn seal_all_of(&mut self, index: u32) {
         let cursors = self.subscribers.at(index).map_or(&[][..], Subscriber::cursors);
         let logs: SmallVec<[u32; 2]> = cursors.iter().map(|cursor| cursor.log).collect();
         logs.into_iter().for_each(|log| self.seal(log));
     }
 
-    /// Sends to idle subscribers that have a block to read, topics taking turns, until that was `work_max` of work: one
-    /// for each and one for each 16 KiB. `send` is given a subscriber's index and bytes, takes off what it sent at once,
-    /// and returns how much that was; the rest is for the subscriber's connection, which is woken. Returns whether more
-    /// subscribers are waiting.
+    /// Sends to idle subscribers that have a block to read, topics taking turns, until `work_max` units of work are
+    /// done: one for each send and one for each 16 KiB. `send` gets a subscriber's index and bytes, removes the bytes
+    /// it sent at once, and returns their number; the rest is left to the subscriber's connection, which is woken.
+    /// Returns whether more subscribers are waiting.
     pub(crate) fn send_ready(
         &mut self,
         work_max: usize,
@@ -353,12 +354,12 @@ impl Fanout {
         self.has_ready()
     }
 
-    /// Whether subscribers wait for [`Fanout::send_ready`].
+    /// Returns whether subscribers wait for [`Fanout::send_ready`].
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// Sends one subscriber what it has coming; returns the bytes sent at once.
+    /// Sends one subscriber all it has pending; returns the bytes sent at once.
     fn send_to(
         &mut self,
         index: u32,
@@ -366,7 +367,8 @@ impl Fanout {
         send: &mut impl FnMut(u32, &mut Outgoing) -> usize,
     ) -> usize {
         let mut sent = 0;
-        // One that left meanwhile may have a successor here, which is sent what it has coming, or woken for nothing.
+        // The index of a stream that left meanwhile may be another's now, which is then served early or woken for
+        // nothing.
         let Some(subscriber) = self.subscribers.at(index) else { return sent };
         if !subscriber.is_idle() {
             subscriber.wake();
@@ -394,8 +396,8 @@ impl Fanout {
         }
     }
 
-    /// Looks after one part in `parts` of the subscribers: expired tokens, stuck sends, heartbeats. While too
-    /// much memory is held, a send has less time: what a slow client was sent is held until it has taken it.
+    /// Checks one of `parts` parts of the subscribers for expired tokens, stuck sends and due heartbeats. While too
+    /// much memory is held, a send has less time: its bytes are held until the slow client has taken them.
     pub(crate) fn sweep(&mut self, parts: u32, now_ms: u64, unix_s: u64) {
         let send_timeout_ms = match self.memory.is_over() {
             true => self.limits.send_timeout_ms.min(SEND_TIMEOUT_OVER_MS),
@@ -413,7 +415,7 @@ impl Fanout {
                 subscriber.wake();
             }
             let FanoutLimits { lag_bytes_max, skip_slow: skips, .. } = self.limits;
-            // One that is not sending finds it out when its turn comes.
+            // A stream that is not sending notices when its turn comes.
             let falls_behind = subscriber.is_sending()
                 && (subscriber.falls_behind(&mut self.logs, skips)
                     || subscriber.cursors().len() > 1
@@ -434,13 +436,13 @@ impl Fanout {
         }
     }
 
-    /// Bytes of all logs.
+    /// Returns the bytes of all logs.
     #[cfg(test)]
     pub(crate) fn log_bytes(&self) -> usize {
         self.logs.bytes()
     }
 
-    /// When a stream that is refused or closed now is told to come back, in milliseconds.
+    /// Returns a random time after which a stream that is refused or closed now should come back, in milliseconds.
     pub(crate) fn retry_ms(&mut self) -> u64 {
         self.limits.retry_ms(&mut self.random)
     }
@@ -454,7 +456,7 @@ impl Fanout {
             self.ready.push_back(list);
         }
         let lag_bytes_max = self.limits.lag_bytes_max;
-        // A follower's is bounded where it comes from; and an event that is longer than that could never be sent.
+        // A follower's log is bounded at the queue; and an event longer than the limit could never be sent.
         if follower.is_none() && log.bytes() > lag_bytes_max {
             log.trim_to(lag_bytes_max - lag_bytes_max / TRIM_SLACK);
         }

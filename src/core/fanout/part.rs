@@ -1,4 +1,4 @@
-//! What a stream takes of one partition, and its place in the log of each of its topics.
+//! The part of a stream that one partition orders, with its cursors in the logs of those topics.
 
 use std::ops::Range;
 
@@ -12,49 +12,50 @@ use crate::core::partition::PartitionId;
 pub(crate) struct Cursor {
     /// The log's number.
     pub(crate) log: u32,
-    /// Where the stream stands among the log's idle streams, if it is idle.
+    /// The stream's place in the log's list of idle streams, if it is idle.
     pub(crate) idle_at: u32,
-    /// Means nothing until its part is live.
+    /// Valid only while its part is live.
     pub(crate) place: Place,
 }
 
-/// What a stream takes of one partition, or of topics that come past the homes.
+/// The state of a stream in one partition, or in topics that bypass the homes; owned by its
+/// [`Subscriber`](super::Subscriber).
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) partition: Option<PartitionId>,
     pub(super) stage: Stage,
-    /// Which of the stream's cursors are in logs of this partition: from this one on...
+    /// The first of the stream's cursors in logs of this partition...
     pub(super) first_cursor: u16,
-    /// ...up to this one.
+    /// ...and the one after the last.
     pub(super) end_cursor: u16,
-    /// The newest event that was sent, or the place where home let it in.
+    /// The newest event that was sent, or the place where the home let it in.
     pub(super) sent: Sequence,
 }
 
-/// How far a part has come.
+/// The stages of a part.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Stage {
-    /// Home has not answered its Join.
+    /// The home has not answered its Join.
     Joining,
-    /// Home holds further pages for it.
+    /// The home has further pages for it.
     Replaying,
     /// It follows its logs.
     Live,
-    /// A log was trimmed past it, and the policy is to skip it forward.
+    /// A log was trimmed past it, and it is to be skipped forward.
     Skipped,
 }
 
-/// Where a page of replay ends.
+/// The end of a page of replay.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Replayed {
     /// Its last event.
     pub(crate) upto: Sequence,
-    /// The stream was told if anything up to here is missing.
+    /// The stream was told of a gap if anything up to this event is missing.
     pub(crate) told: Sequence,
 }
 
 impl Part {
-    /// Returns which of the stream's cursors are its.
+    /// Returns the range of its cursors among the stream's.
     pub(super) fn cursors(&self) -> Range<usize> {
         usize::from(self.first_cursor)..usize::from(self.end_cursor)
     }
@@ -83,7 +84,7 @@ mod tests {
 
     #[test]
     fn an_additional_topic_costs_an_idle_stream_40_bytes_at_most() {
-        // Of another partition: a cursor, a part, and its number among the log's idle streams.
+        // The memory for one more partition: a cursor, a part, and its number in a log's list of idle streams.
         assert!(size_of::<Cursor>() + size_of::<Part>() + size_of::<u32>() <= 40);
     }
 }

@@ -1,7 +1,7 @@
-//! The ids of a stream over several partitions.
+//! Writes the ids of a stream over several partitions.
 //!
-//! Such a stream is at a place of its own in each partition, and wherever it breaks off, the last id that the client has must
-//! name them all. So each event's id becomes a position. That costs a copy for each subscriber, which streams on one topic
+//! Such a stream has a place in each partition, and wherever it breaks off, the last id that the client has must name
+//! them all. So each event's id becomes a position. That costs a copy for each subscriber, which streams on one topic
 //! are spared.
 
 use std::ops::Range;
@@ -15,34 +15,35 @@ use crate::core::fanout::log::SHARED_BYTES_MIN;
 use crate::core::memory::Memory;
 use crate::core::partition::PartitionId;
 
-/// The kernel takes 1024 buffers in one call (IOV_MAX); what is past this is copied.
+/// Most shared pieces; what comes after is copied. The kernel takes 1024 buffers in one call (IOV_MAX).
 const PIECES_MAX: usize = 512;
 
-/// The ids that a stream writes while it is sent something of one partition.
+/// The ids to write while a stream is sent events of one partition.
 #[derive(Clone, Debug)]
 pub(super) struct PositionIds<P> {
-    /// None without history: then there are no ids.
+    /// `None` without history: then there are no ids.
     epoch: Option<Epoch>,
     /// The stream's place in each partition.
     places: P,
-    /// Where it moves.
+    /// The partition whose events are being sent.
     moving: Option<PartitionId>,
 }
 
 impl<P: Iterator<Item = (PartitionId, Sequence)> + Clone> PositionIds<P> {
-    /// Returns those of a stream at `places`, of which that in `moving` moves.
+    /// Returns the ids of a stream at `places`, while events of partition `moving` are sent.
     pub(super) fn new(epoch: Option<Epoch>, places: P, moving: Option<PartitionId>) -> Self {
         PositionIds { epoch, places, moving }
     }
 
-    /// Appends an event of a block, which begins at `start` among its frames, with its position for an id.
+    /// Appends an event of a block, which begins at `start` among its frames, with its position as id.
     pub(super) fn write_event(&self, frames: &Chunk, start: usize, mark: Mark, out: &mut Pieces) {
         let Some(epoch) = self.epoch else { return out.push(frames, start..mark.end as usize) };
         out.push(frames, start..mark.id_at as usize);
         self.write_id(epoch, mark.sequence, out);
     }
 
-    /// Appends an event of a replay, or a notice, with its position for an id if it has one; returns its place then.
+    /// Appends an event of a replay, or a notice, with its position as id if it has an id; returns its place in that
+    /// case.
     pub(super) fn write_text(&self, text: &Bytes, out: &mut Pieces) -> Option<Sequence> {
         let found = self.epoch.and_then(|epoch| Some((epoch, place_in(text, epoch)?)));
         let Some((epoch, (lines, place))) = found else {
@@ -54,7 +55,7 @@ impl<P: Iterator<Item = (PartitionId, Sequence)> + Clone> PositionIds<P> {
         Some(place)
     }
 
-    /// Appends the line of an event that says its id, and the blank line that ends it.
+    /// Appends an event's `id:` line and the blank line that ends the event.
     fn write_id(&self, epoch: Epoch, place: Sequence, out: &mut Pieces) {
         let moved = |(of, at)| (of, if self.moving == Some(of) { place } else { at });
         out.own.extend_from_slice(b"id:");
@@ -63,7 +64,7 @@ impl<P: Iterator<Item = (PartitionId, Sequence)> + Clone> PositionIds<P> {
     }
 }
 
-/// What one stream is sent: bytes of its own, and large events that it shares with others.
+/// The bytes of one send: own ones, and large events that are shared with other streams.
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
     ended: Vec<Piece>,
@@ -101,7 +102,7 @@ impl Pieces {
         self.ended.push(Piece::Shared(bytes));
     }
 
-    /// Returns all of it; what is its own is counted in `memory`.
+    /// Returns the buffers; own bytes are counted in `memory`.
     pub(super) fn into_buffers(self, memory: &Arc<Memory>) -> impl Iterator<Item = Bytes> {
         self.ended.into_iter().chain([Piece::Own(self.own)]).filter_map(move |piece| match piece {
             Piece::Own(own) => (!own.is_empty()).then(|| memory.share(own)),
@@ -110,7 +111,7 @@ impl Pieces {
     }
 }
 
-/// The place that the last line of an event names, and the lines before it.
+/// Returns the lines of an event before its last line, and the place that the last line's id names.
 fn place_in(event: &[u8], epoch: Epoch) -> Option<(&[u8], Sequence)> {
     let text = event.strip_suffix(b"\n\n")?;
     let start = memchr::memrchr(b'\n', text).map_or(0, |at| at + 1);
@@ -147,7 +148,7 @@ mod tests {
         let marks = [Mark { sequence: 4, end: 15, id_at: 7 }, Mark { sequence: 5, end: 30, id_at: 29 }];
         for (epoch, expected) in [
             (Some(Epoch::at(EPOCH)), "data:a\nid:7-1.4\n\nid:own\ndata:b\nid:7-1.5\n\n"),
-            // Without history nothing is changed.
+            // Without history frames are sent unchanged.
             (None, frames),
         ] {
             let ids = PositionIds::new(epoch, [(1, 3)].into_iter(), Some(1));
@@ -164,7 +165,7 @@ mod tests {
         for (bytes, count, buffers) in [
             (SHARED_BYTES_MIN, 1, 2),
             (SHARED_BYTES_MIN, 256, 512),
-            // What is past them goes with the last id.
+            // Bytes past those go with the last id.
             (SHARED_BYTES_MIN, 300, 512),
             (SHARED_BYTES_MIN - 1, 300, 1),
         ] {

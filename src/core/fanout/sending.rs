@@ -1,4 +1,4 @@
-//! What a stream is sent next: pages of replay, notices of gaps, and what its logs have for it.
+//! Chooses the next bytes of a stream: pages of replay, notices of gaps, and blocks of its logs.
 
 use std::sync::Arc;
 
@@ -17,29 +17,28 @@ use crate::core::memory::Memory;
 use crate::core::message::{Gap, GapReason};
 use crate::core::partition::PartitionId;
 
-/// What a connection does next for its stream.
+/// The next step of a stream's connection, returned by the fan-out.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Send these bytes, all of them, then say so.
+    /// Send these bytes, all of them, then report it.
     Send(Outgoing),
-    /// Nothing now: it is woken when there is.
+    /// Do nothing until woken.
     Wait,
-    /// Close the connection: all was sent that was to be sent.
+    /// Close the connection: everything was sent.
     Close,
     /// Close the connection of a client that is too slow, whatever it has not taken yet.
     Cut,
 }
 
-/// Bytes to send and what they stand for.
+/// Bytes to send, and the events in them.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
     pub(crate) buffers: Buffers,
     /// Events among them.
     pub(crate) events: u32,
-    /// When the oldest of those was published, in microseconds of the server's clock; 0 when that was long
-    /// ago.
+    /// When the oldest of those was published, in microseconds of the server's clock; 0 for a replay.
     pub(crate) at_us: u64,
-    /// What the kernel had no room for a moment ago.
+    /// Set on bytes that the kernel had no room for before.
     pub(crate) is_rest: bool,
 }
 
@@ -49,12 +48,12 @@ impl From<Bytes> for Outgoing {
     }
 }
 
-/// What a stream is sent with, beside itself.
+/// Values from the fan-out that a send needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sender<'s> {
-    /// What ids begin with; none when there are no ids.
+    /// The epoch of ids; `None` when there are no ids.
     pub(crate) epoch: Option<Epoch>,
-    /// Where bytes are counted that are made for one stream.
+    /// Counts the bytes that are made for one stream.
     pub(crate) memory: &'s Arc<Memory>,
     pub(crate) now_ms: u64,
 }
@@ -65,7 +64,7 @@ pub(super) struct Pending {
     pub(super) part: u16,
     pub(super) gap: Option<Gap>,
     pub(super) frames: Vec<Bytes>,
-    /// Where the page ends; none for the notice of a gap that a slow client made.
+    /// The end of the page; `None` for the notice of a gap that a slow client made.
     pub(super) replayed: Option<Replayed>,
 }
 
@@ -96,7 +95,7 @@ impl Subscriber {
         } else {
             self.framing.frame_some(texts, &mut buffers);
         }
-        // What a position names was written: a page without events leaves it.
+        // With positions the place is that of the last id written: a page without events leaves it.
         if let Some(replayed) = replayed.filter(|_| events > 0 || !self.has_positions) {
             self.parts[number].sent = replayed.upto;
         }
@@ -104,7 +103,7 @@ impl Subscriber {
         Some((Flight::Page(part), Outgoing { buffers: buffers.into(), events, ..Outgoing::default() }))
     }
 
-    /// Returns what its logs have for it, if anything.
+    /// Returns the next blocks of its logs, if there are any.
     pub(super) fn blocks_to_send(
         &mut self,
         logs: &mut Logs,
@@ -128,7 +127,8 @@ impl Subscriber {
         Some((Flight::Other, outgoing))
     }
 
-    /// Whether a part is sent blocks: not before its last page, nor behind the event after which the stream ends.
+    /// Returns whether a part may be sent blocks: not before its last page, nor after the event at which the stream
+    /// ends.
     fn may_send_blocks(&self, number: usize) -> bool {
         let part = &self.parts[number];
         let has_page = |pending: &Pending| usize::from(pending.part) == number;
@@ -137,7 +137,8 @@ impl Subscriber {
             && !self.pending.iter().flat_map(|pending| pending.iter()).any(has_page)
     }
 
-    /// Returns what its logs have, of one part after the other until a send is full: between partitions there is no order.
+    /// Returns the next blocks of its logs, one part after the other until a send is full: between partitions there is
+    /// no order.
     fn merged_to_send(&mut self, logs: &mut Logs, sender: Sender<'_>) -> Option<Outgoing> {
         let (count, first) = (self.parts.len(), usize::from(self.turn));
         let mut all = Outgoing::default();
@@ -147,7 +148,7 @@ impl Subscriber {
                 continue;
             }
             let cursors = &self.cursors[self.parts[number].cursors()];
-            // Most of many parts gained nothing, and that is seen without a list of what they have.
+            // Most of many parts gained nothing, which this sees without building a list.
             if cursors.iter().all(|cursor| logs[cursor.log].log.is_at_tail(cursor.place)) {
                 continue;
             }
@@ -185,12 +186,13 @@ impl Subscriber {
         (!all.buffers.is_empty()).then_some(all)
     }
 
-    /// Returns how far it was sent, in each partition that orders something for it.
+    /// Returns its place in each of its partitions.
     fn places(&self) -> impl Iterator<Item = (PartitionId, Sequence)> + Clone {
         self.parts.iter().filter_map(|part| Some((part.partition?, part.sent)))
     }
 
-    /// Parts that fell behind go on at the tails of their logs, whose blocks of this turn must be sealed, after a notice.
+    /// Lets parts that fell behind go on at the tails of their logs, after a notice. The logs' blocks of this turn must
+    /// be sealed.
     pub(super) fn skip_forward(&mut self, logs: &mut Logs) {
         for (number, part) in self.parts.iter_mut().enumerate() {
             if part.stage != Stage::Skipped {
@@ -198,7 +200,7 @@ impl Subscriber {
             }
             part.stage = Stage::Live;
             attach(&mut self.cursors[part.cursors()], logs);
-            // No id: coming back, it may still get from the history what it was too slow for.
+            // No id: when it reconnects, the history may still have what it was too slow for.
             let gap = Some(Gap { from: None, reason: GapReason::Slow, id: None });
             let notice = Pending { part: number as u16, gap, frames: Vec::new(), replayed: None };
             self.pending.get_or_insert_default().push(notice);

@@ -1,7 +1,7 @@
-//! One stream: where it stands in each of its topics, and what to send it next.
+//! One stream: its place in each of its topics, and its next send.
 //!
-//! It has a cursor for each topic, which is a place in that topic's log, and a part for each partition it takes something of:
-//! what a partition orders is replayed together, joins at one seam, and is sent in that order.
+//! It has a cursor for each topic, which is a place in that topic's log, and a part for each partition of its topics:
+//! one partition's events are replayed together, join at one seam, and are sent in that order.
 
 use std::task::Waker;
 
@@ -17,47 +17,47 @@ use crate::core::fanout::sending::{Next, Outgoing, Pending, Sender};
 use crate::core::message::ReplayPage;
 use crate::core::partition::PartitionId;
 
-/// How a stream ends.
+/// The ways in which a stream ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum EndKind {
-    /// There was no room for its topics; nothing of it was sent before.
+    /// Refused: there was no room for its topics, and nothing was sent before.
     Refused,
-    /// In the middle.
+    /// At once, before pending events.
     Now,
-    /// After everything that was coming.
+    /// After everything pending.
     Flushed,
 }
 
-/// A stream.
+/// A stream of one client; owned by the shard's [`Fanout`](super::Fanout).
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     pub(super) cursors: SmallVec<[Cursor; 1]>,
     pub(super) parts: SmallVec<[Part; 1]>,
     pub(super) framing: Framing,
-    /// Whether its ids name its place in each partition, because it takes several topics.
+    /// Its ids name its place in each partition, because it is a multi-topic stream.
     pub(super) has_positions: bool,
     is_closed: bool,
-    /// It was closed because its client is too slow.
+    /// Set when it was closed because its client is too slow.
     is_cut: bool,
     pub(super) flight: Flight,
-    /// The part that is sent first next time.
+    /// The part whose blocks are sent first next time.
     pub(super) turn: u16,
-    /// A page was sent last: blocks have their turn, or those of a partition that is live would wait until others have
+    /// A page was sent last: blocks go first next time, or those of a live partition would wait until others have
     /// replayed.
     sent_page: bool,
     /// Bytes of the send under way.
     flight_bytes: u32,
-    // The next five are there for moments only; boxed, they save an idle stream 130 bytes.
-    /// What its response begins with, until that is sent.
+    // The next five are set only for moments; boxed, they save an idle stream 130 bytes.
+    /// The start of its response, until that is sent.
     opening: Option<Box<Opening>>,
-    /// What of the send under way its connection is still to begin.
+    /// Bytes of the send under way that its connection has not begun to send.
     unsent: Option<Box<Outgoing>>,
     /// Pages of replay and notices of gaps, which go out before the logs.
     #[expect(clippy::box_collection, reason = "a list would cost every idle stream 16 bytes more")]
     pub(super) pending: Option<Box<Vec<Pending>>>,
-    /// Where the page that is sent now ends.
+    /// The end of the page that is being sent.
     pub(super) replayed: Option<Box<Replayed>>,
-    /// How the stream ends, once it is to end.
+    /// Set when the stream is to end.
     pub(super) ending: Option<Box<Ending>>,
     /// Events among all that was sent.
     pub(crate) delivered: u64,
@@ -65,42 +65,42 @@ pub(crate) struct Subscriber {
     pub(crate) touched_ms: u64,
     /// When its token expires, in Unix seconds; `u64::MAX` without a token.
     pub(crate) expires_s: u64,
-    /// Set by the sweep when it got nothing for long.
+    /// Set by the sweep when it was sent nothing for long.
     pub(crate) heartbeat_due: bool,
     waker: Option<Waker>,
 }
 
-/// What a stream's response begins with.
+/// The start of a stream's response, made by its connection.
 #[derive(Debug, Default)]
 pub(crate) struct Opening {
-    /// The 200's head.
+    /// The head of the 200.
     pub(crate) head: Bytes,
-    /// The whole answer if home has no room for its topic.
+    /// The whole response if a home has no room for its topic.
     pub(crate) refusal: Bytes,
 }
 
-/// What is being sent.
+/// The send under way.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum Flight {
     #[default]
     None,
     /// A page of this part.
     Page(u16),
-    /// What is in no page.
+    /// Anything but a page.
     Other,
     Farewell,
 }
 
-/// The last thing a stream is sent.
+/// The last bytes of a stream.
 #[derive(Debug)]
 pub(super) struct Ending {
     farewell: Bytes,
     ends: EndKind,
-    /// No event after this one is sent before it, but for those of one send with it.
+    /// No event after this one is sent before the farewell, except those in one send with it.
     pub(super) upto: Sequence,
 }
 
-/// What a new stream is made of.
+/// The properties of a new stream.
 #[derive(Debug)]
 pub(crate) struct NewSubscriber {
     pub(crate) framing: Framing,
@@ -136,8 +136,8 @@ impl Subscriber {
         }
     }
 
-    /// Adds what it takes of a partition: the topics that have these logs. `place` is where it was there before, 0 when that is
-    /// not known.
+    /// Adds its topics of a partition, by the numbers of their logs. `place` is its place there from an earlier
+    /// connection, 0 when not known.
     pub(crate) fn add_part(
         &mut self,
         partition: Option<PartitionId>,
@@ -151,7 +151,7 @@ impl Subscriber {
         self.parts.push(Part { partition, stage: Stage::Joining, first_cursor, end_cursor, sent: place });
     }
 
-    /// Returns what to send now. A live stream that is told to wait is idle: its topics must wake it.
+    /// Returns what to do now. A live stream that gets [`Next::Wait`] is idle: its topics must wake it.
     pub(crate) fn next(&mut self, logs: &mut Logs, sender: Sender<'_>) -> Next {
         if self.is_closed {
             return if self.is_cut { Next::Cut } else { Next::Close };
@@ -165,7 +165,7 @@ impl Subscriber {
         if self.is_refused() {
             self.opening = None;
         } else if self.opening.is_some() && self.parts.iter().any(|part| part.stage == Stage::Joining) {
-            // Its head is still to come: an ending would not be understood before it.
+            // The response's head was not sent, and an ending cannot come before it.
             return Next::Wait;
         }
         self.skip_forward(logs);
@@ -198,14 +198,13 @@ impl Subscriber {
         Next::Send(outgoing)
     }
 
-    /// Keeps what of the last [`Outgoing`] could not be sent at once: it is what to send next, before
-    /// anything else.
+    /// Keeps the bytes of the last [`Outgoing`] that could not be sent at once, to be sent before anything else.
     pub(crate) fn keep_unsent(&mut self, unsent: Outgoing) {
         self.unsent = Some(Box::new(Outgoing { is_rest: true, ..unsent }));
     }
 
-    /// All bytes of the last [`Outgoing`] went out. Returns which partition is to go on, and where its page ended, if there are
-    /// further pages.
+    /// Notes that all bytes of the last [`Outgoing`] went out. Returns the partition to ask for its next page and the
+    /// end of the page sent, if there are further pages.
     pub(crate) fn sent(&mut self, logs: &mut Logs, now_ms: u64) -> Option<(PartitionId, Replayed)> {
         self.touched_ms = now_ms;
         if let [cursor] = *self.cursors {
@@ -223,7 +222,7 @@ impl Subscriber {
         None
     }
 
-    /// Takes a page of what a partition replays; the last one makes that part live from the tails of its logs on, whose
+    /// Takes a page of a partition's replay. The last page makes that part live from the tails of its logs on, whose
     /// blocks of this turn must be sealed.
     pub(crate) fn page(&mut self, partition: Option<PartitionId>, page: ReplayPage, logs: &mut Logs) {
         let ReplayPage { gap, frames, upto, told, joined } = page;
@@ -239,18 +238,18 @@ impl Subscriber {
             part.stage = Stage::Replaying;
         }
         if gap.is_none() && frames.is_empty() && joined {
-            // It begins where home let it in.
+            // It begins where the home let it in.
             part.sent = part.sent.max(upto);
         } else {
-            // One that is empty all the same has home asked for the next.
+            // An empty page is queued too: once it is "sent", the home is asked for the next.
             let replayed = Some(Replayed { upto, told });
             let pending = Pending { part: number as u16, gap, frames, replayed };
             self.pending.get_or_insert_default().push(pending);
         }
     }
 
-    /// Home has no room for its topic: it is sent the refusal, or `text` in the middle of a replay, and
-    /// closed.
+    /// Ends a stream that a home has no room for: with the refusal as its response, or with `text` in the middle of a
+    /// replay.
     pub(crate) fn refused(&mut self, text: &str) {
         match &self.opening {
             Some(opening) => {
@@ -271,7 +270,7 @@ impl Subscriber {
 
     /// Ends the stream with `text`; after everything in the logs if `flush`.
     pub(crate) fn end(&mut self, text: &str, flush: bool) {
-        // A stream that expires while it drains says that it expired. One that is refused never began.
+        // A stream that expires while it drains says that it expired. A refused one never began.
         let is_over = match self.ending.as_ref().map(|ending| ending.ends) {
             None => false,
             Some(EndKind::Refused) => true,
@@ -289,8 +288,8 @@ impl Subscriber {
         self.ending.is_some() || self.flight == Flight::Farewell || self.is_closed
     }
 
-    /// Looks whether a log dropped what the stream was not sent. With `skip` it is told of the gap when it goes on, else it
-    /// gets nothing more; returns whether that is so from now on.
+    /// Checks whether a log dropped blocks that the stream was not sent. With `skip` it is told of the gap when it goes
+    /// on, else it is cut; returns whether it was cut now.
     pub(crate) fn falls_behind(&mut self, logs: &mut Logs, skip: bool) -> bool {
         for number in 0..self.parts.len() {
             let part = &self.parts[number];
@@ -305,8 +304,8 @@ impl Subscriber {
         false
     }
 
-    /// The same for a stream that has more than `bytes_max` to be sent in the logs of all its topics together: the partition
-    /// that it is furthest behind in is given up. What is under way is not counted, as it is not in a log's own limit.
+    /// Does the same if the stream has more than `bytes_max` to be sent in all its logs together: gives up the
+    /// partition that it is furthest behind in. The send under way is not counted, as it is not in a log's own limit.
     pub(crate) fn drops_back(&mut self, bytes_max: usize, logs: &mut Logs, skip: bool) -> bool {
         let live = (0..self.parts.len()).filter(|part| self.is_live(&self.parts[*part]));
         match live.max_by_key(|part| self.lag_of(&self.parts[*part], logs)) {
@@ -326,7 +325,7 @@ impl Subscriber {
         !skip
     }
 
-    /// Lets go of the logs, and of all that was still to come.
+    /// Releases its cursors and pages; nothing more is sent.
     pub(crate) fn close(&mut self, logs: &mut Logs) {
         for part in self.parts.iter().filter(|part| self.is_live(part)) {
             detach(&self.cursors[part.cursors()], logs);
@@ -335,20 +334,19 @@ impl Subscriber {
         self.pending = None;
     }
 
-    /// The same for a client that is too slow.
+    /// Closes the stream of a client that is too slow, whose connection is then cut.
     pub(crate) fn cut(&mut self, logs: &mut Logs) {
         self.close(logs);
         self.is_cut = true;
     }
 
-    /// Returns the bytes that wait for it: those of the send under way, and of its logs those that it has not begun to be
-    /// sent.
+    /// Returns the bytes not yet sent: those of the send under way, and those of its logs behind its places.
     pub(crate) fn lag_bytes(&self, logs: &Logs) -> usize {
         let under_way = if self.is_sending() { self.flight_bytes as usize } else { 0 };
         under_way + self.unsent_bytes(logs)
     }
 
-    /// Returns the bytes that its logs hold behind its places.
+    /// Returns the bytes that its logs hold from its places on.
     fn unsent_bytes(&self, logs: &Logs) -> usize {
         let live = self.parts.iter().filter(|part| self.is_live(part));
         live.map(|part| self.lag_of(part, logs)).sum()
@@ -368,12 +366,13 @@ impl Subscriber {
         self.ending.as_ref().is_some_and(|ending| ending.ends == EndKind::Refused)
     }
 
-    /// Returns whether it only waits for its topics.
+    /// Returns whether it waits for its topics alone.
     pub(crate) fn is_idle(&self) -> bool {
         !self.is_closed && !self.is_sending() && self.parts.iter().all(|part| part.stage == Stage::Live)
     }
 
-    /// Has its topics wake it, as far as their parts are live, unless it is sending. It is number `index` of its shard.
+    /// Lists it as idle in the logs of its live parts, so that they wake it, unless it is sending. `index` is its
+    /// number in the shard.
     pub(crate) fn list_idle(&mut self, index: u32, logs: &mut Logs) {
         if self.is_sending() {
             return;
@@ -385,7 +384,7 @@ impl Subscriber {
         }
     }
 
-    /// Returns whether its gap is told with the next send.
+    /// Returns whether its next send tells of a gap.
     pub(crate) fn skips_now(&self) -> bool {
         !self.is_sending() && self.parts.iter().any(|part| part.stage == Stage::Skipped)
     }
@@ -395,7 +394,7 @@ impl Subscriber {
         self.is_sending() && !self.is_closed && now_ms.saturating_sub(self.touched_ms) > timeout_ms
     }
 
-    /// Returns whether it got nothing for the heartbeat's interval, or for up to a quarter less: `index` spreads
+    /// Returns whether it was sent nothing for the heartbeat's interval, or for up to a quarter less: `index` spreads
     /// those that were sent to at the same time.
     pub(crate) fn is_quiet(&self, index: u32, now_ms: u64, heartbeat_ms: u64) -> bool {
         // Fibonacci hashing: neighbours in the slab land far apart.
@@ -413,7 +412,7 @@ impl Subscriber {
         &mut self.cursors
     }
 
-    /// Returns whether its logs must know where events lie.
+    /// Returns whether its logs must keep the places of events.
     pub(crate) fn is_merging(&self) -> bool {
         self.has_positions || self.cursors.len() > 1
     }
@@ -422,7 +421,7 @@ impl Subscriber {
         self.has_positions
     }
 
-    /// Returns the newest event it was sent of its first partition.
+    /// Returns the newest event sent of its first partition.
     pub(crate) fn last_sent(&self) -> Sequence {
         self.parts.first().map_or(0, |part| part.sent)
     }

@@ -32,7 +32,7 @@ const LIMITS: FanoutLimits = FanoutLimits {
     retry_max_ms: 20,
 };
 
-/// More than any test holds, but for the one about it.
+/// More than any test holds, except the one about memory.
 const MEMORY_BYTES: usize = 100_000;
 
 /// Counts wake-ups.
@@ -87,14 +87,14 @@ impl Tester {
         self.fanout.subscribe(subscription(topics, expires_s), self.now_ms, &mut self.out)
     }
 
-    /// The stream of a queue, and where is told how far it has come.
+    /// Returns the stream of a queue, its topic, and the count of messages sent on it.
     fn follow(&mut self) -> (Key, Topic, Arc<SentCount>) {
         let (topic, sent) = (Topic::of_queue(7, &self.hasher), Arc::<SentCount>::default());
         let subscription = subscription(slice::from_ref(&topic), u64::MAX);
         (self.fanout.follow(subscription, Arc::clone(&sent), self.now_ms), topic, sent)
     }
 
-    /// A subscriber that has its head and is idle.
+    /// Returns a subscriber that was sent its head and is idle.
     fn idle(&mut self, topic: usize, expires_s: u64) -> Key {
         self.idle_on(&[self.topic(topic)], expires_s)
     }
@@ -108,7 +108,7 @@ impl Tester {
         key
     }
 
-    /// A stream whose send is under way, and whose log was trimmed past it meanwhile.
+    /// Returns a stream whose send is under way, and whose log was trimmed past it meanwhile.
     fn left_behind(&mut self) -> Key {
         let key = self.idle(1, u64::MAX);
         self.gain(1, "begun\n\n");
@@ -135,7 +135,7 @@ impl Tester {
         self.gain_on(self.topic(topic), frame);
     }
 
-    /// Returns the work that it was.
+    /// Has a topic gain a frame; returns the work of that.
     fn gain_on(&mut self, topic: Topic, frame: &str) -> usize {
         self.gain_in(topic.partition(), topic, frame)
     }
@@ -158,13 +158,13 @@ impl Tester {
         self.fanout.handle(message, &mut Vec::new())
     }
 
-    /// One event on a topic, which is all of its turn.
+    /// Makes a turn of one event on a topic.
     fn block_on(&mut self, topic: &Topic, frame: &str) {
         self.gain_on(topic.clone(), frame);
         self.fanout.seal_all();
     }
 
-    /// The log of a topic that one partition orders, or none.
+    /// Returns the log of a topic of one partition or of none.
     fn log(&self, topic: &Topic) -> &TopicLog {
         &self.fanout.logs[self.fanout.logs.find(topic, topic.partition()).unwrap()]
     }
@@ -173,7 +173,7 @@ impl Tester {
         self.fanout.next(key, &Waker::from(Arc::clone(&self.bell)), self.now_ms)
     }
 
-    /// What the subscriber is sent now; nothing when it waits.
+    /// Returns the text that the subscriber is sent now; nothing when it waits.
     fn send(&mut self, key: Key) -> String {
         match self.next(key) {
             Next::Send(Outgoing { buffers, .. }) => String::from_utf8(buffers.concat()).unwrap(),
@@ -186,7 +186,7 @@ impl Tester {
         self.fanout.sent(key, self.now_ms, &mut self.out);
     }
 
-    /// Nothing is taken at once, so everybody whose turn it is is woken.
+    /// Runs the turn's sends with a kernel that takes nothing, so that each subscriber in turn is woken.
     fn send_ready(&mut self, work_max: usize) -> bool {
         self.fanout.send_ready(work_max, self.now_ms, |_, _| 0)
     }
@@ -336,7 +336,7 @@ fn a_late_answer_finds_nobody_in_the_place_of_one_that_left() {
 
 #[test]
 fn an_idle_subscriber_is_small() {
-    // It is held 15,000 times and more.
+    // There are 15,000 of them and more.
     assert!(size_of::<Subscriber>() <= 152, "{}", size_of::<Subscriber>());
 }
 

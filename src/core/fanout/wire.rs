@@ -1,4 +1,4 @@
-//! What a stream is sent beside events: comments, notices, and its end.
+//! The bytes of a stream that are no events: comments, notices, and its end.
 
 use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use crate::core::chunk::{CHUNK_END, Framing, write_chunk_head};
 use crate::core::message::Gap;
 
-/// Bytes that are sent as they are, in one call.
+/// Buffers that are sent in one call.
 pub(crate) type Buffers = SmallVec<[Bytes; 1]>;
 
 /// A comment that EventSource ignores, kept short: it goes to every quiet subscriber.
@@ -21,7 +21,7 @@ impl Framing {
         })
     }
 
-    /// `text` and the orderly end of the body.
+    /// Returns `text` followed by the regular end of the body.
     pub(crate) fn farewell(self, text: &str) -> Bytes {
         if self == Framing::Plain {
             return Bytes::copy_from_slice(text.as_bytes());
@@ -37,7 +37,7 @@ impl Framing {
     }
 }
 
-/// Takes `bytes` off the front.
+/// Removes `bytes` from the front.
 pub(crate) fn skip(buffers: &mut Buffers, mut bytes: usize) {
     let whole = buffers.iter().take_while(|buffer| {
         let fits = buffer.len() <= bytes;
@@ -51,14 +51,14 @@ pub(crate) fn skip(buffers: &mut Buffers, mut bytes: usize) {
     }
 }
 
-/// Tells a subscriber that events are missing here: `event: gap` and the reason in JSON.
+/// Returns the event that tells a subscriber of a gap: `event: gap` and the reason in JSON.
 pub(crate) fn gap_event(gap: &Gap) -> Bytes {
     let data = serde_json::json!({ "from": gap.from.as_deref(), "reason": gap.reason.name() });
     let id = gap.id.as_ref().map_or(String::new(), |id| format!("id:{id}\n"));
     Bytes::from(format!("event:gap\ndata:{data}\n{id}\n"))
 }
 
-/// Tells EventSource when to come back (WHATWG HTML, section 9.2.6, `retry`).
+/// Returns the field that tells EventSource when to come back (WHATWG HTML, section 9.2.6, `retry`).
 pub(crate) fn retry_field(ms: u64) -> String {
     format!("retry:{ms}\n\n")
 }

@@ -10,17 +10,17 @@ use crate::core::memory::Memory;
 use crate::core::message::{OrderError, Ordered, Post, Publish, PublishKey, ShardId, ToHome};
 use crate::core::partition::{PartitionId, Partitioner, Placement};
 
-/// The homes of the partitions that are a shard's.
+/// The homes of a shard's partitions, owned by the shard.
 #[derive(Debug)]
 pub(crate) struct Homes {
-    /// By partition; none where another shard is home.
+    /// By partition; `None` where another shard is home.
     homes: Vec<Option<Box<Home>>>,
     count: Arc<TopicCount>,
-    /// Counts uses of topics, so that the one that was used longest ago makes room, whichever home it is of.
+    /// Counts uses of topics, so that the least recently used one makes room, whichever home it belongs to.
     uses: u64,
 }
 
-/// What all homes of a server have in common.
+/// The settings and shared state of all homes of a server, made at startup.
 #[derive(Clone, Debug)]
 pub(crate) struct HomeSettings {
     pub(crate) placement: Placement,
@@ -32,7 +32,7 @@ pub(crate) struct HomeSettings {
 }
 
 impl Homes {
-    /// Returns those of a shard, without events.
+    /// Returns the homes of a shard, without events.
     pub(crate) fn new(shard: ShardId, settings: &HomeSettings) -> Self {
         let placement = settings.placement;
         let is_ours = |partition: &PartitionId| placement.home(*partition) == shard;
@@ -43,8 +43,8 @@ impl Homes {
         Homes { homes, count: Arc::clone(&settings.topic_count), uses: 0 }
     }
 
-    /// Does what is asked of the home of a partition and adds what is to be posted to `out`; returns how many events became
-    /// final. What is asked of a partition of another shard is not done.
+    /// Hands a message to the home of a partition and adds the resulting posts to `out`; returns how many events became
+    /// final. A message for a partition of another shard is ignored.
     pub(crate) fn handle(
         &mut self,
         partition: PartitionId,
@@ -56,7 +56,7 @@ impl Homes {
         self.with(partition, |home| home.handle(message, now_ms, journal, out))
     }
 
-    /// Takes in a publish that the journal gives back, because its order is final; returns how many events it has.
+    /// Takes in a publish whose order the journal made final; returns how many events it has.
     pub(crate) fn journaled(
         &mut self,
         partition: PartitionId,
@@ -80,7 +80,7 @@ impl Homes {
         self.with(partition, |home| home.refuse(first, publish, error, out));
     }
 
-    /// Takes in a publish that the journal kept over a restart, those of a partition in order.
+    /// Takes in a publish that the journal kept over a restart; a partition's publishes come in order.
     pub(crate) fn recover(&mut self, kept: Kept) {
         self.with(kept.partition, |home| home.recover(kept));
     }
@@ -96,8 +96,8 @@ impl Homes {
         self.with(partition, |home| home.keys.ordered(key, published, at_ms));
     }
 
-    /// Goes on after all that the journal kept: with the epochs whose ids are good, the newest event of each partition, and
-    /// the ends of topics that nothing was found of, each with its partition and the hash of its name.
+    /// Ends the recovery: sets the epochs whose ids are good, the newest event of each partition, and the ends of
+    /// topics of which nothing was found, each with its partition and the hash of its name.
     pub(crate) fn recovered(
         &mut self,
         epochs: &Arc<Epochs>,
@@ -109,30 +109,30 @@ impl Homes {
             let own = ends.clone().filter(|(partition, ..)| *partition == home.partition);
             let last = last.get(usize::from(home.partition)).copied().unwrap_or_default();
             home.history.recovered(epochs, last, own.map(|(_, hash, end)| (hash, end)));
-            // Before anybody asks: some of it may be far past its age.
+            // Before any client reads: some events may be far past their age.
             home.history.expire(now_ms, usize::MAX);
             home.keys.expire(now_ms, usize::MAX);
         }
     }
 
-    /// Notes events that are dropped from now on, for [`Homes::take_dropped`].
+    /// Starts to record dropped events, for [`Homes::take_dropped`].
     pub(crate) fn note_what_is_dropped(&mut self) {
         self.iter_mut().for_each(|home| home.history.topics_mut().note_what_is_dropped());
     }
 
-    /// Returns the events that were dropped since this was last asked.
+    /// Returns the events that were dropped since the last call.
     pub(crate) fn take_dropped(&mut self) -> Vec<Dropped> {
         self.iter_mut().flat_map(|home| home.history.take_dropped()).collect()
     }
 
-    /// Drops events of a partition up to this one, which the journal has no more, `events_max` at most; returns whether there
-    /// are more.
+    /// Drops events of a partition up to this one, which the journal no longer has, `events_max` at most; returns
+    /// whether there are more.
     pub(crate) fn lose(&mut self, partition: PartitionId, upto: Sequence, events_max: usize) -> bool {
         let trim = |home: &mut Home| home.history.trim(events_max, |_, oldest| oldest.sequence <= upto);
         self.with(partition, trim) == events_max
     }
 
-    /// Returns what `act` does with the home of a partition, and makes room for topics that it took in.
+    /// Runs `act` on the home of a partition, then makes room for topics that it took in; returns its result.
     fn with<T: Default>(&mut self, partition: PartitionId, act: impl FnOnce(&mut Home) -> T) -> T {
         let Some(Some(home)) = self.homes.get_mut(usize::from(partition)) else {
             debug_assert!(false, "asked of the wrong shard");
@@ -145,7 +145,7 @@ impl Homes {
         done
     }
 
-    /// Forgets topics that nobody needs while there are too many, `topics_max` at most, those first that were used longest ago.
+    /// Forgets topics that nobody needs while there are too many, `topics_max` at most, the least recently used first.
     pub(crate) fn keep_to_count(&mut self, topics_max: usize) {
         for _ in 0..topics_max {
             if !self.count.is_over() {
@@ -157,40 +157,41 @@ impl Homes {
         }
     }
 
-    /// Returns how many topics are known.
+    /// Returns the number of known topics.
     pub(crate) fn topics(&self) -> usize {
         self.iter().map(|home| home.history.topics().len()).sum()
     }
 
-    /// Returns the bytes of history retained, all costs in.
+    /// Returns the bytes of history retained, overhead included.
     pub(crate) fn bytes(&self) -> usize {
         self.iter().map(|home| home.history.bytes()).sum()
     }
 
-    /// Returns when the oldest event of all was ordered, in milliseconds of the server's clock.
+    /// Returns the time at which the oldest retained event was ordered, in milliseconds of the server's clock.
     pub(crate) fn oldest_at_ms(&mut self) -> Option<u64> {
         self.iter_mut().filter_map(|home| home.history.oldest_at_ms()).min()
     }
 
-    /// Drops what is past its age, at most `events_max` events and idempotency keys; returns whether there may be more.
+    /// Drops events and idempotency keys past their age, at most `events_max`; returns whether there may be more.
     pub(crate) fn expire(&mut self, now_ms: u64, events_max: usize) -> bool {
         let mut left = events_max;
         for home in self.iter_mut() {
             left -= home.history.expire(now_ms, left);
-            // Not by the next publish with a key alone: it is refused while memory is exhausted, by keys perhaps.
+            // Not only when a publish with a key comes: that is refused while memory is exhausted, perhaps by these
+            // keys.
             left -= home.keys.expire(now_ms, left);
         }
         left == 0
     }
 
-    /// Drops the oldest events of all topics until `bytes` are freed or nothing is left.
+    /// Drops the oldest events of all topics until `bytes` are freed or no event is left.
     pub(crate) fn release(&mut self, bytes: usize) {
         let mut left = bytes;
         while left > 0 {
             let oldest = self.iter_mut().filter_map(|home| Some((home.history.oldest_at_ms()?, home)));
             let Some((oldest_ms, home)) = oldest.min_by_key(|(oldest_ms, _)| *oldest_ms) else { return };
             let before = home.history.bytes();
-            // The events of one moment together: after that another home may have the oldest.
+            // All events of one millisecond together: after that another home may have the oldest.
             home.history.trim(usize::MAX, |history, oldest| {
                 oldest.at_ms == oldest_ms && before - history.bytes() < left
             });

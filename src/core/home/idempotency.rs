@@ -1,4 +1,4 @@
-//! Idempotency keys: a publish that is sent again is answered as the first one was, and its events are ordered once.
+//! Idempotency keys: a publish that is sent again gets the first one's reply, and its events are ordered once.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -7,44 +7,44 @@ use std::sync::Arc;
 use crate::core::memory::Memory;
 use crate::core::message::{OrderError, Ordered, PublishKey, ReplyTo};
 
-/// How long a key is known after its publish was ordered, in milliseconds.
+/// Time for which a key is known after its publish was ordered, in milliseconds.
 pub(crate) const KEYS_KNOWN_MS: u64 = 120_000;
-/// Keys known to one partition at a time: with 16 partitions some 8,700 publishes a second may have one.
+/// Keys that one partition may know at a time: with 16 partitions some 8,700 publishes a second may have one.
 const KEYS_MAX: usize = 64 << 10;
-/// What a key takes beside its name, in bytes.
+/// Bytes that a key takes beside its name.
 const KEY_BYTES: usize = 256;
 
-/// The keys that one partition knows.
+/// The keys that one partition knows, owned by its home.
 #[derive(Debug)]
 pub(super) struct KnownKeys {
     known: HashMap<Arc<[u8]>, Known>,
-    /// Those whose publish was ordered, and when, oldest first.
+    /// The keys whose publish was ordered, and when, oldest first.
     by_age: VecDeque<(u64, Arc<[u8]>)>,
     memory: Arc<Memory>,
 }
 
 #[derive(Debug)]
 struct Known {
-    /// That of the body.
+    /// The digest of the body.
     digest: [u8; 32],
     state: KeyState,
 }
 
 #[derive(Debug)]
 enum KeyState {
-    /// The publish is the journal's, and these wait for its answer beside whoever sent it first.
+    /// The journal has the publish; these wait for its reply, besides its first sender.
     UnderWay(Vec<ReplyTo>),
     Ordered(Ordered),
 }
 
-/// What becomes of a publish with a key.
+/// The result of looking up a publish's key.
 #[derive(Debug)]
 pub(super) enum Seen {
-    /// It is the first with its key, and is to be ordered.
+    /// It is the first with its key, to be ordered.
     First,
-    /// It was ordered, and this is the answer.
+    /// It was ordered, with this reply.
     Ordered(Ordered),
-    /// The first one is still under way; whoever sent this is answered with it.
+    /// The first one is still under way; this sender gets its reply.
     UnderWay,
 }
 
@@ -54,10 +54,9 @@ impl KnownKeys {
         KnownKeys { known: HashMap::new(), by_age: VecDeque::new(), memory }
     }
 
-    /// Looks whether a publish with this key was seen. `reply` is taken where it waits for the first one.
+    /// Looks up the key of a publish. `reply` is taken if it waits for the first one.
     ///
-    /// # Errors
-    /// The key was used with another body, or too many are known.
+    /// The key was used with another body, or too many keys are known.
     pub(super) fn see(
         &mut self,
         key: &PublishKey,
@@ -84,7 +83,7 @@ impl KnownKeys {
         }
     }
 
-    /// Notes that the publish with this key was ordered; returns who waits for its answer.
+    /// Notes that the publish with this key was ordered; returns the others that wait for its reply.
     pub(super) fn ordered(&mut self, key: &PublishKey, published: &Ordered, at_ms: u64) -> Vec<ReplyTo> {
         let published = Ordered { streams: None, ..published.clone() };
         let known = Known { digest: key.digest, state: KeyState::Ordered(published) };
@@ -99,7 +98,7 @@ impl KnownKeys {
         }
     }
 
-    /// Forgets a key whose publish was not ordered; returns who waits for its answer.
+    /// Forgets a key whose publish was not ordered; returns the others that wait for its reply.
     pub(super) fn refused(&mut self, key: &PublishKey) -> Vec<ReplyTo> {
         match self.remove(&key.name) {
             Some(Known { state: KeyState::UnderWay(waiting), .. }) => waiting,
@@ -107,7 +106,7 @@ impl KnownKeys {
         }
     }
 
-    /// Forgets keys that have been known for long enough, at most `keys_max`; returns how many.
+    /// Forgets keys past their age, at most `keys_max`; returns how many.
     pub(super) fn expire(&mut self, now_ms: u64, keys_max: usize) -> usize {
         let mut expired = 0;
         while expired < keys_max

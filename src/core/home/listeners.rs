@@ -1,4 +1,4 @@
-//! Who listens to which topic: the shards with subscribers, or others who take what topics gain.
+//! The listeners of each topic: the shards with subscribers, and others that take its events.
 
 use smallvec::SmallVec;
 
@@ -14,7 +14,7 @@ type OfTopic = SmallVec<[ListenerId; 4]>;
 pub(super) struct Listeners(Vec<OfTopic>);
 
 impl Listeners {
-    /// Adds a listener to a topic; returns whether it was none before.
+    /// Adds a listener to a topic; returns whether it is new.
     pub(super) fn add(&mut self, topic: TopicKey, listener: ListenerId) -> bool {
         let at = topic as usize;
         if self.0.len() <= at {
@@ -27,7 +27,7 @@ impl Listeners {
         is_new
     }
 
-    /// Takes a listener off a topic; returns whether it was one.
+    /// Removes a listener of a topic; returns whether it was one.
     pub(super) fn remove(&mut self, topic: TopicKey, listener: ListenerId) -> bool {
         let Some(listeners) = self.0.get_mut(topic as usize) else { return false };
         let before = listeners.len();
@@ -39,7 +39,7 @@ impl Listeners {
         was_one
     }
 
-    /// Returns everybody who listens to a topic or to one above it, and to which of these.
+    /// Returns the listeners of a topic and of those above it, each with the topics it listens to.
     pub(super) fn of(
         &self,
         topic: TopicKey,

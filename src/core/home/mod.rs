@@ -1,9 +1,8 @@
-//! Homes: each is the one writer of a partition. It has events ordered, gives them to whoever listens, and answers who wants
-//! the past.
+//! Homes: each is the one writer of a partition. It has events ordered, posts them to listeners, and serves replays.
 //!
-//! A home decides and says what to post; it sees no socket, no clock and no channel. What it ordered is its [`history`];
-//! where order becomes final is a [`Journal`]'s, which gives each publish its place. A shard is home to several partitions:
-//! its [`Homes`].
+//! A home decides and returns messages to post; it sees no socket, no clock and no channel. Its events are kept in its
+//! [`history`]; their order is made final by a [`Journal`], which gives each publish its place. A shard is home to one
+//! or more partitions: its [`Homes`].
 
 mod history;
 mod homes;
@@ -33,7 +32,7 @@ use idempotency::{KnownKeys, Seen};
 use listeners::Listeners;
 pub(crate) use topic_count::TopicCount;
 
-/// The home of one partition.
+/// The home of one partition, owned by the shard's [`Homes`].
 #[derive(Debug)]
 pub(crate) struct Home {
     partition: PartitionId,
@@ -63,7 +62,7 @@ impl Home {
         }
     }
 
-    /// Does what is asked and adds what is to be posted to `out`; returns how many events became final.
+    /// Handles a message and adds the resulting posts to `out`; returns how many events became final.
     fn handle(
         &mut self,
         message: ToHome,
@@ -106,7 +105,7 @@ impl Home {
         if let Some(key) = &publish.key {
             let mut reply = Some(publish.reply);
             let seen = self.keys.see(key, &mut reply, now_ms);
-            // Whoever waits for the first one is answered with it.
+            // A publish that waits for the first one is answered with it.
             let Some(reply) = reply else { return 0 };
             let result = match seen {
                 Ok(Seen::First | Seen::UnderWay) => None,
@@ -137,23 +136,23 @@ impl Home {
             let newest = TopicEnd { sequence: self.given, own_id };
             let topics = self.history.topics_mut();
             topics.set_under_way(key, newest);
-            // Until it is given back, so that the next one is told what came before it.
+            // Held until the publish is given back, so that the next one finds this as its previous event.
             topics.hold(key);
         }
         0
     }
 
-    /// Takes in a publish that the journal gives back, because its order is final; returns how many events it has.
+    /// Takes in a publish whose order the journal made final; returns how many events it has.
     fn journaled(&mut self, first: Sequence, publish: Publish, now_ms: u64, out: &mut Vec<Post>) -> u64 {
         let last = first + publish.events.len() as u64 - 1;
-        // It is held since it came.
+        // The topic has been held since the publish came.
         let key = self.history.topics().find(&publish.topic);
         let events = self.finish(key, first, publish, now_ms, out);
         self.give_back(key, last, out);
         events
     }
 
-    /// Answers a publish that the journal gives back, because it could not keep it.
+    /// Answers a publish that the journal gives back because it could not keep it.
     fn refuse(&mut self, first: Sequence, publish: Publish, error: OrderError, out: &mut Vec<Post>) {
         let last = first + publish.events.len() as u64 - 1;
         let key = self.history.topics().find(&publish.topic);
@@ -161,7 +160,8 @@ impl Home {
         self.give_back(key, last, out);
     }
 
-    /// Goes on after a publish that the journal gave back: its topic is no longer held, and disconnects behind it are done.
+    /// Finishes a publish that the journal gave back: its topic is no longer held, and the disconnects that waited for
+    /// it are done.
     fn give_back(&mut self, key: Option<TopicKey>, last: Sequence, out: &mut Vec<Post>) {
         self.given_back = last;
         if let Some(key) = key {
@@ -176,8 +176,8 @@ impl Home {
         }
     }
 
-    /// Takes in a publish whose order is final: it enters the history, goes to all who listen to its topic or to one above
-    /// it, and is answered. Returns how many events it has.
+    /// Takes in a publish whose order is final: it enters the history, goes to the listeners of its topic and of those
+    /// above it, and is answered. Returns how many events it has.
     fn finish(
         &mut self,
         key: Option<TopicKey>,
@@ -242,7 +242,7 @@ impl Home {
         }
     }
 
-    /// Has the streams that take a topic ended, after all that was posted.
+    /// Posts the end of the streams that take a topic, after everything posted before.
     fn disconnect(&self, Disconnect { topic, shards, ticket }: Disconnect, out: &mut Vec<Post>) {
         let count = DeliveryCount::new(ticket, None);
         let upto = self.history.sequence();
@@ -264,7 +264,7 @@ impl Home {
         let Some(topics) = self.history.topics_mut().hold_all(selection.topics()) else {
             return out.push(refused(from, key));
         };
-        // Without history no id means anything, and the stream holds the publisher's lines alone.
+        // Without history there are no ids of ours, and a publisher's own names no place.
         let page = match last_id.filter(|_| self.history.is_on()) {
             None => {
                 let (frames, upto) = (Vec::new(), self.history.sequence());
@@ -279,7 +279,7 @@ impl Home {
         self.answer_with(page, &topics, from, key, out);
     }
 
-    /// Posts what follows `after`.
+    /// Posts the page after `after`, with a gap for events that were dropped since the last page.
     fn more(
         &mut self,
         selection: &Selection,
@@ -292,7 +292,8 @@ impl Home {
         let Some(topics) = self.history.topics_mut().hold_all(selection.topics()) else {
             return out.push(refused(from, key));
         };
-        // What was dropped since the last page is news. What several topics lost may lie anywhere before, and was told.
+        // Only losses since the last page are news: those of a multi-topic stream may lie anywhere before, and were
+        // told.
         let gap = self.history.gap(&topics, Some(after.max(told))).map(|reason| Gap {
             from: (after > 0).then(|| self.epoch.text(after).into()),
             reason,
@@ -317,7 +318,7 @@ impl Home {
         ReplayPage { gap, frames, upto, told: self.history.lost(topics), joined }
     }
 
-    /// Posts a page. With the last one the listener is admitted, so that its place in the channel is the seam between replay
+    /// Posts a page. The last page also adds the listener, so that its place in the channel is the seam between replay
     /// and live events.
     fn answer_with(
         &mut self,
@@ -340,8 +341,8 @@ impl Home {
     }
 }
 
-/// Tells whoever published how that went. Whoever waits to hear how many streams it was sent to is answered by the last shard
-/// that the posts from `first_post` on go to.
+/// Sends the result of a publish to its sender. A sender that also wants the number of streams is answered by the last
+/// shard that the posts from `first_post` on go to.
 fn answer(reply: ReplyTo, result: Result<Ordered, OrderError>, first_post: usize, out: &mut Vec<Post>) {
     match (reply, result) {
         (ReplyTo::Emitter(ticket), Ok(published)) => {
@@ -351,7 +352,7 @@ fn answer(reply: ReplyTo, result: Result<Ordered, OrderError>, first_post: usize
                     *delivery_count = Some(Arc::clone(&count));
                 }
             }
-            // It is answered now if nobody listens.
+            // Without listeners it is answered now.
             out.extend(count.add(0).map(Post::from));
         }
         (ReplyTo::Emitter(ticket) | ReplyTo::Connection(ticket), result) => {

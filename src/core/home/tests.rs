@@ -40,7 +40,7 @@ struct Tester {
 }
 
 impl Tester {
-    /// A home of two topics at most.
+    /// Returns a home of two topics at most.
     fn new(limits: HistoryLimits) -> Self {
         Self::with_topics(limits, 2)
     }
@@ -77,7 +77,7 @@ impl Tester {
         Topic::parse(format!("topicnumber{n}").as_bytes(), &self.hasher).unwrap()
     }
 
-    /// A topic of each of these partitions.
+    /// Returns a topic of each of these partitions.
     fn topics_of<const N: usize>(&self, partitions: [PartitionId; N]) -> [Topic; N] {
         let mut numbers = 0..;
         partitions.map(|partition| {
@@ -232,7 +232,7 @@ fn limits_of_events_age_and_memory_drop_the_oldest_first() {
 
 #[test]
 fn a_key_is_forgotten_with_time_though_no_other_publish_has_one() {
-    // Or keys that exhaust the memory would be kept for good: who publishes is refused before a home sees the next key.
+    // Otherwise keys that exhaust the memory would stay for good: publishers are refused before a home sees their keys.
     let mut tester = Tester::new(LIMITS);
     let keys = &mut tester.homes.iter_mut().next().unwrap().keys;
     let published = Ordered { last_id: EventId::Sequence(1), events: 1, ids_replaced: 0, streams: None };
@@ -279,7 +279,7 @@ fn the_order_of_ages_is_swept_only_when_twice_as_much_is_gone() {
     let mut tester = Tester::with_topics(LIMITS, 10);
     for published in 1..200 {
         let _ = tester.publish(1, "data:busy");
-        // Three are retained, and places of 64 more than twice as many are kept.
+        // Three events are retained, so the order of ages is swept past 2 * 3 + 64 entries.
         let expected = if published <= 70 { published } else { 3 + (published - 71) % 68 };
         assert_eq!(tester.history().ages().0, expected, "after {published}");
     }
@@ -292,10 +292,10 @@ fn an_event_takes_its_frame_in_memory_and_no_more() {
         for topic in 0..topics {
             let _ = tester.publish(topic, "data:a\nid:own\n\ndata:b");
         }
-        // Of one publish of several each has a copy.
+        // Each event of a publish of two has a copy.
         let frames = "data:a\nid:own\n\n".len() + "data:b\nid:9-2\n\n".len();
         assert_eq!(tester.memory.bytes(), topics * frames);
-        // Of one alone, what makes one chunk of it is there beside it.
+        // A single event keeps its chunk's framing too.
         let _ = tester.publish(7, "data:c");
         assert_eq!(tester.memory.bytes(), topics * frames + 10 + "data:c\nid:9-3\n\n".len() + 2);
         tester.homes.release(usize::MAX);

@@ -1,36 +1,36 @@
-//! How many topics there are in all partitions together, and how many there may be.
+//! Counts the topics of all partitions together, against one limit.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many topics more than there may be are known for a moment at most: as many as one stream names, with those above them.
+/// Topics above the limit that may be known for a moment: as many as one stream names, with those above them.
 const OVER_MAX: usize = 512;
 
-/// Topics known to the homes of a server, which share one limit.
+/// The number of topics known to a server's homes, which share one limit.
 ///
-/// A topic is refused only when as many are held as there may be. While some are not, a new one goes over the limit for a
-/// moment, and the shard that has one to forget forgets it as soon as it comes to it.
+/// A topic is refused only when as many are held as the limit allows. While some are not held, a new one goes over the
+/// limit for a moment, until the shard that has one to forget forgets it.
 #[derive(Debug)]
 pub(crate) struct TopicCount {
     max: usize,
     known: AtomicUsize,
-    /// Those of them that cannot make room.
+    /// Known topics that cannot be forgotten.
     held: AtomicUsize,
 }
 
 // Relaxed throughout: these are counts, and nothing is published through them.
 impl TopicCount {
-    /// Returns a count of none, of at most `max`.
+    /// Returns a count of 0 with the limit `max`.
     pub(crate) fn new(max: usize) -> Self {
         TopicCount { max, known: AtomicUsize::new(0), held: AtomicUsize::new(0) }
     }
 
-    /// Returns a count of none, of as many at most.
+    /// Returns a count of 0 with the same limit.
     #[cfg(test)]
     pub(crate) fn emptied(&self) -> Self {
         Self::new(self.max)
     }
 
-    /// Returns whether one more fits, or will as soon as another is forgotten.
+    /// Returns whether one more fits, or will once another is forgotten.
     pub(super) fn has_room(&self) -> bool {
         let known = self.known.load(Ordering::Relaxed);
         self.held.load(Ordering::Relaxed) < self.max && known < self.max.saturating_add(OVER_MAX)
@@ -49,7 +49,7 @@ impl TopicCount {
         self.known.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// A topic is held from now on, or is not any more.
+    /// Counts a topic that is held from now on, or no longer.
     pub(super) fn set_held(&self, is_held: bool) {
         match is_held {
             true => self.held.fetch_add(1, Ordering::Relaxed),

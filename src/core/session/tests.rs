@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Names that look like parts of others: of what stands before, between and after them in a topic's name.
+/// Returns names that look like parts of a session topic's name.
 fn name() -> impl Strategy<Value = String> {
     let parts = [
         "",
@@ -114,7 +114,7 @@ proptest! {
         let hasher = TopicHasher::of(16);
         let session = Session::new(&user, &channel).unwrap();
         let topic = session.topic(&hasher);
-        // Neither its own name nor what stands in it can be asked for.
+        // Neither its own name nor a part of it can be requested.
         for text in [topic.name(), &user, &channel] {
             if let Ok(id) = Topic::parse(text.as_bytes(), &hasher) {
                 prop_assert!(id != topic && !id.covers(&topic) && !topic.covers(&id));

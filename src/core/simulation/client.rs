@@ -1,4 +1,4 @@
-//! A client of the simulation: it says what it sees, and holds it against the model.
+//! A client of the simulation: it checks what it is sent against the model.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::core::topic::Topic;
 pub(super) const HEAD: &str = "HEAD\n";
 pub(super) const REFUSAL: &str = "GONE\n";
 
-/// Whatever the sender of a wake-up sets.
+/// A flag that a wake-up sets.
 #[derive(Default)]
 pub(super) struct Flag(AtomicBool);
 
@@ -34,39 +34,39 @@ impl Wake for Flag {
     }
 }
 
-/// What each partition ordered: payloads with their topics, and where each payload stands. The event at place `n` is number
+/// The model: the payloads that each partition ordered, with their topics and places. The event at place `n` is number
 /// `n + 1` in the partition's sequence.
 pub(super) struct Model {
     pub(super) ordered: Vec<Vec<(u64, Topic)>>,
     pub(super) place: HashMap<u64, (usize, usize)>,
-    /// Where each publisher's own id was used: partitions and places.
+    /// The uses of each publisher's own id: partitions and places.
     pub(super) own_ids: HashMap<String, Vec<(usize, usize)>>,
-    /// What ids begin with; none without history.
+    /// The epoch of ids; `None` without history.
     pub(super) epoch: Option<Epoch>,
 }
 
-/// One client and what it has seen of its topics. Lists are by partition.
+/// One client and its view of its topics. Lists are by partition.
 #[derive(Default)]
 pub(super) struct Client {
     pub(super) topics: Vec<Topic>,
     pub(super) stream: Option<Stream>,
     pub(super) last_id: Option<String>,
-    /// The id that its connection came with, until an event came.
+    /// The id that its connection began with, until an event came.
     came_with: Option<String>,
-    /// From which place on it has yet to see what is for it; unknown before it saw anything.
+    /// The place from which on it has yet to see its events; `None` before it saw any.
     pub(super) expected: Vec<Option<usize>>,
     /// A fresh client's first event lies in this range: not before it subscribed, not after it saw its 200.
     pub(super) first_min: Vec<usize>,
     pub(super) first_max: Option<Vec<usize>>,
-    /// It was told of a gap, and has seen nothing of the partition since.
+    /// Set when it was told of a gap, and has seen nothing of the partition since.
     pub(super) gap_told: Vec<bool>,
-    /// Before this place it may miss any: what several topics keep has holes, of which one gap tells.
+    /// It may miss any event before this place: the history of more than one topic has holes, of which one gap tells.
     pub(super) holes_end: Vec<usize>,
-    /// It was told when to come back, or that its token expired.
+    /// Set when it was told to come back later, or that its token expired.
     pub(super) farewell: bool,
     pub(super) events: usize,
     pub(super) gaps: usize,
-    /// It takes no notice of what it is told of gaps.
+    /// It ignores gaps: a canary.
     pub(super) is_deaf_to_gaps: bool,
 }
 
@@ -74,11 +74,11 @@ pub(super) struct Client {
 pub(super) struct Stream {
     pub(super) shard: usize,
     pub(super) key: Key,
-    /// Whether it has the ids of one partition.
+    /// Set when its ids are those of one partition.
     pub(super) is_single: bool,
     pub(super) framing: Framing,
     pub(super) woken: Arc<Flag>,
-    /// What it is being sent.
+    /// The bytes under way to it.
     pub(super) flying: Option<VecDeque<u8>>,
     pub(super) stalled: bool,
     pub(super) received: Vec<u8>,
@@ -86,7 +86,7 @@ pub(super) struct Stream {
 }
 
 impl Model {
-    /// Notes events that were ordered, the first with the sequence `first`.
+    /// Adds ordered events, the first with the sequence `first`.
     pub(super) fn order(&mut self, partition: usize, topic: &Topic, events: &Events, first: u64) {
         for (event, sequence) in events.iter().zip(first..) {
             let payload = number(str::from_utf8(event.lines).unwrap());
@@ -104,7 +104,7 @@ impl Model {
         id.and_then(|id| self.own_ids.get(id)).is_some_and(|uses| uses.len() > 1)
     }
 
-    /// Forgets what lies behind these sequences: a crash took it, before anybody was to see it.
+    /// Forgets the events after these sequences: a crash took them, before any client was to see them.
     pub(super) fn truncate(&mut self, last: &[u64]) {
         for (partition, last) in last.iter().enumerate() {
             self.ordered[partition].truncate(*last as usize);
@@ -114,14 +114,14 @@ impl Model {
         }
     }
 
-    /// The place of the first event from `from` on that is for these topics; the end if there is none.
+    /// Returns the place of the first event from `from` on that is for these topics; the end if there is none.
     fn next(&self, topics: &[Topic], partition: usize, from: usize) -> usize {
         let rest = self.ordered[partition].iter().skip(from);
         from + rest.take_while(|(_, topic)| !covers(topics, topic)).count()
     }
 
-    /// Where a client of these topics may go on that expects what follows `expected` and came back with this id: a
-    /// publisher's own stands for its latest use, whatever lies between.
+    /// Returns the places at which a client of these topics that expects `expected` and came back with `id` may go on:
+    /// a publisher's own id stands for its latest use, whatever lies between.
     fn resumed(&self, topics: &[Topic], partition: usize, expected: usize, id: Option<&str>) -> Vec<usize> {
         let uses = id.and_then(|id| self.own_ids.get(id)).into_iter().flatten();
         let later = uses.filter(|(of, place)| {
@@ -150,7 +150,7 @@ impl Client {
         }
     }
 
-    /// Forgets what an earlier connection was told, which does not excuse this one.
+    /// Forgets gaps told to an earlier connection, which do not excuse this one.
     pub(super) fn connects(&mut self, model: &Model) {
         self.came_with = self.last_id.clone();
         (self.gap_told, self.farewell) = (vec![false; model.ordered.len()], false);
@@ -206,7 +206,7 @@ impl Client {
             {
                 self.holes_end = model.lengths();
                 if event.contains("\"unknown\"") {
-                    // A publisher's own id of which nothing is kept any more: all that the others keep comes again.
+                    // A publisher's own id that is no longer known: everything retained comes again.
                     self.expected.fill(None);
                     self.first_min.fill(0);
                 }
@@ -229,14 +229,14 @@ impl Client {
         match self.expected[partition] {
             None => {
                 assert!(place >= self.first_min[partition], "an event from before it came");
-                // Its first events may be what a skip or an early loss of its connection left.
+                // Its first events may be those left by a skip or an early loss of its connection.
                 let first_max = self.first_max.as_ref().map_or(0, |first_max| first_max[partition]);
                 assert!(
                     self.gap_told[partition] || after_a_use || place <= next(first_max),
                     "the first event after its 200 is missing: {place} came, {first_max} expected",
                 );
             }
-            // Of an id that was used twice the later use may be lost, and all since the earlier one comes again.
+            // The later use of an id that was used twice may be lost, and all since the earlier one comes again.
             Some(_) if self.gap_told[partition] && model.is_repeated(came_with.as_deref()) => {}
             Some(expected) if self.gap_told[partition] => {
                 assert!(place >= expected, "doubled after a gap: {place} came, {expected} expected");
@@ -268,19 +268,19 @@ impl Client {
         if !is_single && let (Some(epoch), Some(id)) = (model.epoch, &self.last_id) {
             assert_eq!(place_in(epoch, id, partition), Some(place as u64 + 1), "{id} is not its place");
             for other in 0..model.ordered.len() {
-                // Where home let it in is where it goes on from when it comes back.
+                // It goes on from where the home let it in when it comes back.
                 let named = place_in(epoch, id, other).map(|place| place as usize);
                 self.expected[other] = self.expected[other].or(named);
             }
         }
     }
 
-    /// A gap's id stands for all that was lost: resuming after it, nothing before it is expected any more.
+    /// Notes a gap's id, which stands for all losses: after it, no earlier event is expected any more.
     fn see_gap(&mut self, id: String, model: &Model, is_single: bool) {
         let lengths = model.lengths();
         let first_max = self.first_max.get_or_insert_with(|| lengths.clone());
         for partition in 0..lengths.len() {
-            // Of several partitions, which one it is about is not said.
+            // With more than one partition the gap does not say which it is about.
             if is_single || self.expected[partition].is_some() {
                 self.first_min[partition] =
                     self.expected[partition].take().unwrap_or(self.first_min[partition]);
@@ -290,17 +290,17 @@ impl Client {
         self.last_id = Some(id);
     }
 
-    /// Whether everything came, where it went on that its connection resumed.
+    /// Checks that every event came, from where its connection resumed.
     pub(super) fn check_complete(&self, model: &Model) {
         assert!(self.stream.as_ref().is_none_or(|stream| stream.begun), "no answer to its Join");
         for (partition, ordered) in model.lengths().into_iter().enumerate() {
             let first_max = self.first_max.as_ref().map(|first_max| first_max[partition]);
-            // What it was told may be missing need not come.
+            // Events that it was told may be missing need not come.
             let from =
                 self.expected[partition].or(first_max).unwrap_or(ordered).max(self.holes_end[partition]);
             let resumed = model.resumed(&self.topics, partition, from, self.came_with.as_deref());
             let is_complete = |from| model.next(&self.topics, partition, from) == ordered;
-            // A gap told last may stand for everything that was left.
+            // A final gap may stand for everything that was left.
             assert!(
                 self.gap_told[partition] || resumed.into_iter().any(is_complete),
                 "of {ordered} seen up to {from} in partition {partition}"
@@ -322,13 +322,13 @@ fn number(event: &str) -> u64 {
     event.lines().find_map(|line| line.strip_prefix("data:")).unwrap().parse().unwrap()
 }
 
-/// Everything up to the last blank line.
+/// Takes everything up to the last blank line.
 fn take_text(received: &mut Vec<u8>) -> String {
     let end = received.windows(2).rposition(|two| two == b"\n\n").map_or(0, |at| at + 2);
     String::from_utf8(received.drain(..end).collect()).unwrap()
 }
 
-/// The text of all complete chunks, each of which must hold whole events.
+/// Takes the text of all complete chunks, each of which must hold whole events.
 fn take_chunks(received: &mut Vec<u8>) -> String {
     let mut text = String::new();
     while let Some(line_end) = received.windows(2).position(|two| two == b"\r\n") {

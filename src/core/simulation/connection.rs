@@ -1,4 +1,4 @@
-//! What the connections of a world's clients do: they come, are sent, stall and vanish.
+//! The connections of a world's clients: they come, are sent, stall and vanish.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -50,8 +50,8 @@ impl World {
         self.post(shard, out);
     }
 
-    /// Does what a connection's task does when it was woken or the kernel took some bytes. False when there
-    /// is nothing to do.
+    /// Acts as a connection's task that was woken or whose bytes the kernel took. Returns false when there is nothing
+    /// to do.
     pub(super) fn serve(&mut self, client: usize) -> bool {
         let Some(mut stream) = self.clients[client].stream.take() else { return false };
         let mut out = Vec::new();
@@ -104,7 +104,7 @@ impl World {
     }
 }
 
-/// Asks what to send next; true when the connection is to be closed.
+/// Asks for the next send; returns true when the connection is to be closed.
 fn ask(fanout: &mut Fanout, stream: &mut Stream, now_ms: u64) -> bool {
     let waker = Waker::from(Arc::clone(&stream.woken));
     match fanout.next(stream.key, &waker, now_ms) {

@@ -1,5 +1,5 @@
-//! What the journal of a world brings: order that is final only when it is synced, a process that dies, and one that goes
-//! on where the disk ends.
+//! The journal's side of a world: order that is final only when it is synced, and a process that dies and is followed
+//! by one that goes on from the disk.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::core::message::ShardId;
 use crate::core::partition::Placement;
 
 impl World {
-    /// Some of what is the journal's becomes final; false when nothing is.
+    /// Makes some of the journal's publishes final; returns false when there are none.
     pub(super) fn sync(&mut self) -> bool {
         let count = self.random.usize(1..10);
         let mut busy = false;
@@ -33,7 +33,7 @@ impl World {
         busy
     }
 
-    /// The process dies, with all that only it knew, and another one begins where the disk ends.
+    /// Ends the process, with everything not on disk, and begins another from the disk.
     pub(super) fn crash(&mut self) {
         let kept = self.random.usize(0..4);
         for written in self.journal.crash(kept) {
@@ -50,7 +50,7 @@ impl World {
         self.model.epoch = Some(epoch);
         self.settings.epochs = Arc::clone(&epochs);
         self.fanout_limits.epochs = Some(Arc::clone(&epochs));
-        // Another number of shards does as well.
+        // Another number of shards must do as well.
         let shards = self.random.usize(1..=4);
         let placement = Placement::new(self.model.ordered.len() as u8, shards);
         self.placement = placement;

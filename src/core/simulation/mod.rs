@@ -1,11 +1,11 @@
 //! Several shards, their mailboxes and their clients in one thread under one seed, against a naive model.
 //!
-//! The shipped [`Homes`] and [`Fanout`] run here as they are; only what lies around them is played: messages are
+//! The shipped [`Homes`] and [`Fanout`] run here as they are; only their surroundings are simulated: messages are
 //! delayed at random (but stay in order between two shards), sends go out in pieces or not at all, clients come, stall,
 //! vanish and resume, histories and logs are trimmed, and in half of the worlds order is final only when it is synced,
-//! and the process dies now and then. The model is a list per partition of what it ordered. Each client says what it
-//! sees, and must see every event of its topics once, each partition's in order, or be told of the gap. Topics are ids,
-//! paths or those of sessions; a client takes one, several, or everything.
+//! and the process dies now and then. The model is a list per partition of the events it ordered. Each client must see
+//! every event of its topics once, each partition's in order, or be told of the gap. Topics are ids, paths or those of
+//! sessions; a client takes one topic, more, or everything.
 //!
 //! `ESPER_SIM_SEED=<n>` replays one seed; `ESPER_SIM_SEEDS=<n>` runs more of them.
 
@@ -37,27 +37,27 @@ use crash::fanouts;
 use played_journal::PlayedJournal;
 use topics::Topics;
 
-/// A bug put in on purpose, to see that it is found: each is played around the types under test, as a fault of theirs
-/// would show.
+/// A bug put in on purpose, to prove that it is found. Each is simulated around the types under test, as a fault of
+/// theirs would show.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 enum Canary {
     #[default]
     None,
     /// A client sees its 200 before home has answered the Join.
     EarlyHead,
-    /// A mailbox gives its newest message now and then.
+    /// A mailbox delivers its newest message first now and then.
     NewestFirst,
-    /// What the kernel did not take of a send is dropped.
+    /// The bytes of a send that the kernel did not take are dropped.
     RestDropped,
-    /// What the kernel took of a send is sent once more.
+    /// The bytes of a send that the kernel took are sent once more.
     SentTwice,
     /// A stream is not woken now and then.
     LostWake,
-    /// Home is told that a topic is left that streams still take.
+    /// A home gets a Leave for a topic that streams still take.
     EarlyLeave,
     /// A client is not told of a gap.
     GapUntold,
-    /// Subscribers see what is not synced, and a crash takes it.
+    /// Subscribers see events that are not synced, and a crash takes these.
     FinalTooEarly,
 }
 
@@ -70,7 +70,7 @@ struct World {
     settings: HomeSettings,
     fanout_limits: FanoutLimits,
     seed: u64,
-    /// Which life of the order it is, from 0.
+    /// The number of the process's current life, from 0.
     life: u64,
     fanouts: Vec<Fanout>,
     /// By sender and receiver.
@@ -81,13 +81,13 @@ struct World {
     budget: Arc<Budget>,
     published: u64,
     canary: Canary,
-    /// Publishes and disconnects whose answers are still to come.
+    /// Publishes and disconnects without an answer so far.
     unanswered: usize,
-    /// Whether topics may be forgotten, which makes gaps that are told without need legitimate.
+    /// Set when topics may be forgotten, which allows false gaps.
     may_forget: bool,
-    /// Whether some events are so large that limits of bytes are reached.
+    /// Set when some events are so large that limits of bytes are reached.
     has_large: bool,
-    /// Whether there is room for all that waits for a client.
+    /// Set when there is room for all pending bytes of a client.
     has_room: bool,
 }
 
@@ -103,7 +103,7 @@ impl World {
         let topics_max = match (may_forget, kind) {
             (false, _) => 100,
             (true, Topics::Ids) => 1,
-            // Two of a session.
+            // A session takes two topics.
             (true, Topics::Sessions) => random.usize(2..=4),
             // With those above them: some have room, and not all.
             (true, Topics::Paths) => random.usize(5..=11),
@@ -125,7 +125,7 @@ impl World {
             retry_max_ms: 9,
         };
         let has_large = random.u8(0..4) == 0;
-        // With too little of it slow clients have less time.
+        // With too little memory slow clients have less time.
         let memory = Memory::new(random.choice([usize::MAX, usize::MAX, 20_000]).unwrap());
         let has_room =
             !has_large && fanout_limits.lag_bytes_max == 1 << 20 && memory.bytes_max() == usize::MAX;
@@ -218,7 +218,7 @@ impl World {
             self.published += 1;
             let own_id = match self.random.u8(0..16) {
                 0 => format!("id:own{}\n", self.published),
-                // Used again and again.
+                // Own ids that are used again and again.
                 1 => format!("id:mine{}\n", self.published % 3),
                 2 => format!("id:{}\n", self.id_of_the_brokers()),
                 _ => String::new(),
@@ -246,7 +246,8 @@ impl World {
         self.post(shard, vec![Post::publish(publish, self.placement)]);
     }
 
-    /// One that a relay might pass on: of an event that was, will be or never was, of this run or another.
+    /// Returns an id of the broker's form, as a relay might pass it on: of an event that was, will be or never was, of
+    /// this run or another.
     fn id_of_the_brokers(&mut self) -> String {
         let run = self.model.epoch.filter(|_| self.random.bool()).unwrap_or(Epoch::at(u64::MAX));
         let sequence = self.random.u64(0..self.published + 3);
@@ -256,7 +257,7 @@ impl World {
         }
     }
 
-    /// Tells a home that nobody here takes a topic, whether that is so or not.
+    /// Posts a Leave for a topic, whether streams here take it or not.
     fn leave_early(&mut self) {
         let Some(topic) = self.random.choice(&self.topics).cloned() else { return };
         let partition = topic.partition().unwrap_or_default();
@@ -271,7 +272,7 @@ impl World {
         self.post(0, vec![Post::disconnect(topic, self.placement, ticket(0))]);
     }
 
-    /// Takes one message out of a mailbox; false when all are empty.
+    /// Delivers one message of a mailbox; returns false when all are empty.
     fn deliver(&mut self) -> bool {
         let shards = self.homes.len();
         let start = self.random.usize(0..shards * shards);
@@ -296,7 +297,7 @@ impl World {
                     _ => None,
                 };
                 self.journal.now_ms = self.now_ms;
-                // One that finds no room for its topic orders nothing, nor does one that is not final yet.
+                // A publish without room for its topic orders nothing, nor does one that is not final yet.
                 let first = self.journal.last()[usize::from(partition)] + 1;
                 if self.homes[shard].handle(partition, message, self.now_ms, &mut self.journal, &mut out) > 0
                     && let Some((topic, events)) = published
@@ -328,7 +329,7 @@ impl World {
         self.send_ready(shard, sends_max);
     }
 
-    /// The kernel takes all, some or nothing of what a turn sends by itself.
+    /// Runs a turn's own sends, of which the kernel takes all, some or nothing.
     fn send_ready(&mut self, shard: usize, sends_max: usize) -> bool {
         let World { fanouts, clients, random, canary, .. } = self;
         fanouts[shard].send_ready(sends_max, self.now_ms, |index, outgoing| {

@@ -8,7 +8,7 @@ use crate::core::journal::{Journal, Kept};
 use crate::core::message::Publish;
 use crate::core::partition::{PartitionId, Partitioner};
 
-/// What a world's journal holds. Records are in order, and a crash keeps a prefix of them.
+/// The journal of a world. Records are in order, and a crash keeps a prefix of them.
 pub(super) struct PlayedJournal {
     /// Order is final when it is synced, and not at once.
     pub(super) is_on_disk: bool,
@@ -17,12 +17,12 @@ pub(super) struct PlayedJournal {
     pub(super) now_ms: u64,
     last: Vec<Sequence>,
     records: VecDeque<Kept>,
-    /// How many of the records are synced.
+    /// The number of synced records.
     synced: usize,
     under_way: VecDeque<(PartitionId, Sequence, Publish)>,
     /// Events that no history has any more.
     dropped: HashSet<(PartitionId, Sequence)>,
-    /// Where topics ended of which records were removed: by the hash of the name.
+    /// The ends of topics of which records were removed, by the hash of the name.
     ends: Vec<(PartitionId, u64, TopicEnd)>,
     partitioner: Partitioner,
 }
@@ -43,14 +43,14 @@ impl PlayedJournal {
         }
     }
 
-    /// Syncs the oldest record that is not; returns its publish, whose order is final now. None when all are.
+    /// Syncs the oldest unsynced record; returns its publish, whose order is final now, or `None` when all are synced.
     pub(super) fn sync(&mut self) -> Option<(PartitionId, Sequence, Publish)> {
         let publish = self.under_way.pop_front()?;
         self.synced += 1;
         Some(publish)
     }
 
-    /// Notes what histories dropped, and removes the oldest records as far as that is all of them.
+    /// Notes events that histories dropped, and removes the oldest records whose events are all dropped.
     pub(super) fn trim(&mut self, dropped: Vec<Dropped>) {
         self.dropped.extend(dropped.into_iter().map(|event| (event.partition, event.sequence)));
         while self.synced > 0
@@ -69,7 +69,8 @@ impl PlayedJournal {
         }
     }
 
-    /// Loses what was not synced but for the first `kept` of it; returns those, whose order is final although nobody was told.
+    /// Loses the unsynced records except the first `kept`; returns those, whose order is final although no publisher
+    /// was told.
     pub(super) fn crash(&mut self, kept: usize) -> Vec<Kept> {
         let survivors = (self.synced + kept).min(self.records.len());
         let unheard = self.records.range(self.synced.min(survivors)..survivors).cloned().collect();
@@ -87,7 +88,7 @@ impl PlayedJournal {
         unheard
     }
 
-    /// Returns what is read back after a crash.
+    /// Returns the records that are read back after a crash.
     pub(super) fn kept(&self) -> impl Iterator<Item = Kept> {
         self.records.iter().cloned()
     }

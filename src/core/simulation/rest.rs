@@ -1,12 +1,12 @@
-//! The end of a world: it comes to rest, and everybody must have seen all there is.
+//! The end of a world: it comes to rest, and each client must have seen all there is.
 
 use super::World;
 use super::client::Client;
 use crate::core::fanout::Fanout;
 
 impl World {
-    /// Lets everything come to rest with all clients connected; then each must have seen all there is, and is
-    /// told when to come back when the server closes its streams.
+    /// Lets everything come to rest with all clients connected. Each client must have seen all its events, and be told
+    /// when to come back as the server closes its streams.
     pub(super) fn settle(&mut self) {
         self.come_to_rest(true);
         let is_open = |client: &&Client| client.stream.is_some();
@@ -15,12 +15,12 @@ impl World {
             assert_eq!(fanout.log_bytes(), 0, "a log keeps what everybody was sent");
         }
         if self.has_room {
-            // Streams are closed with something still to come.
+            // Streams are closed with events still pending.
             (0..self.homes.len()).for_each(|shard| self.publish(shard));
             while self.deliver() || self.sync() {}
         }
         self.fanouts.iter_mut().for_each(Fanout::close_streams);
-        // Whoever was refused in the middle of a replay was told already.
+        // A client refused in the middle of a replay was told already.
         self.clients.iter_mut().for_each(|client| client.farewell = false);
         let open: Vec<_> = self.clients.iter().map(|client| client.stream.is_some()).collect();
         self.come_to_rest(false);
@@ -34,7 +34,7 @@ impl World {
         assert_eq!(self.unanswered, 0, "a publisher was not answered");
     }
 
-    /// Goes on until nobody has anything to do; clients that are not connected connect if they may.
+    /// Goes on until there is nothing left to do; clients that are not connected connect if they may.
     fn come_to_rest(&mut self, may_connect: bool) {
         loop {
             let mut busy = false;

@@ -1,11 +1,11 @@
-//! The topics of a world, and what a client takes of them.
+//! The topics of a world, and a client's choice of them.
 
 use crate::core::topic::{Topic, TopicHasher};
 
 /// The paths that clients and publishers choose from.
 const PATHS: [&str; 8] = ["a", "a/b", "a/b/c", "a/d", "ab", "e/f", "e", "g/h/i"];
 
-/// What the topics of a world are.
+/// The kind of a world's topics.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Topics {
     Ids,
@@ -15,7 +15,7 @@ pub(super) enum Topics {
 }
 
 impl Topics {
-    /// All of a world.
+    /// Returns all topics of a world.
     pub(super) fn list(self, hasher: &TopicHasher, random: &mut fastrand::Rng) -> Vec<Topic> {
         let path = |path: &str| {
             let segments: Vec<_> = path.split('/').map(|segment| segment.as_bytes().into()).collect();
@@ -36,7 +36,7 @@ impl Topics {
         }
     }
 
-    /// What a client takes: mostly one topic, sometimes several of which none covers another; or what a session takes.
+    /// Returns a client's topics: mostly one, sometimes more of which none covers another; or those of a session.
     pub(super) fn choose(self, topics: &[Topic], random: &mut fastrand::Rng) -> Vec<Topic> {
         let mut chosen: Vec<Topic> = Vec::new();
         if matches!(self, Topics::Sessions) {

@@ -1,4 +1,4 @@
-//! How the topics of a server are named.
+//! Parses the names of a server's topics.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::{Topic, TopicError, TopicHasher};
 
-/// Makes topics of names: ids, or with namespaces paths.
+/// Makes topics of names: ids, or paths with namespaces. Made at startup, for the dialects and the publisher.
 #[derive(Clone, Debug)]
 pub(crate) struct TopicNames {
     hasher: TopicHasher,
@@ -14,12 +14,12 @@ pub(crate) struct TopicNames {
 }
 
 impl TopicNames {
-    /// Returns those of a server with namespaces (`are_paths`) or without.
+    /// Returns the names of a server with namespaces (`are_paths`) or without.
     pub(crate) fn new(hasher: TopicHasher, are_paths: bool) -> Self {
         TopicNames { hasher, are_paths }
     }
 
-    /// Returns what hashes its topics.
+    /// Returns the hasher of its topics.
     pub(crate) fn hasher(&self) -> &TopicHasher {
         &self.hasher
     }
@@ -41,7 +41,7 @@ impl TopicNames {
         self.parse_segments(&segments)
     }
 
-    /// Returns the topic of these segments of a path, decoded; the first alone is one's id without namespaces.
+    /// Returns the topic of the decoded segments of a path; without namespaces the first segment is the id.
     ///
     /// # Errors
     /// [`TopicError`] names what is wrong with it.

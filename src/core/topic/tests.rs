@@ -62,7 +62,7 @@ fn a_path_that_is_refused_is_told_its_rule() {
         assert!(line.contains(rule) && !line.contains('\n'), "{line}");
     }
     assert_eq!(Topic::parse_path(&[], &hasher), Err(TopicError::Segments { count: 0 }));
-    // A slash that was encoded is a character of its segment, and none that is allowed.
+    // An encoded slash is a character of its segment, and not an allowed one.
     let slash = [Cow::Borrowed(&b"pets/dogs"[..])];
     assert_eq!(Topic::parse_path(&slash, &hasher), Err(TopicError::SegmentCharacter));
     assert_eq!(Topic::parse_path(&[Cow::Borrowed(b"a\xff")], &hasher), Err(TopicError::SegmentCharacter));

@@ -1,4 +1,4 @@
-//! A batch as it is written: small records copied together, large texts where they are.
+//! Puts a batch together and writes it: small records are copied together, large texts are written from where they are.
 
 use std::io::{self, IoSlice};
 
@@ -6,23 +6,23 @@ use super::format::{BATCH_HEADER_BYTES, BatchHeader, BatchKind};
 use super::record::{ControlRecord, PublishRecord};
 use super::storage::{DiskFile, write_all_at};
 
-/// A shorter text is copied beside the rest of its record: a buffer of its own costs the kernel about as much as
-/// copying 2 KiB.
+/// Most bytes of a text that is copied next to the rest of its record: a buffer of its own costs the kernel about as
+/// much as copying 2 KiB.
 const COPY_BYTES_MAX: usize = 2048;
 
 /// A batch being put together.
 #[derive(Debug)]
 pub(super) struct Batch<'a> {
     kind: BatchKind,
-    /// Room for the header, then what is copied.
+    /// Room for the header, then the copied bytes.
     copied: Vec<u8>,
-    /// Texts that are not, each with where in `copied` it belongs.
+    /// Texts that are not copied, each with its place in `copied`.
     borrowed: Vec<(usize, &'a [u8])>,
     borrowed_bytes: usize,
 }
 
 impl<'a> Batch<'a> {
-    /// Returns an empty batch, which takes the memory of `scratch`.
+    /// Returns an empty batch, which reuses the memory of `scratch`.
     pub(super) fn new(kind: BatchKind, mut scratch: Vec<u8>) -> Self {
         scratch.clear();
         scratch.resize(BATCH_HEADER_BYTES, 0);
@@ -45,13 +45,13 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// As [`Batch::push`], for a text that does not live as long.
+    /// Adds a publish as [`Batch::push`] does, for a text that does not live as long.
     pub(super) fn push_copied(&mut self, publish: &PublishRecord<'_>) {
         publish.encode_head(&mut self.copied);
         self.copied.extend_from_slice(publish.text);
     }
 
-    /// Returns a batch of records that were encoded elsewhere.
+    /// Returns a batch of encoded records.
     #[cfg(test)]
     pub(super) fn of_payload(kind: BatchKind, payload: &[u8]) -> Self {
         let mut batch = Batch::new(kind, Vec::new());
@@ -59,7 +59,7 @@ impl<'a> Batch<'a> {
         batch
     }
 
-    /// Returns the bytes of header and payload.
+    /// Returns the length of header and payload in bytes.
     pub(super) fn bytes(&self) -> u64 {
         (self.copied.len() + self.borrowed_bytes) as u64
     }
@@ -93,7 +93,7 @@ impl<'a> Batch<'a> {
         write_all_at(file, &mut slices, offset)
     }
 
-    /// Gives the memory back.
+    /// Returns the memory for the next batch.
     pub(super) fn into_scratch(self) -> Vec<u8> {
         self.copied
     }

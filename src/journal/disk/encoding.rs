@@ -1,7 +1,7 @@
-//! Numbers and byte strings as they stand in a record: LEB128 varints, and byte strings after their length.
+//! Encodes and decodes the numbers and byte strings of a record: LEB128 varints, and byte strings after their length.
 //!
-//! What is read may come from a damaged or a forged file: a length is compared with the bytes that are there before
-//! anything is taken or allocated.
+//! The input may be damaged or forged: a length is compared with the bytes that are left before anything is taken or
+//! allocated.
 
 use thiserror::Error;
 
@@ -25,7 +25,7 @@ pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// The rest of some bytes that are read from front to back.
+/// The bytes that are still to be decoded, from front to back.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
@@ -40,7 +40,7 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// Returns how many bytes are left.
+    /// Returns the number of bytes left.
     pub(super) fn len(&self) -> usize {
         self.rest.len()
     }
@@ -68,8 +68,8 @@ impl<'a> Reader<'a> {
         Ok(array)
     }
 
-    /// Returns a LEB128 number. Refuses one past 64 bits, and one with a longer form than it needs: every value has one
-    /// form, so that what was read can be compared with what was written.
+    /// Returns a LEB128 number. Refuses one past 64 bits, and one in a longer form than it needs: every value has one
+    /// form, so that input can be compared with output.
     pub(super) fn varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
@@ -91,7 +91,7 @@ impl<'a> Reader<'a> {
         u32::try_from(self.varint()?).map_err(|_| LONG)
     }
 
-    /// Returns a count of things that take at least `bytes_min` bytes each, all of which must still be there.
+    /// Returns a count of items of at least `bytes_min` bytes each, all of which must still be there.
     pub(super) fn count(&mut self, bytes_min: usize) -> Result<usize, Malformed> {
         let count = usize::try_from(self.varint()?).map_err(|_| LONG)?;
         if count > self.len() / bytes_min { Err(Malformed("a count is past its end")) } else { Ok(count) }
@@ -127,7 +127,7 @@ mod tests {
             let mut reader = Reader::new(&bytes);
             prop_assert_eq!(reader.varint(), Ok(value));
             prop_assert!(reader.is_empty());
-            // The same number with a needless zero behind it.
+            // The same number with a redundant zero byte after it.
             let last = bytes.len() - 1;
             bytes[last] |= 0x80;
             bytes.push(0);

@@ -1,4 +1,4 @@
-//! Where topics ended whose events are gone from the log.
+//! The ends of topics whose events are gone from the log.
 //!
 //! Each partition has a table of [`SLOTS`] entries, and a topic's slot is its hash modulo their number. An entry is the
 //! last event that the log lost of a topic. Where two topics have one slot, the later event stays: so a loss is never
@@ -19,7 +19,7 @@ use crate::core::partition::end_hash;
 /// mostly 0.4 MB.
 const SLOTS: u64 = 2048;
 
-/// The last event that was lost of a topic.
+/// The last lost event of a topic.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct EndEntry {
     pub(super) partition: u8,
@@ -29,7 +29,7 @@ pub(super) struct EndEntry {
 }
 
 impl EndEntry {
-    /// Partition, hash, sequence, and that there is no id.
+    /// The fewest bytes of an entry: partition, hash, sequence, and the mark of no id.
     pub(super) const BYTES_MIN: usize = 11;
 
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
@@ -53,7 +53,7 @@ impl EndEntry {
     }
 }
 
-/// What is known of the events that a topic without any in the log may have had.
+/// The known losses of a topic without events in the log.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[cfg(test)]
 pub(crate) struct End<'a> {
@@ -61,11 +61,11 @@ pub(crate) struct End<'a> {
     pub(crate) sequence: Sequence,
     /// The id that the publisher gave the event with this sequence.
     pub(crate) id: Option<&'a str>,
-    /// Whether the event was the topic's: another topic of the same slot may have had it.
+    /// Set when the event was the topic's; otherwise another topic of the same slot had it.
     pub(crate) is_exact: bool,
 }
 
-/// The entries of all partitions.
+/// The entries of all partitions, owned by the log.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct TopicEnds {
     secret: [u8; 16],
@@ -77,7 +77,7 @@ impl TopicEnds {
         TopicEnds { secret, entries: HashMap::new() }
     }
 
-    /// Returns what may be lost of a topic that has no event in the log; `None` if nothing is.
+    /// Returns the possible losses of a topic without events in the log; `None` if there are none.
     #[cfg(test)]
     pub(crate) fn lookup(&self, partition: u8, topic: &str) -> Option<End<'_>> {
         let hash = self.hash(topic);
@@ -86,8 +86,8 @@ impl TopicEnds {
         Some(End { sequence: entry.sequence, id: entry.id.as_deref().filter(|_| is_exact), is_exact })
     }
 
-    /// Notes that the log loses an event of a topic. Those above a path, down to everything, lose it as well; a session's topic
-    /// has none above it, and a space in its name, which no path has.
+    /// Notes that the log loses an event of a topic. The topics above a path, down to everything, lose it as well; a
+    /// session's topic, known by the space in its name, has none above it.
     pub(super) fn note(&mut self, partition: u8, topic: &str, sequence: Sequence, id: Option<&str>) {
         let above = memchr::memrchr_iter(b'/', topic.as_bytes()).chain(Some(0)).map(|end| &topic[..end]);
         let above = above.take_while(|_| !topic.contains(' '));
@@ -99,7 +99,7 @@ impl TopicEnds {
     fn note_one(&mut self, partition: u8, topic: &str, sequence: Sequence, id: Option<&str>) {
         let hash = self.hash(topic);
         let known = self.entries.get(&(partition, slot_of(hash)));
-        // Before the id is copied: most of a segment's events are followed by another of the slot.
+        // Checked before the id is copied: most events of a segment are followed by another of the same slot.
         if known.is_none_or(|entry| entry.sequence < sequence) {
             self.merge(EndEntry { partition, hash, sequence, id: id.map(Box::from) });
         }

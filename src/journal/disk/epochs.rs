@@ -1,18 +1,19 @@
 //! The epochs of a journal: one for each start, with the last sequence that each partition had when the next began.
 //!
-//! An id names the epoch it was given in. One with a sequence past what is recorded for its epoch names an event that this
-//! journal never kept: it was lost with the seconds that `--sync TIME` may lose, or was given by a copy of the directory.
+//! An id names the epoch it was given in. An id with a sequence past the last one recorded for its epoch names an event
+//! that this journal never kept: it was lost with the seconds that `--sync TIME` may lose, or was given by a copy of
+//! the directory.
 
 use super::encoding::{Malformed, Reader, put_varint};
 use super::format::NUMBER_MAX;
 use crate::core::event_id::Sequence;
 use crate::core::partition::PARTITIONS_MAX;
 
-/// The epochs that are kept beside the running one. An id of an older one is unknown. At 64 partitions they are 40 KB at
-/// most at the start of each segment, and 64 restarts are more than a client sleeps through.
+/// Earlier epochs that are kept; an id of an older one is unknown. At 64 partitions they take 40 KB at most at the
+/// start of each segment, and 64 restarts are more than a client sleeps through.
 pub(crate) const EPOCHS_MAX: usize = 64;
 
-/// An earlier epoch, and where it ended.
+/// An earlier epoch, and its last sequences.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct PastEpoch {
     pub(crate) epoch: u64,
@@ -20,7 +21,7 @@ pub(crate) struct PastEpoch {
     pub(crate) last: Box<[Sequence]>,
 }
 
-/// The running epoch and those before it.
+/// The running epoch and those before it, owned by the log.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct EpochTable {
     pub(crate) current: u64,
@@ -35,7 +36,7 @@ impl EpochTable {
         EpochTable { current, last: vec![0; usize::from(partitions)].into(), past: Vec::new() }
     }
 
-    /// Returns the epochs after a new one began, in which sequences go on after `last`.
+    /// Returns the table after a new epoch began, in which sequences go on after `last`.
     pub(super) fn followed_by(self, current: u64, last: &[Sequence]) -> EpochTable {
         let mut past = self.past;
         past.insert(0, PastEpoch { epoch: self.current, last: last.into() });

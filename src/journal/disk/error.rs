@@ -1,10 +1,10 @@
-//! What goes wrong, by who handles it: who starts the program, who publishes, and nobody.
+//! The errors of the journal, by who handles them: the operator at startup, the publisher, or nobody.
 
 use std::io;
 
 use thiserror::Error;
 
-/// Why a journal cannot be opened: one line, with what to do about it.
+/// The reason why a journal cannot be opened: one line, with what to do about it.
 #[derive(Debug, Error)]
 pub(crate) enum OpenError {
     /// A file, or something else, is where the directory should be.
@@ -31,7 +31,7 @@ pub(crate) enum OpenError {
         /// Its path.
         dir: String,
     },
-    /// A directory to copy to has something in it.
+    /// The directory to copy to has files in it.
     #[error("{dir} is not empty: name a new directory")]
     NotEmpty {
         /// Its path.
@@ -102,19 +102,19 @@ pub(crate) enum OpenError {
     },
 }
 
-/// A place where a journal is not what was written.
+/// A place where a journal differs from what was written.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[error("{file} is damaged at byte {offset}: {what}")]
 pub(crate) struct Damage {
     /// The segment's file name.
     pub(crate) file: String,
-    /// From the start of the file.
+    /// The offset in bytes from the start of the file.
     pub(crate) offset: u64,
-    /// What is wrong there.
+    /// The defect.
     pub(crate) what: &'static str,
 }
 
-/// Why a batch was not appended.
+/// The reason why a batch was not appended.
 #[derive(Debug, Error)]
 pub(crate) enum AppendError {
     /// There is no room. Nothing was written, and the next append tries again.
@@ -123,7 +123,8 @@ pub(crate) enum AppendError {
     /// The journal is at its end.
     #[error(transparent)]
     Fatal(#[from] Fatal),
-    /// A sequence is not past the partition's last one, or the partition is none: a bug of the caller. Nothing was written.
+    /// A sequence is not past the partition's last one, or there is no such partition: a bug of the caller. Nothing was
+    /// written.
     #[error("partition {partition} is at sequence {last}: {first} cannot follow")]
     OutOfOrder {
         /// The publish's partition.
@@ -138,7 +139,7 @@ pub(crate) enum AppendError {
     Unencodable,
 }
 
-/// Why there is no room.
+/// The reason why there is no room.
 #[derive(Debug, Error)]
 pub(crate) enum Full {
     /// The file system or the quota is full.
@@ -155,14 +156,14 @@ pub(crate) enum Full {
     },
 }
 
-/// An operation on the disk failed, and what was written may be there or not. No further one is done: a second sync may
-/// succeed without what the first one lost (Rebello et al., "Can Applications Recover from fsync Failures?", ATC'20).
-/// The process must end; the next start finds out what is there.
+/// A failed operation on the disk; the bytes written may be there or not. No further operation is done: a second sync
+/// may succeed without the bytes that the first one lost (Rebello et al., "Can Applications Recover from fsync
+/// Failures?", ATC'20). The process must end; the next start finds out what is there.
 #[derive(Debug, Error)]
 #[error("the journal failed: cannot {what}{}", source.as_ref().map(|source| format!(" ({source})")).unwrap_or_default())]
 pub(crate) struct Fatal {
     /// The operation and the file.
     pub(crate) what: String,
-    /// The cause; none if an earlier call failed.
+    /// The cause; `None` if an earlier call failed.
     pub(crate) source: Option<io::Error>,
 }

@@ -1,4 +1,4 @@
-//! The bytes on disk. What stands here is a contract: a journal outlives the program that wrote it.
+//! The bytes on disk. This format is a contract: a journal outlives the program that wrote it.
 //!
 //! # The directory
 //! - `lock`: held by `flock` while a process uses the directory, with its pid in decimal.
@@ -71,12 +71,12 @@ pub(super) const BATCH_MAGIC: &[u8; 3] = b"Esp";
 
 const SEGMENT_MAGIC: &[u8; 8] = b"esperlog";
 
-/// Why a segment's header is refused.
+/// The reason why a segment's header is refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum HeaderError {
-    /// Of a later version of the format, which it is.
+    /// It has this later version of the format.
     Newer(u16),
-    /// Not what was written.
+    /// It is not what was written.
     Bad(&'static str),
 }
 
@@ -95,7 +95,7 @@ pub(super) struct SegmentHeader {
     pub(super) rewritten: Option<Rewritten>,
 }
 
-/// What the header of a rewritten segment says besides.
+/// The fields that only the header of a rewritten segment has.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Rewritten {
     pub(super) last_batch: u64,
@@ -128,7 +128,7 @@ impl SegmentHeader {
             Some(&[low, high]) if bytes.len() == SEGMENT_HEADER_BYTES => u16::from_le_bytes([low, high]),
             _ => return Err(SHORT),
         };
-        // Checked first: a flipped bit of the version is damage, no later version.
+        // The CRC first: a flipped bit of the version is damage, not a later version.
         if !bytes.starts_with(SEGMENT_MAGIC) || crc32c::crc32c(checked) != u32::from_le_bytes(*crc) {
             return Err(HeaderError::Bad("the segment's header is not what was written"));
         }
@@ -162,7 +162,7 @@ impl SegmentHeader {
         if header.rewritten.is_none() && header.first_batch == 0 {
             return Err(Malformed("the segment begins with no batch"));
         }
-        // Numbers are added to: those of a forged header must not overflow.
+        // Numbers are incremented: those of a forged header must not overflow.
         if header.first > header.last || !covers_itself || header.last.max(header.first_batch) > NUMBER_MAX {
             return Err(Malformed("the segment covers no numbers"));
         }
@@ -173,7 +173,7 @@ impl SegmentHeader {
 /// The highest number of a segment or a batch: far from where adding to one would overflow.
 pub(super) const NUMBER_MAX: u64 = u64::MAX >> 1;
 
-/// What a batch holds.
+/// The kind of a batch's records.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum BatchKind {
     Events,
@@ -213,7 +213,7 @@ impl BatchHeader {
         out
     }
 
-    /// Returns the header that these bytes are; `None` if their CRC is not that of a header in a segment of this seed.
+    /// Returns the header in these bytes; `None` if their CRC is not that of a header in a segment of this seed.
     pub(super) fn decode(bytes: &[u8; BATCH_HEADER_BYTES], seed: u32) -> Option<BatchHeader> {
         let (fields, crc) = bytes.split_last_chunk()?;
         if !fields.starts_with(BATCH_MAGIC) || crc32c::crc32c_append(seed, fields) != u32::from_le_bytes(*crc)
@@ -237,7 +237,8 @@ impl BatchHeader {
     }
 }
 
-/// Returns the seed of a segment's CRCs: a batch that a file held earlier, or that a publisher sent as text, has another.
+/// Returns the seed of a segment's CRCs. A batch that the file held earlier, or that a publisher sent as text, has
+/// another seed.
 pub(super) fn crc_seed(salt: u64) -> u32 {
     crc32c::crc32c(&salt.to_le_bytes())
 }

@@ -1,7 +1,7 @@
-//! A directory of any bytes, opened: for `cargo fuzz`, and over directories that the simulation made.
+//! Opens a directory of arbitrary bytes: for `cargo fuzz`, and over directories that the simulation made.
 //!
-//! The input is files, one behind the other: a byte for the name, three for the length, then the bytes. The CRCs in
-//! them are made good first, for a fuzzer does not find one by chance, and a forged journal has good ones anyway.
+//! The input is files, one after the other: a byte for the name, three for the length, then the bytes. Their CRCs are
+//! corrected first, for a fuzzer does not find one by chance, and a forged journal has good ones anyway.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "for tests and fuzzing alone")]
 
@@ -22,10 +22,10 @@ use crate::core::event_id::Sequence;
 
 const SEGMENT_BYTES: u64 = 4096;
 const EPOCH: u64 = 1 << 40;
-/// In the byte for a file's name, beside the number: it is one of events that are gone.
+/// The bit in a file's name byte, next to the number, that marks a file of dropped events.
 const GONE_BIT: u8 = 0x80;
 
-/// What a log hands out, in a form that can be compared.
+/// The events that a log hands out, in a form that can be compared.
 #[derive(Debug, Default, Eq, PartialEq)]
 struct HandedOut(Vec<(u8, Sequence, String, Vec<u8>)>);
 
@@ -41,11 +41,10 @@ impl Sink for HandedOut {
     }
 }
 
-/// Opens, verifies and repairs the directory that these bytes are.
+/// Opens, verifies and repairs the directory in these bytes.
 ///
-/// # Panics
-/// Panics where the reader does, where two starts in a row hand out different events, where `verify` finds no damage in
-/// what a start refuses or finds some in what it takes, and where a repaired directory is refused.
+/// Panics if the reader does, if two starts in a row hand out different events, if `verify` finds no damage where a
+/// start refuses or finds some where it does not, and if a repaired directory is refused.
 pub(crate) fn open(input: &[u8]) {
     let disk = directory_of(input);
     let report = verify(&disk);
@@ -104,10 +103,10 @@ fn directory_of(mut input: &[u8]) -> SimulatedDisk {
     disk
 }
 
-/// Makes good the CRCs of a segment's header and of each batch behind it, as far as those follow one another.
+/// Corrects the CRCs of a segment's header and of the batches after it, as far as those are contiguous.
 fn sign_segment(bytes: &mut [u8]) {
     let Some((header, mut rest)) = bytes.split_at_mut_checked(SEGMENT_HEADER_BYTES) else { return };
-    // Numbers of segments and batches that no journal reaches, and none can be added to.
+    // Clears high bits: no journal reaches such numbers of segments and batches, and they must not overflow.
     for high in [16..20, 24..28, 64..68, 72..76] {
         header[high].fill(0);
     }
@@ -135,7 +134,7 @@ fn sign_gone(bytes: &mut [u8]) {
     }
 }
 
-/// Puts the CRC of all before them into the last four bytes.
+/// Writes the CRC of all bytes but the last four into those.
 fn sign(bytes: &mut [u8], seed: u32) {
     if let Some((signed, crc)) = bytes.split_last_chunk_mut() {
         *crc = crc32c::crc32c_append(seed, signed).to_le_bytes();
@@ -146,7 +145,7 @@ fn u64_at(bytes: &[u8], offset: usize) -> u64 {
     bytes[offset..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-/// Returns the input that [`directory_of`] makes this directory of. Files with higher numbers than fit are left out.
+/// Returns the input of which [`directory_of`] makes this directory. Files with numbers too high for it are left out.
 #[cfg(test)]
 pub(super) fn input_of(disk: &SimulatedDisk) -> Vec<u8> {
     let mut input = Vec::new();
@@ -186,7 +185,7 @@ mod tests {
         }
     }
 
-    /// Writes what `cargo fuzz` begins with.
+    /// Writes the initial corpus of `cargo fuzz`.
     #[test]
     #[ignore = "writes files into the directory that ESPER_FUZZ_CORPUS names"]
     fn a_corpus_is_written() {

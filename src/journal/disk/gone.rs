@@ -1,8 +1,8 @@
-//! `<number>.gone`: which events of a segment were dropped, though they are still in it.
+//! `<number>.gone` lists the events of a segment that were dropped, though they are still in it.
 //!
-//! It is written before a later segment loses events. Else a start could hand out an older event of a topic and not the
-//! newer one that is lost, and nothing would tell of the loss if that was the topic's last: histories drop a topic's events
-//! oldest first, and so must the log. While the oldest segment is the one to go there is nothing to write.
+//! It is written before a later segment loses events. Otherwise a start could recover an older event of a topic without
+//! the newer, lost one, and nothing would reveal the loss if that was the topic's last: histories drop a topic's events
+//! oldest first, and so must the log. While the oldest segment goes next there is nothing to write.
 //!
 //! | bytes | |
 //! |---|---|
@@ -31,7 +31,7 @@ pub(super) fn encode<'a>(salt: u64, gone: impl Iterator<Item = &'a [u64]>) -> Ve
     out
 }
 
-/// Returns the bits of a segment with this salt; `None` if they are of an earlier segment of the same number.
+/// Decodes the bits of a segment with this salt; returns `None` if they are of an earlier segment with the same number.
 pub(super) fn decode(bytes: &[u8], salt: u64, partitions: u8) -> Result<Option<Gone>, Malformed> {
     const BAD: Malformed = Malformed("it is not what was written");
     let (checked, crc) = bytes.split_last_chunk().ok_or(BAD)?;
@@ -51,12 +51,12 @@ pub(super) fn decode(bytes: &[u8], salt: u64, partitions: u8) -> Result<Option<G
     if reader.is_empty() { Ok(Some(gone)) } else { Err(BAD) }
 }
 
-/// Returns the name of the file for a segment.
+/// Returns the name of a segment's file of dropped events.
 pub(super) fn gone_name(number: u64) -> String {
     format!("{number:020}.gone")
 }
 
-/// Returns the number in the name of such a file.
+/// Returns the number in the name of such a file; `None` for any other name.
 pub(super) fn gone_number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".gone")?;
     digits.parse().ok().filter(|number| gone_name(*number) == name)

@@ -1,4 +1,4 @@
-//! Looking at a journal from outside: all of its damage, a copy of what is whole, and a copy while it is written.
+//! Inspects a journal from outside: lists all its damage, copies its whole parts, and copies it while it is written.
 //!
 //! None of these changes the directory or asks for its lock.
 
@@ -21,39 +21,37 @@ use super::record::{ControlRecord, PublishRecord};
 use super::scan::Scanned;
 use super::storage::{Disk, DiskFile, read_full_at, write_all_at};
 
-/// What is in a directory.
+/// The content of a directory, for `esper journal`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct DirectoryReport {
     /// Segments whose records are read at a start.
     pub(crate) segments: usize,
-    /// Bytes of them that are whole.
+    /// Bytes of their whole batches.
     pub(crate) bytes: u64,
-    /// Events in what is whole, those included that were dropped.
+    /// Events in the whole batches, dropped ones included.
     pub(crate) events: u64,
-    /// All places where something is not what was written. A start refuses any.
+    /// All places that differ from what was written. A start refuses any.
     pub(crate) damage: Vec<Damage>,
     /// The end that a start would cut.
     pub(crate) torn: Option<Damage>,
-    /// Files that a start would remove: what they held was removed, or is in another.
+    /// Files that a start would remove: their events were removed, or are in another file.
     pub(crate) leftovers: Vec<String>,
 }
 
-/// Reads a whole directory and says what is in it, and all damage.
+/// Reads a whole directory; returns its content and all damage.
 ///
-/// # Errors
-/// Returns why it cannot be read, or that it is of a later format. Damage is no error.
+/// Tells why it cannot be read, or that it is of a later format. Damage is no error.
 pub(crate) fn verify<D: Disk>(disk: &D) -> Result<DirectoryReport, OpenError> {
     let dir = disk.name();
     survey(disk, |_, _| Ok(())).map_err(|error| error.into_open_error(&dir)).map(|found| found.report)
 }
 
-/// Copies what is whole into an empty directory, which can be opened then. The copy knows no earlier epoch, since nobody knows
-/// what was lost: each client that resumes is told of a gap.
+/// Copies the whole batches into an empty directory, which can be opened then. The copy knows no earlier epoch, since
+/// the losses are unknown: each client that resumes is told of a gap.
 ///
-/// Returns what was found.
+/// Returns the content that was found.
 ///
-/// # Errors
-/// Returns why one of the directories cannot be read or written; what was copied is to be removed then.
+/// Tells why one of the directories cannot be read or written; the files copied so far are to be removed then.
 pub(crate) fn repair<D: Disk, T: Disk>(
     disk: &D,
     to: &T,
@@ -72,13 +70,12 @@ pub(crate) fn repair<D: Disk, T: Disk>(
     Ok(found.report)
 }
 
-/// Copies a journal as it is at one moment, also while another process writes it. The copy holds what was synced
+/// Copies a journal as it is at one moment, also while another process writes it. The copy holds everything synced
 /// before, and ends between two batches.
 ///
-/// # Errors
-/// Returns why one of the directories cannot be read or written, or that the journal is damaged.
+/// Tells why one of the directories cannot be read or written, or that the journal is damaged.
 pub(crate) fn copy<D: Disk, T: Disk>(disk: &D, to: &T) -> Result<(), OpenError> {
-    /// A trim that unlinks between a list and the last open; each attempt takes microseconds.
+    /// Attempts to open all files while trims unlink some between the list and the last open; each takes microseconds.
     const ATTEMPTS_MAX: usize = 100;
     let dir = disk.name();
     let mut attempts = 0;
@@ -89,8 +86,8 @@ pub(crate) fn copy<D: Disk, T: Disk>(disk: &D, to: &T) -> Result<(), OpenError> 
             result => break result.map_err(|error| io_error("open the segments of", &dir, error))?,
         }
     };
-    // Sealed segments do not change, and the newest one of these has all that the others lack: what it says was removed
-    // since is held open here all the same.
+    // Sealed segments do not change, and the newest one has all that the others lack. Files that it names as removed
+    // since are open here all the same.
     let newest = files.keys().filter_map(|name| segment_number(name)).max();
     for (name, file) in &files {
         let length = match segment_number(name) {
@@ -107,16 +104,16 @@ pub(crate) fn copy<D: Disk, T: Disk>(disk: &D, to: &T) -> Result<(), OpenError> 
 fn open_all<D: Disk>(disk: &D) -> io::Result<BTreeMap<String, D::File>> {
     let names = disk.list()?;
     let is_part = |name: &String| segment_number(name).is_some() || gone_number(name).is_some();
-    // A file of dropped events comes and goes with its segment: it is opened first, so that it is not of a later one.
+    // A file of dropped events comes and goes with its segment: it is opened first, so that it is not one of a later
+    // segment.
     let mut names: Vec<_> = names.into_iter().filter(is_part).collect();
     names.sort_by_key(|name| segment_number(name).is_some());
     names.into_iter().map(|name| disk.open(&name).map(|file| (name, file))).collect()
 }
 
-/// Returns where the last whole batch of the newest segment ends, which may be written meanwhile.
+/// Returns the end of the last whole batch of the newest segment, which may be written meanwhile.
 ///
-/// # Errors
-/// A batch is bad that was synced: without it, and what is behind it, the copy would be whole and lack what was acknowledged.
+/// A batch that was synced is bad: a copy without it and what follows would look whole and lack acknowledged events.
 fn whole_bytes<D: Disk>(disk: &D, number: u64) -> Result<u64, ReadError> {
     let header = read_header_of(disk, number)?;
     let name = segment_name(number);
@@ -140,7 +137,7 @@ fn whole_bytes<D: Disk>(disk: &D, number: u64) -> Result<u64, ReadError> {
         if !is_synced {
             return Ok(offset);
         }
-        // It was being written when it was read, perhaps: it is whole when it is read after those behind it.
+        // It may have been read while it was written: then it is whole once it is read after those behind it.
         if read_again_at.replace(offset) == Some(offset) {
             return Err(damage(number, offset, what));
         }
@@ -165,19 +162,20 @@ fn copy_file<F: DiskFile, T: Disk>(from: &F, length: u64, to: &T, name: &str) ->
     copy.sync_all()
 }
 
-/// What a survey found beside the batches.
+/// The results of a survey, beside the batches.
 struct Surveyed {
     report: DirectoryReport,
-    /// Of the newest segment whose header is whole.
+    /// The header of the newest segment whose header is whole.
     header: Option<SegmentHeader>,
     ends: TopicEnds,
-    /// The last sequence of each partition, as far as any record says.
+    /// The last sequence of each partition that any record names.
     last: Vec<u64>,
-    /// The same of the events that were read; empty where nobody says what was removed, so that a leftover may come again.
+    /// The last sequence of each partition among the events read; empty without a newest segment to name the removed
+    /// ones, so that a leftover may come again.
     last_read: Vec<u64>,
 }
 
-/// Reads all that is whole in the segments of the log, and calls `take` with each batch of events.
+/// Reads all whole batches of the log's segments, and calls `take` with each batch of events.
 fn survey<D: Disk>(
     disk: &D,
     mut take: impl FnMut(&SegmentHeader, &[u8]) -> Result<(), ReadError>,
@@ -250,7 +248,7 @@ fn survey<D: Disk>(
 }
 
 impl Surveyed {
-    /// Keeps damage; passes on any other error.
+    /// Records damage; returns any other error.
     fn note(&mut self, error: ReadError) -> Result<(), ReadError> {
         match error {
             ReadError::Damage(damage) if !self.report.damage.contains(&damage) => {
@@ -262,7 +260,7 @@ impl Surveyed {
         Ok(())
     }
 
-    /// Reads a segment's batches; behind a bad one it goes on with the next whole one.
+    /// Reads a segment's batches; after a bad one it goes on with the next whole one.
     fn read_segment<D: Disk>(
         &mut self,
         disk: &D,
@@ -315,7 +313,7 @@ impl Surveyed {
         Ok(())
     }
 
-    /// Notes if the batches of a segment are not those that there must be, though each is whole.
+    /// Records damage if a segment's batches, though each is whole, are not those that must be there.
     fn check_end<D: Disk>(
         &mut self,
         disk: &D,
@@ -341,7 +339,7 @@ impl Surveyed {
             match check.next(&mut reader) {
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(()),
-                // The first damage of the segment was noted as it was read, unless it is one of order.
+                // Damage of the segment was noted as it was read, unless it is one of order.
                 Err(ReadError::Damage(damage))
                     if self.report.damage.iter().any(|known| known.file == damage.file) =>
                 {

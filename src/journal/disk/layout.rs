@@ -1,5 +1,5 @@
-//! What the files of a directory must be: the newest segment says which others there are and where each ends, and the checks
-//! say what of it is damaged. Recovery and those who look from outside read by these.
+//! Checks the files of a directory: the newest segment names the others and their ends, and the checks find what is
+//! damaged. Used by recovery and by [`super::inspect`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -16,25 +16,25 @@ use super::record::{ControlRecord, SegmentEntry};
 use super::scan::{BatchReader, ReadBatch, Scanned, read_header};
 use super::storage::{Disk, DiskFile, read_full_at};
 
-/// What the newest segment says.
+/// The content of the newest segment that describes the log.
 pub(super) struct Newest {
     pub(super) epochs: EpochTable,
     pub(super) ends: TopicEnds,
     /// The segments before it.
     pub(super) segments: Vec<SegmentEntry>,
     pub(super) removed: Vec<(u64, u64)>,
-    /// The last batch that is whole.
+    /// The last whole batch.
     pub(super) last_batch: u64,
-    /// The newest batch that is known to have been synced.
+    /// The newest batch known to have been synced.
     pub(super) synced_batch: u64,
-    /// Where the first batch begins that is not known to have been synced.
+    /// The start of the first batch not known to have been synced.
     pub(super) synced_bytes: u64,
-    /// Where the last whole batch ends.
+    /// The end of the last whole batch.
     pub(super) bytes: u64,
     pub(super) torn: Option<Damage>,
 }
 
-/// Why reading a directory ends.
+/// The reason why a directory cannot be read.
 #[derive(Debug)]
 pub(super) enum ReadError {
     Damage(Damage),
@@ -48,12 +48,12 @@ pub(super) struct Layout {
     pub(super) headers: BTreeMap<u64, SegmentHeader>,
     /// Files of segments that were removed or replaced, and were not unlinked yet.
     pub(super) leftovers: Vec<String>,
-    /// The segments with a file of events that are gone. It may be of an earlier segment of the number.
+    /// The segments with a file of dropped events, which may be one of an earlier segment of the same number.
     pub(super) gone: BTreeSet<u64>,
 }
 
 impl Layout {
-    /// Sorts the files into those of the log and leftovers, and sees that none is missing.
+    /// Separates the files of the log from leftovers, and checks that none is missing.
     pub(super) fn new(
         mut headers: BTreeMap<u64, SegmentHeader>,
         newest: &Newest,
@@ -87,19 +87,19 @@ impl Layout {
     }
 }
 
-/// What a segment's batches must be.
+/// Checks the order and the end of one segment's batches.
 pub(super) struct Check<'a> {
     header: &'a SegmentHeader,
     /// The last batch of the segment.
     end: u64,
-    /// The batch before the next.
+    /// The number of the batch before the next.
     last_batch: u64,
-    /// Where the segment must end; the newest one has more behind.
+    /// The offset at which the segment must end; the newest one has more behind it.
     end_bytes: Option<u64>,
 }
 
 impl<'a> Check<'a> {
-    /// Begins with a segment that follows one whose last batch was `last_batch`.
+    /// Begins to check a segment that follows one with the last batch `last_batch`.
     pub(super) fn new(
         header: &'a SegmentHeader,
         end: u64,
@@ -117,7 +117,7 @@ impl<'a> Check<'a> {
         Ok(Check { header, end, last_batch, end_bytes })
     }
 
-    /// Returns the next batch; `None` where the segment must end.
+    /// Returns the next batch; `None` at the segment's end.
     pub(super) fn next<'b, F: DiskFile>(
         &mut self,
         reader: &'b mut BatchReader<F>,
@@ -181,7 +181,7 @@ pub(super) fn read_header_of<D: Disk>(disk: &D, number: u64) -> Result<SegmentHe
     }
 }
 
-/// Reads the newest segment: its control records, where it ends, and whether that end was torn.
+/// Reads the newest segment: its control records, its end, and whether that is torn.
 pub(super) fn read_newest<D: Disk>(disk: &D, header: &SegmentHeader) -> Result<Newest, ReadError> {
     let number = header.first;
     if header.rewritten.is_some() {
@@ -195,7 +195,7 @@ pub(super) fn read_newest<D: Disk>(disk: &D, header: &SegmentHeader) -> Result<N
         segments: Vec::new(),
         removed: Vec::new(),
         last_batch: header.first_batch - 1,
-        // It got its name when its first batch was synced.
+        // A segment gets its name when its first batch is synced.
         synced_batch: header.first_batch,
         synced_bytes: 0,
         bytes: SEGMENT_HEADER_BYTES as u64,
@@ -268,7 +268,7 @@ pub(super) fn open_reader<D: Disk>(
     reader.map_err(|error| ReadError::Io(format!("open {}", segment_name(number)), error))
 }
 
-/// Reads which events of a segment are gone; `None` if the file is of another segment.
+/// Reads a segment's file of dropped events; returns `None` if the file is of another segment.
 pub(super) fn read_gone<D: Disk>(disk: &D, header: &SegmentHeader) -> Result<Option<Gone>, ReadError> {
     let name = gone_name(header.first);
     let read = disk.open(&name).and_then(|file| {

@@ -15,21 +15,21 @@ use super::segments::{Segment, Segments};
 use super::storage::{Disk, DiskFile, is_full, write_all_at};
 use crate::core::event_id::Sequence;
 
-/// What a log is opened with.
+/// The settings of a log, given when it is opened.
 pub(crate) struct Settings {
-    /// The partitions that events have, 1 to 64. They belong to the data: a journal with others is refused.
+    /// The number of partitions, 1 to 64. It belongs to the data: a journal with another is refused.
     pub(crate) partitions: u8,
-    /// Bytes that a segment takes before it is used. A larger batch gets a larger one.
+    /// Bytes that are allocated for a segment. A larger batch gets a larger one.
     pub(crate) segment_bytes: u64,
     /// Bytes of all segments, `u64::MAX` without a limit.
     pub(crate) data_bytes_max: u64,
-    /// The epoch that begins, which no other start has.
+    /// The epoch that begins, which no other start has had.
     pub(crate) epoch: u64,
     /// Draws random numbers that nobody can guess.
     pub(crate) random: Box<dyn FnMut() -> u64 + Send>,
 }
 
-/// A segment's size by default: an unlink or a rewriting frees that much, and a start reads one in 0.1 s.
+/// The default size of a segment: an unlink or a rewriting frees that much, and a start reads one in 0.1 s.
 pub(crate) const SEGMENT_BYTES: u64 = 64 << 20;
 
 /// The number of a batch, counted over all segments.
@@ -43,7 +43,7 @@ pub(crate) struct Lost {
     pub(crate) upto: Sequence,
 }
 
-/// A log that is open. After a [`Fatal`] error it does nothing more.
+/// An open log, owned by the writer thread. After a [`Fatal`] error it does nothing more.
 pub(crate) struct Log<D: Disk> {
     pub(super) disk: D,
     pub(super) settings: Settings,
@@ -55,7 +55,7 @@ pub(crate) struct Log<D: Disk> {
     pub(super) last: Box<[Sequence]>,
     pub(super) next_batch: BatchNumber,
     pub(super) synced_batch: BatchNumber,
-    /// None after an error: without a file nothing can be written or synced.
+    /// `None` after an error: without a file nothing can be written or synced.
     pub(super) tail: Option<Tail<D::File>>,
     pub(super) trimming: Option<Trimming<D::File>>,
     pub(super) lost: Vec<Lost>,
@@ -67,15 +67,15 @@ pub(super) struct Tail<F> {
     pub(super) file: F,
     pub(super) number: u64,
     pub(super) salt: u64,
-    /// Where the next batch goes.
+    /// The offset of the next batch.
     pub(super) offset: u64,
-    /// Bytes that are allocated.
+    /// Bytes allocated for the file.
     pub(super) capacity: u64,
 }
 
 impl<D: Disk> Log<D> {
-    /// Writes the publishes as one batch. They are final when [`Log::sync`] has returned after this; without a call of it in
-    /// between, a batch may outlive one that was written before it.
+    /// Writes the publishes as one batch. They are final when a later [`Log::sync`] has returned; of two batches
+    /// without a sync between them, the later one may outlive the earlier.
     ///
     /// Returns the batch's number.
     ///
@@ -100,10 +100,9 @@ impl<D: Disk> Log<D> {
         Ok(number)
     }
 
-    /// Makes everything that was appended final.
+    /// Makes all appended batches final.
     ///
-    /// # Errors
-    /// [`Fatal`]: what was appended since the last sync may be there at the next start, or not.
+    /// [`Fatal`]: batches appended since the last sync may be there at the next start, or not.
     pub(crate) fn sync(&mut self) -> Result<(), Fatal> {
         self.check_open()?;
         if self.synced_batch + 1 == self.next_batch {
@@ -118,14 +117,14 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Makes everything final, and gives back the room that the newest segment does not need.
+    /// Makes all batches final, and frees the room that the newest segment does not need.
     ///
     /// # Errors
     /// As [`Log::sync`].
     pub(crate) fn close(mut self) -> Result<(), Fatal> {
         self.sync()?;
-        // Says of the batches before it that they were synced: were one of them bad at the next start, it would be damage and
-        // no torn end. It needs no room beyond what is left.
+        // Marks the batches before it as synced: were one of them bad at the next start, it would be damage and no torn
+        // end. It needs no room beyond what is left.
         let mut mark = Batch::control(&[]);
         if self.tail.as_ref().is_some_and(|tail| tail.capacity.saturating_sub(tail.offset) >= mark.bytes())
             && let Err(AppendError::Fatal(error)) = self.append_batch(&mut mark, 0)
@@ -145,7 +144,7 @@ impl<D: Disk> Log<D> {
         self.secret
     }
 
-    /// Returns where topics ended that have no event in the log.
+    /// Returns the ends of topics that have no event in the log.
     pub(crate) fn ends(&self) -> &TopicEnds {
         &self.ends
     }
@@ -155,7 +154,7 @@ impl<D: Disk> Log<D> {
         &self.epochs
     }
 
-    /// Returns how many segments there are, and the bytes of their files.
+    /// Returns the number of segments, and the bytes of their files.
     pub(crate) fn size(&self) -> (usize, u64) {
         (self.segments.list().len(), self.segments.file_bytes())
     }
@@ -167,14 +166,14 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Ends the log.
+    /// Ends the log after an error, and returns the error to report.
     pub(super) fn fail(&mut self, what: String, error: std::io::Error) -> Fatal {
         self.tail = None;
         self.trimming = None;
         Fatal { what: format!("{what} in {}", self.disk.name()), source: Some(error) }
     }
 
-    /// Appends control records. They may use the room that events leave free for them: what frees room must not need some.
+    /// Appends control records. They may use the room that events leave free for them: freeing room must not need room.
     pub(super) fn append_control(&mut self, records: &[ControlRecord]) -> Result<(), AppendError> {
         self.append_batch(&mut Batch::control(records), 0)?;
         Ok(())
@@ -196,7 +195,7 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Writes a batch where the newest segment has room for it and `reserve_bytes` more, else into the next one.
+    /// Writes a batch to the newest segment if that has room for it and `reserve_bytes` more, else to a new one.
     fn append_batch(
         &mut self,
         batch: &mut Batch<'_>,
@@ -224,13 +223,13 @@ impl<D: Disk> Log<D> {
         Ok(number)
     }
 
-    /// Bytes at the end of a segment that only control records may take: what the removal of a segment must record is
-    /// 5 MB at the very most, and an eighth of a segment is 8.
+    /// Returns the bytes at the end of a segment that only control records may take: the records of a segment's removal
+    /// take 5 MB at the very most, and an eighth of a segment is 8.
     pub(super) fn reserve_bytes(&self) -> u64 {
         (self.settings.segment_bytes / 8).max(1)
     }
 
-    /// Seals the newest segment and goes on in a new one, with room for a batch of so many bytes.
+    /// Seals the newest segment and goes on in a new one, with room for `batch_bytes`.
     fn roll(&mut self, batch_bytes: u64, has_limit: bool) -> Result<(), AppendError> {
         let needed_bytes = batch_bytes + self.reserve_bytes();
         if has_limit {
@@ -261,7 +260,7 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Returns the batch with which a segment begins.
+    /// Returns the control batch that begins a new segment.
     pub(super) fn opening(&self) -> Batch<'static> {
         let segments = self.segments.list().iter();
         let entry = |segment: &Segment| SegmentEntry { number: segment.last, last_batch: segment.last_batch };
@@ -273,7 +272,7 @@ impl<D: Disk> Log<D> {
         ])
     }
 
-    /// Makes a segment that begins with this batch, under the name of one that is not yet in use, and syncs it.
+    /// Creates a segment that begins with this batch, under the name of one not yet in use, and syncs it.
     ///
     /// # Errors
     /// Returns [`AppendError::Full`] if there is no room; nothing of the segment is left then.
@@ -293,7 +292,7 @@ impl<D: Disk> Log<D> {
             if !is_full(&source) {
                 return Err(self.fail(format!("allocate {name}"), source).into());
             }
-            // Some of it may have been taken.
+            // A part may have been allocated.
             return match self.disk.unlink(&name) {
                 Ok(()) => Err(Full::Disk { source }.into()),
                 Err(error) => Err(self.fail(format!("remove {name}"), error).into()),
@@ -320,7 +319,7 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Gives a segment that was made its name, and appends to it from now on.
+    /// Gives a created segment its name, and appends to it from now on.
     pub(super) fn enter(&mut self, tail: Tail<D::File>) -> Result<(), Fatal> {
         let (from, to) = (new_name(tail.number), segment_name(tail.number));
         if let Err(error) = self.disk.rename(&from, &to).and_then(|()| self.disk.sync()) {
@@ -352,7 +351,7 @@ impl<D: Disk> Log<D> {
     }
 }
 
-/// Returns the bytes of a segment that begins with this batch and has room for so many more.
+/// Returns the bytes of a segment that begins with this batch and has room for `needed_bytes`.
 pub(super) fn segment_capacity(opening: &Batch<'static>, needed_bytes: u64) -> u64 {
     SEGMENT_HEADER_BYTES as u64 + opening.bytes() + needed_bytes
 }

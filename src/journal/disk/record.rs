@@ -1,4 +1,4 @@
-//! Records: what stands in a batch's payload.
+//! The records in a batch's payload.
 //!
 //! A batch of events holds publishes alone, one of control records those alone. Numbers are LEB128 varints if nothing else
 //! is said, `text` is a length and so many bytes of UTF-8, `optional x` is 0, or 1 and x.
@@ -11,7 +11,7 @@
 //! | segments (tag 3) | number of segments, for each the distance of its number from the one before, and the number of its last batch |
 //! | removed (tag 4) | first and last number of the segments that are gone, or are to go |
 //!
-//! Events of a publish have consecutive sequences. One of which some events are gone is rewritten as several.
+//! Events of a publish have consecutive sequences. A publish with dropped events in it is rewritten as several.
 
 use std::ops::Range;
 
@@ -23,7 +23,7 @@ use super::epochs::EpochTable;
 use super::format::NUMBER_MAX;
 use crate::core::event_id::{Sequence, has_our_form};
 
-/// Events of one topic with consecutive sequences, as one publish brought them.
+/// The record of one publish: events of one topic with consecutive sequences. It borrows from its publish or its batch.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct PublishRecord<'a> {
     pub(crate) partition: u8,
@@ -35,14 +35,14 @@ pub(crate) struct PublishRecord<'a> {
     pub(crate) key: Option<KeyRecord<'a>>,
     pub(crate) previous: Previous<'a>,
     pub(crate) text: &'a [u8],
-    /// Where the events lie in the text: at least one, in order.
+    /// The places of the events in the text: at least one, in order.
     pub(crate) events: EventSpans,
 }
 
-/// Where the events of a publish lie.
+/// The places of a publish's events in its text.
 pub(crate) type EventSpans = SmallVec<[EventSpan; 1]>;
 
-/// Where one event lies in the text of its publish.
+/// The place of one event in the text of its publish.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct EventSpan {
     pub(crate) lines: Range<u32>,
@@ -50,7 +50,7 @@ pub(crate) struct EventSpan {
     pub(crate) id: Option<Range<u32>>,
 }
 
-/// What a publisher named its publish, so that a repetition is known.
+/// The idempotency key of a publish.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct KeyRecord<'a> {
     /// The scope and the key, in the caller's encoding.
@@ -86,7 +86,7 @@ impl<'a> PublishRecord<'a> {
         (!id.is_empty() && !has_our_form(id)).then_some(id)
     }
 
-    /// Returns a publish of these of the events, with what is before them as its `previous`.
+    /// Returns a record of a range of the events, whose `previous` is the event before them.
     pub(super) fn part(&self, events: Range<usize>) -> PublishRecord<'a> {
         let spans = self.events.get(events.clone()).unwrap_or_default();
         let start = spans.first().map_or(0, |span| span.lines.start);
@@ -108,7 +108,7 @@ impl<'a> PublishRecord<'a> {
         }
     }
 
-    /// Returns whether the events lie within the text, in order: else the record could not be read back.
+    /// Returns whether the events lie within the text, in order; otherwise the record could not be read back.
     pub(super) fn is_encodable(&self) -> bool {
         let mut end = 0;
         let in_order = self.events.iter().all(|EventSpan { lines, id }| {
@@ -125,7 +125,7 @@ impl<'a> PublishRecord<'a> {
             && self.last() <= NUMBER_MAX
     }
 
-    /// Appends all of the record but the bytes of the text, which are its last.
+    /// Appends the record without the bytes of its text, which come last.
     pub(super) fn encode_head(&self, out: &mut Vec<u8>) {
         out.push(self.partition);
         put_varint(out, self.first);
@@ -151,7 +151,7 @@ impl<'a> PublishRecord<'a> {
         put_varint(out, self.text.len() as u64);
     }
 
-    /// Reads one record. The spans lie within the text, in order, and no sequence is 0 or overflows.
+    /// Decodes one record. Its spans lie within the text, in order, and no sequence is 0 or overflows.
     pub(super) fn decode(reader: &mut Reader<'a>) -> Result<PublishRecord<'a>, Malformed> {
         let partition = reader.u8()?;
         let first = reader.varint()?;
@@ -210,14 +210,14 @@ pub(super) fn optional<'a, T>(
     }
 }
 
-/// A segment that is there, as the first batch of a later one says.
+/// An existing segment, as the first batch of a later one lists it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct SegmentEntry {
     pub(super) number: u64,
     pub(super) last_batch: u64,
 }
 
-/// What the log says of itself.
+/// The log's records about itself.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum ControlRecord {
     Epochs(EpochTable),
@@ -293,7 +293,7 @@ mod tests {
 
     use super::*;
 
-    /// The parts of a publish, owned.
+    /// The owned parts of a publish.
     #[derive(Clone, Debug)]
     struct Parts {
         numbers: (u8, u64, u64, u64),
@@ -304,7 +304,7 @@ mod tests {
         behind: Vec<u8>,
     }
 
-    /// The number of bytes before an event's lines, its lines, and where in them an id is.
+    /// The number of bytes before an event's lines, the lines, and the place of an id in them.
     type EventParts = (u8, Vec<u8>, Option<(u8, u8)>);
 
     fn parts() -> impl Strategy<Value = Parts> {
@@ -369,7 +369,7 @@ mod tests {
                 let mut reader = Reader::new(&bytes);
                 prop_assert_eq!(&PublishRecord::decode(&mut reader).unwrap(), publish);
                 prop_assert!(reader.is_empty());
-                // Cut off anywhere it is refused.
+                // It is refused when it is cut off, wherever that is.
                 for length in 0..bytes.len() {
                     prop_assert!(PublishRecord::decode(&mut Reader::new(&bytes[..length])).is_err());
                 }

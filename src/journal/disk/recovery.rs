@@ -1,6 +1,6 @@
-//! Opening a log: what is there is handed out, what was torn is cut, what is damaged is refused.
+//! Opens a log: hands out its events, cuts a torn end, and refuses a damaged log.
 //!
-//! The newest segment comes first, since it says which others there must be. Then all are read from front to back, oldest first.
+//! The newest segment is read first, since it lists the others. Then all are read from front to back, oldest first.
 //! Then the newest is sealed, and a new one begins with the new epoch: no process appends to a file that another wrote.
 
 use std::collections::BTreeMap;
@@ -25,50 +25,49 @@ use crate::core::event_id::Sequence;
 /// Bytes between two calls of [`Sink::progress`]: a tenth of a second from a warm cache.
 const PROGRESS_BYTES: u64 = 64 << 20;
 
-/// Takes what a log holds when it is opened.
+/// Takes the content of a log as it is opened; implemented by the journal's start.
 pub(crate) trait Sink {
-    /// Is told the secret of the journal's hashes before all else.
+    /// Takes the secret of the journal's hashes, before all else.
     fn begin(&mut self, _secret: [u8; 16]) {}
 
-    /// Takes a publish: each event comes once, and a partition's events come in ascending order of their sequences. Events
-    /// that need not be kept, this or earlier ones, are to be named to `segments`, a topic's oldest first.
+    /// Takes a publish: each event comes once, and a partition's events come in ascending order of their sequences. The
+    /// sink reports events that need not be kept, this or earlier ones, to `segments`, a topic's oldest first.
     ///
-    /// A publish of which some events are gone comes as several. Returns false if it cannot be one.
+    /// A publish with dropped events in it comes as several. Returns false if the events are not valid.
     fn publish(&mut self, publish: &PublishRecord<'_>, segments: &mut Segments) -> bool;
 
     /// Takes a publish with an idempotency key, before its events and also if those are gone. It is as it was appended if
     /// its key was to be kept; see [`Log::trim`].
     fn key(&mut self, _publish: &PublishRecord<'_>) {}
 
-    /// Is told from time to time how many bytes of how many were read.
+    /// Reports from time to time that `bytes` of `of_bytes` were read.
     fn progress(&mut self, _bytes: u64, _of_bytes: u64) {}
 }
 
-/// What was found when a log was opened.
+/// The results of opening a log.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Recovery {
-    /// Events that were handed out.
+    /// Events handed out.
     pub(crate) events: u64,
-    /// Bytes that were read.
+    /// Bytes read.
     pub(crate) bytes: u64,
     /// The time it took, in milliseconds.
     pub(crate) ms: u64,
-    /// Segments that were there.
+    /// Segments found.
     pub(crate) segments: usize,
     /// The last sequence of each partition: the next event's is higher.
     pub(crate) last: Box<[Sequence]>,
-    /// Set if the end of the log was torn and is cut. It was not synced, so nobody was told that it is final.
+    /// Set if the end of the log was torn and is cut. It was not synced, so no publisher was told that it is final.
     pub(crate) torn: Option<Damage>,
     /// Set if there was no room for a whole segment: appends are refused until there is.
     pub(crate) is_full: bool,
 }
 
 impl<D: Disk> Log<D> {
-    /// Opens the log of a directory, or creates one, and hands what it holds to the sink. The new epoch is synced when
+    /// Opens the log of a directory, or creates one, and hands its content to the sink. The new epoch is synced when
     /// this returns.
     ///
-    /// # Errors
-    /// Returns what is wrong with the directory, and what to do about it. What the sink took is to be dropped then.
+    /// Tells what is wrong with the directory, and what to do about it. What the sink took is to be dropped then.
     pub(crate) fn open(
         disk: D,
         settings: Settings,
@@ -165,7 +164,7 @@ impl<D: Disk> Log<D> {
                 let damaged = |what| damage(*number, batch.offset, what);
                 let mut records = Reader::new(batch.payload);
                 if batch.kind == BatchKind::Control {
-                    // Those of the newest are in use already; the others must be what was written all the same.
+                    // Those of the newest segment are in use already; the others are checked all the same.
                     while !records.is_empty() {
                         ControlRecord::decode(&mut records).map_err(|malformed| damaged(malformed.0))?;
                     }
@@ -201,7 +200,7 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Hands out the events of a publish that are alive; returns how many. `None` if it cannot be one.
+    /// Hands out the alive events of a publish; returns their number, or `None` if they are not valid.
     fn hand_out(&mut self, publish: &PublishRecord<'_>, sink: &mut impl Sink) -> Option<u64> {
         let segment = self.segments.list().last()?;
         let count = publish.events.len();
@@ -210,7 +209,7 @@ impl<D: Disk> Log<D> {
             return sink.publish(publish, &mut self.segments).then_some(count as u64);
         }
         let (alive, gone): (Vec<usize>, Vec<usize>) = (0..count).partition(|event| is_alive(*event));
-        // It is lost to the readers from now on, as what left the disk is.
+        // It counts as lost from now on, like events that left the disk.
         if let Some(last) = gone.last() {
             let sequence = publish.first + *last as u64;
             self.ends.note(publish.partition, publish.topic, sequence, publish.own_id(*last));
@@ -234,13 +233,13 @@ impl<D: Disk> Log<D> {
         layout.headers.keys().map(length).sum()
     }
 
-    /// Takes over what was read: seals the newest segment, and unlinks leftovers.
+    /// Adopts the segments that were read: seals the newest one, and unlinks leftovers.
     fn adopt(&mut self, layout: Layout, newest: Newest, recovery: &mut Recovery) -> Result<(), OpenError> {
         let dir = self.disk.name();
         let Some(number) = layout.headers.keys().next_back() else { return Ok(()) };
         self.next_batch = newest.last_batch + 1;
         self.synced_batch = newest.last_batch;
-        // What was trimmed is in no segment.
+        // Trimmed events are in no segment.
         for (last, before) in self.last.iter_mut().zip(&newest.epochs.last) {
             *last = (*last).max(*before);
         }
@@ -262,7 +261,7 @@ impl<D: Disk> Log<D> {
     /// Begins the first segment of this start.
     fn begin(&mut self, names: &[String], recovery: &mut Recovery) -> Result<(), OpenError> {
         let dir = self.disk.name();
-        // One that no segment has may be taken for that of a later segment of its number.
+        // A `.gone` file without a segment could be taken for that of a later segment of its number.
         let is_unused = |number| !self.segments.get(number).is_some_and(|segment| segment.has_gone_file);
         let is_unused_gone = |name: &str| gone_number(name).is_some_and(is_unused);
         for name in names.iter().filter(|name| is_unfinished(name) || is_unused_gone(name)) {
@@ -273,7 +272,7 @@ impl<D: Disk> Log<D> {
         let reserve_bytes = self.reserve_bytes();
         let capacity = segment_capacity(&opening, reserve_bytes);
         let tail = match self.create(number, &opening, capacity.max(self.settings.segment_bytes)) {
-            // A full disk is no reason not to serve what there is: appends wait for room.
+            // A full disk does not keep the server from serving what is there: appends wait for room.
             Err(AppendError::Full(Full::Disk { .. })) => {
                 recovery.is_full = true;
                 self.create(number, &opening, capacity)
@@ -296,7 +295,7 @@ impl<D: Disk> Log<D> {
     }
 }
 
-/// Returns whether a file is a segment that was being made.
+/// Returns whether this is the name of a file that was being made.
 pub(super) fn is_unfinished(name: &str) -> bool {
     name.strip_suffix(".new").is_some_and(|number| number.bytes().all(|digit| digit.is_ascii_digit()))
 }
@@ -305,8 +304,8 @@ fn io_error(what: &str, name: &str, source: io::Error) -> OpenError {
     OpenError::Io { what: format!("{what} {name}"), source }
 }
 
-/// Writes what is there once more: after a failed sync the kernel may show bytes that it will never write, and a sync now
-/// would not write them either. What was handed out must not vanish at the next power failure.
+/// Writes the bytes once more: after a failed sync the kernel may show bytes that it will never write, and a sync now
+/// would not write them either. Events that were handed out must not vanish at the next power failure.
 fn rewrite<F: DiskFile>(file: &F, start: u64, end: u64) -> io::Result<()> {
     let mut chunk = vec![0; (end.saturating_sub(start)).min(1 << 20) as usize];
     let mut offset = start;

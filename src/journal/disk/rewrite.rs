@@ -14,22 +14,22 @@ use super::segments::{Segment, Segments};
 use super::storage::{Disk, DiskFile, is_full, write_all_at};
 use crate::core::event_id::Sequence;
 
-/// Segments that are being removed or rewritten.
+/// The removal or rewriting of neighbouring segments that is under way, owned by the log.
 pub(super) struct Trimming<F> {
-    /// The numbers that they cover.
+    /// The first and last number that they cover.
     pub(super) first: u64,
     pub(super) last: u64,
     /// Numbers of the files that were not read yet.
     pub(super) files: VecDeque<u64>,
     pub(super) reader: Option<Source<F>>,
-    /// Where topics ended, by what is lost.
+    /// The ends of topics, from the lost events.
     pub(super) ends: TopicEnds,
-    /// None if they are removed.
+    /// `None` if they are removed.
     pub(super) output: Option<Output<F>>,
-    /// Whether they go with what of them is alive.
+    /// Set if they are removed with their alive events.
     pub(super) is_forced: bool,
-    /// What histories dropped meanwhile, and the bytes of its lines. It is kept: what is lost was dropped before this
-    /// began, so that no older event of its topic is kept.
+    /// Events that histories dropped meanwhile, and the bytes of their lines. They are kept here: the lost events were
+    /// dropped before this began, so that no older event of their topics is kept.
     pub(super) dropped: HashMap<(u8, Sequence), usize>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Source<F> {
     reader: BatchReader<F>,
 }
 
-/// A segment that is being rewritten from others.
+/// A segment that is being made from others.
 pub(super) struct Output<F> {
     pub(super) file: F,
     pub(super) header: SegmentHeader,
@@ -49,14 +49,14 @@ pub(super) struct Output<F> {
     pub(super) segment: Segment,
 }
 
-/// Why a step ends early.
+/// The reason why a step ends early.
 pub(super) enum TrimError {
     Full(io::Error),
     Io(String, io::Error),
 }
 
 impl<F: DiskFile> Trimming<F> {
-    /// Reads the segments on; returns true when all were read.
+    /// Reads on in the segments; returns true when all were read.
     pub(super) fn read<D: Disk<File = F>>(
         &mut self,
         disk: &D,
@@ -80,7 +80,7 @@ impl<F: DiskFile> Trimming<F> {
                 Scanned::Batch(batch) => batch,
                 Scanned::End if is_complete => {
                     if let Some(output) = output {
-                        // Batches at its end may have nothing that is kept.
+                        // Batches at its end may have no kept event.
                         output.segment.last_batch = segment.last_batch;
                     }
                     *reader = None;
@@ -114,7 +114,7 @@ impl<F: DiskFile> Trimming<F> {
     }
 }
 
-/// Notes what of a batch is lost; returns a batch of what is kept.
+/// Notes the lost events of a batch in `ends`; returns a batch of the kept ones.
 fn sift(
     batch: &ReadBatch<'_>,
     ends: &mut TopicEnds,
@@ -137,7 +137,7 @@ fn sift(
                     kept.push_copied(&part);
                     output.segment.add(&part);
                 }
-                // The last of them: an earlier one of the same topic has a lower sequence.
+                // Only the last of the run: an earlier one of the same topic has a lower sequence.
                 _ => ends.note(
                     publish.partition,
                     publish.topic,
@@ -164,7 +164,7 @@ impl<F: DiskFile> Source<F> {
         })
     }
 
-    /// Returns whether its end is where it was when it was sealed.
+    /// Returns whether the file was read up to the end that it was sealed with.
     fn is_complete(&self, last_batch: BatchNumber) -> bool {
         match self.rewritten {
             Some(rewritten) => rewritten.file_bytes == self.reader.offset(),
@@ -174,7 +174,7 @@ impl<F: DiskFile> Source<F> {
 }
 
 impl<F: DiskFile> Output<F> {
-    /// Appends a batch under the number that its records came in.
+    /// Appends a batch under the number of the batch its records came from.
     fn write(
         &mut self,
         batch: &Batch<'static>,
@@ -211,7 +211,7 @@ impl<F: DiskFile> Output<F> {
     }
 }
 
-/// Writes a file that gets its name when it is synced.
+/// Writes a file that gets its name once it is synced.
 pub(super) fn write_file<D: Disk>(
     disk: &D,
     new_name: &str,

@@ -1,4 +1,4 @@
-//! Reading the batches of one segment from front to back, and looking for headers behind a bad one.
+//! Reads the batches of one segment from front to back, and looks for headers behind a bad one.
 
 use std::io;
 
@@ -9,23 +9,23 @@ use super::format::{
 };
 use super::storage::{DiskFile, read_full_at};
 
-/// Bytes of one read: larger ones are no faster from the page cache.
+/// Bytes of one read: larger reads are no faster from the page cache.
 const READ_BYTES: usize = 1 << 20;
 
-/// A segment's batches from one to the next.
+/// Reads a segment's batches one after the other.
 #[derive(Debug)]
 pub(super) struct BatchReader<F> {
     file: F,
     seed: u32,
     file_bytes: u64,
-    /// Where the next batch begins.
+    /// The start of the next batch.
     offset: u64,
-    /// What was read from `buffer_offset` on.
+    /// The bytes read from `buffer_offset` on.
     buffer: Vec<u8>,
     buffer_offset: u64,
 }
 
-/// What is at the place of a batch.
+/// The result of reading at the place of a batch.
 #[derive(Debug)]
 pub(super) enum Scanned<'a> {
     Batch(ReadBatch<'a>),
@@ -35,13 +35,13 @@ pub(super) enum Scanned<'a> {
     Bad(&'static str),
 }
 
-/// A batch whose CRCs are those it says.
+/// A batch whose CRCs are right.
 #[derive(Debug)]
 pub(super) struct ReadBatch<'a> {
     pub(super) kind: BatchKind,
     pub(super) number: u64,
     pub(super) synced: u64,
-    /// Where it begins in the file.
+    /// Its start in the file.
     pub(super) offset: u64,
     pub(super) payload: &'a [u8],
     /// Header and payload.
@@ -61,7 +61,7 @@ impl<F: DiskFile> BatchReader<F> {
         })
     }
 
-    /// Returns where the next batch begins, or the bad one is.
+    /// Returns the start of the next batch, or of the bad one.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
@@ -75,12 +75,12 @@ impl<F: DiskFile> BatchReader<F> {
         &self.file
     }
 
-    /// Goes on at a batch that was found elsewhere.
+    /// Moves to a batch that was found elsewhere.
     pub(super) fn seek(&mut self, offset: u64) {
         self.offset = offset;
     }
 
-    /// Returns the next batch, and goes past it. At the end and at a bad batch it stays.
+    /// Returns the next batch and moves past it; stays at the end and at a bad batch.
     pub(super) fn next(&mut self) -> io::Result<Scanned<'_>> {
         let header_bytes = BATCH_HEADER_BYTES as u64;
         let (seed, offset) = (self.seed, self.offset);
@@ -93,7 +93,7 @@ impl<F: DiskFile> BatchReader<F> {
             return Ok(Scanned::Bad("the header of a batch is not what was written"));
         };
         let batch_bytes = header_bytes + u64::from(header.payload_bytes);
-        // Before anything is allocated: a payload is as long as the file at most.
+        // Checked before anything is allocated: a payload is as long as the file at most.
         if batch_bytes > rest {
             return Ok(Scanned::Bad("the file ends within a batch"));
         }
@@ -104,17 +104,17 @@ impl<F: DiskFile> BatchReader<F> {
             self.offset = offset;
             return Ok(Scanned::Bad("the records of a batch are not what was written"));
         }
-        // Looked up again: the borrow above ends where the offset is put back.
+        // Looked up again, because the borrow above must end before the offset is reset.
         let bytes = self.fill_at(offset, batch_bytes as usize)?;
         let payload = bytes.get(BATCH_HEADER_BYTES..).unwrap_or_default();
         let BatchHeader { kind, number, synced, .. } = header;
         Ok(Scanned::Batch(ReadBatch { kind, number, synced, offset, payload, bytes }))
     }
 
-    /// Looks for headers of batches behind the place where the reader stays; calls `found` with each header and its offset.
+    /// Looks for headers of batches after the reader's place; calls `found` with each header and its offset.
     ///
-    /// A header's own CRC suffices: it has been written by this program, whatever became of its payload. What a
-    /// publisher sent has not the segment's seed, so that nobody can plant one.
+    /// A header's own CRC suffices: this program wrote it, whatever became of its payload. A publisher's text does not
+    /// have the segment's seed, so nobody can plant a header.
     pub(super) fn headers_behind(&self, mut found: impl FnMut(&BatchHeader, u64)) -> io::Result<()> {
         let mut chunk = vec![0; READ_BYTES.min(self.file_bytes as usize)];
         let finder = memmem::Finder::new(BATCH_MAGIC);
@@ -131,7 +131,7 @@ impl<F: DiskFile> BatchReader<F> {
             if filled < BATCH_HEADER_BYTES || filled < chunk.len() {
                 return Ok(());
             }
-            // A header that the end of the chunk cuts is whole in the next one.
+            // A header that is cut by the end of the chunk is whole in the next one.
             offset += (filled - (BATCH_HEADER_BYTES - 1)) as u64;
         }
     }
@@ -140,7 +140,8 @@ impl<F: DiskFile> BatchReader<F> {
         self.fill_at(self.offset, bytes)
     }
 
-    /// Returns these bytes of the file, fewer where it ends; reads them, and more behind, if they are not in the buffer.
+    /// Returns these bytes of the file, fewer at its end; reads them, and some after them, if they are not in the
+    /// buffer.
     fn fill_at(&mut self, offset: u64, bytes: usize) -> io::Result<&[u8]> {
         let within = offset.checked_sub(self.buffer_offset).map(|start| start as usize);
         let held = within.filter(|start| start + bytes <= self.buffer.len());
@@ -148,7 +149,7 @@ impl<F: DiskFile> BatchReader<F> {
             Some(start) => start,
             None => {
                 let kept = within.filter(|start| *start < self.buffer.len());
-                // What is behind in the buffer is moved to its front, not read again.
+                // The rest of the buffer is moved to its front, not read again.
                 match kept {
                     Some(start) => self.buffer.drain(..start),
                     None => self.buffer.drain(..),
@@ -183,7 +184,7 @@ mod tests {
     use super::super::storage::simulated::SimulatedDisk;
     use super::*;
 
-    /// A segment of these payloads, without a segment header.
+    /// Returns a reader of a segment of these payloads, without a segment header.
     fn file_of(payloads: &[&[u8]]) -> BatchReader<<SimulatedDisk as Disk>::File> {
         let disk = SimulatedDisk::new(0);
         let file = disk.create("x").unwrap();

@@ -1,19 +1,19 @@
-//! What each segment holds that is alive: events that no history has dropped.
+//! Tracks the alive events of each segment: those that no history has dropped.
 //!
-//! Segments are in the order of their numbers, and a partition's sequences ascend from each to the next: so a segment is found
-//! by a sequence. An event that is gone is a bit in the segment's map, which begins with the first that goes.
+//! Segments are in the order of their numbers, and a partition's sequences ascend from each to the next: so a sequence
+//! finds its segment. A dropped event is a bit in the segment's map, which is made for the first one.
 
 use super::gone::Gone;
 use super::record::PublishRecord;
 use crate::core::event_id::Sequence;
 
-/// The segments of a log, oldest first. The last one is being appended to.
+/// The segments of a log, oldest first, owned by it. The last one is being appended to.
 #[derive(Debug, Default)]
 pub(crate) struct Segments {
     list: Vec<Segment>,
 }
 
-/// A segment and what of it is alive.
+/// A segment and its alive events.
 #[derive(Debug)]
 pub(super) struct Segment {
     /// Its number, and the last of the numbers that it covers.
@@ -25,41 +25,41 @@ pub(super) struct Segment {
     /// Bytes of the lines of the events that are alive.
     pub(super) alive_bytes: u64,
     pub(super) alive_events: u64,
-    /// As `alive_bytes`, of all events that the file holds.
+    /// Bytes of the lines of all events in the file.
     pub(super) event_bytes: u64,
     /// The time of the newest publish with an idempotency key, in ms; 0 without any.
     pub(super) keyed_ms: u64,
     /// The salt of the file.
     pub(super) salt: u64,
-    /// Whether there is a file of the events that are gone.
+    /// Set if there is a file of its dropped events.
     pub(super) has_gone_file: bool,
-    /// Whether events are gone that it does not name.
+    /// Set if events are dropped that the file does not name.
     pub(super) has_gone_more: bool,
     partitions: Vec<Held>,
 }
 
-/// What a segment holds of one partition.
+/// The events of one partition in a segment.
 #[derive(Clone, Debug, Default)]
 struct Held {
     /// The partition's last sequence in this segment or in any before it.
     upto: Sequence,
-    /// Sequences that follow one another, and how many events were before them.
+    /// Runs of consecutive sequences.
     runs: Vec<Run>,
     events: usize,
-    /// A bit for each event that is gone. Shorter than the events if none is.
+    /// A bit for each event, set if it is dropped; empty while none is.
     gone: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Run {
     first: Sequence,
-    /// Place of its first event among the segment's.
+    /// The place of its first event among the segment's.
     place: usize,
 }
 
 impl Segments {
-    /// Notes that a history has dropped an event whose lines were so many bytes: it need not be kept. A topic's events
-    /// are dropped oldest first. One that the log does not hold, or that was dropped before, changes nothing.
+    /// Notes that a history has dropped an event with `lines_bytes` of lines: it need not be kept. A topic's events are
+    /// dropped oldest first. An event that the log does not hold, or that was dropped before, changes nothing.
     pub(crate) fn dropped(&mut self, partition: u8, sequence: Sequence, lines_bytes: usize) {
         let at = self.list.partition_point(|segment| segment.upto(partition) < sequence);
         if let Some(segment) = self.list.get_mut(at) {
@@ -94,7 +94,7 @@ impl Segments {
         self.list.push(segment);
     }
 
-    /// Takes out the segments that cover these numbers, and puts another in their place if there is one.
+    /// Replaces the segments that cover these numbers by another one, or removes them.
     pub(super) fn replace(&mut self, first: u64, last: u64, by: Option<Segment>) {
         let start = self.list.partition_point(|segment| segment.first < first);
         let end = self.list.partition_point(|segment| segment.last <= last);
@@ -128,19 +128,19 @@ impl Segment {
         }
     }
 
-    /// Returns a segment whose events are to be added, of which these are gone.
+    /// Returns the segment with its dropped events set, before its events are added.
     pub(super) fn with_gone(mut self, gone: Gone) -> Self {
         self.has_gone_file = true;
         self.partitions.iter_mut().zip(gone).for_each(|(held, gone)| held.gone = gone);
         self
     }
 
-    /// Returns the bits of the events that are gone, for each partition.
+    /// Returns the bits of the dropped events, for each partition.
     pub(super) fn gone(&self) -> impl Iterator<Item = &[u64]> {
         self.partitions.iter().map(|held| held.gone.as_slice())
     }
 
-    /// Notes the events of a publish that the segment holds now.
+    /// Adds the events of a publish that the segment holds now.
     pub(super) fn add(&mut self, publish: &PublishRecord<'_>) {
         let Some(held) = self.partitions.get_mut(usize::from(publish.partition)) else { return };
         if held.events == 0 || held.upto + 1 != publish.first {

@@ -1,6 +1,6 @@
 //! The operations of a disk that the journal needs, and the real ones.
 //!
-//! A test has another [`Disk`], which forgets what was not synced and fails when it is told to.
+//! Tests have another [`Disk`], which forgets what was not synced and fails on demand.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice, Read as _, Write as _};
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::error::OpenError;
 
-/// A directory of files. Every operation blocks.
+/// A directory of files, owned by its log. Every operation blocks.
 pub(crate) trait Disk {
     type File: DiskFile;
 
@@ -20,13 +20,14 @@ pub(crate) trait Disk {
     fn name(&self) -> String;
     /// Returns the names of all files.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// Creates an empty file, in the place of one of the same name.
+    /// Creates an empty file, replacing one of the same name.
     fn create(&self, name: &str) -> io::Result<Self::File>;
     /// Opens a file to read it.
     fn open(&self, name: &str) -> io::Result<Self::File>;
     /// Opens a file to read and write it.
     fn open_to_write(&self, name: &str) -> io::Result<Self::File>;
-    /// Renames a file, in the place of one of the new name. As all of these it is final when the directory is synced.
+    /// Renames a file, replacing one of the new name. Like the other changes of names it is durable after
+    /// [`Disk::sync`].
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     fn unlink(&self, name: &str) -> io::Result<()>;
     /// Makes created, renamed and unlinked names durable.
@@ -35,22 +36,23 @@ pub(crate) trait Disk {
 
 /// A file of a [`Disk`].
 pub(crate) trait DiskFile {
-    /// Returns the file's length in bytes, those that were allocated included.
+    /// Returns the file's length in bytes, allocated ones included.
     fn len(&self) -> io::Result<u64>;
-    /// Reads into the buffer; returns how many bytes, 0 at the file's end.
+    /// Reads into the buffer; returns the number of bytes, 0 at the file's end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Writes the buffers, 1,024 at most, one behind the other; returns how many bytes, which may be fewer than there are.
+    /// Writes the buffers, 1,024 at most, one after the other; returns the number of bytes, which may be fewer than
+    /// there are.
     fn write_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
-    /// Takes room for these bytes, which are zeros, and makes the file as long.
+    /// Allocates these bytes as zeros, and makes the file as long.
     fn allocate(&self, offset: u64, bytes: u64) -> io::Result<()>;
     fn truncate(&self, bytes: u64) -> io::Result<()>;
-    /// Makes durable what was written, and the length.
+    /// Makes the written bytes and the length durable.
     fn sync_data(&self) -> io::Result<()>;
-    /// As `sync_data`, with all metadata.
+    /// Makes durable what [`DiskFile::sync_data`] does, and all metadata.
     fn sync_all(&self) -> io::Result<()>;
 }
 
-/// Something about a directory that is worth a line in the log.
+/// A warning about a directory, for the server's log.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum DirectoryWarning {
     /// A server's answer to `fdatasync`, and its locks, are as good as the server.
@@ -73,7 +75,7 @@ pub(crate) enum DirectoryWarning {
     },
 }
 
-/// A directory of the file system. One that was opened to write is locked until it is dropped.
+/// A directory of the file system. If it was opened to write, it is locked until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Directory {
     path: PathBuf,
@@ -84,8 +86,7 @@ pub(crate) struct Directory {
 impl Directory {
     /// Opens a directory to write, creates it if there is none, and locks it.
     ///
-    /// # Errors
-    /// Returns [`OpenError::Locked`] with the pid of the process that has it, or why it cannot be used.
+    /// [`OpenError::Locked`] with the pid of the process that has it, or the reason why it cannot be used.
     pub(crate) fn open(path: &Path) -> Result<(Directory, Vec<DirectoryWarning>), OpenError> {
         if !path.exists() {
             DirBuilder::new()
@@ -104,10 +105,9 @@ impl Directory {
         Ok((directory, warnings))
     }
 
-    /// Opens a directory to read it, whoever writes it.
+    /// Opens a directory to read it, also while another process writes it.
     ///
-    /// # Errors
-    /// Returns why it cannot be read.
+    /// Tells why it cannot be read.
     pub(crate) fn read(path: &Path) -> Result<Directory, OpenError> {
         let metadata = fs::metadata(path).map_err(|error| refusal(path, "open", error))?;
         if !metadata.is_dir() {
@@ -193,7 +193,7 @@ impl DiskFile for File {
         loop {
             match rustix::fs::fallocate(self, FallocateFlags::empty(), offset, bytes) {
                 Err(Errno::INTR) => {}
-                // Of file systems without it: written zeros take the room as well.
+                // Some file systems do not have it: written zeros take the room as well.
                 Err(Errno::OPNOTSUPP) => return write_zeros(self, offset, bytes),
                 result => return Ok(result?),
             }
@@ -224,12 +224,12 @@ fn write_zeros(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns whether an error says that there is no room, and nothing worse.
+/// Returns whether an error only says that there is no room.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Reads until the buffer is full or the file ends; returns how many bytes.
+/// Reads until the buffer is full or the file ends; returns the number of bytes.
 pub(super) fn read_full_at<F: DiskFile>(file: &F, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -243,7 +243,7 @@ pub(super) fn read_full_at<F: DiskFile>(file: &F, buffer: &mut [u8], offset: u64
     Ok(filled)
 }
 
-/// Writes all of the buffers, one behind the other, however few bytes and buffers a call takes.
+/// Writes all of the buffers, one after the other, however few bytes and buffers a call takes.
 pub(super) fn write_all_at<F: DiskFile>(
     file: &F,
     mut buffers: &mut [IoSlice<'_>],
@@ -266,7 +266,7 @@ pub(super) fn write_all_at<F: DiskFile>(
     Ok(())
 }
 
-/// Takes the directory's lock, and writes into it who has it.
+/// Takes the directory's lock, and writes this process's pid into it.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let name = path.join("lock");
     let mut lock = OpenOptions::new()
@@ -292,7 +292,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     Ok(lock)
 }
 
-/// Returns the line that an error of the directory or its lock deserves.
+/// Returns the startup error for a failed operation on the directory or its lock.
 fn refusal(path: &Path, what: &str, error: io::Error) -> OpenError {
     let shown = path.display().to_string();
     match error.kind() {
@@ -304,7 +304,7 @@ fn refusal(path: &Path, what: &str, error: io::Error) -> OpenError {
             OpenError::Full { dir: shown, source: error }
         }
         io::ErrorKind::PermissionDenied => {
-            // What cannot be looked at is refused by the nearest directory that can.
+            // An unreadable path is refused by its nearest readable ancestor.
             let owner = path.ancestors().find_map(|path| Some(fs::metadata(path).ok()?.uid()));
             OpenError::Permission {
                 path: shown,

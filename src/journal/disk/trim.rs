@@ -1,9 +1,9 @@
-//! What histories dropped leaves the disk: a segment of which nothing is alive is removed, neighbours of which little is are
-//! rewritten as one, and above the journal's limit the oldest goes.
+//! Frees the disk of events that histories dropped: a segment without alive events is removed, neighbours with few are
+//! rewritten as one, and above the journal's limit the oldest segment goes.
 //!
-//! What that loses is recorded and synced before: where each topic ended, and which segments are to go. To know the
-//! topics, the segments are read once more, a little at a time. A crash at any point leaves either the old segments or
-//! the new one, with or without some that are named as removed or covered, which the next start unlinks.
+//! The losses are recorded and synced before: the ends of topics, and the segments that are to go. To know the topics,
+//! the segments are read once more, a little at a time. A crash at any point leaves either the old segments or the new
+//! one, with or without some that are named as removed or covered, which the next start unlinks.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -18,12 +18,12 @@ use super::segments::Segment;
 use super::storage::{Disk, is_full};
 use crate::core::event_id::Sequence;
 
-/// Bytes that a step reads at least: about 1 ms from a warm cache.
+/// Fewest bytes that a step reads: about 1 ms from a warm cache.
 const STEP_BYTES: u64 = 1 << 20;
-/// Segments that become one at most.
+/// Most segments that become one.
 const NEIGHBOURS_MAX: usize = 8;
 
-/// What a step of [`Log::trim`] did.
+/// The result of a step of [`Log::trim`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Trimmed {
     /// There is nothing to do.
@@ -32,7 +32,7 @@ pub(crate) enum Trimmed {
     Some,
 }
 
-/// What to do next.
+/// The segments to remove or rewrite next.
 struct TrimPlan {
     first: u64,
     last: u64,
@@ -42,7 +42,7 @@ struct TrimPlan {
 }
 
 impl<D: Disk> Log<D> {
-    /// Notes that a history has dropped an event whose lines were so many bytes: it need not be kept. A topic's events are
+    /// Notes that a history has dropped an event with `lines_bytes` of lines: it need not be kept. A topic's events are
     /// dropped oldest first.
     pub(crate) fn dropped(&mut self, partition: u8, sequence: Sequence, lines_bytes: usize) {
         if let Some(trimming) = self.trimming.as_mut().filter(|trimming| trimming.output.is_some()) {
@@ -51,8 +51,8 @@ impl<D: Disk> Log<D> {
         self.segments.dropped(partition, sequence, lines_bytes);
     }
 
-    /// Frees room that events take which no history has any more, one step of about 1 ms at a time. Segments with
-    /// idempotency keys of this time (in ms of the Unix epoch) or later are kept.
+    /// Frees the room of events that no history has any more, one step of about 1 ms at a time. Segments with
+    /// idempotency keys of `keys_since_ms` (in ms of the Unix epoch) or later are kept.
     ///
     /// # Errors
     /// [`AppendError::Full`] if there is no room to record what would be lost; nothing is lost then.
@@ -65,7 +65,7 @@ impl<D: Disk> Log<D> {
         match self.trim_step(STEP_BYTES) {
             Ok(()) => Ok(Trimmed::Some),
             Err(AppendError::Full(full)) => {
-                // What is being rewritten takes room itself. A removal goes on where it is.
+                // A rewriting takes room itself. A removal goes on from where it is.
                 if self.trimming.as_ref().is_some_and(|trimming| trimming.output.is_some()) {
                     self.abandon_trimming()?;
                 }
@@ -75,7 +75,7 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Removes the oldest segment at once, whatever of it is alive. Returns false if there is none but the newest.
+    /// Removes the oldest segment at once, with its alive events. Returns false if there is none but the newest.
     pub(super) fn remove_oldest(&mut self) -> Result<bool, AppendError> {
         let [oldest, _, ..] = self.segments.list() else { return Ok(false) };
         let (first, last) = (oldest.first, oldest.last);
@@ -187,7 +187,7 @@ impl<D: Disk> Log<D> {
         })
     }
 
-    /// Gives up what is under way: nothing of it counts.
+    /// Abandons the trimming under way, without any effect on the log.
     fn abandon_trimming(&mut self) -> Result<(), Fatal> {
         let Some(trimming) = self.trimming.take() else { return Ok(()) };
         match trimming.output {
@@ -196,7 +196,7 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Reads some more of the segments, or finishes when all were read.
+    /// Reads on in the segments, or finishes when all were read.
     fn trim_step(&mut self, bytes_max: u64) -> Result<(), AppendError> {
         let Some(mut trimming) = self.trimming.take() else { return Ok(()) };
         let result = match trimming.read(&self.disk, &self.segments, bytes_max) {
@@ -270,7 +270,8 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Writes which events of the segments before this one are gone: it is about to lose events, perhaps of the same topics.
+    /// Writes the dropped events of the segments before this one, which is about to lose events, perhaps of the same
+    /// topics.
     fn write_gone(&mut self, number: u64) -> Result<(), AppendError> {
         let changed = self.segments.before_mut(number).filter(|segment| segment.has_gone_more);
         let files: Vec<_> =
@@ -281,7 +282,7 @@ impl<D: Disk> Log<D> {
                 Err(TrimError::Full(source)) => return Err(Full::Disk { source }.into()),
                 Err(TrimError::Io(what, error)) => return Err(self.fail(what, error).into()),
             }
-            // Each before the next: a power failure must not keep the later one alone.
+            // Synced before the next: a power failure must not keep the later one alone.
             if let Err(error) = self.disk.sync() {
                 return Err(self.fail("sync the directory".to_owned(), error).into());
             }
@@ -292,7 +293,7 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Puts the rewritten segment in the place of the first that it covers; the others may be unlinked after that alone.
+    /// Puts the rewritten segment in the place of the first that it covers; only then may the others be unlinked.
     fn rename_output(&mut self, first: u64) -> Result<(), Fatal> {
         let renamed = self.disk.rename(&new_name(first), &segment_name(first));
         match renamed.and_then(|()| self.disk.sync()) {
@@ -315,7 +316,7 @@ impl<D: Disk> Log<D> {
 }
 
 impl Segment {
-    /// Returns about how many bytes of the file the events take that are alive.
+    /// Returns about the number of bytes of the file that its alive events take.
     fn alive_file_bytes(&self) -> u64 {
         let part = self.alive_bytes as f64 / self.event_bytes.max(1) as f64;
         (self.file_bytes as f64 * part) as u64

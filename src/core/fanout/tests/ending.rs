@@ -1,4 +1,4 @@
-//! What ends a stream: its token, the server, a disconnect, a home without room.
+//! Endings of streams: by their token, the server, a disconnect, a home without room.
 
 use super::*;
 
@@ -134,7 +134,7 @@ fn a_disconnect_looks_no_further_than_the_last_stream_of_its_topic_and_that_is_i
 fn a_stream_that_is_ended_after_an_event_is_sent_none_behind_it() {
     let mut tester = Tester::new(LIMITS);
     let (topic, key) = (tester.topic(1), tester.idle(1, u64::MAX));
-    // Behind what was ordered when it joined.
+    // Seven events were ordered before it joined.
     tester.sequence = 7;
     tester.block_on(&topic, "first\n\n");
     tester.fanout.disconnect(&topic, tester.sequence);

@@ -8,7 +8,7 @@ fn the_stream_of_a_queue_begins_at_once_and_tells_how_far_it_has_come() {
     let (key, topic, told) = tester.follow();
     assert_eq!((tester.send(key).as_str(), tester.out.len()), ("HEAD\n", 0), "no home is asked");
     tester.sent(key);
-    // It is bounded where it comes from.
+    // The queue bounds it.
     (0..3).for_each(|_| tester.block_on(&topic, &"x".repeat(700)));
     assert_eq!(told.value(), 0);
     assert_eq!(tester.send(key), "x".repeat(2100));

@@ -1,10 +1,10 @@
-//! Streams of several topics, and of several partitions.
+//! Streams of more than one topic, and of more than one partition.
 
 use super::*;
 use crate::core::fanout::log::{SEND_BYTES_MAX, SHARED_BYTES_MIN};
 use crate::core::message::{Gap, GapReason};
 
-/// Nothing is left out of a send by a limit but that of one send.
+/// No limit but that of one send applies.
 const NO_LIMITS: FanoutLimits = FanoutLimits { lag_bytes_max: 1 << 30, ..LIMITS };
 
 #[test]
@@ -70,7 +70,7 @@ fn the_lag_of_a_stream_is_that_of_all_its_topics() {
         tester.fanout.seal_all();
         assert_eq!((tester.send(slow), tester.send(quick)), ("begun\n\n".into(), "begun\n\n".into()));
         tester.sent(quick);
-        // Less than the limit of each.
+        // Each log stays below its limit.
         for topic in &topics {
             tester.gain_on(topic.clone(), &"x".repeat(600));
             tester.fanout.seal_all();
@@ -84,7 +84,7 @@ fn the_lag_of_a_stream_is_that_of_all_its_topics() {
     }
 }
 
-/// However large it is: a stream of one topic may take a block that is longer than the limit, too.
+/// However large the send is: a stream of one topic may take a block that is longer than the limit, too.
 #[test]
 fn what_is_under_way_is_shown_as_lag_and_cuts_no_stream() {
     let mut tester = Tester::new(LIMITS);
@@ -129,7 +129,7 @@ fn a_topic_that_is_sealed_before_others_of_a_stream_waits_for_them() {
     let key = tester.idle_on(&topics, u64::MAX);
     tester.gain(1, "a\n\n");
     tester.gain(2, "b\n\n");
-    // Its seam makes a block of topic 2, which has what comes after what topic 1 still gathers.
+    // Its seam makes a block of topic 2, with an event later than those that topic 1 still gathers.
     let newcomer = tester.subscribe(2, u64::MAX);
     tester.page(newcomer, &[], true);
     assert_eq!((tester.send(key).as_str(), tester.send(newcomer).as_str()), ("", "HEAD\n"));
@@ -144,7 +144,7 @@ fn a_send_of_several_topics_is_bounded_but_takes_what_lies_between_the_events_of
         Next::Send(Outgoing { buffers, events, .. }) => (events, buffers.concat().len()),
         next => panic!("{next:?}"),
     };
-    // By blocks.
+    // Limited by blocks.
     let mut tester = Tester::new(NO_LIMITS);
     let topics = [tester.topic(1), tester.topic(2)];
     let key = tester.idle_on(&topics, u64::MAX);
@@ -155,7 +155,7 @@ fn a_send_of_several_topics_is_bounded_but_takes_what_lies_between_the_events_of
     tester.sent(key);
     assert_eq!((tester.send(key), tester.fanout.log_bytes()), (String::new(), 0));
 
-    // By bytes: two of these are exactly as much as one send takes, with the nine bytes that make a chunk of each.
+    // Limited by bytes: two of these, with nine bytes of chunk framing each, fill one send exactly.
     let mut tester = Tester::new(NO_LIMITS);
     let key = tester.idle_on(&topics, u64::MAX);
     let half = "x".repeat(SEND_BYTES_MAX / 2 - 9);
@@ -165,7 +165,7 @@ fn a_send_of_several_topics_is_bounded_but_takes_what_lies_between_the_events_of
     assert_eq!(events_of_next(&mut tester, key), (1, half.len()));
     tester.sent(key);
 
-    // But not within a turn whose blocks overlap.
+    // Not limited within a turn whose blocks overlap.
     for (number, frame) in [(0, "x"), (1, &*"x".repeat(SEND_BYTES_MAX)), (0, "x")] {
         tester.gain_on(topics[number].clone(), frame);
     }
@@ -186,7 +186,7 @@ fn partitions_take_turns_in_filling_a_send() {
     tester.sent(key);
     for turn in 0..2 {
         for partition in 0..3 {
-            // Two of these are as much as one send takes.
+            // Two of these fill one send.
             let frame = format!("{partition}{turn}").repeat(SEND_BYTES_MAX / 4);
             tester.at_us = 100 - u64::from(10 * partition) + turn;
             tester.gain_in(Some(partition), everything.clone(), &frame);
@@ -336,7 +336,7 @@ fn a_stream_is_cut_when_all_its_topics_together_have_more_than_the_limit() {
         let key = tester.idle_on(&topics, u64::MAX);
         tester.block_on(&topics[0], "begun\n\n");
         assert_eq!(tester.send(key), "begun\n\n");
-        // With the seven bytes that make a chunk of each.
+        // With seven bytes of chunk framing each.
         tester.block_on(&topics[0], &"x".repeat(493));
         tester.block_on(&topics[1], &"x".repeat(bytes - 507));
         tester.sweep(0);

@@ -44,7 +44,7 @@ fn a_log_is_trimmed_an_eighth_below_its_limit_once_it_is_past_it() {
     let mut tester = Tester::new(LIMITS);
     let mut bytes = Vec::new();
     for _ in 0..11 {
-        // Somebody has each block still to be sent, of 125 bytes as a chunk.
+        // One more stream each time, so that each block, of 125 bytes as a chunk, has a reader.
         tester.idle(1, u64::MAX);
         tester.gain(1, &"x".repeat(119));
         tester.fanout.seal_all();
@@ -80,7 +80,7 @@ fn while_too_much_is_held_a_send_has_less_time() {
     tester.gain(1, &"x".repeat(MEMORY_BYTES + 1));
     tester.fanout.seal_all();
     assert_eq!(tester.send(key).len(), MEMORY_BYTES + 1);
-    // As the send does that is under way.
+    // As the send under way holds memory.
     let _held = tester.memory.share(vec![0; MEMORY_BYTES + 1]);
     tester.now_ms = SEND_TIMEOUT_OVER_MS;
     tester.sweep(0);

@@ -1,4 +1,4 @@
-//! Whose turn it is to be sent to, and who is woken for it.
+//! The turns of streams to be sent to, and the wakes for them.
 
 use super::*;
 
@@ -44,7 +44,7 @@ fn what_is_sent_at_once_is_work_by_its_bytes_and_wakes_nobody() {
         });
         turns.push(sends);
     }
-    // Each is work of 1 and of 2 for its bytes.
+    // Each send is work of 1, and of 2 for its bytes.
     assert_eq!((turns, tester.wakes()), (vec![3, 3, 3, 1], 0));
     assert_eq!(tester.fanout.log_bytes(), 0);
 }

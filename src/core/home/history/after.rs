@@ -1,4 +1,4 @@
-//! Reads on after a place: the pages that a subscriber gets until it is live.
+//! Reads the pages of a replay, which a subscriber gets until it is live.
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -7,18 +7,19 @@ use super::topic_history::{Page, Retained};
 use super::{Aged, PartitionHistory, TopicKey};
 use crate::core::event_id::Sequence;
 
-/// A page of replay: large enough that a page costs a subscriber one round trip to home per 64 KiB, small
+/// Most bytes of a page of replay: large enough that a subscriber needs one round trip to the home per 64 KiB, small
 /// enough that a slow one holds little.
 const PAGE_BYTES_MAX: usize = 64 << 10;
-/// And so many frames: a page's handles (32 bytes each here, 16 more in the kernel's list) are what a
-/// replaying subscriber holds of its own, 6 KiB at most, and the pages of one turn stay about a millisecond.
+/// Most frames of a page: its handles (32 bytes each here, 16 more in the kernel's list) are what a replaying
+/// subscriber holds of its own, 6 KiB at most, and the pages of one turn stay about a millisecond.
 pub(crate) const PAGE_FRAMES_MAX: usize = 128;
-/// Events that are looked at for one page of several topics, whether these have them or not: some 100 us.
+/// Events looked at for one page of a multi-topic stream, whether they belong to these or not: some 100 us.
 const PAGE_LOOKS_MAX: usize = 4096;
 
 impl PartitionHistory {
-    /// Returns a page of what these topics and those below them retain after `after`, in the partition's order. With
-    /// `replaces_own_ids` each event's last line says its place, whatever id its publisher gave it.
+    /// Returns a page of the retained events of these topics and those below them after `after`, in the partition's
+    /// order. With `replaces_own_ids` each event's last line has the broker's id, even if its publisher gave it
+    /// another.
     pub(crate) fn after(&self, topics: &[TopicKey], after: Sequence, replaces_own_ids: bool) -> Page {
         let are_leaves = topics.iter().all(|key| self.topics.is_leaf(*key));
         match topics {
@@ -30,7 +31,7 @@ impl PartitionHistory {
         }
     }
 
-    /// Returns a page of topics that have nothing below them: however much others retain, it is not looked at.
+    /// Returns a page of topics that have none below them, without a look at other topics' events.
     fn page_of_leaves(&self, topics: &[TopicKey], after: Sequence, replaces_own_ids: bool) -> Page {
         let histories = topics.iter().map(|key| &self.topics[*key].history);
         let mut ahead: SmallVec<[_; 4]> = histories
@@ -41,7 +42,7 @@ impl PartitionHistory {
             .collect();
         let mut page = Page { upto: after, ..Page::default() };
         let mut bytes = 0;
-        // The oldest ahead is the next; at most 64 looks for each frame.
+        // The oldest head is the next event; at most 64 looks for each frame.
         while let Some((next, rest)) =
             ahead.iter_mut().min_by_key(|(next, _)| next.map_or(Sequence::MAX, |event| event.sequence))
             && let Some(event) = *next
@@ -74,7 +75,7 @@ impl PartitionHistory {
         page
     }
 
-    /// Adds an event to a page that has `bytes` so far, unless it is full, as it then says.
+    /// Adds an event to a page that has `bytes` so far; if the page is full, sets its `more` and returns false.
     fn add(&self, page: &mut Page, bytes: &mut usize, replaces_own_ids: bool, event: Retained<'_>) -> bool {
         let Retained { sequence, frame, has_own_id } = event;
         *bytes += frame.len();
@@ -91,7 +92,7 @@ impl PartitionHistory {
         true
     }
 
-    /// Returns the frame of an event, if its topic is one of these or below one of them, and retains it still.
+    /// Returns the frame of an event if it is still retained and its topic is one of these or below one of them.
     pub(super) fn frame_of(&self, topics: &[TopicKey], aged: &Aged) -> Option<&Bytes> {
         if !self.topics.retains(aged.topic, aged.sequence) {
             return None;
@@ -100,7 +101,7 @@ impl PartitionHistory {
         self.topics.lineage(aged.topic).any(|above| topics.binary_search(&above).is_ok()).then_some(frame)
     }
 
-    /// Returns a frame whose last line says the event's place, whatever id its publisher gave it.
+    /// Returns a copy of a frame with the broker's id as its last line, which overrules the publisher's.
     fn with_our_id(&self, frame: &Bytes, sequence: Sequence) -> Bytes {
         let mut text = Vec::with_capacity(frame.len() + 32);
         text.extend_from_slice(frame.strip_suffix(b"\n").unwrap_or(frame));

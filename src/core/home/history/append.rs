@@ -1,4 +1,4 @@
-//! Appends events: they become frames, their bytes on the wire, which are written once, whoever is sent them; and are retained.
+//! Appends events: writes their frames, the bytes on the wire, once for all receivers, and retains them.
 
 use super::topics::DroppedFrame;
 use super::{Aged, PartitionHistory, TopicEnd, TopicKey};
@@ -8,20 +8,20 @@ use crate::core::event_id::{EventId, Sequence};
 use crate::core::message::{Marks, OrderError};
 use crate::core::topic::Topic;
 
-/// The frames of one publish.
+/// The frames of one publish, as its home posts them.
 #[derive(Debug)]
 pub(crate) struct Frames {
     pub(crate) frames: Chunk,
-    /// Where each event lies.
+    /// The place of each event.
     pub(crate) marks: Marks,
     pub(crate) last_id: EventId,
-    /// How many of the publisher's ids were replaced.
+    /// The number of publisher's ids that were replaced.
     pub(crate) ids_replaced: u32,
 }
 
 impl PartitionHistory {
-    /// Returns the key by which the events of a topic are appended. `Ok(None)` when nothing is retained and nobody above the
-    /// topic listens.
+    /// Returns the key under which a topic's events are appended. `Ok(None)` when nothing is retained and no topic
+    /// above is known.
     ///
     /// # Errors
     /// There is no room for a further topic.
@@ -32,13 +32,13 @@ impl PartitionHistory {
                 Some(key) => Ok(Some(key)),
                 None => Err(OrderError::TopicsFull),
             },
-            // Nothing is kept: it goes to those above, or is ordered and gone.
+            // Nothing is retained: the event goes to listeners above, or to none.
             None => Ok(self.topics.nearest_above(topic)),
         }
     }
 
-    /// Appends events to the topic that has this key, if it has one. The first has the place `first`, which lies behind all
-    /// that was appended.
+    /// Appends events to the topic of this key, if there is one. The first has the place `first`, after all that was
+    /// appended.
     pub(crate) fn append(
         &mut self,
         key: Option<TopicKey>,
@@ -57,7 +57,7 @@ impl PartitionHistory {
         frames
     }
 
-    /// Writes all frames, one behind the other, into one allocation.
+    /// Writes all frames, one after the other, into one allocation.
     fn serialise(&mut self, events: &Events, first: Sequence) -> Frames {
         let with_ids = self.is_on();
         let last = first + events.len() as u64 - 1;
@@ -78,7 +78,7 @@ impl PartitionHistory {
             };
             let id_at = writer.frame_bytes() as u32;
             if with_ids && own_id.is_none() {
-                // Last of the event's lines: an `id:` of the publisher's before it is overruled.
+                // Last of the event's lines, so that it overrules an `id:` of the publisher's.
                 self.epoch.write_line(sequence, writer.text());
                 ids_replaced += u32::from(event.id.is_some());
             }
@@ -96,8 +96,7 @@ impl PartitionHistory {
             let end = end as usize;
             let frame = match marks.len() {
                 1 => frames.slice(0..end),
-                // Of its own: a small event that outlives a large one of the same publish must not keep its
-                // memory.
+                // A copy: a small event that outlives a large one of the same publish must not keep its memory.
                 _ => self.memory.share(frames.frames()[start..end].to_vec()),
             };
             let own_id = event.own_id();
@@ -116,7 +115,7 @@ impl PartitionHistory {
             }
             self.topics.drop_first(key);
         }
-        // Twice as long as it needs to be: sweeping it now costs each event of the past a constant.
+        // Swept when stale entries are the majority: that costs each past event a constant.
         for ages in [&mut self.by_age, &mut self.own_by_age] {
             if ages.len() > 2 * self.topics.events + 64 {
                 ages.retain(|aged| self.topics.retains(aged.topic, aged.sequence));
@@ -124,7 +123,7 @@ impl PartitionHistory {
         }
     }
 
-    /// Notes events of a topic that there is no room for: they were ordered and are lost.
+    /// Notes the loss of recovered events whose topic has no room.
     pub(crate) fn lose_unplaced(&mut self, topic: &Topic, events: &Events, first: Sequence) {
         for (event, sequence) in events.iter().zip(first..) {
             let own_id = event.own_id().map(Into::into);
@@ -134,7 +133,8 @@ impl PartitionHistory {
         }
     }
 
-    /// Forgets a topic that retains nothing and that nobody needs, as one whose event was too large for its history.
+    /// Forgets a topic that retains nothing and that nobody needs, for example one whose event was too large for its
+    /// history.
     pub(crate) fn forget_if_unneeded(&mut self, key: TopicKey) {
         self.topics.forget_if_unneeded(key);
     }

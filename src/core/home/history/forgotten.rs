@@ -1,13 +1,14 @@
-//! Remembers where topics that were forgotten ended, so that a subscriber who resumes there is not told of a gap.
+//! Keeps the ends of forgotten topics, so that a subscriber who resumes there is not told of a gap.
 
 use crate::core::event_id::Sequence;
 use crate::core::partition::Partitioner;
 
-/// Slots of the hash table of one partition. Topics that share one may cause gaps to be reported where there are none, and
-/// never hide one. They take 64 KiB, and 256 KiB more when each holds a publisher's own id of the greatest length.
+/// Slots of the hash table of one partition. Topics that share a slot may cause gaps to be reported where there are
+/// none, and never hide one. They take 64 KiB, and 256 KiB more when each holds a publisher's own id of the greatest
+/// length.
 const SLOTS: usize = 2 << 10;
 
-/// The end of a topic: everything up to it is lost.
+/// The end of a topic: its newest event, up to which everything is lost. Kept in memory and by the journal.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TopicEnd {
     /// Its newest event; 0 when it had none.
@@ -17,28 +18,28 @@ pub(crate) struct TopicEnd {
 }
 
 impl TopicEnd {
-    /// Returns this, or the other one if that is later.
+    /// Returns the later of both ends.
     pub(super) fn or_later(self, other: &TopicEnd) -> TopicEnd {
         if other.sequence > self.sequence { other.clone() } else { self }
     }
 }
 
-/// The ends of all topics that were forgotten.
+/// The ends of all forgotten topics of a partition.
 #[derive(Debug)]
 pub(super) struct Forgotten {
-    /// Gives names the same hash in every process that has the same data.
+    /// Hashes names alike in every process that has the same data.
     partitioner: Partitioner,
     /// The hash of the topic that ended last in each slot, and its end. Empty until a topic is forgotten.
     slots: Vec<(u64, TopicEnd)>,
 }
 
 impl Forgotten {
-    /// Returns the ends of no topics.
+    /// Returns an empty table.
     pub(super) fn new(partitioner: Partitioner) -> Self {
         Forgotten { partitioner, slots: Vec::new() }
     }
 
-    /// Notes the end of a topic that is forgotten.
+    /// Notes the end of a forgotten topic.
     pub(super) fn note(&mut self, topic: &str, end: TopicEnd) {
         self.note_hash(self.partitioner.end_hash(topic), end);
     }
@@ -54,7 +55,7 @@ impl Forgotten {
         }
     }
 
-    /// Returns where a topic ended, or where a topic that shares its slot ended later; 0 when there is neither.
+    /// Returns the end of a topic, or that of a later one that shares its slot; 0 when there is neither.
     pub(super) fn end(&self, topic: &str) -> TopicEnd {
         if self.slots.is_empty() {
             return TopicEnd::default();

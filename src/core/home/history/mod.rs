@@ -1,9 +1,9 @@
-//! The history of a partition: what was ordered, what of it is retained, what is lost, and when a gap is told.
+//! The history of a partition: its order, the retained events, the lost ones, and the rule for gaps.
 //!
-//! A home uses it by four verbs, each in a file of its own: [`PartitionHistory::append`] takes events that have their place,
-//! [`PartitionHistory::after`] reads on from a place, [`PartitionHistory::resume`] finds the place of an id and whether something is missing
-//! behind it, and [`PartitionHistory::trim`] drops the oldest. Which topics there are, and which of them make room for others, is in
-//! `topics.rs`.
+//! A home uses four operations, each in a file of its own: [`PartitionHistory::append`] takes events that have their
+//! place, [`PartitionHistory::after`] reads on from a place, [`PartitionHistory::resume`] finds the place of an id and
+//! whether events after it are missing, and [`PartitionHistory::trim`] drops the oldest. The set of topics, and the
+//! choice of those that make room for others, is in `topics.rs`.
 //!
 //! # When a gap is told
 //!
@@ -18,14 +18,14 @@
 //!
 //! (`slow` is the fan-out's: a live stream that was skipped forward.)
 //!
-//! **Falsely** only for a topic whose history was forgotten, or that has a topic below it whose history was. Of a forgotten
-//! topic only its end is kept, in a place that others may share: it counts as lost up to the latest of their ends. One more
-//! limit holds for publishers' own ids on streams of several topics, or of topics with others below: they are looked for
-//! among the partition's newest 2048 events that have one.
+//! **Falsely** only for a topic whose history was forgotten, or that has one below it whose history was. Only the end
+//! of a forgotten topic is kept, in a slot that others may share: the topic counts as lost up to the latest of their
+//! ends. One more limit holds for publishers' own ids on multi-topic streams, or on topics with others below: they are
+//! looked for among the partition's newest 2048 events that have one.
 //!
-//! In numbers: a topic's `lost` is the newest event of its own or of those below it that is no longer retained.
-//! `PartitionHistory::gap` alone decides, by holding a place against the newest `lost` of all topics concerned, and asserts that what
-//! a topic lost is known to those above it.
+//! In numbers: a topic's `lost` is the newest event, of its own or of those below it, that is no longer retained.
+//! `PartitionHistory::gap` alone decides, by comparing a place with the newest `lost` of all topics concerned, and
+//! asserts that a topic's losses are known to those above it.
 
 mod after;
 mod append;
@@ -53,12 +53,12 @@ pub(super) use topic_history::Page;
 use topics::DroppedFrame;
 pub(super) use topics::Topics;
 
-/// What is retained at most.
+/// The limits of history, the same for all homes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HistoryLimits {
     /// Events of one topic; 0 switches history and ids off.
     pub(crate) events_max: usize,
-    /// Bytes of one topic's events, with what each costs beside.
+    /// Bytes of one topic's events, overhead included.
     pub(crate) bytes_max: usize,
     /// Age of an event, in milliseconds.
     pub(crate) age_max_ms: u64,
@@ -66,37 +66,37 @@ pub(crate) struct HistoryLimits {
     pub(crate) page_frames_max: usize,
 }
 
-/// An event that no history has any more.
+/// An event that was dropped from history, as the journal hears of it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Dropped {
     pub(crate) partition: PartitionId,
     pub(crate) sequence: Sequence,
-    /// Bytes of its lines, without what was added to them.
+    /// Bytes of its lines, without the added id line.
     pub(crate) lines_bytes: usize,
 }
 
-/// A topic's number in its history, for as long as it is known there.
+/// A topic's number in its history, valid while the topic is known there.
 pub(super) type TopicKey = u32;
 
-/// The numbers of a selection's topics, in order.
+/// The keys of a selection's topics, in order.
 pub(super) type TopicKeys = SmallVec<[TopicKey; 4]>;
 
-/// What a partition ordered.
+/// The history of a partition, owned by its home.
 #[derive(Debug)]
 pub(crate) struct PartitionHistory {
     limits: HistoryLimits,
     memory: Arc<Memory>,
     partition: PartitionId,
     epochs: Arc<Epochs>,
-    /// What new ids begin with.
+    /// The epoch of new ids.
     epoch: Epoch,
-    /// The newest event.
+    /// The newest ordered event.
     sequence: Sequence,
     topics: Topics,
     /// All retained events of all topics, oldest first. An entry whose event was dropped by its topic's own limit is
     /// stale; they are swept out when they outnumber the rest.
     by_age: VecDeque<Aged>,
-    /// Those of them with a publisher's own id, stale ones among them as well.
+    /// The entries with a publisher's own id, stale ones among them as well.
     own_by_age: VecDeque<Aged>,
 }
 
@@ -104,13 +104,13 @@ pub(crate) struct PartitionHistory {
 #[derive(Clone, Copy, Debug)]
 struct Aged {
     topic: TopicKey,
-    /// Whether it has a publisher's own id.
+    /// Set when it has a publisher's own id.
     own_id: bool,
     sequence: Sequence,
 }
 
 impl PartitionHistory {
-    /// Returns the history of a partition that ordered nothing.
+    /// Returns an empty history.
     pub(super) fn new(partition: PartitionId, settings: &HomeSettings) -> Self {
         let HomeSettings { partitioner, epochs, limits, memory, topic_count, placement: _ } = settings;
         PartitionHistory {
@@ -126,12 +126,12 @@ impl PartitionHistory {
         }
     }
 
-    /// Returns the newest event.
+    /// Returns the newest ordered event.
     pub(super) fn sequence(&self) -> Sequence {
         self.sequence
     }
 
-    /// Returns the topics, which are pinned and forgotten there.
+    /// Returns the known topics, to look them up, hold and forget them.
     pub(super) fn topics(&self) -> &Topics {
         &self.topics
     }
@@ -140,12 +140,12 @@ impl PartitionHistory {
         &mut self.topics
     }
 
-    /// Returns the bytes of what is retained, all costs in.
+    /// Returns the bytes of the retained events, overhead included.
     pub(super) fn bytes(&self) -> usize {
         self.topics.bytes
     }
 
-    /// Returns the events that were dropped since this was last asked.
+    /// Returns the events that were dropped since the last call.
     pub(super) fn take_dropped(&mut self) -> impl Iterator<Item = Dropped> {
         let (partition, epoch) = (self.partition, self.epoch);
         self.topics.take_dropped().into_iter().map(move |event| {
@@ -155,7 +155,7 @@ impl PartitionHistory {
         })
     }
 
-    /// Goes on after what an earlier process ordered, of which these are the ends of topics that nothing was found of.
+    /// Ends the recovery: sets the epochs, the newest event, and the ends of topics of which nothing was found.
     pub(super) fn recovered(
         &mut self,
         epochs: &Arc<Epochs>,
@@ -167,19 +167,19 @@ impl PartitionHistory {
         self.topics.lose_hashes(ends);
     }
 
-    /// Returns whether anything is retained at all.
+    /// Returns whether history is switched on.
     pub(super) fn is_on(&self) -> bool {
         self.limits.events_max > 0
     }
 
-    /// Returns how much room each list takes, in entries.
+    /// Returns the capacity of each list, in entries.
     #[cfg(test)]
     pub(super) fn capacities(&self) -> [usize; 4] {
         let [names, topics, by_use] = self.topics.capacities();
         [names, topics, by_use, self.by_age.capacity()]
     }
 
-    /// Returns how many entries the order of ages has, and how many events are retained.
+    /// Returns the number of entries in the order of ages, and of retained events.
     #[cfg(test)]
     pub(super) fn ages(&self) -> (usize, usize) {
         (self.by_age.len(), self.topics.events)

@@ -1,30 +1,31 @@
-//! Finds where a subscriber resumes, and decides whether it is told of a gap.
+//! Finds the place where a subscriber resumes, and decides whether it is told of a gap.
 
 use super::forgotten::TopicEnd;
 use super::{PartitionHistory, TopicKey};
 use crate::core::event_id::Sequence;
 use crate::core::message::GapReason;
 
-/// Events with a publisher's own id that are looked at, the newest first, to find one of several topics: about 0.2 ms.
+/// Events with a publisher's own id that are searched, newest first, for the last id of a multi-topic stream: about 0.2
+/// ms.
 const OWN_ID_LOOKS_MAX: usize = 2048;
 
-/// Where a subscriber resumes.
+/// The place where a subscriber resumes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Resumed {
-    /// It is sent what follows this.
+    /// It is sent the events after this one.
     pub(crate) after: Sequence,
-    /// Why it is told of a gap first.
+    /// The reason of the gap that it is told of first, if any.
     pub(crate) gap: Option<GapReason>,
 }
 
 impl PartitionHistory {
-    /// Returns where a subscriber to these topics goes on that has `id` as its last. `is_position` says that its ids are
-    /// positions, because it takes something of other partitions as well.
+    /// Returns the place at which a subscriber to these topics with the last id `id` goes on. `is_position` says that
+    /// its ids are positions, because it takes something of other partitions as well.
     pub(crate) fn resume(&self, topics: &[TopicKey], id: &str, is_position: bool) -> Resumed {
         let place = match is_position {
             // Any other id says nothing of the other partitions.
             true => self.epochs.place_in(id, self.partition),
-            // Not necessarily one of these topics' own: any place in the partition's sequence splits theirs in two.
+            // It need not be an event of these topics: any place in the partition's sequence splits theirs in two.
             false => {
                 let own = self.latest_use(topics, id).max(self.lost_use(topics, id));
                 own.or_else(|| self.epochs.place(id, self.partition))
@@ -34,8 +35,8 @@ impl PartitionHistory {
         Resumed { after: place.unwrap_or(0), gap: self.gap(topics, place) }
     }
 
-    /// Returns why a subscriber that knows of everything up to `place` is told of a gap; none when it has missed nothing.
-    /// Nothing else decides that: the rule stands at the top of this module.
+    /// Returns the reason of the gap to tell a subscriber that knows everything up to `place`; `None` when it has
+    /// missed nothing. Nothing else decides that: the rule stands at the top of this module.
     pub(crate) fn gap(&self, topics: &[TopicKey], place: Option<Sequence>) -> Option<GapReason> {
         debug_assert!(
             topics.iter().all(|key| self.topics.knows_what_was_lost(*key)),
@@ -66,8 +67,8 @@ impl PartitionHistory {
         found.next().map(|aged| aged.sequence)
     }
 
-    /// Returns the newest event that is no longer retained, if this is the publisher's own id of it: a tree gone quiet is
-    /// resumed after it without a gap.
+    /// Returns the newest lost event if `id` is the publisher's own id of it: a quiet tree is resumed after it without
+    /// a gap.
     fn lost_use(&self, topics: &[TopicKey], id: &str) -> Option<Sequence> {
         let lost = self.lost(topics);
         let is_it = |key: &TopicKey| {

@@ -1,4 +1,4 @@
-//! What one topic retains.
+//! The retained events of one topic.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,34 +7,34 @@ use bytes::Bytes;
 use super::forgotten::TopicEnd;
 use crate::core::event_id::Sequence;
 
-/// What an event costs beside its bytes: the entry here, its place in the home's order of ages, and two heap
+/// Bytes that an event costs beside its own: the entry here, its place in the home's order of ages, and two heap
 /// blocks.
 const ENTRY_BYTES: usize = 144;
 
-/// Frames that follow one another in a history.
+/// Consecutive frames of a replay, made by a history for its home.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     /// Shared, not copied: a herd of reconnects costs handles.
     pub(crate) frames: Vec<Bytes>,
-    /// The last event in it, or where the page was asked to begin.
+    /// The last event looked at, or the place where the page was asked to begin.
     pub(crate) upto: Sequence,
-    /// Whether more is retained behind it.
+    /// Set when more is retained after it.
     pub(crate) more: bool,
 }
 
-/// An event that is retained.
+/// A retained event, lent by its history.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Retained<'h> {
     pub(crate) sequence: Sequence,
     pub(crate) frame: &'h Bytes,
-    /// Whether it has a publisher's own id.
+    /// Set when it has a publisher's own id.
     pub(crate) has_own_id: bool,
 }
 
-/// The oldest event, which is dropped.
+/// The result of dropping the oldest event.
 #[derive(Debug)]
 pub(crate) struct FirstDropped {
-    /// What that frees, all costs in.
+    /// The bytes that this frees, overhead included.
     pub(crate) bytes: usize,
     pub(crate) frame_bytes: usize,
     pub(crate) lost: TopicEnd,
@@ -45,7 +45,7 @@ pub(crate) struct FirstDropped {
 pub(crate) struct TopicHistory {
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// Where each publisher's id was used last.
+    /// The newest event with each publisher's own id.
     own_ids: HashMap<Box<str>, Sequence>,
 }
 
@@ -59,13 +59,13 @@ struct Entry {
 
 impl Entry {
     fn cost(&self) -> usize {
-        // An own id is held twice, here and as a key.
+        // A publisher's own id is held twice, here and as a key.
         ENTRY_BYTES + self.frame.len() + self.own_id.as_ref().map_or(0, |id| 2 * id.len() + 64)
     }
 }
 
 impl TopicHistory {
-    /// Adds the newest event; returns the bytes it is accounted with.
+    /// Adds the newest event; returns its bytes, overhead included.
     pub(crate) fn append(
         &mut self,
         sequence: Sequence,
@@ -84,7 +84,7 @@ impl TopicHistory {
         cost
     }
 
-    /// Drops the oldest event. None when it is empty.
+    /// Drops the oldest event; returns `None` when there is none.
     pub(crate) fn drop_first(&mut self) -> Option<FirstDropped> {
         let entry = self.entries.pop_front()?;
         let cost = entry.cost();
@@ -94,8 +94,8 @@ impl TopicHistory {
         {
             self.own_ids.remove(id);
         }
-        // Room follows what is kept, or a topic that once was full would hold 100 KiB for its last event.
-        // Down to a half, at a quarter: each event pays for one move.
+        // Capacity follows the length, or a topic that once was full would hold 100 KiB for its last event. Down to a
+        // half, at a quarter: each event pays for one move.
         if self.entries.len() < self.entries.capacity() / 4 {
             self.entries.shrink_to(2 * self.entries.len());
         }
@@ -106,8 +106,8 @@ impl TopicHistory {
         Some(FirstDropped { bytes: cost, frame_bytes: entry.frame.len(), lost })
     }
 
-    /// Returns what is retained after `after`, up to `bytes_max` and `frames_max`, but at least one frame if there is
-    /// one.
+    /// Returns the events retained after `after`, up to `bytes_max` and `frames_max`, but at least one frame if there
+    /// is one.
     pub(crate) fn page(&self, after: Sequence, bytes_max: usize, frames_max: usize) -> Page {
         let start = self.entries.partition_point(|entry| entry.sequence <= after);
         let mut page = Page { upto: after, ..Page::default() };
@@ -125,7 +125,7 @@ impl TopicHistory {
         page
     }
 
-    /// Returns what is retained after `after`, oldest first.
+    /// Returns the events retained after `after`, oldest first.
     pub(crate) fn after(&self, after: Sequence) -> impl Iterator<Item = Retained<'_>> {
         let start = self.entries.partition_point(|entry| entry.sequence <= after);
         self.entries.range(start..).map(|entry| Retained {
@@ -156,7 +156,7 @@ impl TopicHistory {
         Some(TopicEnd { sequence: *sequence, own_id: own_id.clone() })
     }
 
-    /// Returns the newest retained event, which is lost when the topic is forgotten now; 0 when there is none.
+    /// Returns the newest retained event, which is lost as the topic is forgotten; 0 when there is none.
     pub(crate) fn into_end(mut self) -> TopicEnd {
         let newest = self.entries.pop_back();
         newest.map_or_else(TopicEnd::default, |Entry { sequence, own_id, .. }| TopicEnd { sequence, own_id })
@@ -171,7 +171,7 @@ impl TopicHistory {
         self.entries.front().map(|entry| entry.sequence)
     }
 
-    /// Returns when the oldest retained event was ordered, in milliseconds of the server's clock.
+    /// Returns the time at which the oldest retained event was ordered, in milliseconds of the server's clock.
     pub(crate) fn first_at_ms(&self) -> Option<u64> {
         self.entries.front().map(|entry| entry.at_ms)
     }
@@ -251,7 +251,7 @@ mod tests {
             let (now, kept) = (room(&history), history.len());
             for list in 0..2 {
                 assert!(now[list] <= 4 * kept + 3, "{now:?} for {kept}");
-                // What a map has room for changes a little with what is removed, too.
+                // The capacity of a map also changes a little with removals.
                 if now[list] < before[list] / 4 * 3 {
                     moves[list] += 1;
                     assert!(now[list] >= 2 * kept, "{now:?} for {kept}");
@@ -259,7 +259,7 @@ mod tests {
             }
             before = now;
         }
-        // Each halves it at least.
+        // Each move halves it at least.
         assert!(moves.iter().all(|moves| (4..=11).contains(moves)), "{moves:?}");
     }
 }

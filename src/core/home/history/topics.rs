@@ -1,7 +1,8 @@
-//! The topics of a partition: what each retains and lost, those above it, and which one makes room for another.
+//! The topics of a partition: the events each retains and lost, the topics above it, and the choice of those that make
+//! room for others.
 //!
-//! With namespaces they form a tree, with everything at the root, which is in each partition and counts as none. A topic stays
-//! while somebody holds it or there is one below it. It can make room, with those below it, unless one of them is held.
+//! With namespaces they form a tree, with everything at its root, which every partition has and which is not counted. A
+//! topic stays while it is held or has one below it. It can make room, with those below it, unless one of them is held.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -19,30 +20,28 @@ use crate::core::home::topic_count::TopicCount;
 use crate::core::partition::Partitioner;
 use crate::core::topic::{Topic, TopicMap};
 
-/// How many topics are looked at to find an idle one before a new topic is refused: bounds one publish's
-/// work.
+/// Topics looked at to find an idle one before a new topic is refused: bounds one publish's work.
 const EVICTION_TRIES: usize = 64;
 
-/// The topics known to a partition.
+/// The topics known to a partition, owned by its history.
 #[derive(Debug)]
 pub(crate) struct Topics {
     names: TopicMap<TopicKey>,
-    /// Boxed, because the places of topics that are gone are kept.
+    /// Boxed, because the slots of forgotten topics stay allocated.
     known: Slab<Box<KnownTopic>>,
     count: Arc<TopicCount>,
-    /// How many of them are counted there.
+    /// The number of these topics that `count` includes.
     counted: usize,
     /// One entry per topic, the least recently used first; `used` may be older than the topic's, see
     /// [`Topics::idlest`].
     by_use: BinaryHeap<Reverse<(u64, TopicKey)>>,
-    /// Counts uses, so that topics can be told apart by when they were used last. All homes of a shard share it, see
-    /// [`Topics::set_clock`].
+    /// Counts uses, to find the least recently used topic. All homes of a shard share it, see [`Topics::set_clock`].
     use_clock: u64,
-    /// Where topics ended that were forgotten.
+    /// The ends of forgotten topics.
     forgotten: Forgotten,
-    /// Events that are no longer retained, for a journal that keeps them for as long as they are.
+    /// Events that are no longer retained, recorded for a journal, which keeps events no longer than that.
     dropped: Option<Vec<DroppedFrame>>,
-    /// Events that all of them retain, and their bytes with all costs.
+    /// The number of events that all topics retain, and their bytes, overhead included.
     pub(super) events: usize,
     pub(super) bytes: usize,
 }
@@ -59,23 +58,24 @@ pub(super) struct DroppedFrame {
 #[derive(Debug)]
 pub(crate) struct KnownTopic {
     topic: Topic,
-    /// The topic above it; it stays for as long as this one.
+    /// The topic above it, which stays as long as this one.
     parent: Option<TopicKey>,
-    /// Topics right below it.
+    /// The number of topics right below it.
     children: u32,
-    /// Those of them that are held, or have one below them that is.
+    /// The number of those that are held or have a held one below them.
     held_children: u32,
-    /// How many hold it.
+    /// The number of holders.
     holders: u32,
     /// The newest event of its own, or of those below it, that is no longer retained.
     pub(super) lost: TopicEnd,
-    /// Its newest event that is the journal's and not yet in the history.
+    /// Its newest event that the journal has and the history does not yet have.
     under_way: Option<Box<TopicEnd>>,
-    /// What counted as lost when it came, because topics were forgotten: it may never have had that.
+    /// The value of `lost` when the topic was inserted, from the ends of forgotten topics: those events may never have
+    /// been its own.
     lost_at_first: Sequence,
     pub(super) history: TopicHistory,
     used: u64,
-    /// What its entry in `by_use` says; 0 while it has none.
+    /// The use of its entry in `by_use`; 0 without an entry.
     queued_use: u64,
 }
 
@@ -95,45 +95,45 @@ impl Topics {
         }
     }
 
-    /// Returns how many there are, beside everything.
+    /// Returns the number of topics, without everything.
     pub(crate) fn len(&self) -> usize {
         self.counted
     }
 
-    /// Returns the key of a topic that is known.
+    /// Returns the key of a topic, if it is known.
     pub(crate) fn find(&self, topic: &Topic) -> Option<TopicKey> {
         self.names.get(topic).copied()
     }
 
-    /// Returns the name that goes with a key.
+    /// Returns the topic with this key.
     pub(crate) fn topic(&self, key: TopicKey) -> &Topic {
         &self[key].topic
     }
 
-    /// Returns a topic and those above it, upwards.
+    /// Iterates over a topic and those above it, upwards.
     pub(crate) fn lineage(&self, key: TopicKey) -> impl Iterator<Item = TopicKey> {
         std::iter::successors(Some(key), |key| self[*key].parent)
     }
 
-    /// Returns the nearest topic above this one that is known.
+    /// Returns the nearest known topic above this one.
     pub(super) fn nearest_above(&self, topic: &Topic) -> Option<TopicKey> {
         topic.lineage().skip(1).find_map(|above| self.find(above))
     }
 
-    /// Returns whether there is nothing below a topic, so that its history is all there is to look at.
+    /// Returns whether a topic has none below it, so that its own history is complete.
     pub(super) fn is_leaf(&self, key: TopicKey) -> bool {
         self[key].children == 0
     }
 
-    /// Returns whether the topics above this one count as lost what it lost since it came.
+    /// Returns whether the topics above this one know of its losses since it was inserted.
     pub(super) fn knows_what_was_lost(&self, key: TopicKey) -> bool {
         let KnownTopic { lost, lost_at_first, .. } = &self[key];
         let is_known = |key| self[key].lost.sequence >= lost.sequence;
         lost.sequence == *lost_at_first || self.lineage(key).all(is_known)
     }
 
-    /// Holds all of these topics, so that none is forgotten; returns their keys. `None`, and none is held, when there is no
-    /// room for all.
+    /// Holds all of these topics, so that none is forgotten; returns their keys. Holds none and returns `None` when
+    /// there is no room for all.
     pub(crate) fn hold_all(&mut self, topics: &[Topic]) -> Option<TopicKeys> {
         let mut keys = TopicKeys::new();
         for topic in topics {
@@ -154,7 +154,7 @@ impl Topics {
         self.change_holders(key, |known| known.holders += 1);
     }
 
-    /// Lets go of topics that were held.
+    /// Ends one hold of each of these topics.
     pub(crate) fn let_go(&mut self, keys: &[TopicKey]) {
         for &key in keys {
             self.touch(key);
@@ -168,18 +168,19 @@ impl Topics {
         self.known[key as usize].used = self.use_clock;
     }
 
-    /// Returns the key of a topic, which comes to be known with those above it; `None` when there is no room for them.
+    /// Returns the key of a topic, which is inserted with those above it if it is new; `None` when there is no room for
+    /// them.
     pub(super) fn find_or_insert(&mut self, topic: &Topic) -> Option<TopicKey> {
         if let Some(key) = self.find(topic) {
             return Some(key);
         }
         let parent = match topic.parent() {
-            // As deep as a path may be, which is eight segments.
+            // Recurses no deeper than a path, which has eight segments at most.
             Some(parent) => Some(self.find_or_insert(parent)?),
             None => None,
         };
         let Some(parent) = parent else { return self.insert(topic, None) };
-        // Held meanwhile, so that there must be room for both.
+        // Held meanwhile, so that the parent cannot make room for its child.
         self.change_holders(parent, |known| known.holders += 1);
         let key = self.insert(topic, Some(parent));
         self.known[parent as usize].children += u32::from(key.is_some());
@@ -199,7 +200,7 @@ impl Topics {
         self.use_clock += 1;
         let used = self.use_clock;
         let lost = self.forgotten.end(topic.name());
-        // Below the number of topics there may be, which is far below 2^32.
+        // Keys stay below the limit of topics, which is far below 2^32.
         let key = self.known.insert(Box::new(KnownTopic {
             topic: topic.clone(),
             parent,
@@ -218,7 +219,7 @@ impl Topics {
         Some(key)
     }
 
-    /// Changes who holds a topic, and tells those above it.
+    /// Changes the holders of a topic, and updates those above it.
     fn change_holders(&mut self, key: TopicKey, change: impl Fn(&mut KnownTopic)) {
         let known = &mut self.known[key as usize];
         let was_held = known.is_held();
@@ -231,7 +232,7 @@ impl Topics {
             self.count.set_held(is_held);
         }
         if let Some(parent) = parent {
-            // As deep as a path may be, which is eight segments.
+            // Recurses no deeper than a path, which has eight segments at most.
             self.change_held_children(parent, is_held);
         }
     }
@@ -243,7 +244,7 @@ impl Topics {
         });
     }
 
-    /// Forgets a topic that nobody needs and that retains nothing. One with events alone may be forgotten to make room.
+    /// Forgets a topic that nobody needs if it retains nothing; one with events becomes a candidate to make room.
     pub(super) fn forget_if_unneeded(&mut self, key: TopicKey) {
         let known = &mut self.known[key as usize];
         if known.is_needed() {
@@ -257,8 +258,8 @@ impl Topics {
         }
     }
 
-    /// Returns when the topic was used last that nobody needs and that was used longest ago, and its key; when too many dates
-    /// are out of date, the oldest of those looked at.
+    /// Returns the last use and the key of the least recently used topic that nobody needs; when too many entries are
+    /// out of date, the oldest of those looked at.
     ///
     /// Uses are not sorted as they happen, which would cost every publish: an entry that turns out to be out
     /// of date goes back with the true date, and one whose topic is needed when that ends.
@@ -286,17 +287,17 @@ impl Topics {
         oldest
     }
 
-    /// Returns how many uses there were.
+    /// Returns the number of uses so far.
     pub(crate) fn clock(&self) -> u64 {
         self.use_clock
     }
 
-    /// Goes on counting uses where another home of the shard stopped, so that their topics can be compared.
+    /// Sets the number of uses to that of another home of the shard, so that their topics can be compared.
     pub(crate) fn set_clock(&mut self, uses: u64) {
         self.use_clock = uses;
     }
 
-    /// Forgets a topic that nobody needs.
+    /// Forgets a topic that nobody needs, with its events.
     pub(crate) fn forget(&mut self, key: TopicKey) {
         let KnownTopic { topic, history, lost, lost_at_first, parent, .. } = *self.known.remove(key as usize);
         self.names.remove(&topic);
@@ -324,7 +325,7 @@ impl Topics {
         }
     }
 
-    /// Remembers that an event of this topic, or below it, is no longer retained, in those above it as well.
+    /// Records a lost event of this topic, or of one below it, here and in all above.
     fn lose(&mut self, key: TopicKey, lost: TopicEnd) {
         let KnownTopic { parent, lost: known, .. } = &mut *self.known[key as usize];
         let is_news = lost.sequence > known.sequence;
@@ -333,7 +334,7 @@ impl Topics {
                 if is_news {
                     *known = lost.clone();
                 }
-                // As deep as a path may be, which is eight segments.
+                // Recurses no deeper than a path, which has eight segments at most.
                 self.lose(parent, lost);
             }
             None if is_news => *known = lost,
@@ -353,24 +354,24 @@ impl Topics {
         }
     }
 
-    /// Notes that an event is not retained.
+    /// Records an event that is not retained, if these are recorded.
     pub(super) fn note_dropped(&mut self, event: DroppedFrame) {
         if let Some(dropped) = &mut self.dropped {
             dropped.push(event);
         }
     }
 
-    /// Notes events that are dropped from now on.
+    /// Starts to record dropped events.
     pub(crate) fn note_what_is_dropped(&mut self) {
         self.dropped = Some(Vec::new());
     }
 
-    /// Returns the events that were dropped since this was last asked.
+    /// Returns the events that were dropped since the last call.
     pub(super) fn take_dropped(&mut self) -> Vec<DroppedFrame> {
         self.dropped.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Returns the newest event of a topic of its own, those under way among them.
+    /// Returns the newest event of the topic itself, those under way included.
     pub(crate) fn newest(&self, key: TopicKey) -> TopicEnd {
         let KnownTopic { lost, under_way, history, .. } = &self[key];
         match (under_way, history.newest()) {
@@ -380,12 +381,12 @@ impl Topics {
         }
     }
 
-    /// Notes the newest event of a topic that is under way.
+    /// Records the newest event of a topic that the journal has.
     pub(crate) fn set_under_way(&mut self, key: TopicKey, newest: TopicEnd) {
         self.known[key as usize].under_way = Some(Box::new(newest));
     }
 
-    /// Notes that everything of a topic up to an event is no longer under way.
+    /// Records that no event of a topic up to this one is under way any more.
     pub(crate) fn given_back(&mut self, key: TopicKey, upto: Sequence) {
         let under_way = &mut self.known[key as usize].under_way;
         if under_way.as_ref().is_some_and(|newest| newest.sequence <= upto) {
@@ -393,15 +394,16 @@ impl Topics {
         }
     }
 
-    /// Notes what a topic had before an event that is found again after a restart, unless that was found as well.
+    /// Records as lost the event that a recovered record names as its topic's previous one, unless that was recovered
+    /// as well.
     pub(crate) fn lose_before(&mut self, key: TopicKey, lost: TopicEnd) {
-        // Whatever of it is found: if that is older, something is missing between.
+        // If the newest event found is older than that, events between are missing.
         if self[key].history.newest().is_none_or(|newest| newest.sequence < lost.sequence) {
             self.lose(key, lost);
         }
     }
 
-    /// Notes the end of a topic that there is no room for, in those above it as well.
+    /// Records the end of a topic that there is no room for, here and in those above it.
     pub(crate) fn lose_unknown(&mut self, topic: &Topic, lost: TopicEnd) {
         self.forgotten.note(topic.name(), lost.clone());
         if let Some(above) = self.nearest_above(topic) {
@@ -409,11 +411,11 @@ impl Topics {
         }
     }
 
-    /// Notes the ends of topics whose names have these hashes, of which nothing was found after a restart.
+    /// Records the ends of topics, by the hashes of their names, of which no event was recovered.
     pub(super) fn lose_hashes(&mut self, ends: impl Iterator<Item = (u64, TopicEnd)>) {
         ends.for_each(|(hash, end)| self.forgotten.note_hash(hash, end));
-        // What is gone may have been below those that are known. A topic with none above has none below, and was found with
-        // the event before its oldest one: it knows what it lost.
+        // Lost topics may have been below known ones. A topic with none above has none below, and its oldest recovered
+        // event named the one before: it knows its losses.
         let may_have_had_children =
             |known: &KnownTopic| known.parent.is_some() || known.topic.is_everything();
         let known = self.known.iter().filter(|(_, known)| may_have_had_children(known));
@@ -422,8 +424,8 @@ impl Topics {
         ends.into_iter().for_each(|(key, end)| self.lose(key, end));
     }
 
-    /// Returns whether this topic retains an event. Sequences are never used twice, so a topic that holds nothing older than
-    /// the event holds it, and a key that went to another topic does not.
+    /// Returns whether this topic retains an event. Sequences are never used twice, so a topic whose oldest event is
+    /// not newer retains it, and a key that went to another topic does not match.
     pub(super) fn retains(&self, key: TopicKey, sequence: Sequence) -> bool {
         let first = self.get(key).and_then(|known| known.history.first());
         first.is_some_and(|first| first <= sequence)
@@ -433,7 +435,7 @@ impl Topics {
         Some(self.known.get(key as usize)?)
     }
 
-    /// Adds the newest event of a topic to what it retains.
+    /// Adds the newest event of a topic to its history.
     pub(super) fn retain(
         &mut self,
         key: TopicKey,
@@ -446,7 +448,7 @@ impl Topics {
         self.events += 1;
     }
 
-    /// Lets go of memory that what is left does not need, once that is less than a quarter.
+    /// Shrinks lists of which less than a quarter is in use.
     pub(super) fn shrink(&mut self) {
         let topics = self.known.len();
         if topics < self.names.capacity() / 4 {
@@ -459,7 +461,7 @@ impl Topics {
         }
     }
 
-    /// Returns how much room each of its lists takes, in entries.
+    /// Returns the capacity of each list, in entries.
     #[cfg(test)]
     pub(crate) fn capacities(&self) -> [usize; 3] {
         [self.names.capacity(), self.known.capacity(), self.by_use.capacity()]
@@ -475,18 +477,18 @@ impl std::ops::Index<TopicKey> for Topics {
 }
 
 impl KnownTopic {
-    /// Whether it stays for now.
+    /// Returns whether it must stay for now.
     fn is_needed(&self) -> bool {
         self.holders > 0 || self.children > 0
     }
 
-    /// Whether it, or one below it, is held.
+    /// Returns whether it, or one below it, is held.
     fn is_held(&self) -> bool {
         self.holders > 0 || self.held_children > 0
     }
 }
 
-/// Returns whether an entry of [`Topics::by_use`] is a topic's, and not left over from one that is gone.
+/// Returns whether an entry of [`Topics::by_use`] is its topic's current one, and not left over.
 fn is_queued(known: &Slab<Box<KnownTopic>>, used: u64, key: TopicKey) -> bool {
     known.get(key as usize).is_some_and(|known| known.queued_use == used)
 }

@@ -1,4 +1,4 @@
-//! Drops what is too old, and the oldest when memory is short.
+//! Drops events past their age, and the oldest ones when memory is short.
 
 use super::{PartitionHistory, TopicKey};
 use crate::core::event_id::Sequence;
@@ -8,24 +8,24 @@ use crate::core::event_id::Sequence;
 pub(crate) struct Oldest {
     topic: TopicKey,
     pub(crate) sequence: Sequence,
-    /// When it was ordered, in milliseconds of the server's clock.
+    /// The time at which it was ordered, in milliseconds of the server's clock.
     pub(crate) at_ms: u64,
 }
 
 impl PartitionHistory {
-    /// Returns when the oldest retained event was ordered, in milliseconds of the server's clock.
+    /// Returns the time at which the oldest retained event was ordered, in milliseconds of the server's clock.
     pub(crate) fn oldest_at_ms(&mut self) -> Option<u64> {
         self.oldest().map(|oldest| oldest.at_ms)
     }
 
-    /// Drops what is past its age, at most `events_max` events; returns how many it dropped.
+    /// Drops events past their age, at most `events_max`; returns the number dropped.
     pub(crate) fn expire(&mut self, now_ms: u64, events_max: usize) -> usize {
         let age_max_ms = self.limits.age_max_ms;
         self.trim(events_max, |_, oldest| now_ms.saturating_sub(oldest.at_ms) > age_max_ms)
     }
 
-    /// Drops the oldest event, and its topic if nothing is left of that, for as long as `drops` says so of what is retained
-    /// and of that event, and at most `events_max` events; returns how many it dropped.
+    /// Drops the oldest event, and its topic if that becomes empty, while `drops` returns true for the history and that
+    /// event, at most `events_max` events; returns the number dropped.
     pub(crate) fn trim(
         &mut self,
         events_max: usize,
@@ -46,7 +46,7 @@ impl PartitionHistory {
         events_max
     }
 
-    /// Lets go of memory that what is left does not need, once that is less than a quarter.
+    /// Shrinks lists of which less than a quarter is in use.
     fn shrink(&mut self) {
         self.topics.shrink();
         let events = self.by_age.len();
@@ -56,7 +56,7 @@ impl PartitionHistory {
         }
     }
 
-    /// Returns the oldest retained event of all.
+    /// Returns the oldest retained event of all topics.
     fn oldest(&mut self) -> Option<Oldest> {
         loop {
             let aged = self.by_age.front()?;

@@ -1,14 +1,14 @@
-//! Publishes whose order is final only later, and what is found again after a restart.
+//! Publishes whose order becomes final later, and their recovery after a restart.
 
 use super::*;
 use crate::core::epochs::EarlierEpoch;
 
-/// A journal that has publishes until it is told to give them back, or none while it is not `late`.
+/// A journal that keeps publishes until it is asked to give them back, or none while it is not `late`.
 #[derive(Default)]
 struct LateJournal {
     is_prompt: bool,
     last: Sequence,
-    /// With the sequence of the first event, and the newest earlier event of its topic.
+    /// Each with the sequence of its first event, and the newest earlier event of its topic.
     publishes: VecDeque<(Sequence, Publish, TopicEnd)>,
 }
 
@@ -29,7 +29,7 @@ impl Journal for LateJournal {
     }
 }
 
-/// A tester whose publishes are the journal's first.
+/// A tester whose publishes go to the journal first.
 struct Late {
     tester: Tester,
     journal: LateJournal,
@@ -40,7 +40,7 @@ impl Late {
         Late { tester: Tester::with_topics(LIMITS, topics_max), journal: LateJournal::default() }
     }
 
-    /// Returns what is posted, as text, and how many events became final.
+    /// Sends a message to the home; returns the posts as text, and the number of events that became final.
     fn ask(&mut self, message: ToHome) -> (Vec<String>, u64) {
         let (mut out, now_ms) = (Vec::new(), self.tester.now_ms);
         let events = self.tester.homes.handle(0, message, now_ms, &mut self.journal, &mut out);
@@ -57,7 +57,7 @@ impl Late {
         posts
     }
 
-    /// Has the journal give the oldest publish back.
+    /// Has the journal give the oldest publish back as final.
     fn finish(&mut self) -> (Vec<String>, u64) {
         let (first, publish, _) = self.journal.publishes.pop_front().unwrap();
         let mut out = Vec::new();
@@ -73,7 +73,7 @@ impl Late {
         shown(out)
     }
 
-    /// The newest earlier event of the topic of the newest publish that the journal has.
+    /// Returns the newest earlier event of the topic of the newest publish that the journal has.
     fn previous(&self) -> (Sequence, Option<&str>) {
         let (_, _, TopicEnd { sequence, own_id }) = self.journal.publishes.back().unwrap();
         (*sequence, own_id.as_deref())
@@ -135,7 +135,7 @@ fn the_journal_is_told_the_newest_event_that_a_topic_had_before_wherever_that_is
     late.publish(&one, "data:g\nid:mine");
     assert_eq!(late.previous(), (6, None), "it was retained");
     late.finish();
-    // One whose order is final at once comes behind those.
+    // A publish whose order is final at once comes after those.
     late.journal.is_prompt = true;
     late.publish(&one, "data:h");
     late.journal.is_prompt = false;
@@ -225,7 +225,7 @@ fn a_publish_under_way_reaches_who_came_above_it_meanwhile_however_little_room_t
     assert_eq!(late.finish(), (vec!["0: data:a id:9-1".to_owned(), "1 published".to_owned()], 1));
 }
 
-/// What a journal kept: events 3, 5 and 6 of topic 1, of which 6 came last, and nothing of topic 2, which ended with 4.
+/// The journal kept events 3, 5 and 6 of topic 1, of which 6 came last, and nothing of topic 2, which ended with 4.
 #[test]
 fn what_the_journal_kept_is_replayed_after_a_restart_and_what_it_did_not_keep_is_a_gap() {
     let mut tester = Tester::with_topics(HistoryLimits { age_max_ms: 1 << 40, ..LIMITS }, 9);
@@ -266,7 +266,7 @@ fn what_the_journal_kept_is_replayed_after_a_restart_and_what_it_did_not_keep_is
         let found: String = text.lines().filter_map(|line| line.strip_prefix("data:")).collect();
         assert_eq!((found.as_str(), gap.map(|gap| gap.reason)), (frames, reason), "{topic} after {last_id}");
     }
-    // Keys are known for as long as if there had been no restart.
+    // Keys are known for as long as they would be without the restart.
     let mut see = |name: &str| {
         let publish = tester.new_publish(one.clone(), "data:d", key(name));
         let mut journal = LateJournal { last: 8, is_prompt: true, ..LateJournal::default() };
@@ -295,7 +295,7 @@ fn a_restart_tells_topics_what_ended_below_them() {
         previous,
         key: None,
     });
-    // Another topic below it is gone, and so is that one's own end: that of the tree says so.
+    // Another topic below it is gone, and so is its own end: the end of the tree tells of that.
     let hash = Partitioner::new(1, [7; 16]).end_hash(tree.name());
     let epochs = Arc::new(Epochs::new(Epoch::at(9), Vec::new()));
     let end = TopicEnd { sequence: 5, own_id: None };
@@ -337,7 +337,7 @@ fn what_the_journal_has_no_more_is_dropped_and_nothing_behind_it() {
     for (topic, body) in
         [(1, "data:a"), (1, "data:b"), (1, "data:c"), (1, "data:d"), (2, "data:e"), (1, "data:f")]
     {
-        // The first two are dropped by their topic's limit, and their places in the order of ages are out of date.
+        // The first two are dropped by their topic's limit, and their entries in the order of ages are stale.
         let _ = tester.publish(topic, body);
     }
     tester.homes.note_what_is_dropped();

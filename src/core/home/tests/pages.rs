@@ -21,7 +21,7 @@ fn a_page_asked_for_after_a_trim_says_once_that_something_is_missing() {
     assert_eq!((gap(seen), gap(told)), (None, None));
 }
 
-/// Pages of what these topics retain behind `after`, until one is the last: the data of each page, and where it ends.
+/// Reads the pages of these topics after `after` up to the last; returns each page's data, and where it ends.
 fn pages(tester: &mut Tester, topics: &[Topic], mut after: Sequence) -> Vec<(String, Sequence)> {
     let selection = selection(topics);
     let mut pages = Vec::new();
@@ -89,7 +89,7 @@ fn a_page_of_any_topics_is_bounded_by_frames_and_bytes_but_never_empty() {
     assert_eq!(pages(&mut tester, slice::from_ref(&tree), 0), of(&[("6 7 8", 8), ("9", 9)]));
     assert_eq!(pages(&mut tester, slice::from_ref(&tree), 8), of(&[("9", 9)]));
 
-    // Two of these are exactly as much as a page takes; then one that is more than that.
+    // Two of these fill a page exactly; the next is larger than a page.
     let mut tester = Tester::with_topics(limits, 9);
     let body = |name: &str, bytes: usize, n: u64| {
         let rest = bytes - name.len() - format!("data:\nid:9-{n}\n\n:\n").len();

@@ -6,7 +6,7 @@ use super::*;
 fn the_homes_of_a_shard_drop_the_oldest_of_all_and_as_much_together_as_is_asked_for() {
     let mut tester = Tester::with_partitions(LIMITS, 99, 3);
     let topics = tester.topics_of([0, 2, 1]);
-    // In each round one of each partition.
+    // Each round publishes one event to each partition.
     for now_ms in [0, 10, 20] {
         for (topic, later) in topics.iter().zip(0..) {
             tester.now_ms = now_ms + later;

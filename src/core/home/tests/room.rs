@@ -1,4 +1,4 @@
-//! Which topics are known, which one makes room for another, and what is left of one that is forgotten.
+//! Known topics: the ones that make room for others, and what is kept of those forgotten.
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn the_idlest_topic_is_forgotten_first_and_one_with_subscribers_never() {
 #[test]
 fn to_find_the_idlest_topic_only_so_many_are_looked_at() {
     let mut tester = Tester::with_topics(LIMITS, 65);
-    // All but the last are used once more, which is found out one after the other.
+    // All but the last are used once more, which the eviction finds out one after the other.
     for topic in (0..65).chain(0..64) {
         let _ = tester.publish(topic, "data:a");
     }
@@ -73,7 +73,7 @@ fn what_is_forgotten_below_a_topic_is_lost_to_it() {
     for topic in [&leaf, &other, &other] {
         let _ = tester.publish_to(topic.clone(), "data:a");
     }
-    // They make room for those.
+    // The former topics make room for these.
     for topic in 0..2 {
         let _ = tester.publish(topic, "data:b");
     }
@@ -109,7 +109,7 @@ fn a_topic_with_neither_subscribers_nor_history_is_forgotten_and_resumed_without
     assert_eq!((tester.homes.topics(), tester.homes.bytes()), (1, 0), "that with a subscriber stays");
     tester.leave(3, 0);
     assert_eq!(tester.homes.topics(), 0);
-    // What each had last is known, whatever others had later.
+    // The last event of each is known, whatever later events others have.
     for (topic, last_id) in [(1, "9-2"), (1, "own"), (2, "9-3"), (3, "9-4"), (4, "9-1")] {
         assert_eq!(
             tester.join(topic, 0, Some(last_id)),

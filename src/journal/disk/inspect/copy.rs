@@ -1,4 +1,4 @@
-//! A journal that is written from what is whole of another.
+//! Writes a journal from the whole batches of a damaged one.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,7 +15,7 @@ use super::super::record::{ControlRecord, PublishRecord, SegmentEntry};
 use super::super::storage::{Disk, DiskFile, write_all_at};
 use crate::core::event_id::Sequence;
 
-/// A journal that is being written from what is whole of another: a rewritten segment for each, and a newest one.
+/// A journal that is being written from the whole batches of another: a rewritten segment for each, and a newest one.
 pub(super) struct RepairedCopy<'a, T: Disk> {
     to: &'a T,
     salt: u64,
@@ -23,13 +23,13 @@ pub(super) struct RepairedCopy<'a, T: Disk> {
     entries: Vec<SegmentEntry>,
     /// The last sequence of each partition that was copied.
     last: BTreeMap<u8, u64>,
-    /// Batches that were written: they are numbered anew, for those of what is damaged may be out of order.
+    /// The number of batches written. They are numbered anew, because those of a damaged journal may be out of order.
     batches: u64,
 }
 
 struct CopiedSegment<F> {
     file: F,
-    /// The number of the segment that it is a copy of.
+    /// The number of the segment that it copies.
     source: u64,
     header: SegmentHeader,
     offset: u64,
@@ -37,17 +37,17 @@ struct CopiedSegment<F> {
 }
 
 impl<'a, T: Disk> RepairedCopy<'a, T> {
-    /// Begins one in an empty directory.
+    /// Returns a copy to write into an empty directory.
     pub(super) fn new(to: &'a T, salt: u64) -> Self {
         RepairedCopy { to, salt, segment: None, entries: Vec::new(), last: BTreeMap::new(), batches: 0 }
     }
 
-    /// Takes the events of a whole batch of a segment with this header.
+    /// Writes the events of a whole batch of a segment with this header.
     pub(super) fn push(&mut self, header: &SegmentHeader, payload: &[u8]) -> Result<(), ReadError> {
         if self.segment.as_ref().is_none_or(|segment| segment.source != header.first) {
             self.finish_segment()?;
             self.salt = self.salt.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            // Numbered anew as well: of two headers one may say that it covers the other.
+            // Numbered anew as well: one header may claim to cover the other's segment.
             let number = self.entries.len() as u64 + 1;
             let file = self.to.create(&new_name(number));
             self.segment = Some(CopiedSegment {
@@ -70,7 +70,8 @@ impl<'a, T: Disk> RepairedCopy<'a, T> {
         while !records.is_empty() {
             let Ok(publish) = PublishRecord::decode(&mut records) else { break };
             let last = self.last.entry(publish.partition).or_default();
-            // Without a newest segment nobody says what was removed: a leftover may hold what was read before.
+            // Without a newest segment the removed ones are not known: a leftover may hold events that were read
+            // before.
             if *last < publish.first && publish.partition < header.partitions {
                 *last = publish.last();
                 copy.push_copied(&publish);
@@ -95,7 +96,7 @@ impl<'a, T: Disk> RepairedCopy<'a, T> {
             .map_err(|error| ReadError::Io("finish a segment".to_owned(), error))
     }
 
-    /// Writes the newest segment, in which sequences go on after `last`, and with it the journal is complete.
+    /// Writes the newest segment, in which sequences go on after `last`; with it the journal is complete.
     pub(super) fn finish(
         &mut self,
         header: &SegmentHeader,

@@ -50,7 +50,7 @@ fn append(log: &mut Log<SimulatedDisk>, sequence: u64) {
     log.sync().unwrap();
 }
 
-/// A journal of several segments, one of them rewritten, one with a file of what is gone.
+/// Returns a journal of several segments, one of them rewritten, one with a file of dropped events.
 fn journal() -> SimulatedDisk {
     let disk = SimulatedDisk::new(0);
     let (mut log, _, _) = open(&disk, 1).unwrap();
@@ -95,7 +95,7 @@ fn every_flipped_byte_is_found_or_is_behind_the_last_batch() {
                 }
                 Err(error) => panic!("{name} {at}: {error}"),
                 Ok((_, recovery, events)) => match recovery.torn {
-                    // Of the last batch nobody can say whether it was synced.
+                    // Nothing tells whether the last batch was synced.
                     Some(found) => {
                         torn += 1;
                         assert!(&found.file == name && name == newest && found.offset <= at as u64);
@@ -103,7 +103,7 @@ fn every_flipped_byte_is_found_or_is_behind_the_last_batch() {
                         let lost = usize::from(at < last_bytes);
                         assert_eq!(events.0, whole[..whole.len() - lost], "{name} {at}");
                     }
-                    // Zeros behind the last batch are never read as a record.
+                    // Zeros after the last batch are never read as a record.
                     None => {
                         harmless += 1;
                         assert!(name == newest && at >= last_bytes, "{name} {at}");
@@ -136,7 +136,7 @@ fn a_repaired_copy_holds_what_is_whole_and_knows_no_earlier_epoch() {
                 open(&to, 10).unwrap_or_else(|error| panic!("{name} {at} {report:?}: {error}"));
             assert!(recovery.torn.is_none());
             assert_eq!(log.epochs().past.iter().map(|past| past.epoch).collect::<Vec<_>>(), [9]);
-            // Nothing comes back that was not there; one batch is lost at most, or a segment with its header.
+            // No event comes back that was not there; one batch is lost at most, or a segment with its header.
             let lost = whole.iter().filter(|event| !events.0.contains(event)).count();
             assert!(lost <= if at < SEGMENT_HEADER_BYTES { 20 } else { 1 }, "{name} {at}: {lost} lost");
         }
@@ -151,7 +151,7 @@ fn a_copy_is_a_journal_of_its_own_that_ends_with_what_was_written() {
     append(&mut log, 42);
     let to = SimulatedDisk::new(0);
     copy(&disk, &to).unwrap();
-    // The copied one goes on.
+    // The original goes on.
     append(&mut log, 43);
     let (_, recovery, copied) = open(&to, 3).unwrap();
     assert_eq!(copied.0.len(), whole.0.len() + 2);

@@ -34,7 +34,7 @@ fn settings(segment_bytes: u64, epoch: u64) -> Settings {
     }
 }
 
-/// Appends batches of 64 publishes with one event of so many bytes each.
+/// Appends batches of 64 publishes, each with one event of `lines_bytes`.
 fn fill(log: &mut Log<Directory>, batches: u64, lines_bytes: usize) {
     let mut text = vec![b'x'; lines_bytes];
     text[..5].copy_from_slice(b"data:");
@@ -82,7 +82,8 @@ fn a_real_directory_gives_back_what_was_appended_over_several_starts() {
     }
 }
 
-/// Prints how fast a log of 512 MiB is read. Run it in release: `cargo test --release --lib journal -- --ignored --nocapture`.
+/// Prints how fast a log of 512 MiB is read. Run it in release:
+/// `cargo test --release --lib journal -- --ignored --nocapture`.
 #[test]
 #[ignore = "writes 1 GiB"]
 fn a_log_is_read_at_500_mb_a_second_from_a_warm_cache() {

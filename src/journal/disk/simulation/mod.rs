@@ -25,12 +25,12 @@ use super::trim::Trimmed;
 use crate::core::event_id::Sequence;
 use model::{Collector, Event, Model, Place};
 
-/// A bug put in on purpose, to see that it is found.
+/// A bug put in on purpose, to prove that it is found.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Canary {
     None,
     Disk(DiskCanary),
-    /// A torn batch gets the CRCs of what is there, as if recovery did not look at them.
+    /// A torn batch gets the CRCs of its remains, as if recovery did not check them.
     TailUnchecked,
 }
 
@@ -55,7 +55,7 @@ struct World {
     figures: Figures,
 }
 
-/// How often something happened, over all seeds.
+/// Counts of what happened, over all seeds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Figures {
     restarts: u64,
@@ -149,7 +149,7 @@ impl World {
         self.start(true);
     }
 
-    /// Opens the log, as often as it takes: the power may fail on the way.
+    /// Opens the log, as often as needed: the power may fail on the way.
     fn start(&mut self, power: bool) {
         let mut is_kill = !power && !self.disk.is_dead();
         self.disk.restart(power);
@@ -179,7 +179,7 @@ impl World {
                     self.histories = collector.histories;
                     self.figures.torn += u64::from(recovery.torn.is_some());
                     self.log = Some(log);
-                    // Some of it may be left: it burns on.
+                    // A fuse that is left burns on.
                     return;
                 }
                 Err(OpenError::Io { .. }) if self.disk.is_dead() => {
@@ -252,7 +252,7 @@ impl World {
                 });
             }
             Err(AppendError::Fatal(_)) => {
-                // It may have been written all the same.
+                // The batch may have been written all the same.
                 self.model.last = last;
                 self.model.unsynced.push(places);
                 self.model.is_last_in_doubt = true;
@@ -275,14 +275,14 @@ impl World {
         Event { topic: topic.to_owned(), lines: lines.into_bytes(), id, key, at_ms: self.now_ms }
     }
 
-    /// Puts events into their histories, which drop their oldest.
+    /// Adds events to their histories, which drop their oldest.
     fn remember(&mut self, events: &[(Place, Vec<Event>)]) {
         let Some(log) = &mut self.log else { return };
         for ((partition, first), publish) in events {
             let history = self.histories.entry((*partition, publish[0].topic.clone())).or_default();
             for (at, event) in publish.iter().enumerate() {
                 history.push((first + at as u64, event.lines.len()));
-                // One may be kept a little longer.
+                // An event may be kept a little longer.
                 let limit = self.history_events_max + usize::from(self.random.u8(0..8) == 0);
                 while history.len() > limit {
                     let (sequence, bytes) = history.remove(0);
@@ -329,7 +329,7 @@ impl World {
         }
     }
 
-    /// After an error the log does nothing more, and the process ends.
+    /// Checks that the log does nothing more after an error, as the process ends.
     fn died(&mut self) {
         self.figures.fatal += 1;
         assert!(self.disk.is_dead() || self.disk.has_failed(), "an error that the disk did not give");
@@ -344,7 +344,7 @@ impl World {
         self.restart(power);
     }
 
-    /// What the log says of its size is what is there.
+    /// Checks that the log's size is that of its files.
     fn check_size(&self) {
         let Some(log) = &self.log else { return };
         let names = self.disk.list().unwrap();
@@ -371,7 +371,7 @@ fn encode(events: &[Event]) -> (Vec<u8>, EventSpans) {
     (text, spans)
 }
 
-/// Gives the torn batch at the end of the newest segment the CRCs of what is there.
+/// Gives the torn batch at the end of the newest segment the CRCs of its remains.
 fn forge_tail(disk: &SimulatedDisk) {
     let names = disk.list().unwrap();
     let Some(name) = names.iter().rfind(|name| segment_number(name).is_some()) else { return };
@@ -402,7 +402,7 @@ fn number(name: &str) -> Option<u64> {
 
 const STEPS: usize = 100;
 
-/// Returns a directory as it stays behind after a few steps.
+/// Returns the directory that is left after a few steps.
 pub(super) fn directory(seed: u64) -> SimulatedDisk {
     let mut world = World::new(seed, Canary::None);
     (0..40).for_each(|_| world.step());

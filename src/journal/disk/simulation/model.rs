@@ -1,4 +1,4 @@
-//! A naive model of a log: a list of events for each partition, and what must come back of them.
+//! A naive model of a log: a list of events for each partition, and the rules for which must come back.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -10,7 +10,7 @@ use super::super::recovery::{Recovery, Sink};
 use super::super::segments::Segments;
 use crate::core::event_id::Sequence;
 
-/// An event that was appended.
+/// An appended event.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Event {
     pub(super) topic: String,
@@ -20,33 +20,33 @@ pub(super) struct Event {
     pub(super) at_ms: u64,
 }
 
-/// Where an event is.
+/// The partition and the sequence of an event.
 pub(super) type Place = (u8, Sequence);
 
 #[derive(Default)]
 pub(super) struct Model {
-    /// What may be there.
+    /// The events that may come back.
     pub(super) events: BTreeMap<Place, Event>,
-    /// The events of batches that were not synced, one list for each batch.
+    /// The events of unsynced batches, one list for each batch.
     pub(super) unsynced: Vec<Vec<Place>>,
-    /// The last of these may have been written in part: its append failed.
+    /// Set when the last of these may be written in part: its append failed.
     pub(super) is_last_in_doubt: bool,
-    /// Need not come back.
+    /// Events that need not come back.
     pub(super) dropped: HashSet<Place>,
-    /// Did not come back once, and must not later.
+    /// Events that did not come back once, and must not later.
     gone: HashSet<Place>,
     /// Publishes with keys of this time or later must come back.
     pub(super) keys_since_ms: u64,
-    /// Events that were not dropped may go.
+    /// Set when the journal has a limit: events that were not dropped may go.
     pub(super) has_limit: bool,
-    /// Where epochs ended: the last sequences at least, then as it was recorded.
+    /// The ends of epochs: a lower bound of their last sequences, then those recorded.
     epochs: HashMap<u64, Vec<Sequence>>,
     recorded: HashMap<u64, Vec<Sequence>>,
     pub(super) last: Vec<Sequence>,
     pub(super) epoch: u64,
 }
 
-/// A publish that came back.
+/// A recovered publish.
 pub(super) struct Recovered {
     pub(super) partition: u8,
     pub(super) first: Sequence,
@@ -54,7 +54,7 @@ pub(super) struct Recovered {
     pub(super) events: Vec<Event>,
 }
 
-/// Collects what a log hands out, and keeps so many events of each topic.
+/// Collects the publishes that a log hands out, and keeps a limited number of events of each topic.
 pub(super) struct Collector {
     pub(super) publishes: Vec<Recovered>,
     pub(super) history_events_max: usize,
@@ -131,7 +131,7 @@ impl Model {
         self.note_epoch();
     }
 
-    /// The running epoch has at least what is synced now.
+    /// Notes the synced events as a lower bound of the running epoch's end.
     fn note_epoch(&mut self) {
         let mut synced = self.last.clone();
         for (partition, first) in self.unsynced.iter().flatten().rev() {
@@ -152,7 +152,7 @@ impl Model {
         }
     }
 
-    /// Checks what came back after a restart, and goes on from it. `is_kill`: nothing that was written is lost.
+    /// Checks the events that came back after a restart, and goes on from them. `is_kill`: no written bytes are lost.
     pub(super) fn check(
         &mut self,
         recovery: &Recovery,
@@ -182,7 +182,7 @@ impl Model {
         self.dropped.extend(&collector.dropped);
     }
 
-    /// Each partition's events ascend, and are what was appended. Returns where they are.
+    /// Checks that each partition's events ascend, and are as appended. Returns their places.
     fn check_order(&self, recovery: &Recovery, collector: &Collector) -> HashSet<Place> {
         let mut places = HashSet::new();
         let mut last = vec![0; self.last.len()];
@@ -201,13 +201,13 @@ impl Model {
         places
     }
 
-    /// Of the batches that were not synced the first so many came back, whole. The others never were.
+    /// Checks that a prefix of the unsynced batches came back, whole, and forgets the others.
     fn settle_unsynced(&mut self, recovered: &HashSet<Place>, last: &[Sequence], is_kill: bool) {
         let in_doubt = usize::from(self.is_last_in_doubt);
         let must = self.unsynced.len() - in_doubt.min(self.unsynced.len());
         let mut is_lost = false;
         for (at, batch) in std::mem::take(&mut self.unsynced).into_iter().enumerate() {
-            // What was dropped may be gone already.
+            // Dropped events may be gone already.
             let is_there =
                 batch.iter().all(|(partition, sequence)| *sequence <= last[usize::from(*partition)]);
             assert!(is_there || !batch.iter().any(|place| recovered.contains(place)), "a part of a batch");

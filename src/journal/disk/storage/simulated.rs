@@ -1,6 +1,6 @@
-//! A disk that forgets. After a power failure it has what was synced, and of the rest any part: a write is kept, lost
-//! or torn by sectors of 512 bytes and within one, names are those of before or after, in any order. It fails when it
-//! is told to, and the power fails at any operation.
+//! A disk that forgets. After a power failure it has everything synced, and any part of the rest: a write is kept, lost
+//! or torn by sectors of 512 bytes and within one, names are those of before or after, in any order. It fails on
+//! demand, and the power fails at any operation.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "for tests and fuzzing alone")]
 
@@ -13,7 +13,7 @@ use super::{Disk, DiskFile};
 
 const SECTOR_BYTES: usize = 512;
 
-/// A bug put in on purpose, to see that it is found: each is played by the disk, as a fault of the log would show on it.
+/// A bug put in on purpose, to prove that it is found. The disk simulates each, as a fault of the log would show on it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(in crate::journal::disk) enum DiskCanary {
     #[default]
@@ -30,11 +30,11 @@ pub(in crate::journal::disk) enum DiskCanary {
 
 #[derive(Clone, Default)]
 struct Inode {
-    /// As processes see it.
+    /// The bytes as processes see them.
     now: Vec<u8>,
-    /// As it is on the disk.
+    /// The bytes as they are on the disk.
     synced: Vec<u8>,
-    /// What is between the two.
+    /// The changes between the two.
     pending: Vec<Change>,
     /// `synced` and `pending` before the last sync.
     before: Option<(Vec<u8>, Vec<Change>)>,
@@ -69,24 +69,24 @@ struct DiskState {
     has_failed: bool,
 }
 
-/// What fails, beside the power.
+/// The faults other than of power.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::journal::disk) struct Faults {
     /// `allocate` has no room.
     pub(in crate::journal::disk) is_full: bool,
-    /// One of so many writes and syncs fails.
+    /// One of this many writes and syncs fails.
     pub(in crate::journal::disk) error_in: Option<u64>,
-    /// A write takes fewer bytes than there are now and then.
+    /// A write takes fewer bytes than offered now and then.
     pub(in crate::journal::disk) has_short_writes: bool,
 }
 
-/// A handle of a disk; all of one disk share what is on it.
+/// A handle of a disk; all handles of one disk share its content.
 #[derive(Clone)]
 pub(in crate::journal::disk) struct SimulatedDisk {
     state: Rc<RefCell<DiskState>>,
 }
 
-/// A file that is open.
+/// An open file.
 pub(in crate::journal::disk) struct SimulatedFile {
     state: Rc<RefCell<DiskState>>,
     inode: u64,
@@ -119,7 +119,7 @@ impl SimulatedDisk {
         self.state.borrow_mut().faults = faults;
     }
 
-    /// The power fails after so many operations that change something.
+    /// Makes the power fail after this many operations that change something.
     pub(in crate::journal::disk) fn light_fuse(&self, operations: u64) {
         self.state.borrow_mut().fuse = Some(operations);
     }
@@ -133,12 +133,12 @@ impl SimulatedDisk {
         self.state.borrow().has_failed
     }
 
-    /// Returns how many operations were done that change something.
+    /// Returns the number of operations that changed something.
     pub(in crate::journal::disk) fn operations(&self) -> u64 {
         self.state.borrow().operations
     }
 
-    /// Comes back after the process has ended: with `power`, as after a power failure.
+    /// Restarts after the process has ended: with `power`, as after a power failure.
     pub(in crate::journal::disk) fn restart(&self, power: bool) {
         let state = &mut *self.state.borrow_mut();
         if power || state.is_dead {
@@ -156,7 +156,7 @@ impl SimulatedDisk {
         state.inodes[&state.names[name]].now.clone()
     }
 
-    /// Puts a file there, synced.
+    /// Writes a file, synced.
     pub(in crate::journal::disk) fn put(&self, name: &str, bytes: Vec<u8>) {
         let state = &mut *self.state.borrow_mut();
         let inode = Inode { now: bytes.clone(), synced: bytes, ..Inode::default() };
@@ -166,7 +166,7 @@ impl SimulatedDisk {
         state.names_synced.insert(name.to_owned(), state.next_inode);
     }
 
-    /// Returns a copy of all that is there, synced, on a disk of its own.
+    /// Returns a copy of the disk, with everything synced.
     pub(in crate::journal::disk) fn snapshot(&self) -> SimulatedDisk {
         let copy = SimulatedDisk::new(1);
         for name in self.list().unwrap() {
@@ -255,7 +255,7 @@ fn apply(bytes: &mut Vec<u8>, change: &Change) {
     }
 }
 
-/// Keeps any of the sectors of a write, and some in part.
+/// Keeps any sectors of a write, and some in part.
 fn tear(bytes: &mut Vec<u8>, offset: usize, data: &[u8], random: &mut fastrand::Rng) {
     let mut start = offset;
     let end = offset + data.len();
@@ -380,7 +380,7 @@ impl SimulatedFile {
         let fails = result.is_ok() && state.fails();
         let inode = state.inodes.get_mut(&self.inode).unwrap();
         if fails {
-            // The kernel forgets that these were to be written, and goes on to show them.
+            // After a failed sync the kernel marks these bytes clean, and goes on to show them.
             inode.pending.clear();
             return Err(io::Error::other("the sync failed"));
         }

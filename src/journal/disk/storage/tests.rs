@@ -2,7 +2,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 
-/// A directory of its own, removed at the end.
+/// A temporary directory, removed when it is dropped.
 pub(in crate::journal::disk) struct TempDir(PathBuf);
 
 impl TempDir {
@@ -30,7 +30,7 @@ fn a_second_process_is_refused_and_told_the_pid_of_the_first() {
     let error = Directory::open(&dir.0).unwrap_err();
     assert!(matches!(error, OpenError::Locked { pid: Some(pid), .. } if pid == std::process::id()));
     assert!(error.to_string().contains(&format!("process {}", std::process::id())));
-    // Who only reads is let in.
+    // A reader is let in.
     Directory::read(&dir.0).unwrap();
     drop(first);
     Directory::open(&dir.0).unwrap();
@@ -53,7 +53,7 @@ fn a_directory_that_may_not_be_written_names_its_owner() {
     fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o500)).unwrap();
     let result = Directory::open(&dir.0);
     let user = rustix::process::geteuid().as_raw();
-    // Root may.
+    // Root may open it.
     match user {
         0 => drop(result.unwrap()),
         _ => assert!(
