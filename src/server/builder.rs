@@ -27,7 +27,7 @@ use crate::config::{Config, Control, Cpus, SHARDS_MAX, Secret, SecretPair};
 #[must_use = "nothing listens before it is started"]
 pub struct ServerBuilder {
     config: Config,
-    /// What cannot be in a configuration; told when it is started.
+    /// What a configuration cannot hold; [`ServerBuilder::start`] reports it.
     wrong: Option<&'static str>,
 }
 
@@ -49,10 +49,10 @@ impl ServerBuilder {
         self.configure(|config| config.control = Some(Control::new(address.into())))
     }
 
-    /// How many threads serve it, 1 to 1024, none of them pinned to a CPU; 1 when it is not said, which is
+    /// The number of threads that serve it, 1 to 1024, none of them pinned to a CPU; 1 when it is not said, which is
     /// enough for tens of thousands of subscribers and leaves the other CPUs to the program around it.
     pub fn shards(self, shards: usize) -> Self {
-        // One too many is enough to be refused.
+        // One above the limit is enough to be refused.
         let ids = (0..shards.min(SHARDS_MAX + 1)).collect();
         self.configure(|config| config.cpus = Cpus { ids, pin: false })
     }
@@ -62,8 +62,8 @@ impl ServerBuilder {
         self.configure(|config| config.namespaces = namespaces)
     }
 
-    /// Whether there is an admin page, `/admin/`; there is when it is not said. With a
-    /// [publisher's secret](ServerBuilder::publisher_secret) it shows nothing without a token.
+    /// Turns the admin page, `/admin/`, on or off; on when it is not said. With a [publisher's
+    /// secret](ServerBuilder::publisher_secret) it shows nothing without a token.
     pub fn admin(self, admin: bool) -> Self {
         self.configure(|config| config.admin = admin)
     }
@@ -80,7 +80,7 @@ impl ServerBuilder {
         self.secret(secret, |config, secret| config.auth.subscriber.secret = Some(secret))
     }
 
-    /// The same for publishing over HTTP, `/stats`, `/metrics` and the admin page's data. A
+    /// Does the same for publishing over HTTP, `/stats`, `/metrics` and the admin page's data. A
     /// [`Publisher`](crate::Publisher) needs no token.
     pub fn publisher_secret(self, secret: impl Into<String>) -> Self {
         self.secret(secret, |config, secret| config.auth.publisher.secret = Some(secret))
@@ -98,7 +98,7 @@ impl ServerBuilder {
         self.configure(|config| config.history.events_max = events)
     }
 
-    /// How often a stream that got nothing else gets a comment, at least 100 ms; 15 s when it is not said,
+    /// The time after which a stream that got nothing else gets a comment, at least 100 ms; 15 s when it is not said,
     /// and `None` is never.
     pub fn heartbeat(self, interval: Option<Duration>) -> Self {
         self.configure(|config| config.stream.heartbeat = interval)
@@ -124,7 +124,7 @@ impl ServerBuilder {
     fn secret(mut self, secret: impl Into<String>, set: impl FnOnce(&mut Config, SecretPair)) -> Self {
         match Secret::new(secret) {
             Some(current) => set(&mut self.config, SecretPair { current, previous: None }),
-            // Never none instead: that would let everybody in.
+            // Never stored as no secret: that would let everybody in.
             None => self.wrong = Some("empty secret; give one, or leave it out to have none"),
         }
         self
