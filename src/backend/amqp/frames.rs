@@ -1,5 +1,5 @@
-//! Rewrites what a broker sends so that lapin can read it. lapin ends the connection at a frame that it cannot read, and with
-//! it every stream on that connection.
+//! Rewrites a broker's bytes so that lapin can read them. lapin ends the connection at a frame that it cannot read, and
+//! with it every stream on that connection.
 //!
 //! RabbitMQ passes on what publishers wrote, which may be anything:
 //!

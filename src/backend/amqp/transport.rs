@@ -34,8 +34,8 @@ pub(super) async fn connect(uri: AMQPUri, cut: &CutSwitch) -> lapin::Result<Conn
     fastrand::shuffle(&mut addresses);
     let (tokio, cut) = (Tokio::current(), Arc::clone(&cut.0));
     let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), Filtering(tokio.clone())));
-    // Opens the stream as lapin does by default, except for `cut` and the filter. It has no timeout, because it runs on lapin's
-    // thread and may outlive the timers of this runtime.
+    // Opens the stream as lapin does by default, except for `cut` and the filter. It has no timeout, because it runs on
+    // lapin's thread and may outlive the timers of this runtime.
     let open = async move |uri: AMQPUri, _| {
         let open = async {
             let stream =
@@ -172,8 +172,8 @@ impl AsyncWrite for Filtered {
     }
 }
 
-/// Tokio's reactor with [`Filtered`] as its type of streams, because lapin takes only streams of its runtime's type. lapin
-/// uses its timers alone: the streams are opened by [`connect`].
+/// Tokio's reactor with [`Filtered`] as its type of streams, because lapin takes only streams of its runtime's type.
+/// lapin uses only its timers: the streams are opened by [`connect`].
 #[derive(Clone, Debug)]
 struct Filtering(Tokio);
 
