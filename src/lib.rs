@@ -48,16 +48,16 @@
 //!   system call to a copy of memory. A send that finds room in the socket is done by the turn itself; one that
 //!   must wait, like every accept and read, is the ring's.
 //! - **Too slow is a place as well.** A log keeps a block only while a cursor is at or before it, and is
-//!   trimmed at a limit. A subscriber it is trimmed past is cut, or skipped forward and told so.
+//!   trimmed at a limit. A subscriber that it is trimmed past is cut, or skipped forward with an `event: gap`.
 //! - **Decide without I/O, then do I/O.** Everything in `core` takes bytes, messages and the time, and returns what to
 //!   do; it imports no other module. Requests and tokens are read the same way. So a seeded simulation can run the
 //!   homes and fan-outs of several shards in one thread against a naive model. Threads, sockets and the runtime are
-//!   known to `shard`, `server`, `admin`, `backend`, `host` and `log`.
-//! - **Memory is bounded at the door.** No shard waits for another's mailbox. A publish takes room from one
-//!   budget before it is posted, and gives it back when the last shard has taken it in; without room its
+//!   known to `server`, `shard`, `connection`, `backend`, `journal`, `host` and `log`.
+//! - **Memory is bounded where it enters.** No shard waits for another's mailbox. A publish takes room from one
+//!   budget before it is posted, and gives it back when the last shard has handled it; without room its
 //!   publisher is not read from.
 //! - **A server that we are a client of is a backend.** It is one thread on plain tokio beside the shards, which never
-//!   wait for it. What RabbitMQ has for a client goes to the client's shard as an event of a topic of its own; how
+//!   wait for it. RabbitMQ's messages for a client go to the client's shard as events of a topic of its own; how
 //!   many of them the kernel took is a counter that the backend reads, and acknowledges late.
 //!
 //! # The modules
@@ -66,20 +66,20 @@
 //!
 //! | | |
 //! |---|---|
-//! | `server` | starts and ends the shards, the backend and the admin thread |
-//! | `monitor` | what the admin page, `/sessions/`, Prometheus and `/debug/vars` show |
+//! | `server` | starts and stops the shards, the backend and the admin thread |
+//! | `monitor` | the admin page's data, `/sessions/`, Prometheus's metrics and `/debug/vars` |
 //! | `connection` | HTTP over one socket: requests in, answers out, until it becomes a stream |
-//! | `dialects` | the interfaces that clients speak: what a request asks for, whether it may |
+//! | `dialects` | the interfaces that clients speak: what a request asks for, and whether it may have it |
 //! | `publisher` | publishing from within the program |
-//! | `shard` | what one CPU's thread owns: streams and the turn |
+//! | `shard` | the thread of one CPU: its turn and its streams |
 //! | `backend` | RabbitMQ's queues become clients' streams: a thread of its own, beside the shards |
-//! | `auth` | keys in force, tokens verified and made |
+//! | `auth` | keys in force; verifies and mints tokens |
 //! | [`config`] | flags, variables and files become one checked [`config::Config`] |
 //! | `http` | a request's bytes, a response's bytes |
 //! | `journal` | where the order of events becomes final: in memory, or in a log on disk that outlives a crash |
 //! | `stats`, `clock` | counters, the time |
-//! | `core` | order, history, logs, cursors, events, topics: what decides without I/O and imports none of these; its own page says more |
-//! | `host`, `log`, `token` | what the machine allows; the binary's log, which nobody waits for; `esper token` |
+//! | `core` | order, history, logs, cursors, events, topics: decides without I/O and imports none of these; its own page says more |
+//! | `host`, `log`, `token` | the machine's limits and listeners; the binary's log, which nobody waits for; `esper token` |
 
 #![forbid(unsafe_code)]
 
