@@ -13,13 +13,15 @@ use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 pub(crate) const FILES_PER_SHARD: u64 = 8;
 /// Descriptors that are neither of a shard nor of a subscriber: standard streams, files, RabbitMQ, requests.
 const FILES_BESIDE: u64 = 64;
-/// How long a start waits for an address that is in use. When a process is killed, the kernel closes its listeners only after
-/// it has ended the operations of its rings, which takes some milliseconds, and a tenth of a second on a busy machine.
+/// The longest that a start waits for an address that is in use. When a process is killed, the kernel closes its
+/// listeners only after it has ended the operations of its rings, which takes some milliseconds, and a tenth of a
+/// second on a busy machine.
 const TAKEN_WAIT: Duration = Duration::from_secs(1);
 const TAKEN_PAUSE: Duration = Duration::from_millis(20);
-/// How many connections may wait to be accepted. `net.core.somaxconn` counts where it is less.
+/// The most connections that may wait to be accepted; `net.core.somaxconn` may be less.
 const BACKLOG: i32 = 65_535;
-/// The kernel's send buffer of each connection. Without this bound it grows to megabytes, which a stalled client would hold.
+/// The kernel's send buffer of each connection. Without this bound it grows to megabytes, which a stalled client would
+/// hold.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 
 /// The longest TCP_USER_TIMEOUT that the kernel accepts.

@@ -20,14 +20,14 @@
 //! [`Publisher`] publishes an [`Event`] or event-stream text; [`Server::stats`] counts. Two examples show it
 //! in a browser: `cargo run --release --example clock`, and `petstore`.
 //!
-//! A program depends on it with `default-features = false`. The one feature, `jemalloc`, is the binary's allocator: it does not
-//! change that of a program, and takes a C compiler and `make` to build.
+//! A program depends on it with `default-features = false`. The one feature, `jemalloc`, is the binary's allocator: it
+//! does not change that of a program, and takes a C compiler and `make` to build.
 //!
 //! # The ideas
 //!
-//! A **shard** is one thread on one CPU: its own listener (`SO_REUSEPORT`), its own tokio-uring runtime, its
-//! own connections and topics. Shards share counters and nothing else; what they have to say to one another
-//! goes through mailboxes. What a shard decides is the **core**'s, which does no I/O; what it reads and sends is its own.
+//! A **shard** is one thread on one CPU: its own listener (`SO_REUSEPORT`), its own tokio-uring runtime, its own
+//! connections and topics. Shards share counters and nothing else; messages between them go through mailboxes. A
+//! shard's decisions are the **core**'s, which does no I/O; it reads and sends itself.
 //!
 //! ```text
 //! shard                           core                                                       shard
@@ -41,12 +41,12 @@
 //!   which belong to the data and not to the machine. A partition's *home* shard gives each event its place and its id,
 //!   serialises it once, keeps it for replay, and posts the shared bytes to the shards with subscribers. Channels are
 //!   first in, first out, so everybody sees one order without a lock.
-//! - **A subscriber is a cursor for each of its topics, not a queue.** What a topic gained in one turn of a shard is one
-//!   block of its *log*, whatever else its readers take; a cursor is a place in that log, and one send covers everything
-//!   from there to the tail, of several topics in the order of their partition.
+//! - **A subscriber is a cursor for each of its topics, not a queue.** What a topic gained in one turn of a shard is
+//!   one block of its *log*, whatever else its readers take; a cursor is a place in that log, and one send covers
+//!   everything from there to the tail, of several topics in the order of their partition.
 //!   Under load turns grow longer and blocks larger by themselves, and the cost of a delivery falls from a
-//!   system call to a copy of memory. A send that finds room in the socket is done by the turn itself; one that
-//!   must wait, like every accept and read, is the ring's.
+//!   system call to a copy of memory. The turn itself does a send that finds room in the socket; the ring does one
+//!   that must wait, like every accept and read.
 //! - **Too slow is a place as well.** A log keeps a block only while a cursor is at or before it, and is
 //!   trimmed at a limit. A subscriber that it is trimmed past is cut, or skipped forward with an `event: gap`.
 //! - **Decide without I/O, then do I/O.** Everything in `core` takes bytes, messages and the time, and returns what to
@@ -79,7 +79,7 @@
 //! | `journal` | where the order of events becomes final: in memory, or in a log on disk that outlives a crash |
 //! | `stats`, `clock` | counters, the time |
 //! | `core` | order, history, logs, cursors, events, topics: decides without I/O and imports none of these; its own page says more |
-//! | `host`, `log`, `token` | the machine's limits and listeners; the binary's log, which nobody waits for; `esper token` |
+//! | `host`, `log`, `token` | limits and listeners; the binary's log, which nobody waits for; `esper token` |
 
 #![forbid(unsafe_code)]
 

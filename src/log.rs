@@ -1,9 +1,9 @@
 //! The process's log: lines wait in a bounded queue, from which one thread writes them to standard error.
 //!
 //! Writing may fail (a closed pipe or terminal, a full disk) or take for ever (a full pipe that nobody reads). Only the
-//! log's own thread waits for it: a line that finds no room in the queue, or that cannot be written, is dropped and counted.
-//! `tracing-appender` has such a queue, but it does not count failed writes, does not bound the queue's bytes, and prints
-//! when it ends, which panics where nothing can be printed.
+//! log's own thread waits for it: a line that finds no room in the queue, or that cannot be written, is dropped and
+//! counted. `tracing-appender` has such a queue, but it does not count failed writes, does not bound the queue's bytes,
+//! and prints when it ends, which panics where nothing can be printed.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -170,8 +170,8 @@ where
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .with_max_level(level);
-    // Libraries are left out: a broker's client library logs each refused queue as an error with the queue's name, which
-    // may be secret.
+    // Libraries are left out: a broker's client library logs each refused queue as an error with the queue's name,
+    // which may be secret.
     let ours = Targets::new().with_target(env!("CARGO_CRATE_NAME"), level);
     match config.log_format {
         LogFormat::Text => log.finish().with(ours).into(),

@@ -115,7 +115,7 @@ struct VerifyingKey {
     validation: Validation,
 }
 
-/// Why a key does not accept a token.
+/// The reason why a key does not accept a token.
 enum KeyError {
     /// It names another algorithm, which may be another key's.
     Algorithm,

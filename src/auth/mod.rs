@@ -23,7 +23,7 @@ use crate::core::topic::{TOPICS_PER_STREAM_MAX, Topic};
 /// may be a few kilobytes.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// What a verified token allows until it expires.
+/// The rights of a verified token until it expires.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Grant {
     /// Its `sub`, if it has one, and its `topics`.
@@ -69,7 +69,7 @@ pub(crate) struct SessionGrant {
     pub(crate) expires_s: u64,
 }
 
-/// Why a token is refused. `Display` is one line for the person who sent it, and shows nothing of the token.
+/// The reason why a token is refused. `Display` is one line for the person who sent it, and shows nothing of the token.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub(crate) enum AuthError {
     /// The request has no token.

@@ -1,4 +1,4 @@
-//! Where a request carries its token.
+//! Finds the token of a request.
 
 use std::borrow::Cow;
 

@@ -84,7 +84,7 @@ pub(super) struct BrokerMessage {
     pub(super) body: Vec<u8>,
 }
 
-/// Why a consumer gets no more messages.
+/// The reason why a consumer gets no more messages.
 #[derive(Debug)]
 pub(super) enum ConsumerEnd {
     /// Its queue was deleted.
@@ -93,7 +93,7 @@ pub(super) enum ConsumerEnd {
     Lost(String),
 }
 
-/// Why a queue could not be consumed.
+/// The reason why a queue could not be consumed.
 #[derive(Debug)]
 pub(super) enum OpenFailure {
     /// Another consumer has it, through this node or another.

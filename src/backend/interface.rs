@@ -71,7 +71,7 @@ pub(crate) trait TopicPublisher: Send + 'static {
     ) -> impl Future<Output = Result<(), PublishFailure>>;
 }
 
-/// Why a message was not published.
+/// The reason why a message was not published.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum PublishFailure {
     /// There is no room for now.
@@ -90,7 +90,7 @@ pub(crate) struct OpenedQueue {
     pub(crate) sent: Arc<SentCount>,
 }
 
-/// Why a client does not get a queue.
+/// The refusal of a queue to a client.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct NoQueue {
     /// The reason for the client, without a line end.

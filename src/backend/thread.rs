@@ -29,7 +29,7 @@ pub(crate) struct BackendThread {
     thread: JoinHandle<()>,
 }
 
-/// What the thread's tasks are started with.
+/// The parts that the thread's tasks are started with.
 struct ThreadParts<P> {
     config: BackendConfig,
     outlet: Box<dyn StreamOutlet>,

@@ -65,6 +65,8 @@ impl BrokerUrl {
 impl FromStr for BrokerUrl {
     type Err = &'static str;
 
+    /// Parses a URL, without the white space around it.
+    ///
     /// # Errors
     /// The reason and the remedy, without any part of the text, which may be the password.
     fn from_str(text: &str) -> Result<Self, &'static str> {

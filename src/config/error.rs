@@ -11,7 +11,7 @@ use super::command_line::without_credentials;
 /// How long the ending process waits for its error to be read.
 const REPORT_MAX: Duration = Duration::from_secs(1);
 
-/// Why there is no configuration. `Display` is text for a person: one line, except for `Help`.
+/// The reason why there is no configuration. `Display` is text for a person: one line, except for `Help`.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ConfigError {
     /// A flag, a variable or a file is wrong: exit 2. Misplaced text is quoted, and may be a broker's URL, so
@@ -45,7 +45,7 @@ impl ConfigError {
         let (done, written) = channel();
         let write = move || done.send(io::stderr().write_all(line.as_bytes()));
         if thread::Builder::new().spawn(write).is_ok() {
-            // If nobody reads the line, the exit code still tells of the failure.
+            // If nobody reads the line, the exit code still reports the failure.
             let _ = written.recv_timeout(REPORT_MAX);
         } else {
             let _ = writeln!(io::stderr(), "error: {self}");

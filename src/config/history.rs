@@ -1,4 +1,4 @@
-//! How events are kept: in memory for replay, and in a directory that outlives the process.
+//! Settings of kept events: in memory for replay, and in a directory that outlives the process.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -97,7 +97,7 @@ fn data_max(text: &str) -> Result<usize, String> {
     }
 }
 
-/// When the publish of a kept event is answered.
+/// The moment at which the publish of a kept event is answered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SyncPolicy {
     /// Once it is on the disk.

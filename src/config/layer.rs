@@ -24,7 +24,7 @@ impl Display for FilePlace {
     }
 }
 
-/// Where a setting was written.
+/// The place where a setting was written.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Written {
     Flag,

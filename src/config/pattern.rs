@@ -31,7 +31,8 @@ enum PatternPart {
     Cookie(String),
 }
 
-/// Why a request names no queue. `Display` is one line of ASCII, for a header, and shows nothing that the client sent.
+/// The reason why a request names no queue. `Display` is one line of ASCII, for a header, and shows nothing that the
+/// client sent.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum PatternError {
     /// The parameter is missing or empty; accepted, all such clients would share a queue.

@@ -23,6 +23,7 @@ pub(super) struct YamlNode {
     pub(super) value: YamlValue,
 }
 
+/// The value of a [`YamlNode`].
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum YamlValue {
     /// No value is written.

@@ -55,7 +55,7 @@ impl Purpose {
     }
 }
 
-/// What a request asks for, once its body is read.
+/// The action that a request asks for, known once its body is read.
 #[derive(Debug)]
 pub(super) enum Effect {
     Post(Posting),

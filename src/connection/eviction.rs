@@ -15,7 +15,7 @@ pub(crate) const EVICTION_TIME: Duration = Duration::from_millis(2);
 /// The pause after an eviction that found nobody: each attempt looks at every connection of the shard.
 const FRUITLESS_PAUSE: Duration = Duration::from_millis(20);
 
-/// What a connection waits for its client to send, in the order in which connections are evicted.
+/// The bytes that a connection waits for, in the order in which waiting connections are evicted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Awaited {
     /// The rest of a head, or of a body that is skipped. Its age counts from its beginning, so that a byte now and then

@@ -1,4 +1,4 @@
-//! What one connection holds of the memory for requests, and whether it must give it up for others.
+//! One connection's share of the memory for requests, which it gives up for others when its client is slow.
 
 use std::pin::pin;
 use std::time::Duration;

@@ -43,7 +43,7 @@ use crate::shard::stream::StreamStart;
 const HEADERS_MAX: usize = 100;
 /// The bytes that a connection takes beside its buffers: its task and its entry in [`Connections`].
 pub(super) const TASK_BYTES: usize = 2 << 10;
-/// How the HTTP part of a connection ends.
+/// The way in which the HTTP part of a connection ends.
 pub(super) enum End {
     Closed,
     /// The client does not take its answers in time.
@@ -80,7 +80,7 @@ pub(super) struct Connection<'c, 'm> {
     must_yield: bool,
 }
 
-/// What the connection is doing.
+/// The state of a connection.
 pub(super) enum ConnectionState {
     /// Between requests, or within a head.
     Head,

@@ -16,7 +16,7 @@ use crate::core::budget::Charge;
 use crate::http::Cors;
 use crate::shard::queue::QueueStream;
 
-/// What encoding an answer needs beside its request.
+/// The data that encoding an answer needs beside its request.
 #[derive(Clone, Copy)]
 pub(crate) struct Encoding<'a> {
     pub(crate) cors: &'a Cors,
@@ -45,7 +45,7 @@ pub(crate) struct Pipeline {
     is_evicted: Cell<bool>,
 }
 
-/// What an idle connection waits for, and since when; it owes its client no answer.
+/// The wait of a connection for its client, to which it owes no answer: what for, and since when.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientWait {
     pub(crate) awaited: Awaited,

@@ -76,7 +76,7 @@ fn sharing_at(port: Port) -> Sharing {
     }
 }
 
-/// What is to be done for a request.
+/// The next step for a request whose head is read.
 pub(super) enum Plan {
     /// Read its body, then carry it out.
     Read(Purpose),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::core::budget::{Budget, Charge};
 
-/// What every connection is charged, in bytes: its task, whose size a test bounds, and its read buffer.
+/// The charge of every connection, in bytes: its task, whose size a test bounds, and its read buffer.
 pub(crate) const CONNECTION_BYTES: usize = 4 << 10;
 /// How long slow senders give way after memory ran short.
 const SHORT_MS: u64 = 1000;

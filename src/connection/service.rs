@@ -1,4 +1,4 @@
-//! What the connections of all shards share.
+//! The parts that the connections of all shards share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use crate::http::{Cors, Refusal, Response};
 /// How long connections that only wait give way after an accept found no free descriptor: two pauses of accepting.
 const FILES_SHORT_MS: u64 = 200;
 
-/// What the connections of all shards share: access rules, CORS, memory, backend and reports. The server owns it.
+/// The parts that the connections of all shards share: access rules, CORS, memory, backend and reports.
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) access: Arc<Access>,
@@ -29,7 +29,7 @@ pub(crate) struct Service {
     pub(crate) shortage: FileShortage,
 }
 
-/// What operators may ask for; [`monitor`](crate::monitor) implements it.
+/// Answers to operators; [`monitor`](crate::monitor) implements it.
 pub(crate) trait Reports: std::fmt::Debug + Send + Sync {
     /// Returns a report that can be composed at once.
     ///
@@ -46,7 +46,7 @@ pub(super) fn busy() -> Refusal {
     Refusal::unavailable("too many ask for the status or for sessions at once; ask again later")
 }
 
-/// When an accept last found no free descriptor.
+/// The moment at which an accept last found no free descriptor.
 #[derive(Debug, Default)]
 pub(crate) struct FileShortage {
     /// In milliseconds of the server's clock; 0 for never.

@@ -21,11 +21,11 @@ use crate::shard::stream::{StreamSource, StreamStart};
 
 /// The first line of a queue's stream, so that proxies and pages see at once that it is open.
 const GREETING: &str = ": SSE stream\n";
-/// Why a stream is refused when the limit of streams is reached.
+/// The reason sent when the limit of streams is reached.
 pub(super) const FULL: &str =
     "no room for a further stream; try again later, or raise --subscribers-max or --topics-max";
 
-/// Why a stream is refused while the server stops.
+/// The reason sent while the server stops.
 pub(super) const STOPPING: &str = "the server is stopping; try again later";
 
 /// A request for a stream, until the answers before it are sent.
@@ -36,7 +36,7 @@ pub(super) struct StreamRequest {
     pub(super) client: Option<Client>,
 }
 
-/// What the stream delivers.
+/// The source that the client asked for.
 #[derive(Debug)]
 pub(super) enum StreamWish {
     Topics(Subscribe),

@@ -18,7 +18,7 @@ const BLOCKED_RETRY: Duration = Duration::from_millis(5);
 const STARVED_RETRY_MIN: Duration = Duration::from_millis(5);
 const STARVED_RETRY_MAX: Duration = Duration::from_millis(100);
 
-/// Why [`Connection::wait`] returned.
+/// The reason why [`Connection::wait`] returned.
 pub(super) enum Woken {
     Read(std::io::Result<usize>),
     Answers,

@@ -1,4 +1,4 @@
-//! What requests are checked against: keys, and which interfaces are on.
+//! The rules that requests are checked against: keys, and which interfaces are on.
 
 use arc_swap::ArcSwap;
 
@@ -7,7 +7,7 @@ use crate::auth::Keyring;
 use crate::config::{Config, IpNet};
 use crate::core::topic::{Topic, TopicNames};
 
-/// Who may do what, made of the configuration once; all shards share it.
+/// The access rules, made of the configuration once; all shards share them.
 #[derive(Debug)]
 pub(crate) struct Access {
     /// Replaced as a whole when keys are reloaded.

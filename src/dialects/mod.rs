@@ -37,7 +37,7 @@ use native::{PublishRequest, Subscribe};
 use queues::QueueRequest;
 use sessions::Command;
 
-/// What a request asks for.
+/// The action that a request asks for; dialects return it, and connections carry it out.
 #[derive(Debug)]
 pub(crate) enum Action {
     Subscribe(Subscribe),
@@ -56,13 +56,13 @@ pub(crate) enum Action {
 /// The listener on which a request came.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Port {
-    /// For the world.
+    /// The listener for the outside world.
     Public,
-    /// For operators and their programs: it serves everything.
+    /// The listener for operators and their programs, which serves everything.
     Control,
 }
 
-/// Whether pages of other origins may read an answer.
+/// The right of pages of other origins to read an answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Sharing {
     None,

@@ -16,7 +16,7 @@ pub(crate) struct QueueRequest {
     pub(crate) last_event_id: Option<Box<str>>,
 }
 
-/// How queues are asked for, made of the configuration once; [`Access`](super::Access) owns it.
+/// The settings of the queues interface, made of the configuration once; [`Access`](super::Access) owns them.
 #[derive(Debug)]
 pub(crate) struct QueueAccess {
     queues: Queues,

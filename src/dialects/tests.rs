@@ -14,7 +14,7 @@ const NOW_S: u64 = 1_700_000_000;
 const SUBSCRIBER: (&str, &str) = ("ESPER_SUBSCRIBER_SECRET", "a-secret-for-those-who-subscribe");
 const PUBLISHER: (&str, &str) = ("ESPER_PUBLISHER_SECRET", "a-secret-for-those-who-publish..");
 
-/// The decisions of a server with these flags and secrets.
+/// Returns the access rules of a server with these flags and secrets.
 fn access(flags: &str, secrets: &[(&str, &str)]) -> Access {
     let env = |name: &str| secrets.iter().find(|(set, _)| *set == name).map(|(_, value)| value.into());
     let config = Config::parse(["esper"].into_iter().chain(flags.split_whitespace()), &env).unwrap();

@@ -33,7 +33,7 @@ pub(crate) enum Version {
     Http11,
 }
 
-/// How the end of a request's body is found (RFC 9112 section 6.3).
+/// The rule by which the end of a request's body is found (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum BodyLength {
     /// No body.

@@ -17,7 +17,7 @@ struct Sent {
     body: Bytes,
 }
 
-/// How a read ended.
+/// The end of a read.
 #[derive(Debug, PartialEq)]
 enum Outcome {
     WantsMore { inside_body: bool, left: BytesMut },

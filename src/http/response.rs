@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{Refusal, Status, Version};
 
-/// What encoding a response needs beside it: its request and the date.
+/// The data that encoding a response needs beside it: from its request, and the date.
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     /// The version of the request; the response's own is always HTTP/1.1 (RFC 9110 section 6.2).

@@ -29,7 +29,7 @@ const LAST_ROUNDS: usize = 3;
 /// The most rounds, about 10 ms: a connection that waits for an answer has nothing under way, and keeps waiting.
 const LAST_ROUNDS_MAX: usize = 1000;
 
-/// What a shard's thread is started with.
+/// The parts that a shard's thread is started with.
 pub(super) struct ShardPlan {
     pub(super) id: ShardId,
     pub(super) cpu: Option<usize>,

@@ -1,4 +1,4 @@
-//! What all shards share: settings, counters, limits and the clock. Nobody ever waits for any of it.
+//! The parts that all shards share: settings, counters, limits and the clock. No part is ever waited for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use crate::stats::Stats;
 /// The bytes that each event is charged between shards beside its text.
 const EVENT_BYTES: usize = 256;
 
-/// What all shards share; the server makes it, and every shard's thread has a reference.
+/// The parts that all shards share; the server makes them, and every shard's thread has a reference.
 #[derive(Debug)]
 pub(crate) struct Common {
     pub(crate) config: Config,

@@ -10,7 +10,7 @@
 //! | [`queue`] | a stream of a message broker's queue, and the backend's way to it |
 //! | [`common`] | what all shards share |
 //!
-//! What is decided without I/O is not here but in [`core`](crate::core).
+//! Decisions without I/O are not here but in [`core`](crate::core).
 
 pub(crate) mod common;
 pub(crate) mod mailbox;
@@ -75,7 +75,7 @@ pub(crate) struct Shard {
     stops_serving: Notify,
 }
 
-/// What a shard's turn needs of its connections.
+/// The calls that a shard's turn makes to its connections.
 pub(crate) trait ConnectionHooks {
     /// Hands a reply to the connection that waits for it; dropped if the connection is gone.
     fn reply(&self, ticket: Ticket, reply: TicketReply);
@@ -87,7 +87,7 @@ pub(crate) trait ConnectionHooks {
     fn sweep(&self, now_ms: u64, unix_s: u64);
 }
 
-/// How far a shard's shutdown has come.
+/// The progress of a shard's shutdown.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Phase {
     Serving,

@@ -51,7 +51,7 @@ impl Drop for QueueStream {
     }
 }
 
-/// Where each stream's events go; shared by the backend's thread and the streams.
+/// The destination of each stream's events; shared by the backend's thread and the streams.
 #[derive(Debug, Default)]
 struct QueueRoutes(Mutex<HashMap<StreamId, QueueRoute>>);
 

@@ -35,7 +35,7 @@ const RECEIVED_BYTES_MAX: usize = 1024;
 /// some 40 us.
 const ENDS_PER_TURN: usize = 32;
 
-/// What a connection hands to its shard to begin a stream.
+/// The order of a connection to its shard to begin a stream.
 pub(crate) struct StreamStart {
     pub(crate) source: StreamSource,
     pub(crate) framing: Framing,
@@ -47,7 +47,7 @@ pub(crate) struct StreamStart {
     pub(crate) feeds_admin_page: bool,
 }
 
-/// Where a stream's events come from.
+/// The source of a stream's events.
 #[derive(Debug)]
 pub(crate) enum StreamSource {
     Topics {
@@ -183,7 +183,7 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
     }
 }
 
-/// How a stream ends.
+/// The way in which a stream ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum StreamEnd {
     /// The client left, or everything due to it was sent.
@@ -195,7 +195,7 @@ enum StreamEnd {
 /// A send under way.
 struct Sending<'s> {
     operation: Operation<'s>,
-    /// What is being sent; its bytes are lent to the operation.
+    /// The events being sent; their bytes are lent to the operation.
     outgoing: Outgoing,
 }
 

@@ -11,7 +11,7 @@ use crate::backend::tests::{TestNode, config_at};
 
 const NOWHERE: &str = "amqp://guest:hunter2@127.0.0.1:9/";
 
-/// A long string.
+/// Returns a long string of AMQP: its length in four bytes, and the text.
 fn long(text: &[u8]) -> Vec<u8> {
     [&(text.len() as u32).to_be_bytes()[..], text].concat()
 }

@@ -80,7 +80,7 @@ async fn first<S>(
 #[derive(Default)]
 pub(super) struct CutSwitch(Arc<Cuttable>);
 
-/// What a [`CutSwitch`] needs to end its connection.
+/// The parts by which a [`CutSwitch`] ends its connection.
 #[derive(Default)]
 struct Cuttable {
     cut: Notify,

@@ -269,7 +269,7 @@ impl MemoryConsumer {
     /// Runs `served` on this consumer's queue.
     ///
     /// # Errors
-    /// Why the queue is no longer this consumer's.
+    /// The reason why the queue is no longer this consumer's.
     fn with_queue<R>(&self, served: impl FnOnce(&mut MemoryQueue) -> R) -> Result<R, ConsumerEnd> {
         let mut state = self.server.state();
         let queue = state.queues.get_mut(&self.queue).ok_or(ConsumerEnd::Deleted)?;

@@ -1,4 +1,4 @@
-//! Which client has which queue on this node, and which may have it next.
+//! The registry of queues on this node: which client has each one, and which may have it next.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

@@ -54,7 +54,7 @@ pub(super) struct StreamTask<B: MessageBroker> {
     claim: QueueClaim<B>,
 }
 
-/// What a stream waits for, beside commands and messages.
+/// The events that a stream waits for, beside commands and messages.
 struct NextLook {
     /// This many of its messages sent.
     sent: u64,
@@ -62,7 +62,7 @@ struct NextLook {
     at_ms: Option<u64>,
 }
 
-/// Why a stream ended.
+/// The reason why a stream ended.
 enum StreamEnding {
     /// Its shard closed it, and needs no notice.
     Closed,

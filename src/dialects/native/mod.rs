@@ -38,7 +38,7 @@ pub(crate) struct PublishRequest {
     pub(crate) key: Option<IdempotencyKey>,
 }
 
-/// How the body of a publish is read.
+/// The form of a publish's body.
 #[derive(Debug)]
 pub(crate) enum BodyForm {
     /// Event-stream text with one or more events.

@@ -36,7 +36,7 @@ pub(crate) enum Task {
     Disconnect,
 }
 
-/// What a command asks for, once its body is read and checked.
+/// The action that a command asks for, known once its body is read and checked.
 #[derive(Debug)]
 pub(crate) enum CommandEffect {
     /// Send this response.
