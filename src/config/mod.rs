@@ -100,8 +100,8 @@ pub struct Config {
     /// Listen although another process already listens on the port, so that this one can take over from it.
     #[arg(long, help_heading = "Listening")]
     pub takeover: bool,
-    /// What `/debug/vars` shows as the command line, without secrets. `from_env_and_args` fills it in; the command
-    /// line of a program around the server is nobody's business.
+    /// The command line that `/debug/vars` shows, without secrets. `from_env_and_args` fills it in; that of a program
+    /// around the server is not shown.
     #[arg(skip)]
     pub command_line: Vec<String>,
     /// Who may subscribe and publish.
