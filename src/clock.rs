@@ -1,4 +1,4 @@
-//! The server's clock: what time it is, asked once and handed on, because what decides sees no clock.
+//! The server's clock: read by what does I/O and passed on, because the core has no clock.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     started: Instant,
-    /// Of the machine's clock, which may be set meanwhile.
+    /// The machine's Unix time at the start; that clock may be set later.
     started_unix_ms: u64,
 }
 
@@ -19,30 +19,30 @@ impl Clock {
         self.started.elapsed()
     }
 
-    /// Microseconds since the start.
+    /// Returns microseconds since the start.
     pub(crate) fn now_us(self) -> u64 {
         // Overflows after half a million years.
         self.started.elapsed().as_micros() as u64
     }
 
-    /// Returns the same at another moment.
+    /// Returns the microseconds from the start to `at`; 0 for a moment before it.
     pub(crate) fn us_at(self, at: Instant) -> u64 {
         at.saturating_duration_since(self.started).as_micros() as u64
     }
 
-    /// Milliseconds of the Unix epoch by the machine's clock at the start, and since then: what is kept over a restart has an
-    /// age.
+    /// Returns milliseconds since the Unix epoch: the machine's clock at the start plus the time since then, so that
+    /// events kept over a restart have an age.
     pub(crate) fn now_ms(self) -> u64 {
         self.started_unix_ms + self.started.elapsed().as_millis() as u64
     }
 }
 
-/// Unix time in milliseconds, by the machine's clock.
+/// Returns Unix time in milliseconds, by the machine's clock.
 pub(crate) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
-/// Unix time in seconds, by the machine's clock.
+/// Returns Unix time in seconds, by the machine's clock.
 pub(crate) fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

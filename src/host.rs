@@ -13,13 +13,15 @@ use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 pub(crate) const FILES_PER_SHARD: u64 = 8;
 /// Descriptors that are neither of a shard nor of a subscriber: standard streams, files, RabbitMQ, requests.
 const FILES_BESIDE: u64 = 64;
-/// How long a start waits for an address that is in use. When a process is killed, the kernel closes its listeners only after
-/// it has ended the operations of its rings, which takes some milliseconds, and a tenth of a second on a busy machine.
+/// The longest that a start waits for an address that is in use. When a process is killed, the kernel closes its
+/// listeners only after it has ended the operations of its rings, which takes some milliseconds, and a tenth of a
+/// second on a busy machine.
 const TAKEN_WAIT: Duration = Duration::from_secs(1);
 const TAKEN_PAUSE: Duration = Duration::from_millis(20);
-/// How many connections may wait to be accepted. `net.core.somaxconn` counts where it is less.
+/// The most connections that may wait to be accepted; `net.core.somaxconn` may be less.
 const BACKLOG: i32 = 65_535;
-/// The kernel's send buffer of each connection. Without this bound it grows to megabytes, which a stalled client would hold.
+/// The kernel's send buffer of each connection. Without this bound it grows to megabytes, which a stalled client would
+/// hold.
 const SEND_BUFFER_BYTES: usize = 64 << 10;
 
 /// The longest TCP_USER_TIMEOUT that the kernel accepts.
@@ -41,40 +43,40 @@ pub(crate) fn file_limit(raise: bool) -> u64 {
     .unwrap_or(u64::MAX)
 }
 
-/// Returns how many subscribers a file limit has room for.
+/// Returns how many subscribers a file limit allows.
 pub(crate) fn subscribers_allowed(files: u64, shards: usize) -> usize {
     usize::try_from(files.saturating_sub(files_beside(shards))).unwrap_or(usize::MAX)
 }
 
-/// Returns how many open files are not for subscribers.
+/// Returns how many open files the server needs beside its subscribers'.
 pub(crate) fn files_beside(shards: usize) -> u64 {
     FILES_BESIDE + FILES_PER_SHARD * shards as u64
 }
 
-/// Sets up a ring and submits to it. tokio-uring ignores a failed submit, so a sandbox that forbids `io_uring_enter` alone would
-/// go unnoticed.
+/// Sets up a ring and submits to it. tokio-uring ignores a failed submit, so a sandbox that forbids only
+/// `io_uring_enter` would go unnoticed.
 ///
 /// # Errors
-/// The kernel's own.
+/// The kernel's error.
 pub(crate) fn try_ring() -> io::Result<()> {
     IoUring::new(1)?.submit().map(drop)
 }
 
-/// Options of a listener that the connections it accepts inherit.
+/// Options of a listener, which accepted connections inherit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SocketOptions {
-    /// How long sent data may stay unacknowledged before the connection ends: two heartbeats, where the kernel's default
-    /// is a quarter of an hour.
+    /// How long sent data may stay unacknowledged before the connection ends. Two heartbeats; the kernel's default is a
+    /// quarter of an hour.
     pub(crate) user_timeout: Duration,
-    /// Whether the kernel asks silent peers whether they are there, in place of heartbeats.
+    /// Whether the kernel probes silent peers, in place of heartbeats.
     pub(crate) keepalive: bool,
 }
 
-/// Opens one listener per shard on the same address, and returns the address, in which port 0 has become a free port. An
-/// address in use is waited for, a second at most.
+/// Opens one listener for each shard on the same address; returns the address, in which port 0 has become the chosen
+/// port. Waits up to a second for an address that is in use.
 ///
-/// `exclusive` refuses an address on which another process listens, even one with `SO_REUSEPORT`, with which connections would
-/// be split between the two processes.
+/// `exclusive` refuses an address on which another process listens, even with `SO_REUSEPORT`: connections would be
+/// split between the two processes.
 pub(crate) fn listen(
     address: SocketAddr,
     shards: usize,
@@ -99,7 +101,8 @@ fn try_listen(
     exclusive: bool,
 ) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     let first = socket(address, options)?;
-    // Bound without SO_REUSEPORT it fails where anybody listens. With it afterwards the next ones may join.
+    // Binding without SO_REUSEPORT fails where anybody listens. The option is set afterwards so that the next ones can
+    // join.
     first.set_reuse_port(!exclusive)?;
     let first = bound(first, address)?;
     first.set_reuse_port(true)?;
@@ -115,7 +118,7 @@ fn try_listen(
 
 fn socket(address: SocketAddr, options: SocketOptions) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Else connections of a former run in TIME_WAIT would keep the address in use.
+    // Without it connections of an earlier run in TIME_WAIT would keep the address in use.
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
@@ -159,7 +162,7 @@ mod tests {
                     let (address, listeners) =
                         listen(host.parse().unwrap(), count, OPTIONS, exclusive).unwrap();
                     listeners.iter().for_each(|listener| listener.set_nonblocking(true).unwrap());
-                    // The kernel picks one by a hash of the client's port: a thousand ports leave none out.
+                    // The kernel picks a listener by a hash of the client's port: a thousand ports reach every one.
                     let mut without: Vec<_> = listeners.iter().collect();
                     for _ in 0..1000 {
                         let client = std::net::TcpStream::connect(address).unwrap();

@@ -1,5 +1,5 @@
-//! The stages of a publish's way, each callable alone, for the benches. No part of the library's face: it
-//! changes without notice.
+//! The stages of a publish, each callable alone, for the benches. Not part of the library's interface: it changes
+//! without notice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering as Atomic};
@@ -43,13 +43,13 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// With this request, head and body.
+    /// Returns a parser for this request, head and body.
     pub fn new(request: impl Into<Vec<u8>>) -> Self {
         let limits = HttpLimits { head_bytes_max: 16 << 10, body_bytes_max: 1 << 20, headers_max: 100 };
         Requests { reader: RequestReader::new(limits), request: request.into(), buffer: BytesMut::new() }
     }
 
-    /// Parses it `times` in a row, as a pipelining publisher sends it; returns the bytes of all bodies.
+    /// Parses the request `times` in a row, as a pipelining publisher sends it; returns the bytes of all bodies.
     pub fn parse(&mut self, times: usize) -> usize {
         (0..times).for_each(|_| self.buffer.extend_from_slice(&self.request));
         let mut bytes = 0;
@@ -65,7 +65,7 @@ pub fn parse_events(body: &Bytes) -> usize {
     Events::parse(body.clone(), &EVENT_LIMITS).map_or(0, |events| events.len())
 }
 
-/// A home shard with a topic that one shard has joined.
+/// A home shard with a topic that one shard subscribes to.
 pub struct Ordering {
     homes: Homes,
     journal: MemoryJournal,
@@ -73,13 +73,13 @@ pub struct Ordering {
     body: Bytes,
     budget: Arc<Budget>,
     key: Key,
-    /// The publish of this body, parsed.
+    /// The events of `body`, parsed.
     events: Option<Events>,
     out: Vec<Post>,
 }
 
 impl Ordering {
-    /// Publishes of this body, of which `history_events_max` are kept.
+    /// Returns a home for publishes of this body, of which `history_events_max` are kept.
     pub fn new(body: Bytes, history_events_max: usize) -> Option<Self> {
         let limits = HistoryLimits {
             events_max: history_events_max,
@@ -119,13 +119,13 @@ impl Ordering {
         })
     }
 
-    /// Parses, orders, serialises, remembers and addresses one publish; returns how many messages it posts.
+    /// Parses, orders, serialises, keeps and addresses one publish; returns how many messages it posts.
     pub fn publish(&mut self) -> usize {
         self.order(Events::parse(self.body.clone(), &EVENT_LIMITS).ok())
     }
 
-    /// The same but for parsing. Without history this is little more than serialising: the frame is allocated,
-    /// and the event's lines, its `id:` line and the blank line are written into it.
+    /// Does the same without parsing. Without history this is little more than serialising: the frame is allocated, and
+    /// the event's lines, its `id:` line and the blank line are written into it.
     pub fn serialise(&mut self) -> usize {
         self.order(self.events.clone())
     }
@@ -149,15 +149,14 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// With so many subscribers, and this frame to gain.
+    /// Returns a log with this many subscribers, and the frame to add.
     pub fn new(frame: &Bytes, subscribers: usize) -> Self {
         let memory = Memory::new(usize::MAX);
         let frame = Chunk::of([&frame[..]], frame.len(), &memory);
         Blocks { log: BlockLog::new(memory), frame, subscribers }
     }
 
-    /// Joins `frames` frames into a block, sends it to each subscriber, and forgets it; returns the bytes
-    /// sent.
+    /// Joins `frames` frames into a block, sends it to each subscriber, and forgets it; returns the bytes sent.
     pub fn turn(&mut self, frames: usize) -> usize {
         let places: Vec<_> = (0..self.subscribers).map(|_| self.log.attach()).collect();
         gain(&mut self.log, &self.frame, frames);
@@ -173,14 +172,14 @@ impl Blocks {
     }
 }
 
-/// A block and the place of a subscriber that has it to read.
+/// A block, and the place of a subscriber that has not read it.
 pub struct Reading {
     log: BlockLog,
     place: Place,
 }
 
 impl Reading {
-    /// Of `frames` frames.
+    /// Returns a block of `frames` frames.
     pub fn new(frame: &Bytes, frames: usize) -> Self {
         let memory = Memory::new(usize::MAX);
         let frame = Chunk::of([&frame[..]], frame.len(), &memory);
@@ -190,14 +189,14 @@ impl Reading {
         Reading { log, place }
     }
 
-    /// Reads it, as often as one likes; returns its bytes.
+    /// Reads the block, any number of times; returns its bytes.
     pub fn read(&self) -> usize {
         let span = self.log.read(self.place, Framing::Chunked);
         span.map_or(0, |span| span.buffers.iter().map(Bytes::len).sum())
     }
 }
 
-/// One block of so many publishes of this frame.
+/// Adds one block with this many publishes of the frame.
 fn gain(log: &mut BlockLog, frame: &Chunk, frames: usize) {
     let gain = Gain { chunk: frame, events: 1, last: 1, at_us: 0, marks: &[] };
     (0..frames).for_each(|_| log.gain(&gain));
@@ -208,12 +207,12 @@ fn gain(log: &mut BlockLog, frame: &Chunk, frames: usize) {
 pub struct Tokens(Keys);
 
 impl Tokens {
-    /// Signed by one of these; nothing when there are none.
+    /// Returns a verifier of these signers' tokens; `None` when there are none.
     pub fn new(signers: &Signers) -> Option<Self> {
         Keys::new(signers).map(Tokens)
     }
 
-    /// Whether the token is good at `now_s`, in Unix seconds.
+    /// Returns whether the token is valid at `now_s`, in Unix seconds.
     pub fn verify(&self, token: &str, now_s: u64) -> bool {
         self.0.verify(token, now_s).is_ok()
     }
@@ -222,7 +221,7 @@ impl Tokens {
 /// A message that takes no memory.
 const BALL: ShardMessage = ShardMessage::Control(ShardControl::StopAccepting);
 
-/// A shard's mailbox, for what it tells itself.
+/// A shard's mailbox, for messages to itself.
 pub struct OwnMailbox(ShardMailbox);
 
 impl Default for OwnMailbox {
@@ -240,7 +239,7 @@ impl OwnMailbox {
     }
 }
 
-/// Two shards' mailboxes, each on a thread of its own that sleeps until there is a message.
+/// The mailboxes of two shards, each on a thread of its own that sleeps until there is a message.
 pub struct PingPong {
     here: ShardMailbox,
     runtime: Runtime,
@@ -249,10 +248,10 @@ pub struct PingPong {
 }
 
 impl PingPong {
-    /// The calling thread is one of the two.
+    /// Starts the second thread; the calling one is the first.
     ///
     /// # Errors
-    /// When there is no runtime to sleep in.
+    /// The runtime cannot be built.
     pub fn new() -> std::io::Result<Self> {
         let (mailboxes, mut receivers) = mailboxes(2);
         let there = receivers.remove(1);
@@ -273,8 +272,7 @@ impl PingPong {
         Ok(PingPong { here, runtime: runtime()?, over, there: Some(there) })
     }
 
-    /// Sends a message to the other thread and waits for the one it sends back: two hops, each with the waking
-    /// of a thread.
+    /// Sends a message to the other thread and waits for its answer: two hops, each of which wakes a thread.
     pub fn round(&self) {
         self.here.send(1, BALL);
         while self.here.take().is_none() {

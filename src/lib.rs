@@ -20,14 +20,14 @@
 //! [`Publisher`] publishes an [`Event`] or event-stream text; [`Server::stats`] counts. Two examples show it
 //! in a browser: `cargo run --release --example clock`, and `petstore`.
 //!
-//! A program depends on it with `default-features = false`. The one feature, `jemalloc`, is the binary's allocator: it does not
-//! change that of a program, and takes a C compiler and `make` to build.
+//! A program depends on it with `default-features = false`. The one feature, `jemalloc`, is the binary's allocator: it
+//! does not change that of a program, and takes a C compiler and `make` to build.
 //!
 //! # The ideas
 //!
-//! A **shard** is one thread on one CPU: its own listener (`SO_REUSEPORT`), its own tokio-uring runtime, its
-//! own connections and topics. Shards share counters and nothing else; what they have to say to one another
-//! goes through mailboxes. What a shard decides is the **core**'s, which does no I/O; what it reads and sends is its own.
+//! A **shard** is one thread on one CPU: its own listener (`SO_REUSEPORT`), its own tokio-uring runtime, its own
+//! connections and topics. Shards share counters and nothing else; messages between them go through mailboxes. A
+//! shard's decisions are the **core**'s, which does no I/O; it reads and sends itself.
 //!
 //! ```text
 //! shard                           core                                                       shard
@@ -41,23 +41,23 @@
 //!   which belong to the data and not to the machine. A partition's *home* shard gives each event its place and its id,
 //!   serialises it once, keeps it for replay, and posts the shared bytes to the shards with subscribers. Channels are
 //!   first in, first out, so everybody sees one order without a lock.
-//! - **A subscriber is a cursor for each of its topics, not a queue.** What a topic gained in one turn of a shard is one
-//!   block of its *log*, whatever else its readers take; a cursor is a place in that log, and one send covers everything
-//!   from there to the tail, of several topics in the order of their partition.
+//! - **A subscriber is a cursor for each of its topics, not a queue.** What a topic gained in one turn of a shard is
+//!   one block of its *log*, whatever else its readers take; a cursor is a place in that log, and one send covers
+//!   everything from there to the tail, of several topics in the order of their partition.
 //!   Under load turns grow longer and blocks larger by themselves, and the cost of a delivery falls from a
-//!   system call to a copy of memory. A send that finds room in the socket is done by the turn itself; one that
-//!   must wait, like every accept and read, is the ring's.
+//!   system call to a copy of memory. The turn itself does a send that finds room in the socket; the ring does one
+//!   that must wait, like every accept and read.
 //! - **Too slow is a place as well.** A log keeps a block only while a cursor is at or before it, and is
-//!   trimmed at a limit. A subscriber it is trimmed past is cut, or skipped forward and told so.
+//!   trimmed at a limit. A subscriber that it is trimmed past is cut, or skipped forward with an `event: gap`.
 //! - **Decide without I/O, then do I/O.** Everything in `core` takes bytes, messages and the time, and returns what to
 //!   do; it imports no other module. Requests and tokens are read the same way. So a seeded simulation can run the
 //!   homes and fan-outs of several shards in one thread against a naive model. Threads, sockets and the runtime are
-//!   known to `shard`, `server`, `admin`, `backend`, `host` and `log`.
-//! - **Memory is bounded at the door.** No shard waits for another's mailbox. A publish takes room from one
-//!   budget before it is posted, and gives it back when the last shard has taken it in; without room its
+//!   known to `server`, `shard`, `connection`, `backend`, `journal`, `host` and `log`.
+//! - **Memory is bounded where it enters.** No shard waits for another's mailbox. A publish takes room from one
+//!   budget before it is posted, and gives it back when the last shard has handled it; without room its
 //!   publisher is not read from.
 //! - **A server that we are a client of is a backend.** It is one thread on plain tokio beside the shards, which never
-//!   wait for it. What RabbitMQ has for a client goes to the client's shard as an event of a topic of its own; how
+//!   wait for it. RabbitMQ's messages for a client go to the client's shard as events of a topic of its own; how
 //!   many of them the kernel took is a counter that the backend reads, and acknowledges late.
 //!
 //! # The modules
@@ -66,20 +66,20 @@
 //!
 //! | | |
 //! |---|---|
-//! | `server` | starts and ends the shards, the backend and the admin thread |
-//! | `monitor` | what the admin page, `/sessions/`, Prometheus and `/debug/vars` show |
+//! | `server` | starts and stops the shards, the backend and the admin thread |
+//! | `monitor` | the admin page's data, `/sessions/`, Prometheus's metrics and `/debug/vars` |
 //! | `connection` | HTTP over one socket: requests in, answers out, until it becomes a stream |
-//! | `dialects` | the interfaces that clients speak: what a request asks for, whether it may |
+//! | `dialects` | the interfaces that clients speak: what a request asks for, and whether it may have it |
 //! | `publisher` | publishing from within the program |
-//! | `shard` | what one CPU's thread owns: streams and the turn |
+//! | `shard` | the thread of one CPU: its turn and its streams |
 //! | `backend` | RabbitMQ's queues become clients' streams: a thread of its own, beside the shards |
-//! | `auth` | keys in force, tokens verified and made |
+//! | `auth` | keys in force; verifies and mints tokens |
 //! | [`config`] | flags, variables and files become one checked [`config::Config`] |
 //! | `http` | a request's bytes, a response's bytes |
 //! | `journal` | where the order of events becomes final: in memory, or in a log on disk that outlives a crash |
 //! | `stats`, `clock` | counters, the time |
-//! | `core` | order, history, logs, cursors, events, topics: what decides without I/O and imports none of these; its own page says more |
-//! | `host`, `log`, `token` | what the machine allows; the binary's log, which nobody waits for; `esper token` |
+//! | `core` | order, history, logs, cursors, events, topics: decides without I/O and imports none of these; its own page says more |
+//! | `host`, `log`, `token` | limits and listeners; the binary's log, which nobody waits for; `esper token` |
 
 #![forbid(unsafe_code)]
 

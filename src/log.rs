@@ -1,9 +1,9 @@
 //! The process's log: lines wait in a bounded queue, from which one thread writes them to standard error.
 //!
 //! Writing may fail (a closed pipe or terminal, a full disk) or take for ever (a full pipe that nobody reads). Only the
-//! log's own thread waits for it: a line that finds no room in the queue, or that cannot be written, is dropped and counted.
-//! `tracing-appender` has such a queue, but it does not count failed writes, does not bound the queue's bytes, and prints
-//! when it ends, which panics where nothing can be printed.
+//! log's own thread waits for it: a line that finds no room in the queue, or that cannot be written, is dropped and
+//! counted. `tracing-appender` has such a queue, but it does not count failed writes, does not bound the queue's bytes,
+//! and prints when it ends, which panics where nothing can be printed.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,20 +23,20 @@ use crate::core::budget::{Budget, Charge};
 /// How many bytes and lines may wait to be written: some seconds of a busy server's log with `--log-level debug`.
 const BYTES_MAX: usize = 1 << 20;
 const LINES_MAX: usize = 8192;
-/// The log says that lines were lost no more often than this.
+/// The least time between two lines that report lost lines.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the process waits at its end for the last lines to be written.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 /// The pause before the next try when standard error is full and non-blocking.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 
-/// The log of this process. A program with the server inside has a log of its own, and this stays empty.
+/// The log of this process; empty in a program that embeds the server, which has its own log.
 static LOG: OnceLock<Arc<LineQueue>> = OnceLock::new();
 
-/// Starts the log of this process, in the format and of the level that are configured.
+/// Starts the log of this process in the configured format and level.
 ///
 /// # Errors
-/// When its thread cannot be started, or there is a log already.
+/// Its thread cannot be started, or there is a log already.
 pub fn start(config: &Config) -> io::Result<()> {
     let (sender, lines) = unbounded();
     let log =
@@ -50,7 +50,7 @@ pub fn start(config: &Config) -> io::Result<()> {
     LOG.set(log).map_err(|_| io::Error::from(ErrorKind::AlreadyExists))
 }
 
-/// Waits until all lines so far are written or dropped, a second at most.
+/// Waits until all lines so far are written or dropped, up to a second.
 pub fn flush() {
     let start = Instant::now();
     while LOG.get().is_some_and(|log| log.room.messages() > 0) && start.elapsed() < FLUSH_MAX {
@@ -63,7 +63,7 @@ pub(crate) fn lines_lost() -> Option<u64> {
     LOG.get().map(|log| log.lost.load(Ordering::Relaxed))
 }
 
-/// The lines that wait to be written.
+/// The lines that wait to be written; shared by their writers and the log's thread.
 #[derive(Debug)]
 struct LineQueue {
     room: Arc<Budget>,
@@ -77,11 +77,10 @@ impl LineQueue {
         self.lost.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Writes the lines of the queue for as long as the process runs. `unqueued` writes to `stderr` as well, without the
-    /// queue.
+    /// Writes the queue's lines as long as the process runs. `unqueued` writes to `stderr` too, but without the queue.
     fn run(&self, lines: &Receiver<(Box<[u8]>, Charge)>, mut stderr: &StandardError, unqueued: &Dispatch) {
         let (mut told, mut told_at) = (0, None::<Instant>);
-        // A line's charge is given back after it was written, because `flush` waits for the charges.
+        // A line's charge is dropped after the line was written, because `flush` waits for the charges.
         for (line, _charge) in lines {
             if stderr.write_all(&line).is_err() {
                 self.lose();
@@ -90,7 +89,7 @@ impl LineQueue {
             let lost = self.lost.load(Ordering::Relaxed);
             if lost > told && told_at.is_none_or(|at| at.elapsed() > TELL_INTERVAL) {
                 (told, told_at) = (lost, Some(Instant::now()));
-                // The queue may be full.
+                // Not through the queue, which may be full.
                 dispatcher::with_default(unqueued, || {
                     tracing::warn!(
                         lost,
@@ -117,15 +116,15 @@ impl Write for &LineQueue {
     }
 }
 
-/// Standard error, written to without std's lock, on which every print of the process would wait.
+/// Standard error without std's lock, on which every print of the process would wait.
 #[derive(Debug, Default)]
 struct StandardError {
-    /// The last line was written in part, and has no end.
+    /// The last line was written only in part, without its end.
     is_torn: AtomicBool,
 }
 
 impl StandardError {
-    /// Writes bytes. Where that fails after some of them were written, the line they belong to is torn.
+    /// Writes bytes. When that fails after some of them were written, the line is torn.
     fn put(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             match rustix::io::write(io::stderr(), bytes).map_err(io::Error::from) {
@@ -144,8 +143,8 @@ impl StandardError {
 }
 
 impl Write for &StandardError {
-    /// Writes a whole line, or fails. It begins on a line of its own even where the one before was written in part: a disk
-    /// that is full takes the beginning of a line.
+    /// Writes a whole line, or fails. It starts on a new line even where the last one was written only in part: a full
+    /// disk takes the beginning of a line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.is_torn.load(Ordering::Relaxed) {
             self.put(b"\n")?;
@@ -166,13 +165,13 @@ where
     let level = tracing::Level::from(config.log_level);
     let log = tracing_subscriber::fmt()
         .with_writer(writer)
-        // They would be printed, and a print that fails panics.
+        // Internal errors would be printed, and a print that fails panics.
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .with_max_level(level);
-    // Libraries are left out: a broker's client library logs each refused queue as an error with the queue's name, which
-    // may be secret.
+    // Libraries are left out: a broker's client library logs each refused queue as an error with the queue's name,
+    // which may be secret.
     let ours = Targets::new().with_target(env!("CARGO_CRATE_NAME"), level);
     match config.log_format {
         LogFormat::Text => log.finish().with(ours).into(),

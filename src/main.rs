@@ -15,12 +15,12 @@ use esper::{Server, log, run_journal, token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// Gives freed memory back to the system within ten seconds.
+/// Returns freed memory to the system within ten seconds.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// How soon a signal is acted on.
+/// How long a signal may wait until it is acted on.
 const SIGNAL_LATENCY: Duration = Duration::from_millis(50);
 
 fn main() -> ExitCode {
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         Some("journal") => return run_journal(),
         _ => {}
     }
-    // First of all: until then SIGHUP ends the process.
+    // Registered first: until then SIGHUP ends the process.
     let signals = Signals::register();
     let (config, notes) = match Config::from_env_and_args() {
         Ok(read) => read,
@@ -86,7 +86,7 @@ fn run(config: Config, signals: io::Result<Signals>) -> Result<(), Box<dyn Error
     Ok(())
 }
 
-/// Takes the secrets and keys that are now in the files which the flags name.
+/// Reloads secrets and keys from the files that the flags name.
 fn reread(server: &Server) {
     let read = Config::keys_from_env_and_args().map_err(|error| error.to_string());
     let taken = read.and_then(|(config, notes)| {
@@ -101,11 +101,11 @@ fn reread(server: &Server) {
     }
 }
 
-/// Flags that signals raise.
+/// Flags that signals set.
 struct Signals {
-    /// By the first SIGTERM or SIGINT; the second ends the process.
+    /// Set by the first SIGTERM or SIGINT; the second ends the process.
     stop: Arc<AtomicBool>,
-    /// By SIGHUP.
+    /// Set by SIGHUP.
     reread: Arc<AtomicBool>,
 }
 
@@ -114,7 +114,7 @@ impl Signals {
         let signals = Self { stop: Arc::default(), reread: Arc::default() };
         flag::register(SIGHUP, Arc::clone(&signals.reread))?;
         for signal in [SIGTERM, SIGINT] {
-            // In this order: the first signal finds the flag still down.
+            // The order matters: at the first signal the flag must not be set yet.
             flag::register_conditional_shutdown(signal, 1, Arc::clone(&signals.stop))?;
             flag::register(signal, Arc::clone(&signals.stop))?;
         }
@@ -122,8 +122,8 @@ impl Signals {
     }
 }
 
-/// A panic is a bug, and what it leaves behind on its shard cannot be trusted: it ends the server, which is
-/// started again, instead of one task that nobody misses.
+/// Makes a panic end the process. It is a bug, and the state it leaves on its shard cannot be trusted: a restart of the
+/// server is better than the loss of one task that nobody notices.
 fn end_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!("bug: {panic}");
@@ -132,7 +132,7 @@ fn end_on_panic() {
     }));
 }
 
-/// Warns of what is dangerous or looks like a mistake.
+/// Logs warnings of settings that are dangerous or look like a mistake.
 fn warn(config: &Config, warnings: &[String]) {
     for name in Config::unknown_variables() {
         tracing::warn!("{name} is no variable of esper's and does nothing; --help names those there are");
@@ -151,7 +151,7 @@ fn warn(config: &Config, warnings: &[String]) {
     }
 }
 
-/// Whether the public port serves `/publish`.
+/// Returns whether the public port serves `/publish`.
 fn is_publishing_public(config: &Config) -> bool {
     config.control.as_ref().is_none_or(|control| control.public_publish)
 }
@@ -163,7 +163,7 @@ mod tests {
 
     use super::*;
 
-    /// Is run by the test below, in a process of its own.
+    /// Run by the test below in a process of its own.
     #[test]
     #[ignore = "ends the process"]
     fn one_thread_panics() {

@@ -1,4 +1,4 @@
-//! Publishing from within the program that runs the broker: what a connection does, without the connection.
+//! Publishing from within the program that runs the server: what a connection does, without the connection.
 
 use std::fmt;
 use std::pin::Pin;
@@ -20,9 +20,9 @@ use crate::shard::mailbox::Mailboxes;
 
 /// Publishes to a [`Server`](crate::Server) from any thread. Cheap to clone.
 ///
-/// A publish is checked, posted to the one shard that orders its topic's events, and that is all the caller
-/// waits for: no publish waits for a subscriber, however slow. Events that one thread publishes to one topic
-/// reach each of its subscribers in that order; so do those of all topics that share a first segment.
+/// A publish is checked and posted to the one shard that orders its topic's events, and the caller waits for no more
+/// than that: no publish waits for a subscriber, however slow. Events that one thread publishes to one topic reach each
+/// of its subscribers in that order; so do those of all topics that share a first segment.
 ///
 /// A topic is named as in the path of a publish over HTTP, without percent-encoding: 8 to 64 ASCII letters
 /// and digits in any case; or with [namespaces](crate::config::Config::namespaces) a path of 1 to 8 segments,
@@ -47,7 +47,7 @@ use crate::shard::mailbox::Mailboxes;
 #[derive(Clone)]
 pub struct Publisher(Arc<PublisherParts>);
 
-/// What all clones of a publisher hold.
+/// The parts that all clones of a publisher share.
 struct PublisherParts {
     common: Arc<Common>,
     names: TopicNames,
@@ -60,8 +60,7 @@ impl Publisher {
         Publisher(Arc::new(PublisherParts { common, names, mailboxes, is_closed: false.into() }))
     }
 
-    /// Publishes one event. Returns as soon as it is posted, before it is ordered; the [`Receipt`] tells when
-    /// it is.
+    /// Publishes one event. Returns as soon as it is posted, before it is ordered; the [`Receipt`] reports when it is.
     ///
     /// # Errors
     /// Nothing was published: see [`PublishError`]. [`PublishError::Full`] passes by itself, and whoever
@@ -88,11 +87,11 @@ impl Publisher {
 
     /// Takes no further publish.
     pub(crate) fn close(&self) {
-        // Relaxed: a publish at the same moment may go either way, and its receipt says which.
+        // Relaxed: a publish at the same moment may go either way, and its receipt reports which.
         self.0.is_closed.store(true, Ordering::Relaxed);
     }
 
-    /// The topic, if the server still takes publishes.
+    /// Returns the topic, if the server still accepts publishes.
     fn open(&self, name: &str) -> Result<Topic, PublishError> {
         if self.0.is_closed.load(Ordering::Relaxed) {
             return Err(PublishError::Stopped);
@@ -108,7 +107,7 @@ impl Publisher {
         let common = &self.0.common;
         let charge = common.room(&events, 0).ok_or(PublishError::Full)?;
         let (teller, answer) = oneshot::channel();
-        // Who does not wait for it need not be told.
+        // A caller that dropped its receipt gets no answer.
         let reply = ReplyTo::Caller(Callback::new(|result| drop(teller.send(result))));
         let at_us = common.clock.now_us();
         let Post { to, message } =
@@ -145,8 +144,8 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event with this data, any text but the empty one and without NUL. `EventSource` dispatches it as it
-    /// is, but for CR and CRLF, which become LF. All of an event's lines together may be twice
+    /// Returns an event with this data, any text but the empty one and without NUL. `EventSource` dispatches it as it
+    /// is, except that CR and CRLF become LF. All lines of an event together may be twice
     /// [`body_bytes_max`](crate::config::Http::body_bytes_max) long, 2 MiB by default.
     pub fn data(data: impl Into<String>) -> Event {
         Event { data: data.into(), name: None, id: None }
@@ -168,10 +167,10 @@ impl Event {
     }
 }
 
-/// A publish that was posted, and is being ordered.
+/// A publish that was posted and is being ordered.
 ///
-/// It may be waited for in three ways: not at all, by [`Receipt::wait`], or as a future, on any runtime. To
-/// drop it takes nothing back.
+/// It may be ignored, waited for by [`Receipt::wait`], or awaited as a future on any runtime. Dropping it cancels
+/// nothing.
 #[derive(Debug)]
 pub struct Receipt {
     answer: oneshot::Receiver<Result<message::Ordered, message::OrderError>>,
@@ -179,12 +178,12 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Blocks until the events have their place: microseconds, or some milliseconds on a busy server. No
-    /// subscriber is waited for.
+    /// Blocks until the events are ordered: microseconds, or some milliseconds on a busy server. No subscriber is
+    /// waited for.
     ///
     /// # Errors
     /// [`PublishError::TopicsFull`], [`PublishError::DiskFull`], or [`PublishError::Stopped`] when the server ended
-    /// before it came to it; nothing was published.
+    /// before it ordered them; nothing was published.
     ///
     /// # Panics
     /// In an async task of tokio's, which it would block: there the receipt is a future, to be awaited.
@@ -202,7 +201,7 @@ impl Future for Receipt {
     }
 }
 
-/// Events that have their place: every subscriber of the topic gets them, in the same order.
+/// Events that are ordered: every subscriber of the topic gets them, in the same order.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Published {
@@ -210,8 +209,8 @@ pub struct Published {
     pub id: String,
     /// How many there were.
     pub events: usize,
-    /// How many of them came with an id that some server gave, as a relay passes it on, and were given another: kept, it
-    /// would stand for a place among the events of this server.
+    /// How many of them came with an id that some server gave, as a relay passes it on, and got another: kept, it would
+    /// stand for a place among this server's events.
     pub ids_replaced: usize,
 }
 
@@ -219,19 +218,19 @@ pub struct Published {
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// This is no name of a topic.
+    /// The topic's name is not valid.
     #[error("{0}")]
     Topic(String),
-    /// An event is not as it must be: its data, its name, its id, or how much there is of it.
+    /// An event is not valid: its data, its name, its id or its size.
     #[error("{0}")]
     Event(String),
-    /// The broker holds as much as it may, on the way between its threads or for slow subscribers. It passes.
+    /// The broker holds as much as it may, between its threads or for slow subscribers. It passes.
     #[error(
         "no room in the broker; publish again later, or raise mailbox.bytes_max, mailbox.messages_max \
          or history.memory_bytes_max"
     )]
     Full,
-    /// All topics that there may be have subscribers, and this would be one more.
+    /// All topics that are allowed have subscribers, and this would be one more.
     #[error("all topics the broker has room for have subscribers; publish again later, or raise topics_max")]
     TopicsFull,
     /// The disk is full; nothing was published.
@@ -250,7 +249,7 @@ impl From<TopicError> for PublishError {
 
 impl From<EventError> for PublishError {
     fn from(error: EventError) -> Self {
-        // There is no body here, and no URL.
+        // Hints must not name a body or a URL, which do not exist here.
         PublishError::Event(match error {
             EventError::Empty => "empty: give the event some data".to_owned(),
             EventError::NoEvent => "no event in the text: write at least one line `data: ...`".to_owned(),
@@ -270,13 +269,13 @@ impl From<message::OrderError> for PublishError {
         match error {
             message::OrderError::TopicsFull => PublishError::TopicsFull,
             message::OrderError::DiskFull => PublishError::DiskFull,
-            // No publish from here has a key.
+            // Publishes from here have no key.
             message::OrderError::KeyReused | message::OrderError::KeysFull => PublishError::Full,
         }
     }
 }
 
-/// What a home shard answered; nothing when it ended first.
+/// Returns the home shard's answer; [`PublishError::Stopped`] when it ended first.
 fn read(
     answer: Result<Result<message::Ordered, message::OrderError>, oneshot::error::RecvError>,
     epoch: Epoch,

@@ -1,4 +1,4 @@
-//! Counters and histograms. Each shard writes its own; whoever asks reads all of them.
+//! Counters and histograms. Each shard writes its own; readers read all of them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,16 +6,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-/// A minute in microseconds: what takes longer is recorded as this.
+/// A minute in microseconds: longer times are recorded as this.
 const LATENCY_US_MAX: u64 = 60_000_000;
 
-/// The counters of all shards.
+/// The counters of all shards, which [`Common`](crate::shard::common::Common) owns.
 #[derive(Debug)]
 pub(crate) struct Stats {
     shards: Box<[ShardStats]>,
 }
 
-/// A number that one shard changes and any may read.
+/// A number that one shard changes and any thread may read.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -38,14 +38,13 @@ impl Counter {
     }
 }
 
-/// The counters of one shard, on cache lines of their own: two shards counting on one line would pass it to
-/// and fro.
+/// The counters of one shard, on cache lines of their own: two shards counting on one line would pass it to and fro.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct ShardStats {
     /// Open streams.
     pub(crate) clients: Counter,
-    /// Topics known here as their home.
+    /// Topics whose home is here.
     pub(crate) topics: Counter,
     /// Open connections that are not streams.
     pub(crate) connections: Counter,
@@ -61,7 +60,7 @@ pub(crate) struct ShardStats {
     pub(crate) refused: Counter,
     /// Bytes of history held.
     pub(crate) history_bytes: Counter,
-    /// When the oldest of them was ordered, in milliseconds since the start; `u64::MAX` without any.
+    /// When the oldest of them was ordered, in milliseconds of the server's clock; `u64::MAX` without any.
     pub(crate) history_oldest_ms: Counter,
     latency_us: Mutex<Histogram<u64>>,
 }
@@ -81,21 +80,21 @@ impl Stats {
         &self.shards
     }
 
-    /// The sum of one counter over all shards.
+    /// Returns the sum of one counter over all shards.
     pub(crate) fn sum(&self, counter: impl Fn(&ShardStats) -> &Counter) -> u64 {
         self.shards.iter().map(|shard| counter(shard).value()).sum()
     }
 
-    /// The least of one counter over all shards.
+    /// Returns the least value of one counter over all shards.
     pub(crate) fn least(&self, counter: impl Fn(&ShardStats) -> &Counter) -> u64 {
         self.shards.iter().map(|shard| counter(shard).value()).min().unwrap_or(u64::MAX)
     }
 
-    /// Returns all of it, sums and each shard's, as JSON.
+    /// Returns all counters, summed and for each shard, as JSON.
     pub(crate) fn json(&self) -> Value {
         let mut latency = new_histogram();
         for shard in &self.shards {
-            // The same bounds everywhere: adding cannot fail.
+            // All histograms have the same bounds, so adding cannot fail.
             let _ = latency.add(&*shard.latency());
         }
         json!({
@@ -131,13 +130,13 @@ impl ShardStats {
         }
     }
 
-    /// Records how long a publish took from its last byte read to the kernel's taking a send of it.
+    /// Records the time from a publish's last byte read to the kernel's taking a send of it.
     pub(crate) fn record_latency_us(&self, us: u64) {
         self.latency().saturating_record(us);
     }
 
-    /// The latencies recorded so far, in microseconds. A copy, so that its shard waits for 20 KiB to be
-    /// copied and not for what is made of them.
+    /// Returns a copy of the latencies recorded so far, in microseconds: so the shard waits only for the copy of 20
+    /// KiB, not for the caller's work on it.
     pub(crate) fn latencies_us(&self) -> Histogram<u64> {
         self.latency().clone()
     }
@@ -157,7 +156,7 @@ impl ShardStats {
         })
     }
 
-    /// Locked by its own shard, and by another only while `/stats` or `/metrics` is read: about 20 ns a send.
+    /// Locks the histogram, which another thread does only while it reads `/stats` or `/metrics`: about 20 ns a send.
     fn latency(&self) -> MutexGuard<'_, Histogram<u64>> {
         self.latency_us.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -174,7 +173,7 @@ pub(crate) fn percentiles(latency: &Histogram<u64>) -> Value {
 }
 
 pub(crate) fn new_histogram() -> Histogram<u64> {
-    // Two digits: 1 % off at most, in 20 KiB.
+    // Two digits: at most 1 % off, in 20 KiB.
     #[expect(clippy::expect_used, reason = "both bounds are constants that the crate accepts")]
     Histogram::new_with_bounds(1, LATENCY_US_MAX, 2).expect("constant bounds")
 }

@@ -1,5 +1,4 @@
-//! The command `esper token`: makes a token to try authentication with, so that nobody needs another tool
-//! for it.
+//! The command `esper token`: makes a token to try authentication with, without another tool.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -8,9 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::auth::mint;
 use crate::config::{self, ConfigError, TokenClaims, TokenOrder};
 
-/// Prints the token that the process's arguments, behind `token`, ask for, or what is wrong with them.
+/// Prints the token that the arguments behind `token` ask for, or what is wrong with them.
 pub fn run() -> ExitCode {
-    // clap wants a program's name first: `token` is it.
+    // clap expects a program's name first, and takes `token` for it.
     let args = std::env::args_os().skip(1).collect();
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     match token(args, &|name| std::env::var_os(name), now_s) {
@@ -52,7 +51,7 @@ mod tests {
         token(args, &env, now_s)
     }
 
-    /// The claims of a token signed by HS256 with this.
+    /// Returns the claims of a token that is signed by HS256 with this secret.
     fn claims(token: &str, secret: &str) -> Value {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.validate_exp = false;

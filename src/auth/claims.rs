@@ -1,4 +1,4 @@
-//! What a token says: its claims, read once its signature is known to be right.
+//! A token's claims, read once its signature is verified.
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ use super::{AuthError, Grant, SessionGrant};
 use crate::core::session::Session;
 use crate::core::topic::TOPICS_PER_STREAM_MAX;
 
-/// A token's claims: a JSON object in which no name stands twice.
+/// A token's claims: a JSON object in which no name occurs twice.
 pub(super) struct Claims(Map<String, Value>);
 
 impl Claims {
-    /// What the token of a subscriber or publisher grants at `now_s`, in Unix seconds.
+    /// Returns what a subscriber's or publisher's token grants at `now_s`, in Unix seconds.
     ///
     /// # Errors
     /// [`AuthError`] names the claim.
@@ -23,7 +23,7 @@ impl Claims {
         Ok(Grant { subs: self.subjects()?, has_sub: self.0.contains_key("sub"), expires_s })
     }
 
-    /// What a session token grants at `now_s`, in Unix seconds. Its `exp` may be a string of digits as well.
+    /// Returns what a session token grants at `now_s`, in Unix seconds. Its `exp` may also be a string of digits.
     ///
     /// # Errors
     /// [`AuthError`] names the claim.
@@ -34,11 +34,11 @@ impl Claims {
         Ok(SessionGrant { session, expires_s })
     }
 
-    /// `exp` must be there and later than now, and `nbf`, where it is there, not be later than now (RFC 7519
-    /// 4.1.4, 4.1.5). No leeway.
+    /// Returns `exp` in Unix seconds. `exp` must be there and later than now, and `nbf`, where it is there, not later
+    /// than now (RFC 7519, sections 4.1.4 and 4.1.5); there is no leeway.
     fn expires_s(&self, now_s: u64, read: impl Fn(&Value) -> Option<u64>) -> Result<u64, AuthError> {
         let exp = self.0.get("exp").ok_or(AuthError::NoExpiry)?;
-        // RFC 7519 would let times have a fraction; they are in whole seconds here.
+        // RFC 7519 allows fractions; here times are in whole seconds.
         let expires_s = read(exp).ok_or(AuthError::Time { claim: "exp" })?;
         if expires_s <= now_s {
             return Err(AuthError::Expired);
@@ -50,7 +50,7 @@ impl Claims {
         Ok(expires_s)
     }
 
-    /// What a token is for: its `sub` and each of its `topics`.
+    /// Returns the topics of a token: its `sub` and each of its `topics`.
     fn subjects(&self) -> Result<SmallVec<[String; 1]>, AuthError> {
         let claims = &self.0;
         let mut subs = SmallVec::new();
@@ -98,7 +98,7 @@ impl<'de> Visitor<'de> for ClaimsVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Claims, A::Error> {
         let mut claims = Map::new();
         while let Some((name, value)) = map.next_entry()? {
-            // RFC 7519, section 4: whoever signed may have read the first one and not the last.
+            // RFC 7519, section 4: the signer may have meant the first one and not the last.
             if claims.insert(name, value).is_some() {
                 return Err(A::Error::custom("a claim stands twice"));
             }
@@ -107,7 +107,7 @@ impl<'de> Visitor<'de> for ClaimsVisitor {
     }
 }
 
-/// A whole number in ASCII digits alone: without a sign, a space or a fraction.
+/// Parses a whole number in ASCII digits alone: without a sign, a space or a fraction.
 fn digits(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }

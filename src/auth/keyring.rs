@@ -1,22 +1,23 @@
-//! The keys and secrets in force: read anew without a restart.
+//! The keys and secrets in force, which can be reloaded without a restart.
 
 use subtle::ConstantTimeEq;
 
 use super::Keys;
 use crate::config::{Auth, Config, Secret, Signers};
 
-/// Everything that is secret, or says who is let in. `Debug` shows nothing of it.
+/// All keys and secrets of a server, replaced as a whole on reload; [`Access`](crate::dialects::Access) owns it.
+/// `Debug` shows none of them.
 #[derive(Debug)]
 pub(crate) struct Keyring {
-    /// What a subscriber's token must be signed with; none when anybody may subscribe.
+    /// Keys for subscribers' tokens; `None` when anybody may subscribe.
     pub(crate) subscriber: Option<Keys>,
-    /// The same for publishing, and for what shows the broker from inside.
+    /// Keys for publishing and for the inside views; `None` when anybody may.
     pub(crate) publisher: Option<Keys>,
-    /// The same for sessions; none when there are none.
+    /// Keys for session tokens; `None` when there are no sessions.
     pub(crate) session: Option<Keys>,
-    /// What session tokens are minted with.
+    /// The secret that session tokens are minted with.
     pub(crate) session_secret: Option<Secret>,
-    /// Whether some tokens take long to verify: up to 0.5 ms for each public key.
+    /// Whether a token may take long to verify: up to 0.5 ms for each public key.
     pub(crate) has_public_keys: bool,
     control_token: Option<Secret>,
 }
@@ -28,7 +29,7 @@ impl Keyring {
         Keyring {
             subscriber: keys(subscriber),
             publisher: keys(publisher),
-            // A session token says who its user is, so none is ever done without.
+            // Not switched off by `--no-auth`: a session token says who its user is.
             session: Keys::new(session),
             session_secret: session.secret.as_ref().map(|pair| pair.current.clone()),
             has_public_keys: [subscriber, publisher, session]
@@ -38,12 +39,13 @@ impl Keyring {
         }
     }
 
-    /// Whether the control port asks for a token.
+    /// Returns whether the control port asks for a token.
     pub(crate) fn has_control_token(&self) -> bool {
         self.control_token.is_some()
     }
 
-    /// Whether this is the control port's token. Takes as long for a wrong one of its length as for the right one.
+    /// Returns whether this is the control port's token. A wrong token of the same length takes as long as the right
+    /// one.
     pub(crate) fn is_control_token(&self, token: &[u8]) -> bool {
         self.control_token.as_ref().is_some_and(|secret| bool::from(secret.expose().ct_eq(token)))
     }

@@ -1,4 +1,4 @@
-//! Who signed a token: the keys that it may be signed with, each of one algorithm.
+//! The keys that a token may be signed with, each for one algorithm.
 
 use std::fmt;
 use std::iter;
@@ -18,15 +18,16 @@ const ALGORITHMS: [(Algorithm, &str); 4] = [
     (Algorithm::EdDSA, "EdDSA"),
 ];
 
-/// The keys of one kind of token, the subscribers', the publishers' or the sessions'. A token is good if one of
-/// them says so. `Debug` shows nothing of them.
+/// The keys of one kind of token: subscribers', publishers' or sessions'; [`Keyring`](super::Keyring) owns them. A
+/// token is valid if one of them verifies it. `Debug` shows none of them.
 pub(crate) struct Keys {
     keys: Vec<VerifyingKey>,
     pub(super) algorithms: Algorithms,
 }
 
 impl Keys {
-    /// Keys made of the secrets' bytes as they are, and of the public keys; nothing when there are none.
+    /// Returns keys of the secrets, whose bytes are used as they are, and of the public keys; `None` when there are
+    /// none.
     pub(crate) fn new(signers: &Signers) -> Option<Self> {
         let pairs = signers.secret.iter();
         let secrets = pairs.flat_map(|pair| iter::once(&pair.current).chain(&pair.previous));
@@ -38,19 +39,18 @@ impl Keys {
         (!keys.is_empty()).then(|| Keys { algorithms: Algorithms::of(&keys), keys })
     }
 
-    /// What a subscriber's or publisher's token grants at `now_s`, in Unix seconds: its signature must be right,
-    /// `exp` be there and later than now, and `nbf`, where it is there, not be later than now. Other claims
-    /// than these, `sub` and `topics` are left alone.
+    /// Returns what a subscriber's or publisher's token grants at `now_s`, in Unix seconds. Its signature must be
+    /// right, `exp` must be there and later than now, and `nbf`, where it is there, not later than now. Claims other
+    /// than these, `sub` and `topics` are ignored.
     ///
     /// # Errors
-    /// [`AuthError`] says why the token is refused. A token with a wrong signature is never told more than
-    /// that.
+    /// [`AuthError`] says why the token is refused; for a wrong signature it says no more than that.
     pub(crate) fn verify(&self, token: &str, now_s: u64) -> Result<Grant, AuthError> {
         self.claims(token)?.grant(now_s)
     }
 
-    /// Who a session token is for at `now_s`, in Unix seconds: as [`Keys::verify`], with the claims `userId` and
-    /// `channel`.
+    /// Returns whom a session token is for at `now_s`, in Unix seconds; verified as in [`Keys::verify`], with the
+    /// claims `userId` and `channel`.
     ///
     /// # Errors
     /// As [`Keys::verify`].
@@ -58,7 +58,7 @@ impl Keys {
         self.claims(token)?.session_grant(now_s)
     }
 
-    /// The claims of a token that one of the keys has signed.
+    /// Returns the claims of a token that one of the keys has signed.
     fn claims(&self, token: &str) -> Result<Claims, AuthError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(AuthError::TooLong);
@@ -82,7 +82,7 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// The algorithms which a kind of token may be signed with: those of its keys.
+/// The algorithms that a kind of token may be signed with: those of its keys.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Algorithms([Option<&'static str>; ALGORITHMS.len()]);
 
@@ -107,28 +107,28 @@ impl fmt::Display for Algorithms {
     }
 }
 
-/// One key.
+/// One key and its algorithm.
 struct VerifyingKey {
     key: DecodingKey,
-    /// Holds the one algorithm that this key verifies by. It follows from the key's type and never from a token,
-    /// or a public key, which everybody knows, could pass for a secret.
+    /// Holds the one algorithm that this key verifies by. It follows from the key's type and never from a token;
+    /// otherwise a public key, which everybody knows, could be used as a secret.
     validation: Validation,
 }
 
-/// Why a token is not this key's.
+/// The reason why a key does not accept a token.
 enum KeyError {
     /// It names another algorithm, which may be another key's.
     Algorithm,
     /// Its signature is another key's or nobody's.
     Signature,
-    /// It is refused, whatever the key.
+    /// Every key refuses it.
     Token(AuthError),
 }
 
 impl VerifyingKey {
     fn new(algorithm: Algorithm, key: DecodingKey) -> Self {
-        // The library compares times with a clock of its own and with leeway, and refuses any `aud`. `Claims`
-        // keeps to the times itself, and to whom a token is addressed is not this server's business.
+        // The library compares times by its own clock and with leeway, and refuses any `aud`. `Claims` checks the times
+        // itself, and whom a token is addressed to does not concern this server.
         let mut validation = Validation::new(algorithm);
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
@@ -145,7 +145,8 @@ impl VerifyingKey {
             ErrorKind::Json(_) if has_unknown_header(token) => KeyError::Algorithm,
             _ => KeyError::Token(AuthError::Malformed),
         })?;
-        // RFC 7515 4.1.11: what must be understood and is not, is refused. No extension is understood here.
+        // RFC 7515, section 4.1.11: a critical extension that is not understood is refused. No extension is understood
+        // here.
         match data.header.crit {
             Some(_) => Err(KeyError::Token(AuthError::Critical)),
             None => Ok(data.claims),
@@ -153,7 +154,7 @@ impl VerifyingKey {
     }
 }
 
-/// Whether the header is JSON, but not what the library knows as a header.
+/// Returns whether the header is JSON, but not a header that the library knows.
 fn has_unknown_header(token: &str) -> bool {
     decode_header(token).is_err_and(|error| matches!(error.kind(), ErrorKind::Json(json) if json.is_data()))
 }

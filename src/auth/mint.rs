@@ -1,4 +1,4 @@
-//! Tokens of our own making: JSON Web Tokens (RFC 7519) signed with HS256.
+//! Mints tokens: JSON Web Tokens (RFC 7519) signed with HS256.
 
 use jsonwebtoken::errors::Error;
 use jsonwebtoken::{EncodingKey, Header, encode};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::config::Secret;
 use crate::core::session::Session;
 
-/// A token for these topics (each a `sub` as [`Grant`](crate::auth::Grant) covers them) until `expires_s`, in
+/// Returns a token for these topics (each a `sub` that a [`Grant`](crate::auth::Grant) matches) until `expires_s`, in
 /// Unix seconds.
 ///
 /// # Errors
@@ -19,7 +19,7 @@ pub(crate) fn topics_token(secret: &Secret, topics: &[String], expires_s: u64) -
     }
 }
 
-/// A session token until `expires_s`, in Unix seconds.
+/// Returns a session token until `expires_s`, in Unix seconds.
 ///
 /// # Errors
 /// None is known with HS256.

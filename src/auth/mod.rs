@@ -1,6 +1,6 @@
-//! Who may do what: JSON Web Tokens (RFC 7519), and where a request carries one.
+//! Authorisation: JSON Web Tokens (RFC 7519), and where a request carries one.
 //!
-//! `request` finds the token, `keys` verifies who signed it, `claims` reads what it says; `keyring` holds the keys in force,
+//! `request` finds the token, `keys` verifies its signature, `claims` reads it; `keyring` holds the keys in force,
 //! `mint` makes tokens.
 
 mod claims;
@@ -19,101 +19,100 @@ pub(crate) use request::{bearer, cookie_value, token};
 use crate::core::session::{NameError, Session};
 use crate::core::topic::{TOPICS_PER_STREAM_MAX, Topic};
 
-/// Longest token that is looked at. A session token of ours is under 2300 bytes; one with an identity
-/// provider's claims may be a few kilobytes.
+/// The longest token that is read. A session token of ours is under 2300 bytes; one with an identity provider's claims
+/// may be a few kilobytes.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// What a verified token allows, until it expires.
+/// The rights of a verified token until it expires.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Grant {
     /// Its `sub`, if it has one, and its `topics`.
     subs: SmallVec<[String; 1]>,
-    /// Whether the first of them is its `sub`.
+    /// Whether the first of `subs` is its `sub`.
     has_sub: bool,
-    /// Unix seconds. At this moment the token is no longer good.
+    /// Unix seconds, from which on the token is no longer valid.
     pub(crate) expires_s: u64,
 }
 
 impl Grant {
-    /// Whether the token is for no topic at all, as one of a session is.
+    /// Returns whether the token is for no topic at all, as a session's is.
     pub(crate) fn is_empty(&self) -> bool {
         self.subs.is_empty()
     }
 
-    /// Returns whose the token is, its `sub`; empty where it has none.
+    /// Returns the token's `sub`; empty where it has none.
     pub(crate) fn subject(&self) -> &str {
         self.subs.first().filter(|_| self.has_sub).map_or("", String::as_str)
     }
 
-    /// Whether the token is for this topic: its `sub`, or one of its `topics`, is `*`, the topic's id in any
-    /// case, or the topic's path or one above it in the very case. One without both is for none. Everything
-    /// needs `*`.
+    /// Returns whether the token is for this topic: its `sub`, or one of its `topics`, is `*`, or the topic's id in any
+    /// case, or the topic's path or one above it in the same case. A token without both is for no topic. The topic of
+    /// everything needs `*`.
     pub(crate) fn covers(&self, topic: &Topic) -> bool {
         let is_path = topic.parent().is_some();
         self.subs.iter().any(|sub| {
             sub == "*"
                 || topic.lineage().filter(|covered| !covered.is_everything()).any(|covered| {
-                    // ASCII case alone: the Kelvin sign lower-cases to `k` and is not one.
+                    // Compares ASCII case alone: the Kelvin sign lower-cases to `k` and is not one.
                     if is_path { sub == covered.name() } else { sub.eq_ignore_ascii_case(covered.name()) }
                 })
         })
     }
 }
 
-/// Who a verified session token is for, until it expires.
+/// Whom a verified session token is for, until it expires.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct SessionGrant {
-    /// The user, who may be everybody, and the channel.
+    /// The channel and the user, who may be everybody.
     pub(crate) session: Session,
-    /// Unix seconds. At this moment the token is no longer good.
+    /// Unix seconds, from which on the token is no longer valid.
     pub(crate) expires_s: u64,
 }
 
-/// Why a token is refused. `Display` is the one line for the person who sent it, and holds nothing of the
-/// token.
+/// The reason why a token is refused. `Display` is one line for the person who sent it, and shows nothing of the token.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub(crate) enum AuthError {
-    /// No token in the request.
+    /// The request has no token.
     #[error("no token: send one as ?token=... or as Authorization: Bearer ...")]
     Missing,
-    /// Too long to be looked at.
+    /// The token is too long to be read.
     #[error("token longer than {TOKEN_BYTES_MAX} bytes: leave out claims; exp and sub are enough")]
     TooLong,
-    /// Not three parts of base64url with JSON objects in the first two.
+    /// It is not three parts of base64url with JSON objects in the first two.
     #[error(
         "malformed token: send a JSON Web Token, three parts of base64url without padding, parted by dots"
     )]
     Malformed,
-    /// Signed with an algorithm that no key is for, or not at all.
+    /// It is signed with an algorithm that no key has, or not at all.
     #[error("token with an algorithm that is not taken: sign it with {0}, and say so in its header's alg")]
     Algorithm(Algorithms),
-    /// The signature is by another key or of another text.
+    /// The signature is of another key or another text.
     #[error("wrong signature of the token: sign it with this server's secret or key for what is asked")]
     Signature,
-    /// The header asks for an extension to be understood.
+    /// The header has an extension that must be understood.
     #[error("token with a crit header: leave it out, no extension is supported")]
     Critical,
-    /// No `exp`.
+    /// There is no `exp`.
     #[error("token without exp: add one, in whole Unix seconds")]
     NoExpiry,
-    /// `exp` or `nbf` is something else than a whole number from 0.
+    /// `exp` or `nbf` is not a whole number from 0.
     #[error(
         "{claim} of the token is not a whole number: give it in Unix seconds, without quotes or a fraction"
     )]
     Time {
-        /// Which of the two.
+        /// `exp` or `nbf`.
         claim: &'static str,
     },
-    /// A session token without a claim that it needs.
+    /// A session token lacks a claim that it needs.
     #[error("token without {claim}: a session token has userId, channel and exp")]
     NoName {
-        /// Which one.
+        /// The missing claim.
         claim: &'static str,
     },
     /// `userId` or `channel` is not a string.
     #[error("{claim} of the token is not a string: write it in quotes")]
     Text {
-        /// Which of the two.
+        /// `userId` or `channel`.
         claim: &'static str,
     },
     /// `userId` or `channel` is empty or too long.
@@ -122,18 +121,18 @@ pub(crate) enum AuthError {
     /// `sub` is not a string.
     #[error("sub of the token is not a string: set it to the topic")]
     Subject,
-    /// `topics` is something else than an array of strings.
+    /// `topics` is not an array of strings.
     #[error("topics of the token is not an array of strings: list the topics in it, or leave it out")]
     Topics,
-    /// `topics` is too long an array.
+    /// `topics` has too many entries.
     #[error(
         "topics of the token has more than {TOPICS_PER_STREAM_MAX} entries: list fewer, or set it to [\"*\"]"
     )]
     TooManyTopics,
-    /// At or after `exp`.
+    /// The time is at or after `exp`.
     #[error("expired token: get a new one")]
     Expired,
-    /// Before `nbf`.
+    /// The time is before `nbf`.
     #[error("token not valid yet (nbf): wait, or check the clock of who made it")]
     NotYet,
 }

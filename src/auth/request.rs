@@ -1,16 +1,15 @@
-//! Where a request carries its token.
+//! Finds the token of a request.
 
 use std::borrow::Cow;
 
 use super::AuthError;
 
-/// The token of a request: of `?token=` first, then of `Authorization: Bearer` (the scheme in any case, RFC
-/// 9110 11.1), then of the cookie with the name given. The cookie's argument is the `Cookie` header's value
-/// and the name; `None` where cookies are not taken.
+/// Returns the token of a request: of `?token=` first, then of `Authorization: Bearer` (the scheme in any case, RFC
+/// 9110, section 11.1), then of the cookie. `cookie` is the value of the `Cookie` header and the cookie's name; `None`
+/// where cookies are not accepted.
 ///
-/// The first one found is the token, whatever the others are, so a wrong one in the query is not mended by a
-/// right cookie. An empty one counts as none, and another scheme of `Authorization`, such as a proxy's
-/// `Basic`, too.
+/// The first one found is used, so a wrong token in the query is not replaced by a right cookie. An empty token counts
+/// as none, and so does another scheme of `Authorization`, such as a proxy's `Basic`.
 ///
 /// # Errors
 /// [`AuthError::Missing`] without a token, [`AuthError::Malformed`] when the one found is not UTF-8.
@@ -30,7 +29,7 @@ pub(crate) fn token<'a>(
         .map(Cow::Borrowed)
 }
 
-/// The credentials of the `Bearer` scheme (RFC 6750 2.1).
+/// Returns the credentials of the `Bearer` scheme (RFC 6750, section 2.1).
 pub(crate) fn bearer(authorization: &[u8]) -> Option<&[u8]> {
     let authorization = authorization.trim_ascii();
     let (scheme, credentials) = authorization.split_at_checked("Bearer".len())?;
@@ -40,7 +39,7 @@ pub(crate) fn bearer(authorization: &[u8]) -> Option<&[u8]> {
     Some(credentials.trim_ascii()).filter(|token| !token.is_empty())
 }
 
-/// The first non-empty cookie of this name (RFC 6265 4.2.1), without the quotes a value may have.
+/// Returns the first non-empty cookie of this name (RFC 6265, section 4.2.1), without the quotes a value may have.
 pub(crate) fn cookie_value<'a>(header: &'a [u8], name: &str) -> Option<&'a [u8]> {
     header.split(|byte| *byte == b';').find_map(|pair| {
         let value = pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;

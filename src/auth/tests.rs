@@ -17,7 +17,7 @@ use crate::core::topic::TopicHasher;
 const SECRET: &str = "sesame-of-forty-thieves-in-a-cave";
 const NOW_S: u64 = 1_700_000_000;
 
-/// Somebody who signs tokens, by one algorithm.
+/// Signs tokens by one algorithm.
 struct Signer {
     algorithm: Algorithm,
     key: EncodingKey,
@@ -28,7 +28,7 @@ impl Signer {
         Signer { algorithm: Algorithm::HS256, key: EncodingKey::from_secret(secret.as_ref()) }
     }
 
-    /// Of a private key in PEM: PKCS #1 for RSA, PKCS #8 for the others.
+    /// Returns the signer with this private key in PEM: PKCS #1 for RSA, PKCS #8 for the others.
     fn private(algorithm: Algorithm, pem: &str) -> Self {
         let der = pem::parse(pem).unwrap().into_contents();
         let key = match algorithm.family() {
@@ -39,7 +39,7 @@ impl Signer {
         Signer { algorithm, key }
     }
 
-    /// A token with any header and payload, rightly signed.
+    /// Returns a token with any header and payload, rightly signed.
     fn sign(&self, header: &str, payload: &str) -> String {
         let message = format!("{}.{}", base64(header), base64(payload));
         let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, self.algorithm).unwrap();
@@ -73,7 +73,7 @@ fn verify(token: &str) -> Result<Grant, AuthError> {
     keys(SECRET, None).verify(token, NOW_S)
 }
 
-/// Why a token with the claims of [`good`] is refused, if it is: for the same reason as either kind.
+/// Returns why a token is refused, which must be the same reason for both kinds; `None` if it is not.
 fn refusal(keys: &Keys, token: &str) -> Option<AuthError> {
     let refusal = keys.verify(token, NOW_S).err();
     assert_eq!(keys.verify_session(token, NOW_S).err(), refusal, "{token}");
@@ -88,7 +88,7 @@ fn base64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// A token with any header and payload, rightly signed with HS256.
+/// Returns a token with any header and payload, rightly signed with HS256.
 fn signed_text(header: &str, payload: &str) -> String {
     Signer::secret(SECRET).sign(header, payload)
 }
@@ -100,7 +100,7 @@ fn a_good_token_is_taken() {
     let grant = Ok(Grant { subs: smallvec!["abcdef123".into()], has_sub: true, expires_s: NOW_S + 60 });
     assert_eq!(verify(&signed(&good())), grant);
     assert_eq!(verify(&signed_text(HEADER, &good().to_string())), grant);
-    // A token as PyJWT makes it, with claims of no concern here.
+    // A token as PyJWT makes it, with claims that are ignored here.
     let more =
         json!({"exp": NOW_S + 60, "sub": "abcdef123", "aud": ["x"], "iss": "y", "iat": 1, "n": {"a": []}});
     assert_eq!(verify(&signed(&more)), grant);
@@ -188,7 +188,7 @@ fn a_token_covers_the_topic_it_names_and_no_other() {
         let claims = json!({"exp": NOW_S + 60, "sub": sub});
         assert_eq!(verify(&signed(&claims)), Err(AuthError::Subject), "{claims}");
     }
-    // The library itself stumbles over these.
+    // The library itself fails on these.
     for sub in [json!(["abcdefk123"]), json!({"abcdefk123": 1})] {
         let claims = json!({"exp": NOW_S + 60, "sub": sub});
         assert!(verify(&signed(&claims)).is_err(), "{claims}");

@@ -1,9 +1,9 @@
-//! Waits between attempts.
+//! The wait between two attempts.
 
 use std::time::Duration;
 
-/// How long to wait before the next attempt: twice as long each time, less up to a half of it at random, so that
-/// many who lost something don't all come back at once.
+/// Doubles the wait before each attempt and shortens it by up to a half at random, so that many who lost a connection
+/// do not all come back at once.
 #[derive(Debug)]
 pub(super) struct Backoff(Duration);
 
@@ -14,7 +14,7 @@ impl Default for Backoff {
 }
 
 impl From<Duration> for Backoff {
-    /// Begins with a wait of `first` at most.
+    /// Begins with a wait of at most `first`.
     fn from(first: Duration) -> Self {
         Self(first)
     }
@@ -22,7 +22,7 @@ impl From<Duration> for Backoff {
 
 impl Backoff {
     const MIN: Duration = Duration::from_millis(200);
-    /// No wait is longer.
+    /// The longest wait.
     pub(super) const MAX: Duration = Duration::from_secs(10);
 
     /// Returns how long to wait now.

@@ -1,7 +1,7 @@
 //! Keeps names of queues out of the log: a queue's name may be a session's.
 
-/// Returns what a broker said of a queue without the queue's name, as RabbitMQ quotes it; without all behind it where
-/// the text was cut.
+/// Returns a broker's text without the queue's name, which RabbitMQ quotes; without everything behind it where the text
+/// was cut.
 pub(crate) fn without_queue(said: &str) -> String {
     let Some((before, name)) = said.split_once("queue '") else { return said.to_owned() };
     let end = ["' in vhost", "': "].into_iter().find_map(|end| name.rfind(end));

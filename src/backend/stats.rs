@@ -1,23 +1,23 @@
-//! What a backend counts.
+//! The backend's counters.
 
 use crate::stats::Counter;
 
-/// A backend's counters; its thread alone changes them.
+/// Counters of the backend, which only its thread changes.
 #[derive(Debug, Default)]
 pub(crate) struct BackendStats {
-    /// Connections to brokers that are wanted: one for each node's URL.
+    /// Configured connections to brokers: one for each node's URL.
     pub(crate) brokers_configured: Counter,
-    /// Connections to brokers that are there.
+    /// Open connections to brokers.
     pub(crate) brokers_connected: Counter,
-    /// Queues that are clients' at this moment.
+    /// Queues that are open for clients.
     pub(crate) consumers: Counter,
     /// Messages handed to clients' streams.
     pub(crate) delivered: Counter,
-    /// Messages acknowledged, those of queues alone.
+    /// Messages of queues acknowledged.
     pub(crate) acknowledged: Counter,
-    /// Messages that brokers sent again.
+    /// Messages that brokers delivered again.
     pub(crate) redelivered: Counter,
-    /// Messages acknowledged because a client that came back had them; counted among `acknowledged` too.
+    /// Messages acknowledged because a returning client had them; counted in `acknowledged` too.
     pub(crate) acknowledged_unsent: Counter,
     /// Messages published to topics.
     pub(crate) published: Counter,

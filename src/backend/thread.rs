@@ -1,4 +1,4 @@
-//! A backend's thread, from its start to its end.
+//! The backend's thread, from its start to its end.
 
 use std::io;
 use std::rc::Rc;
@@ -17,18 +17,19 @@ use super::queue::stream::StreamCommand;
 use super::queue::subscribe::follow;
 use super::{BackendConfig, BackendStats, StreamOutlet, ToBackend, TopicPublisher};
 
-/// For all streams to put back what they have, before the connections are closed; and then for those.
+/// The longest that all streams may take to put their messages back, and again that closing the connections may take.
 const STOP_TIME: Duration = Duration::from_secs(3);
 
-/// A backend's thread. One task for each stream and all of them on it, so they share by `Rc` and `Cell`.
+/// The backend's thread; the server owns it. All its tasks run on it, one for each stream, so they share by `Rc` and
+/// `Cell`.
 #[derive(Debug)]
 pub(crate) struct BackendThread {
-    /// To the thread; when it has ended, what is sent is lost.
+    /// The channel to the thread; once that has ended, messages are lost.
     sender: UnboundedSender<ToBackend>,
     thread: JoinHandle<()>,
 }
 
-/// What the tasks of the thread begin with.
+/// The parts that the thread's tasks are started with.
 struct ThreadParts<P> {
     config: BackendConfig,
     outlet: Box<dyn StreamOutlet>,
@@ -40,7 +41,7 @@ impl BackendThread {
     /// Starts the thread with the broker that `broker` makes on it.
     ///
     /// # Errors
-    /// There is no thread or no runtime to be had.
+    /// The thread or its runtime cannot be started.
     pub(super) fn start<B: MessageBroker>(
         broker: impl FnOnce(&BackendConfig, &Arc<BackendStats>) -> B + Send + 'static,
         config: BackendConfig,
@@ -59,11 +60,11 @@ impl BackendThread {
         Ok(Self { sender, thread })
     }
 
-    /// Puts back what is unacknowledged, closes the connections, and returns when the thread has ended: within
-    /// eight seconds, even when no broker answers.
+    /// Puts unacknowledged messages back, closes the connections, and returns when the thread has ended: within eight
+    /// seconds, even when no broker answers.
     pub(crate) fn stop(self) {
         let _ = self.sender.send(ToBackend::Stop);
-        // A panic has been told of by its hook.
+        // The panic hook has reported a panic already.
         let _ = self.thread.join();
     }
 }
@@ -88,17 +89,17 @@ fn run<B: MessageBroker, P: TopicPublisher>(
         serve(&registry, received).await;
 
         let _ = timeout(STOP_TIME, registry.close()).await;
-        // Not before: they would take the end of a connection for a loss.
+        // Only now: they would take the end of a connection for a loss.
         subscriptions.iter().for_each(|task| task.abort());
         connecting.abort();
         let _ = timeout(STOP_TIME, broker.close()).await;
     });
     drop(tasks);
-    // Without waiting for a name that is being resolved.
+    // Does not wait for a name lookup under way.
     runtime.shutdown_background();
 }
 
-/// Does what the shards say until they say stop.
+/// Handles the shards' messages until they stop it.
 async fn serve<B: MessageBroker>(
     registry: &Rc<QueueRegistry<B>>,
     mut received: UnboundedReceiver<ToBackend>,

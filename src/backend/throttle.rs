@@ -1,10 +1,10 @@
-//! One log line for many of a kind: what goes wrong for each request, or at each attempt, would fill the log.
+//! Limits log lines: an error of each request, or of each attempt, would fill the log.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Says when to tell of something that happens again and again.
+/// Decides when to log something that happens again and again.
 #[derive(Debug)]
 pub(super) struct Throttle {
     every: Duration,
@@ -13,12 +13,12 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
-    /// Returns one that lets a line pass `every` so often, the first at once.
+    /// Returns a throttle that lets one line pass in `every`, the first at once.
     pub(super) fn new(every: Duration) -> Self {
         Self { every, untold: 0, told: None }
     }
 
-    /// Counts one more. Returns how many there were since the last that was logged, when it is time to log again.
+    /// Counts one occurrence. Returns the number since the last log line when it is time for another, else `None`.
     pub(super) fn count(&mut self) -> Option<u64> {
         self.untold += 1;
         if self.told.is_some_and(|told| told.elapsed() < self.every) {

@@ -1,4 +1,4 @@
-//! Who may subscribe and publish: the settings, and the flags that say where secrets and keys are.
+//! Settings of authentication, and the flags that name secrets and keys.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,13 +18,14 @@ pub struct Auth {
     /// That is `false`.
     #[arg(long = "no-auth", action = ArgAction::SetFalse)]
     pub enabled: bool,
-    /// What signs the tokens of subscribers; nothing: anybody may subscribe.
+    /// The signers of subscribers' tokens; when there are none, anybody may subscribe.
     #[arg(skip)]
     pub subscriber: Signers,
-    /// What signs the tokens of publishers; nothing: anybody may publish.
+    /// The signers of publishers' tokens; when there are none, anybody may publish.
     #[arg(skip)]
     pub publisher: Signers,
-    /// What signs session tokens, which say who a user is and on which channel; nothing: there are no sessions.
+    /// The signers of session tokens, which say who a user is and on which channel; when there are none, sessions are
+    /// off.
     #[arg(skip)]
     pub session: Signers,
     /// Cookie in which a subscriber may send its token.
@@ -46,7 +47,7 @@ impl Auth {
     }
 }
 
-/// What tokens of one kind may be signed with: any of these.
+/// The secrets and keys that tokens of one kind may be signed with: any of these.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Signers {
     /// A secret, for HS256.
@@ -56,7 +57,7 @@ pub struct Signers {
 }
 
 impl Signers {
-    /// Returns whether no token can be right.
+    /// Returns whether there is neither a secret nor a key.
     pub fn is_empty(&self) -> bool {
         self.secret.is_none() && self.public_keys.is_empty()
     }
@@ -101,7 +102,7 @@ pub(super) struct KeyFlags {
     pub(super) session_public_key: Option<PathBuf>,
 }
 
-/// Reads a secret; what is wrong with one is never shown.
+/// Reads a secret. The refusal never shows the text.
 fn secret(text: &str) -> Result<Secret, &'static str> {
     Secret::new(text).ok_or("empty; write a secret, or leave it out to have none")
 }

@@ -1,4 +1,4 @@
-//! Where the message brokers are, and what of their exchanges is published to topics.
+//! URLs of message brokers, and the rules by which messages of their exchanges are published to topics.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,8 +11,8 @@ use url::Url;
 /// A broker node's URL, `amqp://user:password@host:port/vhost` or `amqps://...`. Printing one, by `{}` or
 /// `{:?}`, shows `***` for the credentials.
 ///
-/// As RabbitMQ's URI specification has it, with one difference: a path of `/` alone is the virtual host `/`,
-/// as without a path, because that is how people write it.
+/// As in RabbitMQ's URI specification, with one difference: a path of `/` alone is the virtual host `/`, as is no path,
+/// because people write it so.
 #[derive(Clone, Eq, PartialEq)]
 pub struct BrokerUrl {
     text: String,
@@ -20,7 +20,7 @@ pub struct BrokerUrl {
     target: BrokerTarget,
 }
 
-/// What a broker's URL names. It has no `Debug`, because it holds the password.
+/// The parts of a broker's URL. It has no `Debug`, because it holds the password.
 #[derive(Clone, Eq, PartialEq)]
 pub(crate) struct BrokerTarget {
     pub(crate) is_tls: bool,
@@ -38,7 +38,7 @@ pub(crate) struct BrokerTarget {
 pub(crate) struct BrokerParameters {
     pub(crate) heartbeat_s: Option<u16>,
     pub(crate) channel_max: Option<u16>,
-    /// Bytes.
+    /// In bytes.
     pub(crate) frame_max: Option<u32>,
     pub(crate) connection_timeout_ms: Option<u64>,
     /// One of [`MECHANISMS`], in any case.
@@ -46,17 +46,17 @@ pub(crate) struct BrokerParameters {
 }
 
 impl BrokerUrl {
-    /// The URL as it was written, with its credentials: to connect with. Nothing else has a use for it.
+    /// Returns the URL as it was written, with its credentials, to connect with. Nothing else needs it.
     pub fn expose(&self) -> &str {
         &self.text
     }
 
-    /// Whether it holds a name or a password, so that showing it masks something.
+    /// Returns whether it has a user or a password, so that showing it masks something.
     pub fn has_credentials(&self) -> bool {
         self.shown != self.text
     }
 
-    /// Returns what to connect to, and with which credentials.
+    /// Returns the host to connect to, and the credentials.
     pub(crate) fn target(&self) -> &BrokerTarget {
         &self.target
     }
@@ -65,8 +65,10 @@ impl BrokerUrl {
 impl FromStr for BrokerUrl {
     type Err = &'static str;
 
+    /// Parses a URL, without the white space around it.
+    ///
     /// # Errors
-    /// What is wrong and the mend, without a part of the text, which may be the password.
+    /// The reason and the remedy, without any part of the text, which may be the password.
     fn from_str(text: &str) -> Result<Self, &'static str> {
         let text = text.trim();
         Ok(Self { text: text.to_owned(), shown: masked(text), target: checked(text)? })
@@ -85,10 +87,10 @@ impl fmt::Display for BrokerUrl {
     }
 }
 
-/// What of an exchange is published to topics, on every node alike.
+/// A rule that publishes messages of an exchange to topics, on every node alike.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SubscribeRule {
-    /// The exchange's name; never empty. It is not declared: somebody else owns it.
+    /// The exchange's name; never empty. It is not declared here, because somebody else owns it.
     pub exchange: String,
     /// The binding pattern; for a topic exchange `*` is one word and `#` any number of them.
     pub routing_key: String,
@@ -99,12 +101,12 @@ pub struct SubscribeRule {
 const SCHEME: &str = "not a broker's URL; write amqp://user:password@host:5672/ or amqps://...";
 const PARAMETERS: [&str; 5] =
     ["heartbeat", "channel_max", "frame_max", "connection_timeout", "auth_mechanism"];
-/// How RabbitMQ's specification of URIs calls the ways to log in.
+/// The names of login mechanisms in RabbitMQ's URI specification.
 const MECHANISMS: [&str; 5] = ["amqplain", "anonymous", "external", "plain", "rabbit-cr-demo"];
-/// User and password where a URL has none, as RabbitMQ's own clients send.
+/// User and password where a URL has none, as in RabbitMQ's own clients.
 const GUEST: &str = "guest";
 
-/// Reads a URL that has what a broker's must have and nothing that would be taken for something else.
+/// Parses a URL that has the parts a broker's needs and none that would be read as something else.
 fn checked(text: &str) -> Result<BrokerTarget, &'static str> {
     let Some((scheme, rest)) = text.split_once("://") else { return Err(SCHEME) };
     if !matches!(scheme, "amqp" | "amqps") || text.contains(|c: char| c.is_control() || c == ' ') {
@@ -118,7 +120,7 @@ fn checked(text: &str) -> Result<BrokerTarget, &'static str> {
     if tail.contains('#') {
         return Err("a broker's URL with a #; write %23 if it is part of the password or the virtual host");
     }
-    // Else what follows a / in a password would be taken for the virtual host, and shown.
+    // Otherwise text after a / in a password would be read as the virtual host, and shown.
     if tail.contains('@') {
         return Err(
             "a broker's URL with an @ after its path began; write %2F, %3F or %40 for a /, ? or @ in the \
@@ -137,7 +139,7 @@ fn checked(text: &str) -> Result<BrokerTarget, &'static str> {
         "not a broker's URL; write amqp://user:password@host:5672/, and what is not a letter or digit of \
              the password as %XX",
     )?;
-    // `Url` keeps the brackets, which no look-up takes.
+    // `Url` keeps the brackets, which no lookup accepts.
     if let Some(address) = host.strip_prefix('[').and_then(|host| host.split_once(']')) {
         let address: Ipv6Addr = address.0.parse().map_err(|_| SCHEME)?;
         target.host = address.to_string();
@@ -148,7 +150,7 @@ fn checked(text: &str) -> Result<BrokerTarget, &'static str> {
     Ok(target)
 }
 
-/// Reads a URL of the scheme `amqp` or `amqps`. Returns `None` where it is malformed; the reason may quote the password.
+/// Parses a URL of the scheme `amqp` or `amqps`; `None` if it is malformed. The parser's reason may quote the password.
 fn read(text: &str) -> Option<BrokerTarget> {
     let url = Url::parse(text).ok()?;
     let is_tls = url.scheme() == "amqps";
@@ -178,12 +180,12 @@ fn read(text: &str) -> Option<BrokerTarget> {
     })
 }
 
-/// Returns the number that a parameter has, if it is there; `None` where it is no number in its range.
+/// Parses a parameter that may be missing; `None` when it is no number in its range.
 fn number<N: FromStr>(value: Option<String>) -> Option<Option<N>> {
     value.map(|value| value.parse().ok()).map_or(Some(None), |number| number.map(Some))
 }
 
-/// What stands between `//` and the path, and the rest.
+/// Splits the rest of a URL behind `//` into the authority and what follows it.
 fn parts(rest: &str) -> (&str, &str) {
     rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()))
 }

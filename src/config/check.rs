@@ -1,6 +1,5 @@
-//! What a configuration holds is checked here, by whomever it was said: flags, variables and files, or a program that
-//! filled it in. A value by itself is the flag's to refuse; what cannot hold together is refused here, naming every
-//! setting that has a part in it, and the remedy.
+//! Checks a configuration, whether it came from flags, variables and files or from a program. A flag refuses a value
+//! that is wrong by itself; combinations are refused here, with the name of every setting involved, and the remedy.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -11,14 +10,14 @@ use super::values::{Bind, Size, Time};
 use super::{Config, KIB, flags};
 use crate::http::Cors;
 
-/// Each shard is a thread with a ring, a listener and a share of every limit.
+/// The most shards: each is a thread with a ring, a listener and a share of every limit.
 pub(crate) const SHARDS_MAX: usize = 1024;
 
 impl Config {
-    /// Checks what a program put in, which no flag has read.
+    /// Checks a configuration that a program filled in, without flags.
     ///
     /// # Errors
-    /// One line: which field is wrong, and what it may be.
+    /// One line: which field is wrong, and its allowed values.
     pub(crate) fn check(&self) -> Result<(), String> {
         let shards = self.cpus.ids.len();
         if !(1..=SHARDS_MAX).contains(&shards) {
@@ -37,7 +36,7 @@ impl Config {
         self.check_together(&fields)
     }
 
-    /// Checks what holds together. `names` says how each was written.
+    /// Checks settings against each other. `names` says how each was written.
     ///
     /// # Errors
     /// One line: which settings are wrong, and the remedy.
@@ -52,17 +51,17 @@ impl Config {
             let events = names.with("history-events", 0);
             return Err(format!("{}: nothing is kept with {events}; leave out one", names.of("data-dir")));
         }
-        // Which of the origins it was, the reason says.
+        // The reason names the origin.
         Cors::parse(&self.cors_origins).map_err(|reason| format!("{}: {reason}", names.of("cors-origin")))?;
 
         let at_least = |flag, size, least, other: &str| at_least(names, flag, Size(size), Size(least), other);
-        // Twice, so that the largest event fits with its frame's own bytes, and beside another one.
+        // Twice, so that the largest event fits with its framing, and beside another one.
         let two_bodies = 2 * http.body_bytes_max;
         let body_max = format!("twice {}", names.with("body-max", Size(http.body_bytes_max)));
         at_least("slow-lag", stream.lag_bytes_max, two_bodies, &body_max)?;
         at_least("mailbox-bytes", mailbox.bytes_max, two_bodies, &body_max)?;
         at_least("request-memory", http.memory_bytes_max, two_bodies, &body_max)?;
-        // The memory holds the logs, which hold what subscribers are behind, and the histories.
+        // The memory holds both the logs, for subscribers that are behind, and the histories.
         for (flag, size) in [("slow-lag", stream.lag_bytes_max), ("history-bytes", history.bytes_max)] {
             at_least("history-memory", history.memory_bytes_max, size, &names.with(flag, Size(size)))?;
         }
@@ -72,8 +71,8 @@ impl Config {
         self.check_head(names)
     }
 
-    /// Checks that a head holds the id of a stream of everything, which names the place in each partition and comes
-    /// back in a header.
+    /// Checks that a head has room for the id of a stream of everything, which names the place in each partition and
+    /// comes back in a header.
     fn check_head(&self, names: &Layer) -> Result<(), String> {
         let least = Size(2 * KIB + 17 * usize::from(self.partitions));
         let head_max = Size(self.http.head_bytes_max);
@@ -89,9 +88,9 @@ impl Config {
         ))
     }
 
-    /// Checks where it listens: at one port for the public, and at none of its places for control.
+    /// Checks the listeners: one public port, and the control port elsewhere.
     fn check_listeners(&self, names: &Layer) -> Result<(), String> {
-        // The address as it was written, if it says a port.
+        // The address as it was written, if it has a port.
         let (bind, port) = (names.get("bind"), names.get("port"));
         let with_port = bind.and_then(|bind| Some((bind, bind.text()?, port_of(bind.text()?)?)));
         if let (Some((bind, text, said)), Some(port)) = (with_port, port)
@@ -132,7 +131,7 @@ impl Config {
     }
 }
 
-/// Checks a value against the least that `other`, a setting with its value, asks of it.
+/// Checks that a value is at least `least`, which follows from `other`, a setting shown with its value.
 fn at_least<T>(names: &Layer, flag: &str, value: T, least: T, other: &str) -> Result<(), String>
 where
     T: PartialOrd + Display,

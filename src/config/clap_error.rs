@@ -1,4 +1,4 @@
-//! What clap refuses, said in one line that names the setting as it was written and the remedy.
+//! clap's refusals, in one line that names the setting as it was written and the remedy.
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -8,10 +8,10 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::ConfigError;
 use super::layer::{Layer, Written, shown};
 
-/// Parses the arguments of a command of its own, which has no variables and no file. clap wants a program's name first.
+/// Parses the arguments of a separate command, without variables and files. clap expects a program's name first.
 ///
 /// # Errors
-/// What is wrong with them in one line, or the help that was asked for.
+/// One line with what is wrong, or the help that was asked for.
 pub(crate) fn parse_command<C: clap::Parser>(
     args: impl IntoIterator<Item = OsString>,
 ) -> Result<C, ConfigError> {
@@ -43,7 +43,7 @@ pub(super) fn refusal(error: &clap::Error, names: &Layer) -> ConfigError {
         .and_then(|usage| usage.split([' ', '=']).next())
         .map_or("a flag", |flag| flag.trim_start_matches('-'));
     let value = text(ContextKind::InvalidValue).unwrap_or_default();
-    // A broker's URL that cannot be read may have its password anywhere.
+    // In a malformed URL of a broker the password may be anywhere.
     let value_shown = if ["broker-node", "session-secret"].contains(&flag) && !value.is_empty() {
         "***".to_owned()
     } else {
@@ -61,7 +61,7 @@ pub(super) fn refusal(error: &clap::Error, names: &Layer) -> ConfigError {
     ConfigError::Usage(format!("{what}: {reason}"))
 }
 
-/// Returns where this value of a flag was written: of a list in a file, its own line.
+/// Returns where this value of a flag was written; for a list in a file, the value's own line.
 fn written(names: &Layer, flag: &str, value: &str) -> Written {
     let Some(setting) = names.get(flag) else { return Written::Flag };
     let mut written = setting.written.clone();
@@ -74,11 +74,11 @@ fn written(names: &Layer, flag: &str, value: &str) -> Written {
     written
 }
 
-/// Returns the first paragraph of what clap says, and its tips: the rest is a usage line and where help is.
+/// Returns the first paragraph of clap's message and its tips; the rest is a usage line and a pointer to the help.
 fn in_one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let mut lines = text.lines().map(str::trim);
-    // Which arguments are missing stands in lines of their own.
+    // Missing arguments are listed on lines of their own.
     let first = lines.by_ref().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     let mut line = first.strip_prefix("error: ").unwrap_or(&first).to_owned();
     for tip in lines.filter_map(|line| line.strip_prefix("tip: ")) {

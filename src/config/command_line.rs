@@ -1,14 +1,13 @@
-//! The process's command line as others may see it: without secrets.
+//! The process's command line without secrets, as it may be shown.
 
 use std::ffi::OsString;
 
-/// The arguments with which this process was started, the program's name first, and `***` for secrets and
-/// brokers' credentials.
+/// Returns the arguments of this process, the program's name first, with `***` for secrets and brokers' credentials.
 pub(super) fn command_line() -> Vec<String> {
     masked(std::env::args_os())
 }
 
-/// What stands between `://` and the last `@` of a word becomes `***`.
+/// Replaces the text between `://` and the last `@` of a word by `***`.
 pub(super) fn without_credentials(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -37,7 +36,7 @@ fn masked(args: impl Iterator<Item = OsString>) -> Vec<String> {
         }
         let (name, value) = arg.split_once('=').map_or((&*arg, None), |(name, value)| (name, Some(value)));
         if !["--session-secret", "--secret", "-secret"].contains(&name) {
-            // As one word, whatever is in it.
+            // The whole argument is one word, even with spaces in it.
             return match arg
                 .split_once("://")
                 .and_then(|(before, after)| Some((before, after.rfind('@')?, after)))

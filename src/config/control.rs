@@ -14,11 +14,11 @@ use super::values::{control_address, host_name};
 pub struct Control {
     /// The address to listen on; without a token a loopback one. Port 0 is any free one.
     pub bind: SocketAddr,
-    /// Names, beside addresses and `localhost`, by which it may be asked for: in lower case, without ports.
+    /// Host names, beside addresses and `localhost`, by which it may be asked: in lower case, without ports.
     pub hosts: Vec<String>,
-    /// What every request must send as its bearer token: 16 or more visible ASCII characters.
+    /// The bearer token that every request must send: 16 or more visible ASCII characters.
     pub token: Option<Secret>,
-    /// The public listener serves `/publish`, `/stats`, `/metrics` and `/admin` as well.
+    /// Whether the public listener serves `/publish`, `/stats`, `/metrics` and `/admin` as well.
     pub public_publish: bool,
 }
 
@@ -43,12 +43,12 @@ pub(super) struct ControlFlags {
 }
 
 impl Control {
-    /// Returns one without a token, so on a loopback address, asked for by addresses and `localhost` alone.
+    /// Returns a control port without a token, so for a loopback address, and without further host names.
     pub fn new(bind: SocketAddr) -> Self {
         Self { bind, hosts: Vec::new(), token: None, public_publish: false }
     }
 
-    /// Checks what a program set.
+    /// Checks the values that a program set.
     pub(super) fn check(&self) -> Result<(), String> {
         let Self { bind, hosts, token, public_publish: _ } = self;
         if let Some(host) = hosts.iter().find(|host| host_name(host).as_ref() != Ok(host)) {
@@ -72,15 +72,15 @@ impl Control {
         !self.bind.ip().to_canonical().is_loopback()
     }
 
-    /// Returns whether the public listener would be at the same place, or at all addresses with this one among them: a
-    /// client of the one would be served by the other.
+    /// Returns whether it would share an address and port with the public listener, at all addresses included: a client
+    /// of one would be served by the other.
     pub(super) fn overlaps(&self, ip: IpAddr, port: u16) -> bool {
         let (ours, theirs) = (self.bind.ip().to_canonical(), ip.to_canonical());
         let same = ours == theirs || ours.is_unspecified() || theirs.is_unspecified();
         same && self.bind.port() == port && port != 0
     }
 
-    /// Checks a token, which opens everything and stands in a header.
+    /// Checks the token, which opens everything and is sent in a header.
     pub(super) fn check_token(token: &Secret) -> Result<(), &'static str> {
         if token.expose().len() < 16 {
             return Err("a token of less than 16 bytes may be guessed; make one with: openssl rand -hex 32");

@@ -1,4 +1,4 @@
-//! Which CPUs get a shard: read from `--cores` or `--threads`, matched with those this process may use.
+//! The CPUs that get a shard: read from `--cores` or `--threads`, and checked against those that this process may use.
 
 use std::fmt::{self, Write as _};
 use std::ops::RangeInclusive;
@@ -10,19 +10,19 @@ use super::ConfigError;
 use super::layer::Layer;
 use super::values::{count, number};
 
-/// Which CPUs get a shard.
+/// The CPUs that get a shard.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cpus {
-    /// The kernel's CPU numbers, one shard each, in the order of the shards; never empty, no two alike. Only
-    /// how many they are matters without `pin`.
+    /// The kernel's CPU numbers, one shard each, in the order of the shards; never empty, all different. Without `pin`
+    /// only their number matters.
     pub ids: Vec<usize>,
     /// Whether each shard's thread stays on its CPU.
     pub pin: bool,
 }
 
 impl Default for Cpus {
-    /// One shard that is not pinned: a program with other work to do says itself how many of its CPUs it
-    /// gives away. The binary, which has none, takes them all.
+    /// Returns one shard that is not pinned: a program with other work decides itself how many CPUs it gives away. The
+    /// binary, which has none, uses them all.
     fn default() -> Self {
         Self { ids: vec![0], pin: false }
     }
@@ -44,7 +44,7 @@ pub(super) struct CpuFlags {
 }
 
 impl CpuFlags {
-    /// Chooses among those that this process may use.
+    /// Chooses among the CPUs that this process may use.
     pub(super) fn choose(&self, names: &Layer) -> Result<Cpus, ConfigError> {
         let (flag, wanted) = match (self.threads, &self.cores) {
             (Some(count), _) => ("threads", WantedCpus::Count(count)),
@@ -58,8 +58,8 @@ impl CpuFlags {
     }
 }
 
-/// Returns the CPUs this process may use, ascending: the machine's, less what `taskset`, a container's or a service's
-/// CPU set keeps from it.
+/// Returns the CPUs that this process may use, ascending: the machine's, limited by `taskset` and by a container's or
+/// service's CPU set.
 pub(super) fn usable() -> Result<Vec<usize>, ConfigError> {
     let ids: Vec<usize> =
         core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
@@ -73,19 +73,19 @@ pub(super) fn usable() -> Result<Vec<usize>, ConfigError> {
     Ok(ids)
 }
 
-/// What was asked for, before it is known which CPUs there are.
+/// The CPUs that were asked for, not yet checked against those there are.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum WantedCpus {
-    /// The first so many; at least 1.
+    /// The first ones, this many; at least 1.
     Count(usize),
-    /// Exactly these, in this order; no two overlap.
+    /// These, in this order; no two ranges overlap.
     List(Vec<RangeInclusive<usize>>),
 }
 
 impl FromStr for WantedCpus {
     type Err = String;
 
-    /// Reads `2` as a count, everything with a `-` or a `,` a list, so CPU 5 alone is `5-5` or `5,`.
+    /// Reads `2` as a count, and text with a `-` or a `,` as a list, so CPU 5 alone is `5-5` or `5,`.
     fn from_str(text: &str) -> Result<Self, String> {
         if !text.contains([',', '-']) {
             return count(1)(text).map(Self::Count).map_err(|_| {
@@ -109,14 +109,14 @@ impl FromStr for WantedCpus {
 }
 
 impl fmt::Display for WantedCpus {
-    /// Writes it as it may be read.
+    /// Writes it in the form that [`FromStr`] reads.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Count(count) => write!(f, "{count}"),
             Self::List(ranges) => {
                 for (index, range) in ranges.iter().enumerate() {
                     let comma = if index == 0 { "" } else { "," };
-                    // A CPU alone keeps its range: `5` would be a count.
+                    // A single CPU alone is written as a range: `5` would be a count.
                     if range.start() == range.end() && ranges.len() > 1 {
                         write!(f, "{comma}{}", range.start())?;
                     } else {
@@ -145,7 +145,7 @@ fn range(item: &str) -> Result<RangeInclusive<usize>, String> {
 }
 
 impl WantedCpus {
-    /// Returns the CPUs asked for, if all of them are in `usable`; otherwise what is wrong and what there is.
+    /// Returns the wanted CPUs if all of them are in `usable`; otherwise what is wrong and which there are.
     pub(super) fn among(&self, usable: &[usize]) -> Result<Vec<usize>, String> {
         match self {
             Self::Count(count) => usable.get(..*count).map(<[usize]>::to_vec).ok_or_else(|| {
@@ -155,7 +155,7 @@ impl WantedCpus {
             }),
             Self::List(ranges) => {
                 let mut ids = Vec::new();
-                // Ends at the first CPU there is not: a range of billions costs no more than the machine has.
+                // Stops at the first missing CPU: a range of billions costs no more than the machine has.
                 for cpu in ranges.iter().cloned().flatten() {
                     if !usable.contains(&cpu) {
                         return Err(format!("no CPU {cpu} for this process; choose among {}", list(usable)));
@@ -168,7 +168,7 @@ impl WantedCpus {
     }
 }
 
-/// Returns ascending CPU numbers as `--cores` takes them: `0-3,6`.
+/// Returns ascending CPU numbers in the form of `--cores`: `0-3,6`.
 fn list(ids: &[usize]) -> String {
     let mut text = String::new();
     for run in ids.chunk_by(|a, b| a + 1 == *b) {

@@ -1,5 +1,5 @@
-//! What is in force, as YAML that can be read back. Secrets are left out, as comments that say so: a file that is
-//! printed ends in a log or a ticket.
+//! Prints the settings in force as YAML that can be read back. Secrets are replaced by comments: a printed file ends up
+//! in a log or a ticket.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ const START: &str = "\
 # Secrets are not shown.
 ";
 
-/// Returns all of it: `matches` are the values as they were written, whose meanings are in `config`.
+/// Returns all settings: `matches` are the values as they were written, `config` what they mean.
 ///
 /// # Errors
 /// One line, when a value cannot be written as YAML.
@@ -79,7 +79,7 @@ impl Dump<'_> {
         );
     }
 
-    /// Writes a flag by the last word of its key, its section being written above it.
+    /// Writes a flag under the last word of its key; its section is written already.
     fn flag(&mut self, depth: usize, arg: &Arg) -> Result<(), String> {
         let (id, flag) = (arg.get_id().as_str(), arg.get_long().unwrap_or_default());
         let key = id.split_once('.').map_or(flag, |(_, key)| key);
@@ -108,7 +108,7 @@ impl Dump<'_> {
         Ok(())
     }
 
-    /// Says that there is a secret which no file holds, beside the key of its file.
+    /// Writes a comment that there is a secret, which no file holds, beside the key of its file.
     fn secret(&mut self, arg: &Arg, config: &Config) {
         let (side, signers) = match arg.get_long() {
             Some("subscriber-secret-file") => ("subscriber", &config.auth.subscriber),
@@ -122,7 +122,7 @@ impl Dump<'_> {
         }
     }
 
-    /// Writes what concerns queues, as comments where there are none: read back as keys they would be of no use.
+    /// Writes the keys of queues, as comments when there is no broker: read back as keys they would have no effect.
     fn queues(&mut self, args: &[&Arg], names: &Layer, files: &Files) -> Result<(), String> {
         let mut keys = Dump { text: String::new(), matches: self.matches };
         keys.queue_keys(args, names, files)?;
@@ -143,7 +143,7 @@ impl Dump<'_> {
             }
             match arg.get_id().as_str() {
                 "broker.node" => self.nodes(arg)?,
-                // As eventsourced has it.
+                // In seconds, as in eventsourced's files.
                 "queue.expire" => {
                     let expire = self.matches.get_one::<std::time::Duration>("queue.expire");
                     self.line(1, &format!("expire: {}", expire.map_or(0, |time| time.as_secs())));
@@ -181,8 +181,8 @@ impl Dump<'_> {
     }
 }
 
-/// A value in YAML: plain where that is the same text to every reader, else in double quotes (YAML 1.2,
-/// 7.3.1).
+/// Returns a value in YAML: plain where every reader takes it for the same text, else in double quotes (YAML 1.2,
+/// section 7.3.1).
 fn scalar(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-:,+".contains(c);
     let starts_plain = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/');
@@ -211,7 +211,7 @@ mod tests {
     use super::super::yaml::{self, YamlValue};
     use super::*;
 
-    /// What means something in YAML, and what none of its readers takes as it is.
+    /// Text that means something in YAML, and text that no reader takes as it is.
     const TEXT: &str = "(\\PC|[\n\t\r\0 :#'\"\\\\~-]|null|\u{85}|\u{feff}){0,20}";
 
     proptest! {

@@ -1,5 +1,5 @@
-//! Configuration files. Their keys are the flags' names, and those that eventsourced has: `server`, `broker`, `queue`
-//! and `header`, with what is added to them here.
+//! Configuration files. Their keys are the flags' names, and the sections `server`, `broker`, `queue` and `header` of
+//! eventsourced's files with our additions.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,23 +14,23 @@ use super::layer::{FilePlace, Layer, Setting, Written, on_one_line, port_of, sho
 use super::yaml::{self, YamlKey, YamlNode, YamlValue};
 use super::{MIB, SubscribeRule, headers, keys};
 
-/// Most bytes of a file: far past any use.
+/// The largest file, in bytes: far more than any use.
 const FILE_BYTES_MAX: usize = MIB;
 
-/// What files say together, each over those before it.
+/// The settings of all files, later files over earlier ones.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Files {
-    /// What they say of flags, and of headers by `header.cors.` or `header.sse.` and their names.
+    /// Settings of flags, and of headers under `header.cors.` or `header.sse.` and their names.
     pub(super) layer: Layer,
-    /// Each with the place of its topic, which is checked when it is known what topics are.
+    /// Rules, each with the place of its topic, which is checked once the kind of topics is known.
     pub(super) subscribe: Vec<(FilePlace, SubscribeRule)>,
-    /// The files' names, fit for a line of the log.
+    /// The files' names, escaped for a line of the log.
     pub(super) names: Vec<String>,
     /// Lines for the log.
     pub(super) warnings: Vec<String>,
 }
 
-/// Returns where files are looked for, the first below the others.
+/// Returns where files are looked for; later ones override earlier ones.
 pub(super) fn places() -> Vec<PathBuf> {
     let mut places = vec!["/etc/eventsourced/config.yml".into(), "/etc/esper/config.yml".into()];
     let binary = std::env::current_exe().ok();
@@ -39,8 +39,8 @@ pub(super) fn places() -> Vec<PathBuf> {
 }
 
 impl Files {
-    /// Reads the files at `places` that are there, then `named`, which must be; with that stands how the person named
-    /// it. `command` has the flags that may be keys.
+    /// Reads the files at `places` that exist, then `named`, which must exist and comes with the text by which the
+    /// person named it. `command` has the flags that may be keys.
     ///
     /// # Errors
     /// One line: which file, line and key, what is wrong and the remedy.
@@ -83,8 +83,8 @@ impl Files {
     }
 }
 
-/// Returns whether a flag is a key: which files there are is not for a file to say, and a secret is not shown to all
-/// who may read one.
+/// Returns whether a flag is a key: a file cannot name other files, and must not show a secret to everybody who may
+/// read it.
 pub(super) fn is_key(flag: &str) -> bool {
     !["config", "dump-config"].contains(&flag) && !is_secret(flag)
 }
@@ -94,7 +94,7 @@ fn is_secret(flag: &str) -> bool {
     flag == "secret" || flag.ends_with("-secret") || flag.ends_with("-secret-previous")
 }
 
-/// A file that is being read.
+/// A file while it is read.
 struct FileReader<'a> {
     name: &'a Arc<str>,
     command: &'a Command,
@@ -160,7 +160,7 @@ impl<'a> FileReader<'a> {
     fn flag(&mut self, arg: &Arg, place: FilePlace, mut node: YamlNode) -> Result<(), String> {
         let flag = arg.get_long().unwrap_or_default();
         if let (YamlValue::Text(text), "server.address") = (&mut node.value, &*place.key) {
-            // As eventsourced has it: always with a port, and without an IP it is all of them.
+            // As in eventsourced: always with a port; without an IP it means all addresses.
             if text.starts_with(':') {
                 text.insert_str(0, "[::]");
             }
@@ -182,7 +182,7 @@ impl<'a> FileReader<'a> {
             _ => vec![text(&place, node)?],
         };
         if flag == "broker-node" {
-            // A comma separates the values of a flag; in a URL it means the same in either form (RFC 3986, 2.4).
+            // A comma separates a flag's values; in a URL it means the same in either form (RFC 3986, section 2.4).
             values.iter_mut().for_each(|(_, url)| *url = url.replace(',', "%2C"));
         }
         self.set(flag, place, values)
@@ -235,7 +235,7 @@ impl<'a> FileReader<'a> {
                 return Err(format!("{place}: unknown key; an entry has exchange, routing_key, topic"));
             }
             let (_, text) = text(&place, node)?;
-            // AMQP's short string (AMQP 0-9-1, 4.2.5.3).
+            // The limit of AMQP's short string (AMQP 0-9-1, section 4.2.5.3).
             if text.len() > 255 {
                 return Err(format!("{place}: more than 255 bytes; write a shorter one"));
             }
@@ -255,7 +255,7 @@ impl<'a> FileReader<'a> {
         Ok((topic_place, SubscribeRule { exchange, routing_key, topic }))
     }
 
-    /// Returns the keys of a section; none if it is no section.
+    /// Returns the keys of a section; empty if it is no section.
     fn keys_below(&self, section: &str) -> Vec<&'a str> {
         let ids = self.command.get_arguments().filter_map(|arg| arg.get_id().as_str().split_once('.'));
         let flags = ids.filter(|(other, _)| *other == section).map(|(_, key)| key);
@@ -267,7 +267,7 @@ impl<'a> FileReader<'a> {
         flags.chain(others.iter().copied()).collect()
     }
 
-    /// Returns why there is no such key, and what is meant, most likely.
+    /// Returns why there is no such key, and the most likely intended one.
     fn unknown(&self, name: &str, place: &FilePlace) -> String {
         let flag = name.to_ascii_lowercase().replace('_', "-");
         if is_secret(&flag) {
@@ -290,7 +290,7 @@ impl<'a> FileReader<'a> {
         format!("{place}: unknown key; {hint}esper --dump-config shows all there are")
     }
 
-    /// Returns the key that clap would suggest, were it a flag. Of one or two letters anything may be meant.
+    /// Returns the key that clap would suggest for a flag; `None` for one or two letters, which may mean anything.
     fn similar(&self, flag: &str) -> Option<String> {
         if flag.len() < 3 {
             return None;

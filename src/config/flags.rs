@@ -1,8 +1,8 @@
-//! The command line. A setting's flag, help, default, bounds and key in a file stand at its field, which a
-//! [`Config`] or one of its parts has; here are those that are not fields, and the help around all.
+//! The command line. A setting's flag, help, default, bounds and key in a file stand at its field in [`Config`] or one
+//! of its parts; this module has the flags that are not fields, and the help around all.
 //!
-//! Every flag is a variable too, `ESPER_` and its name, and a key of a file, by its name; where the flag's `id` has a
-//! dot in it, by that as well.
+//! Every flag is also a variable, `ESPER_` and its name, and a key of a file: by its name, and by its `id` if that has
+//! a dot in it.
 
 use std::path::PathBuf;
 
@@ -82,14 +82,14 @@ pub(super) fn command() -> Command {
     layers::command::<Flags>(has_variable)
 }
 
-/// Returns whether a flag is a variable too. With a forgotten one of `--dump-config` every start would print and end.
+/// Returns whether a flag has a variable. A forgotten one of `--dump-config` would make every start print and end.
 pub(super) fn has_variable(flag: &str) -> bool {
     flag != "dump-config"
 }
 
-/// Returns the names that look like our variables and are none: a typing error, most likely.
+/// Returns the names that look like our variables and are not: most likely typing errors.
 pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
-    // The first is the tests' own, the others are what Kubernetes sets for a service named esper, and images.
+    // The first is the tests' own; the others are set by Kubernetes for a service named esper, and by images.
     const OTHERS: [&str; 4] = ["ESPER_TEST_", "ESPER_SERVICE_", "ESPER_PORT_", "ESPER_VERSION"];
     let is_secret = |name: &str| {
         let secret = name.strip_suffix("_PREVIOUS").unwrap_or(name);
@@ -103,7 +103,7 @@ pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<Stri
     names.filter(|name| is_ours(name) && !is_secret(name) && !known.contains(name)).collect()
 }
 
-/// Returns settings as they are when no flag is given.
+/// Returns settings with no flag given.
 #[expect(clippy::expect_used, reason = "each default stands beside what reads it, and a test reads all")]
 fn without_flags<T: Args>() -> T {
     let matches = T::augment_args(Command::new("esper")).try_get_matches_from(["esper"]);

@@ -1,28 +1,28 @@
-//! Headers that an operator adds to answers: none that breaks the answer.
+//! Headers that an operator adds to answers; those that would break an answer are refused.
 
 use super::layer::{Layer, on_one_line};
 use super::values::in_token;
 
-/// A header that answers of a queue have.
+/// A header of a queue's answers.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct HeaderSetting {
     pub(super) name: String,
-    /// `None` when it was taken away.
+    /// `None` when a file removes it.
     pub(super) value: Option<String>,
-    /// Where a file says it.
+    /// Where a file sets it.
     written: Option<String>,
-    /// What a refusal has before the name when no file says it: `header.sse.`.
+    /// The prefix of its name in a refusal when no file sets it: `header.sse.`.
     section: String,
 }
 
 impl HeaderSetting {
-    /// Returns where it is from, as a refusal says; `name` is its own in some case.
+    /// Returns where it was set, for a refusal; `name` is its name in some case.
     fn place(&self, name: &str) -> String {
         self.written.clone().unwrap_or_else(|| format!("{}{}", self.section, on_one_line(name)))
     }
 }
 
-/// Headers that the server writes itself, and why nobody else may.
+/// Headers that only the server may write, and why.
 const OWN: [(&str, &str); 8] = [
     ("Content-Length", "a stream has no length, and other answers have their own"),
     ("Connection", "it is between the server and the next hop, whose connections it decides about"),
@@ -34,20 +34,20 @@ const OWN: [(&str, &str); 8] = [
     ("X-Status-Reason", "the server says there why it refuses"),
 ];
 
-/// Headers of all answers when no file says another: `header.cors`.
+/// Default headers of all answers: `header.cors`.
 const CORS: [(&str, &str); 3] = [
     ("Access-Control-Allow-Origin", "*"),
     ("Access-Control-Allow-Methods", "GET, OPTIONS"),
     ("Access-Control-Allow-Headers", "Content-Type, Accept, Cache-Control"),
 ];
-/// As much of streams: `header.sse`.
+/// Default headers of streams: `header.sse`.
 const SSE: [(&str, &str); 3] = [
     ("Content-Type", "text/event-stream; charset=utf-8"),
     ("Cache-Control", "no-cache"),
     ("X-Accel-Buffering", "no"),
 ];
 
-/// Returns the headers of all answers and those of streams: what files say of each over the defaults.
+/// Returns the headers of all answers and those of streams: the files' over the defaults.
 pub(super) fn of_files(files: &Layer) -> (Vec<HeaderSetting>, Vec<HeaderSetting>) {
     (over("header.cors.", CORS, files), over("header.sse.", SSE, files))
 }
@@ -73,7 +73,7 @@ fn over(section: &str, defaults: [(&str, &str); 3], files: &Layer) -> Vec<Header
     headers
 }
 
-/// Returns headers that a program set; `kind` is `cors` or `sse`.
+/// Returns the headers that a program set; `kind` is `cors` or `sse`.
 pub(super) fn of_fields(kind: &str, headers: &[(String, String)]) -> Vec<HeaderSetting> {
     let setting = |(name, value): &(String, String)| {
         let (name, value, section) = (name.clone(), Some(value.clone()), format!("header.{kind}."));
@@ -82,16 +82,16 @@ pub(super) fn of_fields(kind: &str, headers: &[(String, String)]) -> Vec<HeaderS
     headers.iter().map(setting).collect()
 }
 
-/// Returns those an answer has.
+/// Returns the headers that were not removed.
 pub(super) fn in_force(headers: Vec<HeaderSetting>) -> Vec<(String, String)> {
     headers.into_iter().filter_map(|header| Some((header.name, header.value?))).collect()
 }
 
-/// Checks one header, of streams alone or of all answers: a token, and visible ASCII with spaces and tabs (RFC 9110,
-/// 5.5 and 5.6.2).
+/// Checks one header, of streams alone or of all answers: its name is a token, its value visible ASCII with spaces and
+/// tabs (RFC 9110, sections 5.5 and 5.6.2).
 ///
 /// # Errors
-/// What is wrong and the remedy.
+/// The reason and the remedy.
 pub(super) fn check(of_streams: bool, name: &str, value: Option<&str>) -> Result<(), String> {
     let is = |other: &str| name.eq_ignore_ascii_case(other);
     if name.is_empty() || !name.bytes().all(in_token) {
@@ -127,10 +127,10 @@ pub(super) fn check(of_streams: bool, name: &str, value: Option<&str>) -> Result
     Ok(())
 }
 
-/// Checks the headers of all answers and those of streams, which a stream's answer has together.
+/// Checks the headers of all answers together with those of streams, because a stream's answer has both.
 ///
 /// # Errors
-/// What is wrong and the remedy, by the places.
+/// The places, the reason and the remedy.
 pub(super) fn check_all(cors: &[HeaderSetting], sse: &[HeaderSetting]) -> Result<(), String> {
     for (of_streams, headers) in [(false, cors), (true, sse)] {
         for (index, header) in headers.iter().enumerate() {
@@ -159,7 +159,7 @@ pub(super) fn check_all(cors: &[HeaderSetting], sse: &[HeaderSetting]) -> Result
     }
 }
 
-/// Returns the header of this name, in any case, if it was not taken away.
+/// Returns the header of this name, in any case, unless it was removed.
 fn find<'h>(headers: &'h [HeaderSetting], name: &str) -> Option<&'h HeaderSetting> {
     headers.iter().find(|header| header.value.is_some() && header.name.eq_ignore_ascii_case(name))
 }

@@ -1,4 +1,4 @@
-//! What is kept of events: in memory for replay, and in a directory that outlives the process.
+//! Settings of kept events: in memory for replay, and in a directory that outlives the process.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -97,12 +97,12 @@ fn data_max(text: &str) -> Result<usize, String> {
     }
 }
 
-/// When a publish is answered that is kept.
+/// The moment at which the publish of a kept event is answered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SyncPolicy {
-    /// When it is on the disk.
+    /// Once it is on the disk.
     Always,
-    /// When it is written, and so long after that it is on the disk.
+    /// Once it is written; it is on the disk at most this much later.
     Every(Duration),
 }
 

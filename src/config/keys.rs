@@ -1,4 +1,4 @@
-//! Secrets and public keys, from variables and from files.
+//! Reads secrets and public keys from variables and files.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -12,16 +12,16 @@ use super::layers::unicode;
 use super::values::Size;
 use super::{ConfigError, Control, KIB, PublicKey, Secret, SecretPair, Signers};
 
-/// Most bytes of a file: eight keys of RSA in PEM take 12 KiB.
+/// The largest file, in bytes: eight RSA keys in PEM take 12 KiB.
 const FILE_BYTES_MAX: usize = 64 * KIB;
-/// HS256 asks for as much (RFC 7518, section 3.2).
+/// The key length that HS256 requires (RFC 7518, section 3.2); shorter secrets are warned of.
 const SECRET_BYTES_GOOD: usize = 32;
 
-/// Where secrets and keys come from, and what looked like a mistake while they were read.
+/// Reads secrets and keys, and collects warnings.
 pub(super) struct Sources<'a> {
     names: &'a Layer,
     env: &'a dyn Fn(&str) -> Option<OsString>,
-    /// Lines for the log, which name the variable or the flag.
+    /// Lines for the log, each naming a variable or a flag.
     pub(super) warnings: Vec<String>,
 }
 
@@ -30,8 +30,8 @@ impl<'a> Sources<'a> {
         Self { names, env, warnings: Vec::new() }
     }
 
-    /// Returns what signs the tokens of a side: `subscriber`, `publisher` or `session`, as its flags begin. The others
-    /// are what those flags say.
+    /// Returns the signers of a side: `subscriber`, `publisher` or `session`, the prefix of its flags. The other
+    /// arguments are those flags' values.
     pub(super) fn signers(
         &mut self,
         side: &str,
@@ -44,7 +44,7 @@ impl<'a> Sources<'a> {
         Ok(Signers { secret: self.secret(side, secret, file)?, public_keys: keys.unwrap_or_default() })
     }
 
-    /// Returns a side's secret and the one before it: both from variables, or both from a file.
+    /// Returns a side's secret and the previous one: both from variables, or both from a file.
     pub(super) fn secret(
         &mut self,
         side: &str,
@@ -91,7 +91,7 @@ impl<'a> Sources<'a> {
         Ok(Some(Control { bind, hosts, token, public_publish }))
     }
 
-    /// Returns the control port's token, a file's only line.
+    /// Reads the control port's token, a file's only line.
     fn control_token(&mut self, path: &Path) -> Result<Secret, ConfigError> {
         let flag = "control-token-file";
         let SecretPair { current, previous } = self.secret_file(flag, path)?;
@@ -146,10 +146,10 @@ impl<'a> Sources<'a> {
         self.names.with(flag, on_one_line(&path.to_string_lossy()))
     }
 
-    /// Refuses what is no secret, and warns of one that is too short.
+    /// Refuses text that cannot be a secret, and warns of a short one.
     fn look_at(&mut self, name: &str, secret: &Secret) -> Result<(), ConfigError> {
         if secret.expose().starts_with(b"-----BEGIN ") {
-            // A public key's text is public, and whoever knows it could sign.
+            // A public key's text is public, so everybody could sign with it.
             return Err(usage(format!(
                 "{name}: a PEM block is no secret; give a public key's file with --subscriber-public-key, \
                  --publisher-public-key or --session-public-key"
@@ -164,11 +164,11 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// Returns a file's text and permissions, or what is wrong with it and the remedy, without what is in it.
+/// Returns a file's text and permissions; otherwise the reason and the remedy, without the file's text.
 pub(super) fn read(path: &Path, bytes_max: usize) -> Result<(String, u32), String> {
     let unreadable = |error| format!("{error}; name a file that this process may read");
     let metadata = fs::metadata(path).map_err(unreadable)?;
-    // A pipe has nothing left when it is read again, and opening it waits.
+    // A pipe has nothing left on a second read, and opening it blocks.
     if !metadata.is_file() {
         return Err("not a regular file; name one, which can be read again and again".to_owned());
     }

@@ -1,4 +1,4 @@
-//! What is said of each flag and where it was written, one layer over another; refusals take their names from it:
+//! Settings by flag with the place where each was written, one layer over another. Refusals take their names from it:
 //! `--heartbeat 15`, `ESPER_HEARTBEAT=15`, `/etc/esper/config.yml:3 heartbeat: 15`, or `stream.heartbeat 15s` of a
 //! configuration that a program filled in.
 
@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use super::values::Bind;
 
-/// Where something stands in a file. `Display` is `/etc/esper/config.yml:3 queue.path`.
+/// A place in a file. `Display` is `/etc/esper/config.yml:3 queue.path`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct FilePlace {
-    /// The file's name, fit for a line of an error.
+    /// The file's name, escaped for a line of an error.
     pub(super) file: Arc<str>,
     /// Counted from 1.
     pub(super) line: usize,
-    /// The key, with its section's before it.
+    /// The key, behind its section's.
     pub(super) key: String,
 }
 
@@ -24,13 +24,13 @@ impl Display for FilePlace {
     }
 }
 
-/// Where a setting was written.
+/// The place where a setting was written.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Written {
     Flag,
     Variable,
     File(FilePlace),
-    /// In this field of a configuration, with this value as it is shown.
+    /// In this field of a configuration, with its value as it is shown.
     Field(&'static str, String),
 }
 
@@ -44,7 +44,7 @@ impl Written {
         }
     }
 
-    /// Returns the name with the value, as the person wrote both.
+    /// Returns the name with the value, in the form in which the person wrote both.
     pub(super) fn with(&self, flag: &str, value: impl Display) -> String {
         let name = self.name(flag);
         match self {
@@ -55,7 +55,7 @@ impl Written {
         }
     }
 
-    /// Returns whether neither of two overrides the other: both are in one file, or both in none.
+    /// Returns whether neither place overrides the other: both are in one file, or neither is in a file.
     pub(super) fn is_beside(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::File(place), Self::File(other)) => place.file == other.file,
@@ -65,12 +65,12 @@ impl Written {
     }
 }
 
-/// What is said of one flag.
+/// The values of one flag, and where they were written.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Setting {
     pub(super) written: Written,
-    /// Values as the flag is given them, each with its line in a file. None at all: the flag is not given, whatever a
-    /// layer below says.
+    /// The values as texts for the flag, each with its line in a file. Empty: the flag is not given, whatever a lower
+    /// layer says.
     pub(super) values: Vec<(usize, String)>,
 }
 
@@ -80,17 +80,17 @@ impl Setting {
     }
 }
 
-/// Settings by their flags' names, without dashes, in the order they were first said; also of keys that are no flags.
+/// Settings by their flags' names, without dashes, in the order they were first set; also of keys that are no flags.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Layer(pub(super) Vec<(String, Setting)>);
 
 impl Layer {
-    /// Returns what is said of a flag, or of a header in any case of its name.
+    /// Returns the setting of a flag, or of a header in any case of its name.
     pub(super) fn get(&self, flag: &str) -> Option<&Setting> {
         self.0.iter().find(|(other, _)| other.eq_ignore_ascii_case(flag)).map(|(_, setting)| setting)
     }
 
-    /// Sets what is said of a flag or header, and returns what was.
+    /// Sets the setting of a flag or header, and returns the one before.
     pub(super) fn insert(&mut self, flag: &str, setting: Setting) -> Option<Setting> {
         match self.0.iter_mut().find(|(other, _)| other.eq_ignore_ascii_case(flag)) {
             Some(said) => Some(std::mem::replace(said, (flag.to_owned(), setting)).1),
@@ -105,7 +105,8 @@ impl Layer {
         self.0.retain(|(other, _)| other != flag);
     }
 
-    /// Puts `upper` over what is here: it overrides the same flag, and the other that says how many CPUs.
+    /// Puts `upper` over this layer. A setting overrides that of the same flag, and `threads` and `cores` override each
+    /// other.
     pub(super) fn overwrite(&mut self, upper: Layer) {
         let said = |layer: &Layer, flag: &str| layer.get(flag).map(|setting| setting.written.clone());
         if upper.is_given("threads") {
@@ -114,7 +115,7 @@ impl Layer {
         if upper.is_given("cores") {
             self.remove("threads");
         }
-        // The port that an address said goes with it.
+        // A port that came with the address is removed with it.
         let is_taken_away = upper.get("bind").is_some() && !upper.is_given("bind");
         if is_taken_away && said(self, "bind") == said(self, "port") {
             self.remove("port");
@@ -124,14 +125,14 @@ impl Layer {
         }
     }
 
-    /// Takes out the files of secrets that are said themselves.
+    /// Removes settings of secret files whose secrets are given directly.
     pub(super) fn give_way(&mut self, is_said: impl Fn(&str) -> bool) {
         let secret =
             |flag: &str| flag.strip_suffix("-file").filter(|flag| flag.ends_with("-secret")).map(&is_said);
         self.0.retain(|(flag, _)| secret(flag) != Some(true));
     }
 
-    /// Makes the port that an address says a setting of its own, where there is none.
+    /// Makes an address's port a setting of its own, unless there is one.
     pub(super) fn split_port(&mut self) {
         let Some(Setting { written, values }) = self.get("bind") else { return };
         let Some((line, text)) = values.first() else { return };
@@ -141,34 +142,34 @@ impl Layer {
         }
     }
 
-    /// Adds a field of a configuration, under the flag that says the same.
+    /// Adds a field of a configuration under the flag of the same meaning.
     pub(super) fn field(&mut self, name: &'static str, flag: &str, value: &dyn Debug) {
         let shown = format!("{value:?}");
         self.insert(flag, Setting { values: vec![(0, shown.clone())], written: Written::Field(name, shown) });
     }
 
-    /// Adds a field that is a text.
+    /// Adds a field of text.
     pub(super) fn text(&mut self, name: &'static str, flag: &str, text: &str) {
         let written = Written::Field(name, format!("{text:?}"));
         self.insert(flag, Setting { values: vec![(0, text.to_owned())], written });
     }
 
-    /// Adds a field whose value every flag could have.
+    /// Adds a field that needs no check by its flag, for its name alone.
     pub(super) fn name(&mut self, name: &'static str, flag: &str) {
         self.insert(flag, Setting { values: Vec::new(), written: Written::Field(name, String::new()) });
     }
 
-    /// Returns whether this flag, its variable or its key has a value, which may be the default all the same.
+    /// Returns whether the flag has a value, from any place; it may equal the default.
     pub(super) fn is_given(&self, flag: &str) -> bool {
         self.get(flag).is_some_and(|setting| !setting.values.is_empty())
     }
 
-    /// Returns what was written for this flag: `--slow-lag`, `ESPER_SLOW_LAG` or `config.yml:3 slow-lag`.
+    /// Returns the name as it was written for this flag: `--slow-lag`, `ESPER_SLOW_LAG` or `config.yml:3 slow-lag`.
     pub(super) fn of(&self, flag: &str) -> String {
         self.written(flag).name(flag)
     }
 
-    /// Returns as much, with the value: `--slow-lag 1MiB`, `ESPER_SLOW_LAG=1MiB` or `config.yml:3 slow-lag: 1MiB`.
+    /// Returns that name with the value: `--slow-lag 1MiB`, `ESPER_SLOW_LAG=1MiB` or `config.yml:3 slow-lag: 1MiB`.
     pub(super) fn with(&self, flag: &str, value: impl Display) -> String {
         self.written(flag).with(flag, value)
     }
@@ -178,7 +179,7 @@ impl Layer {
     }
 }
 
-/// Returns the port that an address says.
+/// Returns the port of an address, if it has one.
 pub(super) fn port_of(bind: &str) -> Option<u16> {
     bind.parse::<Bind>().ok()?.port
 }
@@ -188,7 +189,7 @@ pub(super) fn variable(flag: &str) -> String {
     format!("ESPER_{}", flag.to_ascii_uppercase().replace('-', "_"))
 }
 
-/// Returns a value as it stands in an error: on one line, and no longer than it takes to recognise it.
+/// Returns a value for an error: on one line, and just long enough to be recognised.
 pub(super) fn shown(value: &str) -> String {
     const CHARS_MAX: usize = 80;
     if value.is_empty() {
@@ -200,7 +201,7 @@ pub(super) fn shown(value: &str) -> String {
     }
 }
 
-/// Returns what a person wrote, with what would end or garble the line escaped.
+/// Returns text on one line, with characters that would end or garble the line escaped.
 pub(super) fn on_one_line(text: &str) -> String {
     text.chars().flat_map(char::escape_debug).collect()
 }

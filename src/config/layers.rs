@@ -1,8 +1,8 @@
-//! A flag overrides its variable, a variable overrides files, a file the default.
+//! Parses the command line over variables, variables over files, files over defaults.
 //!
-//! clap could read the variables itself, but then it blames the flag for them, and only the process's own environment
-//! could be tested. So each variable, and each key of a file, is given to clap as its flag, before the real ones, and
-//! what clap then refuses is named by where it was written.
+//! clap could read variables itself, but then it blames the flag for them, and only the process's own environment could
+//! be tested. So each variable, and each key of a file, is passed to clap as its flag, before the real ones, and clap's
+//! refusals are renamed to the place where the value was written.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use super::clap_error::refusal;
 use super::layer::{Layer, Setting, Written, shown, variable};
 use super::values::yes_or_no;
 
-/// A command line as it was typed.
+/// A parsed command line, before variables and files are known.
 pub(super) struct Typed {
     args: Vec<OsString>,
     command: Command,
@@ -24,17 +24,17 @@ pub(super) struct Typed {
     has_variable: fn(&str) -> bool,
 }
 
-/// What flags, variables and files say together.
+/// The settings of flags, variables and files together.
 pub(super) struct Parsed<F> {
     pub(super) flags: F,
-    /// How each was written.
+    /// Where each setting was written.
     pub(super) names: Layer,
     /// Every flag's values as text.
     pub(super) matches: ArgMatches,
 }
 
 impl Typed {
-    /// Parses `args`, of which the first is the program's name. `has_variable` says which flags are variables too.
+    /// Parses `args`, of which the first is the program's name. `has_variable` says which flags have variables.
     pub(super) fn parse<F: CommandFactory>(
         args: Vec<OsString>,
         has_variable: fn(&str) -> bool,
@@ -50,7 +50,7 @@ impl Typed {
         &self.command
     }
 
-    /// Returns the file that `--config` or its variable names, and how the person wrote it.
+    /// Returns the file that `--config` or its variable names, and the text by which the person named it.
     pub(super) fn config_file(&self, env: &dyn Fn(&str) -> Option<OsString>) -> Option<(PathBuf, String)> {
         let (written, path) = match self.matches.get_one::<PathBuf>("config") {
             Some(path) => (Written::Flag, path.clone()),
@@ -60,7 +60,7 @@ impl Typed {
         Some((path, called))
     }
 
-    /// Puts it over its variables, and both over `files`.
+    /// Puts the command line over its variables, and both over `files`.
     pub(super) fn over<F: FromArgMatches>(
         self,
         env: &dyn Fn(&str) -> Option<OsString>,
@@ -97,8 +97,8 @@ impl Typed {
 }
 
 impl Layer {
-    /// Returns a command line that says the same, the program's name first, but for flags that `leave_out` names. Takes
-    /// the values of switches that are off away.
+    /// Returns a command line with the same settings, the program's name first, without the flags of `leave_out`.
+    /// Removes the values of switches that are off.
     pub(super) fn args(
         &mut self,
         command: &Command,
@@ -127,7 +127,7 @@ impl Layer {
 }
 
 /// Gives `-bind`, `-bindctl` and `-secret`, alone or with `=` and a value, a second dash: clap would read `-b ind`, and
-/// those who come from Simple SSE Server write them so.
+/// users of Simple SSE Server write them so.
 fn with_two_dashes(mut args: Vec<OsString>) -> Vec<OsString> {
     for arg in args.iter_mut().take_while(|arg| *arg != "--") {
         let name = arg.as_encoded_bytes().split(|byte| *byte == b'=').next();
@@ -140,12 +140,12 @@ fn with_two_dashes(mut args: Vec<OsString>) -> Vec<OsString> {
     args
 }
 
-/// Returns a variable's text, or the refusal of what is not UTF-8.
+/// Returns a variable's text, or a refusal if it is not UTF-8.
 pub(super) fn unicode(name: &str, value: OsString) -> Result<String, ConfigError> {
     value.into_string().map_err(|_| ConfigError::Usage(format!("{name}: not UTF-8; write it in UTF-8")))
 }
 
-/// Returns the command with each flag's variable in its help, which is the same short and long.
+/// Returns the command with each flag's variable in its help; short and long help are the same.
 pub(super) fn command<F: CommandFactory>(has_variable: fn(&str) -> bool) -> Command {
     F::command().mut_args(|arg| {
         let (Some(flag), Some(help)) = (arg.get_long(), arg.get_help()) else { return arg };
@@ -154,13 +154,13 @@ pub(super) fn command<F: CommandFactory>(has_variable: fn(&str) -> bool) -> Comm
             false => help.to_string(),
         };
         let takes_values = arg.get_action().takes_values();
-        // Below a field's first paragraph stands what is for programs.
+        // The paragraphs below a field's first are for programs.
         let arg = arg.help(help).long_help(Resettable::Reset);
         if !takes_values {
             return arg;
         }
-        // `--port -1` is then a wrong port, not an unknown flag `-1`. The values of an enum are its value's name
-        // already; told again they would make a second, longer help.
+        // `--port -1` is then a wrong port, not an unknown flag `-1`. The value's name lists an enum's values already;
+        // listing them again would make a second, longer help.
         arg.allow_negative_numbers(true).hide_possible_values(true)
     })
 }

@@ -1,12 +1,11 @@
 //! Flags, environment and files become one checked [`Config`], once, before anything starts.
 //!
-//! A setting is a field of [`Config`] or of one of its parts, where its flag, help, default, bounds and key stand too;
-//! `flags` puts them together. `values` is how one value is read, `layer` what is said of each flag and where,
-//! `layers` how a flag overrides its variable, and that files, `clap_error` how a refusal is said. `yaml` reads a
-//! file's text, `file` finds its keys, `keys` reads secrets and public keys. `check` refuses what cannot hold
-//! together, whoever said it; `read` goes through all that in order, and `dump` prints what came of it. `queues`,
-//! `pattern`, `headers` and `broker` are of the queues. `token` does as much for `esper token`. Everything past this
-//! module trusts what it holds.
+//! A setting is a field of [`Config`] or of one of its parts, beside its flag, help, default, bounds and key; `flags`
+//! puts them together. `values` parses single values, `layer` holds settings with the place where each was written,
+//! `layers` lets a flag override its variable, and that files, `clap_error` words refusals. `yaml` parses a file's
+//! text, `file` finds its keys, `keys` reads secrets and public keys. `check` refuses wrong combinations, whatever
+//! their source; `read` runs all of it in order, and `dump` prints the result. `queues`, `pattern`, `headers` and
+//! `broker` belong to the queues, `token` to `esper token`. Everything outside this module relies on the checks.
 
 mod auth;
 mod broker;
@@ -101,8 +100,8 @@ pub struct Config {
     /// Listen although another process already listens on the port, so that this one can take over from it.
     #[arg(long, help_heading = "Listening")]
     pub takeover: bool,
-    /// What `/debug/vars` shows as the command line, without secrets. `from_env_and_args` fills it in; the command
-    /// line of a program around the server is nobody's business.
+    /// The command line that `/debug/vars` shows, without secrets. `from_env_and_args` fills it in; that of a program
+    /// around the server is not shown.
     #[arg(skip)]
     pub command_line: Vec<String>,
     /// Who may subscribe and publish.
@@ -175,7 +174,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns its fields under the flags that say the same, with the values that a flag could refuse.
+    /// Returns its fields, each under the flag of the same meaning, with the values that a flag could refuse.
     fn fields(&self) -> Layer {
         let mut fields = Layer::default();
         fields.field("bind", "bind", &self.bind);

@@ -1,16 +1,16 @@
-//! How a request's queue is named: text, and what the request's query and cookies say.
+//! The pattern by which a request's queue is named, from text and the request's query and cookies.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// Most bytes of a queue's name: AMQP's short string (AMQP 0-9-1, 4.2.5.3).
+/// The longest name of a queue, in bytes: AMQP's short string (AMQP 0-9-1, section 4.2.5.3).
 const NAME_BYTES_MAX: usize = 255;
-/// What the names of the broker's own queues begin with; it refuses to declare others that do.
+/// The prefix of the broker's own queues; it refuses to declare others with it.
 const RESERVED: &str = "amq.";
 
-/// How a queue is named: `${query:id}` is a parameter of the request's query, `${cookie:sid}` one of its
+/// The pattern of a queue's name: `${query:id}` is a parameter of the request's query, `${cookie:sid}` one of its
 /// cookies, and all else is text, in any mix.
 ///
 /// ```
@@ -26,37 +26,37 @@ pub struct Pattern(Vec<PatternPart>);
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum PatternPart {
     Text(String),
-    /// A parameter of the query: visible ASCII, so that its name can stand in a header.
+    /// A parameter of the query: visible ASCII, so that its name can be in a header.
     Query(String),
     Cookie(String),
 }
 
-/// Why a request names no queue. `Display` is one line of ASCII, for a header, and shows nothing that the
+/// The reason why a request names no queue. `Display` is one line of ASCII, for a header, and shows nothing that the
 /// client sent.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum PatternError {
-    /// The parameter is not in the query, or has no value: with one all such clients would share a queue.
+    /// The parameter is missing or empty; accepted, all such clients would share a queue.
     #[error("no query parameter {0}, which names the queue; ask with ?{0}=...")]
     NoQuery(String),
-    /// As much for a cookie.
+    /// The cookie is missing or empty.
     #[error("no cookie {0}, which names the queue")]
     NoCookie(String),
-    /// More bytes than a queue's name may have.
+    /// The name is longer than a queue's may be.
     #[error("the queue's name takes {0} bytes; at most 255 are possible")]
     TooLong(usize),
-    /// It begins with `amq.`.
+    /// The name begins with `amq.`.
     #[error("the queue's name begins with amq., as only the broker's own may")]
     Reserved,
-    /// RabbitMQ leaves CR and LF out of a name, which would then be that of another queue.
+    /// RabbitMQ removes CR and LF from a name, which would then be another queue's.
     #[error("the queue's name has a control character")]
     Control,
 }
 
 impl Pattern {
-    /// The queue of a request. `query` and `cookie` give a value by its name, decoded.
+    /// Returns the queue's name for a request. `query` and `cookie` return a value by its name, decoded.
     ///
     /// # Errors
-    /// [`PatternError`]: what is missing, or why the broker would not take the name.
+    /// [`PatternError`]: what is missing, or why the broker would refuse the name.
     pub fn name(
         &self,
         query: impl Fn(&str) -> Option<String>,
@@ -78,7 +78,7 @@ impl Pattern {
         check_name(&queue).map(|()| queue)
     }
 
-    /// Whether every request names the same queue, which then has one client at a time.
+    /// Returns whether every request names the same queue, which then has one client at a time.
     pub fn is_constant(&self) -> bool {
         self.0.iter().all(|part| matches!(part, PatternPart::Text(_)))
     }
@@ -98,14 +98,14 @@ fn check_name(queue: &str) -> Result<(), PatternError> {
 }
 
 impl FromStr for Pattern {
-    /// What is wrong, where, and what is right.
+    /// What is wrong, where, and what to write.
     type Err = String;
 
     fn from_str(pattern: &str) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut rest = pattern;
         while let Some((text, from_name)) = rest.split_once("${") {
-            // Counted as people count: from 1, and not in bytes.
+            // Counted for people: in characters, from 1.
             let at = 1 + pattern[..pattern.len() - from_name.len() - 2].chars().count();
             let (name, after) = from_name.split_once('}').ok_or_else(|| {
                 format!("'${{' at character {at} has no '}}'; write ${{query:NAME}} or ${{cookie:NAME}}")
@@ -122,7 +122,7 @@ impl FromStr for Pattern {
         if parts.is_empty() {
             return Err("empty; write what a queue's name is made of, such as ${query:id}".to_owned());
         }
-        // A value has at least one character, so this is the least of all names.
+        // A value has at least one character, so this is the shortest name.
         let least: String = parts.iter().map(|part| part.text().unwrap_or("x")).collect();
         check_name(&least).map_err(|reason| format!("{reason}; write another text"))?;
         Ok(Self(parts))
@@ -130,7 +130,7 @@ impl FromStr for Pattern {
 }
 
 impl PatternPart {
-    /// What stands between `${` and `}`.
+    /// Parses the text between `${` and `}`.
     fn parse(source: &str) -> Result<Self, &'static str> {
         let (kind, name) = source
             .split_once(':')
@@ -154,7 +154,7 @@ impl PatternPart {
 }
 
 impl fmt::Display for Pattern {
-    /// As it was written.
+    /// Writes the pattern as it was given.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|part| match part {
             PatternPart::Text(text) => f.write_str(text),

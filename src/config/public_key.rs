@@ -1,4 +1,4 @@
-//! Public keys that verify tokens: read from PEM (RFC 7468), their type known.
+//! Public keys that verify tokens: read from PEM (RFC 7468), each with its type.
 
 use std::ops::RangeInclusive;
 
@@ -9,10 +9,10 @@ use spki::der::asn1::UintRef;
 use spki::der::{Decode, Reader, SliceReader};
 use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 
-/// Most keys of one file: a token that nobody signed is tried with each of one algorithm.
+/// The most keys of one file: a forged token is tried with each key of its algorithm.
 const KEYS_MAX: usize = 8;
 
-/// Bits of an RSA key. RFC 7518, section 3.3, asks for the lower end; the library verifies up to the upper.
+/// The bits of an RSA key. RFC 7518, section 3.3, requires the lower end; the library verifies up to the upper.
 const RSA_BITS: RangeInclusive<usize> = 2048..=4096;
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
@@ -20,7 +20,7 @@ const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
-/// What people may have instead, by the object identifier of the key's type or of its curve.
+/// Keys of other kinds that people may give, by the object identifier of the key's type or of its curve.
 const OTHERS: [(ObjectIdentifier, &str); 9] = [
     (ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10"), "an RSA-PSS key"),
     (ObjectIdentifier::new_unwrap("1.2.840.10040.4.1"), "a DSA key"),
@@ -48,11 +48,11 @@ const NO_CURVE: &str = "this key does not name its curve: write it anew by opens
                         -param_enc named_curve";
 const BAD_NUMBERS: &str = "the key's numbers are no key: give another copy of it";
 
-/// A public key and its type, which alone says by which algorithm a token is verified.
+/// A public key and its type, which alone decides the algorithm that verifies a token.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PublicKey {
     key_type: KeyType,
-    /// An `RSAPublicKey` (RFC 8017, A.1.1), a point (SEC 1, 2.3.3), or the 32 bytes of RFC 8032, by the type.
+    /// By type: an `RSAPublicKey` (RFC 8017, A.1.1), a point (SEC 1, 2.3.3), or the 32 bytes of RFC 8032.
     bytes: Vec<u8>,
 }
 
@@ -68,17 +68,17 @@ pub enum KeyType {
 }
 
 impl PublicKey {
-    /// The keys of a PEM file: 1 to 8 blocks `BEGIN PUBLIC KEY` (RFC 7468, section 13) or `BEGIN RSA PUBLIC
-    /// KEY` (RFC 8017, A.1.1). Text around the blocks is left alone.
+    /// Returns the keys of a PEM file: 1 to 8 blocks `BEGIN PUBLIC KEY` (RFC 7468, section 13) or `BEGIN RSA PUBLIC
+    /// KEY` (RFC 8017, A.1.1). Text around the blocks is ignored.
     ///
     /// # Errors
-    /// One line that says what is wrong and what to give instead, and holds nothing of the text.
+    /// One line that says what is wrong and what to give instead, and shows nothing of the text.
     pub fn list_from_pem(text: &str) -> Result<Vec<PublicKey>, String> {
-        // Before anything is read: whoever gives a private key must hear of that first.
+        // Checked first: whoever gives a private key must learn of that before anything else.
         if text.contains("PRIVATE KEY-----") {
             return Err(PRIVATE.to_owned());
         }
-        // A block without its end is passed over in silence.
+        // The parser silently skips a block without its end.
         let is_whole = |blocks: &Vec<Pem>| blocks.len() == text.matches("-----BEGIN ").count();
         let blocks = pem::parse_many(text).ok().filter(is_whole).ok_or(DAMAGED_BLOCK)?;
         match blocks.as_slice() {
@@ -96,12 +96,12 @@ impl PublicKey {
         }
     }
 
-    /// Its type.
+    /// Returns its type.
     pub fn key_type(&self) -> KeyType {
         self.key_type
     }
 
-    /// The one algorithm that its tokens are signed with.
+    /// Returns the one algorithm that its tokens are signed with.
     pub(crate) fn algorithm(&self) -> Algorithm {
         match self.key_type {
             KeyType::Rsa => Algorithm::RS256,
@@ -110,7 +110,7 @@ impl PublicKey {
         }
     }
 
-    /// The key as the library takes it.
+    /// Returns the key in the library's form.
     pub(crate) fn decoding_key(&self) -> DecodingKey {
         match self.key_type {
             KeyType::Rsa => DecodingKey::from_rsa_der(&self.bytes),
@@ -130,7 +130,7 @@ impl PublicKey {
         Ok(key)
     }
 
-    /// The key of a `SubjectPublicKeyInfo` (RFC 5280, 4.1.2.7).
+    /// Parses the key of a `SubjectPublicKeyInfo` (RFC 5280, section 4.1.2.7).
     fn from_info(der: &[u8]) -> Result<PublicKey, String> {
         let info = SubjectPublicKeyInfoRef::from_der(der).map_err(|_| DAMAGED_KEY)?;
         let key_type = match (info.algorithm.oid, info.algorithm.parameters_oid()) {
@@ -148,7 +148,7 @@ impl PublicKey {
         Ok(PublicKey { key_type, bytes })
     }
 
-    /// Sees to it that the library can verify with the key, and that the key is long enough.
+    /// Checks that the library can verify with the key, and that the key is long enough.
     fn check(&self) -> Result<(), String> {
         let is_usable = match self.key_type {
             KeyType::Rsa => {
@@ -159,7 +159,7 @@ impl PublicKey {
                 }
                 (DEFAULT_PROVIDER.key_utils.rsa_pub_components_from_public_key)(&self.bytes).is_ok()
             }
-            // The library takes the first 32 bytes of however many there are.
+            // The library takes the first 32 bytes, however many there are.
             KeyType::Ed25519 if self.bytes.len() != 32 => false,
             _ => (DEFAULT_PROVIDER.verifier_factory)(&self.algorithm(), &self.decoding_key()).is_ok(),
         };
@@ -167,7 +167,7 @@ impl PublicKey {
     }
 }
 
-/// Bits of the modulus of an `RSAPublicKey` (RFC 8017, A.1.1).
+/// Returns the bits of the modulus of an `RSAPublicKey` (RFC 8017, A.1.1).
 fn rsa_bits(der: &[u8]) -> Option<usize> {
     let mut reader = SliceReader::new(der).ok()?;
     let modulus = reader.sequence(|reader| {

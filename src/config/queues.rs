@@ -1,4 +1,4 @@
-//! One RabbitMQ queue per client: which brokers, how a queue is named, when a message counts as delivered.
+//! Settings of queues: the brokers, the names of queues, and when a message counts as delivered.
 
 use std::time::Duration;
 
@@ -70,17 +70,18 @@ pub struct Queues {
     pub headers_sse: Vec<(String, String)>,
 }
 
-/// What the server serves itself, by its paths' first segments.
+/// The first segments of the server's own paths.
 const OWN_PATHS: &str =
     "admin debug disconnect emit events healthz metrics publish sessions stats subscribe token";
-/// What stands for a message's routing key in a rule's topic.
+/// The placeholder of a message's routing key in a rule's topic.
 const ROUTING_KEY: &str = "${routing_key}";
 
 impl Queues {
-    /// Adds what files alone say; there are none without a broker. `warnings` gets a line of what looks like a mistake.
+    /// Adds the settings that only files have; returns `None` without a broker. Settings that look like a mistake are
+    /// added to `warnings`.
     ///
     /// # Errors
-    /// What in a file is wrong, and the remedy.
+    /// The place in a file, the reason and the remedy.
     pub(super) fn with_files(
         mut self,
         files: &Files,
@@ -117,7 +118,7 @@ impl Queues {
                 names.of("cors-origin")
             ));
         }
-        // RabbitMQ's `consumer_timeout`, as it comes.
+        // The default of RabbitMQ's `consumer_timeout`.
         if self.ack_delay >= Duration::from_secs(30 * 60) {
             warnings.push(format!(
                 "{}: RabbitMQ ends a stream of which a message is unacknowledged for 30 minutes, \
@@ -139,7 +140,7 @@ impl Queues {
         fields.field("queues.ack_delay", "queue-ack-delay", &self.ack_delay);
     }
 
-    /// Checks what a program set and no flag could.
+    /// Checks the fields that a program sets and no flag checks.
     pub(super) fn check_fields(&self, stream: &Stream, namespaces: bool) -> Result<(), String> {
         if self.nodes.is_empty() {
             return Err("queues.nodes: empty; name a broker, or set queues to None".to_owned());
@@ -168,9 +169,9 @@ impl Queues {
         headers::check_all(&cors, &sse)
     }
 
-    /// Checks what holds together.
+    /// Checks settings against each other.
     pub(super) fn check(&self, stream: &Stream, names: &Layer) -> Result<(), String> {
-        // Or no message would ever be pushed out of the window.
+        // Otherwise no message would ever be pushed out of the window.
         if self.prefetch <= self.ack_window {
             return Err(format!(
                 "{}: not more than {}; raise {} to {}, or lower the other",
@@ -180,7 +181,7 @@ impl Queues {
                 u32::from(self.ack_window) + 1
             ));
         }
-        // Or messages would be acknowledged that a dead client never got.
+        // Otherwise messages would be acknowledged that a dead client never got.
         let unnoticed = Time(stream.peer_timeout());
         if self.ack_delay > unnoticed.0 {
             return Ok(());
@@ -200,7 +201,7 @@ impl Queues {
     }
 }
 
-/// Reads a broker's URL; one that was printed, and so masked, is told apart.
+/// Parses a broker's URL; one with masked credentials, from a printed configuration, has a refusal of its own.
 fn broker_url(text: &str) -> Result<BrokerUrl, &'static str> {
     if text.contains("://***@") {
         return Err("its credentials are masked; write the broker's user and password in the place of ***");
@@ -208,7 +209,7 @@ fn broker_url(text: &str) -> Result<BrokerUrl, &'static str> {
     text.parse()
 }
 
-/// Reads where a client opens its queue's stream.
+/// Parses the path at which a client opens its queue's stream.
 fn path(text: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._~-".contains(&byte);
     if !text.starts_with('/') || !text.bytes().all(plain) {
@@ -223,7 +224,7 @@ fn path(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Reads a duration with its unit, or seconds, as eventsourced has them.
+/// Parses a duration with its unit, or seconds, as in eventsourced's files.
 fn seconds_or_time(text: &str) -> Result<Duration, String> {
     let Time(time) = match number::<u64>(text).filter(|_| !text.is_empty()) {
         Some(seconds) => format!("{seconds}s").parse(),
@@ -232,7 +233,7 @@ fn seconds_or_time(text: &str) -> Result<Duration, String> {
     Ok(time)
 }
 
-/// Reads how long a queue is kept: `x-expires` is in milliseconds, at most 2^32 - 1 of them.
+/// Parses how long a queue is kept: `x-expires` is in milliseconds, at most 2^32 - 1.
 fn expire(text: &str) -> Result<Duration, String> {
     let days = |days: u64| Duration::from_secs(days * 24 * 60 * 60);
     match seconds_or_time(text)? {
@@ -242,9 +243,9 @@ fn expire(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Checks what of a rule's topic can be known before there is a message.
+/// Checks a rule's topic as far as is possible without a message.
 fn check_topic(topic: &str, namespaces: bool) -> Result<(), String> {
-    // A letter stands for the key, which may be of any length: what is too short without it is not.
+    // A letter stands for the key, which may be of any length, so a topic too short without the key is accepted.
     let has_key = topic.contains(ROUTING_KEY);
     let text = topic.replace(ROUTING_KEY, "x");
     let hasher = TopicHasher::new(Partitioner::new(1, [0; 16]));

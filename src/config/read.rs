@@ -1,4 +1,4 @@
-//! A configuration is read: the command line, then files, then what both name, then it is checked.
+//! Reads a configuration: the command line, then files, then the secrets and keys that they name; then checks it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,11 +13,11 @@ use super::layers::{Parsed, Typed};
 use super::{Config, ConfigError, Cpus, Notes, dump};
 
 impl Config {
-    /// Returns the configuration this process was started with, and what a person may want to know of it.
-    /// Files are looked for in `/etc/eventsourced`, `/etc/esper` and beside the binary.
+    /// Returns the configuration that this process was started with, and notes for a person. Files are looked for in
+    /// `/etc/eventsourced`, `/etc/esper` and beside the binary.
     ///
     /// # Errors
-    /// What is wrong and the remedy, or what was asked for instead of a start; see [`ConfigError`].
+    /// The reason and the remedy, or the text that was asked for instead of a start; see [`ConfigError`].
     pub fn from_env_and_args() -> Result<(Self, Notes), ConfigError> {
         let env = |name: &str| std::env::var_os(name);
         let args = std::env::args_os().collect();
@@ -25,27 +25,26 @@ impl Config {
         Ok((Self { command_line: command_line(), ..config }, notes))
     }
 
-    /// Returns as much, for [`Server::replace_keys`](crate::Server::replace_keys): reads the files again, and those
-    /// that they and flags name, and leaves the CPUs alone, which this process may have lost some of since.
+    /// Returns the configuration again for [`Server::replace_keys`](crate::Server::replace_keys): rereads the files,
+    /// and those that they and flags name. It leaves the CPUs alone, some of which this process may have lost since.
     ///
     /// # Errors
-    /// As `from_env_and_args`.
+    /// As [`Config::from_env_and_args`].
     pub fn keys_from_env_and_args() -> Result<(Self, Notes), ConfigError> {
         let env = |name: &str| std::env::var_os(name);
         Self::read(std::env::args_os().collect(), &env, &file::places(), |_, _| Ok(Cpus::default()))
     }
 
-    /// Returns the variables in the environment that begin as ours do and are none: typing errors, most likely, which
-    /// nobody reads.
+    /// Returns the environment's variables that begin like ours and are not: most likely typing errors.
     pub fn unknown_variables() -> Vec<String> {
         flags::unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
     }
 
     /// Returns the configuration of these arguments, of which the first is the program's name, and these variables.
-    /// Looks for no files: reads those alone that they name, and which CPUs this process may use.
+    /// Looks for no files and reads only those that they name, and which CPUs this process may use.
     ///
     /// # Errors
-    /// As `from_env_and_args`.
+    /// As [`Config::from_env_and_args`].
     pub fn parse<I, T>(args: I, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError>
     where
         I: IntoIterator<Item = T>,
@@ -102,7 +101,7 @@ impl Config {
         let namespaces = config.namespaces;
         config.queues = queues.with_files(&files, namespaces, &names, &mut notes.warnings).map_err(usage)?;
         config.check_together(&names).map_err(usage)?;
-        // Last, so that a wrong value is named whatever machine it is tried on.
+        // Done last, so that a wrong value is reported on any machine.
         config.cpus = choose_cpus(&cpus, &names)?;
         if file_flags.dump_config {
             let text = dump::text(&config, &matches, &names, &files);

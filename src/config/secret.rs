@@ -1,4 +1,4 @@
-//! Secrets that sign tokens: held, compared with nothing, never shown.
+//! Secrets that sign tokens; they are never shown.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use std::fmt;
 pub struct Secret(String);
 
 impl Secret {
-    /// `None` for an empty text: with it anybody could sign.
+    /// Returns `None` for an empty text: with it anybody could sign.
     pub fn new(text: impl Into<String>) -> Option<Self> {
         let text = text.into();
         if text.is_empty() { None } else { Some(Self(text)) }
     }
 
-    /// The bytes to make a key of. Nothing else has a use for them.
+    /// Returns the bytes to make a key of. Nothing else needs them.
     pub fn expose(&self) -> &[u8] {
         self.0.as_bytes()
     }
@@ -31,7 +31,7 @@ impl fmt::Display for Secret {
     }
 }
 
-/// A side's secret and the one before it, whose tokens are accepted while the secret is being changed.
+/// A side's secret and the previous one, whose tokens are still accepted while the secret is being changed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SecretPair {
     /// The secret new tokens are signed with.

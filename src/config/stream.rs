@@ -1,4 +1,4 @@
-//! How streams are kept alive, and what happens to those that are slow or refused.
+//! Settings of streams: keep-alive, and what happens to slow and refused ones.
 
 use std::time::Duration;
 
@@ -46,8 +46,8 @@ impl Stream {
     /// (TCP_USER_TIMEOUT).
     pub(crate) fn peer_timeout(&self) -> Duration {
         let heartbeats = self.heartbeat.map(|heartbeat| 2 * heartbeat).unwrap_or_default();
-        // Not less than a send may take: a client that reads nothing for a while is not a dead one. And somewhat more,
-        // so that it is our own clock that cuts it, and counts it.
+        // Not shorter than a send may take: a client that pauses reading is not dead. A quarter longer, so that the
+        // server's own timeout cuts it first, and counts it.
         heartbeats.max(self.send_timeout * 5 / 4)
     }
 
@@ -63,7 +63,7 @@ impl Stream {
     }
 }
 
-/// Reads how often a comment is sent. Below 100 ms a server with many idle streams does nothing but comment.
+/// Parses the interval of comments. Below 100 ms a server with many idle streams does nothing but comment.
 fn heartbeat(text: &str) -> Result<Duration, String> {
     match time(text)? {
         time if time.is_zero() || time >= Duration::from_millis(100) => Ok(time),

@@ -1,4 +1,4 @@
-//! What `esper token` is asked for: its flags become one checked order.
+//! The flags of `esper token`, which become one checked order.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::{ConfigError, KIB, Secret};
 use crate::core::session::{NAME_BYTES_MAX, NameError, Session};
 use crate::core::topic::TOPICS_PER_STREAM_MAX;
 
-/// The server looks at no token past 8 KiB, and one is a third longer than what it holds.
+/// The most bytes of topics: the server reads no token past 8 KiB, and a token is a third longer than its contents.
 const TOPICS_BYTES_MAX: usize = 4 * KIB;
 
 const AFTER_HELP: &str = "\
@@ -29,14 +29,14 @@ To subscribe to pets, and to everything; to publish; to be alex in the channel c
   esper token --sub pets --publish
   esper token --user alex --channel chat";
 
-/// What to sign, and with which secret.
+/// An order for a token: its claims, and the secret to sign it with.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct TokenOrder {
-    /// The secret of the side which the token is for.
+    /// The secret of the side that the token is for.
     pub(crate) secret: Secret,
-    /// Whom it is for.
+    /// Whom the token is for.
     pub(crate) claims: TokenClaims,
-    /// How long it is good for: 1 s to 365 days.
+    /// Its lifetime: 1 s to 365 days.
     pub(crate) time: Duration,
 }
 
@@ -84,12 +84,12 @@ impl TokenOrder {
     /// Returns the order of these arguments, of which the first is the program's name, and these variables.
     ///
     /// # Errors
-    /// What is wrong and the remedy, or the help that was asked for.
+    /// The reason and the remedy, or the help that was asked for.
     pub(crate) fn parse(
         args: Vec<OsString>,
         env: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<Self, ConfigError> {
-        // The server's own variables, and nothing as common as `ESPER_USER`.
+        // Only the server's own variables, and none as common as `ESPER_USER`.
         let typed = Typed::parse::<TokenFlags>(args, |flag| flag.contains("secret"))?;
         let Parsed { flags, names, .. } = typed.over::<TokenFlags>(env, Layer::default())?;
         let claims = flags.claims().map_err(ConfigError::Usage)?;

@@ -1,5 +1,5 @@
-//! How one value is read: sizes, durations, counts, addresses. Each refusal says what was wrong and what is right; the
-//! caller puts the flag's, the variable's or the key's name before it.
+//! Parsers of single values: sizes, durations, counts, addresses. Each refusal says what was wrong and what to write;
+//! the caller puts the name of the flag, variable or key before it.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -11,12 +11,12 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use ipnet::IpNet;
 
-/// Most bytes of a size, 1 PiB, so that sums of sizes cannot overflow.
+/// The largest size, 1 PiB, so that sums of sizes cannot overflow.
 pub(super) const SIZE_MAX: usize = match 1_usize.checked_shl(50) {
     Some(pebibyte) => pebibyte,
     None => usize::MAX,
 };
-/// Largest count: far past any use, and small enough for a 32-bit counter.
+/// The largest count: far more than any use, and within a 32-bit counter.
 pub(super) const COUNT_MAX: usize = 1_000_000_000;
 
 /// Bytes, written `64KiB`, `1MiB` or `4194304`. At most [`SIZE_MAX`].
@@ -34,7 +34,7 @@ impl FromStr for Size {
 }
 
 impl fmt::Display for Size {
-    /// Writes the largest unit that says it exactly, so that what is printed can be given back.
+    /// Writes the largest unit that is exact, so that the text can be read back.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [("PiB", 50), ("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
         for (unit, shift) in units {
@@ -47,12 +47,12 @@ impl fmt::Display for Size {
     }
 }
 
-/// Reads any size.
+/// Parses any size.
 pub(super) fn any_size(text: &str) -> Result<usize, String> {
     text.parse().map(|Size(bytes)| bytes)
 }
 
-/// Reads a size within a range.
+/// Parses a size within a range.
 pub(super) fn size(range: RangeInclusive<usize>) -> impl Fn(&str) -> Result<usize, String> + Clone {
     move |text| match any_size(text)? {
         bytes if range.contains(&bytes) => Ok(bytes),
@@ -60,8 +60,8 @@ pub(super) fn size(range: RangeInclusive<usize>) -> impl Fn(&str) -> Result<usiz
     }
 }
 
-/// A duration with its unit, written `500ms`, `15s` or `10m`. 0, or 1 ms to 365 days: the clocks that use it count in
-/// milliseconds, and adding it to a moment cannot overflow.
+/// A duration with its unit, written `500ms`, `15s` or `10m`: 0, or 1 ms to 365 days, because its clocks count
+/// milliseconds and adding it to a moment must not overflow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd)]
 pub(super) struct Time(pub(super) Duration);
 
@@ -93,17 +93,17 @@ impl fmt::Display for Time {
         if days > 0 && self.0 == Duration::from_secs(days * DAY_S) {
             return write!(f, "{days}d");
         }
-        // humantime separates units by spaces ("1m 30s"); without them the text can be given back unquoted.
+        // humantime separates units by spaces ("1m 30s"); without them the text needs no quotes to be read back.
         f.write_str(&humantime::format_duration(self.0).to_string().replace(' ', ""))
     }
 }
 
-/// Reads a duration, which may be 0.
+/// Parses a duration, which may be 0.
 pub(super) fn time(text: &str) -> Result<Duration, String> {
     text.parse().map(|Time(time)| time)
 }
 
-/// Reads a duration of 1 ms or more.
+/// Parses a duration of 1 ms or more.
 pub(super) fn some_time(text: &str) -> Result<Duration, String> {
     match time(text)? {
         Duration::ZERO => Err("no time at all; write at least 1ms".to_owned()),
@@ -111,7 +111,7 @@ pub(super) fn some_time(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads a duration of 1 s or more: tokens hold the second they expire at.
+/// Parses a duration of 1 s or more, because tokens hold the second at which they expire.
 pub(super) fn token_time(text: &str) -> Result<Duration, String> {
     match time(text)? {
         time if time < Duration::from_secs(1) => Err("too short; write at least 1s".to_owned()),
@@ -119,12 +119,12 @@ pub(super) fn token_time(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads a whole number in digits alone: `parse` by itself would take `+5` too.
+/// Parses digits alone: `parse` by itself would take `+5` too.
 pub(super) fn number<N: FromStr>(text: &str) -> Option<N> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
-/// Reads a number of things within a range; `what` they are, a refusal says.
+/// Parses a whole number within a range; a refusal calls it `what`.
 pub(super) fn whole<N>(
     what: &'static str,
     range: RangeInclusive<N>,
@@ -139,15 +139,15 @@ where
     }
 }
 
-/// Reads a number of things, from `least` to [`COUNT_MAX`].
+/// Parses a count from `least` to [`COUNT_MAX`].
 pub(super) fn count(least: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
     whole("count", least..=COUNT_MAX)
 }
 
-/// Reads a TCP port, 0 being any free one.
+/// Parses a TCP port; 0 is any free one.
 pub(super) fn port(text: &str) -> Result<u16, String> {
     number(text).ok_or_else(|| {
-        // Kubernetes gives every pod such a variable for each Service, here for one that is named `esper`.
+        // Kubernetes sets such a variable in every pod for each Service, here for one named `esper`.
         let hint = if text.starts_with("tcp://") {
             " (Kubernetes sets this for a Service named esper: set enableServiceLinks: false in the pod)"
         } else {
@@ -157,7 +157,7 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
     })
 }
 
-/// An address to listen on, and the port if it says one: `127.0.0.1`, `::1`, `127.0.0.1:8000`, `[::1]:8000`.
+/// An address to listen on, with its port if it has one: `127.0.0.1`, `::1`, `127.0.0.1:8000`, `[::1]:8000`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Bind {
     pub(super) ip: IpAddr,
@@ -186,28 +186,28 @@ impl fmt::Display for Bind {
     }
 }
 
-/// Reads the address of a [`Bind`], whose port is a setting of its own.
+/// Parses the address of a [`Bind`]; its port becomes a setting of its own.
 pub(super) fn address(text: &str) -> Result<IpAddr, &'static str> {
     text.parse().map(|Bind { ip, .. }| ip)
 }
 
-/// Reads the control port's address, which has no default of its own.
+/// Parses the control port's address, which needs a port.
 pub(super) fn control_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "not an address with its port; write 127.0.0.1:8001 or [::1]:8001".to_owned())
 }
 
-/// Reads a host's name as it stands in a request's `Host`, without a port, and makes it lower case.
+/// Parses a host's name as in a request's `Host`, without a port, and makes it lower case.
 pub(super) fn host_name(text: &str) -> Result<String, String> {
     let name = text.trim().to_ascii_lowercase();
     let in_names = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    // RFC 1035, 2.3.4, less the ends.
+    // RFC 1035, section 2.3.4, without the two length bytes at the ends.
     if (1..=253).contains(&name.len()) && name.bytes().all(in_names) {
         return Ok(name);
     }
     Err("not a host's name; write it without scheme and port, such as esper.example.org".to_owned())
 }
 
-/// Reads a network in CIDR notation, or one address as a network of its own.
+/// Parses a network in CIDR notation, or one address as a network of its own.
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     let network = text.parse::<IpNet>().ok();
@@ -223,7 +223,7 @@ pub(super) fn in_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Reads a cookie's name, a token (RFC 6265, 4.1.1).
+/// Parses a cookie's name, a token (RFC 6265, section 4.1.1).
 pub(super) fn cookie_name(text: &str) -> Result<String, String> {
     if !text.is_empty() && text.bytes().all(in_token) {
         Ok(text.to_owned())
@@ -232,12 +232,12 @@ pub(super) fn cookie_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads one of several that are separated by commas, which people follow by a space.
+/// Trims one of several values separated by commas, after which people put a space.
 pub(super) fn trimmed(text: &str) -> Result<String, Infallible> {
     Ok(text.trim().to_owned())
 }
 
-/// Reads a yes or no, as a switch has it in a variable or in a file.
+/// Parses a yes or no, the value of a switch in a variable or in a file.
 pub(super) fn yes_or_no(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),

@@ -1,6 +1,6 @@
-//! YAML text becomes a tree that remembers its lines. Only what a configuration needs is read: mappings,
-//! lists and texts, whose types are for their keys to say. What could make a small file large or mean two
-//! things is refused: anchors and aliases, tags, deep nesting, a key that is there twice.
+//! Parses YAML into a tree that knows its lines. It reads only what a configuration needs: mappings, lists and texts,
+//! whose types their keys decide. Whatever could make a small file large or ambiguous is refused: anchors and aliases,
+//! tags, deep nesting, a key that is there twice.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -9,13 +9,13 @@ use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, optio
 
 use super::layer::on_one_line;
 
-/// Deepest nesting. A configuration has three levels: a section, a list, an entry's mapping.
+/// The deepest nesting. A configuration has three levels: a section, a list, an entry's mapping.
 const DEPTH_MAX: usize = 8;
-/// Most entries of one list or mapping. Each is looked for among all others, and a file has room for hundreds of
+/// The most entries of one list or mapping: each is compared with all others, and a file has room for hundreds of
 /// thousands.
 const ENTRIES_MAX: usize = 1000;
 
-/// A value and where it stands.
+/// A value and its line.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct YamlNode {
     /// Counted from 1.
@@ -23,20 +23,21 @@ pub(super) struct YamlNode {
     pub(super) value: YamlValue,
 }
 
+/// The value of a [`YamlNode`].
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum YamlValue {
-    /// Nothing stands there.
+    /// No value is written.
     Empty,
     /// `null` or `~`.
     Null,
     /// Anything else that is no list and no mapping, without its quotes: `3000`, `true` and `text` alike.
     Text(String),
     List(Vec<YamlNode>),
-    /// No two keys are the same.
+    /// All keys are different.
     Map(Vec<(YamlKey, YamlNode)>),
 }
 
-/// A mapping's key and where it stands.
+/// A mapping's key and its line.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct YamlKey {
     /// Counted from 1.
@@ -44,7 +45,7 @@ pub(super) struct YamlKey {
     pub(super) name: String,
 }
 
-/// What is wrong, with the remedy, and in which line, counted from 1.
+/// What is wrong, with the remedy, and the line, counted from 1.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct YamlFault {
     pub(super) line: usize,
@@ -52,7 +53,7 @@ pub(super) struct YamlFault {
 }
 
 impl YamlValue {
-    /// Returns the entries of a mapping; none of anything else.
+    /// Returns the entries of a mapping; empty for anything else.
     pub(super) fn entries(self) -> Vec<(YamlKey, YamlNode)> {
         match self {
             Self::Map(map) => map,
@@ -60,7 +61,7 @@ impl YamlValue {
         }
     }
 
-    /// Returns what it is, as a refusal of it says.
+    /// Returns the name of its kind for a refusal.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Empty => "nothing",
@@ -72,7 +73,7 @@ impl YamlValue {
     }
 }
 
-/// Reads one document. Nothing but comments is `YamlValue::Empty`.
+/// Parses one document. Text with nothing but comments is `YamlValue::Empty`.
 pub(super) fn parse(text: &str) -> Result<YamlNode, YamlFault> {
     let limits = options! { flow_nesting_limit: DEPTH_MAX, block_nesting_limit: DEPTH_MAX };
     let mut reader = YamlReader { events: Parser::new_from_str_with_options(text, limits) };
@@ -157,7 +158,7 @@ impl<'text> YamlReader<'text> {
         }
     }
 
-    /// Returns the next event and where it stands.
+    /// Returns the next event and its place.
     fn next(&mut self) -> Result<(Event<'text>, Span), YamlFault> {
         match self.events.next_event() {
             Some(Ok(next)) => Ok(next),
@@ -169,9 +170,9 @@ impl<'text> YamlReader<'text> {
 
 fn scalar(text: Cow<'_, str>, style: ScalarStyle, span: &Span) -> YamlValue {
     match (style, &*text) {
-        // The parser says `~` for it.
+        // The parser returns `~` for an empty value.
         (ScalarStyle::Plain, _) if span.is_empty() => YamlValue::Empty,
-        // Of the core schema (YAML 1.2, 10.3.2).
+        // The nulls of the core schema (YAML 1.2, section 10.3.2).
         (ScalarStyle::Plain, "~" | "null" | "Null" | "NULL") => YamlValue::Null,
         _ => YamlValue::Text(text.into_owned()),
     }

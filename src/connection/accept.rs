@@ -1,4 +1,4 @@
-//! A shard's listener: connections in, one task each.
+//! A shard's listeners: they accept connections and start a task for each.
 
 use std::cell::Cell;
 use std::io;
@@ -16,26 +16,26 @@ use crate::core::budget::Charge;
 use crate::dialects::Port;
 use crate::shard::{Phase, sockets};
 
-/// Accepts under way at a time, so that one trip into the kernel brings several connections.
+/// Accepts under way at a time per listener, so that one trip into the kernel brings several connections.
 const ACCEPTS: usize = 8;
-/// How long accepting pauses when there is no descriptor left. An accept then fails at once, again and again.
+/// How long accepting pauses when no descriptor is left: until one is free, every accept fails at once.
 const PAUSE: Duration = Duration::from_millis(100);
-/// A server at its limit says so no more often than this.
+/// The least time between two warnings of one listener.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// One of a shard's listeners.
+/// A listener of one shard and the port that it serves.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) port: Port,
     pub(crate) listener: StdListener,
-    /// The same listener once more, to end it.
+    /// A duplicate of `listener`'s descriptor, which ends it.
     pub(crate) handle: StdListener,
 }
 
 /// Accepts connections until the shard stops serving.
 ///
-/// An accept cannot be taken back: dropped, it would take a connection and leak it. `handle`, a second one of
-/// the same listener, ends the listener under it instead.
+/// An accept cannot be cancelled: dropping it would take a connection and leak it. Shutting down `handle`, a duplicate
+/// of the listener's descriptor, ends the pending accepts instead.
 pub(crate) async fn run(connections: Rc<Connections>, listener: Listener) {
     let Listener { port, listener, handle } = listener;
     let listener = Rc::new(TcpListener::from_std(listener));
@@ -86,15 +86,15 @@ async fn accept(
     }
 }
 
-/// Whether an accept failed because descriptors or the kernel's memory ran out: connections that end cure that. Linux hands
-/// an accept errors of the network as well (accept(2)).
+/// Returns whether an accept failed because descriptors or kernel memory ran out, which closing connections remedies.
+/// Linux returns errors of the network from accept as well (accept(2)).
 fn is_shortage(error: &io::Error) -> bool {
     let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
 }
 
-/// Takes memory for a new connection; while there is none, that of others which only wait. None when there are none such, or
-/// not within the time that a publisher waits.
+/// Takes memory for a new connection. While there is none it evicts connections that only wait. Returns `None` when
+/// none can be evicted, when `mailbox.wait_max` has passed, or when the shard stops serving.
 async fn admit(connections: &Connections) -> Option<Charge> {
     let memory = &connections.service.request_memory;
     let end = Instant::now() + connections.shard.common.config.mailbox.wait_max;
@@ -110,8 +110,8 @@ async fn admit(connections: &Connections) -> Option<Charge> {
     }
 }
 
-/// Resets a connection that there is no memory for. An answer would need some, and an EventSource that got 503 would never
-/// come back.
+/// Resets a connection that there is no memory for. An answer would need memory too, and an EventSource that gets 503
+/// never reconnects.
 fn refuse(connections: &Connections, stream: TcpStream, warned: &Cell<Option<Instant>>) {
     connections.shard.stats().refused.add(1);
     warn(warned, || {
@@ -123,7 +123,7 @@ fn refuse(connections: &Connections, stream: TcpStream, warned: &Cell<Option<Ins
     sockets::reset_at_close(&stream);
 }
 
-/// Says something, unless something was said a moment ago.
+/// Calls `say`, unless it did within [`WARNING_INTERVAL`].
 fn warn(warned: &Cell<Option<Instant>>, say: impl FnOnce()) {
     if warned.get().is_none_or(|at| at.elapsed() > WARNING_INTERVAL) {
         warned.set(Some(Instant::now()));

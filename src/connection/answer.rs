@@ -1,4 +1,4 @@
-//! An answer to a request: a response, and the memory it is charged for while it is sent.
+//! The answer to a request: a response, and the memory it is charged for until it is sent.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,24 +8,24 @@ use crate::core::event_id::{Epoch, EventId};
 use crate::core::message::{OrderError, Ordered, Reply};
 use crate::http::{Context, Extra, Refusal, Response, Status};
 
-/// Answers with a body up to here are not charged beside what every connection is: one to a publish has some 60 bytes.
+/// Answers with a body up to this size are covered by the connection's own charge: one to a publish has some 60 bytes.
 const SMALL_BYTES: usize = 256;
 
 /// An answer, before it is encoded.
 #[derive(Debug)]
 pub(crate) struct Answer {
     response: Response,
-    /// Held until it is sent; none where the connection's own charge covers it.
+    /// Held until the answer is sent; `None` where the connection's own charge covers it.
     charge: Option<Charge>,
 }
 
 impl Answer {
-    /// Returns JSON that was charged elsewhere.
+    /// Returns an answer of JSON whose memory `charge` already covers.
     pub(crate) fn charged(json: Vec<u8>, charge: Charge) -> Self {
         Answer { response: Response::json(json), charge: Some(charge) }
     }
 
-    /// Returns the answer to a publish, an emit or the end of streams.
+    /// Returns the answer to a publish, an emit or a disconnect.
     pub(crate) fn to_command(reply: &Reply, epoch: Epoch) -> Self {
         match reply {
             Reply::Published(Ok(published)) => {
@@ -40,8 +40,8 @@ impl Answer {
         }
     }
 
-    /// Returns the memory that it takes beside itself, with what is written of it to be sent, in bytes; 0 where that is
-    /// small, and where it is charged elsewhere.
+    /// Returns the bytes that the answer takes beside itself, its encoded copy included; 0 when it is small or has a
+    /// charge of its own.
     pub(crate) fn bytes(&self) -> usize {
         match &self.response.body {
             _ if self.charge.is_some() => 0,
@@ -56,18 +56,19 @@ impl Answer {
         self.response.status.code() >= 400
     }
 
-    /// Returns whether the connection ends with it, whatever the request said.
+    /// Returns whether the connection closes after it, whatever the request asked for.
     pub(crate) fn closes(&self) -> bool {
         self.response.close
     }
 
-    /// Appends it; returns whether the connection ends with it, and the charge to hold until it is sent.
+    /// Appends the encoded answer to `out`. Returns whether the connection closes after it, and the charge to hold
+    /// until it is sent.
     pub(crate) fn encode(self, cx: &Context<'_>, out: &mut Vec<u8>) -> (bool, Option<Charge>) {
         (self.response.encode(cx, out), self.charge)
     }
 }
 
-/// Shows the status and the body's text: of a refusal, its reason.
+/// Shows the status and the body, which is the reason of a refusal.
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = String::from_utf8_lossy(&self.response.body);
@@ -87,14 +88,14 @@ impl From<Refusal> for Answer {
     }
 }
 
-/// How soon a publish that a full disk refused may come again, in seconds: somebody has to make room first.
+/// Sent as `Retry-After` when the disk is full, in seconds: somebody has to free space first.
 const DISK_FULL_RETRY_S: u32 = 5;
 
 /// Returns the refusal of a publish that was not ordered.
 fn refusal_of(error: OrderError) -> Refusal {
     match error {
         OrderError::TopicsFull | OrderError::KeysFull => Refusal::unavailable(error.to_string()),
-        // RFC 9110, section 15.5.21: it is well-formed, and cannot be done.
+        // RFC 9110, section 15.5.21: the request is well-formed and cannot be done.
         OrderError::KeyReused => Refusal::new(Status::UnprocessableContent, error.to_string()),
         // RFC 4918, section 11.5.
         OrderError::DiskFull => Refusal::new(Status::InsufficientStorage, error.to_string())
@@ -102,8 +103,8 @@ fn refusal_of(error: OrderError) -> Refusal {
     }
 }
 
-/// `{"id":"<last id>","events":n}`, of an emit `"streams":n`, and `"ids_replaced":n` where any were. Written by hand because
-/// 150,000 of them a second are.
+/// Writes `{"id":"<last id>","events":n}`, with `"streams":n` for an emit and `"ids_replaced":n` where ids were
+/// replaced. Written by hand because it runs 150,000 times a second.
 fn write_published(published: &Ordered, epoch: Epoch, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"id\":");
     match &published.last_id {

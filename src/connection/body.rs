@@ -1,4 +1,4 @@
-//! The body of a publish or a command: what it is for, and what it asks for.
+//! The body of a publish or a command: reads it and says what it asks for.
 
 use bytes::Bytes;
 
@@ -10,25 +10,25 @@ use crate::dialects::native::{BodyForm, IdempotencyKey, PublishRequest};
 use crate::dialects::sessions::{Command, CommandEffect};
 use crate::http::{Refusal, Response, Status};
 
-/// What a body is for.
+/// The kind of request that a body belongs to.
 #[derive(Debug)]
 pub(super) enum Purpose {
     Publish(PublishRequest),
     Command(Command),
 }
 
-/// What is to be posted to a home.
+/// Events to be posted to their topic's home.
 #[derive(Debug)]
 pub(super) struct Posting {
     pub(super) topic: Topic,
     pub(super) events: Events,
-    /// Whether the streams that it is sent to are counted.
+    /// Whether the sender is told how many streams the events went to.
     pub(super) is_counted: bool,
     pub(super) key: Option<Box<PublishKey>>,
 }
 
 impl Posting {
-    /// Memory that it takes, in bytes.
+    /// Returns the memory that the events and the key take, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.events.held_bytes() + self.key_bytes()
     }
@@ -55,16 +55,16 @@ impl Purpose {
     }
 }
 
-/// What a request with its body asks for.
+/// The action that a request asks for, known once its body is read.
 #[derive(Debug)]
 pub(super) enum Effect {
     Post(Posting),
     Respond(Response),
-    /// The streams of this topic are to end.
+    /// Ends the streams of this topic.
     Disconnect(Topic),
 }
 
-/// Reads a body; `now_s` tells Unix time.
+/// Reads a body and returns what it asks for; `now_s` returns Unix time in seconds.
 ///
 /// # Errors
 /// The refusal to send instead: 400, or 403 for a token that cannot be minted.
@@ -101,7 +101,7 @@ fn events(form: BodyForm, body: Bytes, limits: &EventLimits) -> Result<Events, E
     }
 }
 
-/// For JSON a final line end means nothing, and `curl -d @file` often sends one.
+/// Returns the body without its final line end, which means nothing in JSON and which `curl -d @file` often sends.
 fn without_final_line_end(mut body: Bytes) -> Bytes {
     if body.ends_with(b"\n") {
         body.truncate(body.len() - 1);

@@ -1,4 +1,4 @@
-//! Connections that only wait give way when there is no descriptor or no memory left for a new one.
+//! Evicts connections that only wait for their clients when no descriptor or no memory is left for a new one.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -8,43 +8,43 @@ use tokio::time::Instant;
 use super::Connections;
 use super::pipeline::ClientWait;
 
-/// An eighth of the connections that may give way does so at a time, and no more than this.
+/// The most connections evicted at a time; below it, an eighth of those that may be evicted.
 const EVICTED_MAX: usize = 32;
-/// How long an eviction takes to free descriptors: two turns of the runtime.
+/// The time an eviction takes to free descriptors: two turns of the runtime.
 pub(crate) const EVICTION_TIME: Duration = Duration::from_millis(2);
-/// How soon another one is tried after one that found nobody, which looks at every connection of the shard.
+/// The pause after an eviction that found nobody: each attempt looks at every connection of the shard.
 const FRUITLESS_PAUSE: Duration = Duration::from_millis(20);
 
-/// What a connection waits for its client to send, in the order in which connections give way.
+/// The bytes that a connection waits for, in the order in which waiting connections are evicted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Awaited {
-    /// The rest of a head, or of a body that nobody wants. Its age counts from its beginning: a byte now and then
+    /// The rest of a head, or of a body that is skipped. Its age counts from its beginning, so that a byte now and then
     /// does not make it younger.
     Head,
-    /// A further request, after one was answered.
+    /// The next request, after one was answered.
     Request,
     /// The rest of a body. Its age counts from the last byte.
     Body,
 }
 
 impl Awaited {
-    /// How long it is waited for before the connection may give way.
+    /// Returns how long a connection must have waited before it may be evicted.
     fn age_min(self) -> Duration {
         match self {
             Awaited::Head | Awaited::Body => Duration::from_secs(1),
-            // Not the connections of publishers that send one request after another.
+            // Spares publishers that send one request after another.
             Awaited::Request => Duration::from_millis(100),
         }
     }
 }
 
-/// When connections of a shard last gave way, and whether any did.
+/// When connections of a shard were last evicted, and whether any were.
 #[derive(Debug, Default)]
 pub(crate) struct Evictions(Cell<Option<(Instant, bool)>>);
 
 impl Connections {
-    /// Closes some connections that only wait: those that were refused and linger first, then as [`Awaited`] says, the
-    /// oldest of each first. Returns whether it is worth another try in [`EVICTION_TIME`].
+    /// Closes some connections that only wait: refused ones that linger first, then in the order of [`Awaited`], the
+    /// oldest first. Returns whether another attempt after [`EVICTION_TIME`] is worth it.
     pub(crate) fn evict(&self) -> bool {
         if let Some((at, found)) = self.evictions.0.get()
             && at.elapsed() < if found { EVICTION_TIME } else { FRUITLESS_PAUSE }
@@ -64,7 +64,7 @@ impl Connections {
         found
     }
 
-    /// Closes some of the connections that wait for this, the oldest first; returns whether there are any.
+    /// Closes the oldest of the connections that wait for `awaited`; returns whether there were any.
     fn evict_waiting(&self, awaited: Awaited) -> bool {
         let pipelines = self.pipelines.borrow();
         let Some(latest) = Instant::now().checked_sub(awaited.age_min()) else { return false };
@@ -77,14 +77,14 @@ impl Connections {
             return false;
         }
         let share = share_of(waiting.len());
-        // Thousands wait when it matters: those that waited longest, without sorting all.
+        // Selected without sorting: thousands wait when it matters.
         waiting.select_nth_unstable_by_key(share - 1, |(since, _)| *since);
         waiting[..share].iter().for_each(|(_, pipeline)| pipeline.evict());
         true
     }
 }
 
-/// Returns how many of `count`, which is not 0, give way at a time.
+/// Returns how many of `count` connections are evicted at a time; `count` is not 0.
 fn share_of(count: usize) -> usize {
     count.div_ceil(8).min(EVICTED_MAX)
 }

@@ -1,4 +1,4 @@
-//! What one connection holds of the memory for requests, and whether it gives way to others.
+//! One connection's share of the memory for requests, which it gives up for others when its client is slow.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -10,21 +10,21 @@ use super::request_memory::{CONNECTION_BYTES, RequestMemory};
 use crate::clock::Clock;
 use crate::core::budget::Charge;
 
-/// The rate of a client is taken over so long: twice that fits into the second that a publisher waits for room.
+/// The window over which a client's rate is taken: two of them fit into the second that a publisher waits for room.
 const RATE_WINDOW: Duration = Duration::from_millis(400);
-/// A client is slow that sends less in one window: 10 KB a second.
+/// A client is slow that sends less than this in one window: 10 KB a second.
 const WINDOW_BYTES_MIN: usize = 4 << 10;
 
-/// A connection's charge.
+/// The charge of one connection, and how fast its client sends.
 pub(super) struct Holding<'c> {
     memory: &'c RequestMemory,
     clock: Clock,
     charge: Charge,
-    /// Since when there is no room for what it holds: it is not read from.
+    /// Since when there has been no room for what it holds; it is not read from until there is.
     starved: Option<Instant>,
     /// When the present rate window began.
     window: Instant,
-    /// Bytes that came since.
+    /// Bytes received since `window`.
     window_bytes: usize,
 }
 
@@ -33,8 +33,8 @@ impl<'c> Holding<'c> {
         Holding { memory, clock, charge, starved: None, window: Instant::now(), window_bytes: 0 }
     }
 
-    /// Charges `bytes`, as far as they are more than every connection is charged. Without room for them it is starved
-    /// until there is.
+    /// Charges `bytes`, and at least what every connection is charged. When there is no room the connection is starved:
+    /// it is not read from until a later call succeeds.
     pub(super) fn set(&mut self, bytes: usize) {
         let bytes = bytes.max(CONNECTION_BYTES);
         if self.resize(bytes) {
@@ -45,13 +45,14 @@ impl<'c> Holding<'c> {
         }
     }
 
-    /// Charges `bytes` more until the next [`Holding::set`]; false, and nothing charged, when there is no room. For what can
-    /// be done with less: nobody gives way for it.
+    /// Charges `bytes` more until the next [`Holding::set`]. Returns false and charges nothing when there is no room.
+    /// For what can be done with less memory: no other connection is evicted for it.
     pub(super) fn try_add(&mut self, bytes: usize) -> bool {
         self.resize(self.charge.bytes() + bytes)
     }
 
-    /// The same for what is refused without it: others give way, so that there is room at the next try.
+    /// Charges like [`Holding::try_add`], for what is refused without the memory: on false, others give way so that
+    /// there is room at the next try.
     pub(super) fn add(&mut self, bytes: usize) -> bool {
         let fits = self.try_add(bytes);
         if !fits {
@@ -60,23 +61,23 @@ impl<'c> Holding<'c> {
         fits
     }
 
-    /// Returns since when there is no room for what it holds.
+    /// Returns since when there has been no room for what it holds.
     pub(super) fn starved(&self) -> Option<Instant> {
         self.starved
     }
 
-    /// Its client sent so many bytes.
+    /// Counts bytes received from the client.
     pub(super) fn received(&mut self, bytes: usize) {
         self.window_bytes += bytes;
     }
 
-    /// Returns when the present rate window ends; none for a connection that holds no more than every one does.
+    /// Returns when the present rate window ends; `None` for a connection that holds no more than every one does.
     pub(super) fn window_end(&self) -> Option<Instant> {
         self.holds_more().then(|| self.window + RATE_WINDOW)
     }
 
-    /// Begins the next rate window if it is time; returns whether the client was slow in the last one while others find
-    /// no room.
+    /// Begins the next rate window when the last one is over. Returns whether the client was slow in it while others
+    /// find no room.
     pub(super) fn gives_way(&mut self) -> bool {
         if !self.holds_more() || self.window.elapsed() < RATE_WINDOW {
             return false;
@@ -86,12 +87,13 @@ impl<'c> Holding<'c> {
         is_slow && self.is_in_the_way()
     }
 
-    /// Returns whether it holds more than every connection does, and others find no room.
+    /// Returns whether it holds more than every connection does while others find no room.
     fn is_in_the_way(&self) -> bool {
         self.holds_more() && self.memory.is_short(self.clock.now_ms())
     }
 
-    /// Writes all of `out` within `send_timeout`; returns false when the client is gone, or takes it too slowly for what it holds.
+    /// Writes all of `out` within `send_timeout`. Returns false when the client is gone, or takes it too slowly while
+    /// others find no room.
     pub(super) async fn write(&self, stream: &TcpStream, out: Vec<u8>, send_timeout: Duration) -> bool {
         let mut write = pin!(stream.write_all(out));
         let end = Instant::now() + send_timeout;
@@ -109,7 +111,7 @@ impl<'c> Holding<'c> {
         if bytes == self.charge.bytes() {
             return true;
         }
-        // While it was starved nothing was read, which is not its client's fault.
+        // A starved connection was not read from, which is not its client's fault: its window starts anew.
         if !self.holds_more() || self.starved.is_some() {
             self.begin_window();
         }

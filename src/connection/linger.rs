@@ -1,4 +1,4 @@
-//! Closing a connection that was refused.
+//! Closes refused connections in two steps, so that the client can still read the refusal.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_uring::net::TcpStream;
 
-/// How long a connection that was refused is read from, so that the refusal is not lost to a reset.
+/// How long a refused connection is still read from, so that the refusal is not lost to a reset.
 const LINGER: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 2 << 10;
 
@@ -24,8 +24,9 @@ pub(crate) struct Lingering {
 }
 
 impl Lingering {
-    /// Closes in two steps: closing at once would reset the connection while the client still sends, and the
-    /// reset could overtake the refusal (RFC 9112, section 9.6). Returns when it may be closed.
+    /// Shuts the sending side, reads what the client still sends, then shuts the rest: closing at once would reset the
+    /// connection, and the reset could overtake the refusal (RFC 9112, section 9.6). Returns when the socket may be
+    /// closed.
     pub(super) async fn linger(&self, stream: &TcpStream) {
         let _ = stream.shutdown(Shutdown::Write);
         let number = self.next.replace(self.next.get() + 1);
@@ -38,7 +39,7 @@ impl Lingering {
                 (result, buffer) = stream.read(buffer).await;
             }
         };
-        // Not awaited to its end, it ends with the socket.
+        // A read that is dropped here ends with the socket.
         let _ = select(pin!(timeout(LINGER, drain)), pin!(wake.notified())).await;
         self.waiting.borrow_mut().remove(&number);
         let _ = stream.shutdown(Shutdown::Both);
@@ -48,7 +49,7 @@ impl Lingering {
         self.waiting.borrow().len()
     }
 
-    /// Has the first so many closed now.
+    /// Closes the `count` that were refused first at once.
     pub(super) fn end_first(&self, count: usize) {
         for _ in 0..count {
             let Some((_, wake)) = self.waiting.borrow_mut().pop_first() else { return };

@@ -1,4 +1,4 @@
-//! One connection: its states, and what leads from one to the next.
+//! One connection: its states and the transitions between them.
 //!
 //! ```text
 //!            ┌──────────────── answer ◄───────────────────────────┐
@@ -39,22 +39,22 @@ use crate::http::{Head, HttpLimits, Refusal, RequestReader, Response, Status};
 use crate::shard::Phase;
 use crate::shard::stream::StreamStart;
 
-/// Header fields of one request.
+/// The most header fields of one request.
 const HEADERS_MAX: usize = 100;
-/// What a connection takes beside its buffers: its task and its place among the others, in bytes.
+/// The bytes that a connection takes beside its buffers: its task and its entry in [`Connections`].
 pub(super) const TASK_BYTES: usize = 2 << 10;
-/// How a connection's HTTP ends.
+/// The way in which the HTTP part of a connection ends.
 pub(super) enum End {
     Closed,
-    /// The client does not take its answers.
+    /// The client does not take its answers in time.
     Cut,
-    /// The client may still be sending what nobody will read.
+    /// A refusal was sent, and the client may still be sending.
     Refused,
-    /// It becomes a stream; so many bytes came behind the request.
+    /// It becomes a stream; the number is that of bytes received behind the request.
     Stream(Box<StreamStart>, usize),
 }
 
-/// One connection.
+/// One connection's state machine; [`super::run`] owns it until it ends.
 pub(super) struct Connection<'c, 'm> {
     pub(super) connections: &'c Connections,
     pub(super) stream: &'c TcpStream,
@@ -68,19 +68,19 @@ pub(super) struct Connection<'c, 'm> {
     pub(super) state: ConnectionState,
     /// When the state began.
     pub(super) since: Instant,
-    /// When the client last sent something.
+    /// When the client last sent bytes.
     pub(super) heard: Instant,
-    /// Nothing more is parsed: a request said close, was refused, or the client sends no more.
+    /// No further request is parsed: one said close, one was refused, or the client sends no more.
     pub(super) last_request_seen: bool,
-    /// Nothing was asked yet.
+    /// No request has come yet.
     pub(super) is_fresh: bool,
-    /// What is ready is sent before anything more is parsed.
+    /// Answers that are ready are sent before anything more is parsed.
     pub(super) must_flush: bool,
-    /// Others have their turn before anything more is parsed.
+    /// Other tasks have a turn before anything more is parsed.
     must_yield: bool,
 }
 
-/// What the connection is in the middle of.
+/// The state of a connection.
 pub(super) enum ConnectionState {
     /// Between requests, or within a head.
     Head,
@@ -88,24 +88,24 @@ pub(super) enum ConnectionState {
         request: RequestInfo,
         purpose: Purpose,
     },
-    /// A body that nobody wants; its answer is known.
+    /// A body that is skipped; the answer is known.
     Skip {
         request: RequestInfo,
         answer: Answer,
     },
-    /// A publish that waits for room between shards, complete at `since`.
+    /// A publish that waits for room between shards; its last byte came at `since`.
     Blocked {
         request: RequestInfo,
         posting: Posting,
         since: Instant,
     },
-    /// A queue is being opened for it.
+    /// The backend is opening a queue for it.
     Queue(Box<Asked>),
     /// Becomes a stream when the answers before it are sent.
     Stream(Box<StreamRequest>),
 }
 
-/// Who asks for a stream; the client is none where nobody may ask who is connected.
+/// A stream request and its client, which is `None` where nobody may ask who is connected.
 type Asked = (RequestInfo, Option<Client>);
 
 impl<'c, 'm> Connection<'c, 'm> {
@@ -147,18 +147,18 @@ impl<'c, 'm> Connection<'c, 'm> {
     /// Serves requests until the connection ends.
     pub(super) async fn serve(mut self) -> End {
         loop {
-            // While a read is under way it holds the buffer.
+            // A read under way holds the buffer.
             self.must_flush = false;
             while !self.input.is_reading() && !self.must_flush && !self.must_yield && self.step() {}
             self.settle();
             if std::mem::take(&mut self.must_yield) {
-                // Or 400 pipelined requests with wrong tokens would hold the shard up for a second.
+                // Without it 400 pipelined requests with wrong tokens would hold the shard up for a second.
                 let _ = tokio_uring::no_op().await;
                 continue;
             }
             match self.flush().await {
                 Flushed::Nothing => {}
-                // The room this made may be all that a request in the buffer waits for.
+                // The memory that this freed may be all that a request in the buffer waits for.
                 Flushed::Some => continue,
                 Flushed::End(end) => return end,
             }
@@ -171,7 +171,7 @@ impl<'c, 'm> Connection<'c, 'm> {
                     return End::Closed;
                 }
                 if is_between && self.phase() > Phase::Serving {
-                    // A client that pipelines may be sending; a reset could overtake the answers it has.
+                    // A pipelining client may be sending; a reset could overtake the answers on their way to it.
                     return End::Refused;
                 }
             }
@@ -179,13 +179,13 @@ impl<'c, 'm> Connection<'c, 'm> {
                 Woken::Read(Ok(bytes)) if bytes > 0 => {
                     self.heard = Instant::now();
                     if self.input.bytes() == bytes && matches!(self.state, ConnectionState::Head) {
-                        // The first bytes of a head.
+                        // These are the first bytes of a head.
                         self.since = self.heard;
                     }
                     self.holding.received(bytes);
                     self.drain();
                 }
-                // The client sends no more; what it asked is still answered, but for what it broke off.
+                // The client sends no more: complete requests are still answered, an unfinished one is dropped.
                 Woken::Read(Ok(_)) => {
                     self.state = ConnectionState::Head;
                     self.last_request_seen = true;
@@ -199,7 +199,7 @@ impl<'c, 'm> Connection<'c, 'm> {
         }
     }
 
-    /// Charges what the connection holds, with the read that comes next.
+    /// Charges what the connection holds, the next read's buffer included.
     fn settle(&mut self) {
         self.input.shrink();
         self.pipeline.shrink();
@@ -214,7 +214,7 @@ impl<'c, 'm> Connection<'c, 'm> {
         self.holding.set(TASK_BYTES + self.input.bytes_to_read() + body + request + self.pipeline.bytes());
     }
 
-    /// Takes what waits behind a read that was filled, if there is memory for it and for the requests in it.
+    /// Receives what waits behind a read that filled its buffer, if there is memory for it and for the requests in it.
     fn drain(&mut self) {
         if self.input.was_filled() && self.holding.try_add(self.input.bytes_to_drain() + DRAIN_BYTES) {
             let bytes = self.input.drain(&mut self.connections.scratch.borrow_mut());
@@ -222,7 +222,7 @@ impl<'c, 'm> Connection<'c, 'm> {
         }
     }
 
-    /// Goes one step further with what is in the buffer; false when it needs more bytes, room or answers.
+    /// Takes one step with the bytes in the buffer. Returns false when it needs more bytes, room or answers.
     fn step(&mut self) -> bool {
         if self.last_request_seen && matches!(self.state, ConnectionState::Head) {
             return false;
@@ -231,7 +231,7 @@ impl<'c, 'm> Connection<'c, 'm> {
             ConnectionState::Head => self.step_head(),
             ConnectionState::Body { request, purpose } => match self.reader.body(&mut self.input.buffer) {
                 Ok(Some(body)) => {
-                    // What follows the body is the next head, whose time begins here.
+                    // The next head's time begins behind this body.
                     self.since = Instant::now();
                     let body = self.input.detach(body);
                     let (access, limits) = (&self.connections.service.access, self.event_limits());
@@ -255,7 +255,7 @@ impl<'c, 'm> Connection<'c, 'm> {
             ConnectionState::Queue(asked) => match self.pipeline.take_opened() {
                 Some(result) => self.begin(*asked, StreamWish::of_queue(result, self.refuse_streams())),
                 None if self.phase() == Phase::Serving => self.stay(ConnectionState::Queue(asked)),
-                // It may wait for longer than the end may take.
+                // Opening the queue may take longer than a shutdown may.
                 None => self.begin(*asked, StreamWish::refused(STOPPING, self.refuse_streams())),
             },
             state @ ConnectionState::Stream(..) => self.stay(state),
@@ -294,7 +294,7 @@ impl<'c, 'm> Connection<'c, 'm> {
                 if !head.has_body() {
                     self.push(request, answer)
                 } else if head.expect_continue {
-                    // It may send the body or not, so where the next request begins is in doubt.
+                    // The client may send the body or not, so it is not known where the next request begins.
                     self.push(RequestInfo { keep_alive: false, ..request }, answer)
                 } else {
                     self.state = ConnectionState::Skip { request, answer };
@@ -320,8 +320,8 @@ impl<'c, 'm> Connection<'c, 'm> {
         }
     }
 
-    /// Returns the answer if there is memory to hold it while it is sent, else a refusal. What is pipelined behind a long one
-    /// waits until then, and others have had their turn: one takes 16 us to make.
+    /// Returns the answer if there is memory to hold it until it is sent, else a refusal. Requests pipelined behind a
+    /// long answer wait until it is sent and other tasks had a turn: making one takes 16 us.
     fn afford(&mut self, answer: Answer, has_body: bool) -> Answer {
         let bytes = if answer.is_refusal() { 0 } else { answer.bytes() };
         if bytes == 0 {
@@ -337,7 +337,7 @@ impl<'c, 'm> Connection<'c, 'm> {
         }
     }
 
-    /// Does what a request with its body asked for.
+    /// Carries out what a request with its body asked for.
     fn carry_out(&mut self, request: RequestInfo, effect: Result<Effect, Refusal>) -> bool {
         match effect {
             Ok(Effect::Post(posting)) => self.post(request, posting, self.since),
@@ -345,7 +345,7 @@ impl<'c, 'm> Connection<'c, 'm> {
             Ok(Effect::Disconnect(topic)) => {
                 let ticket = self.expect(request);
                 let shard = &self.connections.shard;
-                // By way of its home, so that it does not overtake what is emitted.
+                // It goes through its home, so that it does not overtake earlier emits.
                 shard.mailbox.post(Post::disconnect(topic, shard.common.homes.placement, ticket));
                 true
             }
@@ -353,7 +353,8 @@ impl<'c, 'm> Connection<'c, 'm> {
         }
     }
 
-    /// Posts a publish, complete at `since`, to its home shard, if there is room for it on the way.
+    /// Posts a publish whose last byte came at `since` to its home shard; waits in `Blocked` while there is no room on
+    /// the way.
     fn post(&mut self, request: RequestInfo, posting: Posting, since: Instant) -> bool {
         let shard = &self.connections.shard;
         let Some(charge) = shard.common.room(&posting.events, posting.key_bytes()) else {
@@ -368,11 +369,12 @@ impl<'c, 'm> Connection<'c, 'm> {
         true
     }
 
-    /// Has a queue opened.
+    /// Asks the backend to open a queue.
     fn open_queue(&mut self, asked: Asked, queue: QueueRequest) -> bool {
         let refuse = self.refuse_streams();
         if self.connections.shard.common.streams.are_full() {
-            // Before the broker has sent all that there would be no stream for, to send it once more to the next.
+            // Refused here, before the broker sends messages for which there would be no stream and which it must send
+            // again.
             return self.begin(asked, StreamWish::refused(FULL, refuse));
         }
         let QueueRequest { name, last_event_id } = queue;
@@ -384,7 +386,7 @@ impl<'c, 'm> Connection<'c, 'm> {
         }
     }
 
-    /// Becomes a stream, or says why not.
+    /// Waits to become a stream, or refuses it.
     fn begin(&mut self, asked: Asked, wish: Result<StreamWish, Refusal>) -> bool {
         let (request, client) = asked;
         match wish {
@@ -393,7 +395,7 @@ impl<'c, 'm> Connection<'c, 'm> {
         }
     }
 
-    /// Acts on a deadline; false when the connection is just closed.
+    /// Acts on a deadline that passed. Returns false when the connection is closed without an answer.
     fn time_out(&mut self) -> bool {
         let wait_max = self.connections.shard.common.config.mailbox.wait_max;
         if let ConnectionState::Blocked { since, .. } = self.state {
@@ -428,14 +430,14 @@ impl<'c, 'm> Connection<'c, 'm> {
         self.push(request, refusal)
     }
 
-    /// Whether a further request is taken up before those under way are answered.
+    /// Returns whether a further request may be taken before those under way are answered.
     pub(super) fn may_ask(&self) -> bool {
         let under_way = self.pipeline.len();
         under_way < self.connections.shard.common.config.http.unanswered_max
             && (under_way == 0 || self.holding.starved().is_none())
     }
 
-    /// Returns a request whose head could not be read: all that is known of it is who sent it, if that.
+    /// Returns the info of a request whose head could not be read; of it only its `Origin` is known, if that.
     fn unread(&mut self) -> RequestInfo {
         let origin = self.reader.refused_origin();
         RequestInfo::unread(origin.as_deref(), self.port, &self.connections.service)
@@ -449,14 +451,14 @@ impl<'c, 'm> Connection<'c, 'm> {
         })
     }
 
-    /// Adds a request that is answered later; returns where its answer belongs.
+    /// Adds a request that is answered later; returns the ticket for its answer.
     fn expect(&mut self, request: RequestInfo) -> Ticket {
         self.last_request_seen |= !request.keep_alive;
         let shard = self.connections.shard.id;
         Ticket { shard, connection: self.key, request: self.pipeline.expect(request) }
     }
 
-    /// Adds a request with its answer. Returns true: there may be a further request in the buffer.
+    /// Adds a request with its answer. Always returns true: a further request may be in the buffer.
     fn push(&mut self, request: RequestInfo, answer: impl Into<Answer>) -> bool {
         let answer = answer.into();
         if answer.is_refusal() {

@@ -1,19 +1,19 @@
-//! HTTP/1.1 over sockets: requests in, answers out, until a connection closes or becomes a stream.
+//! HTTP/1.1 over sockets: reads requests and writes answers until a connection closes or becomes a stream.
 //!
-//! Connections see the shard whose thread they run on, and post what they are asked for to the homes of partitions. The
-//! shard sees of them [`ConnectionHooks`] alone.
+//! Connections see the shard whose thread they run on, and post publishes and commands to the homes of partitions. The
+//! shard sees only [`ConnectionHooks`] of them.
 //!
 //! | module | idea |
 //! |---|---|
-//! | [`accept`] | the listener |
-//! | [`machine`] | one connection: its states, and what leads from one to the next |
-//! | [`request`] | what becomes of a request whose head is read |
-//! | [`body`] | what becomes of a publish or a command whose body is read |
-//! | [`streaming`] | what a connection needs to become a stream |
-//! | [`input`], [`waiting`] | bytes that came, and what is waited for |
+//! | [`accept`] | the listeners |
+//! | [`machine`] | one connection: its states and transitions |
+//! | [`request`] | decides what to do for a request once its head is read |
+//! | [`body`] | reads the body of a publish or a command |
+//! | [`streaming`] | makes a stream of a connection: its head, or the bytes that refuse it |
+//! | [`input`], [`waiting`] | bytes received, and waiting for more with a deadline |
 //! | [`pipeline`], [`answer`], [`sending`] | answers, in the order of their requests |
-//! | [`request_memory`], [`holding`], [`eviction`], [`linger`] | what connections hold, and which give way |
-//! | [`service`] | what connections of all shards are served with |
+//! | [`request_memory`], [`holding`], [`eviction`], [`linger`] | memory of connections, and which of them give way |
+//! | [`service`] | what the connections of all shards share |
 
 pub(crate) mod accept;
 mod answer;
@@ -57,15 +57,15 @@ use crate::shard::message::TicketReply;
 use crate::shard::sockets::reset_at_close;
 use crate::shard::{ConnectionHooks, Shard, stream};
 
-/// The connections of one shard that are no streams.
+/// The connections of one shard that are not streams; owned by the shard's thread.
 pub(crate) struct Connections {
     shard: Rc<Shard>,
     service: Arc<Service>,
-    /// Those with requests under way, by the key in their tickets.
+    /// Their requests under way, by the connection's key in tickets.
     pipelines: RefCell<Arena<Rc<Pipeline>>>,
     lingering: Lingering,
     evictions: Evictions,
-    /// What a connection with much to read is read through.
+    /// The shared buffer of [`Input::drain`](input::Input::drain).
     scratch: RefCell<Box<[u8]>>,
     date: RefCell<Date>,
 }
@@ -101,7 +101,7 @@ impl Connections {
 impl ConnectionHooks for Connections {
     fn reply(&self, ticket: Ticket, reply: TicketReply) {
         let mut pipelines = self.pipelines.borrow_mut();
-        // Dropping a queue's stream closes it if its client has left.
+        // Dropping the reply closes a queue's stream when its client has left.
         let Some(pipeline) = pipelines.get_mut(ticket.connection) else { return };
         match reply {
             TicketReply::Core(reply) => {
@@ -130,8 +130,8 @@ impl ConnectionHooks for Connections {
     }
 }
 
-/// Serves a connection until it closes or becomes a stream. `charge` is what every connection takes of the memory for
-/// requests.
+/// Serves a connection until it closes or becomes a stream. `charge` is the connection's share of the memory for
+/// requests, already taken.
 async fn run(connections: Rc<Connections>, stream: TcpStream, peer: IpAddr, port: Port, charge: Charge) {
     let shard = &connections.shard;
     let pipeline = Rc::new(Pipeline::default());
@@ -143,7 +143,7 @@ async fn run(connections: Rc<Connections>, stream: TcpStream, peer: IpAddr, port
         reset_at_close(&stream);
     }
     if matches!(end, End::Closed | End::Cut) {
-        // Dropping it is not enough: a read under way would keep it open.
+        // Dropping the stream is not enough: a read under way would keep the socket open.
         let _ = stream.shutdown(Shutdown::Both);
     }
     drop(lent);
@@ -152,7 +152,7 @@ async fn run(connections: Rc<Connections>, stream: TcpStream, peer: IpAddr, port
         End::Refused => Some(stream),
         End::Closed | End::Cut => None,
     };
-    // What was asked is answered: a server that stops need not wait for this connection any more.
+    // Everything it asked for is answered, so a stopping server need not wait for this connection any more.
     connections.remove(key);
     if let Some(stream) = refused {
         holding.set(0);

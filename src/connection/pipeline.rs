@@ -1,5 +1,5 @@
-//! A connection's requests and their answers. Many publishes may be under way at once; they are answered in
-//! the order they came in (RFC 9112, section 9.3.2).
+//! A connection's requests and their answers. Many publishes may be under way at once; they are answered in the order
+//! in which they came (RFC 9112, section 9.3.2).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use crate::core::budget::Charge;
 use crate::http::Cors;
 use crate::shard::queue::QueueStream;
 
-/// What encodes an answer beside its request.
+/// The data that encoding an answer needs beside its request.
 #[derive(Clone, Copy)]
 pub(crate) struct Encoding<'a> {
     pub(crate) cors: &'a Cors,
@@ -26,17 +26,18 @@ pub(crate) struct Encoding<'a> {
 }
 
 impl<'a> Encoding<'a> {
-    /// Returns that of this server, at this date.
+    /// Returns the encoding of this server's answers at this date.
     pub(crate) fn of(service: &'a Service, date: &'a [u8; 29]) -> Self {
         let queue_lines = service.access.queues.as_ref().map_or(&b""[..], |queues| &queues.cors_lines);
         Encoding { cors: &service.cors, queue_lines, date }
     }
 }
 
-/// Room for so many requests under way is kept when there are none; every connection is charged for it.
+/// Entries that are kept allocated while no request is under way; every connection is charged for them.
 const DUE_KEPT: usize = 4;
 
-/// Answers due on one connection, and what others may know of it.
+/// Requests under way on one connection and their answers; shared by its task and the shard's
+/// [`Connections`](super::Connections).
 #[derive(Debug, Default)]
 pub(crate) struct Pipeline {
     inner: RefCell<Inner>,
@@ -44,7 +45,7 @@ pub(crate) struct Pipeline {
     is_evicted: Cell<bool>,
 }
 
-/// A connection that waits for its client, and owes it nothing.
+/// The wait of a connection for its client, to which it owes no answer: what for, and since when.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientWait {
     pub(crate) awaited: Awaited,
@@ -54,12 +55,12 @@ pub(crate) struct ClientWait {
 #[derive(Debug, Default)]
 struct Inner {
     due: VecDeque<(RequestInfo, Option<Answer>)>,
-    /// How many were taken out before `due`.
+    /// How many were taken out of `due` so far.
     taken: u64,
-    /// What the answers in `due` take beside it, in bytes.
+    /// The bytes that the answers in `due` take beside themselves.
     answer_bytes: usize,
     waker: Option<Waker>,
-    /// What became of the queue that was asked for.
+    /// The backend's answer to a request for a queue.
     opened: Option<Result<QueueStream, NoQueue>>,
 }
 
@@ -78,7 +79,7 @@ impl Pipeline {
         inner.due.push_back((request, Some(answer)));
     }
 
-    /// A request that was expected is answered.
+    /// Sets the answer to the request with this number, which [`Pipeline::expect`] returned.
     pub(crate) fn answer(&self, number: u64, answer: Answer) {
         let mut inner = self.inner.borrow_mut();
         let place = number.wrapping_sub(inner.taken) as usize;
@@ -87,7 +88,7 @@ impl Pipeline {
             *due = Some(answer);
             inner.answer_bytes += bytes;
         }
-        // Only the first in line lets anything be sent.
+        // Only the answer to the first request lets anything be sent.
         if place == 0
             && let Some(waker) = &inner.waker
         {
@@ -95,8 +96,8 @@ impl Pipeline {
         }
     }
 
-    /// Encodes the answers that are next in line until `out` has `bytes_max`, or a little more; returns how many of them
-    /// are refusals, and whether the connection ends after them.
+    /// Encodes answers that are ready, in order, until `out` has `bytes_max` bytes or a little more. Returns how many
+    /// of them are refusals, whether the connection closes after them, and a charge to hold.
     pub(crate) fn take_ready(
         &self,
         encoding: Encoding<'_>,
@@ -117,7 +118,7 @@ impl Pipeline {
             taken.closes = closes;
             if charge.is_some() {
                 taken.charge = charge;
-                // One at a time: they are long.
+                // Charged answers go one at a time: they are long.
                 break;
             }
         }
@@ -128,15 +129,15 @@ impl Pipeline {
         self.inner.borrow().due.len()
     }
 
-    /// Returns the memory that the requests under way take with their answers, in bytes, beyond the few that every
-    /// connection has room for.
+    /// Returns the bytes that the requests under way take with their answers, beyond the few entries that every
+    /// connection is charged for.
     pub(crate) fn bytes(&self) -> usize {
         let inner = self.inner.borrow();
         let beyond = inner.due.capacity().saturating_sub(DUE_KEPT);
         beyond * size_of::<(RequestInfo, Option<Answer>)>() + inner.answer_bytes
     }
 
-    /// Lets go of memory that no request under way needs.
+    /// Frees memory that no request under way needs.
     pub(crate) fn shrink(&self) {
         let due = &mut self.inner.borrow_mut().due;
         if due.is_empty() && due.capacity() > DUE_KEPT {
@@ -144,10 +145,10 @@ impl Pipeline {
         }
     }
 
-    /// Says since when the connection waits for its client; none when it does not.
+    /// Sets what the connection waits for from its client, and since when; `None` when it does not wait.
     pub(crate) fn set_client_wait(&self, wait: Option<ClientWait>) {
         self.client_wait.set(wait);
-        // Whoever chose it to give way chose what it waited for before.
+        // An eviction was decided on an earlier wait.
         self.is_evicted.set(false);
     }
 
@@ -155,7 +156,7 @@ impl Pipeline {
         self.client_wait.get()
     }
 
-    /// Has the connection close, to make room for others.
+    /// Closes the connection to make room for others.
     pub(crate) fn evict(&self) {
         self.is_evicted.set(true);
         self.wake();
@@ -165,7 +166,7 @@ impl Pipeline {
         self.is_evicted.get()
     }
 
-    /// Whether the answer that is next in line is there.
+    /// Returns whether the next answer in order is ready.
     pub(crate) fn has_answer(&self) -> bool {
         matches!(self.inner.borrow().due.front(), Some((_, Some(_))))
     }
@@ -174,13 +175,13 @@ impl Pipeline {
         self.inner.borrow().opened.is_some() || self.has_answer()
     }
 
-    /// The queue that the connection asked for is its own, or it is told why not.
+    /// Sets the backend's answer to a request for a queue.
     pub(crate) fn opens(&self, result: Result<QueueStream, NoQueue>) {
         self.inner.borrow_mut().opened = Some(result);
         self.wake();
     }
 
-    /// What became of the queue that was asked for, once that is known.
+    /// Takes the backend's answer to a request for a queue, once it is there.
     pub(crate) fn take_opened(&self) -> Option<Result<QueueStream, NoQueue>> {
         self.inner.borrow_mut().opened.take()
     }
@@ -199,12 +200,12 @@ impl Pipeline {
     }
 }
 
-/// What [`Pipeline::take_ready`] took.
+/// The result of [`Pipeline::take_ready`].
 #[derive(Debug, Default)]
 pub(crate) struct TakenAnswers {
     pub(crate) refused: u64,
     pub(crate) closes: bool,
-    /// To be given back when all is sent.
+    /// To be dropped when all is sent.
     pub(crate) charge: Option<Charge>,
 }
 

@@ -1,4 +1,4 @@
-//! A request whose head is read: what of it its answer depends on, and what is to be done for it.
+//! A request whose head is read: what its answer depends on, and what is to be done.
 
 use std::sync::Arc;
 
@@ -12,19 +12,19 @@ use crate::dialects::queues::QueueRequest;
 use crate::dialects::{Action, Port, Sharing};
 use crate::http::{Asking, Context, Head, Method, Refusal, Response, Status, Version};
 
-/// What of a request its answer depends on.
+/// The part of a request that its answer depends on.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestInfo {
     pub(crate) version: Version,
     pub(crate) keep_alive: bool,
     pub(crate) head_only: bool,
-    /// Who asks, for CORS.
+    /// The origin that asks, for CORS.
     pub(crate) asking: Asking,
     pub(crate) sharing: Sharing,
 }
 
 impl RequestInfo {
-    /// Returns what the answer to this head depends on.
+    /// Returns the info of a request with this head.
     pub(super) fn of(
         head: &Head,
         keep_alive: bool,
@@ -43,7 +43,7 @@ impl RequestInfo {
         }
     }
 
-    /// Returns that of a request whose head could not be read, but perhaps its `Origin`.
+    /// Returns the info of a request whose head could not be read, except perhaps its `Origin`.
     pub(super) fn unread(origin: Option<&[u8]>, port: Port, service: &Service) -> Self {
         RequestInfo {
             version: Version::Http11,
@@ -76,18 +76,18 @@ fn sharing_at(port: Port) -> Sharing {
     }
 }
 
-/// What is to be done for a request.
+/// The next step for a request whose head is read.
 pub(super) enum Plan {
-    /// Read its body, and do what it is for.
+    /// Read its body, then carry it out.
     Read(Purpose),
-    /// It is answered; its body, if it has one, is skipped.
+    /// Send this answer; a body is skipped.
     Answer(Answer),
     Subscribe(Subscribe),
     OpenQueue(QueueRequest),
     Ask(Question),
 }
 
-/// Decides what is to be done.
+/// Decides what to do for a request.
 pub(super) fn plan(action: Result<Action, Refusal>, head: &Head, reports: &Arc<dyn Reports>) -> Plan {
     let refuse = |reason| Plan::Answer(Refusal::new(Status::BadRequest, reason).into());
     match action {

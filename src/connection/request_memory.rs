@@ -1,22 +1,22 @@
-//! The memory of connections that are no streams: one budget for the whole server, taken before it is used.
+//! The memory of connections that are not streams: one budget for the whole server, charged before memory is used.
 //!
-//! It is not the memory of events: a client that sends half a request must not cost others their history.
+//! It is apart from the memory of events: a client that sends half a request must not cost others their history.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::core::budget::{Budget, Charge};
 
-/// What every connection is charged: its task, which a test bounds, and the buffer of its read.
+/// The charge of every connection, in bytes: its task, whose size a test bounds, and its read buffer.
 pub(crate) const CONNECTION_BYTES: usize = 4 << 10;
-/// How long after memory ran short those that send too slowly still give way.
+/// How long slow senders give way after memory ran short.
 const SHORT_MS: u64 = 1000;
 
-/// The bytes that all connections hold which are no streams, and how many they may.
+/// The budget of all connections that are not streams, shared by all shards.
 #[derive(Debug)]
 pub(crate) struct RequestMemory {
     budget: Arc<Budget>,
-    /// What is beyond this is kept for new connections.
+    /// Charges grow only up to this total; the rest is kept for new connections.
     grown_bytes_max: usize,
     /// When somebody last found no room, in milliseconds of the server's clock; 0 for never.
     short_at_ms: AtomicU64,
@@ -31,19 +31,19 @@ impl RequestMemory {
         }
     }
 
-    /// Takes [`CONNECTION_BYTES`] for a new connection; none when there is no room.
+    /// Takes [`CONNECTION_BYTES`] for a new connection; `None` when there is no room.
     pub(crate) fn admit(&self) -> Option<Charge> {
         self.budget.take(CONNECTION_BYTES)
     }
 
-    /// Makes `charge` one of `bytes`; false, and the charge as it was, when there is no room for more. An eighth of the
-    /// memory is never taken so: whatever those hold that are here, others get in.
+    /// Changes `charge` to `bytes`. Returns false and leaves it as it was when there is no room for more. The last
+    /// eighth of the memory is never given here, so that new connections get in whatever the others hold.
     pub(crate) fn resize(&self, charge: &mut Charge, bytes: usize) -> bool {
         let more = bytes.saturating_sub(charge.bytes());
         (more == 0 || self.budget.bytes() + more <= self.grown_bytes_max) && charge.resize(bytes)
     }
 
-    /// Somebody found no room at `now_ms`: those that send too slowly give way.
+    /// Notes that somebody found no room at `now_ms`, so that slow senders give way.
     pub(crate) fn note_short(&self, now_ms: u64) {
         self.short_at_ms.store(now_ms.max(1), Ordering::Relaxed);
     }
@@ -54,14 +54,14 @@ impl RequestMemory {
         short_at_ms > 0 && now_ms.saturating_sub(short_at_ms) < SHORT_MS
     }
 
-    /// Returns whether somebody found no room within the last second while three quarters of the memory are what every
-    /// connection takes: then those must give way that only wait.
+    /// Returns whether somebody found no room within the last second while the base charges of connections take three
+    /// quarters of the memory: then connections that only wait must be evicted.
     pub(crate) fn is_crowded(&self, now_ms: u64) -> bool {
         let connections = self.budget.messages() * CONNECTION_BYTES;
         self.is_short(now_ms) && connections > self.budget.bytes_max() / 4 * 3
     }
 
-    /// Bytes held now.
+    /// Returns the bytes held now.
     pub(crate) fn bytes(&self) -> usize {
         self.budget.bytes()
     }

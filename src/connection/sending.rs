@@ -1,15 +1,15 @@
-//! Answers that are ready, on their way to the client.
+//! Sends answers that are ready.
 
 use super::machine::{Connection, End};
 use super::pipeline::Encoding;
 
-/// Up to so many answers are sent at once without a charge of their own: they are as small as a read.
+/// Up to this many answers are sent at once without a charge of their own: they are as small as a read.
 const FEW_ANSWERS: usize = 4;
-/// Answers are sent in pieces of this size, in bytes, or of the smaller one where there is no memory for it.
+/// The size of the pieces in which answers are sent, in bytes; the smaller one when there is no memory for the larger.
 const ANSWER_BYTES: usize = 32 << 10;
 const ANSWER_BYTES_MIN: usize = 1 << 10;
 
-/// What became of the answers that were ready.
+/// The result of [`Connection::flush`].
 pub(super) enum Flushed {
     Nothing,
     Some,
@@ -17,7 +17,7 @@ pub(super) enum Flushed {
 }
 
 impl Connection<'_, '_> {
-    /// Sends answers that are ready; tells how the connection ends if it ends with them.
+    /// Sends answers that are ready; returns how the connection ends if it ends with them.
     pub(super) async fn flush(&mut self) -> Flushed {
         if !self.pipeline.has_answer() {
             return Flushed::Nothing;

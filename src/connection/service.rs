@@ -1,4 +1,4 @@
-//! What connections of all shards are served with.
+//! The parts that the connections of all shards share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,40 +13,40 @@ use crate::dialects::Access;
 use crate::dialects::admin::{Question, Report};
 use crate::http::{Cors, Refusal, Response};
 
-/// How long after an accept found no free descriptor connections that only wait still give way: two pauses of accepting.
+/// How long connections that only wait give way after an accept found no free descriptor: two pauses of accepting.
 const FILES_SHORT_MS: u64 = 200;
 
-/// What connections of all shards are served with.
+/// The parts that the connections of all shards share: access rules, CORS, memory, backend and reports.
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) access: Arc<Access>,
     pub(crate) cors: Cors,
-    /// What connections hold that are no streams.
+    /// The memory of connections that are not streams.
     pub(crate) request_memory: Arc<RequestMemory>,
-    /// The way to the thread that has clients' queues, if there is one.
+    /// The channel to the thread that serves queues, if there is one.
     pub(crate) backend: Option<UnboundedSender<ToBackend>>,
     pub(crate) reports: Arc<dyn Reports>,
     pub(crate) shortage: FileShortage,
 }
 
-/// What operators are shown.
+/// Answers to operators; [`monitor`](crate::monitor) implements it.
 pub(crate) trait Reports: std::fmt::Debug + Send + Sync {
-    /// Composes a report at once.
+    /// Returns a report that can be composed at once.
     ///
     /// # Errors
     /// The server is not well: 503.
     fn report(self: Arc<Self>, report: Report) -> Result<Response, Refusal>;
 
-    /// Has a question asked of all shards, whose answer goes to the ticket; returns false when too many wait.
+    /// Asks all shards a question, whose answer goes to `ticket`. Returns false when too many questions wait.
     fn ask(&self, question: Question, ticket: Ticket) -> bool;
 }
 
-/// Returns what is answered when too many ask, or their answers are not taken.
+/// Returns the refusal of a question when too many wait, or when their answers take too much memory.
 pub(super) fn busy() -> Refusal {
     Refusal::unavailable("too many ask for the status or for sessions at once; ask again later")
 }
 
-/// When an accept last found no free descriptor.
+/// The moment at which an accept last found no free descriptor.
 #[derive(Debug, Default)]
 pub(crate) struct FileShortage {
     /// In milliseconds of the server's clock; 0 for never.
@@ -54,12 +54,12 @@ pub(crate) struct FileShortage {
 }
 
 impl Service {
-    /// Has all shards make room: an accept found no free descriptor.
+    /// Notes that an accept found no free descriptor, so that all shards evict connections.
     pub(super) fn note_files_short(&self, clock: Clock) {
         self.shortage.at_ms.store(clock.now_ms().max(1), Ordering::Relaxed);
     }
 
-    /// Returns whether an accept found no free descriptor a moment ago.
+    /// Returns whether an accept found no free descriptor within the last [`FILES_SHORT_MS`].
     pub(super) fn files_are_short(&self, now_ms: u64) -> bool {
         let at_ms = self.shortage.at_ms.load(Ordering::Relaxed);
         at_ms > 0 && now_ms.saturating_sub(at_ms) < FILES_SHORT_MS

@@ -1,4 +1,4 @@
-//! What a connection needs to become a stream: the head it begins with, and the bytes it is refused with.
+//! Makes a stream of a connection: the head it begins with, or the bytes it is refused with.
 
 use std::borrow::Cow;
 
@@ -19,37 +19,37 @@ use crate::http::{self, Refusal, Response, Version};
 use crate::shard::queue::QueueStream;
 use crate::shard::stream::{StreamSource, StreamStart};
 
-/// What a queue's stream begins with, so that a proxy and a page see at once that it is there.
+/// The first line of a queue's stream, so that proxies and pages see at once that it is open.
 const GREETING: &str = ": SSE stream\n";
-/// Why a stream is refused for now that there is no place for.
+/// The reason sent when the limit of streams is reached.
 pub(super) const FULL: &str =
     "no room for a further stream; try again later, or raise --subscribers-max or --topics-max";
 
-/// Why one is that comes while the server ends.
+/// The reason sent while the server stops.
 pub(super) const STOPPING: &str = "the server is stopping; try again later";
 
-/// A stream that was asked for.
+/// A request for a stream, until the answers before it are sent.
 pub(super) struct StreamRequest {
     pub(super) request: RequestInfo,
     pub(super) wish: StreamWish,
-    /// None where nobody may ask who is connected.
+    /// `None` where nobody may ask who is connected.
     pub(super) client: Option<Client>,
 }
 
-/// What the stream is to be of.
+/// The source that the client asked for.
 #[derive(Debug)]
 pub(super) enum StreamWish {
     Topics(Subscribe),
     Queue(QueueStream),
-    /// A queue that cannot be had for now, for this reason.
+    /// A queue that is not available for now, and why.
     NoQueue(Cow<'static, str>),
 }
 
 impl StreamWish {
-    /// Returns what is to become of a queue that was asked for.
+    /// Returns the stream of a queue that the backend opened, or why there is none.
     ///
     /// # Errors
-    /// The refusal to send instead: 503, also for a reason that passes if `--refuse-streams` says so.
+    /// The refusal to send instead: 503, for a passing reason only if `--refuse-streams` says so.
     pub(super) fn of_queue(
         result: Result<QueueStream, NoQueue>,
         refuse: RefuseStreams,
@@ -61,7 +61,7 @@ impl StreamWish {
         }
     }
 
-    /// Refuses a queue for a reason that passes: by a stream that ends at once, or as [`StreamWish::of_queue`] does.
+    /// Refuses a queue for a passing reason: by a stream that ends at once, or by 503 if `--refuse-streams` says so.
     ///
     /// # Errors
     /// The refusal to send instead.
@@ -96,7 +96,7 @@ impl StreamRequest {
 }
 
 impl Connections {
-    /// Returns how a stream's body is delimited.
+    /// Returns how the stream's body is delimited.
     fn framing(&self, request: &RequestInfo, wish: &StreamWish) -> Framing {
         let is_identity = self.service.access.queues.as_ref().is_some_and(|queues| queues.is_identity);
         match (request.version, wish) {
@@ -106,7 +106,7 @@ impl Connections {
         }
     }
 
-    /// Returns the bytes a stream begins with, and those it is refused with: EventSource gives up for ever on any
+    /// Returns the bytes that the stream begins with, and those that refuse it: EventSource gives up for ever on any
     /// status but 200, so by default a refusal is a 200 that says when to come back.
     fn opening(&self, request: &RequestInfo, wish: &StreamWish, framing: Framing) -> Opening {
         let date = self.date();
@@ -122,8 +122,8 @@ impl Connections {
                 };
                 http::encode_queue_head(&queues.stream_lines, reason, is_chunked, &cx, &mut head);
                 let mut greeting = Vec::new();
-                // An id without data is no event, but the page's Last-Event-ID (WHATWG HTML, 9.2.6): with none it would
-                // be locked out by its own ghost.
+                // An id without data is no event, but sets the page's Last-Event-ID (WHATWG HTML, 9.2.6). A page that
+                // reconnects without one would be refused while its own old connection still has the queue.
                 let id = match wish {
                     StreamWish::Queue(QueueStream { first_id: Some(id), .. }) => format!("id: {id}\n"),
                     _ => String::new(),

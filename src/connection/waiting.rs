@@ -1,4 +1,4 @@
-//! What a connection waits for, and until when.
+//! Waits for the next thing a connection can act on, up to a deadline.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -11,17 +11,18 @@ use super::eviction::Awaited;
 use super::machine::{Connection, ConnectionState};
 use super::pipeline::ClientWait;
 
-/// How soon a publish that is not posted asks for room again.
+/// How soon a blocked publish asks for room again.
 const BLOCKED_RETRY: Duration = Duration::from_millis(5);
-/// How soon a connection that there is no memory for does, and how late when it has waited for long: thousands may.
+/// How soon a starved connection asks for memory again; the longer interval after a long wait, because thousands may
+/// wait.
 const STARVED_RETRY_MIN: Duration = Duration::from_millis(5);
 const STARVED_RETRY_MAX: Duration = Duration::from_millis(100);
 
-/// Why waiting ended.
+/// The reason why [`Connection::wait`] returned.
 pub(super) enum Woken {
     Read(std::io::Result<usize>),
     Answers,
-    /// It is to make room for others.
+    /// The connection is to be closed to make room for others.
     Evicted,
     TimedOut,
 }
@@ -56,7 +57,7 @@ impl Connection<'_, '_> {
         woken
     }
 
-    /// What it waits for its client to send, if it owes it no answer.
+    /// Returns what it waits for its client to send; `None` when it does not read or owes an answer.
     fn client_wait(&self) -> Option<ClientWait> {
         let (awaited, since) = match self.state {
             _ if !self.input.is_reading() || self.pipeline.len() > 0 => return None,
@@ -67,14 +68,14 @@ impl Connection<'_, '_> {
         Some(ClientWait { awaited, since })
     }
 
-    /// Whether a request was answered and nothing of the next one has come.
+    /// Returns whether a request was answered and nothing of the next one has come.
     fn is_between(&self) -> bool {
         matches!(self.state, ConnectionState::Head) && self.input.bytes() == 0 && !self.is_fresh
     }
 
-    /// Whether more of what the client sends can be used.
+    /// Returns whether more bytes of the client can be used.
     fn may_read(&self) -> bool {
-        // What must be flushed first has requests behind it in the buffer, which a read would take away.
+        // While an answer must be flushed, the buffer holds requests behind it, and a read would take the buffer away.
         !self.last_request_seen
             && !self.must_flush
             && self.holding.starved().is_none()
@@ -87,7 +88,7 @@ impl Connection<'_, '_> {
             }
     }
 
-    /// When to look again at what the connection is in the middle of.
+    /// Returns when the connection must act again without bytes or answers.
     fn deadline(&self) -> Option<Instant> {
         if let ConnectionState::Blocked { .. } = self.state {
             return Some(Instant::now() + BLOCKED_RETRY);
@@ -103,7 +104,7 @@ impl Connection<'_, '_> {
         }
     }
 
-    /// When patience ends with a client that is waited for.
+    /// Returns when the client's time for a head, a body or the next request ends; `None` while it is not waited for.
     pub(super) fn patience_end(&self) -> Option<Instant> {
         let http = &self.connections.shard.common.config.http;
         let patience = match self.state {

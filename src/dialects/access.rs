@@ -1,4 +1,4 @@
-//! What requests are judged by: keys, and which interfaces there are.
+//! The rules that requests are checked against: keys, and which interfaces are on.
 
 use arc_swap::ArcSwap;
 
@@ -7,31 +7,31 @@ use crate::auth::Keyring;
 use crate::config::{Config, IpNet};
 use crate::core::topic::{Topic, TopicNames};
 
-/// Who may do what, the same on all shards.
+/// The access rules, made of the configuration once; all shards share them.
 #[derive(Debug)]
 pub(crate) struct Access {
-    /// Read anew when a process is told so.
+    /// Replaced as a whole when keys are reloaded.
     pub(crate) keyring: ArcSwap<Keyring>,
     pub(crate) cookie_name: String,
-    /// How long a token that is minted here may be good for, in seconds.
+    /// The longest lifetime of a token that is minted here, in seconds.
     pub(crate) session_s_max: u64,
-    /// There is a control port, and what it is called beside addresses and `localhost`.
+    /// The host names of the control port, beside addresses and `localhost`; `None` without one.
     pub(crate) control_hosts: Option<Vec<String>>,
-    /// Publishing and what shows the broker from inside are on the public port.
+    /// Whether publishing and inside views (statistics, admin page) are on the public port.
     pub(crate) public_publish: bool,
-    /// How clients ask for queues of another broker.
+    /// How clients ask for queues of a message broker; `None` when they cannot.
     pub(crate) queues: Option<QueueAccess>,
     pub(crate) names: TopicNames,
-    /// There is an admin page.
+    /// Whether there is an admin page.
     pub(crate) admin: bool,
-    /// What feeds it; no request can name it.
+    /// The topic that feeds it; no request can name it.
     pub(crate) admin_topic: Topic,
     /// Peers whose `X-Forwarded-For` is believed.
     pub(crate) trusted_proxies: Vec<IpNet>,
 }
 
 impl Access {
-    /// Returns what the configuration says.
+    /// Returns the access rules of this configuration.
     pub(crate) fn new(config: &Config, names: TopicNames) -> Self {
         let control = config.control.as_ref();
         Access {
@@ -48,7 +48,7 @@ impl Access {
         }
     }
 
-    /// Returns whether somebody may ask who is connected.
+    /// Returns whether anybody may ask who is connected.
     pub(crate) fn can_survey(&self) -> bool {
         self.admin || self.control_hosts.is_some()
     }

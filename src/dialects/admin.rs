@@ -1,4 +1,4 @@
-//! What operators see: the admin page and what feeds it, statistics, health.
+//! The operators' interface: admin page and its data, statistics, health.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -9,39 +9,39 @@ use super::{Action, Port};
 use crate::core::topic::Topic;
 use crate::http::{Refusal, Status, target};
 
-/// What can be composed at once.
+/// A report that can be composed at once.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Report {
     /// `/healthz`: whether balancers may send requests here.
     Health,
     Stats,
     Metrics,
-    /// What Go programs call `/debug/vars`.
+    /// `/debug/vars`, under the name that Go programs use.
     Vars,
-    /// The admin page: the same for everybody, so it needs no token.
+    /// The admin page: it holds no data, so it needs no token.
     AdminPage,
 }
 
-/// What is asked of all shards before it can be composed.
+/// A question that all shards must answer before its reply can be composed.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum Question {
-    /// How the broker is, once.
+    /// The broker's status, once.
     Status {
         /// List only connections on topics whose names contain this.
         topic: Option<String>,
         /// Connections to list at most, 0 to 10,000.
         streams_max: usize,
     },
-    /// Who is connected on the channel whose topic this is.
+    /// Who is connected on the channel with this topic.
     Sessions { channel: Topic },
 }
 
-/// Connections listed unless another number is asked for.
+/// The number of connections listed by default.
 const CONNECTIONS_DEFAULT: usize = 1000;
-/// The most connections that are listed. An entry is some 200 bytes, so this is 2 MB of JSON.
+/// The most connections listed. An entry is some 200 bytes, so this is 2 MB of JSON.
 const CONNECTIONS_MAX: usize = 10_000;
 
-/// Finds which of the operators' paths is asked for.
+/// Returns the action for one of the operators' paths.
 pub(super) fn route(call: &Call<'_>) -> Option<Result<Action, Refusal>> {
     let inside = |report| call.allow(&READ, || call.verify_insider().map(|_| Action::Report(report)));
     Some(match (call.first, call.rest) {
@@ -63,7 +63,7 @@ pub(super) fn paths(call: &Call<'_>, paths: &mut Vec<Cow<'static, str>>) {
 }
 
 impl Call<'_> {
-    /// Finds what is asked for at `path`, the raw segments after `/admin`.
+    /// Returns the action for `path`, the raw segments after `/admin`.
     fn admin(&self, path: &[&[u8]]) -> Option<Result<Action, Refusal>> {
         if !self.access.admin {
             return Some(Err(Refusal::new(Status::Forbidden, "the admin page is off (--no-admin)")));
@@ -90,9 +90,9 @@ impl Call<'_> {
         })
     }
 
-    /// Without a secret, the name a page was loaded under is all that tells this server's own from one whose name was
-    /// pointed at this address since: that page would be of one origin with the data, and read it. At the control port
-    /// all names were looked at already.
+    /// Refuses with 403 a page that was loaded under a name, where no secret protects the data: an attacker's name may
+    /// since have been pointed at this address (DNS rebinding), and its page would share an origin with the data and
+    /// read it. The control port has checked all names already.
     fn check_name(&self) -> Result<(), Refusal> {
         if self.port == Port::Control
             || self.keyring.publisher.is_some()
@@ -107,14 +107,14 @@ impl Call<'_> {
     }
 }
 
-/// An address or `localhost`, with or without a port: nobody can point these elsewhere.
+/// Returns whether it is an address or `localhost`, with or without a port: nobody can point these elsewhere.
 pub(super) fn is_fixed_name(host: &[u8]) -> bool {
     let Ok(name) = str::from_utf8(without_port(host)) else { return false };
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
     bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
 }
 
-/// The host of a `Host`, whose port is digits or nothing.
+/// Returns a `Host` without its port, which is digits or nothing.
 pub(super) fn without_port(host: &[u8]) -> &[u8] {
     let end = host.iter().rposition(|byte| !byte.is_ascii_digit());
     end.filter(|end| host[*end] == b':').map_or(host, |end| &host[..end])
@@ -132,7 +132,7 @@ fn status(query: &[u8]) -> Result<Question, Refusal> {
     Ok(Question::Status { topic: topic.map(Into::into), streams_max })
 }
 
-/// Digits alone: `parse` by itself would take `+5` too.
+/// Reads digits alone: `parse` by itself would take `+5` too.
 fn count(text: &str) -> Option<usize> {
     let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())??;
     (number <= CONNECTIONS_MAX).then_some(number)

@@ -1,20 +1,19 @@
-//! Where a request comes from, when there are proxies before the broker.
+//! The address a request comes from, when there are proxies before the broker.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::Access;
 use crate::http::Head;
 
-/// The client's address: the peer's, or, when the peer is a trusted proxy, the right-most in
-/// `X-Forwarded-For` that is none. What stands left of that, or of an entry that is no address, anybody may
-/// have written, and is not looked at.
+/// Returns the client's address: the peer's, or, when the peer is a trusted proxy, the right-most in `X-Forwarded-For`
+/// that is not a trusted proxy. Entries left of that one, or of one that is no address, may be forged and are ignored.
 pub(crate) fn client_address(peer: IpAddr, head: &Head, access: &Access) -> IpAddr {
     let is_trusted = |address: &IpAddr| access.trusted_proxies.iter().any(|proxy| proxy.contains(address));
     let forwarded = head.forwarded_for.as_deref().unwrap_or_default();
-    // RFC 9110 section 5.6.1: empty elements of a list count for nothing.
+    // Empty elements of a list are ignored (RFC 9110, section 5.6.1).
     let mut entries =
         forwarded.rsplit(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|entry| !entry.is_empty());
-    // An IPv4 peer of an IPv6 listener comes mapped.
+    // An IPv4 peer of an IPv6 listener has a mapped address.
     let mut address = peer.to_canonical();
     while is_trusted(&address)
         && let Some(before) = entries.next().and_then(parse)
@@ -24,7 +23,7 @@ pub(crate) fn client_address(peer: IpAddr, head: &Head, access: &Access) -> IpAd
     address
 }
 
-/// An address as proxies write it: alone, in brackets, or with the port.
+/// Parses an address as proxies write it: alone, in brackets, or with the port.
 fn parse(entry: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(entry).ok()?;
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));

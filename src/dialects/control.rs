@@ -1,4 +1,4 @@
-//! Who is let in at the control port.
+//! Access to the control port.
 
 use super::admin::{is_fixed_name, without_port};
 use super::call::Call;
@@ -6,13 +6,14 @@ use super::unauthorized;
 use crate::auth;
 use crate::http::{Head, Method, Refusal, Status, target};
 
-/// Lets a request in; returns whether it showed the control port's token.
+/// Checks that a request may use the control port; returns whether it showed the control port's token.
 ///
-/// A browser on this machine reaches the port, and with it whatever page is open there. Such a page is of another
-/// origin, which the browser says; or its name was pointed at this address, and then it asks for that name.
+/// A browser on this machine reaches the port, and so does any page open in it. Such a page has another origin, which
+/// the browser sends, or its name was pointed at this address (DNS rebinding), and then the request's `Host` is that
+/// name.
 ///
 /// # Errors
-/// 403 for a page of another origin and an unknown host, 401 without the token where one is asked for.
+/// 403 for a page of another origin or an unknown host, 401 without the token where one is required.
 pub(super) fn enter(call: &Call<'_>) -> Result<bool, Refusal> {
     let Call { head, access, keyring, .. } = call;
     let forbidden = |reason: &'static str| Err(Refusal::new(Status::Forbidden, reason));
@@ -40,18 +41,19 @@ pub(super) fn enter(call: &Call<'_>) -> Result<bool, Refusal> {
     Ok(is_operator)
 }
 
-/// The page holds nothing, and asks for the token itself; whether the server is well is no secret.
+/// Returns whether the request needs no token: the admin page holds no data and asks for the token itself, and health
+/// is no secret.
 fn is_for_all(head: &Head) -> bool {
     matches!(&head.path[..], b"/admin" | b"/admin/" | b"/healthz")
         && matches!(head.method, Method::Get | Method::Head)
 }
 
-/// Whether the `Host` is one that nobody can point elsewhere, or was named.
+/// Returns whether the `Host` is one that nobody can point elsewhere, or a configured name.
 fn is_known(host: &[u8], hosts: &[String]) -> bool {
     is_fixed_name(host) || hosts.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(without_port(host)))
 }
 
-/// Whether the page that asks came from here.
+/// Returns whether the page that sent the request came from this host.
 fn is_same(origin: &[u8], host: Option<&[u8]>) -> bool {
     let authority = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
     authority.zip(host).is_some_and(|(origin, host)| origin.eq_ignore_ascii_case(host))
@@ -66,7 +68,7 @@ mod tests {
 
     const NOW_S: u64 = 1_700_000_000;
 
-    /// A server with sessions and a control port, which asks for this token.
+    /// Returns the access of a server with sessions and a control port that asks for this token.
     fn access(token: Option<&str>) -> Access {
         let mut config = Config {
             control: Some(Control {
@@ -83,7 +85,7 @@ mod tests {
         Access::new(&config, names(&config))
     }
 
-    /// The status of the answer to this head, 200 when it is let in.
+    /// Returns the status of the answer to this head, 200 when it is let in.
     fn status(head: &Head, port: Port, access: &Access) -> u16 {
         route(head, port, access, || NOW_S).map_or_else(|refusal| refusal.status.code(), |_| 200)
     }

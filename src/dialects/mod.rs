@@ -1,5 +1,5 @@
-//! The interfaces that clients speak: what a request asks for, and whether whoever asks may have it. Decided from the head
-//! alone, so that a request that is refused never gets to fill memory with its body.
+//! The interfaces that clients speak: decides what a request asks for and whether it may have it, from its head alone,
+//! so that the body of a refused request never fills memory.
 //!
 //! A dialect is a folder or file here and a row of [`DIALECTS`].
 //!
@@ -9,8 +9,8 @@
 //! | [`sessions`] | `/events/`, and the control port's commands: channels and users |
 //! | [`queues`] | one queue of another broker for each client |
 //! | [`admin`] | what operators see: the admin page, statistics, health |
-//! | [`control`] | who is let in at the control port |
-//! | [`access`], [`call`], [`mod@client_address`] | what requests are judged by, a request, where it comes from |
+//! | [`control`] | access to the control port |
+//! | [`access`], [`call`], [`mod@client_address`] | what requests are checked against, a request, its client's address |
 
 pub(crate) mod access;
 pub(crate) mod admin;
@@ -37,36 +37,36 @@ use native::{PublishRequest, Subscribe};
 use queues::QueueRequest;
 use sessions::Command;
 
-/// What a request asks for.
+/// The action that a request asks for; dialects return it, and connections carry it out.
 #[derive(Debug)]
 pub(crate) enum Action {
     Subscribe(Subscribe),
     Publish(PublishRequest),
     Queue(QueueRequest),
-    /// What its body says is to be done.
+    /// A command whose details are in its body.
     Command(Command),
-    /// What can be composed at once.
+    /// A report that can be composed at once.
     Report(Report),
-    /// What is composed elsewhere, from all shards.
+    /// A question that all shards answer.
     Ask(Question),
-    /// OPTIONS: the methods that may be used here.
+    /// OPTIONS: answered with the methods of the path.
     Options(Extra),
 }
 
-/// The listener by which a request came.
+/// The listener on which a request came.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Port {
-    /// For the world.
+    /// The listener for the outside world.
     Public,
-    /// For the programs and people that run it: it serves everything.
+    /// The listener for operators and their programs, which serves everything.
     Control,
 }
 
-/// Whether pages of other origins may read an answer.
+/// The right of pages of other origins to read an answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Sharing {
     None,
-    /// As far as CORS is set so.
+    /// As the CORS settings say.
     Cors,
     /// As the header lines of queues say.
     Queue,
@@ -74,13 +74,13 @@ pub(crate) enum Sharing {
 
 /// One interface that clients speak.
 struct Dialect {
-    /// Returns what the request asks for, or why it may not have it; `None` if its path is of no interest to this dialect.
+    /// Returns what the request asks for, or its refusal; `None` if the path is not this dialect's.
     route: fn(&Call<'_>) -> Option<Result<Action, Refusal>>,
-    /// Adds the paths that are named to a client that asks for one there is not.
+    /// Adds this dialect's paths, which a 404 lists.
     paths: fn(&Call<'_>, &mut Vec<Cow<'static, str>>),
 }
 
-/// All of them. The path of queues is the operator's own and comes before the others.
+/// All dialects. The path of queues is the operator's choice and comes before the others.
 const DIALECTS: [Dialect; 4] = [
     Dialect { route: queues::route, paths: queues::paths },
     Dialect { route: native::route, paths: native::paths },
@@ -88,14 +88,14 @@ const DIALECTS: [Dialect; 4] = [
     Dialect { route: admin::route, paths: admin::paths },
 ];
 
-/// Finds what the request asks for; `now_s` tells Unix time, and is asked only where a token expires: 30 ns of a publish's
-/// 2 us.
+/// Returns what the request asks for. `now_s` returns Unix time in seconds; it is called only where a token expires,
+/// because it costs 30 ns of a publish's 2 us.
 ///
 /// # Errors
 /// The refusal to send instead: 400, 401, 403, 404 or 405.
 pub(crate) fn route(head: &Head, port: Port, access: &Access, now_s: fn() -> u64) -> Result<Action, Refusal> {
     let keyring = access.keyring.load();
-    // Split before it is decoded: an encoded slash is a character of a segment, never a separator.
+    // Split before decoding: an encoded slash is a character of a segment, never a separator.
     let mut segments = target::segments(&head.path);
     let (first, malformed) = match target::decode(segments.next().unwrap_or_default()) {
         Ok(first) => (first, None),
@@ -122,18 +122,19 @@ fn not_found(call: &Call<'_>) -> Refusal {
     Refusal::new(Status::NotFound, format!("no such path; there are {} and {last}", others.join(", ")))
 }
 
-/// Returns whether the token that this request shows may have been tried with public keys: up to 0.5 ms for each. A request
-/// without one never is, and a turn for others would more than double what a publish costs its connection (1.2 us).
+/// Returns whether checking this request's token may have used public keys, which takes up to 0.5 ms each. Without a
+/// token it never does, and yielding to other tasks would more than double what a publish costs its connection (1.2
+/// us).
 pub(crate) fn may_have_taken_long(head: &Head, access: &Access) -> bool {
     access.keyring.load().has_public_keys
         && (head.authorization.is_some() || head.cookie.is_some() || target::query_has(&head.query, "token"))
 }
 
 impl Action {
-    /// Returns who may read the answer, if the request may have it: `at_listener` says what holds by default where it came in.
+    /// Returns whether pages of other origins may read the answer; `at_listener` is the default of the listener.
     ///
-    /// Scrapers and the admin page are of no other origin: no page needs what they get, and any page could ask for it from
-    /// within a network.
+    /// Metrics and the admin page's data are shared with no other origin: no page needs them, and any page could fetch
+    /// them from within a network.
     pub(crate) fn sharing(&self, at_listener: Sharing) -> Sharing {
         match self {
             Action::Subscribe(subscribe) if subscribe.feeds_admin_page => Sharing::None,

@@ -1,4 +1,4 @@
-//! A client's queue of another broker, delivered as an event stream: which queue it is, and in which headers.
+//! The queues interface: one queue of a message broker for each client, delivered as an event stream.
 
 use std::borrow::Cow;
 
@@ -9,26 +9,26 @@ use crate::auth;
 use crate::config::Queues;
 use crate::http::{Extra, Method, Refusal, Status, target};
 
-/// A queue that a client asks for.
+/// A client's request for its queue.
 #[derive(Debug)]
 pub(crate) struct QueueRequest {
     pub(crate) name: String,
     pub(crate) last_event_id: Option<Box<str>>,
 }
 
-/// How queues are asked for, made ready once.
+/// The settings of the queues interface, made of the configuration once; [`Access`](super::Access) owns them.
 #[derive(Debug)]
 pub(crate) struct QueueAccess {
     queues: Queues,
-    /// Header lines of every answer.
+    /// CORS header lines of every answer.
     pub(crate) cors_lines: Box<[u8]>,
     /// Header lines of a stream.
     pub(crate) stream_lines: Box<[u8]>,
-    /// A stream's body goes to the close, without chunks.
+    /// Whether a stream's body has no chunks and ends at the close.
     pub(crate) is_identity: bool,
 }
 
-/// How little a queue's path takes: a page cannot ask for another.
+/// The path of queues takes only these, so a page cannot use another method.
 const METHODS: Methods = Methods { names: "GET, OPTIONS", methods: &[Method::Get] };
 
 impl QueueAccess {
@@ -58,17 +58,17 @@ impl QueueAccess {
         &self.queues.path
     }
 
-    /// Returns whether queues are asked for here.
+    /// Returns whether this is the path of queues.
     pub(crate) fn is_at(&self, path: &[u8]) -> bool {
         *path == *self.queues.path.as_bytes()
     }
 }
 
-/// Finds whether it is the queues' path that is asked for.
+/// Returns the action for the path of queues.
 pub(super) fn route(call: &Call<'_>) -> Option<Result<Action, Refusal>> {
     let queues = call.access.queues.as_ref().filter(|queues| queues.is_at(&call.head.path))?;
     let action = call.queue(queues);
-    // All other fields of a preflight are the operator's own.
+    // The operator configures all other fields of a preflight.
     Some(action.map(|action| match action {
         Action::Options(_) => Action::Options(Extra::Allow(METHODS.names)),
         action => action,
@@ -80,7 +80,7 @@ pub(super) fn paths(call: &Call<'_>, paths: &mut Vec<Cow<'static, str>>) {
 }
 
 impl Call<'_> {
-    /// Returns the queue that is asked for.
+    /// Returns the request for the client's queue; 503 when it names none.
     fn queue(&self, queues: &QueueAccess) -> Result<Action, Refusal> {
         self.allow(&METHODS, || {
             let query = |name: &str| Some(target::query_value(&self.head.query, name).ok()??.into_owned());
@@ -98,7 +98,7 @@ impl Call<'_> {
     }
 }
 
-/// 503 with the reason in a header too, where a client looks that knows no other server's answers.
+/// Returns 503 with the reason in a header as well, where clients of eventsourced look for it.
 pub(crate) fn queue_refused(reason: Cow<'static, str>) -> Refusal {
     Refusal::new(Status::ServiceUnavailable, reason).with(Extra::StatusReason)
 }

@@ -14,14 +14,14 @@ const NOW_S: u64 = 1_700_000_000;
 const SUBSCRIBER: (&str, &str) = ("ESPER_SUBSCRIBER_SECRET", "a-secret-for-those-who-subscribe");
 const PUBLISHER: (&str, &str) = ("ESPER_PUBLISHER_SECRET", "a-secret-for-those-who-publish..");
 
-/// What a server with these flags and secrets lets whom do.
+/// Returns the access rules of a server with these flags and secrets.
 fn access(flags: &str, secrets: &[(&str, &str)]) -> Access {
     let env = |name: &str| secrets.iter().find(|(set, _)| *set == name).map(|(_, value)| value.into());
     let config = Config::parse(["esper"].into_iter().chain(flags.split_whitespace()), &env).unwrap();
     Access::new(&config, names(&config))
 }
 
-/// How a server with this configuration names its topics.
+/// Returns how a server with this configuration names its topics.
 pub(super) fn names(config: &Config) -> TopicNames {
     TopicNames::new(TopicHasher::of(16), config.namespaces)
 }
@@ -63,7 +63,7 @@ fn post(target: &str, access: &Access) -> Result<Action, Refusal> {
     route(&head(Method::Post, target), Port::Public, access, || NOW_S)
 }
 
-/// The names of the topics subscribed to; that of everything is empty.
+/// Returns the names of the topics subscribed to; that of everything is empty.
 fn subscribed(action: Result<Action, Refusal>) -> Vec<String> {
     match action {
         Ok(Action::Subscribe(subscribe)) => {
@@ -237,7 +237,7 @@ fn what_shows_the_broker_from_inside_needs_a_publishers_token_where_there_is_a_s
     let guarded = access("", &[SUBSCRIBER, PUBLISHER]);
     let right = token(PUBLISHER, json!({"sub": "abcdefgh"}));
     let wrong = token(SUBSCRIBER, json!({"sub": "*"}));
-    // As a session's token has none.
+    // As it is for a session's token.
     let of_no_topic = token(PUBLISHER, json!({"userId": "alex", "channel": "chat"}));
     for path in ["/stats", "/metrics", "/debug/vars", "/admin/status.json", "/admin/events"] {
         assert!(get(path, &open).is_ok(), "{path}");
@@ -322,18 +322,18 @@ fn a_browser_may_ask_for_the_methods_without_a_token() {
 fn a_clients_address_is_the_right_most_that_a_trusted_proxy_saw() {
     let access = access("--trusted-proxy 10.0.0.0/8,::1", &[]);
     for (peer, forwarded, client) in [
-        // Who is no trusted proxy says nothing about itself.
+        // `X-Forwarded-For` of a peer that is no trusted proxy is ignored.
         ("192.0.2.1", "198.51.100.1", "192.0.2.1"),
         ("192.0.2.1", "", "192.0.2.1"),
         ("10.0.0.1", "", "10.0.0.1"),
         ("10.0.0.1", "198.51.100.1", "198.51.100.1"),
         ("::ffff:10.0.0.1", "198.51.100.1", "198.51.100.1"),
         ("::1", "2001:db8::1", "2001:db8::1"),
-        // What stands left of an address that is not trusted may be made up.
+        // Entries left of an untrusted address may be forged.
         ("10.0.0.1", "203.0.113.9, 198.51.100.1", "198.51.100.1"),
         ("10.0.0.1", "10.0.0.3, 198.51.100.1, 10.0.0.2", "198.51.100.1"),
         ("10.0.0.1", "10.0.0.3,10.0.0.2", "10.0.0.3"),
-        // What is no address ends the way back.
+        // An entry that is no address ends the search.
         ("10.0.0.1", "198.51.100.1, unknown, 10.0.0.2", "10.0.0.2"),
         ("10.0.0.1", "<script>", "10.0.0.1"),
         ("10.0.0.1", "198.51.100.1,, ,", "198.51.100.1"),

@@ -1,4 +1,4 @@
-//! The chunked transfer coding, decoded strictly (RFC 9112 section 7.1).
+//! Decodes the chunked transfer coding strictly (RFC 9112 section 7.1).
 
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
@@ -7,24 +7,24 @@ use super::head::{body_too_large, malformed};
 use super::request::is_token_byte;
 use super::{HttpLimits, Refusal, Status};
 
-/// A chunked body on its way in.
+/// The decoder of one chunked body; [`RequestReader`](super::RequestReader) owns it.
 #[derive(Debug, Default)]
 pub(super) struct Chunked {
     decoded: BytesMut,
-    /// The sizes of all chunks announced so far.
+    /// The sum of all chunk sizes announced so far.
     announced: usize,
     trailer_bytes: usize,
-    /// Bytes at the front of an unfinished line in which no end was found.
+    /// How many bytes at the front of an unfinished line have been searched for its end.
     scanned: usize,
     state: BodyState,
 }
 
-/// What comes next.
+/// The part of the body that comes next.
 #[derive(Clone, Copy, Debug, Default)]
 enum BodyState {
     #[default]
     Size,
-    /// So many bytes of the chunk.
+    /// The rest of a chunk, in bytes.
     Data(usize),
     /// The line end after a chunk.
     DataEnd,
@@ -33,28 +33,28 @@ enum BodyState {
     Finished,
 }
 
-/// A chunk's size and its extensions, which are ignored; nobody needs long ones, and each byte of them is
-/// free work.
+/// The longest line of a chunk's size and its extensions. Extensions are ignored; nobody needs long ones, and reading
+/// them costs work.
 const CHUNK_LINE_BYTES_MAX: usize = 256;
 
 impl Chunked {
-    /// Takes what is there off `buf` and keeps the data. True when the body has ended.
+    /// Takes the bytes of the body off `buf` and keeps the data. Returns true when the body has ended.
     pub(super) fn decode(&mut self, buf: &mut BytesMut, limits: &HttpLimits) -> Result<bool, Refusal> {
         self.advance(buf, limits, |decoded, data| decoded.extend_from_slice(data))
     }
 
-    /// The same, but keeps nothing.
+    /// Takes the bytes of the body off `buf` and drops the data. Returns true when the body has ended.
     pub(super) fn skip(&mut self, buf: &mut BytesMut, limits: &HttpLimits) -> Result<bool, Refusal> {
         self.decoded = BytesMut::new();
         self.advance(buf, limits, |_, _| {})
     }
 
-    /// The data decoded so far.
+    /// Takes the data decoded so far.
     pub(super) fn take(&mut self) -> Bytes {
         std::mem::take(&mut self.decoded).freeze()
     }
 
-    /// The memory that the data decoded so far takes, in bytes.
+    /// Returns the memory that the data decoded so far takes, in bytes.
     pub(super) fn bytes_held(&self) -> usize {
         self.decoded.capacity()
     }
@@ -72,7 +72,7 @@ impl Chunked {
                         return Ok(false);
                     };
                     let size = chunk_size(&line)?;
-                    // An announcement is enough to refuse: nobody has to send the data first.
+                    // Refused as soon as it is announced: the data need not arrive first.
                     self.announced = match self.announced.checked_add(size) {
                         Some(announced) if announced <= limits.body_bytes_max => announced,
                         _ => return Err(body_too_large(limits.body_bytes_max)),
@@ -113,8 +113,8 @@ impl Chunked {
         }
     }
 
-    /// Takes a line off `buf`, without its CRLF. A bare LF is refused: servers differ on whether it ends a
-    /// chunk's line, and requests have been smuggled through the difference.
+    /// Takes a line off `buf`, without its CRLF; `None` when more bytes are needed. A bare LF is refused: servers
+    /// differ on whether it ends a chunk's line, and requests have been smuggled through the difference.
     fn line(
         &mut self,
         buf: &mut BytesMut,
@@ -139,7 +139,7 @@ impl Chunked {
     }
 }
 
-/// `chunk-size [ chunk-ext ]`: hexadecimal digits, then nothing, or `;` after optional white space.
+/// Parses `chunk-size [ chunk-ext ]`: hexadecimal digits, then nothing, or `;` after optional white space.
 fn chunk_size(line: &[u8]) -> Result<usize, Refusal> {
     let refuse = || malformed("bad chunk size: send it in hexadecimal digits alone");
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
@@ -157,7 +157,7 @@ fn chunk_size(line: &[u8]) -> Result<usize, Refusal> {
         .ok_or_else(refuse)
 }
 
-/// The field is ignored, but a line that is none leaves doubt about where the body ended.
+/// Checks a trailer field. Its value is ignored, but a line that is no field leaves doubt about where the body ended.
 fn check_trailer_field(line: &[u8]) -> Result<(), Refusal> {
     match memchr(b':', line).map(|colon| line.split_at(colon)) {
         Some((name, _)) if !name.is_empty() && name.iter().all(|&byte| is_token_byte(byte)) => Ok(()),
@@ -179,7 +179,7 @@ mod tests {
 
     const LIMITS: HttpLimits = HttpLimits { head_bytes_max: 40, body_bytes_max: 20, headers_max: 10 };
 
-    /// The whole body and what was left after it; None when it is not finished.
+    /// Returns the whole body and the bytes left after it; `None` when it is not finished.
     fn decode(text: &str) -> Result<Option<(Bytes, BytesMut)>, Refusal> {
         let (mut chunked, mut buf) = (Chunked::default(), BytesMut::from(text));
         Ok(chunked.decode(&mut buf, &LIMITS)?.then(|| (chunked.take(), buf)))

@@ -1,16 +1,16 @@
-//! Which web origins may read the answers (the Fetch standard, section 3.3).
+//! The web origins that may read the answers (the Fetch standard, section 3.3).
 
-/// The origins allowed, with the header lines of each made ready once.
+/// The allowed origins, each with its header lines made once; the connections' service owns it.
 #[derive(Clone, Debug)]
 pub(crate) enum Cors {
     /// `*`: any origin, without credentials.
     Any,
-    /// These by name, with credentials. A handful, so a list is searched faster than a table.
+    /// These by name, with credentials. They are few, so a list is searched faster than a table.
     Listed(Vec<Origin>),
 }
 
-/// Which of the origins allowed by name asks; none of them by default. A number, because a request that kept its `Origin`
-/// would keep the whole buffer that its head came in.
+/// The origin that a request comes from, of those allowed by name; none by default. A number, because a request that
+/// kept its `Origin` would keep the whole buffer that its head came in.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Asking(Option<usize>);
 
@@ -22,8 +22,7 @@ pub(crate) struct Origin {
 }
 
 impl Cors {
-    /// Checks a list of origins: `*` alone, or names such as `https://example.org`. The error says what to
-    /// write.
+    /// Checks a list of origins: `*` alone, or names such as `https://example.org`. The error says what to write.
     pub(crate) fn parse(origins: &[String]) -> Result<Self, String> {
         if origins.iter().any(|origin| origin == "*") {
             if origins.iter().all(|origin| origin == "*") {
@@ -34,7 +33,7 @@ impl Cors {
         origins.iter().map(|origin| Origin::parse(origin)).collect::<Result<_, _>>().map(Self::Listed)
     }
 
-    /// Returns which of the origins allowed by name a request with this `Origin` comes from.
+    /// Returns which of the origins allowed by name this `Origin` is.
     pub(crate) fn find(&self, origin: Option<&[u8]>) -> Asking {
         match self {
             Self::Any => Asking(None),
@@ -42,7 +41,7 @@ impl Cors {
         }
     }
 
-    /// Returns the header lines, each ended by CRLF, for an answer to a request that comes from there.
+    /// Returns the header lines, each ended by CRLF, for an answer to a request from this origin.
     pub(crate) fn lines(&self, asking: Asking) -> &[u8] {
         match self {
             Self::Any => b"Access-Control-Allow-Origin: *\r\n",
@@ -103,7 +102,7 @@ fn is_scheme(scheme: &str) -> bool {
 
 fn split_port(authority: &str) -> (&str, Option<&str>) {
     match authority.rsplit_once(':') {
-        // A colon before the bracket is the address's own.
+        // A colon before the bracket belongs to the address.
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (authority, None),
     }

@@ -1,12 +1,11 @@
-//! The header fields of a request that mean something here, checked together (RFC 9112 sections 3.2, 6 and
-//! 9.3).
+//! The header fields of a request that the server uses, checked together (RFC 9112 sections 3.2, 6 and 9.3).
 
 use smallvec::SmallVec;
 
 use super::head::{body_too_large, is_authority, malformed};
 use super::{BodyLength, HttpLimits, Refusal, Status, Version};
 
-/// The header fields that mean something here. What decides about a request is there at most once.
+/// The header fields that the server uses. A field that decides about the request is there at most once.
 #[derive(Default)]
 pub(super) struct Fields<'h> {
     pub(super) host: Option<&'h [u8]>,
@@ -24,16 +23,16 @@ pub(super) struct Fields<'h> {
     pub(super) last_event_id: Option<&'h [u8]>,
     pub(super) idempotency_key: Option<&'h [u8]>,
     pub(super) user_agent: Option<&'h [u8]>,
-    // Each proxy may add a field of its own or lengthen the one there is.
+    // Each proxy may add a field or lengthen the last one.
     pub(super) forwarded_for: SmallVec<[&'h [u8]; 1]>,
 }
 
 impl<'h> Fields<'h> {
-    /// Picks them out; 400 when one that names one thing is there twice.
+    /// Collects the fields; 400 when one that may occur once is there twice.
     pub(super) fn gather(headers: &[httparse::Header<'h>]) -> Result<Self, Refusal> {
         let mut fields = Self::default();
         for header in headers {
-            // The comparison looks at the lengths first, so a field that means nothing costs thirteen of those.
+            // The comparison looks at the lengths first, so an unused field costs thirteen of those.
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
             let slot = if is("host") {
                 &mut fields.host
@@ -54,15 +53,15 @@ impl<'h> Fields<'h> {
             } else if is("expect") {
                 &mut fields.expect
             } else if is("transfer-encoding") {
-                // A list may lawfully come in two fields; it is then not `chunked` alone.
+                // A list may lawfully come in two fields, but then it is not `chunked` alone.
                 fields.coding_twice |= fields.coding.is_some();
                 &mut fields.coding
             } else if is("user-agent") {
-                // It is only shown, so a second one is no reason to refuse.
+                // Only shown, so a second one is no reason to refuse.
                 fields.user_agent.get_or_insert(header.value);
                 continue;
             } else if is("accept") {
-                // Only whether JSON is asked for depends on it.
+                // Used only to see whether JSON is asked for.
                 fields.accept.get_or_insert(header.value);
                 continue;
             } else if is("x-forwarded-for") {
@@ -81,12 +80,13 @@ impl<'h> Fields<'h> {
         Ok(fields)
     }
 
-    /// Whether the connection may stay open: not in HTTP/1.0 unless asked for, and never after `close`.
+    /// Returns whether the connection may stay open: in HTTP/1.0 only if asked for, and never after `close`.
     pub(super) fn keeps_alive(&self, version: Version) -> bool {
         !self.close && (version == Version::Http11 || self.keep_alive)
     }
 
-    /// RFC 9112 section 3.2: there in HTTP/1.1, and well-formed. What it names does not matter to a broker.
+    /// Checks `Host`: present in HTTP/1.1, and well-formed (RFC 9112 section 3.2). Its name does not matter to a
+    /// broker.
     pub(super) fn check_host(&self, version: Version) -> Result<(), Refusal> {
         match self.host {
             None if version == Version::Http11 => Err(malformed("the Host header field is missing: send it")),
@@ -97,7 +97,7 @@ impl<'h> Fields<'h> {
         }
     }
 
-    /// RFC 9112 section 6.3, strictly: what other servers might read in another way is refused.
+    /// Returns the body's length (RFC 9112 section 6.3), and refuses whatever other servers might read in another way.
     pub(super) fn body_length(&self, version: Version, limits: &HttpLimits) -> Result<BodyLength, Refusal> {
         match (self.coding, self.length) {
             (Some(_), Some(_)) => {
@@ -125,7 +125,7 @@ impl<'h> Fields<'h> {
         }
     }
 
-    /// Whether 100 Continue is waited for; 417 for any other expectation.
+    /// Returns whether the client waits for 100 Continue; 417 for any other expectation.
     pub(super) fn expect_continue(&self, version: Version) -> Result<bool, Refusal> {
         match self.expect {
             // RFC 9110 section 10.1.1: an HTTP/1.0 client's expectation is ignored.
@@ -152,7 +152,7 @@ impl<'h> Fields<'h> {
     }
 }
 
-/// Digits alone: no sign, space or list, which `str::parse` or another server might let pass.
+/// Parses digits alone: no sign, space or list, which `str::parse` or another server might accept.
 fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
@@ -176,7 +176,7 @@ mod tests {
         Head::parse(&Bytes::copy_from_slice(head.as_bytes()), &LIMITS)
     }
 
-    /// A sound HTTP/1.1 head with these lines, each ended by CRLF, more.
+    /// Parses a sound HTTP/1.1 head with these additional lines, each ended by CRLF.
     fn with(lines: &str) -> Result<Head, Refusal> {
         parse(&format!("POST / HTTP/1.1\r\nHost: h\r\n{lines}\r\n"))
     }

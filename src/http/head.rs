@@ -1,4 +1,4 @@
-//! One request head, parsed and checked (RFC 9112 sections 3 to 6, RFC 9110 sections 7 and 10.1.1).
+//! Parses and checks one request head (RFC 9112 sections 3 to 6, RFC 9110 sections 7 and 10.1.1).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::fields::Fields;
 use super::{HttpLimits, Refusal, Status};
 
-/// The methods with a meaning here.
+/// The methods that the server knows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Method {
     /// GET
@@ -24,7 +24,7 @@ pub(crate) enum Method {
     Other,
 }
 
-/// The versions spoken here.
+/// The HTTP versions that the server speaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Version {
     /// HTTP/1.0
@@ -33,18 +33,18 @@ pub(crate) enum Version {
     Http11,
 }
 
-/// How the end of a request's body is found (RFC 9112 section 6.3).
+/// The rule by which the end of a request's body is found (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum BodyLength {
     /// No body.
     None,
-    /// Content-Length, in bytes; within the limit, and more than none.
+    /// Content-Length, in bytes: more than 0, and within the limit.
     Length(u64),
     /// Transfer-Encoding: chunked.
     Chunked,
 }
 
-/// What a request's head said. Its bytes are shared slices of the head as received.
+/// A request's head. Its bytes are shared slices of the head as received.
 #[derive(Clone, Eq, PartialEq)]
 pub(crate) struct Head {
     /// The method.
@@ -58,7 +58,7 @@ pub(crate) struct Head {
     pub(crate) query: Bytes,
     /// Whether the client lets the connection stay open (RFC 9112 section 9.3).
     pub(crate) keep_alive: bool,
-    /// Whether the client waits for 100 Continue before it sends its body; false when there is none.
+    /// Whether the client waits for 100 Continue before it sends its body; false without a body.
     pub(crate) expect_continue: bool,
     /// How long the body is.
     pub(crate) body: BodyLength,
@@ -84,7 +84,7 @@ pub(crate) struct Head {
     pub(crate) forwarded_for: Option<Bytes>,
 }
 
-/// Room for header fields on the stack, which the limit in use is clamped to: 8 KiB, never initialised.
+/// The most header fields, whatever the limit in use: room on the stack, 8 KiB, never initialised.
 pub(crate) const HEADERS_CAPACITY: usize = 256;
 
 /// The longest request target accepted; RFC 9112 section 3 asks for 8000 bytes of request line at least.
@@ -96,14 +96,14 @@ impl Head {
         self.body != BodyLength::None
     }
 
-    /// Parses exactly one head, from its request line to its blank line. Every refusal closes.
+    /// Parses exactly one head, from its request line to its blank line. Every refusal closes the connection.
     pub(super) fn parse(bytes: &Bytes, limits: &HttpLimits) -> Result<Self, Refusal> {
         let mut room = [const { MaybeUninit::uninit() }; HEADERS_CAPACITY];
         let room = room.get_mut(..limits.headers_max.min(HEADERS_CAPACITY)).unwrap_or_default();
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(bytes, room) {
             Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
-            // The search for the blank line and httparse disagree on where the head ends: doubt, so no.
+            // The search for the blank line and httparse disagree on where the head ends, so it is refused.
             Ok(_) => {
                 return Err(malformed("malformed head: send one header field a line, then a blank line"));
             }
@@ -139,7 +139,7 @@ impl Head {
             last_event_id: share(fields.last_event_id),
             idempotency_key: share(fields.idempotency_key),
             user_agent: share(fields.user_agent),
-            // RFC 9112, section 3.2.2: what an absolute-form names stands above `Host`.
+            // RFC 9112, section 3.2.2: the authority of an absolute-form overrides `Host`.
             host: authority.or_else(|| share(fields.host)),
             forwarded_for: match &fields.forwarded_for[..] {
                 [] => None,
@@ -149,7 +149,7 @@ impl Head {
         })
     }
 
-    /// The `Origin` of a head that was refused, if its syntax is sound.
+    /// Returns the `Origin` of a head that was refused, if its syntax is sound.
     pub(super) fn origin(bytes: &Bytes, limits: &HttpLimits) -> Option<Bytes> {
         let mut room = [const { MaybeUninit::uninit() }; HEADERS_CAPACITY];
         let room = room.get_mut(..limits.headers_max.min(HEADERS_CAPACITY)).unwrap_or_default();
@@ -160,7 +160,7 @@ impl Head {
     }
 }
 
-// By hand, because query, authorization and cookie carry secrets which no log may show.
+// Written by hand, because query, authorization and cookie carry secrets that no log may show.
 impl fmt::Debug for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Head")
@@ -174,7 +174,7 @@ impl fmt::Debug for Head {
     }
 }
 
-/// The refusal of a body longer than the limit, in bytes.
+/// Returns the refusal of a body longer than the limit, in bytes.
 pub(super) fn body_too_large(bytes_max: usize) -> Refusal {
     Refusal::closing(
         Status::ContentTooLarge,
@@ -182,12 +182,13 @@ pub(super) fn body_too_large(bytes_max: usize) -> Refusal {
     )
 }
 
-/// 400, closing.
+/// Returns a 400 that closes the connection.
 pub(super) fn malformed(reason: impl Into<Cow<'static, str>>) -> Refusal {
     Refusal::closing(Status::BadRequest, reason)
 }
 
-/// Authority, raw path and query of a target in origin-form, absolute-form or asterisk-form (RFC 9112 section 3.2).
+/// Returns authority, raw path and query of a target in origin-form, absolute-form or asterisk-form (RFC 9112 section
+/// 3.2).
 fn split_target(
     target: &str,
     method: Method,
@@ -214,13 +215,13 @@ fn split_target(
     Ok((authority, path, share(query)))
 }
 
-/// The authority of an absolute-form target, and what follows it.
+/// Splits an absolute-form target into its authority and the rest.
 fn cut_authority(target: &str) -> Result<(&str, &str), Refusal> {
     let refuse = || malformed("malformed request target: send a path which begins with '/'");
     let (scheme, rest) = target.split_once("://").ok_or_else(refuse)?;
     let (authority, local) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let known = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
-    // Empty, or with a user's name, it is no authority of http (RFC 9110 sections 4.2.1 and 4.2.4).
+    // An authority that is empty or has user information is not valid in http (RFC 9110 sections 4.2.1 and 4.2.4).
     if known && !authority.is_empty() && is_authority(authority.as_bytes()) {
         Ok((authority, local))
     } else {
@@ -228,7 +229,7 @@ fn cut_authority(target: &str) -> Result<(&str, &str), Refusal> {
     }
 }
 
-/// The characters of `uri-host [ ":" port ]` (RFC 3986 section 3.2), so neither a space, a list nor a path.
+/// Returns whether all characters may be in `uri-host [ ":" port ]` (RFC 3986 section 3.2): no space, list or path.
 pub(super) fn is_authority(text: &[u8]) -> bool {
     text.iter().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]_~%!$&'()*+;=".contains(byte))
 }
@@ -253,7 +254,7 @@ fn refuse_syntax(error: httparse::Error, head: &[u8]) -> Refusal {
     }
 }
 
-/// Whether the request line is sound but for a version other than ours (RFC 9112 section 2.3).
+/// Returns whether the request line is sound except for its version (RFC 9112 section 2.3).
 fn names_another_version(head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let mut parts = line.strip_suffix(b"\r").unwrap_or(line).split(|&byte| byte == b' ');
@@ -275,7 +276,7 @@ mod tests {
         Head::parse(&Bytes::copy_from_slice(head.as_bytes()), &LIMITS)
     }
 
-    /// A sound HTTP/1.1 head with these lines, each ended by CRLF, more.
+    /// Parses a sound HTTP/1.1 head with these additional lines, each ended by CRLF.
     fn with(lines: &str) -> Result<Head, Refusal> {
         parse(&format!("POST / HTTP/1.1\r\nHost: h\r\n{lines}\r\n"))
     }

@@ -1,9 +1,8 @@
 //! HTTP/1.1 without I/O: bytes in, requests out; answers in, bytes out.
 //!
-//! It knows nothing of event streams, sockets or clocks. [`RequestReader`] cuts what a connection sent into
-//! heads and bodies, [`target`] takes a request target apart, the rest writes answers. Whatever leaves doubt
-//! about where a request ends is a [`Refusal`] that closes the connection: guessing there is how requests are
-//! smuggled.
+//! It knows no event streams, sockets or clocks. [`RequestReader`] cuts a connection's bytes into heads and bodies,
+//! [`target`] splits a request target, and the rest writes answers. Any doubt about where a request ends is a
+//! [`Refusal`] that closes the connection: guessing there is how requests are smuggled.
 
 mod body;
 mod cors;

@@ -9,7 +9,7 @@ use super::{BodyLength, Head, HttpLimits, Method, Refusal, RequestReader, Versio
 
 const LIMITS: HttpLimits = HttpLimits { head_bytes_max: 600, body_bytes_max: 300, headers_max: 13 };
 
-/// A request as written by a client, and what must be read from it.
+/// A request as a client writes it, and what must be read from it.
 #[derive(Clone, Debug)]
 struct Sent {
     text: Vec<u8>,
@@ -17,15 +17,15 @@ struct Sent {
     body: Bytes,
 }
 
-/// How a read ended.
+/// The end of a read.
 #[derive(Debug, PartialEq)]
 enum Outcome {
     WantsMore { inside_body: bool, left: BytesMut },
     Refused(Refusal),
 }
 
-/// Feeds the pieces as a connection would and collects all requests until bytes or patience run out. With
-/// `skip`, the bodies are thrown away.
+/// Feeds the pieces as a connection would, and collects all requests until the bytes run out or one is refused. With
+/// `skip`, bodies are skipped.
 fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>, skip: bool) -> (Vec<(Head, Bytes)>, Outcome) {
     let (mut reader, mut buf) = (RequestReader::new(LIMITS), BytesMut::new());
     let (mut requests, mut open) = (Vec::new(), None);
@@ -71,7 +71,7 @@ fn white_space() -> impl Strategy<Value = &'static str> {
     select(&["", " ", "  ", "\t", " \t "][..])
 }
 
-/// One field line: its name in any case, lawful white space around its value.
+/// Generates one field line: its name in any case, with lawful white space around its value.
 fn field(name: &'static str, value: String) -> impl Strategy<Value = String> {
     (any::<bool>(), white_space(), white_space(), line_end()).prop_map(move |(upper, before, after, end)| {
         let name = if upper { name.to_ascii_uppercase() } else { name.to_ascii_lowercase() };
@@ -89,7 +89,7 @@ fn optional(name: &'static str) -> impl Strategy<Value = (Option<Bytes>, String)
     })
 }
 
-/// A body with its header line and its bytes on the wire.
+/// Generates a body with its header line and its bytes on the wire.
 fn body() -> impl Strategy<Value = (BodyLength, String, Vec<u8>, Bytes)> {
     let plain = vec(any::<u8>(), 1..200).prop_flat_map(|data| {
         let wire =

@@ -1,40 +1,40 @@
-//! A request that is refused: why, and how the response says so.
+//! The refusal of a request: its status, and the reason.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use super::{Extra, Status};
 
-/// A request that is refused: the status and one line of text for the person at the other end.
+/// The refusal of a request: a status, and one line of text for a person.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Refusal {
     /// The status of the answer.
     pub(crate) status: Status,
-    /// One line, without its end: what was wrong and what to do.
+    /// One line without its end: what was wrong and what to do.
     pub(crate) reason: Cow<'static, str>,
-    /// Whether the connection ends after the answer, because nobody knows where the next request begins.
+    /// Whether the connection closes after the answer, because it is not known where the next request begins.
     pub(crate) close: bool,
-    /// The header field that this status asks for.
+    /// A header field that goes with the status.
     pub(crate) extra: Option<Extra>,
 }
 
 impl Refusal {
-    /// A refusal after which the connection goes on.
+    /// Returns a refusal after which the connection stays open.
     pub(crate) fn new(status: Status, reason: impl Into<Cow<'static, str>>) -> Self {
         Self { status, reason: reason.into(), close: false, extra: None }
     }
 
-    /// A refusal after which the connection closes.
+    /// Returns a refusal after which the connection closes.
     pub(crate) fn closing(status: Status, reason: impl Into<Cow<'static, str>>) -> Self {
         Self { close: true, ..Self::new(status, reason) }
     }
 
-    /// 503 for a limit that is reached for now: worth another try in a second.
+    /// Returns a 503 for a limit that is reached for now: worth another try in a second.
     pub(crate) fn unavailable(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Status::ServiceUnavailable, reason).with(Extra::RetryAfter(1))
     }
 
-    /// The same with a header field more.
+    /// Returns the refusal with this header field.
     pub(crate) fn with(self, extra: Extra) -> Self {
         Self { extra: Some(extra), ..self }
     }

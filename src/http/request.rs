@@ -1,5 +1,5 @@
-//! What a connection sent, cut into heads and bodies. Order of calls: [`RequestReader::head`], then
-//! [`RequestReader::body`] or [`RequestReader::skip_body`] until it is finished, and again.
+//! Cuts a connection's bytes into heads and bodies. Order of calls: [`RequestReader::head`], then
+//! [`RequestReader::body`] or [`RequestReader::skip_body`] until the body is finished, and again.
 
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr_iter;
@@ -8,26 +8,28 @@ use super::body::Chunked;
 use super::head::malformed;
 use super::{BodyLength, Head, Refusal, Status};
 
-/// What one request may take.
+/// The limits of one request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HttpLimits {
-    /// A head from its request line to its blank line; the trailer of a chunked body too.
+    /// Bytes of a head, from its request line to its blank line; also of a chunked body's trailer.
     pub(crate) head_bytes_max: usize,
-    /// A body, decoded.
+    /// Bytes of a body, decoded.
     pub(crate) body_bytes_max: usize,
     /// Header fields of one head; at most [`super::head::HEADERS_CAPACITY`].
     pub(crate) headers_max: usize,
 }
 
-/// Reads the requests of one connection, pipelined or not. After a refusal nothing more can be read from it.
+/// Reads the requests of one connection, pipelined or not; the connection owns it. After a refusal nothing more can be
+/// read.
 #[derive(Debug)]
 pub(crate) struct RequestReader {
     limits: HttpLimits,
-    /// Bytes at the front of an unfinished head in which no end was found, so that no byte is searched twice.
+    /// How many bytes at the front of an unfinished head have been searched for its end, so that none is searched
+    /// twice.
     scanned: usize,
     empty_lines: u8,
     body: Body,
-    /// Who sent a head that was refused, so that it may read why.
+    /// The `Origin` of a head that was refused, so that its page may read why.
     refused_origin: Option<Bytes>,
 }
 
@@ -41,20 +43,20 @@ enum Body {
     Chunked(Box<Chunked>),
 }
 
-/// Some clients send a line end after a body (RFC 9112 section 2.2); nobody sends many.
+/// The most empty lines before a request. Some clients send a line end after a body (RFC 9112 section 2.2); none sends
+/// many.
 const EMPTY_LINES_MAX: u8 = 8;
 
 impl RequestReader {
-    /// A reader at the start of a connection.
+    /// Returns a reader at the start of a connection.
     pub(crate) fn new(limits: HttpLimits) -> Self {
         Self { limits, scanned: 0, empty_lines: 0, body: Body::Finished, refused_origin: None }
     }
 
-    /// The next head, taken off `buf`, or None when more bytes are needed. What is left of the last body is
-    /// skipped.
+    /// Takes the next head off `buf`; returns `None` when more bytes are needed. The rest of the last body is skipped.
     ///
-    /// Lines may end in a bare LF (RFC 9112 section 2.2). A head past the limit is 431, or 414 when its first
-    /// line alone is; everything else is in [`Head`].
+    /// Lines may end in a bare LF (RFC 9112 section 2.2). A head past the limit is 431, or 414 when its request line
+    /// alone is; [`Head`] refuses everything else.
     pub(crate) fn head(&mut self, buf: &mut BytesMut) -> Result<Option<Head>, Refusal> {
         if !self.skip_body(buf)? || !self.skip_empty_lines(buf)? {
             return Ok(None);
@@ -69,23 +71,23 @@ impl RequestReader {
             BodyLength::None => Body::Finished,
             BodyLength::Chunked => Body::Chunked(Box::default()),
             BodyLength::Length(length) => {
-                // It is within `body_bytes_max`, so it fits.
+                // The length is within `body_bytes_max`, so it fits.
                 Body::Length(usize::try_from(length).unwrap_or(usize::MAX))
             }
         };
         Ok(Some(head))
     }
 
-    /// The `Origin` of the head that was refused, where one could be read.
+    /// Takes the `Origin` of the head that was refused, if it could be read.
     pub(crate) fn refused_origin(&mut self) -> Option<Bytes> {
         self.refused_origin.take()
     }
 
-    /// The whole body of the last head, taken off `buf`, or None when more bytes are needed; empty when there
-    /// is none.
+    /// Takes the whole body of the last head off `buf`; returns `None` when more bytes are needed, and empty bytes when
+    /// there is no body.
     ///
-    /// A body with a length is not copied: it shares the memory of `buf`. Not to be mixed with
-    /// [`Self::skip_body`] within one body: what was skipped is missing here.
+    /// A body with a length is not copied: it shares the memory of `buf`. Do not mix this with [`Self::skip_body`]
+    /// within one body: skipped bytes would be missing here.
     pub(crate) fn body(&mut self, buf: &mut BytesMut) -> Result<Option<Bytes>, Refusal> {
         let body = match &mut self.body {
             Body::Finished => return Ok(Some(Bytes::new())),
@@ -102,8 +104,8 @@ impl RequestReader {
         Ok(Some(body))
     }
 
-    /// Instead of [`Self::body`]: throws the body away as it arrives, and is true when all of it is gone. It
-    /// consumes and refuses what `body` would.
+    /// Drops the body as it arrives, in place of [`Self::body`]; returns true when all of it is gone. It consumes and
+    /// refuses what `body` would.
     pub(crate) fn skip_body(&mut self, buf: &mut BytesMut) -> Result<bool, Refusal> {
         match &mut self.body {
             Body::Finished => return Ok(true),
@@ -133,7 +135,7 @@ impl RequestReader {
         }
     }
 
-    /// The memory that is held for an unfinished body beside the buffer it comes in, in bytes.
+    /// Returns the memory that is held for an unfinished body beside the buffer it comes in, in bytes.
     pub(crate) fn bytes_held(&self) -> usize {
         match &self.body {
             Body::Finished | Body::Length(_) => 0,
@@ -141,14 +143,14 @@ impl RequestReader {
         }
     }
 
-    /// Whether the next byte belongs to a head and not to a body.
+    /// Returns whether the next byte belongs to a head and not to a body.
     #[cfg(test)]
     pub(crate) fn at_request_start(&self) -> bool {
         matches!(self.body, Body::Finished)
     }
 
-    /// False when more bytes are needed to find the request line. Only a token can begin one, so that a TLS
-    /// handshake is answered at once and not when time is up.
+    /// Skips empty lines; returns false when more bytes are needed to find the request line. Only a token can begin
+    /// one, so that a TLS handshake is refused at once and not after a timeout.
     fn skip_empty_lines(&mut self, buf: &mut BytesMut) -> Result<bool, Refusal> {
         loop {
             let line_end = match buf.as_ref() {
@@ -166,10 +168,10 @@ impl RequestReader {
         }
     }
 
-    /// Where the head at the front of `buf` ends, its blank line included.
+    /// Returns where the head at the front of `buf` ends, its blank line included; `None` when more bytes are needed.
     fn head_end(&mut self, buf: &[u8]) -> Result<Option<usize>, Refusal> {
         let window = buf.get(..self.limits.head_bytes_max).unwrap_or(buf);
-        // The last two bytes searched may be the line end whose blank line only now arrived.
+        // The last two bytes searched may be the line end whose blank line arrived only now.
         let from = self.scanned.saturating_sub(2);
         for at in memchr_iter(b'\n', window.get(from..).unwrap_or_default()) {
             let next = from + at + 1;
@@ -194,7 +196,7 @@ impl RequestReader {
     }
 }
 
-/// A byte of a token (RFC 9110 section 5.6.2).
+/// Returns whether a token may have this byte (RFC 9110 section 5.6.2).
 pub(super) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

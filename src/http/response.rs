@@ -1,10 +1,10 @@
-//! Responses, and their bytes.
+//! Responses and their encoding.
 
 use std::borrow::Cow;
 
 use super::{Refusal, Status, Version};
 
-/// What a response depends on beside itself: its request, and the moment.
+/// The data that encoding a response needs beside it: from its request, and the date.
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     /// The version of the request; the response's own is always HTTP/1.1 (RFC 9110 section 6.2).
@@ -23,31 +23,31 @@ pub(crate) struct Context<'a> {
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: Status,
-    /// The header field that goes with some responses.
+    /// A header field that some responses have.
     pub(crate) extra: Option<Extra>,
-    /// The media type of the body; none where there is neither body nor length.
+    /// The media type of the body; `None` for a response with neither body nor length.
     pub(crate) content_type: Option<&'static str>,
     pub(crate) body: Cow<'static, [u8]>,
-    /// Whether the connection ends after it, whatever the request said.
+    /// Whether the connection closes after it, whatever the request asked for.
     pub(crate) close: bool,
 }
 
-/// Header fields that go with some responses.
+/// Header fields that some responses have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Extra {
     /// `Allow`: the methods that may be used, separated by `, ` (RFC 9110 section 10.2.1).
     Allow(&'static str),
-    /// `Allow`, and what a CORS preflight asks for (the Fetch standard, section 3.3.3).
+    /// `Allow`, and the answer to a CORS preflight (the Fetch standard, section 3.3.3).
     Preflight(&'static str),
     /// `Retry-After` in seconds (503, 507; RFC 9110 section 10.2.3).
     RetryAfter(u32),
     /// `WWW-Authenticate: Bearer` (401; RFC 6750 section 3).
     Bearer,
-    /// `X-Status-Reason`: the reason once more.
+    /// `X-Status-Reason`: repeats the reason.
     StatusReason,
-    /// The head of an event stream, as a HEAD request gets it.
+    /// The head of an event stream, for a HEAD request.
     EventStream,
-    /// A page needs nothing but itself, talks to nobody but this server, and is shown in no frame.
+    /// Headers of the admin page: it loads nothing else, calls only this server, and may be shown in no frame.
     Page,
 }
 
@@ -87,12 +87,12 @@ impl Response {
         Response { extra: Some(extra), ..Response::bare(Status::NoContent) }
     }
 
-    /// Returns the head of an event stream alone, the answer to HEAD. Over HTTP/1.0 the connection ends with it.
+    /// Returns the head of an event stream alone, the answer to HEAD. Over HTTP/1.0 the connection closes after it.
     pub(crate) fn stream_head() -> Self {
         Response { extra: Some(Extra::EventStream), ..Response::bare(Status::Ok) }
     }
 
-    /// Returns the interim answer to `Expect: 100-continue` (RFC 9110 section 15.2.1), after which the proper one comes.
+    /// Returns the interim answer to `Expect: 100-continue` (RFC 9110 section 15.2.1); the final one follows.
     pub(crate) fn interim() -> Self {
         Response::bare(Status::Continue)
     }
@@ -101,7 +101,7 @@ impl Response {
         Response { status, extra: None, content_type: None, body: Cow::Borrowed(b""), close: false }
     }
 
-    /// Appends the head and the body to the connection's buffer; returns whether the connection ends with it.
+    /// Appends the head and the body to `out`; returns whether the connection closes after it.
     pub(crate) fn encode(&self, cx: &Context<'_>, out: &mut Vec<u8>) -> bool {
         if self.status == Status::Continue {
             out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -132,7 +132,7 @@ impl Response {
                 if !cx.cors.is_empty() {
                     field("Access-Control-Allow-Methods", methods.as_bytes(), out);
                     // With credentials `*` is no wildcard (Fetch 3.3.3), so the names are spelled out. A day is the
-                    // longest that a browser remembers a preflight (Firefox; Chromium two hours).
+                    // longest that a browser caches a preflight (Firefox; Chromium two hours).
                     out.extend_from_slice(
                         b"Access-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID, Idempotency-Key, \
                           Cache-Control\r\n\
@@ -157,20 +157,20 @@ impl From<Refusal> for Response {
     /// Returns the refusal as `text/plain`: its reason and a line end.
     fn from(refusal: Refusal) -> Self {
         let Refusal { status, reason, close, extra } = refusal;
-        // A reason may quote what a client sent, and stays one line.
+        // A reason may quote the client's text, and must stay one line.
         let visible = reason.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte });
         let body = visible.chain([b'\n']).collect::<Vec<_>>();
         Response { status, extra, close, ..Response::ok("text/plain; charset=utf-8", body) }
     }
 }
 
-/// Appends the head of an event stream. HTTP/1.1 gets its blocks as chunks, HTTP/1.0 gets them bare, to the close.
+/// Appends the head of an event stream. HTTP/1.1 gets chunks, HTTP/1.0 plain bytes until the close.
 pub(crate) fn encode_stream_head(cx: &Context<'_>, out: &mut Vec<u8>) {
     Response::stream_head().encode(cx, out);
 }
 
 fn stream_fields(is_chunked: bool, out: &mut Vec<u8>) {
-    // nginx holds back what it proxies unless X-Accel-Buffering says no.
+    // Without `X-Accel-Buffering: no` nginx buffers what it proxies.
     out.extend_from_slice(
         b"Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n",
     );
@@ -179,8 +179,8 @@ fn stream_fields(is_chunked: bool, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the head of an event stream in header lines of the operator's own, with the reason if it ends at once. To the
-/// close when it is not chunked.
+/// Appends the head of a queue's stream with the operator's header lines, and with `reason` if it ends at once. Without
+/// chunks the body lasts until the close.
 pub(crate) fn encode_queue_head(
     lines: &[u8],
     reason: Option<&str>,
@@ -199,7 +199,7 @@ pub(crate) fn encode_queue_head(
     end_head(&Context { keep_alive: cx.keep_alive && is_chunked, ..*cx }, out);
 }
 
-/// Appends `X-Status-Reason`, where a client looks that knows no other server's answers.
+/// Appends `X-Status-Reason`, where clients of eventsourced look for the reason.
 fn reason_field(reason: &[u8], out: &mut Vec<u8>) {
     let visible = |byte: &u8| if byte.is_ascii_graphic() || *byte == b' ' { *byte } else { b'?' };
     field("X-Status-Reason", &reason.iter().map(visible).collect::<Vec<_>>(), out);
@@ -217,7 +217,7 @@ fn start_head(status: Status, cx: &Context<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(cx.cors);
 }
 
-/// Appends what becomes of the connection (RFC 9112 section 9.3), and the blank line.
+/// Appends whether the connection stays open (RFC 9112 section 9.3), and the blank line.
 fn end_head(cx: &Context<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(match (cx.keep_alive, cx.version) {
         (false, _) => b"Connection: close\r\n\r\n",

@@ -43,12 +43,12 @@ pub(crate) enum Status {
 }
 
 impl Status {
-    /// The three digits.
+    /// Returns the status as a number.
     pub(crate) fn code(self) -> u16 {
         self as u16
     }
 
-    /// The reason phrase of the status line.
+    /// Returns the reason phrase of the status line.
     pub(crate) fn phrase(self) -> &'static str {
         match self {
             Self::Continue => "Continue",

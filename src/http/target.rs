@@ -1,16 +1,16 @@
-//! The request target taken apart: split first, decoded after, so that an encoded slash is never a separator.
+//! Splits request targets: first at separators, then decoded, so that an encoded slash is never a separator.
 
 use std::borrow::Cow;
 
 use super::{Refusal, Status};
 
-/// The segments of a raw path, still encoded, without its leading slash: `/a/b` gives `a`, `b`; `/a/` gives
-/// `a` and an empty one.
+/// Returns the segments of a raw path, still encoded, without its leading slash: `/a/b` gives `a`, `b`; `/a/` gives `a`
+/// and an empty one.
 pub(crate) fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.strip_prefix(b"/").unwrap_or(path).split(|&byte| byte == b'/')
 }
 
-/// Undoes percent-encoding (RFC 3986 section 2.1). 400 when a `%` is not followed by two hexadecimal digits.
+/// Decodes percent-encoding (RFC 3986 section 2.1). 400 when a `%` is not followed by two hexadecimal digits.
 pub(crate) fn decode(text: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
     for at in memchr::memchr_iter(b'%', text) {
         let digits = text.get(at + 1..at + 3).unwrap_or_default();
@@ -24,14 +24,14 @@ pub(crate) fn decode(text: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
     Ok(percent_encoding::percent_decode(text).into())
 }
 
-/// The value of the first pair of this name, decoded as forms are (`+` is a space); empty when it has no `=`.
+/// Returns the value of the first pair of this name, decoded as in forms (`+` is a space); empty when it has no `=`.
 /// 400 for bad percent-encoding in the value or in a name before it, and for a value that is not UTF-8.
 pub(crate) fn query_value<'a>(query: &'a [u8], name: &str) -> Result<Option<Cow<'a, str>>, Refusal> {
     query_values(query, name).next().transpose()
 }
 
-/// The values of all pairs of this name, in their order, each as [`query_value`] says. A name that cannot be
-/// decoded is a 400 in its place.
+/// Returns the values of all pairs of this name, in order, each like [`query_value`]. A name that cannot be decoded is
+/// a 400 in its place.
 pub(crate) fn query_values<'a>(
     query: &'a [u8],
     name: &str,
@@ -43,19 +43,20 @@ pub(crate) fn query_values<'a>(
     })
 }
 
-/// The value of the first pair of this name, decoded as forms are, or as it was sent where that cannot be done.
+/// Returns the value of the first pair of this name, decoded as in forms, or raw where that fails.
 pub(crate) fn query_bytes<'a>(query: &'a [u8], name: &str) -> Option<Cow<'a, [u8]>> {
     let is_name = |raw| form_decode(raw).is_ok_and(|decoded| *decoded == *name.as_bytes());
     let (_, raw) = pairs(query).find(|(raw, _)| is_name(raw))?;
     Some(form_decode(raw).unwrap_or(Cow::Borrowed(raw)))
 }
 
-/// Whether the query has a pair of this name, with a value or without. What cannot be decoded is not it.
+/// Returns whether the query has a pair of this name, with or without a value. A name that cannot be decoded does not
+/// match.
 pub(crate) fn query_has(query: &[u8], name: &str) -> bool {
     query_bytes(query, name).is_some()
 }
 
-/// Names and values of a form's body, decoded. 400 for bad percent-encoding.
+/// Returns names and values of a form's body, decoded. 400 for bad percent-encoding.
 pub(crate) fn form_pairs(body: &[u8]) -> impl Iterator<Item = Result<FormPair<'_>, Refusal>> {
     pairs(body).map(|(name, value)| Ok((form_decode(name)?, form_decode(value)?)))
 }
@@ -63,7 +64,7 @@ pub(crate) fn form_pairs(body: &[u8]) -> impl Iterator<Item = Result<FormPair<'_
 /// A name and its value, both as bytes.
 pub(crate) type FormPair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
-/// Raw names and values. The empty query has one pair of nothing, which no name matches.
+/// Returns raw names and values. An empty query has one empty pair, which no name matches.
 fn pairs(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     query.split(|&byte| byte == b'&').map(|pair| {
         let (name, value) = pair.split_at(memchr::memchr(b'=', pair).unwrap_or(pair.len()));
@@ -71,8 +72,8 @@ fn pairs(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// `application/x-www-form-urlencoded` (the URL standard, section 5.1): a plus is a space, an encoded plus is
-/// a plus.
+/// Decodes `application/x-www-form-urlencoded` (the URL standard, section 5.1): a plus is a space, an encoded plus is a
+/// plus.
 fn form_decode(text: &[u8]) -> Result<Cow<'_, [u8]>, Refusal> {
     if memchr::memchr(b'+', text).is_none() {
         return decode(text);

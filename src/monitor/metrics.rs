@@ -1,7 +1,6 @@
-//! What `GET /metrics` answers: the counters of `stats` and of the backend as Prometheus reads them.
+//! `GET /metrics`: the counters of shards, journal and backend in Prometheus's format.
 //!
-//! Nothing is counted for it: a scrape reads what is there anyway, and a server that nobody scrapes pays
-//! nothing.
+//! Nothing is counted for it: a scrape reads existing counters, and a server that nobody scrapes pays nothing.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,19 +21,19 @@ use crate::stats::{Counter, ShardStats};
 /// The `Content-Type` of [`text`].
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All metrics, in Prometheus's text format 0.0.4.
+/// Returns all metrics in Prometheus's text format 0.0.4.
 pub(super) fn text(monitor: &Arc<Monitor>) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Scrape(Arc::clone(monitor))));
-    // 2 KiB for each shard, most of it its histogram, and 2 KiB of descriptions; 22 us for each shard.
+    // 2 KiB for each shard, most of it its histogram, and 2 KiB of descriptions; it takes 22 us for each shard.
     let mut text = String::with_capacity((monitor.common.shards + 1) * 2048);
-    // The registry alone: the end mark that the crate's `encode` adds is OpenMetrics's.
+    // Encodes the registry alone: the crate's `encode` adds the end mark of OpenMetrics.
     let written = encode_registry(&mut text, &registry);
     debug_assert!(written.is_ok(), "a String takes all that is written");
     text
 }
 
-/// A metric that each shard has for itself.
+/// A metric with one sample for each shard.
 struct PerShard {
     name: &'static str,
     kind: MetricType,
@@ -216,7 +215,7 @@ const OF_BACKEND: [OfPart<BackendStats>; 9] = [
     },
 ];
 
-/// One scrape.
+/// The collector of one scrape.
 #[derive(Debug)]
 struct Scrape(Arc<Monitor>);
 
@@ -227,9 +226,9 @@ impl Collector for Scrape {
         for PerShard { name, kind, help, counter } in PER_SHARD {
             let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
             for (id, shard) in stats.shards().iter().enumerate() {
-                // Counters as well. The crate writes OpenMetrics, which declares a counter without the
-                // `_total` of its samples, and promtool takes these for another metric. In Prometheus's own
-                // format the `_total` is part of the name, and `encode_counter` would add it once more.
+                // Counters are encoded as gauges too. The crate writes OpenMetrics, which declares a counter without
+                // the `_total` of its samples, and promtool takes these for another metric. In Prometheus's own format
+                // `_total` is part of the name, and `encode_counter` would add it once more.
                 metric.encode_family(&[("shard", id)])?.encode_gauge(&signed(counter(shard).value()))?;
             }
         }
@@ -256,7 +255,7 @@ impl Collector for Scrape {
                 .encode_histogram::<NoLabelSet>(sum_s, count, &buckets, None)?;
         }
 
-        // A program that has the server inside has a log of its own.
+        // A program that embeds the server has its own log.
         if let Some(lost) = log::lines_lost() {
             let (name, help) =
                 ("esper_log_lines_dropped_total", "Lines of the log that could not be written in time.");
@@ -277,33 +276,33 @@ impl Collector for Scrape {
     }
 }
 
-/// The type of the crate's gauges.
+/// Returns `n` in the type of the crate's gauges.
 fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// Upper bounds of the buckets in microseconds: 25 us to 10 s, three to a decade.
+/// Upper bounds of the buckets, in microseconds: 25 us to 10 s, three to a decade.
 const BOUNDS_US: [u64; 18] = [
     25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000, 5_000_000, 10_000_000,
 ];
 
-/// A histogram as Prometheus has them.
+/// A histogram in the form that Prometheus reads.
 struct Latencies {
     sum_s: f64,
     count: u64,
-    /// Upper bound in seconds, and how many are under it and over the bound before. The crate adds them up.
+    /// Upper bound in seconds, and how many are between it and the bound before. The crate adds them up.
     buckets: Vec<(f64, u64)>,
 }
 
 impl Latencies {
     fn of(latencies_us: &Histogram<u64>) -> Self {
         let mut counts = [0; BOUNDS_US.len() + 1];
-        // A whole number: a sum of fractions may come out less than the last time, which Prometheus takes for
-        // a restart.
+        // Summed as a whole number: a sum of fractions may come out less than at the last scrape, which Prometheus
+        // takes for a restart.
         let mut sum_us = 0_u64;
         for step in latencies_us.iter_recorded() {
-            // A bin is 1 % wide. One that has a bound within it is counted as over it.
+            // A bin is 1 % wide; one that contains a bound counts as above it.
             let (highest, count) = (step.value_iterated_to(), step.count_at_value());
             counts[BOUNDS_US.partition_point(|bound| *bound < highest)] += count;
             let us = latencies_us.median_equivalent(highest).saturating_mul(count);
@@ -337,7 +336,7 @@ mod tests {
         Arc::new(Monitor { backend: Some(Arc::default()), ..monitor(Config::default()) })
     }
 
-    /// Name and labels before the value.
+    /// Returns name and labels, which stand before the value.
     fn sample(text: &str, series: &str) -> String {
         let start = format!("{series} ");
         let mut found = text.lines().filter_map(|line| line.strip_prefix(&start));
@@ -368,7 +367,7 @@ mod tests {
         assert!(started.abs_diff(crate::clock::unix_s()) < 60);
     }
 
-    /// Prometheus reads a sample that comes away from its declaration as one of another, untyped metric.
+    /// Prometheus reads a sample apart from its declaration as one of another, untyped metric.
     #[test]
     fn every_sample_stands_under_the_declaration_of_its_name() {
         for (shared, metrics) in [(two_shards(), 0), (with_backend(), OF_BACKEND.len())] {
@@ -376,7 +375,7 @@ mod tests {
         }
     }
 
-    /// The names of all metrics, each of whose samples stands under its declaration.
+    /// Returns the names of all metrics; panics when a sample does not stand under its declaration.
     fn declared(text: &str) -> BTreeSet<&str> {
         let mut declared = BTreeSet::new();
         let mut current = "";
@@ -424,7 +423,7 @@ mod tests {
             ("0.001", "5"),
             ("0.0025", "6"),
             ("5.0", "6"),
-            // Its bin reaches over the bound.
+            // Its bin reaches beyond the bound.
             ("10.0", "6"),
             ("+Inf", "8"),
         ] {
@@ -436,7 +435,7 @@ mod tests {
         assert!((sum / 40.002_252 - 1.0).abs() < 0.01, "{sum}");
     }
 
-    /// A counter that goes back is taken for one that began anew.
+    /// A counter that decreases is taken for one that restarted.
     #[test]
     fn the_sum_of_latencies_never_goes_back() {
         let shared = two_shards();

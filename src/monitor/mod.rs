@@ -1,9 +1,9 @@
-//! What operators see: statistics, metrics, the admin page, and who is connected.
+//! The operators' views: statistics, metrics, the admin page, and who is connected.
 //!
 //! | module | idea |
 //! |---|---|
-//! | [`metrics`], [`vars`] | the counters as Prometheus and as Go programs show them |
-//! | [`questions`] | what is asked of all shards, put together on a thread of its own |
+//! | [`metrics`], [`vars`] | the counters in Prometheus's and in Go's format |
+//! | [`questions`] | questions to all shards, whose answers are put together on a thread of its own |
 
 mod metrics;
 mod questions;
@@ -26,24 +26,24 @@ use crate::shard::common::Common;
 use crate::shard::mailbox::Mailboxes;
 use questions::Questions;
 
-/// The admin page, with all it needs.
+/// The admin page, complete in one file.
 const ADMIN_PAGE: &str = include_str!("admin.html");
 
-/// What there is to be read, and the way to the thread that asks all shards.
+/// The counters of all parts, and the channel to the thread that asks all shards; the server owns it.
 #[derive(Debug)]
 pub(crate) struct Monitor {
     pub(crate) common: Arc<Common>,
     pub(crate) access: Arc<Access>,
     pub(crate) request_memory: Arc<RequestMemory>,
-    /// What the journal on disk counts, if there is one.
+    /// Counters of the journal on disk, if there is one.
     pub(crate) journal: Option<Arc<JournalStats>>,
-    /// What the backend counts, if there is one.
+    /// Counters of the backend, if there is one.
     pub(crate) backend: Option<Arc<BackendStats>>,
     pub(crate) questions: Questions,
 }
 
 impl Monitor {
-    /// Returns what `/stats` shows.
+    /// Returns the JSON that `/stats` shows.
     pub(crate) fn stats(&self) -> Value {
         let Common { stats, memory, clock, .. } = &*self.common;
         let mut all = stats.json();
@@ -56,12 +56,12 @@ impl Monitor {
         all
     }
 
-    /// Answers questions and feeds admin pages on this thread, until [`Monitor::close`].
+    /// Answers questions and feeds admin pages on this thread until [`Monitor::close`].
     pub(crate) fn run(&self, mailboxes: &Mailboxes) {
         questions::run(self, mailboxes);
     }
 
-    /// Ends the thread.
+    /// Ends the thread that [`Monitor::run`] keeps busy.
     pub(crate) fn close(&self) {
         self.questions.close();
     }
@@ -92,7 +92,7 @@ mod tests {
     use crate::config::Config;
     use crate::server::tests::shared;
 
-    /// Returns what there is to see of a server that does not run.
+    /// Returns the monitor of a server that does not run.
     pub(super) fn monitor(config: Config) -> Monitor {
         shared(config).monitor()
     }

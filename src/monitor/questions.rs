@@ -1,5 +1,5 @@
-//! What the admin page is fed with, and who is connected on a channel: asked of all shards, and put together on a thread
-//! of its own, so that no shard writes a list of ten thousand connections.
+//! Feeds the admin page and lists who is connected on a channel: asks all shards and puts their answers together on a
+//! thread of its own, so that no shard writes a list of ten thousand connections.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,38 +22,39 @@ use crate::dialects::admin::Question;
 use crate::shard::mailbox::Mailboxes;
 use crate::shard::message::{ShardMessage, TicketReply};
 
-/// How often a page is told.
+/// The time between two updates of an admin page.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Connections that a page is told of: 40 KB a second.
+/// The most connections in an update: 40 KB a second.
 const PAGE_STREAMS_MAX: usize = 200;
-/// Requests that wait to be answered; more are refused.
+/// Questions that wait to be answered; further ones are refused.
 const REQUESTS_MAX: usize = 16;
 /// Bytes of answers under way: a few of the longest.
 const ANSWERS_BYTES_MAX: usize = 32 << 20;
-/// How often it looks whether it is to end, while it waits for a shard.
+/// How often the thread checks whether it must end while it waits for a shard.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
-/// What a list may take for each stream in it, at 300 bytes for a usual one: those with many long names are left out.
+/// The room of a list for each stream in it, where a usual one takes 300 bytes; streams with many long names are left
+/// out.
 const BYTES_PER_STREAM: usize = 600;
-/// Streams of a channel that are listed to say who is there: 8 MB of JSON at the most, if they are as many users.
+/// The most streams read to list the users of a channel: 8 MB of JSON if each is another user's.
 const SESSION_STREAMS_MAX: usize = 10_000;
-/// A shard that is busy for longer is left out.
+/// How long a shard may take to answer; a busier one is left out.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What lies before the thread.
+/// An entry of the thread's queue.
 #[derive(Debug)]
 enum QueuedQuestion {
     Question(Question, Ticket),
-    /// Look whether it is to end.
+    /// Check whether the thread must end.
     Wake,
 }
 
-/// Questions on their way to the thread, and what became of their answers.
+/// Questions on their way to the thread, and the memory of unsent answers; owned by [`Monitor`].
 #[derive(Debug)]
 pub(crate) struct Questions {
     sender: Sender<QueuedQuestion>,
     receiver: Receiver<QueuedQuestion>,
     is_closed: AtomicBool,
-    /// What answers may hold that are not sent yet.
+    /// The memory of answers that are not sent yet.
     answers: Arc<Budget>,
 }
 
@@ -70,7 +71,7 @@ impl Default for Questions {
 }
 
 impl Questions {
-    /// Leaves a question for the thread; returns false when too many wait.
+    /// Queues a question for the thread; returns false when too many wait.
     pub(super) fn ask(&self, question: Question, ticket: Ticket) -> bool {
         self.sender.try_send(QueuedQuestion::Question(question, ticket)).is_ok()
     }
@@ -78,7 +79,7 @@ impl Questions {
     /// Ends the thread.
     pub(super) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
-        // Wakes it, unless it has enough to wake it.
+        // Wakes the thread; a full queue keeps it awake anyway.
         let _ = self.sender.try_send(QueuedQuestion::Wake);
     }
 
@@ -87,13 +88,13 @@ impl Questions {
     }
 }
 
-/// Answers questions, and feeds admin pages, until it is closed.
+/// Answers questions and feeds admin pages until it is closed.
 pub(super) fn run(monitor: &Monitor, mailboxes: &Mailboxes) {
     let admin = Admin { monitor, mailboxes, node: node() };
     let questions = &monitor.questions;
     let mut due = Instant::now() + INTERVAL;
     while !questions.is_closed() {
-        // First: a steady stream of requests would keep the pages waiting.
+        // Done first: a steady stream of questions would keep the pages waiting.
         if Instant::now() >= due {
             due = Instant::now() + INTERVAL;
             if monitor.common.streams.watching() > 0 {
@@ -122,18 +123,19 @@ struct Admin<'a> {
 impl Admin<'_> {
     fn answer(&self, ticket: Ticket, json: &Value) {
         let body = json.to_string().into_bytes();
-        // Until its client has taken it: it would else be held for each that asks and does not read.
+        // The charge is held until the client has taken the answer; clients that do not read would otherwise fill
+        // memory.
         let answer = self.monitor.questions.answers.take(body.len()).map(|charge| (body, charge));
         if let Some(mailbox) = self.mailboxes.get(usize::from(ticket.shard)) {
             mailbox.post(ShardMessage::Connection(ticket, TicketReply::Json(answer)));
         }
     }
 
-    /// Who is connected on a channel: each user's streams, and since when the oldest of them is there.
+    /// Lists who is connected on a channel: each user's number of streams, and since when the oldest of them is there.
     fn sessions(&self, channel: Topic) -> Value {
         let name = Session::of_topic(&channel).map(|session| session.channel().to_owned());
         let (mut found, is_complete) = self.survey(Wanted::Of(channel), SESSION_STREAMS_MAX);
-        // Each shard tells of so many, its oldest: together they would not fit into an answer.
+        // Each shard lists up to this many, its oldest: together they may be too many for one answer.
         found.streams.sort_by_key(|stream| stream.client.since_s);
         found.streams.truncate(SESSION_STREAMS_MAX);
         let mut users = HashMap::<String, (u32, u64)>::new();
@@ -154,7 +156,7 @@ impl Admin<'_> {
         })
     }
 
-    /// Tells all pages that are open.
+    /// Sends the status to all open admin pages.
     fn tell(&self) {
         let status = self.status(None, PAGE_STREAMS_MAX);
         let text = format!("event:status\ndata:{status}\n\n");
@@ -163,13 +165,13 @@ impl Admin<'_> {
         let charge = Arc::new(charge);
         let topic = &self.monitor.access.admin_topic;
         for mailbox in self.mailboxes.iter() {
-            // Past the homes: it needs no order and no history.
+            // Not through a home: it needs no order and no history.
             mailbox.post(Message::Fanout(ToFanout::Events {
                 partition: None,
                 topics: smallvec![topic.clone()],
                 frames: frames.clone(),
                 marks: Marks::new(),
-                // Not what publishers published, so not counted as delivered.
+                // These are not published events, so they are not counted as delivered.
                 count: 0,
                 last: 0,
                 at_us: 0,
@@ -179,7 +181,7 @@ impl Admin<'_> {
         }
     }
 
-    /// How the broker is, with the oldest of its connections.
+    /// Returns the broker's status with the oldest of its connections.
     fn status(&self, topic: Option<&str>, streams_max: usize) -> Value {
         let wanted = topic.map_or(Wanted::All, |topic| Wanted::Named(topic.into()));
         let (SurveyResult { mut streams, total }, is_complete) = self.survey(wanted, streams_max);
@@ -187,7 +189,7 @@ impl Admin<'_> {
         streams.truncate(streams_max);
         let mut room = BYTES_PER_STREAM * streams_max.max(PAGE_STREAMS_MAX);
         streams.retain(|stream| {
-            // Its names are there twice, and may be 8 KB.
+            // Each name is there twice and may be 8 KB.
             let names = stream.topics.iter().map(|topic| 2 * topic.name().len() + 16).sum::<usize>();
             let bytes = 256 + names;
             let fits = bytes <= room;
@@ -212,7 +214,7 @@ impl Admin<'_> {
         })
     }
 
-    /// What all shards answer, and whether all did.
+    /// Returns the answers of all shards, and whether all answered in time.
     fn survey(&self, wanted: Wanted, streams_max: usize) -> (SurveyResult, bool) {
         let (found, results) = bounded(self.mailboxes.len());
         let survey = Survey { wanted, streams_max, found };

@@ -1,14 +1,13 @@
-//! What `GET /debug/vars` answers: what there is to count of queues, where users of eventsourced look for it.
+//! `GET /debug/vars`: the counters of queues, where users of eventsourced look for them.
 //!
-//! The form is that of Go's expvar: one object of JSON, in which each program has a name of its own beside
-//! `cmdline`.
+//! The form is that of Go's expvar: one object of JSON, in which each program has a name of its own beside `cmdline`.
 
 use serde_json::{Value, json};
 
 use super::Monitor;
 use crate::backend::BackendStats;
 
-/// All variables. Without brokers they are zeros, so that whoever reads them always finds them.
+/// Returns all variables. Without message brokers they are zeros, so that readers always find them.
 pub(super) fn vars(monitor: &Monitor) -> Value {
     let none = BackendStats::default();
     let stats = monitor.backend.as_deref().unwrap_or(&none);

@@ -1,4 +1,4 @@
-//! What the parts of a server are given, made of its configuration and of what the journal kept.
+//! Makes the parts of a server from its configuration and from what the journal kept.
 
 use std::sync::Arc;
 
@@ -25,20 +25,20 @@ use crate::monitor::Monitor;
 use crate::shard::common::{Common, StreamCount};
 use crate::stats::Stats;
 
-/// The parts of a server that is not started yet.
+/// The parts of a server that is not started yet; [`Server::start`](super::Server::start) takes them.
 pub(super) struct Assembly {
     pub(super) common: Arc<Common>,
     pub(super) service: Arc<Service>,
     pub(super) monitor: Arc<Monitor>,
     pub(super) names: TopicNames,
-    /// What the journal kept, if there is one.
+    /// The opened journal, if the configuration has one.
     pub(super) kept: Option<Opened>,
-    /// If queues are asked for.
+    /// The backend's channel, if queues are configured.
     pub(super) backend: Option<BackendLine>,
 }
 
 impl Assembly {
-    /// Opens the journal, if there is one, and makes the parts.
+    /// Opens the journal, if the configuration has one, and makes the parts.
     ///
     /// # Errors
     /// The journal cannot be used, or a value of the configuration is wrong.
@@ -117,7 +117,7 @@ fn home_settings(
         limits: HistoryLimits {
             events_max: history.events_max,
             bytes_max: history.bytes_max,
-            // Configured durations end at a year.
+            // Configured durations are at most a year.
             age_max_ms: history.age_max.as_millis() as u64,
             page_frames_max: PAGE_FRAMES_MAX,
         },

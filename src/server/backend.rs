@@ -1,4 +1,4 @@
-//! Starts the backend with the ways it has to the shards' streams and to topics.
+//! Starts the backend and connects it to the shards' streams and to topics.
 
 use std::io;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use crate::shard::common::Common;
 use crate::shard::mailbox::Mailboxes;
 use crate::shard::queue::ShardsOutlet;
 
-/// The way to the backend's thread, before that is started.
+/// The backend's channel and counters, before its thread is started.
 pub(super) struct BackendLine {
     pub(super) sender: UnboundedSender<ToBackend>,
     pub(super) receiver: UnboundedReceiver<ToBackend>,
     pub(super) stats: Arc<BackendStats>,
 }
 
-/// Starts the backend between these shards and their brokers. What it publishes goes by `publisher`.
+/// Starts the backend for these shards. It publishes messages of exchanges through `publisher`.
 ///
 /// # Errors
-/// There is no thread to be had.
+/// The thread or its runtime cannot be started.
 pub(super) fn start(
     line: BackendLine,
     queues: &Queues,

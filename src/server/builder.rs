@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::{Server, StartError};
 use crate::config::{Config, Control, Cpus, SHARDS_MAX, Secret, SecretPair};
 
-/// Builds a [`Server`]: what is not said is as in [`Config::default`], so it listens on `127.0.0.1:3000`, one
-/// thread serves it, and whoever reaches it may subscribe and publish.
+/// Builds a [`Server`]. Settings not set are those of [`Config::default`], so it listens on `127.0.0.1:3000`, one
+/// thread serves it, and everybody who reaches it may subscribe and publish.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,84 +27,83 @@ use crate::config::{Config, Control, Cpus, SHARDS_MAX, Secret, SecretPair};
 #[must_use = "nothing listens before it is started"]
 pub struct ServerBuilder {
     config: Config,
-    /// What cannot be in a configuration; told when it is started.
+    /// An error that a configuration cannot hold; [`ServerBuilder::start`] returns it.
     wrong: Option<&'static str>,
 }
 
 impl ServerBuilder {
-    /// The address to listen on: `[0, 0, 0, 0]` for all of IPv4, `127.0.0.1` when it is not said.
+    /// Sets the address to listen on: `[0, 0, 0, 0]` for all of IPv4; by default `127.0.0.1`.
     pub fn bind(self, address: impl Into<IpAddr>) -> Self {
         self.configure(|config| config.bind = address.into())
     }
 
-    /// The TCP port to listen on, 0 for any free one; 3000 when it is not said.
+    /// Sets the TCP port to listen on, 0 for any free one; by default 3000.
     pub fn port(self, port: u16) -> Self {
         self.configure(|config| config.port = port)
     }
 
-    /// Listens on a second address as well, which is not for the outside world: it serves every route, and
-    /// the first no longer `/publish`, `/stats`, `/metrics` and `/admin`. A loopback address: any other needs
-    /// a [token](Control::token), which [`configure`](ServerBuilder::configure) sets.
+    /// Listens on a second address as well, which is not for the outside world: it serves every route, and the first
+    /// one no longer serves `/publish`, `/stats`, `/metrics` and `/admin`. It must be a loopback address; any other
+    /// needs a [token](Control::token), which [`configure`](ServerBuilder::configure) sets.
     pub fn control(self, address: impl Into<SocketAddr>) -> Self {
         self.configure(|config| config.control = Some(Control::new(address.into())))
     }
 
-    /// How many threads serve it, 1 to 1024, none of them pinned to a CPU; 1 when it is not said, which is
-    /// enough for tens of thousands of subscribers and leaves the other CPUs to the program around it.
+    /// Sets how many threads serve it, 1 to 1024, none of them pinned to a CPU; by default 1, which is enough for tens
+    /// of thousands of subscribers and leaves the other CPUs to the program around it.
     pub fn shards(self, shards: usize) -> Self {
-        // One too many is enough to be refused.
+        // One above the limit is enough to be refused.
         let ids = (0..shards.min(SHARDS_MAX + 1)).collect();
         self.configure(|config| config.cpus = Cpus { ids, pin: false })
     }
 
-    /// Makes topics paths, `pets/dogs`, whose ancestors' subscribers receive what is published to them.
+    /// Makes topics paths, such as `pets/dogs`: subscribers of a path receive what is published below it.
     pub fn namespaces(self, namespaces: bool) -> Self {
         self.configure(|config| config.namespaces = namespaces)
     }
 
-    /// Whether there is an admin page, `/admin/`; there is when it is not said. With a
+    /// Turns the admin page, `/admin/`, on or off; by default on. With a
     /// [publisher's secret](ServerBuilder::publisher_secret) it shows nothing without a token.
     pub fn admin(self, admin: bool) -> Self {
         self.configure(|config| config.admin = admin)
     }
 
-    /// The web origins whose pages may subscribe and publish, such as `https://example.org`, in place of `*`,
-    /// which is any. None at all leaves pages of the server's own origin.
+    /// Sets the web origins whose pages may subscribe and publish, such as `https://example.org`, in place of `*`,
+    /// which is any. An empty list leaves only pages of the server's own origin.
     pub fn cors_origins(self, origins: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.configure(|config| config.cors_origins = origins.into_iter().map(Into::into).collect())
     }
 
-    /// Lets only those subscribe who have a token (RFC 7519, HS256) signed with this; not empty, and at least
-    /// 32 bytes, or it may be guessed.
+    /// Requires of subscribers a token (RFC 7519, HS256) signed with this secret. It must not be empty, and below 32
+    /// bytes it may be guessed.
     pub fn subscriber_secret(self, secret: impl Into<String>) -> Self {
         self.secret(secret, |config, secret| config.auth.subscriber.secret = Some(secret))
     }
 
-    /// The same for publishing over HTTP, `/stats`, `/metrics` and the admin page's data. A
-    /// [`Publisher`](crate::Publisher) needs no token.
+    /// Requires such a token for publishing over HTTP, `/stats`, `/metrics` and the admin page's data. A
+    /// [`Publisher`](crate::Publisher) needs none.
     pub fn publisher_secret(self, secret: impl Into<String>) -> Self {
         self.secret(secret, |config, secret| config.auth.publisher.secret = Some(secret))
     }
 
-    /// Turns on sessions, `/events/`: signs and verifies the tokens that say who a user is and on which
-    /// channel.
+    /// Turns on sessions, `/events/`: signs and verifies the tokens that say who a user is and on which channel.
     pub fn session_secret(self, secret: impl Into<String>) -> Self {
         self.secret(secret, |config, secret| config.auth.session.secret = Some(secret))
     }
 
-    /// Events kept for replay per topic, 1000 when it is not said; 0 turns replay off, and with it the ids
+    /// Sets how many events are kept for replay per topic; by default 1000. 0 turns replay off, and with it the ids
     /// that the server adds.
     pub fn history_events(self, events: usize) -> Self {
         self.configure(|config| config.history.events_max = events)
     }
 
-    /// How often a stream that got nothing else gets a comment, at least 100 ms; 15 s when it is not said,
-    /// and `None` is never.
+    /// Sets after what time a stream that got nothing else gets a comment, at least 100 ms; by default 15 s, and `None`
+    /// is never.
     pub fn heartbeat(self, interval: Option<Duration>) -> Self {
         self.configure(|config| config.stream.heartbeat = interval)
     }
 
-    /// Changes anything else that there is in a [`Config`].
+    /// Changes any other setting of the [`Config`].
     pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
         self
@@ -113,7 +112,7 @@ impl ServerBuilder {
     /// Starts the server, as [`Server::start`] does.
     ///
     /// # Errors
-    /// Those of [`Server::start`].
+    /// The errors of [`Server::start`].
     pub fn start(self) -> Result<Server, StartError> {
         match self.wrong {
             None => Server::start(self.config),
@@ -124,7 +123,7 @@ impl ServerBuilder {
     fn secret(mut self, secret: impl Into<String>, set: impl FnOnce(&mut Config, SecretPair)) -> Self {
         match Secret::new(secret) {
             Some(current) => set(&mut self.config, SecretPair { current, previous: None }),
-            // Never none instead: that would let everybody in.
+            // Never stored as no secret: that would let everybody in.
             None => self.wrong = Some("empty secret; give one, or leave it out to have none"),
         }
         self

@@ -1,10 +1,10 @@
-//! What mends a start that failed: the likely cause of each of the kernel's refusals.
+//! Hints for a start that failed: the likely cause of each of the kernel's errors, and the remedy.
 
 use std::io;
 
 use crate::dialects::Port;
 
-/// Why an address cannot be listened on, and the mend.
+/// Returns why an address cannot be listened on, and the remedy.
 pub(super) fn listen_help(port: Port, error: &io::Error) -> String {
     let (bind, port) = match port {
         Port::Public => ("--bind", "--port"),
@@ -24,11 +24,11 @@ pub(super) fn listen_help(port: Port, error: &io::Error) -> String {
     format!("{error}; {mend}")
 }
 
-/// Why there is no io_uring, and the mend.
+/// Returns why io_uring cannot be used, and the remedy.
 pub(super) fn ring_help(error: &io::Error) -> String {
     let mend = match error.raw_os_error() {
-        // EPERM and ENOSYS: what sysctl, seccomp profiles and old kernels answer. EMFILE: no descriptor for
-        // it.
+        // EPERM and ENOSYS come from sysctl, seccomp profiles and old kernels; EMFILE means that no descriptor is left
+        // for the ring.
         Some(1) => {
             "allow it: sysctl -w kernel.io_uring_disabled=0, or in a container --security-opt seccomp=scripts/seccomp.json"
         }

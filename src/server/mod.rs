@@ -1,4 +1,4 @@
-//! Starts the shards, and ends them in order.
+//! Starts the shards, and stops them in order.
 
 mod assembly;
 mod backend;
@@ -40,9 +40,9 @@ use crate::shard::message::{ShardControl, ShardMessage};
 use assembly::Assembly;
 use shard_thread::{ShardPlan, completions};
 
-/// How often an ending server looks whether everybody is gone.
+/// How often a stopping server checks whether all connections are gone.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
-/// How a server ends that is dropped: long enough for clients that read to be told, and no longer.
+/// The drain of a server that is dropped: long enough for clients that read to get their last bytes, and no longer.
 const DROPPED: Drain = Drain { delay: Duration::ZERO, time_max: Duration::from_millis(100) };
 /// A running broker: threads of its own, which listen on an address of its own.
 ///
@@ -85,7 +85,7 @@ pub struct Server {
     monitor: Arc<Monitor>,
     mailboxes: Mailboxes,
     publisher: Publisher,
-    /// None once it has ended.
+    /// Empty once the server has ended.
     threads: Vec<JoinHandle<()>>,
     backend: Option<BackendThread>,
     ended: Receiver<Result<(), StartError>>,
@@ -152,7 +152,7 @@ impl Server {
     /// 1024.
     ///
     /// # Errors
-    /// [`StartError`] names the cause and its mend.
+    /// [`StartError`] names the cause and the remedy.
     pub fn start(config: Config) -> Result<Server, StartError> {
         config.check().map_err(StartError::Config)?;
         let shards = config.cpus.ids.len();
@@ -163,7 +163,8 @@ impl Server {
         }
         host::try_ring().map_err(StartError::Ring)?;
         if config.data.is_some() {
-            // Opening a journal begins an epoch, of which 64 are known: a start that finds its port taken costs none.
+            // Opening a journal begins an epoch, of which only 64 are kept: a start that finds its port taken must cost
+            // none.
             let address = SocketAddr::new(config.bind, config.port);
             open(Port::Public, address, socket_options(&config), &config, &mut [Vec::new()])?;
         }
@@ -247,22 +248,21 @@ impl Server {
         Ok(server)
     }
 
-    /// Where it listens, with the port that was taken for port 0.
+    /// Returns the address it listens on, with the port that was chosen for port 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where its control port is, if it has one.
+    /// Returns the address of its control port, if it has one.
     pub fn control_address(&self) -> Option<SocketAddr> {
         self.control_address
     }
 
-    /// Takes the secrets, the public keys and the control port's token of this configuration from now on, in place of
-    /// those it has, and nothing else of it. Streams that are open stay, whatever their tokens were signed with, until
-    /// these expire.
+    /// Replaces its secrets, public keys and control token by those of this configuration, and nothing else. Open
+    /// streams stay until their tokens expire, whatever these were signed with.
     ///
     /// # Errors
-    /// [`StartError::Config`] when they cannot be right; those it has stay.
+    /// [`StartError::Config`] when they cannot be right; the present ones stay.
     pub fn replace_keys(&self, config: &Config) -> Result<(), StartError> {
         let own = &self.common.config;
         let Auth { subscriber, publisher, session, .. } = config.auth.clone();
@@ -278,12 +278,12 @@ impl Server {
         Ok(())
     }
 
-    /// Publishes to this server, from any thread, for as long as it runs.
+    /// Returns a publisher to this server, for any thread, as long as it runs.
     pub fn publisher(&self) -> Publisher {
         self.publisher.clone()
     }
 
-    /// What it counts, since it started, as an object of JSON; `/stats` shows the same.
+    /// Returns its counters since it started, as an object of JSON; `/stats` shows the same.
     ///
     /// | field | |
     /// |---|---|
@@ -323,7 +323,7 @@ impl Server {
         self.end(self.common.config.drain);
     }
 
-    /// Does the same, and tells whether all that was answered is kept.
+    /// Ends it as [`Server::stop`] does, and reports whether all that was answered is kept.
     ///
     /// # Errors
     /// [`StartError::Journal`] when the journal's disk failed meanwhile.
@@ -365,8 +365,8 @@ impl Server {
         std::thread::sleep(drain.delay);
         self.publisher.close();
         self.tell(ShardControl::StopAccepting);
-        // Publishers get half of the time at most, so that some is left for subscribers. What is under way
-        // between shards is on its way to those.
+        // Publishers get half of the time at most, so that some is left for subscribers. Messages between shards still
+        // go to those.
         let halfway = Instant::now() + drain.time_max / 2;
         let Common { stats, budget, .. } = &*self.common;
         wait_until(halfway, || stats.sum(|shard| &shard.connections) == 0 && budget.messages() == 0);
@@ -379,7 +379,7 @@ impl Server {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
-        // Now that no stream is left, all that is unacknowledged is back in its queue.
+        // Once no stream is left, all unacknowledged messages are back in their queues.
         if let Some(backend) = self.backend.take() {
             backend.stop();
         }
@@ -392,7 +392,7 @@ impl Server {
     }
 }
 
-/// One that failed to start leaves no thread behind either.
+/// A server that failed to start leaves no thread behind either.
 impl Drop for Server {
     fn drop(&mut self) {
         self.end(DROPPED);
@@ -409,7 +409,7 @@ fn socket_options(config: &Config) -> SocketOptions {
     SocketOptions { user_timeout: config.stream.peer_timeout(), keepalive: config.stream.heartbeat.is_none() }
 }
 
-/// Opens a listener for each shard; returns its address.
+/// Opens a listener for each shard; returns their address.
 fn open(
     port: Port,
     address: SocketAddr,

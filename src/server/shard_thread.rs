@@ -1,4 +1,4 @@
-//! A shard's thread: its CPU, its ring, its tasks, and their end.
+//! A shard's thread: its CPU, its ring, its tasks, and how they end.
 
 use std::io;
 use std::rc::Rc;
@@ -18,18 +18,18 @@ use crate::shard::common::Common;
 use crate::shard::mailbox::{MailboxReceiver, Mailboxes};
 use crate::shard::{Shard, stream};
 
-/// Operations queued before the kernel is told: large enough that a turn's sends go in one call, small enough
-/// that the first of them does not wait for the last.
+/// Operations queued before the kernel is called: enough that a turn's sends go in one call, and few enough that the
+/// first of them does not wait for the last.
 const SUBMISSIONS: u32 = 256;
 /// The most completions a ring may hold.
 const COMPLETIONS_MAX: u64 = 65_536;
-/// Rounds of a ring that ends: in the first, accepting ends and shuts the listener down, which completes the
-/// accepts under way in the next. A third for what these begin.
+/// Rounds of an ending ring. In the first, accepting ends and shuts the listeners down, which completes the pending
+/// accepts in the second. The third is for what these begin.
 const LAST_ROUNDS: usize = 3;
-/// And no more than so many, about 10 ms: a connection that waits for an answer has nothing under way, and waits on.
+/// The most rounds, about 10 ms: a connection that waits for an answer has nothing under way, and keeps waiting.
 const LAST_ROUNDS_MAX: usize = 1000;
 
-/// What a shard's thread is given.
+/// The parts that a shard's thread is started with.
 pub(super) struct ShardPlan {
     pub(super) id: ShardId,
     pub(super) cpu: Option<usize>,
@@ -44,7 +44,7 @@ pub(super) struct ShardPlan {
 }
 
 impl ShardPlan {
-    /// Runs the shard on this thread until it is told to stop or fails.
+    /// Runs the shard on this thread until it is stopped or fails.
     pub(super) fn run(self, ready: &Sender<Result<(), StartError>>) -> Result<(), StartError> {
         if let Some(id) = self.cpu
             && !core_affinity::set_for_current(core_affinity::CoreId { id })
@@ -80,14 +80,14 @@ impl ShardPlan {
                 async move { shard.run(&*connections).await }
             });
             let _ = ready.send(Ok(()));
-            // A task that panics takes nothing with it by itself: its end is looked at here.
+            // A task that panics ends nothing else by itself, so its end is checked here.
             let failed = match select(turning, select(sweeping, streaming)).await {
                 Either::Left((turns, _)) => turns.err(),
                 Either::Right((Either::Left((sweeps, _)), turns)) => sweeps.err().or(turns.await.err()),
                 Either::Right((Either::Right((streams, _)), _)) => streams.err(),
             };
-            // The runtime's end frees what operations still under way read into and send from, while the kernel may
-            // use it: so none may be under way. And an accept that it takes by surprise leaks its connection.
+            // Dropping the runtime frees the buffers of pending operations while the kernel may still use them, so none
+            // may be pending; and an accept that it interrupts leaks its connection.
             for round in 0.. {
                 let _ = tokio_uring::no_op().await;
                 if round >= LAST_ROUNDS && (!shard.sockets.shut_all() || round > LAST_ROUNDS_MAX) {
@@ -100,13 +100,13 @@ impl ShardPlan {
     }
 }
 
-/// A ring and its runtime, on the thread that is to use them.
+/// Returns a runtime with its ring, on the thread that is to use them.
 fn runtime(completions: u32) -> io::Result<tokio_uring::Runtime> {
     let mut ring = tokio_uring::uring_builder();
     ring.setup_cqsize(completions);
     let without = ring.clone();
-    // Work that the kernel finishes meanwhile waits for our next call instead of interrupting us: half of the
-    // kernel's time for a connection that subscribes. Linux has it from 5.19 on.
+    // The kernel's finished work waits for our next call instead of interrupting us: half of the kernel's time for a
+    // connection that subscribes. Linux has this from 5.19 on.
     ring.setup_coop_taskrun();
     let start =
         |ring| tokio_uring::Runtime::new(tokio_uring::builder().entries(SUBMISSIONS).uring_builder(ring));
@@ -116,8 +116,8 @@ fn runtime(completions: u32) -> io::Result<tokio_uring::Runtime> {
     }
 }
 
-/// Room for a read and a send of every connection a shard may get: what does not fit waits in the kernel, at
-/// a cost.
+/// Returns how many completions a ring has room for: a read and a send of every connection that a shard may get. More
+/// would wait in the kernel, at a cost.
 pub(super) fn completions(files: u64, shards: usize) -> u32 {
     let wanted = (2 * files.min(COMPLETIONS_MAX) / shards as u64).max(u64::from(2 * SUBMISSIONS));
     wanted.next_power_of_two().min(COMPLETIONS_MAX) as u32

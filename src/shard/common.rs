@@ -1,4 +1,4 @@
-//! What the shards have in common: settings, counters, limits and the clock. Nothing in it is ever waited for.
+//! The parts that all shards share: settings, counters, limits and the clock. No part is ever waited for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,10 +12,10 @@ use crate::core::home::HomeSettings;
 use crate::core::memory::Memory;
 use crate::stats::Stats;
 
-/// What each event costs between shards beside its text.
+/// The bytes that each event is charged between shards beside its text.
 const EVENT_BYTES: usize = 256;
 
-/// What the shards have in common.
+/// The parts that all shards share; the server makes them, and every shard's thread has a reference.
 #[derive(Debug)]
 pub(crate) struct Common {
     pub(crate) config: Config,
@@ -23,20 +23,21 @@ pub(crate) struct Common {
     /// When the server started, in Unix seconds.
     pub(crate) started_s: u64,
     pub(crate) stats: Stats,
-    /// What may be under way between shards.
+    /// The budget of messages on their way between shards.
     pub(crate) budget: Arc<Budget>,
-    /// What events hold, wherever they are.
+    /// The memory of events, wherever they are held.
     pub(crate) memory: Arc<Memory>,
     pub(crate) streams: StreamCount,
-    /// The server is about to stop: balancers are told to look elsewhere.
+    /// The server is about to stop, and health reports it, so that balancers send requests elsewhere.
     pub(crate) draining: AtomicBool,
     pub(crate) shards: usize,
-    /// What their homes have in common.
+    /// Settings that all homes share.
     pub(crate) homes: HomeSettings,
 }
 
 impl Common {
-    /// Takes room for these events on their way between shards, with a key of `key_bytes`; returns `None` when there is none.
+    /// Takes room for these events and a key of `key_bytes` on their way between shards; returns `None` when there is
+    /// none.
     pub(crate) fn room(&self, events: &Events, key_bytes: usize) -> Option<Charge> {
         if self.memory.is_exhausted() {
             return None;
@@ -45,15 +46,15 @@ impl Common {
     }
 }
 
-/// Admin pages beyond the limit of streams: an operator looks when the server is full.
+/// Admin pages allowed beyond the limit of streams: an operator looks when the server is full.
 const WATCHING_MAX: usize = 4;
 
-/// StreamCount open on all shards together, and how many may be.
+/// Counts the open streams of all shards, and holds their limit.
 #[derive(Debug)]
 pub(crate) struct StreamCount {
     max: usize,
     open: AtomicUsize,
-    /// Those of them that feed an admin page.
+    /// How many of them feed an admin page.
     watching: AtomicUsize,
 }
 
@@ -62,7 +63,7 @@ impl StreamCount {
         StreamCount { max, open: AtomicUsize::new(0), watching: AtomicUsize::new(0) }
     }
 
-    /// Counts one more stream, or nothing when the limit is reached.
+    /// Counts one more stream; returns `None` when the limit is reached.
     pub(crate) fn open(common: &Arc<Common>, feeds_admin_page: bool) -> Option<OpenStream> {
         let stream = OpenStream { common: Arc::clone(common), feeds_admin_page, queue: None };
         common.streams.watching.fetch_add(feeds_admin_page.into(), Ordering::Relaxed);
@@ -71,23 +72,23 @@ impl StreamCount {
         (before < max).then_some(stream)
     }
 
-    /// Whether there is no room for one more.
+    /// Returns whether the limit is reached.
     pub(crate) fn are_full(&self) -> bool {
         self.open.load(Ordering::Relaxed) >= self.max
     }
 
-    /// How many feed an admin page.
+    /// Returns how many feed an admin page.
     pub(crate) fn watching(&self) -> usize {
         self.watching.load(Ordering::Relaxed)
     }
 
-    /// How many may be open.
+    /// Returns how many may be open.
     pub(crate) fn max(&self) -> usize {
         self.max
     }
 }
 
-/// One stream, counted until this is dropped.
+/// One open stream, counted until this is dropped.
 #[derive(Debug)]
 pub(crate) struct OpenStream {
     common: Arc<Common>,
@@ -97,7 +98,7 @@ pub(crate) struct OpenStream {
 }
 
 impl OpenStream {
-    /// Keeps a queue for as long.
+    /// Keeps the client's queue open as long as the stream.
     pub(crate) fn keep(&mut self, queue: QueueStream) {
         self.queue = Some(Box::new(queue));
     }

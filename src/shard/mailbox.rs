@@ -1,9 +1,9 @@
-//! The only way between shards.
+//! Mailboxes: the only way between shards.
 //!
-//! Unbounded in form and never full: a shard that waited for another's mailbox could wait for itself. What
-//! may lie in all of them together is bounded by the [`Budget`](crate::core::budget::Budget), taken before a
-//! publish is posted; beside publishes there is at most one question of each subscriber, or its answer, and what
-//! the admin page asks for.
+//! A mailbox is unbounded and never full, because a shard that waited for room in another's could wait for itself. What
+//! lies in all of them together is bounded by the [`Budget`](crate::core::budget::Budget), charged before a publish is
+//! posted; beside publishes there is at most one question of each subscriber, or its answer, and the admin page's
+//! requests.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -17,10 +17,10 @@ use crate::journal::disk::log::Lost;
 use crate::journal::writer::JournalEvents;
 use crate::shard::message::ShardMessage;
 
-/// The outer sides of all mailboxes.
+/// The senders of all mailboxes, by shard.
 pub(crate) type Mailboxes = Arc<[MailboxSender]>;
 
-/// The outer side of one mailbox.
+/// The sending side of one mailbox, shared by all threads.
 #[derive(Debug)]
 pub(crate) struct MailboxSender {
     sender: Sender<ShardMessage>,
@@ -29,7 +29,7 @@ pub(crate) struct MailboxSender {
 
 impl MailboxSender {
     pub(crate) fn post(&self, message: impl Into<ShardMessage>) {
-        // A mailbox nobody reads any more belongs to a server that is ending.
+        // The receiver is gone only while the server is stopping.
         let _ = self.sender.send(message.into());
         self.bell.notify_one();
     }
@@ -49,8 +49,8 @@ impl JournalEvents for Mailboxes {
     }
 }
 
-/// The inner side, with a way of its own for what a shard tells itself: most messages of a topic whose
-/// subscribers are at home take it, and it costs no atomic operation.
+/// The receiving side, owned by its shard. Messages of a shard to itself have a queue of their own, which costs no
+/// atomic operation: most events of a topic whose subscribers are on its home shard take it.
 #[derive(Debug)]
 pub(crate) struct ShardMailbox {
     shard: ShardId,
@@ -61,14 +61,14 @@ pub(crate) struct ShardMailbox {
     mailboxes: Mailboxes,
 }
 
-/// What a shard's thread is given to make its mailbox of.
+/// A mailbox's receiver on its way to the shard's thread, which makes a [`ShardMailbox`] of it.
 #[derive(Debug)]
 pub(crate) struct MailboxReceiver {
     receiver: Receiver<ShardMessage>,
     bell: Arc<Notify>,
 }
 
-/// Mailboxes for so many shards.
+/// Returns the senders and receivers of mailboxes for this many shards.
 pub(crate) fn mailboxes(shards: usize) -> (Mailboxes, Vec<MailboxReceiver>) {
     let (mailboxes, receivers): (Vec<_>, Vec<_>) = (0..shards)
         .map(|_| {
@@ -92,7 +92,7 @@ impl ShardMailbox {
         }
     }
 
-    /// Posts what the core says to any shard, this one included.
+    /// Posts a message of the core to any shard, this one included.
     pub(crate) fn post(&self, Post { to, message }: Post) {
         self.send(to, message.into());
     }
@@ -107,7 +107,7 @@ impl ShardMailbox {
         }
     }
 
-    /// The next message; its own and the others' take turns.
+    /// Returns the next message, alternating between the shard's own and those of others.
     pub(crate) fn take(&self) -> Option<ShardMessage> {
         let own_first = self.own_first.replace(!self.own_first.get());
         let own = || self.own.borrow_mut().pop_front();
@@ -119,7 +119,7 @@ impl ShardMailbox {
         self.own.borrow().is_empty() && self.receiver.is_empty()
     }
 
-    /// Makes a turn come without a message.
+    /// Wakes the shard for a turn without a message.
     pub(crate) fn ring(&self) {
         self.bell.notify_one();
     }
@@ -174,7 +174,7 @@ mod tests {
         for seed in 0..100 {
             let mut random = fastrand::Rng::with_seed(seed);
             let shards = new_mailboxes(3);
-            // What waits: its own, and the others'.
+            // One message of its own and one of another shard wait.
             let mut waiting = [VecDeque::new(), VecDeque::new()];
             let mut last_from = None;
             for number in 0..1000 {

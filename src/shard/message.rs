@@ -1,5 +1,5 @@
-//! What shards say to one another, and what the server and other threads say to them. Nothing else passes between them
-//! but counters.
+//! Messages between shards, and from the server and other threads to shards. Beside counters nothing else passes
+//! between them.
 
 use crate::backend::NoQueue;
 use crate::core::budget::Charge;
@@ -8,25 +8,25 @@ use crate::core::survey::Survey;
 use crate::journal::disk::log::Lost;
 use crate::shard::queue::QueueStream;
 
-/// What lies in a shard's mailbox.
+/// A message in a shard's mailbox.
 #[derive(Debug)]
 pub(crate) enum ShardMessage {
-    /// From a home or a fan-out to another, or to a connection.
+    /// From a home or a fan-out to another one, or to a connection.
     Core(Message),
     /// From another thread to a connection.
     Connection(Ticket, TicketReply),
-    /// What became of the oldest publishes that are the journal's.
+    /// The journal's result for the oldest publishes that it has.
     Journaled { publishes: usize, work: usize, result: Result<(), OrderError> },
-    /// Events that the journal has no more.
+    /// The journal lost these events.
     JournalLost(Lost),
-    /// Which streams are open?
+    /// Asks which streams are open.
     Survey(Survey),
     /// From the server to every shard.
     Control(ShardControl),
 }
 
 impl ShardMessage {
-    /// About how long handling it takes, in the units of [`Message::work`].
+    /// Returns about how long handling it takes, in the units of [`Message::work`].
     pub(crate) fn work(&self) -> usize {
         match self {
             ShardMessage::Core(message) => message.work(),
@@ -42,24 +42,24 @@ impl From<Message> for ShardMessage {
     }
 }
 
-/// What a connection that waits is told.
+/// The reply that a connection waits for.
 #[derive(Debug)]
 pub(crate) enum TicketReply {
-    /// What became of what it posted.
+    /// The result of what it posted.
     Core(Reply),
-    /// A queue that was asked for is the client's, or why not.
+    /// The queue that it asked for, or why it cannot have it.
     Queue(Result<QueueStream, NoQueue>),
-    /// What was asked of all shards, with room for it; `None` when there was no room.
+    /// The answer of all shards to a question, with its charge; `None` when there was no room.
     Json(Option<(Vec<u8>, Charge)>),
 }
 
-/// What the server tells its shards.
+/// The server's orders to its shards.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ShardControl {
-    /// Take no further connection and no further request; answer what is under way.
+    /// Take no further connection or request; answer those under way.
     StopAccepting,
-    /// Send every subscriber what it has coming, tell it when to return, and close.
+    /// Send every subscriber what is queued for it and when to return, and close.
     CloseStreams,
-    /// End now.
+    /// Stop now.
     Stop,
 }

@@ -1,16 +1,16 @@
-//! What one CPU's thread owns: the turn, in which the core decides, and the streams that carry it out.
+//! The thread of one CPU: its turn, in which the core decides, and the streams that carry the decisions out.
 //!
-//! Each turn takes messages from the mailbox to the shard's [`Homes`] and [`Fanout`], posts what these answer, and sends what
-//! streams have coming. Connections run beside it, and see the shard; it sees of them what [`ConnectionHooks`] says.
+//! Each turn hands messages from the mailbox to the shard's [`Homes`] and [`Fanout`], posts their replies, and sends
+//! what is due on streams. Connections run beside it and see the shard; it sees only [`ConnectionHooks`] of them.
 //!
 //! | module | idea |
 //! |---|---|
-//! | [`message`], [`mailbox`] | the core's messages and the shards' own, and the only way between shards |
+//! | [`message`], [`mailbox`] | messages of the core and of shards, and the only way between shards |
 //! | [`stream`], [`sockets`] | a subscriber's socket, and sends to it that need not wait |
-//! | [`queue`] | a stream of a broker's queue, and the way from the backend to it |
-//! | [`common`] | what all shards have in common |
+//! | [`queue`] | a stream of a message broker's queue, and the backend's way to it |
+//! | [`common`] | what all shards share |
 //!
-//! What is decided without I/O is not here but in [`core`](crate::core).
+//! Decisions without I/O are not here but in [`core`](crate::core).
 
 pub(crate) mod common;
 pub(crate) mod mailbox;
@@ -43,19 +43,18 @@ use crate::shard::sockets::Sockets;
 use crate::shard::stream::Newcomer;
 use crate::stats::ShardStats;
 
-/// Work of one turn, in [`ShardMessage::work`]: about 1 ms of it, so that sends and reads are never held up for
-/// longer.
+/// Work of one turn, in [`ShardMessage::work`]: about 1 ms, so that sends and reads are never held up for longer.
 const WORK_PER_TURN: usize = 2048;
-/// Work of one turn's sends, in units of [`Fanout::send_ready`]: about 1 ms of the kernel's time at 4 us each.
+/// Work of one turn's sends, in the units of [`Fanout::send_ready`]: about 1 ms of kernel time at 4 us each.
 const SEND_WORK_PER_TURN: usize = 256;
-/// Events that expire before others have their turn: some 0.5 ms.
+/// Events that expire before other tasks have a turn: some 0.5 ms.
 const EXPIRED_PER_TURN: usize = 2048;
-/// Topics that make room for those of other shards before others have their turn: some 0.5 ms.
+/// Topics that one sweep forgets to make room for those of other shards: some 0.5 ms.
 const FORGOTTEN_PER_SWEEP: usize = 1024;
-/// The sweep goes round once in a second at most, in so many parts that none is felt.
+/// A full sweep takes a second at most, in this many parts so that none is noticed.
 const SWEEP_PARTS: u32 = 16;
 
-/// One core's part.
+/// One shard: its homes, its fan-out and its sockets; owned by its thread.
 pub(crate) struct Shard {
     pub(crate) id: ShardId,
     pub(crate) common: Arc<Common>,
@@ -65,30 +64,30 @@ pub(crate) struct Shard {
     pub(crate) mailbox: ShardMailbox,
     pub(crate) sockets: Sockets,
     clients: RefCell<Clients>,
-    /// Surveys under way; the last one goes on.
+    /// Surveys under way; the last one is continued first.
     walks: RefCell<Vec<Walk>>,
-    /// Posts on their way from a decision to the mailboxes; kept so that a turn allocates nothing.
+    /// Posts between a decision and the mailboxes; kept so that a turn allocates nothing.
     outbox: RefCell<Vec<Post>>,
-    /// Sockets on their way from a connection to the streams, and the bell that says so.
+    /// Sockets that a connection hands over to the streams; `newcomer` wakes the task that takes them.
     newcomers: RefCell<Vec<Newcomer>>,
     newcomer: Notify,
     phase: Cell<Phase>,
     stops_serving: Notify,
 }
 
-/// The connections of a shard, as its turn sees them.
+/// The calls that a shard's turn makes to its connections.
 pub(crate) trait ConnectionHooks {
-    /// Takes what a connection waits for. It may be gone.
+    /// Hands a reply to the connection that waits for it; dropped if the connection is gone.
     fn reply(&self, ticket: Ticket, reply: TicketReply);
 
-    /// Wakes all: the shard takes no further request.
+    /// Wakes all connections: the shard takes no further request.
     fn wake_all(&self);
 
-    /// Does what time alone brings about, several times a second.
+    /// Does the connections' periodic work; called several times a second.
     fn sweep(&self, now_ms: u64, unix_s: u64);
 }
 
-/// How far a shard has come in ending.
+/// The progress of a shard's shutdown.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Phase {
     Serving,
@@ -128,7 +127,7 @@ impl Shard {
         })
     }
 
-    /// Takes turns until the server says stop.
+    /// Takes turns until the server stops the shard.
     pub(crate) async fn run(&self, hooks: &impl ConnectionHooks) {
         loop {
             let more = self.turn(hooks);
@@ -136,8 +135,8 @@ impl Shard {
                 return;
             }
             if more {
-                // Nothing reaches the kernel before the thread parks or the submission queue is full, and a
-                // busy shard does not park: this lets sends and reads through the ring, and connections, have theirs.
+                // Nothing reaches the kernel before the thread parks or the submission queue is full, and a busy shard
+                // does not park: this lets connections, and sends and reads on the ring, have their turn.
                 let _ = tokio_uring::no_op().await;
             } else {
                 self.mailbox.wait().await;
@@ -145,8 +144,7 @@ impl Shard {
         }
     }
 
-    /// Drains the mailbox, makes blocks of what topics gained, and starts their sends. Returns whether more
-    /// is waiting.
+    /// Handles messages, seals blocks of what topics gained, and starts their sends. Returns whether more work waits.
     fn turn(&self, hooks: &impl ConnectionHooks) -> bool {
         let mut work = 0;
         while work < WORK_PER_TURN {
@@ -168,7 +166,7 @@ impl Shard {
         self.walk() || more_sends || !self.mailbox.is_empty()
     }
 
-    /// Returns what work it was beside [`ShardMessage::work`].
+    /// Handles one message; returns its work beyond [`ShardMessage::work`].
     fn handle(&self, message: ShardMessage, hooks: &impl ConnectionHooks) -> usize {
         match message {
             ShardMessage::Core(Message::Home(partition, message)) => {
@@ -202,7 +200,7 @@ impl Shard {
         0
     }
 
-    /// Takes the oldest publishes back from the journal, which tells what became of them.
+    /// Takes the oldest publishes back from the journal, with its result for them.
     fn journaled(&self, publishes: usize, result: Result<(), OrderError>) {
         let (now_ms, mut outbox) = (self.common.clock.now_ms(), self.outbox.borrow_mut());
         let (mut homes, mut journal) = (self.homes.borrow_mut(), self.journal.borrow_mut());
@@ -226,7 +224,7 @@ impl Shard {
         }
     }
 
-    /// Goes on with a survey, if one is under way; returns whether one still is.
+    /// Continues a survey, if one is under way; returns whether one still is.
     fn walk(&self) -> bool {
         let mut walks = self.walks.borrow_mut();
         let ended = walks
@@ -253,21 +251,21 @@ impl Shard {
         }
     }
 
-    /// Keeps what the whole server holds under its limit: histories give way first, oldest events first. What
-    /// slow clients hold is the sweep's business, because it costs them their connection.
+    /// Keeps the memory of the whole server under its limit: histories give way first, oldest events first. What slow
+    /// clients hold is left to the sweep, because cutting it costs them their connection.
     fn keep_to_memory(&self) {
         let (memory, stats) = (&self.common.memory, self.stats());
         let mut homes = self.homes.borrow_mut();
         stats.history_bytes.set(homes.bytes() as u64);
         let histories = self.common.stats.sum(|shard| &shard.history_bytes) as usize;
-        // A history is accounted for with more than its bytes, and held bytes are not only histories'.
+        // A history accounts for more than its bytes, and events are held elsewhere too.
         let excess = memory.bytes().max(histories).saturating_sub(memory.bytes_max());
         let oldest_ms = homes.oldest_at_ms().unwrap_or(u64::MAX);
         stats.history_oldest_ms.set(oldest_ms);
         if excess == 0 || histories == 0 {
             return;
         }
-        // The shard with the oldest event gives it all; others help when it does not come round to it.
+        // The shard with the oldest event frees all of it; others help when that one is too slow.
         let is_oldest = oldest_ms <= self.common.stats.least(|shard| &shard.history_oldest_ms);
         if is_oldest || excess > memory.bytes_max() / 8 {
             homes.release(excess);
@@ -275,11 +273,11 @@ impl Shard {
         }
     }
 
-    /// Everything that time alone brings about: heartbeats, expiries, stuck sends, ages.
+    /// Does all periodic work until the shard stops: heartbeats, expiries, stuck sends, ages.
     pub(crate) async fn sweep(&self, hooks: &impl ConnectionHooks) {
         let stream = &self.common.config.stream;
         let shortest = stream.heartbeat.unwrap_or(stream.send_timeout).min(stream.send_timeout);
-        // Four looks within the shortest of them keep each within a quarter of what was asked.
+        // Four sweeps within the shortest interval keep each one accurate to a quarter.
         let round = (shortest / 4).min(Duration::from_secs(1));
         while self.phase.get() < Phase::Stopped {
             tokio::time::sleep(round / SWEEP_PARTS).await;
@@ -288,7 +286,7 @@ impl Shard {
             while self.homes.borrow_mut().expire(now_ms, EXPIRED_PER_TURN) {
                 let _ = tokio_uring::no_op().await;
             }
-            // Too many because of what homes of other shards took in.
+            // Homes of other shards may have taken in topics, so that there are too many.
             self.homes.borrow_mut().keep_to_count(FORGOTTEN_PER_SWEEP);
             self.fanout.borrow_mut().sweep(SWEEP_PARTS, now_ms, unix_s);
             self.keep_to_memory();
@@ -299,7 +297,8 @@ impl Shard {
         }
     }
 
-    /// Counts `bytes` of a stream that the kernel took, and when nothing is left of `outgoing` what it stood for.
+    /// Counts `bytes` of a stream that the kernel took; when nothing is left of `outgoing`, counts its events and
+    /// latency.
     fn account(&self, bytes: usize, outgoing: &Outgoing) {
         let stats = self.stats();
         stats.bytes.add(bytes as u64);
@@ -314,7 +313,7 @@ impl Shard {
         }
     }
 
-    /// Runs a decision of the fan-out and posts what it says.
+    /// Runs a decision of the fan-out, posts its messages and returns its result.
     pub(crate) fn with_fanout<T>(&self, decide: impl FnOnce(&mut Fanout, u64, &mut Vec<Post>) -> T) -> T {
         let mut outbox = self.outbox.borrow_mut();
         let result = decide(&mut self.fanout.borrow_mut(), self.common.clock.now_ms(), &mut outbox);
@@ -338,7 +337,7 @@ impl Shard {
         self.phase.get()
     }
 
-    /// Returns a random time after which a client that is refused may come again, in milliseconds.
+    /// Returns a random time after which a refused client may come again, in milliseconds.
     pub(crate) fn retry_ms(&self) -> u64 {
         self.fanout.borrow_mut().retry_ms()
     }
@@ -358,6 +357,6 @@ fn fanout_limits(common: &Common) -> FanoutLimits {
 }
 
 fn millis(duration: Duration) -> u64 {
-    // Configured durations end at a year.
+    // Configured durations are at most a year.
     duration.as_millis() as u64
 }

@@ -1,4 +1,4 @@
-//! A stream of a broker's queue, as shards know it, and the way from a backend to the shards' streams.
+//! The stream of a message broker's queue as shards see it, and the backend's way to it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,21 +17,21 @@ use crate::core::topic::{Topic, TopicHasher};
 use crate::shard::mailbox::Mailboxes;
 use crate::shard::message::{ShardMessage, TicketReply};
 
-/// A queue that is the client's until this is dropped.
+/// A queue that its client's stream owns; dropping it closes the queue.
 pub(crate) struct QueueStream {
     stream: StreamId,
-    /// What carries its events, on the client's shard alone.
+    /// The topic that carries its events, on the client's shard alone.
     pub(crate) topic: Topic,
-    /// The id that it begins with, when the client came without one.
+    /// The id that the stream begins with, when the client came without one.
     pub(crate) first_id: Option<String>,
-    /// The number of the newest of them that the kernel took.
+    /// The number of the newest event that the kernel took.
     pub(crate) sent: Arc<SentCount>,
     backend: UnboundedSender<ToBackend>,
     routes: Arc<QueueRoutes>,
 }
 
 impl QueueStream {
-    /// Tells the backend that the client's stream is there: what the queue has may come.
+    /// Tells the backend that the client's stream is open, so that it delivers.
     pub(crate) fn is_ready(&self) {
         // A backend that ended delivers nothing.
         let _ = self.backend.send(ToBackend::Ready { stream: self.stream });
@@ -51,11 +51,11 @@ impl Drop for QueueStream {
     }
 }
 
-/// Where each stream's events go. Shared by the backend's thread and the streams.
+/// The destination of each stream's events; shared by the backend's thread and the streams.
 #[derive(Debug, Default)]
 struct QueueRoutes(Mutex<HashMap<StreamId, QueueRoute>>);
 
-/// A stream's shard, and what carries its events there.
+/// A stream's shard, and the topic that carries its events there.
 #[derive(Clone, Debug)]
 struct QueueRoute {
     shard: ShardId,
@@ -75,25 +75,25 @@ impl QueueRoutes {
         self.map().remove(&stream);
     }
 
-    // Nothing that could panic is done while it is held.
+    // Nothing that can panic runs while the lock is held.
     fn map(&self) -> MutexGuard<'_, HashMap<StreamId, QueueRoute>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The shards, as a backend sees them.
+/// The shards' streams as the backend sees them; its thread owns this.
 #[derive(Debug)]
 pub(crate) struct ShardsOutlet {
     mailboxes: Mailboxes,
     memory: Arc<Memory>,
     hasher: TopicHasher,
-    /// Where a stream that ends says so.
+    /// The channel on which streams report that they are ready or gone.
     backend: UnboundedSender<ToBackend>,
     routes: Arc<QueueRoutes>,
 }
 
 impl ShardsOutlet {
-    /// Returns the way to the streams of these shards. `backend` is where these say that they are ready, or gone.
+    /// Returns the backend's way to the streams of these shards, which report on `backend` that they are ready or gone.
     pub(crate) fn new(
         mailboxes: &Mailboxes,
         memory: &Arc<Memory>,

@@ -1,8 +1,8 @@
-//! Sends that need not wait: straight into the socket, where it has room.
+//! Sends that do not wait: straight into the socket while it has room.
 //!
 //! A send through the ring costs a slot, a completion and two wake-ups beside the kernel's TCP, a tenth to a fifth of a
-//! delivery's whole cost. That is worth it when it must wait; most need not. What the kernel does not take at once is the
-//! connection's to send.
+//! delivery's whole cost. That pays only for a send that must wait, and most need not. What the kernel does not take at
+//! once the stream sends through the ring.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -19,19 +19,19 @@ use tokio_uring_socket2::SockRef;
 use crate::core::fanout::sending::Outgoing;
 use crate::core::fanout::wire::skip;
 
-/// The sockets of a shard, each lent by whoever owns it for as long as it is open.
+/// The open sockets of a shard, each lent by its owner; owned by [`Shard`](super::Shard).
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
-    /// Those of connections that are no streams.
+    /// Sockets of connections that are not streams.
     connections: RefCell<HashSet<RawFd>>,
-    /// Those of subscribers, by the subscriber's index: 4 bytes each, side by side.
+    /// Sockets of subscribers, by the subscriber's index: 4 bytes each, side by side.
     subscribers: RefCell<Vec<RawFd>>,
 }
 
-/// No descriptor: the subscriber has none yet, or no longer.
+/// No descriptor: the subscriber's socket is not lent.
 const NONE: RawFd = -1;
 
-/// A connection's socket, lent until this is dropped: it borrows the socket, so the number stays the socket's own.
+/// A connection's socket, lent until this is dropped; the borrow keeps the descriptor valid.
 pub(crate) struct LentConnection<'s> {
     sockets: &'s Sockets,
     stream: &'s TcpStream,
@@ -41,7 +41,7 @@ pub(crate) struct LentConnection<'s> {
 pub(super) struct LentSubscriber<'s> {
     sockets: &'s Sockets,
     index: u32,
-    /// The number in the table is good while this is borrowed.
+    /// The borrow keeps the descriptor in the table valid.
     _stream: PhantomData<&'s TcpStream>,
 }
 
@@ -63,20 +63,21 @@ impl Sockets {
         LentSubscriber { sockets: self, index, _stream: PhantomData }
     }
 
-    /// Ends what is under way on every socket, so that their tasks end. Returns whether any is open.
+    /// Shuts down every socket so that its pending operations, and with them its task, end. Returns whether any is
+    /// open.
     pub(crate) fn shut_all(&self) -> bool {
         let (connections, subscribers) = (self.connections.borrow(), self.subscribers.borrow());
         let open = connections.iter().chain(subscribers.iter().filter(|socket| **socket != NONE));
         let mut any = false;
         for socket in open {
-            // One whose peer is gone is as good.
+            // A socket whose peer is gone refuses this, and its operations end anyway.
             let _ = shutdown(*socket, Shutdown::Both);
             any = true;
         }
         any
     }
 
-    /// Sends what the kernel has room for, and takes that off the front of `outgoing`; returns how many bytes that was.
+    /// Sends what the kernel has room for and removes it from the front of `outgoing`; returns how many bytes that was.
     pub(super) fn send(&self, index: u32, outgoing: &mut Outgoing) -> usize {
         let socket = self.subscribers.borrow().get(index as usize).copied().unwrap_or(NONE);
         if socket == NONE {
@@ -91,7 +92,7 @@ impl Sockets {
                 sendmsg::<()>(socket, &slices, &[], flags, None)
             }
         };
-        // An error is told to the connection, whose own send meets it again.
+        // The stream's next send through the ring meets an error again, and handles it.
         let sent = sent.unwrap_or(0);
         skip(&mut outgoing.buffers, sent);
         sent
@@ -112,18 +113,18 @@ impl Drop for LentSubscriber<'_> {
     }
 }
 
-/// Receives what is there without waiting, up to the size of `buffer`; returns how many bytes that was. An end and an error
-/// are 0: the next read through the ring meets them again.
+/// Receives without waiting, up to the size of `buffer`; returns how many bytes came. End of input and errors are 0,
+/// and the next read through the ring meets them again.
 pub(crate) fn receive(stream: &TcpStream, buffer: &mut [u8]) -> usize {
     recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT).unwrap_or(0)
 }
 
-/// Has the kernel reset the connection when it is closed. Otherwise it would wait until the client has taken what was sent,
-/// which may be never, and until then the client would take the connection for open.
+/// Makes the kernel reset the connection when it is closed. Otherwise it would wait until the client has taken what was
+/// sent, which may be never, and the client would believe the connection open until then.
 ///
-/// This needs no descriptor, of which there may be none left, and no system call that a listener does not need as well.
+/// This needs no descriptor, of which none may be left, and no system call that a listener does not need as well.
 pub(crate) fn reset_at_close(stream: &TcpStream) {
-    // A socket refuses this option only when it is closed.
+    // This option fails only on a closed socket.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 

@@ -1,4 +1,4 @@
-//! A subscriber's socket: one pending read that notices when the client goes, and one send at a time.
+//! A subscriber's socket: one pending read that notices when the client leaves, and one send at a time.
 
 use std::future::poll_fn;
 use std::net::Shutdown;
@@ -28,26 +28,26 @@ use crate::core::fanout::wire::{Buffers, skip};
 use crate::core::survey::Client;
 use crate::core::topic::Topic;
 
-/// Bytes a subscriber may send us, which are thrown away. It has nothing to say: more is a mistake or an
+/// The most bytes that a subscriber may send, which are discarded: it has nothing to say, and more is a mistake or an
 /// attack.
 const RECEIVED_BYTES_MAX: usize = 1024;
-/// Streams that may end before others have their turn: all of a channel may be disconnected at once, and each takes
+/// Streams that may end before other tasks have a turn: a whole channel may be disconnected at once, and each end takes
 /// some 40 us.
 const ENDS_PER_TURN: usize = 32;
 
-/// A stream that is asked for.
+/// The order of a connection to its shard to begin a stream.
 pub(crate) struct StreamStart {
     pub(crate) source: StreamSource,
     pub(crate) framing: Framing,
-    /// The bytes it begins with, and those that it is refused with.
+    /// The bytes that it begins with, and those that refuse it.
     pub(crate) opening: Opening,
-    /// Listed where somebody may ask who is connected; `None` where nobody may, and of an admin page.
+    /// Listed to those who ask who is connected; `None` where nobody may, and for an admin page.
     pub(crate) client: Option<Client>,
-    /// It feeds an admin page, which is no subscriber.
+    /// Whether it feeds an admin page, which does not count as a subscriber.
     pub(crate) feeds_admin_page: bool,
 }
 
-/// Where a stream's events come from.
+/// The source of a stream's events.
 #[derive(Debug)]
 pub(crate) enum StreamSource {
     Topics {
@@ -57,11 +57,12 @@ pub(crate) enum StreamSource {
         expires_s: u64,
     },
     Queue(QueueStream),
-    /// There is none for now: the stream is refused.
+    /// Nothing for now: the stream is refused.
     None,
 }
 
-/// Begins a stream on this socket. Gives the socket back when it was refused.
+/// Begins a stream on this socket; `received` bytes came behind its request. Returns the socket when the stream is
+/// refused.
 pub(crate) async fn begin(
     shard: &Rc<Shard>,
     stream: TcpStream,
@@ -98,7 +99,7 @@ pub(crate) async fn begin(
     None
 }
 
-/// A subscriber whose socket is handed over.
+/// A subscriber on its way from its connection to [`run_all`].
 pub(crate) struct Newcomer {
     stream: TcpStream,
     key: Key,
@@ -109,8 +110,8 @@ pub(crate) struct Newcomer {
 
 /// Serves all streams of a shard, for as long as the shard runs.
 ///
-/// One task for all: a task of its own would cost each subscriber 240 bytes more, because the runtime aligns
-/// tasks to 128 bytes. The set polls only those that were woken.
+/// One task serves all: a task each would cost every subscriber 240 bytes more, because the runtime aligns tasks to 128
+/// bytes. The set polls only streams that were woken.
 pub(crate) async fn run_all(shard: &Shard) {
     let mut streams = FuturesUnordered::new();
     loop {
@@ -133,8 +134,8 @@ pub(crate) async fn run_all(shard: &Shard) {
 
 /// Serves a subscriber until it leaves, is cut, or the stream ends.
 ///
-/// The future is what an idle subscriber costs, so it is kept small, and a test bounds it: a block and not an
-/// `async fn`, which would hold its arguments twice, and a send is boxed, which costs 1 % of one.
+/// The future is what an idle subscriber costs, so it is kept small, and a test bounds it: a block and not an `async
+/// fn`, which would hold its arguments twice, and sends are boxed, which costs 1 % of one.
 fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
     let Newcomer { stream, key, mut received, open } = newcomer;
     async move {
@@ -144,7 +145,7 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
             let mut reading = pin!(stream.read(Vec::with_capacity(8)));
             let mut sending = None;
             poll_fn(|cx| {
-                // Some of it may have come with the request.
+                // Some bytes may have come with the request.
                 if received > RECEIVED_BYTES_MAX {
                     return Poll::Ready(StreamEnd::Closed);
                 }
@@ -152,7 +153,7 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
                     return Poll::Ready(end);
                 }
                 if sending.is_some() {
-                    // Asked again when it is sent: every look at the read is a cache miss or two.
+                    // The read is polled again when the send is done: every poll of it is a cache miss or two.
                     return Poll::Pending;
                 }
                 while let Poll::Ready((result, _)) = reading.as_mut().poll(cx) {
@@ -167,11 +168,11 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
             })
             .await
         };
-        // One that is still open when all is to end has not taken its farewell.
+        // A stream still open at the last stop has not taken its last bytes.
         if end == StreamEnd::Cut || shard.phase() == Phase::Stopped {
             reset_at_close(&stream);
         }
-        // What is still under way in the kernel ends with this, and frees its buffers and the descriptor.
+        // Ends what is still under way in the kernel, which frees its buffers and the descriptor.
         let _ = stream.shutdown(Shutdown::Both);
         tracing::debug!(shard = shard.id, clients = shard.stats().clients.value(), "stream ends");
         drop(lent);
@@ -182,19 +183,19 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
     }
 }
 
-/// How a stream ends.
+/// The way in which a stream ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum StreamEnd {
-    /// Its client left, or was sent all it was to be sent.
+    /// The client left, or everything due to it was sent.
     Closed,
-    /// Its client did not take what it was sent. It is told by a reset, and comes back.
+    /// The client did not take its events in time. The reset makes it come back.
     Cut,
 }
 
 /// A send under way.
 struct Sending<'s> {
     operation: Operation<'s>,
-    /// What it stands for; the bytes are lent to the operation.
+    /// The events being sent; their bytes are lent to the operation.
     outgoing: Outgoing,
 }
 
@@ -205,7 +206,7 @@ enum Operation<'s> {
 }
 
 impl Shard {
-    /// Sends what there is to send until it must wait; ready, and how it ends, when the connection is to be closed.
+    /// Sends what is due until it must wait. Ready with the stream's end when the connection is to be closed.
     fn drive<'s>(
         &self,
         key: Key,
@@ -230,14 +231,14 @@ impl Shard {
                         self.with_fanout(|fanout, now_ms, out| fanout.sent(key, now_ms, out));
                     }
                     Poll::Ready(_) => return Poll::Ready(StreamEnd::Closed),
-                    // Asked all the same: it may have been cut.
+                    // The fan-out is asked all the same: the stream may have been cut.
                     Poll::Pending => {}
                 }
             }
             let (next, has_ready) = self
                 .with_fanout(|fanout, now_ms, _| (fanout.next(key, cx.waker(), now_ms), fanout.has_ready()));
             if has_ready {
-                // Skipping forward seals a block, and whoever waits for that is woken by a turn.
+                // Skipping forward sealed a block, and streams that wait for it are woken by a turn.
                 self.mailbox.ring();
             }
             match next {
@@ -259,7 +260,7 @@ impl Shard {
         }
     }
 
-    /// The subscriber that a queue's stream is.
+    /// Adds the subscriber that receives a queue's events; returns its key.
     fn follow(&self, queue: &QueueStream, framing: Framing, opening: Opening) -> Key {
         let topics = [queue.topic.clone()].into();
         let subscription =
@@ -316,7 +317,7 @@ pub(crate) mod tests {
         let open = StreamCount::open(&shard.common, false).unwrap();
         let key = Arena::default().insert(());
         let future = run(&shard, Newcomer { stream, key, received: 0, open });
-        // Beside it an idle subscriber costs its place in the slab, one operation and its place in the set.
+        // Beside it an idle subscriber costs its entry in the slab, one operation and its entry in the set.
         assert!(size_of_val(&future) <= 272, "{}", size_of_val(&future));
     }
 }

@@ -1,4 +1,4 @@
-//! Tokens that others made: the examples of RFC 7515, and what OpenSSL signed.
+//! Tokens made elsewhere: the examples of RFC 7515, and tokens signed by OpenSSL.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -34,7 +34,7 @@ fn a_known_token_signed_with_a_secret_is_taken() {
 
 #[test]
 fn a_known_token_signed_on_p_256_is_taken() {
-    // Appendix A.3 of RFC 7515: its key's two numbers, after what stands before every P-256 key.
+    // Appendix A.3 of RFC 7515: the two numbers of its key, behind the prefix of every P-256 key.
     let start = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE";
     let x = decoded("f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU");
     let y = decoded("x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0");

@@ -24,7 +24,7 @@ fn public_keys(pem: &str) -> Keys {
     Keys::new(&Signers { secret: None, public_keys }).unwrap()
 }
 
-/// One key of each type, and a secret that is being changed.
+/// Returns one key of each type, and a secret that is being changed.
 fn all() -> Keys {
     let public_keys = PublicKey::list_from_pem(&format!("{RSA}{P256}{ED25519}")).unwrap();
     Keys::new(&Signers { public_keys, ..secrets("new", Some(SECRET)) }).unwrap()
@@ -34,7 +34,7 @@ fn header(algorithm: &str) -> String {
     format!(r#"{{"alg":"{algorithm}","typ":"JWT"}}"#)
 }
 
-/// Good tokens of all algorithms: its name, the keys that are to take it alone, and the token.
+/// Returns valid tokens of all algorithms: the name, the keys that alone accept it, and the token.
 fn tokens() -> [(&'static str, Keys, String); 4] {
     let token = |signer: Signer, name| signer.sign(&header(name), &good().to_string());
     [
@@ -45,7 +45,7 @@ fn tokens() -> [(&'static str, Keys, String); 4] {
     ]
 }
 
-/// A token with its signature changed.
+/// Returns a token with its signature changed.
 fn with_signature(token: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
     let (message, signature) = token.rsplit_once('.').unwrap();
     let mut signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
@@ -85,7 +85,7 @@ fn without_a_signer_there_are_no_keys() {
     assert!(Keys::new(&Signers::default()).is_none());
 }
 
-/// The classic forgery: a server that lets a token choose takes the text of its own public key for a secret.
+/// The classic forgery: a server that lets the token choose the algorithm takes its own public key's text for a secret.
 #[test]
 fn a_public_key_is_never_a_secret() {
     for (key, pem) in [("RSA", RSA), ("P-256", P256), ("Ed25519", ED25519)] {
@@ -107,7 +107,7 @@ fn a_public_key_is_never_a_secret() {
             let keys = public_keys(pem);
             assert_eq!(refusal(&keys, &token), Some(AuthError::Algorithm(keys.algorithms)), "{key}");
             assert_eq!(refusal(&all(), &token), Some(AuthError::Signature), "{key}");
-            // Nor under the name of the key's own algorithm.
+            // Nor does the name of the key's own algorithm help.
             for algorithm in ["RS256", "ES256", "EdDSA"] {
                 let token = Signer::secret(secret).sign(&header(algorithm), &good().to_string());
                 assert_eq!(refusal(&all(), &token), Some(AuthError::Signature), "{key} {algorithm}");
@@ -149,7 +149,7 @@ fn other_algorithms_of_the_same_key_are_refused() {
     ] {
         let token = Signer::private(algorithm, rsa).sign(&header(name), &good().to_string());
         assert_eq!(refusal(&all(), &token), Some(AuthError::Algorithm(all().algorithms)), "{name}");
-        // The right name does not mend it.
+        // Naming the right algorithm does not help.
         let token = Signer::private(algorithm, rsa).sign(&header("RS256"), &good().to_string());
         assert_eq!(refusal(&all(), &token), Some(AuthError::Signature), "{name}");
     }
@@ -184,7 +184,7 @@ fn a_signature_that_is_not_the_one_is_refused() {
             *bytes.last_mut().unwrap() = 1;
         };
         check("the number 1", with_signature(&token, one));
-        // Of another token.
+        // The signature of another token.
         let other = json!({"exp": NOW_S + 9999, "sub": "abcdef123", "userId": "a", "channel": "b"});
         let (message, signature) = token.rsplit_once('.').unwrap();
         let head = message.split('.').next().unwrap();
@@ -262,7 +262,7 @@ fn what_the_header_says_of_keys_is_ignored() {
             let header = format!(r#"{{"alg":"{name}","crit":{crit}}}"#);
             let token = signer.sign(&header, &good().to_string());
             assert_eq!(refusal(&all(), &token), Some(AuthError::Critical), "{name}");
-            // What is not signed is told nothing of it.
+            // A token that is not signed by us is refused for its signature alone.
             let forged = Signer::secret(stranger).sign(&header, &good().to_string());
             assert_eq!(refusal(&all(), &forged), Some(AuthError::Signature), "{name}");
         }

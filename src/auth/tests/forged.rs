@@ -45,7 +45,7 @@ fn what_is_no_token_is_refused() {
     let token = signed(&good());
     let keys = keys(SECRET, None);
     let (message, signature) = token.rsplit_once('.').unwrap();
-    // The last character of 32 bytes holds two bits of nothing, which are zero.
+    // The last character of 32 bytes holds two unused bits, which are zero.
     let spare_bit = format!("{message}.{}{}", &signature[..42], char::from(signature.as_bytes()[42] + 1));
     for bad in [
         String::new(),

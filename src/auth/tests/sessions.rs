@@ -15,7 +15,7 @@ fn a_session_token_says_who_and_where() {
     let grant = session_of("alex", "chat").unwrap();
     assert_eq!((grant.session.user(), grant.session.channel()), ("alex", "chat"));
     assert_eq!(grant.expires_s, NOW_S + 60);
-    // Claims of no concern here, as an identity provider adds them.
+    // Claims that are ignored here, as an identity provider adds them.
     let more = json!({
         "userId": "alex", "channel": "chat", "exp": NOW_S + 60,
         "sub": 7, "topics": {"a": 1}, "aud": ["x"], "iss": "y", "iat": 1, "userid": 5, "Channel": null
@@ -31,7 +31,7 @@ fn a_name_is_any_text_of_1_to_128_bytes() {
         let grant = session_of(name, name).unwrap();
         assert_eq!((grant.session.user(), grant.session.channel()), (name, name));
     }
-    // Escaped in the JSON, a lone surrogate among it, which is no text.
+    // Escaped in the JSON; one is a lone surrogate, which is no text.
     let escaped = |name: &str| {
         let claims = format!(r#"{{"userId":"{name}","channel":"c","exp":{}}}"#, NOW_S + 60);
         keys(SECRET, None).verify_session(&signed_text(HEADER, &claims), NOW_S)
@@ -100,20 +100,20 @@ fn exp_is_a_whole_number_or_a_string_of_digits() {
     ] {
         let claims = json!({"userId": "u", "channel": "c", "exp": exp});
         let outcome = session(&claims).map(|grant| grant.expires_s);
-        // The library itself stumbles over an array.
+        // The library itself fails on an array.
         if exp.is_array() {
             assert!(outcome.is_err())
         } else {
             assert_eq!(outcome, expected, "{claims}")
         }
-        // Elsewhere than in sessions a string is none.
+        // For other tokens a string is no number.
         if exp.is_string() {
             let claims = json!({"sub": "abcdef123", "exp": exp});
             assert_eq!(verify(&signed(&claims)).map(|grant| grant.expires_s), bad, "{claims}");
         }
     }
     assert_eq!(session(&json!({"userId": "u", "channel": "c"})), Err(AuthError::NoExpiry));
-    // `nbf` is a number alone, as everywhere.
+    // `nbf` must be a number, as everywhere.
     for (nbf, expected) in [
         (json!(NOW_S), None),
         (json!(NOW_S + 1), Some(AuthError::NotYet)),

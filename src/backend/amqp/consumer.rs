@@ -1,4 +1,4 @@
-//! A channel that consumes a queue: a client's alone, or a subscription's own.
+//! A channel that consumes one queue: a client's, or the own queue of a subscription to an exchange.
 
 use std::time::Duration;
 
@@ -17,17 +17,17 @@ use crate::backend::broker::{BrokerMessage, ConsumerEnd, OpenFailure, QueueConsu
 use crate::backend::queue::subscribe::SUBSCRIPTION_PREFETCH;
 use crate::config::SubscribeRule;
 
-/// For each of a channel and a queue on it, when a client waits.
+/// The longest that opening a channel may take, and again a queue on it, while a client waits.
 const OPEN_TIME: Duration = Duration::from_secs(5);
 
-/// What all clients' queues are declared and consumed with.
+/// The options with which all clients' queues are declared and consumed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueueOptions {
     pub(super) expire_s: u32,
     pub(super) prefetch: u16,
 }
 
-/// A queue that the broker delivers from.
+/// A channel that consumes a queue, and its place among the connection's channels.
 pub(in crate::backend) struct AmqpConsumer {
     channel: Channel,
     consumer: Consumer,
@@ -35,7 +35,7 @@ pub(in crate::backend) struct AmqpConsumer {
 }
 
 impl AmqpConsumer {
-    /// Declares a queue and consumes it as its only consumer; returns with it what the queue had ready.
+    /// Declares a queue and consumes it as its only consumer; returns the consumer and the messages that were ready.
     pub(super) async fn open(
         lease: ChannelLease,
         queue: &str,
@@ -62,10 +62,10 @@ impl AmqpConsumer {
         }
     }
 
-    /// Consumes what an exchange is sent from now on.
+    /// Consumes the messages that an exchange gets from now on.
     ///
     /// # Errors
-    /// One line why not.
+    /// One line with the reason.
     pub(super) async fn subscribe(lease: ChannelLease, rule: &SubscribeRule) -> Result<Self, String> {
         let channel = lease.channel().await?;
         match bind(rule, &channel).await {
@@ -89,7 +89,7 @@ impl QueueConsumer for AmqpConsumer {
 
     fn acknowledge(&self, tag: u64) {
         let all = BasicAckOptions { multiple: true };
-        // One poll puts it in the connection's queue. What becomes of it there is the channel's end or nothing.
+        // One poll queues the frame on the connection. A failure there ends the channel, which the consumer reports.
         let _ = self.channel.basic_ack(tag, all).now_or_never();
     }
 
@@ -118,11 +118,11 @@ async fn consume(
     let queue = ShortString::try_new(queue).unwrap_or_default();
     let mut arguments = FieldTable::default();
     let expires_ms = i64::from(options.expire_s) * 1000;
-    // As small as it fits, which is what other clients that declare the same queue send.
+    // Written as the smallest type that fits, because other clients that declare the same queue do so.
     let expires_ms = i32::try_from(expires_ms).map_or(AMQPValue::LongLongInt(expires_ms), AMQPValue::LongInt);
     arguments.insert("x-expires".into(), expires_ms);
-    // Whatever the virtual host's own default is: of a quorum queue several consumers may be exclusive at once. For
-    // RabbitMQ it is the same queue as one that was declared without a type, when classic ones are the default.
+    // Named, whatever the virtual host's default is: a quorum queue may have several exclusive consumers at once.
+    // RabbitMQ takes it for the same queue as one declared without a type, when classic queues are the default.
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     channel.queue_declare(queue.clone(), durable, arguments).await?;
@@ -161,14 +161,15 @@ fn failure(error: &lapin::Error, lease: &ChannelLease) -> OpenFailure {
     let ErrorKind::ProtocolError(said) = error.kind() else { return OpenFailure::Later(reason) };
     match said.kind() {
         AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => OpenFailure::Taken,
-        // Also what a user without the right to the queue is told. Its name stands behind, and may be any text.
+        // A user without the right to the queue gets this code too. The queue's name stands later in the text, and may
+        // be any text.
         AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
             match said.get_message().as_str().starts_with("ACCESS_REFUSED - queue ") {
                 true => OpenFailure::Taken,
                 false => OpenFailure::Never(reason),
             }
         }
-        // A limit of the operator's: other queues expire.
+        // The operator limits the number of queues; there is room again when others expire.
         AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED)
             if said.get_message().as_str().contains("queue limit in vhost") =>
         {

@@ -1,5 +1,5 @@
-//! Rewrites what a broker sends so that lapin can read it. lapin ends the connection at a frame that it cannot read, and with
-//! it every stream on that connection.
+//! Rewrites a broker's bytes so that lapin can read them. lapin ends the connection at a frame that it cannot read, and
+//! with it every stream on that connection.
 //!
 //! RabbitMQ passes on what publishers wrote, which may be anything:
 //!
@@ -16,7 +16,7 @@ use std::collections::HashSet;
 
 /// Bytes before a frame's payload: its kind (1), channel (2) and size (4).
 const HEAD_BYTES: usize = 7;
-/// The size from which on bytes are not taken for a frame. RabbitMQ's have 128 KiB at most, unless a header table is longer.
+/// The largest payload of a frame. RabbitMQ's have 128 KiB at most, unless a header table is longer.
 const PAYLOAD_BYTES_MAX: u32 = 64 * 1024 * 1024;
 const FRAME_END: u8 = 0xce;
 
@@ -25,7 +25,7 @@ const HEADER: u8 = 2;
 const BODY: u8 = 3;
 const HEARTBEAT: u8 = 8;
 
-// Each method is its class and its number.
+// Each method is a class and a number.
 const CONNECTION_CLOSE: [u8; 4] = [0, 10, 0, 50];
 const CONNECTION_BLOCKED: [u8; 4] = [0, 10, 0, 60];
 const CHANNEL_OPEN_OK: [u8; 4] = [0, 20, 0, 11];
@@ -44,7 +44,7 @@ pub(super) struct FrameFilter {
 }
 
 impl FrameFilter {
-    /// Takes bytes that have arrived, and appends to `out` what lapin is to read.
+    /// Takes bytes that have arrived, and appends to `out` the bytes for lapin.
     pub(super) fn take(&mut self, arrived: &[u8], out: &mut Vec<u8>) {
         self.partial.extend_from_slice(arrived);
         let mut arrived = std::mem::take(&mut self.partial);
@@ -70,7 +70,7 @@ impl FrameFilter {
         }
     }
 
-    /// Appends what lapin is to read of one frame.
+    /// Appends one frame as lapin is to read it, or nothing.
     fn pass(&mut self, kind: u8, channel: u16, frame: &mut [u8], out: &mut Vec<u8>) {
         let payload_end = frame.len() - 1;
         let payload = &mut frame[HEAD_BYTES..payload_end];
@@ -92,7 +92,7 @@ impl FrameFilter {
     }
 }
 
-/// Bytes, from which fields are taken one after the other.
+/// Bytes from which fields are taken one after the other.
 struct FrameFields<'a>(&'a mut [u8]);
 
 impl<'a> FrameFields<'a> {
@@ -107,14 +107,14 @@ impl<'a> FrameFields<'a> {
     }
 }
 
-/// Puts `?` in place of each byte that is not UTF-8, in the texts of a method that publishers or the broker wrote.
+/// Replaces each byte that is not UTF-8 by `?` in a method's texts that publishers or the broker wrote.
 fn make_texts_utf8(method: [u8; 4], payload: &mut [u8]) {
     let mut fields = FrameFields(payload);
     // The number of bytes before each text.
     let texts: &[usize] = match method {
         CONNECTION_CLOSE | CHANNEL_CLOSE => &[4 + 2],
         CONNECTION_BLOCKED => &[4],
-        // The consumer's tag; the message's tag and whether it comes again, exchange; routing key.
+        // Consumer tag; delivery tag, redelivered flag and exchange; routing key.
         BASIC_DELIVER => &[4, 8 + 1, 0],
         _ => &[],
     };
@@ -132,14 +132,14 @@ fn make_texts_utf8(method: [u8; 4], payload: &mut [u8]) {
 /// Appends a content header with its message id and its timestamp, or without properties when they are malformed.
 fn write_header(channel: u16, payload: &mut [u8], out: &mut Vec<u8>) {
     let mut fields = FrameFields(payload);
-    // Class, weight and the body's size, which no broker leaves out.
+    // Class, weight and the body's size, which every broker sends.
     let Some(fixed) = fields.take(2 + 2 + 8) else { return };
     let KeptProperties { message_id, timestamp } = KeptProperties::read(fields).unwrap_or_default();
     let mut flags = 0;
     let mut properties = Vec::new();
     if let Some(id) = message_id {
         flags |= KeptProperties::MESSAGE_ID;
-        // It was read with a length of one byte.
+        // Its length was read from one byte.
         properties.push(id.len() as u8);
         properties.extend_from_slice(id.as_bytes());
     }
@@ -168,7 +168,7 @@ impl<'a> KeptProperties<'a> {
     const MESSAGE_ID: u16 = 1 << 7;
     const TIMESTAMP: u16 = 1 << 6;
 
-    /// Returns `None` when a property is longer than the bytes there are.
+    /// Reads the properties; returns `None` when one is longer than the bytes that are left.
     fn read(mut fields: FrameFields<'a>) -> Option<Self> {
         let flags = u16::from_be_bytes(*fields.take(2)?.first_chunk()?);
         let mut read = Self::default();

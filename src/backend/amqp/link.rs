@@ -1,4 +1,4 @@
-//! One connection to a broker, and room for channels on it.
+//! One connection to a broker, and its limit of channels.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -14,43 +14,43 @@ use super::reason::{CredentialMask, with_hint};
 use super::transport::{CutSwitch, connect};
 use crate::config::{BrokerTarget, BrokerUrl};
 
-/// For the name, TCP, TLS and AMQP's greetings together.
+/// The longest that name lookup, TCP, TLS and AMQP's handshake may take together.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// For a closing handshake: of one channel, or of a connection.
+/// The longest that closing a channel or a connection may take.
 pub(super) const CLOSE_TIME: Duration = Duration::from_secs(2);
-/// How often a connection is looked at, beside what it says itself.
+/// How often a connection's state is checked beside its own events.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long a broker that did not answer is asked after all others: until its heartbeats tell what is the matter.
+/// How long a broker that did not answer is used only when no other can be: by then its heartbeats have failed or not.
 const SILENT_TIME: Duration = Duration::from_secs(2 * HEARTBEAT_S as u64);
 /// Seconds after which either side ends a connection on which it hears nothing, unless the URL says.
 const HEARTBEAT_S: u16 = 10;
 
-/// A connection to a broker.
+/// A connection to a broker; its [`AmqpNode`](super::pool) and the leases of its channels share it.
 pub(super) struct AmqpLink {
     connection: Connection,
     cut: CutSwitch,
     mask: CredentialMask,
-    /// Room for channels that is held, and how much of it there may be.
+    /// How many leases are held, and how many may be.
     leases: Cell<u16>,
     leases_max: u16,
-    /// Channels that the broker has opened; after the connection's end as many as there were at it.
+    /// Channels that the broker has opened; after the connection's end, the number at that moment.
     channels: Cell<u16>,
-    /// When it last left a question unanswered.
+    /// When the broker last left a request unanswered.
     silent_since: Cell<Option<Instant>>,
 }
 
-/// Room for a channel on a connection, for as long as it is held.
+/// The right to one channel on a connection, given back when this is dropped.
 pub(in crate::backend) struct ChannelLease {
     link: Rc<AmqpLink>,
-    /// The broker has opened the channel.
+    /// Whether the broker has opened the channel.
     is_open: Cell<bool>,
 }
 
 impl AmqpLink {
-    /// Connects. At most `channels_max` channels are opened, or as many as the broker says.
+    /// Connects. At most `channels_max` channels are opened, and no more than the broker allows.
     ///
     /// # Errors
-    /// One line why not, without credentials.
+    /// One line with the reason, without credentials.
     pub(super) async fn connect(url: &BrokerUrl, channels_max: Option<u16>) -> Result<Self, String> {
         let mut uri = uri(url.target());
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
@@ -71,50 +71,49 @@ impl AmqpLink {
         })
     }
 
-    /// Returns when the connection is no longer there, and says why.
+    /// Returns, once the connection is lost, the reason.
     pub(super) async fn lost(&self) -> String {
         let mut events = std::pin::pin!(self.connection.events_listener());
         let mut event = Ok(None);
         while self.is_connected() {
-            // It tells of channels that fail as well; and of a broker that closes the connection in order it
-            // does not tell.
+            // Events also report channels that fail, and do not report a broker that closes the connection in order.
             event = timeout(LOOK_EVERY, events.next()).await;
         }
         match event {
-            // What is said of a channel names its queue, which may be a session's.
+            // An error of a channel names its queue, whose name may be a session's.
             Ok(Some(Event::Error(error))) if !is_of_channel(&error) => self.mask.reason(&error),
             _ => "the connection was closed".to_owned(),
         }
     }
 
-    /// Returns how many channels the broker's user may open, if it ended the connection because of one more; none if
-    /// it ended for another reason. A further channel beyond that would end all streams of the connection again.
+    /// Returns how many channels the broker's user may open, if one more made the broker end the connection; else
+    /// `None`. One beyond that on the next connection would end all of its streams again.
     pub(super) fn channels_allowed(&self, why_lost: &str) -> Option<u16> {
         why_lost.contains("number of channels opened").then(|| self.channels.get().max(1))
     }
 
-    /// Returns whether the connection is there.
+    /// Returns whether the connection is open.
     pub(super) fn is_connected(&self) -> bool {
         self.connection.status().connected()
     }
 
-    /// Closes the connection, and with it all its channels; whether the broker answers or not.
+    /// Closes the connection with all its channels, whether the broker answers or not.
     pub(super) async fn close(&self) {
         let _ = timeout(CLOSE_TIME, self.connection.close(200, "esper is stopping".into())).await;
         self.cut.now();
     }
 
-    /// Returns the number of leases of this connection; none when it has room for no other, or is lost.
+    /// Returns the number of leases; `None` when no more are allowed or the connection is lost.
     pub(super) fn load(&self) -> Option<u16> {
         Some(self.leases.get()).filter(|&leases| self.is_connected() && leases < self.leases_max)
     }
 
-    /// Returns whether it left a question unanswered not long ago: others are asked first.
+    /// Returns whether it left a request unanswered within [`SILENT_TIME`]; others are used first.
     pub(super) fn is_silent(&self) -> bool {
         self.silent_since.get().is_some_and(|since| since.elapsed() < SILENT_TIME)
     }
 
-    /// Takes room for a channel; [`AmqpLink::load`] says whether there is some.
+    /// Takes the right to one channel; [`AmqpLink::load`] must have returned `Some`.
     pub(super) fn lease(self: Rc<Self>) -> ChannelLease {
         self.leases.set(self.leases.get().saturating_add(1));
         ChannelLease { link: self, is_open: Cell::new(false) }
@@ -125,7 +124,7 @@ impl ChannelLease {
     /// Opens the channel.
     ///
     /// # Errors
-    /// One line why not, without credentials.
+    /// One line with the reason, without credentials.
     pub(super) async fn channel(&self) -> Result<Channel, String> {
         let channel = self.link.connection.create_channel().await.map_err(|error| self.reason(&error))?;
         self.is_open.set(true);
@@ -138,7 +137,7 @@ impl ChannelLease {
         self.link.silent_since.set(Some(Instant::now()));
     }
 
-    /// Returns what a broker's or lapin's error says: one line of visible ASCII, without credentials.
+    /// Returns the text of a broker's or lapin's error: one line of visible ASCII, without credentials.
     pub(super) fn reason(&self, error: &lapin::Error) -> String {
         self.link.mask.reason(error)
     }
@@ -154,7 +153,7 @@ impl Drop for ChannelLease {
     }
 }
 
-/// Returns what lapin connects to.
+/// Returns the address and parameters in lapin's form.
 fn uri(target: &BrokerTarget) -> AMQPUri {
     let parameters = &target.parameters;
     AMQPUri {
@@ -175,9 +174,9 @@ fn uri(target: &BrokerTarget) -> AMQPUri {
     }
 }
 
-/// Closes a channel. What it has not acknowledged is back in its queue, in order.
+/// Closes a channel. Its unacknowledged messages are then back in their queue, in order.
 ///
-/// Always by this: a channel that is only dropped is closed by lapin in the background, and when the broker has
+/// Channels are always closed by this: lapin closes one that is only dropped in the background, and when the broker has
 /// closed it by then, lapin takes that for an error of the whole connection.
 pub(super) async fn close(channel: &Channel) {
     if channel.status().connected() {

@@ -1,7 +1,7 @@
 //! RabbitMQ by AMQP 0-9-1. Nothing else in the crate knows lapin.
 //!
-//! **One queue harms no other**, though they share a connection, which AMQP and lapin end for much. What a publisher
-//! may write and lapin cannot read stops at [`frames`], between the socket and lapin.
+//! **One queue harms no other**, though queues share a connection, which AMQP and lapin end for many reasons. Text of
+//! publishers that lapin cannot read stops at [`frames`], between the socket and lapin.
 
 mod consumer;
 mod frames;

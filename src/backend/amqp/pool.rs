@@ -1,4 +1,4 @@
-//! The brokers' connections: made in the background, kept, and made again.
+//! The connections to all broker nodes: made in the background, kept, and made again.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -16,26 +16,26 @@ use crate::backend::throttle::Throttle;
 use crate::backend::{BackendConfig, BackendStats, without_queue};
 use crate::config::{BrokerUrl, SubscribeRule};
 
-/// That a broker is still not reachable is told of no more often than this.
+/// The least time between two log lines about a broker that is not reachable.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// The nodes of a RabbitMQ: one for each URL, whether it is connected or not.
+/// The configured nodes of RabbitMQ, one for each URL, connected or not; the backend's thread owns it.
 pub(in crate::backend) struct AmqpBroker {
     nodes: Vec<AmqpNode>,
     options: QueueOptions,
     stats: Arc<BackendStats>,
 }
 
-/// A URL, and the connection to it if there is one.
+/// A node's URL and its connection, if there is one.
 struct AmqpNode {
     url: BrokerUrl,
     link: RefCell<Option<Rc<AmqpLink>>>,
-    /// The first attempt to connect has ended.
+    /// Whether the first attempt to connect has ended.
     is_tried: Cell<bool>,
 }
 
 impl AmqpBroker {
-    /// Returns one without connections.
+    /// Returns a broker without connections.
     pub(in crate::backend) fn new(config: &BackendConfig, stats: &Arc<BackendStats>) -> Self {
         let nodes = config.nodes.iter().cloned().map(AmqpNode::new).collect();
         let options = QueueOptions { expire_s: config.expire_s, prefetch: config.prefetch };
@@ -65,7 +65,7 @@ impl MessageBroker for AmqpBroker {
         self.links().any(|link| link.load().is_some() && !link.is_silent())
     }
 
-    /// Takes room for one more channel on the connection that has the fewest.
+    /// Takes the right to one channel on the connection that has the fewest.
     fn lease(&self) -> Result<ChannelLease, String> {
         match self
             .links()
@@ -118,14 +118,14 @@ impl AmqpNode {
                     stats.brokers_connected.add(1);
                     tracing::info!(broker = %self.url, "connected to the broker");
                     let reason = without_queue(&link.lost().await);
-                    // Not before: a broker that accepts and closes at once is not to be asked all the time.
+                    // Not reset earlier: a broker that accepts and closes at once must not be asked all the time.
                     if since.elapsed() > Backoff::MAX {
                         backoff = Backoff::default();
                     }
                     stats.brokers_connected.subtract(1);
                     self.link.replace(None);
                     tracing::warn!(broker = %self.url, "the broker is lost, its streams end: {reason}");
-                    // For the next connection alone: the limit may be another by then.
+                    // Holds for the next connection only: the limit may have changed by then.
                     channels_max = link.channels_allowed(&reason);
                     if let Some(channels) = channels_max {
                         tracing::warn!(

@@ -1,10 +1,10 @@
-//! What a broker's errors say, in one line that shows no credentials.
+//! The texts of brokers' errors, in one line without credentials.
 
 use lapin::ErrorKind;
 
 use crate::config::BrokerTarget;
 
-/// Adds to why an attempt to connect failed what to change in the URL, where it is the URL's fault.
+/// Adds a hint to the reason of a failed attempt to connect, where the URL is at fault.
 pub(super) fn with_hint(said: String) -> String {
     let hints = [
         ("ACCESS_REFUSED", "the user or the password in its URL is wrong"),
@@ -18,20 +18,20 @@ pub(super) fn with_hint(said: String) -> String {
     }
 }
 
-/// What must not be shown of a broker's answers.
+/// The credentials to hide in brokers' answers.
 pub(super) struct CredentialMask {
-    /// As RabbitMQ quotes it.
+    /// In quotes, as RabbitMQ writes it.
     user: String,
     password: String,
 }
 
 impl CredentialMask {
-    /// Returns that of a URL's credentials.
+    /// Returns the mask of a URL's credentials.
     pub(super) fn of(target: &BrokerTarget) -> Self {
         Self { user: format!("'{}'", target.user), password: target.password.clone() }
     }
 
-    /// Returns what a broker's or lapin's error says: one line of visible ASCII, without credentials.
+    /// Returns the text of a broker's or lapin's error: one line of visible ASCII, without credentials.
     pub(super) fn reason(&self, error: &lapin::Error) -> String {
         let said = match error.kind() {
             ErrorKind::ProtocolError(error) => error.get_message().to_string(),
@@ -44,7 +44,7 @@ impl CredentialMask {
     fn masked(&self, said: &str) -> String {
         const CHARACTERS_MAX: usize = 200;
         let mut said = said.replace(&self.user, "'***'");
-        // A shorter one would be found in words as well, and tell more than it hides.
+        // A shorter password would match within words, and hiding it would reveal it.
         if self.password.len() >= 4 {
             said = said.replace(&self.password, "***");
         }

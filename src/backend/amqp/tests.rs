@@ -1,4 +1,4 @@
-//! Brokers that are not there, say nothing, or say what they should not. RabbitMQ itself is met from outside.
+//! Brokers that are not reachable, say nothing, or send what they should not. RabbitMQ itself is tested from outside.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use crate::backend::tests::{TestNode, config_at};
 
 const NOWHERE: &str = "amqp://guest:hunter2@127.0.0.1:9/";
 
-/// A long string.
+/// Returns a long string of AMQP: its length in four bytes, and the text.
 fn long(text: &[u8]) -> Vec<u8> {
     [&(text.len() as u32).to_be_bytes()[..], text].concat()
 }
@@ -23,7 +23,7 @@ fn without_any_broker_clients_are_refused_at_once_and_say_why() {
     assert_eq!((node.stats().brokers_configured.value(), node.stats().brokers_connected.value()), (1, 0));
 }
 
-/// Listens, and never says a word.
+/// Listens, and never answers.
 #[test]
 fn a_broker_that_does_not_answer_keeps_nothing_from_stopping() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -71,7 +71,7 @@ fn closes_that_cross_end_the_channel_alone() {
     broker.join().unwrap();
 }
 
-/// Speaks as much AMQP as there is to connect, and to open and close channels.
+/// Speaks enough AMQP to connect, and to open and close channels.
 fn crossing_broker(mut stream: TcpStream) {
     let mut greeting = [0; 8];
     stream.read_exact(&mut greeting).unwrap();

@@ -30,12 +30,12 @@ const READ_BYTES: usize = 64 * 1024;
 pub(super) async fn connect(uri: AMQPUri, cut: &CutSwitch) -> lapin::Result<Connection> {
     // lapin's own look-up panics when the runtime ends before the name is resolved.
     let mut addresses: Vec<_> = lookup_host((&*uri.authority.host, uri.authority.port)).await?.collect();
-    // An address that does not answer may take all the time there is. The next attempt then begins with another one.
+    // An address that does not answer may take all the time there is; the next attempt then begins with another one.
     fastrand::shuffle(&mut addresses);
     let (tokio, cut) = (Tokio::current(), Arc::clone(&cut.0));
     let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), Filtering(tokio.clone())));
-    // Opens the stream as lapin does by default, except for `cut` and the filter. It has no timeout, because it runs on lapin's
-    // thread and may outlive the timers of this runtime.
+    // Opens the stream as lapin does by default, except for `cut` and the filter. It has no timeout, because it runs on
+    // lapin's thread and may outlive the timers of this runtime.
     let open = async move |uri: AMQPUri, _| {
         let open = async {
             let stream =
@@ -75,12 +75,12 @@ async fn first<S>(
     Err(error)
 }
 
-/// Ends a connection when it is dropped, in whatever state the connection is. Otherwise lapin's thread would wait for ever for
-/// a broker that does not answer.
+/// Ends a connection when dropped, whatever its state. Otherwise lapin's thread would wait for ever for a broker that
+/// does not answer.
 #[derive(Default)]
 pub(super) struct CutSwitch(Arc<Cuttable>);
 
-/// The connection of a [`CutSwitch`].
+/// The parts by which a [`CutSwitch`] ends its connection.
 #[derive(Default)]
 struct Cuttable {
     cut: Notify,
@@ -106,7 +106,7 @@ impl Drop for CutSwitch {
 impl Cuttable {
     /// Keeps a second descriptor of a connection's socket.
     fn keep(&self, socket: SockRef<'_>) -> io::Result<()> {
-        // lapin's heartbeats show that a broker is gone, but not while a send to it waits. This timeout covers that.
+        // lapin's heartbeats reveal a broker that is gone, but not while a send to it waits. This timeout covers that.
         socket.set_tcp_user_timeout(Some(PEER_TIMEOUT))?;
         *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket.try_clone()?);
         Ok(())
@@ -121,7 +121,7 @@ struct Filtered {
     stream: TokioStream,
     filter: FrameFilter,
     read: Box<[u8]>,
-    /// What has passed the filter. lapin has read the first `taken` bytes of it.
+    /// Bytes that passed the filter; lapin has read the first `taken` of them.
     passed: Vec<u8>,
     taken: usize,
 }
@@ -172,8 +172,8 @@ impl AsyncWrite for Filtered {
     }
 }
 
-/// Tokio's reactor with [`Filtered`] as its type of streams, because lapin takes only streams of its runtime's type. lapin
-/// uses its timers alone: the streams are opened by [`connect`].
+/// Tokio's reactor with [`Filtered`] as its type of streams, because lapin takes only streams of its runtime's type.
+/// lapin uses only its timers: the streams are opened by [`connect`].
 #[derive(Clone, Debug)]
 struct Filtering(Tokio);
 

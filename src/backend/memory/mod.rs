@@ -1,4 +1,4 @@
-//! A broker within the process, for tests: queues with one consumer each and topic exchanges, as RabbitMQ has them.
+//! A message broker within the process, for tests: queues with one consumer each, and topic exchanges, as in RabbitMQ.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,7 +11,7 @@ use super::queue::subscribe::SUBSCRIPTION_PREFETCH;
 use super::{BackendConfig, BackendStats};
 use crate::config::SubscribeRule;
 
-/// What nodes connect to, and tests publish to. Clones are the same server.
+/// The server that nodes connect to and tests publish to. Clones share it.
 #[derive(Clone)]
 pub(super) struct MemoryServer {
     state: Arc<Mutex<ServerState>>,
@@ -23,7 +23,7 @@ struct ServerState {
     queues: HashMap<String, MemoryQueue>,
     exchanges: HashSet<String>,
     bindings: Vec<Binding>,
-    /// Consumers there have been.
+    /// How many consumers there have been.
     consumers: u64,
 }
 
@@ -37,27 +37,27 @@ struct Binding {
 struct MemoryQueue {
     ready: VecDeque<StoredMessage>,
     consumer: Option<ServedConsumer>,
-    /// Declared by somebody else with properties that are not ours.
+    /// Whether it was declared with other properties than esper's.
     is_foreign: bool,
 }
 
-/// A consumer as the server knows it.
+/// A consumer as the server sees it.
 struct ServedConsumer {
     number: u64,
     prefetch: usize,
     tag: u64,
     unacknowledged: VecDeque<(u64, StoredMessage)>,
-    /// Rung when there may be a message, or the end.
+    /// Notified when there may be a message, or the end.
     bell: Arc<Notify>,
 }
 
-/// A message as a publisher made it.
+/// A message as its publisher wrote it.
 #[derive(Clone, Default)]
 pub(super) struct StoredMessage {
     pub(super) body: Vec<u8>,
     pub(super) message_id: Option<String>,
     pub(super) routing_key: String,
-    /// Somebody was sent it before.
+    /// It was delivered before.
     pub(super) is_redelivered: bool,
 }
 
@@ -86,7 +86,8 @@ impl MemoryServer {
         bodies.for_each(|body| self.publish("", message(body)));
     }
 
-    /// Publishes to an exchange, or to the queue that the routing key names. What no queue takes is lost.
+    /// Publishes to an exchange, or for the empty one to the queue that the routing key names. A message for no queue
+    /// is lost.
     pub(super) fn publish(&self, exchange: &str, message: StoredMessage) {
         let mut state = self.state();
         let ServerState { queues, bindings, .. } = &mut *state;
@@ -103,18 +104,18 @@ impl MemoryServer {
         }
     }
 
-    /// Returns how many messages are ready in a queue, `None` when there is no such queue.
+    /// Returns how many messages are ready in a queue; `None` when there is no such queue.
     pub(super) fn ready(&self, queue: &str) -> Option<usize> {
         self.state().queues.get(queue).map(|queue| queue.ready.len())
     }
 
-    /// Declares a queue with properties that are not ours.
+    /// Declares a queue with other properties than esper's.
     pub(super) fn declare_foreign(&self, queue: &str) {
         let foreign = MemoryQueue { is_foreign: true, ..MemoryQueue::default() };
         self.state().queues.insert(queue.to_owned(), foreign);
     }
 
-    /// Deletes a queue, and so ends its consumer.
+    /// Deletes a queue, which ends its consumer.
     pub(super) fn delete(&self, queue: &str) {
         let deleted = self.state().queues.remove(queue);
         deleted.iter().for_each(MemoryQueue::ring);
@@ -124,13 +125,13 @@ impl MemoryServer {
         self.state().exchanges.insert(exchange.to_owned());
     }
 
-    /// Ends every connection, and takes no other until [`MemoryServer::start`]. Queues stay.
+    /// Ends every connection, and accepts none until [`MemoryServer::start`]. Queues stay.
     pub(super) fn stop(&self) {
         self.is_up.send_replace(false);
         self.state().queues.values_mut().for_each(MemoryQueue::end_consumer);
     }
 
-    /// Takes connections again.
+    /// Accepts connections again.
     pub(super) fn start(&self) {
         self.is_up.send_replace(true);
     }
@@ -149,7 +150,7 @@ impl MemoryQueue {
         self.consumer.iter().for_each(|consumer| consumer.bell.notify_one());
     }
 
-    /// Puts back what its consumer has not acknowledged, and has no consumer.
+    /// Ends the consumer, and puts its unacknowledged messages back.
     fn end_consumer(&mut self) {
         let Some(consumer) = self.consumer.take() else { return };
         for (_, message) in consumer.unacknowledged.into_iter().rev() {
@@ -158,7 +159,7 @@ impl MemoryQueue {
         consumer.bell.notify_one();
     }
 
-    /// Takes the next message for its consumer, if that may have one more.
+    /// Takes the next message for the consumer, unless its prefetch is used up.
     fn take(&mut self) -> Option<BrokerMessage> {
         let consumer = self.consumer.as_mut()?;
         if consumer.unacknowledged.len() >= consumer.prefetch {
@@ -181,7 +182,7 @@ pub(super) struct MemoryBroker {
 }
 
 impl MemoryBroker {
-    /// Begins to consume a queue, which nobody else may consume.
+    /// Begins to consume a queue; `None` when it has a consumer already.
     fn consumer(&self, state: &mut ServerState, name: &str, prefetch: usize) -> Option<MemoryConsumer> {
         state.consumers += 1;
         let number = state.consumers;
@@ -255,7 +256,7 @@ impl MessageBroker for MemoryBroker {
     }
 }
 
-/// A consumer as its node knows it.
+/// A consumer as its node sees it.
 pub(super) struct MemoryConsumer {
     server: MemoryServer,
     queue: String,
@@ -268,7 +269,7 @@ impl MemoryConsumer {
     /// Runs `served` on this consumer's queue.
     ///
     /// # Errors
-    /// Why it is this consumer's no more.
+    /// The reason why the queue is no longer this consumer's.
     fn with_queue<R>(&self, served: impl FnOnce(&mut MemoryQueue) -> R) -> Result<R, ConsumerEnd> {
         let mut state = self.server.state();
         let queue = state.queues.get_mut(&self.queue).ok_or(ConsumerEnd::Deleted)?;
@@ -308,7 +309,7 @@ impl QueueConsumer for MemoryConsumer {
     }
 }
 
-/// Returns whether a routing key's words match a pattern's, of which `*` is any one and `#` any number.
+/// Returns whether a routing key's words match a pattern's; `*` stands for any one word and `#` for any number.
 fn matches(pattern: &[&str], key: &[&str]) -> bool {
     match (pattern, key) {
         ([], []) => true,

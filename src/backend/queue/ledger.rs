@@ -1,7 +1,7 @@
-//! The unacknowledged messages of one stream: their ids, when each is acknowledged, and which of them a client that
-//! comes back has already. Sees no broker, no socket and no clock.
+//! The unacknowledged messages of one stream: their ids, when each is acknowledged, and which of them a returning
+//! client has already. It knows no broker, no socket and no clock.
 //!
-//! A message's place is counted from 0 over the stream's life, in the order of the queue:
+//! Places count a stream's messages from 0, in the order of the queue:
 //!
 //! ```text
 //! 0 .. acknowledged .. had .............. had + sent ....... had + handed ......... received
@@ -9,42 +9,42 @@
 //!                       them before        them
 //! ```
 //!
-//! **Ids.** They must be the same on redelivery, on whatever node that is, and nothing but the queue remembers. So
-//! the id of a message without a usable one of its own is the hash of its body and its occurrence among the
-//! unacknowledged messages of the same hash. A prefix that is acknowledged never splits such a group: the rest would be
-//! counted anew, and an id would mean another message than before.
+//! **Ids.** An id must be the same on every redelivery, on any node, and only the queue remembers anything. So a
+//! message without a usable id of its own gets the hash of its body, and its occurrence among the unacknowledged
+//! messages of the same hash. Acknowledging never splits such a group: the rest would be counted anew, and an id would
+//! mean another message than before.
 //!
-//! Nor is an id issued that may still be the client's Last-Event-ID although its message is gone, being
-//! acknowledged: if the new message were lost with the connection, the client would seem to have it. Occurrences
-//! that skip such an id are handed to the queue's next ledger on this node, by [`Occurrences`]; on another node, which
-//! doesn't know of it, this is the one case in which a message may be taken for one that the client had.
+//! An id is not issued either while it may be the client's Last-Event-ID although its message is acknowledged: if the
+//! new message were lost with the connection, the client would seem to have it. Occurrences that skip such an id are
+//! handed to the queue's next ledger on this node, by [`Occurrences`]; another node does not know of them, and this is
+//! the one case in which a message may be taken for one that the client had.
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use super::message::{MessageId, MessageName};
 
-/// Bounds on how many messages may be unacknowledged, and how long.
+/// Limits on how many messages may be unacknowledged, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AckLimits {
-    /// The broker sends no more before some are acknowledged; more than `ack_window`.
+    /// The most unacknowledged messages, at which the broker sends no more; more than `ack_window`.
     pub(super) prefetch: usize,
     /// A message is acknowledged when this many newer ones were sent.
     pub(super) ack_window: u64,
-    /// Or when its stream has lived this long since it was sent.
+    /// It is also acknowledged when its stream has lived this long since it was sent.
     pub(super) ack_delay_ms: u64,
 }
 
 impl AckLimits {
-    /// Returns how many messages must be due before they are acknowledged, unless time has made them so: one frame to the
-    /// broker for many messages, and half of what may be due at most, so that the broker keeps sending meanwhile.
+    /// Returns how many messages must be due before they are acknowledged together, unless one has reached its delay:
+    /// one frame acknowledges many, and half of what may be due at most, so that the broker keeps sending meanwhile.
     fn batch(&self) -> usize {
         let window = usize::try_from(self.ack_window).unwrap_or(usize::MAX);
         (self.prefetch.saturating_sub(window) / 2).max(1)
     }
 
-    /// Returns how often it is noted what was sent, from when on the delay counts. So a delay may be longer by a twentieth
-    /// than was asked, which harms nobody.
+    /// Returns how often it is noted which messages were sent; their delay counts from then. So a delay may be a
+    /// twentieth longer than was asked, which harms nobody.
     fn note_every_ms(&self) -> u64 {
         (self.ack_delay_ms / 20).clamp(20, 1000)
     }
@@ -56,12 +56,12 @@ impl AckLimits {
     }
 }
 
-/// What of a queue is with one client, and not acknowledged. The stream's task owns it; the registry asks it whose the
-/// queue is.
+/// The messages of one client's queue that are received and not acknowledged. The stream's task owns it; the registry
+/// asks it which client the queue belongs to.
 #[derive(Debug)]
 pub(super) struct Ledger {
     limits: AckLimits,
-    /// Received and not acknowledged, the first of them at place `acknowledged`.
+    /// Messages received and not acknowledged; the first of them has place `acknowledged`.
     entries: VecDeque<Unacknowledged>,
     acknowledged: u64,
     had: u64,
@@ -73,16 +73,16 @@ pub(super) struct Ledger {
     previous: Occurrences,
 }
 
-/// Occurrences of messages that went back to their queue, where they differ from what would be counted anew.
+/// Occurrences of messages that went back to their queue, where counting anew would give others.
 #[derive(Debug, Default)]
 pub(super) struct Occurrences(HashMap<Rc<str>, VecDeque<u32>>);
 
-/// Messages to acknowledge: all up to and including `tag`.
+/// An acknowledgement: of all messages up to and including `tag`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Acknowledged {
-    /// The broker's delivery tag of the last of them.
+    /// The broker's delivery tag of the last message.
     pub(super) tag: u64,
-    /// How many they are.
+    /// How many messages it covers.
     pub(super) count: u64,
     /// How many of them were not sent, because the client had them.
     pub(super) unsent: u64,
@@ -94,22 +94,22 @@ struct Unacknowledged {
     tag: u64,
     id: MessageId,
     redelivered: bool,
-    /// When it was seen that the kernel or the client has it; meaningless before.
+    /// When it was noted that the kernel or the client has it; meaningless before.
     sent_at_ms: u64,
 }
 
-/// Unacknowledged messages of one name.
+/// The unacknowledged messages of one name.
 #[derive(Debug)]
 struct NameGroup {
-    /// The place of the newest.
+    /// The place of the newest one.
     last: u64,
     count: usize,
     next_occurrence: u32,
 }
 
 impl Ledger {
-    /// Returns an empty ledger. `last_event_id` is the client's, if only by what its stream begins with; `previous` is what
-    /// the queue's last ledger on this node left.
+    /// Returns an empty ledger. `last_event_id` is the client's, or the one that its stream begins with; `previous` is
+    /// what the queue's last ledger on this node left.
     pub(super) fn new(limits: AckLimits, last_event_id: Option<&str>, previous: Occurrences) -> Self {
         Self {
             limits,
@@ -124,7 +124,7 @@ impl Ledger {
         }
     }
 
-    /// Takes in the queue's next message and returns its id.
+    /// Adds the queue's next message and returns its id.
     pub(super) fn receive(&mut self, tag: u64, name: MessageName, redelivered: bool) -> MessageId {
         let (text, place) = (name.text(), self.received());
         let group = self.groups.entry(text.clone());
@@ -141,8 +141,8 @@ impl Ledger {
         id
     }
 
-    /// Returns how many of the messages the client has, by its Last-Event-ID. They are the oldest, are not to be handed
-    /// over, and are due. To be called when what was delivered before has been received, and nothing is handed over.
+    /// Returns how many of the messages the client has, by its Last-Event-ID. They are the oldest, must not be handed
+    /// over, and are due. Call it when all redelivered messages have been received and before any is handed over.
     pub(super) fn resume(&mut self, now_ms: u64) -> usize {
         let last_event_id = self.anchor.as_deref().unwrap_or_default();
         let found = self.entries.iter().position(|entry| entry.redelivered && entry.id.is(last_event_id));
@@ -152,13 +152,13 @@ impl Ledger {
         had
     }
 
-    /// Notes that the next message is handed to the shard. Returns its number, of those that are handed over, from 1.
+    /// Notes that the next message is handed to the shard. Returns its number among those handed over, from 1.
     pub(super) fn hand_over(&mut self) -> u64 {
         self.handed = (self.handed + 1).min(self.received() - self.had);
         self.handed
     }
 
-    /// Notes that the kernel has taken `sent` of the messages that were handed over, as is seen now.
+    /// Notes at `now_ms` that the kernel has taken `sent` of the messages handed over.
     pub(super) fn sent(&mut self, sent: u64, now_ms: u64) {
         let sent = sent.min(self.handed);
         for place in self.had + self.sent..self.had + sent {
@@ -170,7 +170,7 @@ impl Ledger {
         self.sent = self.sent.max(sent);
     }
 
-    /// Takes off what is to be acknowledged now, and returns it.
+    /// Removes the messages to acknowledge now, and returns their acknowledgement; `None` when there are none.
     pub(super) fn acknowledge(&mut self, now_ms: u64) -> Option<Acknowledged> {
         let due = self.due(now_ms);
         let waits = !self.is_had(self.acknowledged) && !self.is_aged(self.limits.ack_delay_ms, now_ms);
@@ -179,36 +179,37 @@ impl Ledger {
         }
         let mut count = self.without_splitting(due);
         if count == 0 && self.is_stuck(now_ms) {
-            // What was sent, all of it: as far as can be without splitting a group, else as far as it goes.
+            // All sent messages: as many as possible without splitting a group, else all of them.
             let sent = self.sent_count();
             count = Some(self.without_splitting(sent)).filter(|&count| count > 0).unwrap_or(sent);
         }
         self.take(count)
     }
 
-    /// Returns how many messages are to be sent until some are to be acknowledged for that; `u64::MAX` where more must be
-    /// handed over before.
+    /// Returns the number of sent messages at which some are to be acknowledged; `u64::MAX` where more must be handed
+    /// over first.
     pub(super) fn due_at_sent(&self) -> u64 {
         let batch = self.limits.batch() as u64;
         let due = (self.acknowledged + self.limits.ack_window + batch).saturating_sub(self.had);
         if due > self.sent {
             return due;
         }
-        // So many are due, and wait for messages of the same names behind them.
+        // Enough are due, but wait for messages of the same names behind them.
         if self.has_unsent() { (self.sent + batch).min(self.handed) } else { u64::MAX }
     }
 
-    /// Returns whether messages were handed over of which it is not noted that they were sent.
+    /// Returns whether some messages were handed over and not noted as sent.
     pub(super) fn has_unsent(&self) -> bool {
         self.sent < self.handed
     }
 
-    /// Returns how often to note what was sent, in milliseconds.
+    /// Returns how often to note which messages were sent, in milliseconds.
     pub(super) fn note_every_ms(&self) -> u64 {
         self.limits.note_every_ms()
     }
 
-    /// Returns when time alone makes the next message due.
+    /// Returns when the next message becomes due by its delay alone, in milliseconds; 0 for at once, `None` when none
+    /// was sent.
     pub(super) fn due_at_ms(&self) -> Option<u64> {
         let first = self.entries.front().filter(|_| self.sent_count() > 0)?;
         Some(match self.is_had(self.acknowledged) {
@@ -223,18 +224,18 @@ impl Ledger {
         self.anchor.as_deref() == Some(id) || self.entries.iter().take(issued).any(|entry| entry.id.is(id))
     }
 
-    /// Returns whether every message that was received is acknowledged.
+    /// Returns whether every received message is acknowledged.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Returns whether the broker sends no more before something is acknowledged.
+    /// Returns whether the broker sends no more until some messages are acknowledged.
     fn is_full(&self) -> bool {
         self.entries.len() >= self.limits.prefetch
     }
 
-    /// Returns what the queue's next ledger must know of the messages that go back.
+    /// Returns the occurrences that the queue's next ledger must know of the messages that go back.
     pub(super) fn occurrences(&self) -> Occurrences {
         let mut occurrences: HashMap<Rc<str>, VecDeque<u32>> = HashMap::new();
         for entry in &self.entries {
@@ -259,7 +260,7 @@ impl Ledger {
 
     /// Returns how many of the entries are due.
     fn due(&self, now_ms: u64) -> usize {
-        // Places below this one have a window of sent messages after them.
+        // Places below this one have a window of sent messages behind them.
         let windowed = self.had.max((self.had + self.sent).saturating_sub(self.limits.ack_window));
         let is_late =
             |entry: &Unacknowledged| entry.sent_at_ms.saturating_add(self.limits.ack_delay_ms) <= now_ms;
@@ -270,20 +271,20 @@ impl Ledger {
             .count()
     }
 
-    /// Returns whether it is this long since the first entry was sent.
+    /// Returns whether the first entry was sent at least `age_ms` ago.
     fn is_aged(&self, age_ms: u64, now_ms: u64) -> bool {
         let first = self.entries.front().filter(|_| self.sent_count() > 0);
         first.is_some_and(|first| first.sent_at_ms.saturating_add(age_ms) <= now_ms)
     }
 
-    /// Returns whether nothing more would happen: the broker sends no more, and there is nothing left to send on. Or it
-    /// has been so long that the broker would end it.
+    /// Returns whether waiting would not help: the broker sends no more and all entries are sent, or the first entry is
+    /// so old that the broker would close the channel.
     fn is_stuck(&self, now_ms: u64) -> bool {
         let full = self.is_full() && self.sent_count() == self.entries.len();
         full || self.is_aged(self.limits.group_ms(), now_ms)
     }
 
-    /// Returns the most of the first `count` entries after which no group goes on.
+    /// Returns how many of the first `count` entries can be taken without splitting a group.
     fn without_splitting(&self, count: usize) -> usize {
         let (mut whole, mut last) = (0, self.acknowledged);
         for (place, entry) in (self.acknowledged..).zip(self.entries.iter().take(count)) {
@@ -315,7 +316,7 @@ impl Ledger {
 }
 
 impl Occurrences {
-    /// Returns whether there is nothing to know.
+    /// Returns whether there is nothing to hand on.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

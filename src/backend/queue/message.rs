@@ -1,4 +1,4 @@
-//! A message's name, its id on the wire, and its event-stream text. Bytes in, bytes out.
+//! A message's name, its id on the wire, and its event-stream text. It does no I/O.
 
 use std::fmt;
 use std::io::Write as _;
@@ -7,7 +7,7 @@ use std::rc::Rc;
 use memchr::{memchr2, memchr3};
 use sha2::{Digest, Sha256};
 
-/// Bytes of a publisher's own id, as of an event that is published to a topic.
+/// The longest own id of a publisher, in bytes, as for events published to topics.
 const OWN_BYTES_MAX: usize = 128;
 
 /// A message's id without its occurrence: the same on every node and on redelivery.
@@ -18,11 +18,11 @@ pub(super) struct MessageName {
 }
 
 impl MessageName {
-    /// Returns the publisher's own id where it can be an id, else a hash of `parts`, which are the body and what else
-    /// tells messages apart.
+    /// Returns the publisher's own id where it can serve as one, else a hash of `parts`: the body and whatever else
+    /// distinguishes messages.
     ///
-    /// An id is taken back from a header, so it has no control characters and no space around it
-    /// (RFC 9110, 5.5).
+    /// An own id comes back in a header, so it has no control characters and no space around it (RFC 9110, section
+    /// 5.5).
     pub(super) fn new(message_id: Option<&str>, parts: &[&[u8]]) -> Self {
         let usable = |id: &&str| {
             (1..=OWN_BYTES_MAX).contains(&id.len()) && !id.contains(char::is_control) && id.trim() == *id
@@ -32,16 +32,16 @@ impl MessageName {
         }
         let mut hash = Sha256::new();
         for part in parts {
-            // The length, so that no part can pass for the end of the one before.
+            // Each length is hashed too, so that no part can pass for the end of the one before.
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        // 64 bits: it tells apart the unacknowledged messages of one queue, and stands on every event.
+        // 64 bits: enough for the unacknowledged messages of one queue, and short, because it is on every event.
         let bits = hash.finalize().iter().take(8).fold(0, |bits: u64, byte| bits << 8 | u64::from(*byte));
         Self { text: format!("{bits:016x}").into(), is_own: false }
     }
 
-    /// Returns the id of this occurrence, from 0.
+    /// Returns the id of this occurrence, counted from 0.
     pub(super) fn occurrence(self, occurrence: u32) -> MessageId {
         MessageId { name: self, occurrence }
     }
@@ -74,7 +74,7 @@ impl MessageId {
         }
     }
 
-    /// Returns whether it is written without its occurrence: a publisher's own id, as long as it is used once.
+    /// Returns whether it is written without its occurrence: the first use of a publisher's own id.
     fn is_bare(&self) -> bool {
         self.name.is_own && self.occurrence == 0
     }
@@ -87,7 +87,7 @@ impl fmt::Display for MessageId {
     }
 }
 
-/// Returns a body as text. What is not UTF-8, and every NUL, becomes U+FFFD.
+/// Returns a body as text; each NUL and what is not UTF-8 become U+FFFD.
 pub(super) fn text(body: Vec<u8>) -> String {
     let text = match String::from_utf8(body) {
         Ok(text) => text,
@@ -96,9 +96,9 @@ pub(super) fn text(body: Vec<u8>) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 
-/// Appends an event with this id: CR, LF and CRLF each begin another `data:` line (WHATWG HTML, 9.2.5).
+/// Appends an event with this id; CR, LF and CRLF each begin another `data:` line (WHATWG HTML, 9.2.5).
 pub(super) fn write_event(id: &MessageId, body: &[u8], out: &mut Vec<u8>) {
-    // For a body of one line: the fields' names, their line ends and the blank line.
+    // Room for a body of one line: field names, line ends and the blank line.
     out.reserve(body.len() + id.name.text.len() + 32);
     out.extend_from_slice(b"id: ");
     // Writing to memory cannot fail.
@@ -122,7 +122,7 @@ pub(super) fn write_event(id: &MessageId, body: &[u8], out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Appends a `data:` line. With the space, of which a client drops one: a line may begin with one of its own.
+/// Appends a `data:` line, with the space that a client drops, because the line may begin with a space of its own.
 fn write_line(line: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"data: ");
     out.extend_from_slice(line);
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_hash_is_of_the_body_alone_and_never_changes() {
-        // A literal: another node, or a later version, must call the message the same.
+        // A literal, because another node or a later version must give the message the same name.
         assert_eq!(id(None, b"body").to_string(), "810519901940e8b1-0");
         assert_ne!(MessageName::new(None, &[b"ab", b"c"]), MessageName::new(None, &[b"a", b"bc"]));
     }

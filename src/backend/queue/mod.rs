@@ -1,4 +1,4 @@
-//! Queues that are clients': who has which, what a message is called, and what is acknowledged when. Knows no broker but by
+//! Clients' queues: which client has which, ids of messages, and when they are acknowledged. Knows brokers only by
 //! [`MessageBroker`](super::broker::MessageBroker); [`ledger`] and [`message`] know neither runtime nor clock.
 
 pub(super) mod ledger;

@@ -1,4 +1,4 @@
-//! Who has which queue on this node, and who may have it next.
+//! The registry of queues on this node: which client has each one, and which may have it next.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -20,25 +20,25 @@ use crate::backend::{
 };
 use crate::core::message::Ticket;
 
-/// Queues that are asked of the brokers at once. Each takes some messages to and fro: when all clients come back
-/// together, those in front are served while the rest wait, instead of all being too late. And what a queue has is
-/// counted when it is there.
+/// The most queues opened at once. Each takes a few round trips to the broker: when all clients come back together, the
+/// first are served while the rest wait, instead of all being too late. It also bounds the messages that queues hold
+/// before they are counted as memory.
 const OPENING_MAX: u32 = 16;
-/// Of these one takes so many when much is held already.
+/// The weight of one opening, of [`OPENING_MAX`], while memory is filling up.
 const OPENING_WEIGHT: u32 = 8;
-/// How often a queue that is another's is tried.
+/// How often a queue that another consumer has is tried again.
 const TRY_EVERY: Duration = Duration::from_millis(500);
-/// Queues for which it is kept what a stream leaves to its queue's next, for as long as the queue may live without a
-/// client; a message is rarely called other than by its place in the queue.
+/// The most queues whose [`Occurrences`] are kept for their next stream, each as long as its queue may live without a
+/// client; few messages have an occurrence other than by counting.
 const LEFT_MAX: usize = 10_000;
 
-/// How long a client waits for a queue that is another's when it does not say that it had it: a page that is loaded
-/// anew may be here before its own end is.
+/// How long a client waits for a queue that another has, when it does not say that it had it: the new connection of a
+/// reloaded page may come before the end of its old one.
 const RELOAD_TIME: Duration = Duration::from_millis(300);
-/// How long a client waits for the first connection to a broker: one that comes while esper starts would be
-/// refused for want of milliseconds. And for room: slow clients are cut in a second.
+/// How long a client waits for the first connection to a broker: one that comes while esper starts would be refused for
+/// want of milliseconds. It also waits so long for memory: slow clients are cut within a second.
 const START_TIME: Duration = Duration::from_secs(2);
-/// Refusals are told of no more often than this.
+/// The least time between two log lines about refusals.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 const TAKEN: &str = "another client has this queue";
@@ -46,7 +46,7 @@ const EXHAUSTED: &str = "too much is held for slow clients; try again later, or 
 const LATE: &str = "the broker does not answer; try again later";
 const STOPPING: &str = "esper is stopping";
 
-/// The queues of a node and all that their streams share. The backend's thread owns it.
+/// The queues of a node and all that their streams share; the backend's thread owns it.
 pub(in crate::backend) struct QueueRegistry<B> {
     config: BackendConfig,
     pub(super) outlet: Box<dyn StreamOutlet>,
@@ -54,32 +54,32 @@ pub(in crate::backend) struct QueueRegistry<B> {
     started: Instant,
     broker: Rc<B>,
     holders: RefCell<HashMap<Rc<str>, QueueHolder>>,
-    /// Where commands for a stream go, and the queue it has.
+    /// The channel for commands to a stream, and its queue's name.
     streams: RefCell<HashMap<StreamId, (Commands, Rc<str>)>>,
-    /// What the last stream of a queue left, and when.
+    /// The occurrences that the last stream of a queue left, and when.
     left: RefCell<HashMap<Rc<str>, (Instant, Occurrences)>>,
-    /// First ids that were given.
+    /// How many first ids were given.
     first_ids: Cell<u64>,
     first_id_key: RandomState,
     opening: Semaphore,
     refusals: RefCell<Throttle>,
-    /// Told whenever a queue becomes free.
+    /// Notified whenever a queue becomes free.
     freed: Notify,
 }
 
 type Commands = mpsc::UnboundedSender<StreamCommand>;
 
-/// Whose a queue is on this node, from the first attempt to open it until its consumer is closed.
+/// The holder of a queue on this node, from the first attempt to open it until its consumer is closed.
 struct QueueHolder {
-    /// Once there is a stream.
+    /// `None` until there is a stream.
     stream: Option<(Commands, Rc<RefCell<Ledger>>)>,
-    /// The queue will be free as soon as the broker has its messages back.
+    /// Whether the queue will be free as soon as the broker has its messages back.
     is_closing: bool,
-    /// Closed when it is free.
+    /// Closed when the queue is free.
     gone: watch::Receiver<()>,
 }
 
-/// A queue that is one task's alone on this node, until this is dropped.
+/// A task's sole right to a queue on this node, until this is dropped.
 pub(super) struct QueueClaim<B> {
     pub(super) registry: Rc<QueueRegistry<B>>,
     queue: Rc<str>,
@@ -88,7 +88,7 @@ pub(super) struct QueueClaim<B> {
 }
 
 impl<B: MessageBroker> QueueRegistry<B> {
-    /// Returns a registry of a node whose queues are nobody's.
+    /// Returns the registry of a node on which no client has a queue.
     pub(in crate::backend) fn new(
         config: BackendConfig,
         outlet: Box<dyn StreamOutlet>,
@@ -117,7 +117,7 @@ impl<B: MessageBroker> QueueRegistry<B> {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Waits until `at_ms` after the start, for ever when that is `None`.
+    /// Waits until `at_ms` milliseconds after the start; for ever when that is `None`.
     pub(super) async fn wait_until(&self, at_ms: Option<u64>) {
         match at_ms {
             Some(at_ms) => sleep_until(self.started + Duration::from_millis(at_ms)).await,
@@ -125,14 +125,14 @@ impl<B: MessageBroker> QueueRegistry<B> {
         }
     }
 
-    /// Serves a client that asks for a queue until its stream ends.
+    /// Opens a queue for a client, answers it, and serves its stream to the end.
     pub(in crate::backend) async fn serve(
         self: Rc<Self>,
         queue: String,
         last_event_id: Option<Box<str>>,
         ticket: Ticket,
     ) {
-        // With it a page that has had no message yet comes back as one that had the queue, too.
+        // With a first id, a page that has had no message yet can show on its return that it had the queue.
         let first_id = last_event_id.is_none().then(|| format!("{:016x}", self.next_first_id()));
         match self.open(&queue, last_event_id.as_deref(), first_id.as_deref()).await {
             Ok(stream) => {
@@ -148,10 +148,10 @@ impl<B: MessageBroker> QueueRegistry<B> {
         }
     }
 
-    /// Passes on what a stream's shard says of it.
+    /// Sends a stream its shard's command.
     pub(in crate::backend) fn command(&self, stream: StreamId, command: StreamCommand) {
         let streams = self.streams.borrow();
-        // A stream that has ended meanwhile is not there.
+        // The stream may have ended meanwhile.
         let Some((commands, queue)) = streams.get(&stream) else { return };
         if command == StreamCommand::Close
             && let Some(holder) = self.holders.borrow_mut().get_mut(queue)
@@ -161,7 +161,7 @@ impl<B: MessageBroker> QueueRegistry<B> {
         let _ = commands.send(command);
     }
 
-    /// Ends every stream, without a word to its client, and returns when their messages are back in their queues.
+    /// Ends every stream without notice to its client; returns when their messages are back in their queues.
     pub(in crate::backend) async fn close(&self) {
         for (commands, _) in self.streams.borrow().values() {
             let _ = commands.send(StreamCommand::Close);
@@ -172,14 +172,15 @@ impl<B: MessageBroker> QueueRegistry<B> {
         }
     }
 
-    /// Returns an id that follows from no other: whoever knows it may take the queue over. SipHash under a random key.
+    /// Returns an id that cannot be guessed, because whoever knows it may take the queue over: SipHash under a random
+    /// key.
     fn next_first_id(&self) -> u64 {
         let number = self.first_ids.get() + 1;
         self.first_ids.set(number);
         self.first_id_key.hash_one(number)
     }
 
-    /// Logs what a page is refused for that is not its own doing: it cannot read the answer.
+    /// Logs refusals that are not the page's own doing, because the page cannot read the answer.
     fn tell(&self, reason: &str) {
         if reason == TAKEN || reason == STOPPING {
             tracing::debug!("a queue was refused: {reason}");
@@ -188,10 +189,10 @@ impl<B: MessageBroker> QueueRegistry<B> {
         }
     }
 
-    /// Opens a queue for one client. Waits where that may help: for the client's own end, a broker, or room.
+    /// Opens a queue for one client. Waits where that may help: for the end of its old connection, a broker, or memory.
     ///
     /// # Errors
-    /// Why the client does not get it.
+    /// The reason why the client does not get it.
     async fn open(
         self: &Rc<Self>,
         queue: &str,
@@ -226,10 +227,10 @@ impl<B: MessageBroker> QueueRegistry<B> {
         Ok(StreamTask::new(id, claim, (consumer, held), ledger, received))
     }
 
-    /// Waits for the queue to be free on this node.
+    /// Waits until the queue is free on this node, and claims it.
     ///
     /// # Errors
-    /// It is another client's, and stays so.
+    /// Another client has it and keeps it.
     async fn claim(
         self: &Rc<Self>,
         queue: &str,
@@ -253,8 +254,8 @@ impl<B: MessageBroker> QueueRegistry<B> {
         Ok(QueueClaim { registry: Rc::clone(self), queue, stream: Cell::new(None), _gone: sender })
     }
 
-    /// Returns whether the queue is about to be free, and what tells of that; `None` where it is free. Its stream
-    /// is told to give way to the client whose it is.
+    /// Returns whether the queue is about to be free, and a channel that closes when it is; `None` where it is free. If
+    /// the asking client had the queue, its old stream is ordered to give way.
     fn ask(&self, queue: &str, last_event_id: Option<&str>) -> Option<(bool, watch::Receiver<()>)> {
         let mut holders = self.holders.borrow_mut();
         let holder = holders.get_mut(queue)?;
@@ -268,10 +269,10 @@ impl<B: MessageBroker> QueueRegistry<B> {
         Some((holder.is_closing, holder.gone.clone()))
     }
 
-    /// Has the broker deliver the queue to this node. Tries again until `until` where that may help.
+    /// Has the broker deliver the queue to this node; tries again until `until` where that may help.
     ///
     /// # Errors
-    /// Why the last attempt failed.
+    /// The reason of the last failure.
     async fn consume(
         &self,
         queue: &str,
@@ -283,23 +284,23 @@ impl<B: MessageBroker> QueueRegistry<B> {
                 return Err(NoQueue::passing(STOPPING));
             };
             let failed = match self.broker.lease() {
-                // What slow clients' queues hold is given back soon, when they are cut.
+                // Slow clients are cut soon, and the memory of their queues is free again.
                 Ok(_) if self.outlet.is_exhausted() => NoQueue::passing(EXHAUSTED),
                 Ok(lease) => match self.broker.consume(lease, queue).await {
                     Ok((mut consumer, _)) if self.opening.is_closed() => {
-                        // Too late to be told to close with the others.
+                        // It was opened too late for [`QueueRegistry::close`] to end it.
                         consumer.close().await;
                         return Err(NoQueue::passing(STOPPING));
                     }
                     Ok(consumed) => return Ok(consumed),
                     Err(OpenFailure::Taken) => NoQueue::lasting(TAKEN),
-                    // Another is asked next.
+                    // Another connection is tried next.
                     Err(OpenFailure::Late) if self.broker.is_answering() => continue,
                     Err(OpenFailure::Late) => NoQueue::passing(LATE),
                     Err(OpenFailure::Later(reason)) => NoQueue::passing(reason),
                     Err(OpenFailure::Never(reason)) => return Err(NoQueue::lasting(reason)),
                 },
-                // A page whose broker starts anew comes back before that is there.
+                // Pages of a restarting broker come back before it is reachable.
                 Err(reason) => NoQueue::passing(reason),
             };
             drop(permit);
@@ -313,14 +314,14 @@ impl<B: MessageBroker> QueueRegistry<B> {
 }
 
 impl<B> QueueClaim<B> {
-    /// Notes that the stream ends: who asks for the queue now need only wait for the broker.
+    /// Notes that the stream ends: whoever asks for the queue now need only wait for the broker.
     pub(super) fn closing(&self) {
         if let Some(holder) = self.registry.holders.borrow_mut().get_mut(&self.queue) {
             holder.is_closing = true;
         }
     }
 
-    /// Keeps what the queue's next stream must know.
+    /// Keeps the occurrences that the queue's next stream must know.
     pub(super) fn leave(&self, left: Occurrences) {
         if left.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! One client's stream: from the queue to the shard, and back to the broker what was sent.
+//! One client's stream: from its queue to the shard, and acknowledgements back to the broker.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -16,28 +16,28 @@ use crate::backend::broker::{BrokerMessage, ConsumerEnd, MessageBroker, QueueCon
 use crate::backend::{StreamId, without_queue};
 use crate::core::sent_count::SentCount;
 
-/// Text of one stream that is with the shard and not sent: what is beyond waits here, so that a client that does
-/// not read costs its shard no more than that.
+/// The most text of one stream that is handed over and not sent; more waits here, so that a client that does not read
+/// costs its shard no more than that.
 const UNSENT_BYTES_MAX: usize = 1024 * 1024;
-/// Text that is handed over at once. What a socket takes in one go is less.
+/// The size of text handed over at once: more than a socket takes in one send.
 const TEXT_BYTES: usize = 64 * 1024;
-/// Messages that are taken in before what they became is handed over, and before other streams have their turn.
+/// Messages received before they are handed over and other streams have a turn.
 const RECEIVED_MAX: usize = 256;
-/// How soon a message is looked at again that is due, but cannot be acknowledged without others.
+/// How soon to look again at a message that is due and cannot be acknowledged without others.
 const AGAIN_MS: u64 = 200;
 
-/// What the shard, or a client that comes back, wants of a stream.
+/// A command of the shard, or of a returning client, to a stream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::backend) enum StreamCommand {
-    /// Deliver.
+    /// The client's stream is set up: deliver.
     Ready,
     /// The client is gone.
     Close,
-    /// The client is here again on another connection.
+    /// The client is back on another connection.
     TakeOver,
 }
 
-/// A client's stream of one queue, from the queue's opening to its closing.
+/// A client's stream of one queue, from the queue's opening to its closing; its task owns it.
 pub(super) struct StreamTask<B: MessageBroker> {
     pub(super) id: StreamId,
     consumer: B::Consumer,
@@ -45,34 +45,34 @@ pub(super) struct StreamTask<B: MessageBroker> {
     sent: Arc<SentCount>,
     commands: mpsc::UnboundedReceiver<StreamCommand>,
     is_ready: bool,
-    /// Received and not handed over.
+    /// Messages received and not handed over.
     waiting: VecDeque<(MessageId, Bytes)>,
-    /// Handed over and not sent: the number of the last message of each text, and the text's bytes.
+    /// Texts handed over and not sent: the number of the last message, and the bytes of each.
     unsent: VecDeque<(u64, usize)>,
     unsent_bytes: usize,
-    // Last, so that the queue is free when its consumer is gone.
+    // The last field, so that the queue is free only when its consumer is gone.
     claim: QueueClaim<B>,
 }
 
-/// When a stream is to be looked at again, unless something comes before.
+/// The events that a stream waits for, beside commands and messages.
 struct NextLook {
-    /// When so many of its messages were sent.
+    /// This many of its messages sent.
     sent: u64,
-    /// Or at this time, in milliseconds of the registry.
+    /// This time, in milliseconds of the registry.
     at_ms: Option<u64>,
 }
 
-/// Why a stream ended.
+/// The reason why a stream ended.
 enum StreamEnding {
-    /// By the shard, which knows.
+    /// Its shard closed it, and needs no notice.
     Closed,
     TakenOver,
-    /// By the broker, and why.
+    /// The broker ended it, with the reason.
     Broken(String),
 }
 
 impl<B: MessageBroker> StreamTask<B> {
-    /// Begins a stream with what its queue had ready.
+    /// Begins a stream with the messages that its queue had ready.
     pub(super) fn new(
         id: StreamId,
         claim: QueueClaim<B>,
@@ -99,12 +99,12 @@ impl<B: MessageBroker> StreamTask<B> {
         stream
     }
 
-    /// Returns where the shard writes how many messages were sent.
+    /// Returns the counter in which the shard writes how many messages were sent.
     pub(super) fn sent(&self) -> Arc<SentCount> {
         Arc::clone(&self.sent)
     }
 
-    /// Runs the stream to its end, and the queue is free again.
+    /// Runs the stream to its end, and frees the queue.
     pub(super) async fn run(mut self) {
         let registry = Rc::clone(&self.claim.registry);
         let ended = self.flow().await;
@@ -146,10 +146,10 @@ impl<B: MessageBroker> StreamTask<B> {
         }
     }
 
-    /// Takes in what has arrived.
+    /// Receives messages that have arrived, beginning with `first`, up to [`RECEIVED_MAX`].
     ///
     /// # Errors
-    /// Why no more will arrive.
+    /// The reason why no more will arrive.
     fn receive_arrived(&mut self, first: Result<BrokerMessage, ConsumerEnd>) -> Result<(), ConsumerEnd> {
         let (mut next, mut room) = (Some(first), RECEIVED_MAX);
         while let Some(received) = next {
@@ -162,7 +162,7 @@ impl<B: MessageBroker> StreamTask<B> {
 
     fn receive(&mut self, message: BrokerMessage) {
         let BrokerMessage { tag, is_redelivered, message_id, timestamp, body, .. } = message;
-        // The timestamp tells a message from another of the same words.
+        // The timestamp distinguishes messages of the same text.
         let name = MessageName::new(message_id.as_deref(), &[&body, &timestamp.to_be_bytes()]);
         if is_redelivered {
             self.claim.registry.stats.redelivered.add(1);
@@ -171,7 +171,7 @@ impl<B: MessageBroker> StreamTask<B> {
         self.waiting.push_back((id, self.claim.registry.outlet.share(body)));
     }
 
-    /// Acknowledges what is due and hands over what there is room for. Returns when to look again.
+    /// Acknowledges messages that are due and hands over those there is room for. Returns what to wait for next.
     fn step(&mut self) -> NextLook {
         let registry = Rc::clone(&self.claim.registry);
         let (now_ms, sent) = (registry.now_ms(), self.sent.value());

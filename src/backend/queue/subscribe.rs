@@ -1,4 +1,4 @@
-//! What an exchange is sent becomes events of topics, on every node alike.
+//! Publishes messages of exchanges as events of topics, the same on every node.
 
 use std::time::Duration;
 
@@ -12,19 +12,18 @@ use crate::backend::{BackendStats, PublishFailure, TopicPublisher};
 use crate::config::SubscribeRule;
 use crate::core::event_id::has_our_form;
 
-/// Messages that are acknowledged at once, at most: half of what a broker may send ahead.
+/// The most messages in one acknowledgement: half of those that a broker may send ahead.
 const ACK_MAX: u16 = SUBSCRIPTION_PREFETCH / 2;
-/// Messages a broker sends ahead of their acknowledgement, for each rule.
+/// Messages that a broker sends ahead of their acknowledgement, for each rule.
 pub(in crate::backend) const SUBSCRIPTION_PREFETCH: u16 = 200;
-/// How long to wait first when there is no room for an event.
+/// The first wait when there is no room for an event.
 const FULL_WAIT: Duration = Duration::from_millis(10);
-/// What was not published is told of no more often than this, for each rule.
+/// The least time between two log lines about refused messages, for each rule.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// Follows one rule, for as long as it is polled.
+/// Follows one rule, as long as it is polled.
 ///
-/// Only what is published while a broker is connected arrives: the queue is this node's own, and ends with its
-/// consumer.
+/// Messages arrive only while a broker is connected: the queue is this node's own, and ends with its consumer.
 pub(in crate::backend) async fn follow<B: MessageBroker>(
     rule: &SubscribeRule,
     broker: &B,
@@ -33,7 +32,7 @@ pub(in crate::backend) async fn follow<B: MessageBroker>(
 ) {
     let mut backoff = Backoff::default();
     loop {
-        // Without a broker there is nothing to tell that the connections do not.
+        // Without a broker there is nothing to log: the connections log that.
         if let Ok(lease) = broker.lease() {
             let since = Instant::now();
             let reason = match broker.subscribe(lease, rule).await {
@@ -61,7 +60,7 @@ pub(in crate::backend) async fn follow<B: MessageBroker>(
     }
 }
 
-/// Publishes whatever comes. Returns why no more comes.
+/// Publishes every message of the consumer. Returns why no more arrive.
 async fn publish_all(
     rule: &SubscribeRule,
     consumer: &mut impl QueueConsumer,
@@ -70,7 +69,7 @@ async fn publish_all(
 ) -> ConsumerEnd {
     let mut refusals = Throttle::new(TELL_EVERY);
     let mut unacknowledged = 0;
-    // What has arrived already, if anything.
+    // The next message, if it has arrived already.
     let mut ahead = None;
     loop {
         let received = match ahead.take() {
@@ -118,8 +117,8 @@ async fn publish(
     }
 }
 
-/// Returns the name that a message has as an event of a topic. An id in the form of esper's own is hashed: the hash is as
-/// unique and the same on every node, while each node would replace the id itself by one of its own.
+/// Returns the name of a message as an event of a topic. An id in the form of esper's own is hashed: the hash is as
+/// unique and the same on every node, while each node would replace the id itself by a different one.
 fn name(message_id: Option<&str>, parts: &[&[u8]]) -> MessageName {
     match message_id {
         Some(id) if has_our_form(id) => MessageName::new(None, &[id.as_bytes()]),

@@ -1,5 +1,5 @@
-//! Queues and topics over a broker within the process. What is about RabbitMQ itself is tested with the real one, from
-//! outside.
+//! Queues and topics over a broker within the process. The behaviour of RabbitMQ itself is tested with the real one,
+//! from outside.
 
 mod outages;
 mod queues;
@@ -24,7 +24,7 @@ use crate::core::sent_count::SentCount;
 /// Long enough for anything that happens at all.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A node: a backend, and in the place of its shards what they would have heard.
+/// A node: a backend, and in place of its shards a record of its messages to them.
 pub(super) struct TestNode {
     backend: Option<BackendThread>,
     sender: UnboundedSender<ToBackend>,
@@ -47,7 +47,7 @@ struct HeardState {
 }
 
 impl Heard {
-    /// Returns what the state has, as soon as it has it.
+    /// Waits until `ask` finds what it looks for in the state, and returns it.
     fn wait<R>(&self, what: &str, mut ask: impl FnMut(&mut HeardState) -> Option<R>) -> R {
         let mut found = None;
         let state = self.0.0.lock().unwrap();
@@ -109,7 +109,7 @@ impl TopicPublisher for Heard {
     }
 }
 
-/// Returns a configuration with short times, so that what takes long in life is seen, and one node.
+/// Returns a configuration with one node, and times short enough for tests.
 pub(super) fn config_at(url: &str) -> BackendConfig {
     BackendConfig {
         nodes: vec![url.parse().unwrap()],
@@ -122,19 +122,19 @@ pub(super) fn config_at(url: &str) -> BackendConfig {
     }
 }
 
-/// The same for a broker that needs no address.
+/// Returns the same configuration for a broker that needs no address.
 fn config() -> BackendConfig {
     config_at("amqp://memory/")
 }
 
-/// A node with a broker that has nothing, and the name of a queue.
+/// Returns a node with an empty broker, and the queue's name.
 fn start(queue: String) -> (TestNode, MemoryServer, String) {
     let broker = MemoryServer::default();
     (TestNode::start(&broker, config()), broker, queue)
 }
 
 impl TestNode {
-    /// Starts a node that is connected.
+    /// Starts a node and waits until it is connected.
     fn start(server: &MemoryServer, config: BackendConfig) -> Self {
         let server = server.clone();
         let node = Self::start_with(move |config, stats| server.broker(config, stats), config);
@@ -186,7 +186,7 @@ impl TestNode {
         Ok(QueueClient { node: self, stream, sent, taken: 0, auto: true })
     }
 
-    /// A client whose queue may be delivered.
+    /// Opens a queue for a client and has it delivered.
     fn open(&self, queue: &str, last_event_id: Option<&str>) -> Result<QueueClient<'_>, NoQueue> {
         let client = self.answer(self.ask(queue, last_event_id))?;
         self.send(ToBackend::Ready { stream: client.stream });
@@ -213,18 +213,18 @@ impl Drop for TestNode {
     }
 }
 
-/// A client's stream, as its shard knows it.
+/// A client's stream as its shard sees it.
 struct QueueClient<'a> {
     node: &'a TestNode,
     stream: StreamId,
     sent: Arc<SentCount>,
     taken: usize,
-    /// Whether what is taken is said to be sent.
+    /// Whether what is taken is reported as sent.
     auto: bool,
 }
 
 impl QueueClient<'_> {
-    /// The next events, each its id and its data.
+    /// Takes the next events, each as id and data.
     fn take(&mut self, count: usize) -> Vec<(String, String)> {
         let (mut events, mut last) = (Vec::new(), 0);
         while events.len() < count {
@@ -245,7 +245,7 @@ impl QueueClient<'_> {
         events
     }
 
-    /// Whatever has arrived and was not taken.
+    /// Takes all events that have arrived.
     fn take_ready(&mut self) -> Vec<(String, String)> {
         let mut state = self.node.heard.0.0.lock().unwrap();
         let texts = state.texts.entry(self.stream).or_default().split_off(self.taken);
@@ -281,7 +281,7 @@ fn data(events: Vec<(String, String)>) -> Vec<String> {
     events.into_iter().map(|(_, data)| data).collect()
 }
 
-/// Numbers as messages' texts.
+/// Returns numbers as texts of messages.
 fn texts(numbers: std::ops::Range<usize>) -> Vec<String> {
     numbers.map(|number| number.to_string()).collect()
 }
@@ -294,7 +294,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A queue's name that no other test has.
+/// Returns a queue's name that no other test has.
 fn unique(name: &str) -> String {
     format!("esper-test-{name}-{:016x}", fastrand::u64(..))
 }

@@ -1,4 +1,4 @@
-//! One queue's messages, and whose they are.
+//! The messages of one queue, and which client gets them.
 
 use super::*;
 
@@ -50,7 +50,7 @@ fn a_client_that_comes_back_gets_what_it_does_not_have() {
     let events = client.take(15);
     client.close();
     broker.queue(&queue, &texts(15..30));
-    // On another node, which has never heard of it.
+    // On another node, which does not know this client.
     let mut client = other.open(&queue, Some(&events[9].0)).unwrap();
     assert_eq!(data(client.take(20)), texts(10..30));
     until("acknowledgements", || other.stats().acknowledged.value() == 30);
@@ -62,7 +62,7 @@ fn nothing_is_delivered_before_the_stream_is_ready() {
     let (node, broker, queue) = start(unique("ready"));
     let mut client = node.answer(node.ask(&queue, None)).unwrap();
     broker.queue(&queue, &texts(0..3));
-    // The second stream's message has made its way, so the first's would have.
+    // When the second stream's message has arrived, the first's would have too.
     let other = unique("ready");
     let mut second = node.open(&other, None).unwrap();
     broker.queue(&other, &["x"]);
@@ -81,7 +81,7 @@ fn a_second_client_is_refused_while_the_first_is_there_here_or_elsewhere() {
     for node in [&node, &other] {
         assert_eq!(node.open(&queue, None).err(), taken);
     }
-    // Nor does an id that this stream never issued help, however long it waits.
+    // An id that this stream never issued does not help either, however long it waits.
     for node in [&node, &other] {
         assert_eq!(node.open(&queue, Some("x")).err(), taken);
     }
@@ -100,11 +100,11 @@ fn a_client_is_not_locked_out_by_its_own_ghost() {
     broker.queue(&queue, &texts(0..5));
     ghost.auto = false;
     let events = ghost.take(5);
-    // Here it takes over; what the ghost has not sent comes again.
+    // On this node it takes over; messages that the old connection did not send come again.
     let mut client = node.open(&queue, Some(&events[2].0)).unwrap();
     ghost.wait_ended();
     assert_eq!(data(client.take(2)), texts(3..5));
-    // Elsewhere it waits for the ghost to be noticed.
+    // On another node it waits until the old connection is noticed.
     let ticket = other.ask(&queue, Some(&events[4].0));
     std::thread::sleep(Duration::from_millis(700));
     client.close();
@@ -123,7 +123,7 @@ fn an_id_of_the_last_acknowledged_message_takes_over_too() {
     until("acknowledgements", || node.stats().acknowledged.value() == 3);
     let first = node.open(&queue, Some(&events[2].0)).unwrap();
     ghost.wait_ended();
-    // And once more, before anything has arrived.
+    // And again, before any message has arrived.
     let second = node.open(&queue, Some(&events[2].0)).unwrap();
     first.wait_ended();
     second.close();
@@ -140,7 +140,7 @@ fn a_client_that_does_not_read_holds_back_its_own_queue_alone() {
     assert_eq!(data(reads.take(60)), texts(0..60));
     assert_eq!(data(reads_not.take(20)), texts(0..20));
     assert_eq!((broker.ready(&slow), reads_not.take_ready().len()), (Some(40), 0));
-    // Of large messages no more than a MiB is with its shard.
+    // At most 1 MiB of large messages is with the shard.
     let large = unique("large");
     let mut client = node.open(&large, None).unwrap();
     client.auto = false;
@@ -176,7 +176,7 @@ fn a_stream_ends_with_its_queue() {
     assert_eq!(data(client.take(1)), ["again"]);
 }
 
-/// Each refusal costs a channel, which must cost no more.
+/// Each refusal costs a channel, and must cost nothing else.
 #[test]
 fn many_refusals_at_once_disturb_nobody() {
     let (node, broker, queue) = start(unique("many"));
@@ -194,7 +194,7 @@ fn many_refusals_at_once_disturb_nobody() {
     assert!(client.node.heard.0.0.lock().unwrap().ended.is_empty());
 }
 
-/// Clients that die at any moment, and come back on either of two nodes with what they saw last.
+/// Clients die at any moment and come back on either of two nodes with the last id they saw.
 #[test]
 fn nothing_is_lost_or_doubled_by_clients_that_die_and_come_back() {
     const QUEUES: usize = 10;
@@ -216,7 +216,7 @@ fn nothing_is_lost_or_doubled_by_clients_that_die_and_come_back() {
                         let events = client.take_ready();
                         client.taken = 0;
                         let dies = got.len() + events.len() >= die_at.min(MESSAGES);
-                        // What is on its way is lost with the connection.
+                        // Messages in transit are lost with the connection.
                         let lost = if dies { fastrand::usize(..40).min(events.len()) } else { 0 };
                         let received = events.len() - lost;
                         for (id, data) in events.into_iter().take(received) {

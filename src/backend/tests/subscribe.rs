@@ -29,7 +29,7 @@ fn what_an_exchange_is_sent_is_published_on_every_node_with_the_same_ids() {
     let config =
         BackendConfig { subscribe: vec![rule(&exchange, "pets.#", "live/${routing_key}")], ..config() };
     let nodes = [TestNode::start(&broker, config.clone()), TestNode::start(&broker, config)];
-    // Until both are bound: one message each time, which those get that are.
+    // Publishes until both queues are bound; each message reaches those that are.
     until("both bindings", || {
         publish(&broker, &exchange, "pets.bound", &["?"]);
         nodes.iter().all(|node| node.stats().published.value() > 0)
@@ -81,7 +81,7 @@ fn an_exchange_that_is_missing_is_found_later_and_what_is_not_taken_waits_or_is_
     assert!(all.iter().all(|(_, data, _)| data != "nameless") && all[0].1 == "bound");
 }
 
-/// What is not UTF-8 in a routing key arrives as a question mark.
+/// Bytes of a routing key that are not UTF-8 arrive as question marks.
 #[test]
 fn a_routing_key_of_any_letters_names_a_topic_all_the_same() {
     let (broker, exchange) = (MemoryServer::default(), unique("bytes"));

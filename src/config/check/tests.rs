@@ -20,7 +20,7 @@ MCowBQYDK2VwAyEA895MFtRI5RnkL3JFEcZS7LL/rFQ93ZcfEmRd/Ic//LQ=
 ";
 const SECRET: &str = "a-secret-of-these-tests-and-of-nothing-else";
 
-/// What the binary does without flags and variables: the process is its own.
+/// Returns the binary's configuration without flags and variables, which configures the whole process.
 fn unflagged() -> Config {
     let cpus = Cpus { ids: cpus::usable().unwrap(), pin: true };
     Config { cpus, raise_file_limit: true, ..Config::default() }
@@ -43,10 +43,10 @@ fn the_defaults_are_allowed_when_they_are_written_out() {
     assert_eq!(parse(written, &[]), Ok(unflagged()));
 }
 
-/// A flag, a value that is not its default, and what it changes. `SECRET` and `KEY` are files of those.
+/// A flag, a value that is not its default, and its effect. `SECRET` and `KEY` stand for files with those.
 type Row = (&'static str, &'static str, fn(&mut Config));
 
-/// What the control port's other flags are given with.
+/// The flag that the control port's other flags need.
 const WITH_CONTROL: &str = "--bind-control 127.0.0.1:1";
 
 fn control(change: fn(&mut Control)) -> Option<Control> {
@@ -55,7 +55,7 @@ fn control(change: fn(&mut Control)) -> Option<Control> {
     Some(control)
 }
 
-/// What the journal's other flags are given with.
+/// The flag that the journal's other flags need.
 const WITH_DATA: &str = "--data-dir /tmp/data";
 
 fn data(change: fn(&mut Data)) -> Option<Data> {
@@ -64,7 +64,7 @@ fn data(change: fn(&mut Data)) -> Option<Data> {
     Some(data)
 }
 
-/// What the queues' other flags are given with.
+/// The flag that the queues' other flags need.
 const WITH_BROKER: &str = "--broker-node amqp://localhost/";
 
 fn queues(change: fn(&mut Queues)) -> Option<Queues> {
@@ -144,7 +144,7 @@ const ROWS: &[Row] = &[
     ("log-level", "debug", |c| c.log_level = LogLevel::Debug),
 ];
 
-/// Each row with its files' names put in, and the flags that it needs beside it.
+/// Calls `each` with each row, its files' names put in, and the flags that it needs.
 fn rows(mut each: impl FnMut(&str, &str, &str, &Config)) {
     let (secret, key) = (TempFile::new(SECRET), TempFile::new(PUBLIC_KEY));
     for (flag, value, change) in ROWS {
@@ -169,7 +169,7 @@ fn flags_line(flag: &str, value: &str, with: &str) -> String {
     if value == "true" { format!("{with} --{flag}") } else { format!("{with} --{flag} {value}") }
 }
 
-/// What `--dump-config` prints with these flags.
+/// Returns what `--dump-config` prints with these flags.
 fn dumped(line: &str) -> String {
     match parse(&format!("{line} --dump-config"), &[]) {
         Err(ConfigError::Help(text)) => text,
@@ -228,7 +228,7 @@ fn what_is_dumped_reads_back_as_what_it_was_and_is_dumped_as_the_same() {
 
 #[test]
 fn a_dump_stands_over_every_file_below_it() {
-    // Flags that take back what a file says, and what only a file says.
+    // Flags that undo a file's settings, and settings that only a file can have.
     let lower = TempFile::new(
         "threads: 1\nnamespaces: true\ntrusted-proxy: [10.0.0.1, '::1']\nsubscribers-max: 7\n\
          header: {sse: {X-Accel-Buffering: null, X-A: 'b: \"c\"'}, cors: {Access-Control-Allow-Origin: x}}\n\

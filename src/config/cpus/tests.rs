@@ -55,7 +55,7 @@ fn cpus_this_process_may_not_use_are_refused_with_those_it_may() {
         ("2", &[4], "more than the 1 CPU this process may use (4); write 1 or less"),
         ("0-3", &[0, 1], "no CPU 2 for this process; choose among 0-1"),
         ("1,", &[0, 2, 3, 4, 7], "no CPU 1 for this process; choose among 0,2-4,7"),
-        // Ends at once, without going through the range.
+        // Fails at once, without going through the range.
         ("0-18446744073709551615", &[0, 1], "no CPU 2 for this process; choose among 0-1"),
     ] {
         assert_eq!(chosen(text, usable), Err(mend.to_owned()), "{text}");
@@ -64,7 +64,7 @@ fn cpus_this_process_may_not_use_are_refused_with_those_it_may() {
 
 #[test]
 fn usable_is_every_cpu_of_the_affinity_mask() {
-    // A thread of its own, so that the mask of the test's thread stays.
+    // In a thread of its own, so that the test's thread keeps its mask.
     let (all, narrowed) = std::thread::spawn(|| {
         let all = usable().unwrap();
         let last = *all.last().unwrap();

@@ -14,7 +14,7 @@ use super::*;
 /// The configuration file of eventsourced, as its documentation has it.
 const SEED: &str = include_str!("../../../tests/eventsourced.yml");
 
-/// What a configuration of these files, flags and variables is; the files' names in a refusal are `1`, `2`,
+/// Returns the configuration of these files, flags and variables, and the warnings; a refusal names the files `1`, `2`,
 /// ...
 fn read(files: &[&str], line: &str, variables: &[(&str, &str)]) -> Result<(Config, Vec<String>), String> {
     let files: Vec<TempFile> = files.iter().map(TempFile::new).collect();
@@ -89,7 +89,7 @@ fn the_example_of_the_documentation_has_every_key_and_says_the_defaults() {
     let (dumped, written) = (keys(&defaults), keys(text));
     let missing: Vec<&String> = dumped.iter().filter(|key| !written.contains(key)).collect();
     assert!(missing.is_empty(), "docs/config.yml has no {missing:?}");
-    // A dump leaves nothing out either.
+    // A dump is complete too.
     let command = super::super::flags::command();
     for arg in command.get_arguments().filter(|arg| arg.get_long().is_some_and(is_key)) {
         let (id, flag) = (arg.get_id().as_str(), arg.get_long().unwrap());
@@ -98,7 +98,7 @@ fn the_example_of_the_documentation_has_every_key_and_says_the_defaults() {
         assert!(apart || dumped.contains(&key), "--dump-config shows no {key}");
     }
 
-    // As it stands it is what there is without it, but for its broker.
+    // Unchanged it gives the configuration without it, except for its broker.
     let file = TempFile::new(text);
     let with_file = parse(&format!("--config {}", file.path()), &[]).unwrap();
     let nodes = with_file.queues.as_ref().map(|queues| queues.nodes.clone()).unwrap();

@@ -17,7 +17,7 @@ fn an_enums_values_are_its_values_name() {
     }
 }
 
-/// A flag as `docs/flags.md` has it: `-p`, `--port PORT`, and its default.
+/// A flag in `docs/flags.md`: `-p`, `--port PORT`, and its default.
 type Told = BTreeMap<String, (Option<char>, String, String)>;
 
 #[test]
@@ -51,7 +51,7 @@ fn the_document_has_every_flag_with_its_value_and_its_default() {
     assert_eq!(told, there);
 }
 
-/// Else a program could set what no flag takes.
+/// Otherwise a program could set a value that no flag accepts.
 #[test]
 fn every_flag_that_may_refuse_a_number_or_a_time_checks_its_field_too() {
     let config = Config {
@@ -73,6 +73,6 @@ fn every_flag_that_may_refuse_a_number_or_a_time_checks_its_field_too() {
         .filter_map(|arg| arg.get_long().map(str::to_owned))
         .filter(|flag| !fields.is_given(flag))
         .collect();
-    // Which CPUs there are is not for a flag to refuse.
+    // A flag cannot know which CPUs there are.
     assert_eq!(missing, BTreeSet::from(["threads".to_owned()]));
 }

@@ -1,5 +1,4 @@
-//! Secrets and keys as variables and files give them, and what is refused or warned of. Nothing is ever shown
-//! of what they hold.
+//! Secrets and keys from variables and files, and which are refused or warned of. Their contents are never shown.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,10 +10,10 @@ use super::super::{Notes, cpus::CpuFlags};
 use super::*;
 
 const SECRET: &str = "a-secret-of-these-tests-and-of-nothing-else";
-/// What the control port's other flags are given with.
+/// The flag that the control port's other flags need.
 const WITH_CONTROL: &str = "--bind-control 127.0.0.1:1";
 
-/// A file of its own, readable by its owner alone; removed when dropped.
+/// A file that only its owner may read; removed when dropped.
 pub(in crate::config) struct TempFile(PathBuf);
 
 impl TempFile {
@@ -51,7 +50,7 @@ pub(in crate::config) fn parse(line: &str, variables: &[(&str, &str)]) -> Result
     Config::parse(["esper"].into_iter().chain(line.split_whitespace()), &env)
 }
 
-/// The configuration with files at these places, and what is warned of.
+/// Returns the configuration with files at these places, and the warnings.
 pub(in crate::config) fn parse_with_warnings(
     args: Vec<OsString>,
     env: &dyn Fn(&str) -> Option<OsString>,

@@ -11,7 +11,7 @@ fn layer(said: &[(&str, &str)]) -> Layer {
     layer
 }
 
-/// Flags and what they are given; the port of an address is given as a port.
+/// Returns flags and their values; the port of an address is a port's.
 fn shown(layer: &Layer) -> Vec<(String, String)> {
     let text = |setting: &Setting| match setting.text() {
         Some(text) => text.parse().map_or(text.to_owned(), |Bind { ip, .. }| ip.to_string()),

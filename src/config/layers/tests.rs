@@ -5,7 +5,7 @@ use clap::Arg;
 use super::super::flags::{Flags, command, has_variable, unknown_variables};
 use super::*;
 
-/// Reads a command line and variables, both as a shell would have them.
+/// Reads a command line and variables, both as in a shell.
 fn read_line(line: &str, variables: &[(&str, &str)]) -> Result<(Flags, Layer), String> {
     let args = ["esper"].into_iter().chain(line.split_whitespace()).map(OsString::from).collect();
     let env = |name: &str| variables.iter().find(|(set, _)| *set == name).map(|(_, value)| value.into());
@@ -27,7 +27,7 @@ fn a_flag_stands_over_its_variable_and_a_variable_over_the_default() {
     assert_eq!(port("", &[("ESPER_PORT", "1")]), 1);
     assert_eq!(port("--port 2", &[("ESPER_PORT", "1")]), 2);
     assert_eq!(port("-p2", &[("ESPER_PORT", "1")]), 2);
-    // A variable that nobody reads harms nobody.
+    // A variable that an argument overrides is not checked.
     assert_eq!(port("-p2", &[("ESPER_PORT", "wrong")]), 2);
 }
 
@@ -137,7 +137,7 @@ fn a_mistyped_variable_is_found_and_one_of_others_is_not() {
 
 #[test]
 fn what_ends_the_program_is_no_variable() {
-    // Images often carry their version in such a variable.
+    // Images often have their version in such a variable.
     let forgotten = [("ESPER_VERSION", "1.2"), ("ESPER_HELP", "true"), ("ESPER_DUMP_CONFIG", "true")];
     let (flags, _) = read_line("", &forgotten).unwrap();
     assert_eq!((flags.config.port, flags.files.dump_config), (3000, false));

@@ -8,7 +8,7 @@ const RSA_4096: &str = include_str!("test_keys/rsa4096.pem");
 const P256: &str = include_str!("test_keys/p256.pem");
 const P256_COMPRESSED: &str = include_str!("test_keys/p256-compressed.pem");
 const ED25519: &str = include_str!("test_keys/ed25519.pem");
-/// Keys that are none of ours, each after a line `== what it is`.
+/// Keys that are refused, each after a line `== what it is`.
 const REFUSED: &str = include_str!("test_keys/refused.pem");
 
 fn list(text: &str) -> Result<Vec<KeyType>, String> {
@@ -16,17 +16,17 @@ fn list(text: &str) -> Result<Vec<KeyType>, String> {
     Ok(keys.iter().map(PublicKey::key_type).collect())
 }
 
-/// The keys of [`REFUSED`], by what they are.
+/// Returns the keys of [`REFUSED`], each with what it is.
 fn refused() -> impl Iterator<Item = (&'static str, &'static str)> {
     REFUSED.split("== ").skip(1).filter_map(|part| part.split_once('\n'))
 }
 
-/// A block `BEGIN PUBLIC KEY` of these bytes.
+/// Returns a block `BEGIN PUBLIC KEY` of these bytes.
 fn block(der: &[u8]) -> String {
     pem::encode(&Pem::new("PUBLIC KEY", der))
 }
 
-/// The bytes of the one block of this text, changed.
+/// Returns the text's one block with its bytes changed.
 fn changed(text: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut der = pem::parse(text).unwrap().into_contents();
     change(&mut der);
@@ -45,7 +45,7 @@ fn the_type_of_a_key_is_read_from_the_key() {
     ] {
         assert_eq!(list(text), Ok(vec![key_type]), "{text}");
     }
-    // Both forms of an RSA key are one key.
+    // Both forms of an RSA key give the same key.
     assert_eq!(PublicKey::list_from_pem(RSA_2048), PublicKey::list_from_pem(RSA_PKCS1));
 }
 
@@ -59,7 +59,7 @@ fn a_file_holds_one_to_eight_keys_and_any_text_around_them() {
         list(&format!("\u{feff}Ours:\n{RSA_2048}\nTheirs:\n\n{P256} {ED25519}\nthat is all")),
         Ok(types)
     );
-    // As tools write it that do not wrap at 64, or indent.
+    // As written by tools that do not wrap at 64, or that indent.
     let lines: Vec<&str> = P256.lines().collect();
     let [begin, first, second, end] = lines[..] else { panic!("{P256}") };
     assert_eq!(list(&format!("{begin}\n{first}{second}\n{end}")), Ok(vec![KeyType::P256]));
@@ -81,7 +81,7 @@ fn a_key_that_is_not_taken_is_named_with_the_mend() {
             what => (what, "give an RSA, P-256 or Ed25519 key"),
         };
         assert!(error.contains(named) && error.contains(mend) && !error.contains('\n'), "{what}: {error}");
-        // Among others it is told which one.
+        // Among others the refusal says which one.
         let among = list(&format!("{ED25519}{text}{ED25519}")).unwrap_err();
         assert_eq!(among, format!("block 2 of 3: {error}"));
     }
@@ -141,7 +141,7 @@ fn a_block_whose_bytes_are_no_key_is_refused() {
         (changed(P256, |der| *der.last_mut().unwrap() ^= 1), "no key"),
         (changed(P256, infinity), "no key"),
         (changed(RSA_2048, |der| der[3] ^= 1), "damaged"),
-        // Exponents that are even, and one with which everything is its own signature.
+        // Even exponents, and one with which every text is its own signature.
         (changed(RSA_2048, |der| *der.last_mut().unwrap() = 2), "no key"),
         (exponent_of_1(), "no key"),
         // 31 and 33 bytes for Ed25519.
@@ -154,7 +154,7 @@ fn a_block_whose_bytes_are_no_key_is_refused() {
     }
 }
 
-/// The RSA key of 2048 bits with the exponent 1.
+/// Returns the RSA key of 2048 bits with the exponent 1.
 fn exponent_of_1() -> String {
     let mut der = pem::parse(RSA_PKCS1).unwrap().into_contents();
     der.truncate(der.len() - 5);
@@ -169,7 +169,7 @@ fn resize(der: &mut Vec<u8>, bytes: u8) {
     (der[1], der[10]) = (10 + bytes, 1 + bytes);
 }
 
-/// Puts the one byte of the point at infinity (SEC 1, 2.3.3) in the place of a P-256 key's 65.
+/// Replaces a P-256 key's 65 bytes by the one byte of the point at infinity (SEC 1, 2.3.3).
 fn infinity(der: &mut Vec<u8>) {
     der.truncate(26);
     der.push(0);

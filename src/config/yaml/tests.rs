@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The tree in one line, `name@line`.
+/// Returns the tree in one line, `name@line`.
 fn shown(node: &YamlNode) -> String {
     match &node.value {
         YamlValue::Empty => "-".to_owned(),

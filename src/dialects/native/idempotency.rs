@@ -1,4 +1,4 @@
-//! Idempotency keys of publishes: what a client may send as one, what it is good for, and what it is compared by.
+//! Idempotency keys of publishes: their syntax, their scope, and the digest that repeats are compared by.
 
 use std::sync::Arc;
 
@@ -10,26 +10,26 @@ use crate::core::topic::Topic;
 use crate::dialects::bad_request;
 use crate::http::{Head, Refusal, target};
 
-/// Longest key, in bytes. A UUID has 36, a digest in hexadecimal 64.
+/// The longest key, in bytes. A UUID has 36, a digest in hexadecimal 64.
 const KEY_BYTES_MAX: usize = 128;
-/// Longest subject that is kept as it is, in bytes. A token may be 8 KiB, and so may its `sub` nearly be: 65,536 of those
-/// would be 0.5 GiB in each partition. Of a longer one its digest is kept.
+/// The longest subject that is kept as it is, in bytes; of a longer one its digest is kept. A token, and nearly all of
+/// it a `sub`, may be 8 KiB: 65,536 of those would take 0.5 GiB in each partition.
 const SUBJECT_BYTES_MAX: usize = 128;
-/// Stands in place of a subject's length before its digest.
+/// Written in place of a subject's length when its digest follows.
 const SUBJECT_DIGEST: u16 = u16::MAX;
 
-/// A key that came with a publish, with all that it is good for.
+/// The key of a publish, scoped to its topic and the token's subject.
 #[derive(Debug)]
 pub(crate) struct IdempotencyKey {
     name: Arc<[u8]>,
 }
 
 impl IdempotencyKey {
-    /// Returns the key of a publish to `topic` by `subject`, if it has one.
+    /// Returns the key of a publish to `topic` by `subject`; `None` if it has none.
     ///
     /// # Errors
-    /// 400 for a key that is empty, too long or has other bytes than visible ASCII, for one that is in the query twice, and
-    /// where header field and query differ.
+    /// 400 for a key that is empty, too long or has bytes other than visible ASCII, for two keys in the query, and when
+    /// header field and query differ.
     pub(super) fn of(head: &Head, topic: &Topic, subject: &str) -> Result<Option<Self>, Refusal> {
         let in_field = head.idempotency_key.as_deref().map(parse).transpose()?;
         let in_query = match is_in_query(head) {
@@ -46,7 +46,7 @@ impl IdempotencyKey {
         Ok(Some(IdempotencyKey { name: name(topic, subject, &key).into() }))
     }
 
-    /// Whether a request has one, well-formed or not.
+    /// Returns whether a request has a key, well-formed or not.
     pub(crate) fn is_in(head: &Head) -> bool {
         head.idempotency_key.is_some() || is_in_query(head)
     }
@@ -56,13 +56,13 @@ impl IdempotencyKey {
         self.name.len()
     }
 
-    /// Returns what a home knows the publish by, with this body as it was sent.
+    /// Returns the key that the home compares: the name, and a digest of the body as it was sent.
     pub(crate) fn with_body(self, form: &BodyForm, body: &[u8]) -> PublishKey {
         PublishKey { name: self.name, digest: digest(form, body) }
     }
 }
 
-/// Most publishes have no query at all, and this costs them nothing.
+/// Returns whether the query has a key. Most publishes have no query, and this costs them nothing.
 fn is_in_query(head: &Head) -> bool {
     !head.query.is_empty() && target::query_has(&head.query, "key")
 }
@@ -76,8 +76,8 @@ fn key_in_query(query: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
     }
 }
 
-/// Reads a key: a string of structured fields (RFC 9651, section 3.3.3), or the same without quotes, as most clients send it.
-/// The quotes are no part of it.
+/// Parses a key: a string of structured fields (RFC 9651, section 3.3.3), or the same without quotes, as most clients
+/// send it. Quotes are not part of the key.
 fn parse(value: &[u8]) -> Result<Vec<u8>, Refusal> {
     let key = match value {
         [b'"', quoted @ ..] => unquote(quoted),
@@ -93,7 +93,7 @@ fn parse(value: &[u8]) -> Result<Vec<u8>, Refusal> {
     })
 }
 
-/// Returns what stands before the closing quote, its escapes undone; none where that is not the end.
+/// Returns the text before the closing quote with its escapes undone; `None` when that quote is missing or not last.
 fn unquote(quoted: &[u8]) -> Option<Vec<u8>> {
     let inner = quoted.strip_suffix(b"\"")?;
     let mut key = Vec::with_capacity(inner.len());
@@ -108,8 +108,8 @@ fn unquote(quoted: &[u8]) -> Option<Vec<u8>> {
     Some(key)
 }
 
-/// Returns the name of a key: topic and subject with their lengths before them, then the key, so that no two of these have
-/// one name. A journal keeps names, so their layout stays.
+/// Returns the name of a key: topic and subject with their lengths before them, then the key, so that different triples
+/// have different names. A journal stores names, so the layout must not change.
 fn name(topic: &Topic, subject: &str, key: &[u8]) -> Vec<u8> {
     let (topic, subject) = (topic.name().as_bytes(), subject.as_bytes());
     let digest;
@@ -125,8 +125,8 @@ fn name(topic: &Topic, subject: &str, key: &[u8]) -> Vec<u8> {
     [&topic_length.to_be_bytes()[..], topic, &subject_length.to_be_bytes(), subject, key].concat()
 }
 
-/// Returns the digest of a body and of how it is read, each part with its length before it. A journal keeps it, so what goes
-/// into it stays.
+/// Returns the digest of a body and its form, each part with its length before it. A journal stores it, so its input
+/// must not change.
 fn digest(form: &BodyForm, body: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     match form {
@@ -134,7 +134,7 @@ fn digest(form: &BodyForm, body: &[u8]) -> [u8; 32] {
         BodyForm::Data { event, id, is_json } => {
             hash.update([1 + u8::from(*is_json)]);
             for text in [event, id] {
-                // 0 is none, and the empty text has length 1.
+                // 0 means none; the empty text has length 1.
                 let length = text.as_ref().map_or(0, |text| text.len() as u64 + 1);
                 hash.update(length.to_be_bytes());
                 hash.update(text.as_deref().unwrap_or_default());
@@ -159,7 +159,7 @@ mod tests {
         Topic::parse_path(&segments, &TopicHasher::of(16)).unwrap()
     }
 
-    /// The name of a key that is sent in the header field and in the query.
+    /// Returns the name of a key that is sent in the header field and in the query.
     fn sent(field: Option<&str>, query: &str) -> Result<Option<Arc<[u8]>>, Refusal> {
         let mut head = head(Method::Post, &format!("/publish/pets{query}"));
         head.idempotency_key = field.map(|field| field.as_bytes().to_vec().into());
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn no_two_topics_subjects_and_keys_have_one_name() {
         let (long, other) = ("s".repeat(SUBJECT_BYTES_MAX + 1), "s".repeat(SUBJECT_BYTES_MAX + 2));
-        // What stands for the long one, were it a subject by itself.
+        // The digest that stands for the long subject, sent as a subject.
         let digest: String = Sha256::digest(&long).iter().map(|&byte| char::from(byte % 0x80)).collect();
         let all = [
             ("a", "b", "cc"),

@@ -1,4 +1,4 @@
-//! `/subscribe` and `/publish`: which topics, and whether the token is for them.
+//! `/subscribe` and `/publish`: finds the topics and checks that the token covers them.
 
 mod idempotency;
 
@@ -18,16 +18,16 @@ use crate::http::{Head, Refusal, Status, target};
 /// `GET /subscribe/{topic}`, `GET /subscribe?topic={topic}&topic={topic}` or `GET /events/`.
 #[derive(Debug)]
 pub(crate) struct Subscribe {
-    /// 1 to 64 topics, of which none covers another, in the order they were asked for.
+    /// 1 to 64 topics, none of which covers another, in the order of the request.
     pub(crate) topics: AskedTopics,
     pub(crate) last_event_id: Option<Box<str>>,
-    /// Unix seconds; `u64::MAX` without a token.
+    /// When the token expires, in Unix seconds; `u64::MAX` without a token.
     pub(crate) expires_s: u64,
-    /// Whether it is the admin page that subscribes.
+    /// Whether the subscriber is the admin page.
     pub(crate) feeds_admin_page: bool,
 }
 
-/// The topics of one stream; nearly always it is one.
+/// The topics of one stream, nearly always one.
 pub(crate) type AskedTopics = SmallVec<[Topic; 1]>;
 
 /// `POST /publish/{topic}`.
@@ -38,16 +38,16 @@ pub(crate) struct PublishRequest {
     pub(crate) key: Option<IdempotencyKey>,
 }
 
-/// How a publish's body is read.
+/// The form of a publish's body.
 #[derive(Debug)]
 pub(crate) enum BodyForm {
-    /// Event-stream text, the seed's way: one or more events.
+    /// Event-stream text with one or more events.
     EventStream,
     /// The whole body is the data of one event.
     Data { event: Option<String>, id: Option<String>, is_json: bool },
 }
 
-/// Finds what is asked for at `/subscribe` and `/publish`.
+/// Returns the action for `/subscribe` and `/publish`.
 pub(super) fn route(call: &Call<'_>) -> Option<Result<Action, Refusal>> {
     let Call { head, access, .. } = call;
     Some(match (call.first, call.rest) {
@@ -74,7 +74,7 @@ pub(super) fn paths(call: &Call<'_>, paths: &mut Vec<Cow<'static, str>>) {
     }
 }
 
-/// Returns whether there may be a topic at this path, well-formed or not.
+/// Returns whether this path may name a topic, well-formed or not.
 fn is_topic(path: &[&[u8]], access: &Access) -> bool {
     match path {
         [] => false,
@@ -84,12 +84,12 @@ fn is_topic(path: &[&[u8]], access: &Access) -> bool {
 }
 
 impl Call<'_> {
-    /// Returns the subscription to these topics.
+    /// Returns the subscription to these topics, or 401 or 403 when the token does not cover them.
     fn subscribe(&self, topics: AskedTopics) -> Result<Action, Refusal> {
         let mut expires_s = u64::MAX;
         if let Some(keys) = self.keyring.subscriber.as_ref().filter(|_| !self.is_operator) {
-            // A cookie would let any page that the user visits publish in the user's name; reading is guarded by
-            // CORS.
+            // Here a cookie may carry the token, because CORS guards reading. For publishing it may not: any page that
+            // the user visits could publish in the user's name.
             let grant = self.verify(keys, Some(&self.access.cookie_name))?;
             topics.iter().try_for_each(|topic| check_covered(&grant, topic))?;
             expires_s = grant.expires_s;
@@ -102,11 +102,11 @@ impl Call<'_> {
         }))
     }
 
-    /// Returns the publish to the topic at this path.
+    /// Returns the publish to the topic at this path; 400, 401 or 403 when it is refused.
     fn publish(&self, path: &[&[u8]]) -> Result<Action, Refusal> {
         let Call { head, access, .. } = self;
         if access.names.are_paths() && matches!(path, [b""]) {
-            // Where the same path is everything to a subscriber.
+            // For a subscriber this path means everything.
             return Err(bad_request("no topic: publish to one, as POST /publish/{topic}"));
         }
         let topic = parse_path(path, access)?;
@@ -125,15 +125,15 @@ impl Call<'_> {
     }
 }
 
-/// The id of the header, or of the query where a client cannot set the header.
+/// Returns the id of `Last-Event-ID`, or of the query, for clients that cannot set the header.
 ///
-/// No text is refused: an EventSource would give up for ever, and its page never hear of the gap.
+/// No text is refused: an EventSource would give up for ever, and its page never learn of the gap.
 pub(super) fn last_event_id(head: &Head) -> Option<Box<str>> {
     let id = match &head.last_event_id {
         Some(id) => Cow::Borrowed(&id[..]),
         None => target::query_bytes(&head.query, "lastEventId")?,
     };
-    // EventSource sends UTF-8. A script that sets a header can send Latin-1 alone (Fetch standard, ByteString).
+    // EventSource sends UTF-8. A script that sets the header can send only Latin-1 (Fetch standard, ByteString).
     let text = match str::from_utf8(&id) {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => id.iter().copied().map(char::from).collect(),
@@ -141,8 +141,8 @@ pub(super) fn last_event_id(head: &Head) -> Option<Box<str>> {
     known_id(&text).map(Box::from)
 }
 
-/// The one topic that a subscription's path names. 400 when the query names some too: one of the two was
-/// meant otherwise.
+/// Returns the one topic that a subscription's path names; 400 when the query names topics too, because only one of the
+/// two can be meant.
 fn topic_in_path(head: &Head, path: &[&[u8]], access: &Access) -> Result<Topic, Refusal> {
     if target::query_has(&head.query, "topic") {
         let reason = "topics in the path and in the query: name them all as /subscribe?topic=...&topic=...";
@@ -151,7 +151,7 @@ fn topic_in_path(head: &Head, path: &[&[u8]], access: &Access) -> Result<Topic, 
     parse_path(path, access)
 }
 
-/// The topics of a query, without those that are there twice or below another.
+/// Returns the topics of a query, without duplicates and those that another one covers.
 fn topics_in_query(query: &[u8], access: &Access) -> Result<AskedTopics, Refusal> {
     let mut topics = AskedTopics::new();
     for (index, value) in target::query_values(query, "topic").enumerate() {
@@ -193,7 +193,7 @@ fn check_covered(grant: &Grant, topic: &Topic) -> Result<(), Refusal> {
     Err(Refusal::new(Status::Forbidden, reason))
 }
 
-/// `application/json`, whatever its parameters.
+/// Returns whether the type is `application/json`, whatever its parameters.
 fn is_json(content_type: &[u8]) -> bool {
     let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
     essence.trim_ascii().eq_ignore_ascii_case(b"application/json")

@@ -1,4 +1,4 @@
-//! What is asked of the control port in a body: to mint a token, to emit, to end streams.
+//! The commands of the control port: mint a token, emit, end streams.
 
 use std::borrow::Cow;
 
@@ -12,17 +12,17 @@ use crate::core::session::{NAME_BYTES_MAX, NameError, Session};
 use crate::core::topic::Topic;
 use crate::http::{Head, Refusal, Response, Status};
 
-/// How long a token is good for that is minted without `exp`, in seconds: a day.
+/// The lifetime of a token minted without `exp`, in seconds: a day.
 const TOKEN_S: u64 = 24 * 60 * 60;
 
-/// What is to be done with a body that is still to come.
+/// A command whose body is still to come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Command {
     task: Task,
     form: Form,
 }
 
-/// What is asked for.
+/// The kind of a command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Task {
     /// `POST /token/`
@@ -36,14 +36,14 @@ pub(crate) enum Task {
     Disconnect,
 }
 
-/// What a body asked for, checked.
+/// The action that a command asks for, known once its body is read and checked.
 #[derive(Debug)]
 pub(crate) enum CommandEffect {
-    /// It is answered at once.
+    /// Send this response.
     Respond(Response),
-    /// These are to be published, and the streams that they are sent to counted.
+    /// Publish these events and report how many streams they went to.
     Emit(Topic, Events),
-    /// The streams of this topic are to end.
+    /// End the streams of this topic.
     Disconnect(Topic),
 }
 
@@ -54,8 +54,10 @@ impl Task {
 }
 
 impl Command {
+    /// Returns the command with the form of its body.
+    ///
     /// # Errors
-    /// 400 for a body of another type, and for an emit with an idempotency key, whose sender relies on it to be done once.
+    /// 400 for a body of another type, and for an emit with an idempotency key, whose sender would rely on it.
     pub(super) fn new(task: Task, head: &Head) -> Result<Self, Refusal> {
         if task == Task::Emit && IdempotencyKey::is_in(head) {
             return Err(bad_request(
@@ -65,10 +67,10 @@ impl Command {
         Ok(Command { task, form: Form::of(head.content_type.as_deref())? })
     }
 
-    /// Reads the body; `now_s` tells Unix time, `event_limits` hold for what is emitted.
+    /// Reads the body; `now_s` returns Unix time in seconds, `event_limits` hold for emitted events.
     ///
     /// # Errors
-    /// 400 that names the field and the mend; 403 when there is nothing to mint a token with.
+    /// 400 that names the field and the remedy; 403 when there is no secret to sign a token with.
     pub(crate) fn read(
         self,
         body: &Bytes,
@@ -95,7 +97,8 @@ impl Command {
     }
 }
 
-/// Without its type JSON is taken for a form, in which no field is found.
+/// Returns the refusal of a bad name. A missing name gets a hint: JSON sent without its type is read as a form, where
+/// no field is found.
 fn unnamed(error: NameError) -> Refusal {
     bad_request(match error {
         NameError { field, bytes: 0 } => format!(
@@ -127,7 +130,7 @@ fn token(
     }))
 }
 
-/// What is emitted: `payload` as it is, or an event made of the other fields.
+/// Returns the events to emit: `payload` as it is, or one event made of the other fields.
 fn events(fields: &FormFields<'_>, limits: &EventLimits) -> Result<Events, Refusal> {
     let bytes = |text: Cow<'_, str>| Bytes::from(text.into_owned());
     match (fields.text("payload")?, fields.text("data")?) {
@@ -151,7 +154,7 @@ fn events(fields: &FormFields<'_>, limits: &EventLimits) -> Result<Events, Refus
     }
 }
 
-/// What is wrong with an event, where there is no body and no URL to mend.
+/// Returns the refusal of an event in this field: its hints name fields, not the body or the URL.
 fn bad_event(field: &str, error: &EventError) -> Refusal {
     bad_request(match error {
         EventError::Empty => format!("{field} is empty: write something into it"),
@@ -167,7 +170,7 @@ fn bad_event(field: &str, error: &EventError) -> Refusal {
     })
 }
 
-/// Whether JSON is asked for by name (RFC 9110, 12.5.1), whatever else is taken.
+/// Returns whether `Accept` names JSON (RFC 9110, section 12.5.1), whatever else it names.
 fn takes_json(accept: &[u8]) -> bool {
     accept.split(|byte| *byte == b',').any(|range| {
         let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);

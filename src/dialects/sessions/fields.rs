@@ -1,4 +1,4 @@
-//! The named fields of a body, from a form or from JSON.
+//! The named fields of a command's body, from a form or from JSON.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::dialects::bad_request;
 use crate::http::{Refusal, target};
 
-/// How fields are written.
+/// The encoding of the fields.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Form {
     /// `application/x-www-form-urlencoded`, as curl and pages send them.
@@ -19,26 +19,25 @@ pub(super) enum Form {
     Json,
 }
 
-/// Every field that means something; others are not kept, however many there are.
+/// The known fields; others are dropped, however many there are.
 const NAMES: [&str; 7] = ["userId", "channel", "exp", "payload", "event", "id", "data"];
 
-/// Most fields that are looked at, with a meaning or without: a body of 1 MiB may hold a million, and the same name each
-/// time.
+/// The most fields that are read, known or not: a body of 1 MiB may hold a million, all with the same name.
 const FIELDS_MAX: usize = 64;
 
-/// The fields of a body, in their order.
+/// The known fields of a body, in their order.
 #[derive(Debug)]
 pub(super) struct FormFields<'b>(SmallVec<[(&'static str, Field<'b>); 4]>);
 
 #[derive(Debug)]
 enum Field<'b> {
     Text(Cow<'b, [u8]>),
-    /// As it was written.
+    /// The value as it was written.
     Json(&'b RawValue),
 }
 
 impl Form {
-    /// What a `Content-Type` announces; a body without one is a form.
+    /// Returns the encoding that a `Content-Type` names; a body without one is a form.
     ///
     /// # Errors
     /// 400 for another type.
@@ -61,7 +60,7 @@ impl<'b> FormFields<'b> {
     /// Reads a body.
     ///
     /// # Errors
-    /// 400 when it is not of this form.
+    /// 400 when the body has another encoding or too many fields.
     pub(super) fn read(form: Form, body: &'b [u8]) -> Result<Self, Refusal> {
         match form {
             Form::UrlEncoded => {
@@ -78,22 +77,22 @@ impl<'b> FormFields<'b> {
                 Ok(fields)
             }
             Form::Json => serde_json::from_slice(body).map_err(|error| {
-                // Its own text shows what was sent, which may be a secret, and long.
+                // serde's message would show what was sent, which may be a secret, and long.
                 let place = format!("line {} column {}", error.line(), error.column());
                 bad_request(format!("bad JSON at {place}: send an object with the fields"))
             }),
         }
     }
 
-    /// Whether there is a field of this name.
+    /// Returns whether there is a field of this name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(own, _)| *own == name)
     }
 
-    /// A field's text.
+    /// Returns a field's text; `None` when the field is missing.
     ///
     /// # Errors
-    /// 400 when it is there twice, is not UTF-8, or is another thing than a string.
+    /// 400 when the field is there twice, is not UTF-8, or is JSON but no string.
     pub(super) fn text(&self, name: &str) -> Result<Option<Cow<'_, str>>, Refusal> {
         match self.one(name)? {
             None => Ok(None),
@@ -108,15 +107,16 @@ impl<'b> FormFields<'b> {
         }
     }
 
-    /// A field that is a number of seconds, at least 1: digits alone, or a number of JSON.
+    /// Returns a number of seconds from 1 to `max`, written as digits or as a number of JSON; `None` when the field is
+    /// missing.
     ///
     /// # Errors
-    /// 400 when it is there twice or is anything else.
+    /// 400 when the field is there twice or is anything else.
     pub(super) fn seconds(&self, name: &str, max: u64) -> Result<Option<u64>, Refusal> {
         let number = match self.one(name)? {
             None => return Ok(None),
             Some(Field::Text(text)) => digits(text),
-            // With quotes or without.
+            // Accepted with quotes and without.
             Some(Field::Json(value)) => {
                 let text = value.get();
                 digits(
@@ -142,7 +142,7 @@ impl<'b> FormFields<'b> {
     }
 }
 
-/// `parse` by itself would take `+5` too.
+/// Parses digits alone: `parse` by itself would take `+5` too.
 fn digits(text: &[u8]) -> Option<u64> {
     let text = str::from_utf8(text).ok()?;
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
@@ -152,7 +152,7 @@ fn known(name: &[u8]) -> Option<&'static str> {
     NAMES.into_iter().find(|known| known.as_bytes() == name)
 }
 
-// By hand: a map would hide a field that is there twice.
+// Written by hand: a map would hide a field that is there twice.
 impl<'de> Deserialize<'de> for FormFields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Members;

@@ -1,4 +1,4 @@
-//! Channels and users: a session's stream, and the control port's commands.
+//! The sessions interface: a user's stream on a channel, and the control port's commands.
 
 mod command;
 mod fields;
@@ -18,14 +18,14 @@ use crate::auth::SessionGrant;
 use crate::core::session::{ALL, Session};
 use crate::http::{Refusal, Status, target};
 
-/// What only the control port serves.
+/// Paths that only the control port serves.
 const CONTROL_PATHS: [&str; 4] =
     ["POST /token/", "POST /emit/", "GET /sessions/?channel={channel}", "POST /disconnect/"];
-/// What is said where there are none.
+/// The reason of a 404 when sessions are off.
 const OFF: &str = "there are no sessions; start the server with ESPER_SESSION_SECRET, --session-secret-file or \
                    --session-public-key";
 
-/// Finds what is asked for at `/events/`, and at the control port's paths.
+/// Returns the action for `/events/` and for the control port's paths.
 pub(super) fn route(call: &Call<'_>) -> Option<Result<Action, Refusal>> {
     let ([] | [b""]) = call.rest else { return None };
     if call.first == b"events" {
@@ -54,7 +54,7 @@ pub(super) fn paths(call: &Call<'_>, paths: &mut Vec<Cow<'static, str>>) {
 }
 
 impl Call<'_> {
-    /// Returns the stream of whoever the token names: what is emitted to this user, and to all on the channel.
+    /// Returns the stream of the user that the token names: events for this user, and for all on the channel.
     fn events(&self) -> Result<Action, Refusal> {
         let Some(keys) = &self.keyring.session else { return Err(sessions_off()) };
         self.allow(&READ, || {
@@ -69,7 +69,7 @@ impl Call<'_> {
         })
     }
 
-    /// Returns a command of the control port, or without a task the question who is connected.
+    /// Returns a command of the control port; without a task, the question who is connected.
     fn control(&self, task: Option<Task>) -> Result<Action, Refusal> {
         if self.keyring.session.is_none() {
             return Err(sessions_off());

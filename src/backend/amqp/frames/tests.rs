@@ -1,4 +1,4 @@
-//! Frames written by hand, frames that arrive in any pieces, and any bytes at all.
+//! Frames written by hand, frames split anywhere, and random bytes.
 
 use proptest::prelude::*;
 
@@ -115,7 +115,7 @@ fn all_else_is_passed_on_as_it_is() {
     ]
     .concat();
     assert_eq!(passed(&arrived), arrived);
-    // A broker that speaks another version, and what is no broker.
+    // A broker of another version, and a server that is no broker.
     for foreign in [&b"AMQP\0\x01\0\0"[..], b"HTTP/1.1 400 Bad Request\r\n", b"\x01\0\0\xff\xff\xff\xff"] {
         assert_eq!(passed(foreign), foreign);
     }
@@ -136,7 +136,7 @@ proptest! {
         prop_assert_eq!(out, passed(&arrived));
     }
 
-    /// Whatever a header and a method hold, lapin can read what it gets of them.
+    /// Lapin can read what it gets, whatever a header or a method holds.
     #[test]
     fn any_bytes_in_a_header_or_a_delivery_become_what_lapin_can_read(
         properties in proptest::collection::vec(any::<u8>(), 0..80),

@@ -1,4 +1,4 @@
-//! Cases by hand, and a queue, its brokers and its client at random against what each may see.
+//! Cases by hand, and a random run of a queue, its brokers and its client, with checks of what each may see.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -12,7 +12,7 @@ fn body(text: &str) -> MessageName {
     MessageName::new(None, &[text.as_bytes()])
 }
 
-/// A ledger that has received, handed over and sent these at 0 ms.
+/// Returns a ledger that has received, handed over and sent these messages at 0 ms.
 fn sent(limits: AckLimits, bodies: &str) -> Ledger {
     let mut ledger = Ledger::new(limits, None, Occurrences::default());
     receive(&mut ledger, bodies, false);
@@ -22,7 +22,7 @@ fn sent(limits: AckLimits, bodies: &str) -> Ledger {
     ledger
 }
 
-/// Each letter is a message's body; tags go on.
+/// Receives messages whose bodies are these letters; tags count on.
 fn receive(ledger: &mut Ledger, bodies: &str, redelivered: bool) -> Vec<String> {
     let first = ledger.received() + 1;
     let one =
@@ -68,7 +68,7 @@ fn what_was_not_sent_is_never_acknowledged() {
     ledger.hand_over();
     assert_eq!(ledger.acknowledge(1_000_000), Some(Acknowledged { tag: 2, count: 2, unsent: 0 }));
     assert_eq!(ledger.acknowledge(1_000_000), None);
-    // Nor is more sent than was handed over.
+    // Messages that were not handed over do not count as sent.
     ledger.sent(100, 1_000_000);
     assert_eq!(ledger.acknowledge(2_000_000), Some(Acknowledged { tag: 3, count: 1, unsent: 0 }));
     assert_eq!((ledger.acknowledge(9_000_000), ledger.due_at_ms()), (None, None));
@@ -105,7 +105,7 @@ fn equal_messages_have_ids_of_their_own_and_are_acknowledged_together() {
     receive(&mut ledger, "ac", false);
     hand_over(&mut ledger, 2);
     ledger.sent(5, 500);
-    // Two a are due; the third, which is not, keeps them all.
+    // Two a are due; the third, which is not, keeps all of them.
     assert_eq!(ledger.acknowledge(1000), None);
     assert_eq!(ledger.acknowledge(1500), Some(Acknowledged { tag: 5, count: 5, unsent: 0 }));
 }
@@ -114,7 +114,7 @@ fn equal_messages_have_ids_of_their_own_and_are_acknowledged_together() {
 fn equal_messages_do_not_stop_a_queue() {
     let mut ledger = sent(LIMITS, "aaaaaaaa");
     assert_eq!(ledger.acknowledge(0), Some(Acknowledged { tag: 8, count: 8, unsent: 0 }));
-    // Nor do they wait until the broker thinks its consumer dead.
+    // Nor do they wait so long that the broker takes its consumer for dead.
     let mut ledger = sent(LIMITS, "ab");
     for now_ms in (0..1_000_000).step_by(900) {
         receive(&mut ledger, "b", false);
@@ -134,7 +134,7 @@ fn equal_messages_do_not_stop_a_queue() {
     assert!(ended.is_some_and(|ended_ms| ended_ms < 20 * 60 * 1000), "{ended:?}");
 }
 
-/// The client's last message is acknowledged, an equal one comes and is lost with the connection.
+/// The client's last message is acknowledged; an equal one comes and is lost with the connection.
 #[test]
 fn a_message_is_not_taken_for_an_equal_one_that_the_client_had() {
     let mut ledger = sent(LIMITS, "a");
@@ -161,26 +161,26 @@ fn ids_that_may_be_the_clients_are_known() {
     assert!(!ledger.has_issued(&a) && ledger.has_issued(&b));
 }
 
-/// A queue with its broker, a client, and the stream between them, of which there is one at a time.
+/// A queue with its broker, a client, and the one stream between them.
 struct QueueModel {
     limits: AckLimits,
     /// Whether the next stream is on this node and so knows what the last one left.
     same_node: bool,
     published: usize,
-    /// Messages in the queue, by their number; those that somebody was sent before are `redelivered`.
+    /// Messages in the queue, by their number; those delivered before are `redelivered`.
     queue: VecDeque<Queued>,
     unacknowledged: VecDeque<(u64, Queued)>,
     ledger: Ledger,
     /// Received and not handed over.
     waiting: VecDeque<(usize, String)>,
-    /// Handed over, and then sent, with when.
+    /// Handed over; sent messages move to `wire`, with the time.
     handed: VecDeque<(usize, String)>,
     wire: VecDeque<(usize, String, u64)>,
     sent: u64,
     tag: u64,
     now_ms: u64,
     last_event_id: Option<String>,
-    /// What the page got, since it was loaded.
+    /// The messages that the page got since it was loaded.
     got: Vec<usize>,
     seen: Vec<bool>,
     ids: HashMap<usize, String>,
@@ -234,7 +234,7 @@ impl QueueModel {
             QueueStep::Publish(kind) => {
                 let text =
                     if self.all_unlike { format!("{}", self.published) } else { format!("{}", kind % 3) };
-                // Some have ids of their own, which some publishers use twice.
+                // Some messages have ids of their own, and some publishers use one twice.
                 let own = (kind % 2 == 0).then_some(&*text);
                 let name = MessageName::new(own, &[text.as_bytes()]);
                 self.queue.push_back(Queued { number: self.published, name, redelivered: false });
@@ -255,7 +255,7 @@ impl QueueModel {
                     let due_at_sent = self.ledger.due_at_sent();
                     self.wire.push_back((number, id, self.now_ms));
                     self.sent += 1;
-                    // A window of messages is more than a connection holds.
+                    // A connection holds less than a window of messages.
                     while self.wire.len() as u64 > self.limits.ack_window {
                         self.receive();
                     }
@@ -268,7 +268,7 @@ impl QueueModel {
             QueueStep::Receive(count) => (0..count).for_each(|_| self.receive()),
             QueueStep::Pass(ms) => {
                 self.now_ms += u64::from(ms);
-                // Nor is any of them on its way for so long: the connection would have ended.
+                // Nor is a message in transit for that long: the connection would have ended.
                 while self.wire.front().is_some_and(|(_, _, at)| at + self.limits.ack_delay_ms <= self.now_ms)
                 {
                     self.receive();
@@ -297,12 +297,12 @@ impl QueueModel {
         self.unacknowledged.push_back((self.tag, message));
     }
 
-    /// The client gets what is on its way.
+    /// Delivers to the client the next message in transit.
     fn receive(&mut self) {
         let Some((number, id, _)) = self.wire.pop_front() else { return };
         match self.got.last() {
             Some(last) => assert_eq!(number, last + 1, "got {:?}", self.got),
-            // A page that is loaded again gets what was not known to be received, and nothing later.
+            // A reloaded page gets the messages that were not known to be received, and none later.
             None => assert!(self.seen[..number].iter().all(|seen| *seen), "{number} before others"),
         }
         self.got.push(number);
@@ -318,7 +318,7 @@ impl QueueModel {
                 let (tag, message) = self.unacknowledged.pop_front().unwrap();
                 assert!(tag <= acknowledged.tag);
                 while !self.seen[message.number] && !self.wire.is_empty() {
-                    // Many equal messages are acknowledged when they are sent, for want of another way.
+                    // Many equal messages are acknowledged once they are sent, because nothing else is possible.
                     assert!(!self.all_unlike, "{} was acknowledged and not received", message.number);
                     self.receive();
                 }
@@ -346,7 +346,7 @@ impl QueueModel {
         self.acknowledge();
     }
 
-    /// Everything gets through, given time.
+    /// Runs until every message is delivered and acknowledged.
     fn finish(&mut self) {
         while !(self.queue.is_empty() && self.ledger.is_empty()) {
             let rest = [

@@ -1,8 +1,8 @@
-//! Values at the edges of what flags take, alone and by twos.
+//! Values at the limits of flags, alone and in pairs.
 
 use super::*;
 
-/// What a flag of such a value is tried with beside any other.
+/// Returns the values with which a flag is tried beside every other one.
 fn edges(value_name: &str) -> &'static [&'static str] {
     match value_name {
         "SIZE" => &["1KiB", "64MiB", "1PiB"],
@@ -17,7 +17,7 @@ fn edges(value_name: &str) -> &'static [&'static str] {
     }
 }
 
-/// What it is tried with by itself, and beside a broker.
+/// Returns the values with which a flag is tried by itself, and beside a broker.
 fn alone(value_name: &str) -> &'static [&'static str] {
     match value_name {
         "SIZE" => &["0", "1023", "1MiB", "2PiB"],
@@ -29,7 +29,7 @@ fn alone(value_name: &str) -> &'static [&'static str] {
     }
 }
 
-/// The server checks a configuration once more, for programs that fill it in themselves, and names fields.
+/// The server checks again a configuration that the flags accepted, for programs that fill it in themselves.
 #[test]
 fn what_the_flags_allow_the_server_allows_and_what_they_refuse_names_a_flag() {
     let (mut pairs, mut singles) = (vec![Vec::new()], Vec::new());
@@ -63,7 +63,7 @@ fn what_the_flags_allow_the_server_allows_and_what_they_refuse_names_a_flag() {
                 assert_eq!(config.check(), Ok(()), "{line:?}");
             }
             Err(ConfigError::Usage(refusal)) => assert!(refusal.contains("--"), "{line:?} gave {refusal}"),
-            // More CPUs than there are here.
+            // More CPUs than this machine has.
             Err(ConfigError::Host(_)) => {}
             Err(other) => panic!("{line:?} gave {other:?}"),
         }

@@ -1,4 +1,4 @@
-//! What is taken, and warned of.
+//! Settings that are accepted with a warning.
 
 use super::*;
 
