@@ -1,112 +1,107 @@
-//! Messages between the rest of the server and the backend's thread. Neither side waits for the other.
+//! The traits that a message broker implements for queues and subscriptions.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use bytes::Bytes;
+use futures_util::FutureExt;
 
-use crate::core::message::Ticket;
-use crate::core::sent_count::SentCount;
+use crate::config::SubscribeRule;
 
-/// Identifies a client's stream of one queue. Numbers are never used twice in a process.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(crate) struct StreamId(pub(crate) u64);
+/// A message broker whose queues and exchanges have names; the backend's thread owns one.
+pub(super) trait MessageBroker: 'static {
+    /// The right to one more consumer, given back when it is dropped.
+    type Lease;
+    type Consumer: QueueConsumer;
 
-impl StreamId {
-    /// Returns a number that no stream has had.
-    pub(super) fn next() -> Self {
-        // Unique in the process, because several servers may run in it.
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-}
+    /// The longest that [`QueueConsumer::close`] takes.
+    const CLOSE_TIME: Duration;
 
-/// A message to the backend's thread. The number of connections bounds how many are under way.
-#[derive(Debug)]
-pub(crate) enum ToBackend {
-    /// A client asks for a queue. `ticket` says where the answer goes, `last_event_id` is as the client sent it.
-    Open { queue: String, last_event_id: Option<Box<str>>, ticket: Ticket },
-    /// The stream is set up: the queue's messages may be delivered.
-    Ready { stream: StreamId },
-    /// The client is gone, or had left before it was answered.
-    Closed { stream: StreamId },
-    /// Close everything in order and end the thread.
-    Stop,
-}
+    /// Connects, and reconnects when a connection is lost, as long as it is polled. Streams of a lost connection end
+    /// through their consumers.
+    async fn keep_connected(&self);
 
-/// The backend's way to clients' streams. Nothing in it blocks.
-pub(crate) trait StreamOutlet: Send + 'static {
-    /// Answers a client: the queue is its own, and its messages wait for `Ready`; or the reason why not.
-    fn answer(&self, ticket: Ticket, answer: Result<OpenedQueue, NoQueue>);
+    /// Returns whether the first attempt to connect is still under way.
+    fn is_starting(&self) -> bool;
 
-    /// Delivers event-stream text of `events` messages, each an `id:` line, `data:` lines and a blank line; `last` is
-    /// the number of the last of them in its stream, counted from 1.
-    fn deliver(&self, stream: StreamId, text: Vec<u8>, events: u32, last: u64);
+    /// Returns whether there is a connection with room whose broker has lately answered its requests.
+    fn is_answering(&self) -> bool;
 
-    /// Returns these bytes counted as held memory until they are dropped.
-    fn share(&self, bytes: Vec<u8>) -> Bytes;
-
-    /// Returns whether memory is filling up.
-    fn is_filling(&self) -> bool;
-
-    /// Returns whether memory is so full that nothing may be added.
-    fn is_exhausted(&self) -> bool;
-
-    /// Ends a stream, because its broker is lost, another connection of its client took over, or the queue was deleted.
-    /// The client is told when to come back.
-    fn end(&self, stream: StreamId);
-}
-
-/// The backend's way to topics.
-pub(crate) trait TopicPublisher: Send + 'static {
-    /// Publishes an event with this data and this id.
+    /// Takes the right to one more consumer.
     ///
     /// # Errors
-    /// Whether it may be tried again.
-    fn publish(
+    /// One line with the reason why there is none.
+    fn lease(&self) -> Result<Self::Lease, String>;
+
+    /// Declares a queue, which outlives its consumer, and consumes it as its only consumer. Returns the consumer and
+    /// the messages that were ready, up to the prefetch; redelivered ones come first.
+    async fn consume(
         &self,
-        topic: &str,
-        data: String,
-        id: String,
-    ) -> impl Future<Output = Result<(), PublishFailure>>;
+        lease: Self::Lease,
+        queue: &str,
+    ) -> Result<(Self::Consumer, Vec<BrokerMessage>), OpenFailure>;
+
+    /// Consumes the messages that an exchange gets from now on, through a queue of its own that ends with the consumer.
+    ///
+    /// # Errors
+    /// One line with the reason.
+    async fn subscribe(&self, lease: Self::Lease, rule: &SubscribeRule) -> Result<Self::Consumer, String>;
+
+    /// Ends every connection.
+    async fn close(&self);
 }
 
-/// The reason why a message was not published.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum PublishFailure {
-    /// There is no room for now.
-    Full,
-    /// It never will be, with one line of reason.
-    Refused(String),
+/// One consumer's view of a queue: its messages, in order, which stay in the queue until they are acknowledged.
+pub(super) trait QueueConsumer {
+    /// Returns the next message once it has arrived. Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// The reason why no more will arrive.
+    async fn next(&mut self) -> Result<BrokerMessage, ConsumerEnd>;
+
+    /// Returns the next message if it has arrived.
+    fn next_arrived(&mut self) -> Option<Result<BrokerMessage, ConsumerEnd>> {
+        self.next().now_or_never()
+    }
+
+    /// Acknowledges every message up to and including the one with this tag, without waiting.
+    fn acknowledge(&self, tag: u64);
+
+    /// Ends the consumer. If the broker answered, its unacknowledged messages are back in the queue, in order, when
+    /// this returns.
+    async fn close(&mut self);
 }
 
-/// A queue that is open for a client.
+/// A message from a queue.
 #[derive(Debug)]
-pub(crate) struct OpenedQueue {
-    pub(crate) stream: StreamId,
-    /// The id that the stream begins with, for a client that came without one.
-    pub(crate) first_id: Option<String>,
-    /// How many of the stream's messages the kernel has taken entirely; the shard writes it.
-    pub(crate) sent: Arc<SentCount>,
+pub(super) struct BrokerMessage {
+    /// The broker's number of the delivery to this consumer; it increases.
+    pub(super) tag: u64,
+    /// It was delivered before.
+    pub(super) is_redelivered: bool,
+    pub(super) message_id: Option<String>,
+    /// Set by its publisher; 0 when it was not.
+    pub(super) timestamp: u64,
+    pub(super) routing_key: String,
+    pub(super) body: Vec<u8>,
 }
 
-/// The refusal of a queue to a client.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct NoQueue {
-    /// The reason for the client, without a line end.
-    pub(crate) reason: String,
-    /// Whether it passes by itself, so that the client need only come again.
-    pub(crate) is_passing: bool,
+/// The reason why a consumer gets no more messages.
+#[derive(Debug)]
+pub(super) enum ConsumerEnd {
+    /// Its queue was deleted.
+    Deleted,
+    /// The channel or the connection ended, with one line of reason.
+    Lost(String),
 }
 
-impl NoQueue {
-    /// Returns a refusal that passes by itself.
-    pub(super) fn passing(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), is_passing: true }
-    }
-
-    /// Returns a refusal that stays until somebody changes something.
-    pub(super) fn lasting(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), is_passing: false }
-    }
+/// The reason why a queue could not be consumed.
+#[derive(Debug)]
+pub(super) enum OpenFailure {
+    /// Another consumer has it, through this node or another.
+    Taken,
+    /// The broker did not answer in time.
+    Late,
+    /// Not now, with one line of reason.
+    Later(String),
+    /// Not until somebody changes something, with one line of reason.
+    Never(String),
 }

@@ -9,10 +9,10 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | [`interface`] | messages of shards to the thread, and its ways back: [`StreamOutlet`] and [`TopicPublisher`] |
+//! | [`messages`] | messages of shards to the thread, and its ways back: [`StreamOutlet`] and [`TopicPublisher`] |
 //! | [`thread`] | the thread, from its start to its end |
 //! | [`queue`] | which client has which queue, ids of messages, and when they are acknowledged; it knows no broker |
-//! | [`broker`] | the traits that [`queue`] needs of a broker |
+//! | [`interface`] | the traits that [`queue`] needs of a broker |
 //! | [`amqp`] | RabbitMQ; nothing else names the AMQP client library |
 //! | `memory` | a broker within the process, for tests |
 //!
@@ -26,11 +26,11 @@
 
 mod amqp;
 mod backoff;
-mod broker;
 mod config;
 mod interface;
 #[cfg(test)]
 mod memory;
+mod messages;
 mod queue;
 mod redact;
 mod stats;
@@ -46,7 +46,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use self::amqp::AmqpBroker;
 pub(crate) use self::config::BackendConfig;
-pub(crate) use self::interface::{
+pub(crate) use self::messages::{
     NoQueue, OpenedQueue, PublishFailure, StreamId, StreamOutlet, ToBackend, TopicPublisher,
 };
 pub(crate) use self::redact::without_queue;

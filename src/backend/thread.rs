@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::timeout;
 
-use super::broker::MessageBroker;
+use super::interface::MessageBroker;
 use super::queue::registry::QueueRegistry;
 use super::queue::stream::StreamCommand;
 use super::queue::subscribe::follow;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::clap_error::refusal;
 use super::layer::{Layer, port_of};
 use super::values::{Bind, Size, Time};
-use super::{Config, KIB, flags};
+use super::{Config, KIB, cli};
 use crate::http::Cors;
 
 /// The most shards: each is a thread with a ring, a listener and a share of every limit.
@@ -28,7 +28,7 @@ impl Config {
                 "stream.heartbeat 0ns: too often; set it to at least 100ms, or to None for never".to_owned()
             );
         }
-        let (mut fields, command) = (self.fields(), flags::command());
+        let (mut fields, command) = (self.fields(), cli::command());
         let args = fields.args(&command, |_| false)?;
         command.try_get_matches_from(args).map_err(|error| refusal(&error, &fields).to_string())?;
         self.control.as_ref().map_or(Ok(()), |control| control.check())?;

@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches};
 use super::file::{Files, is_key};
 use super::headers::{self, HeaderSetting};
 use super::layer::{Layer, variable};
-use super::{BrokerUrl, Config, flags};
+use super::{BrokerUrl, Config, cli};
 
 const START: &str = "\
 # What is in force: by flags, over variables, over files, over defaults. To be read by --config.
@@ -27,7 +27,7 @@ pub(super) fn text(
     files: &Files,
 ) -> Result<String, String> {
     let mut out = Dump { text: START.to_owned(), matches };
-    let command = flags::command();
+    let command = cli::command();
     let args: Vec<&Arg> = command.get_arguments().collect();
     let mut headings: Vec<&str> = Vec::new();
     for heading in args.iter().filter_map(|arg| arg.get_help_heading()) {

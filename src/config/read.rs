@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::cli::{self, Flags};
 use super::command_line::command_line;
 use super::cpus::CpuFlags;
 use super::file::{self, Files};
-use super::flags::{self, Flags};
 use super::keys::Sources;
 use super::layer::Layer;
 use super::layers::{Parsed, Typed};
@@ -37,7 +37,7 @@ impl Config {
 
     /// Returns the environment's variables that begin like ours and are not: most likely typing errors.
     pub fn unknown_variables() -> Vec<String> {
-        flags::unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+        cli::unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
     }
 
     /// Returns the configuration of these arguments, of which the first is the program's name, and these variables.
@@ -61,7 +61,7 @@ impl Config {
         choose_cpus: fn(&CpuFlags, &Layer) -> Result<Cpus, ConfigError>,
     ) -> Result<(Self, Notes), ConfigError> {
         let usage = ConfigError::Usage;
-        let typed = Typed::parse::<Flags>(args, flags::has_variable)?;
+        let typed = Typed::parse::<Flags>(args, cli::has_variable)?;
         let files = Files::read(places, typed.config_file(env), typed.command()).map_err(usage)?;
         let Parsed { flags, names, matches } = typed.over::<Flags>(env, files.layer.clone())?;
         let Flags { files: file_flags, cpus, control, sides, session, keys, queues, data, mut config } =

@@ -11,7 +11,7 @@ use socket2::SockRef;
 use tokio_uring::net::{TcpListener, TcpStream};
 
 use super::Connections;
-use super::eviction::EVICTION_TIME;
+use super::shedding::EVICTION_TIME;
 use crate::core::budget::Charge;
 use crate::dialects::Port;
 use crate::shard::{Phase, sockets};

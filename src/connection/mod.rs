@@ -12,13 +12,12 @@
 //! | [`streaming`] | makes a stream of a connection: its head, or the bytes that refuse it |
 //! | [`input`], [`waiting`] | bytes received, and waiting for more with a deadline |
 //! | [`pipeline`], [`answer`], [`sending`] | answers, in the order of their requests |
-//! | [`request_memory`], [`holding`], [`eviction`], [`linger`] | memory of connections, and which of them give way |
+//! | [`request_memory`], [`holding`], [`shedding`], [`linger`] | memory of connections, and which of them give way |
 //! | [`service`] | what the connections of all shards share |
 
 pub(crate) mod accept;
 mod answer;
 mod body;
-mod eviction;
 mod holding;
 mod input;
 mod linger;
@@ -28,6 +27,7 @@ mod request;
 pub(crate) mod request_memory;
 mod sending;
 pub(crate) mod service;
+mod shedding;
 mod streaming;
 #[cfg(test)]
 mod tests;
@@ -41,13 +41,13 @@ use std::sync::Arc;
 use tokio_uring::net::TcpStream;
 
 use self::answer::Answer;
-use self::eviction::Evictions;
 use self::holding::Holding;
 use self::input::DRAIN_BYTES;
 use self::linger::Lingering;
 use self::machine::{Connection, End};
 use self::pipeline::Pipeline;
 use self::service::{Service, busy};
+use self::shedding::Evictions;
 use crate::clock::Date;
 use crate::core::arena::{Arena, Key};
 use crate::core::budget::Charge;

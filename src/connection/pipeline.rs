@@ -8,9 +8,9 @@ use std::task::Waker;
 use tokio::time::Instant;
 
 use super::answer::Answer;
-use super::eviction::Awaited;
 use super::request::RequestInfo;
 use super::service::Service;
+use super::shedding::Awaited;
 use crate::backend::NoQueue;
 use crate::core::budget::Charge;
 use crate::http::Cors;

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::eviction::Awaited;
 use super::machine::{Connection, ConnectionState};
 use super::pipeline::ClientWait;
+use super::shedding::Awaited;
 
 /// How soon a blocked publish asks for room again.
 const BLOCKED_RETRY: Duration = Duration::from_millis(5);

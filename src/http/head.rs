@@ -96,6 +96,37 @@ impl Head {
         self.body != BodyLength::None
     }
 
+    /// Returns where the head at the front of `buf` ends, its blank line included; `None` when more bytes are needed.
+    pub(super) fn end(
+        buf: &[u8],
+        scanned: &mut usize,
+        limits: &HttpLimits,
+    ) -> Result<Option<usize>, Refusal> {
+        let window = buf.get(..limits.head_bytes_max).unwrap_or(buf);
+        // The last two bytes searched may be the line end whose blank line arrived only now.
+        let from = scanned.saturating_sub(2);
+        for at in memchr::memchr_iter(b'\n', window.get(from..).unwrap_or_default()) {
+            let next = from + at + 1;
+            match window.get(next..) {
+                Some([b'\n', ..]) => return Ok(Some(next + 1)),
+                Some([b'\r', b'\n', ..]) => return Ok(Some(next + 2)),
+                _ => {}
+            }
+        }
+        *scanned = window.len();
+        if buf.len() < limits.head_bytes_max {
+            return Ok(None);
+        }
+        let bytes_max = limits.head_bytes_max;
+        Err(if memchr::memchr(b'\n', window).is_none() {
+            let reason = format!("the request line is too long: send at most {bytes_max} bytes");
+            Refusal::closing(Status::UriTooLong, reason)
+        } else {
+            let reason = format!("the head is too large: send at most {bytes_max} bytes");
+            Refusal::closing(Status::HeaderFieldsTooLarge, reason)
+        })
+    }
+
     /// Parses exactly one head, from its request line to its blank line. Every refusal closes the connection.
     pub(super) fn parse(bytes: &Bytes, limits: &HttpLimits) -> Result<Self, Refusal> {
         let mut room = [const { MaybeUninit::uninit() }; HEADERS_CAPACITY];

@@ -2,11 +2,10 @@
 //! [`RequestReader::body`] or [`RequestReader::skip_body`] until the body is finished, and again.
 
 use bytes::{Buf, Bytes, BytesMut};
-use memchr::memchr_iter;
 
 use super::body::Chunked;
 use super::head::malformed;
-use super::{BodyLength, Head, Refusal, Status};
+use super::{BodyLength, Head, Refusal};
 
 /// The limits of one request.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +60,7 @@ impl RequestReader {
         if !self.skip_body(buf)? || !self.skip_empty_lines(buf)? {
             return Ok(None);
         }
-        let Some(end) = self.head_end(buf)? else { return Ok(None) };
+        let Some(end) = Head::end(buf, &mut self.scanned, &self.limits)? else { return Ok(None) };
         self.scanned = 0;
         self.empty_lines = 0;
         let bytes = buf.split_to(end).freeze();
@@ -167,33 +166,6 @@ impl RequestReader {
             buf.advance(line_end);
         }
     }
-
-    /// Returns where the head at the front of `buf` ends, its blank line included; `None` when more bytes are needed.
-    fn head_end(&mut self, buf: &[u8]) -> Result<Option<usize>, Refusal> {
-        let window = buf.get(..self.limits.head_bytes_max).unwrap_or(buf);
-        // The last two bytes searched may be the line end whose blank line arrived only now.
-        let from = self.scanned.saturating_sub(2);
-        for at in memchr_iter(b'\n', window.get(from..).unwrap_or_default()) {
-            let next = from + at + 1;
-            match window.get(next..) {
-                Some([b'\n', ..]) => return Ok(Some(next + 1)),
-                Some([b'\r', b'\n', ..]) => return Ok(Some(next + 2)),
-                _ => {}
-            }
-        }
-        self.scanned = window.len();
-        if buf.len() < self.limits.head_bytes_max {
-            return Ok(None);
-        }
-        let bytes_max = self.limits.head_bytes_max;
-        Err(if memchr::memchr(b'\n', window).is_none() {
-            let reason = format!("the request line is too long: send at most {bytes_max} bytes");
-            Refusal::closing(Status::UriTooLong, reason)
-        } else {
-            let reason = format!("the head is too large: send at most {bytes_max} bytes");
-            Refusal::closing(Status::HeaderFieldsTooLarge, reason)
-        })
-    }
 }
 
 /// Returns whether a token may have this byte (RFC 9110 section 5.6.2).
@@ -203,6 +175,7 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Status;
     use super::*;
 
     const LIMITS: HttpLimits = HttpLimits { head_bytes_max: 100, body_bytes_max: 1000, headers_max: 10 };

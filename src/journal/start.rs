@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::unbounded;
 
+use super::disk::alive::Segments;
 use super::disk::error::{Fatal, OpenError};
 use super::disk::log::{Log, SEGMENT_BYTES, Settings};
 use super::disk::record;
 use super::disk::recovery::{Recovery, Sink};
-use super::disk::segments::Segments;
 use super::disk::storage::Directory;
 use super::queue::DiskQueue;
 use super::stats::JournalStats;

@@ -13,7 +13,7 @@ use lapin::{Channel, Consumer, ErrorKind};
 use tokio::time::timeout;
 
 use super::link::{self, ChannelLease};
-use crate::backend::broker::{BrokerMessage, ConsumerEnd, OpenFailure, QueueConsumer};
+use crate::backend::interface::{BrokerMessage, ConsumerEnd, OpenFailure, QueueConsumer};
 use crate::backend::queue::subscribe::SUBSCRIPTION_PREFETCH;
 use crate::config::SubscribeRule;
 

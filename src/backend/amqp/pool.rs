@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::consumer::{AmqpConsumer, QueueOptions};
 use super::link::{AmqpLink, CLOSE_TIME, ChannelLease};
 use crate::backend::backoff::Backoff;
-use crate::backend::broker::{BrokerMessage, MessageBroker, OpenFailure};
+use crate::backend::interface::{BrokerMessage, MessageBroker, OpenFailure};
 use crate::backend::throttle::Throttle;
 use crate::backend::{BackendConfig, BackendStats, without_queue};
 use crate::config::{BrokerUrl, SubscribeRule};

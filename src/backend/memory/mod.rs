@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-use super::broker::{BrokerMessage, ConsumerEnd, MessageBroker, OpenFailure, QueueConsumer};
+use super::interface::{BrokerMessage, ConsumerEnd, MessageBroker, OpenFailure, QueueConsumer};
 use super::queue::subscribe::SUBSCRIPTION_PREFETCH;
 use super::{BackendConfig, BackendStats};
 use crate::config::SubscribeRule;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::ledger::{AckLimits, Ledger, Occurrences};
 use super::stream::{StreamCommand, StreamTask};
-use crate::backend::broker::{BrokerMessage, MessageBroker, OpenFailure, QueueConsumer as _};
+use crate::backend::interface::{BrokerMessage, MessageBroker, OpenFailure, QueueConsumer as _};
 use crate::backend::throttle::Throttle;
 use crate::backend::{
     BackendConfig, BackendStats, NoQueue, OpenedQueue, StreamId, StreamOutlet, without_queue,

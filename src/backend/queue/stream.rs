@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::ledger::Ledger;
 use super::message::{MessageId, MessageName, write_event};
 use super::registry::QueueClaim;
-use crate::backend::broker::{BrokerMessage, ConsumerEnd, MessageBroker, QueueConsumer};
+use crate::backend::interface::{BrokerMessage, ConsumerEnd, MessageBroker, QueueConsumer};
 use crate::backend::{StreamId, without_queue};
 use crate::core::sent_count::SentCount;
 

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::message::{MessageName, text};
 use crate::backend::backoff::Backoff;
-use crate::backend::broker::{BrokerMessage, ConsumerEnd, MessageBroker, QueueConsumer};
+use crate::backend::interface::{BrokerMessage, ConsumerEnd, MessageBroker, QueueConsumer};
 use crate::backend::throttle::Throttle;
 use crate::backend::{BackendStats, PublishFailure, TopicPublisher};
 use crate::config::SubscribeRule;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::broker::MessageBroker;
+use super::interface::MessageBroker;
 use super::memory::{MemoryServer, StoredMessage};
 use super::*;
 use crate::config::SubscribeRule;

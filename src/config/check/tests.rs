@@ -179,7 +179,7 @@ fn dumped(line: &str) -> String {
 
 #[test]
 fn every_flag_its_variable_and_its_key_set_what_they_name_and_nothing_else() {
-    let command = flags::command();
+    let command = cli::command();
     let not_settings = ["config", "dump-config"];
     let flags: HashSet<String> = (command.get_arguments())
         .filter_map(|arg| arg.get_long().filter(|flag| !not_settings.contains(flag)).map(str::to_owned))
@@ -191,7 +191,7 @@ fn every_flag_its_variable_and_its_key_set_what_they_name_and_nothing_else() {
         let name = format!("ESPER_{}", flag.to_uppercase().replace('-', "_"));
         assert_eq!(parse(&line, &[]).as_ref(), Ok(expected), "{line}");
         assert_eq!(parse(with, &[(&name, value)]).as_ref(), Ok(expected), "{name}={value}");
-        assert_eq!(flags::unknown_variables([name.clone()].into_iter()), [""; 0], "{name} is known");
+        assert_eq!(cli::unknown_variables([name.clone()].into_iter()), [""; 0], "{name} is known");
 
         if flag == "session-secret" {
             return;

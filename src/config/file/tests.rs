@@ -90,7 +90,7 @@ fn the_example_of_the_documentation_has_every_key_and_says_the_defaults() {
     let missing: Vec<&String> = dumped.iter().filter(|key| !written.contains(key)).collect();
     assert!(missing.is_empty(), "docs/config.yml has no {missing:?}");
     // A dump is complete too.
-    let command = super::super::flags::command();
+    let command = super::super::cli::command();
     for arg in command.get_arguments().filter(|arg| arg.get_long().is_some_and(is_key)) {
         let (id, flag) = (arg.get_id().as_str(), arg.get_long().unwrap());
         let key = if id.contains('.') { id } else { flag }.to_owned();

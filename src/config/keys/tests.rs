@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::super::Config;
-use super::super::flags::Flags;
+use super::super::cli::Flags;
 use super::super::layers::Typed;
 use super::super::{Notes, cpus::CpuFlags};
 use super::*;

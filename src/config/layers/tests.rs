@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use clap::Arg;
 
-use super::super::flags::{Flags, command, has_variable, unknown_variables};
+use super::super::cli::{Flags, command, has_variable, unknown_variables};
 use super::*;
 
 /// Reads a command line and variables, both as in a shell.

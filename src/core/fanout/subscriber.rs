@@ -3,6 +3,8 @@
 //! It has a cursor for each topic, which is a place in that topic's log, and a part for each partition of its topics:
 //! one partition's events are replayed together, join at one seam, and are sent in that order.
 
+mod slow_client;
+
 use std::task::Waker;
 
 use bytes::Bytes;
@@ -288,43 +290,6 @@ impl Subscriber {
         self.ending.is_some() || self.flight == Flight::Farewell || self.is_closed
     }
 
-    /// Checks whether a log dropped blocks that the stream was not sent. With `skip` it is told of the gap when it goes
-    /// on, else it is cut; returns whether it was cut now.
-    pub(crate) fn falls_behind(&mut self, logs: &mut Logs, skip: bool) -> bool {
-        for number in 0..self.parts.len() {
-            let part = &self.parts[number];
-            let is_behind = |cursor: &Cursor| logs[cursor.log].log.is_behind(cursor.place);
-            if self.is_live(part)
-                && self.cursors[part.cursors()].iter().any(is_behind)
-                && self.drop_back(number, logs, skip)
-            {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Does the same if the stream has more than `bytes_max` to be sent in all its logs together: gives up the
-    /// partition that it is furthest behind in. The send under way is not counted, as it is not in a log's own limit.
-    pub(crate) fn drops_back(&mut self, bytes_max: usize, logs: &mut Logs, skip: bool) -> bool {
-        let live = (0..self.parts.len()).filter(|part| self.is_live(&self.parts[*part]));
-        match live.max_by_key(|part| self.lag_of(&self.parts[*part], logs)) {
-            Some(part) if self.unsent_bytes(logs) > bytes_max => self.drop_back(part, logs, skip),
-            _ => false,
-        }
-    }
-
-    fn drop_back(&mut self, part: usize, logs: &mut Logs, skip: bool) -> bool {
-        if skip {
-            let part = &mut self.parts[part];
-            part.stage = Stage::Skipped;
-            detach(&self.cursors[part.cursors()], logs);
-        } else {
-            self.cut(logs);
-        }
-        !skip
-    }
-
     /// Releases its cursors and pages; nothing more is sent.
     pub(crate) fn close(&mut self, logs: &mut Logs) {
         for part in self.parts.iter().filter(|part| self.is_live(part)) {
@@ -332,12 +297,6 @@ impl Subscriber {
         }
         self.is_closed = true;
         self.pending = None;
-    }
-
-    /// Closes the stream of a client that is too slow, whose connection is then cut.
-    pub(crate) fn cut(&mut self, logs: &mut Logs) {
-        self.close(logs);
-        self.is_cut = true;
     }
 
     /// Returns the bytes not yet sent: those of the send under way, and those of its logs behind its places.
@@ -382,16 +341,6 @@ impl Subscriber {
                 logs[cursor.log].list_idle(index, &mut cursor.idle_at);
             }
         }
-    }
-
-    /// Returns whether its next send tells of a gap.
-    pub(crate) fn skips_now(&self) -> bool {
-        !self.is_sending() && self.parts.iter().any(|part| part.stage == Stage::Skipped)
-    }
-
-    /// Returns whether its send takes too long.
-    pub(crate) fn is_stuck(&self, now_ms: u64, timeout_ms: u64) -> bool {
-        self.is_sending() && !self.is_closed && now_ms.saturating_sub(self.touched_ms) > timeout_ms
     }
 
     /// Returns whether it was sent nothing for the heartbeat's interval, or for up to a quarter less: `index` spreads

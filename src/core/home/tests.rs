@@ -7,6 +7,7 @@ use std::slice;
 
 use bytes::Bytes;
 
+use super::idempotency::Seen;
 use super::*;
 use crate::core::arena::{Arena, Key};
 use crate::core::budget::Budget;
@@ -16,7 +17,10 @@ use crate::core::event::Events;
 use crate::core::event_id::EventId;
 use crate::core::journal::MemoryJournal;
 use crate::core::memory::Memory;
-use crate::core::message::{Gap, GapReason, PublishKey, ReplayPage, ShardId, Ticket};
+use crate::core::message::{
+    Gap, GapReason, ListenerId, OrderError, Ordered, Publish, PublishKey, ReplayPage, Reply, ReplyTo,
+    ShardId, Ticket,
+};
 use crate::core::partition::{Partitioner, Placement};
 use crate::core::selection::Selection;
 use crate::core::topic::{Topic, TopicHasher};

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "for tests and fuzzing alone")]
 
+use super::alive::Segments;
 use super::error::OpenError;
 use super::format::{
     BATCH_HEADER_BYTES, BATCH_MAGIC, SEGMENT_HEADER_BYTES, crc_seed, segment_name, segment_number,
@@ -15,7 +16,6 @@ use super::layout::read_headers;
 use super::log::{Log, Settings};
 use super::record::PublishRecord;
 use super::recovery::{Recovery, Sink};
-use super::segments::Segments;
 use super::storage::Disk as _;
 use super::storage::simulated::SimulatedDisk;
 use crate::core::event_id::Sequence;

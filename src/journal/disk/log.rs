@@ -2,6 +2,7 @@
 
 use std::mem;
 
+use super::alive::{Segment, Segments};
 use super::batch::Batch;
 use super::ends::TopicEnds;
 use super::epochs::EpochTable;
@@ -11,7 +12,6 @@ use super::format::{
 };
 use super::record::{ControlRecord, PublishRecord, SegmentEntry};
 use super::rewrite::Trimming;
-use super::segments::{Segment, Segments};
 use super::storage::{Disk, DiskFile, is_full, write_all_at};
 use crate::core::event_id::Sequence;
 

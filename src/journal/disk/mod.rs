@@ -27,12 +27,13 @@
 //! | [`trim`], [`rewrite`] | free the disk of dropped events, whose loss is recorded before |
 //! | [`log`] | append, sync, and the next segment |
 //! | [`layout`] | the files and batches that must be there; finds torn ends and damage |
-//! | [`segments`], [`gone`] | the alive events of each segment, in memory and on disk |
+//! | [`alive`], [`gone`] | the alive events of each segment, in memory and on disk |
 //! | [`scan`], [`batch`] | a segment's batches, read and written |
 //! | [`epochs`], [`ends`] | tables that each segment begins with |
 //! | [`record`], [`mod@format`], [`encoding`] | the bytes |
 //! | [`storage`], [`error`] | the operations of a disk, and how they fail |
 
+pub(crate) mod alive;
 mod batch;
 mod encoding;
 pub(crate) mod ends;
@@ -49,7 +50,6 @@ pub(crate) mod record;
 pub(crate) mod recovery;
 mod rewrite;
 mod scan;
-pub(crate) mod segments;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod storage;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 use std::{io, mem};
 
+use super::alive::{Segment, Segments};
 use super::encoding::Reader;
 use super::ends::TopicEnds;
 use super::epochs::EpochTable;
@@ -18,7 +19,6 @@ use super::layout::{
 };
 use super::log::{Log, Settings, segment_capacity};
 use super::record::{ControlRecord, PublishRecord};
-use super::segments::{Segment, Segments};
 use super::storage::{Disk, DiskFile, read_full_at, write_all_at};
 use crate::core::event_id::Sequence;
 

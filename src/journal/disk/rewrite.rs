@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 
+use super::alive::{Segment, Segments};
 use super::batch::Batch;
 use super::encoding::Reader;
 use super::ends::TopicEnds;
@@ -10,7 +11,6 @@ use super::format::{BatchKind, Rewritten, SegmentHeader, crc_seed, new_name, seg
 use super::log::BatchNumber;
 use super::record::PublishRecord;
 use super::scan::{BatchReader, ReadBatch, Scanned, read_header};
-use super::segments::{Segment, Segments};
 use super::storage::{Disk, DiskFile, is_full, write_all_at};
 use crate::core::event_id::Sequence;
 

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::alive::Segment;
 use super::ends::TopicEnds;
 use super::error::{AppendError, Fatal, Full};
 use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader, new_name, segment_name};
@@ -14,7 +15,6 @@ use super::gone::{self, gone_name};
 use super::log::{Log, Lost};
 use super::record::ControlRecord;
 use super::rewrite::{Output, TrimError, Trimming, write_file};
-use super::segments::Segment;
 use super::storage::{Disk, is_full};
 use crate::core::event_id::Sequence;
 

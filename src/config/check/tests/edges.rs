@@ -33,7 +33,7 @@ fn alone(value_name: &str) -> &'static [&'static str] {
 #[test]
 fn what_the_flags_allow_the_server_allows_and_what_they_refuse_names_a_flag() {
     let (mut pairs, mut singles) = (vec![Vec::new()], Vec::new());
-    for arg in flags::command().get_arguments() {
+    for arg in cli::command().get_arguments() {
         let Some(flag) = arg.get_long().filter(|flag| !["help", "version", "dump-config"].contains(flag))
         else {
             continue;

@@ -1,6 +1,7 @@
 //! Endings of streams: by their token, the server, a disconnect, a home without room.
 
 use super::*;
+use crate::core::fanout::expiry::EXPIRED;
 
 #[test]
 fn a_stream_whose_token_expires_says_so_and_ends() {

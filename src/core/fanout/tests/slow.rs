@@ -1,6 +1,7 @@
 //! Clients that are too slow.
 
 use super::*;
+use crate::core::fanout::expiry::SEND_TIMEOUT_OVER_MS;
 
 #[test]
 fn a_send_that_takes_too_long_ends_the_connection_under_either_policy() {

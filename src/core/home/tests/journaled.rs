@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::epochs::EarlierEpoch;
+use crate::core::journal::Kept;
 
 /// A journal that keeps publishes until it is asked to give them back, or none while it is not `late`.
 #[derive(Default)]

@@ -1,8 +1,8 @@
+use super::super::alive::Segments;
 use super::super::format::SEGMENT_HEADER_BYTES;
 use super::super::log::{Log, Settings};
 use super::super::record::{EventSpan, EventSpans, Previous};
 use super::super::recovery::{Recovery, Sink};
-use super::super::segments::Segments;
 use super::super::storage::simulated::SimulatedDisk;
 use super::*;
 

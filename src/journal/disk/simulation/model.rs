@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::super::alive::Segments;
 use super::super::ends::TopicEnds;
 use super::super::epochs::{EPOCHS_MAX, EpochTable};
 use super::super::log::Lost;
 use super::super::record::PublishRecord;
 use super::super::recovery::{Recovery, Sink};
-use super::super::segments::Segments;
 use crate::core::event_id::Sequence;
 
 /// An appended event.
