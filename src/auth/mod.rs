@@ -80,7 +80,7 @@ pub(crate) enum AuthError {
     TooLong,
     /// It is not three parts of base64url with JSON objects in the first two.
     #[error(
-        "malformed token: send a JSON Web Token, three parts of base64url without padding, parted by dots"
+        "malformed token: send a JSON Web Token, three parts of base64url without padding, separated by dots"
     )]
     Malformed,
     /// It is signed with an algorithm that no key has, or not at all.

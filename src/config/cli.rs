@@ -33,7 +33,7 @@ keys and the control token; no stream ends by it.
 
 To make a token: esper token --help
 To check, repair or copy the directory of --data-dir: esper journal --help
-A flag stands over its variable, a variable over files, a file over the default.
+A flag overrides its variable, a variable a file, a file the default.
 The files: /etc/eventsourced/config.yml, /etc/esper/config.yml, config.yml
 beside this program, that of --config; each over those before it. Their keys are
 the flags' names: port: 3000.
@@ -69,7 +69,7 @@ pub(super) struct Flags {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Configuration")]
 pub(super) struct FileFlags {
-    /// YAML file that stands over /etc/eventsourced/config.yml, /etc/esper/config.yml and config.yml beside the binary
+    /// YAML file that overrides /etc/eventsourced/config.yml, /etc/esper/config.yml and config.yml beside the binary
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Print what is in force, as YAML for --config and without secrets, and end

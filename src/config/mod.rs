@@ -145,11 +145,11 @@ pub struct Config {
     #[arg(id = "cors-origin", long, value_name = "ORIGIN", value_delimiter = ',', value_parser = trimmed)]
     // Not the doc comment: rustdoc wants the address as a link, which would stand in the help.
     #[arg(
-        help = "Origin browsers may call from, such as https://example.org; repeat it, or part by commas; * for any"
+        help = "Origin browsers may call from, such as https://example.org; repeat it, or separate by commas; * for any"
     )]
     #[arg(default_value = "*", help_heading = "HTTP")]
     pub cors_origins: Vec<String>,
-    /// Proxy whose X-Forwarded-For says where a client is, or a network of such; repeat it, or part by commas.
+    /// Proxy whose X-Forwarded-For says where a client is, or a network of such; repeat it, or separate by commas.
     #[arg(id = "trusted-proxy", long, value_name = "IP|CIDR", value_delimiter = ',', value_parser = network)]
     #[arg(help_heading = "HTTP")]
     pub trusted_proxies: Vec<IpNet>,

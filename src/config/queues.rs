@@ -16,7 +16,7 @@ use crate::core::topic::{Topic, TopicHasher};
 #[derive(Args, Clone, Debug, Eq, PartialEq)]
 #[command(next_help_heading = "Queues (RabbitMQ)")]
 pub struct Queues {
-    /// Broker's URL, amqp://user:password@host:5672/vhost or amqps://...; repeat it, or part by commas; one that is
+    /// Broker's URL, amqp://user:password@host:5672/vhost or amqps://...; repeat it, or separate by commas; one that is
     /// there twice is two connections. On the command line everybody on this machine can see the password (ps): better
     /// its variable, or broker.node in a file.
     ///

@@ -332,7 +332,7 @@ pub(crate) enum TopicError {
     )]
     Character,
     /// A path of no segment or of too many.
-    #[error("bad topic: {count} segments; use 1 to {SEGMENTS_MAX}, parted by '/'")]
+    #[error("bad topic: {count} segments; use 1 to {SEGMENTS_MAX}, separated by '/'")]
     Segments {
         /// Segments in the path that was sent.
         count: usize,

@@ -1,4 +1,4 @@
-//! Configuration files: where they are found, what stands over what, and what is printed of it all.
+//! Configuration files: where they are found, what overrides what, and what is printed of it all.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
