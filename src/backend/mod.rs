@@ -16,7 +16,7 @@
 //! | [`amqp`] | RabbitMQ; nothing else names the AMQP client library |
 //! | `memory` | a broker within the process, for tests |
 //!
-//! **A further backend** is a folder beside [`amqp`] that implements [`broker::MessageBroker`], and a row in [`start`].
+//! **A further backend** is a folder beside [`amqp`] that implements [`interface::MessageBroker`], and a row in [`start`].
 //!
 //! **A message leaves its queue late.** A completed send only means that this machine's kernel has the bytes. So a
 //! message stays unacknowledged until newer ones have pushed it out of a window, or its connection has lived on for a
