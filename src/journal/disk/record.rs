@@ -13,6 +13,7 @@
 //!
 //! Events of a publish have consecutive sequences. A publish with dropped events in it is rewritten as several.
 
+use std::num::NonZero;
 use std::ops::Range;
 
 use smallvec::SmallVec;
@@ -273,8 +274,10 @@ impl ControlRecord {
                 let mut segments = Vec::with_capacity(count);
                 let mut number = 0u64;
                 for _ in 0..count {
-                    number =
-                        number.checked_add(reader.varint()?).ok_or(Malformed("a number is too large"))?;
+                    // 0 would list a segment twice.
+                    let distance =
+                        NonZero::new(reader.varint()?).ok_or(Malformed("a segment is there twice"))?;
+                    number = number.checked_add(distance.get()).ok_or(Malformed("a number is too large"))?;
                     segments.push(SegmentEntry { number, last_batch: reader.varint()? });
                 }
                 Ok(ControlRecord::Segments(segments))
@@ -427,6 +430,17 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn a_segment_that_is_listed_twice_is_refused() {
+        let twice = [SegmentEntry { number: 3, last_batch: 7 }, SegmentEntry { number: 3, last_batch: 9 }];
+        let mut bytes = Vec::new();
+        ControlRecord::Segments(twice.to_vec()).encode(&mut bytes);
+        assert_eq!(
+            ControlRecord::decode(&mut Reader::new(&bytes)),
+            Err(Malformed("a segment is there twice"))
+        );
     }
 
     #[test]
