@@ -45,9 +45,18 @@ impl Answer {
     pub(crate) fn bytes(&self) -> usize {
         match &self.response.body {
             _ if self.charge.is_some() => 0,
+            Cow::Borrowed(body) if body.len() <= SMALL_BYTES => 0,
             Cow::Borrowed(body) => body.len(),
             Cow::Owned(body) if body.capacity() <= SMALL_BYTES => 0,
             Cow::Owned(body) => 2 * body.capacity(),
+        }
+    }
+
+    /// Returns the memory that a small one takes beside itself, in bytes; 0 where [`Answer::bytes`] says it.
+    pub(crate) fn small_bytes(&self) -> usize {
+        match &self.response.body {
+            Cow::Owned(body) if body.capacity() <= SMALL_BYTES => body.capacity(),
+            _ => 0,
         }
     }
 

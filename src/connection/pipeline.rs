@@ -33,6 +33,9 @@ impl<'a> Encoding<'a> {
     }
 }
 
+/// Small answers together are charged in steps of this size, in bytes: to charge each would cost each publish an atomic
+/// operation.
+const SMALL_STEP_BYTES: usize = 4 << 10;
 /// Entries that are kept allocated while no request is under way; every connection is charged for them.
 const DUE_KEPT: usize = 4;
 
@@ -59,6 +62,8 @@ struct Inner {
     taken: u64,
     /// The bytes that the answers in `due` take beside themselves.
     answer_bytes: usize,
+    /// The same of those that are too small to be charged one by one.
+    small_bytes: usize,
     waker: Option<Waker>,
     /// The backend's answer to a request for a queue.
     opened: Option<Result<QueueStream, NoQueue>>,
@@ -76,6 +81,7 @@ impl Pipeline {
     pub(crate) fn push(&self, request: RequestInfo, answer: Answer) {
         let mut inner = self.inner.borrow_mut();
         inner.answer_bytes += answer.bytes();
+        inner.small_bytes += answer.small_bytes();
         inner.due.push_back((request, Some(answer)));
     }
 
@@ -83,10 +89,11 @@ impl Pipeline {
     pub(crate) fn answer(&self, number: u64, answer: Answer) {
         let mut inner = self.inner.borrow_mut();
         let place = number.wrapping_sub(inner.taken) as usize;
-        let bytes = answer.bytes();
+        let (bytes, small_bytes) = (answer.bytes(), answer.small_bytes());
         if let Some((_, due)) = inner.due.get_mut(place) {
             *due = Some(answer);
             inner.answer_bytes += bytes;
+            inner.small_bytes += small_bytes;
         }
         // Only the answer to the first request lets anything be sent.
         if place == 0
@@ -113,6 +120,7 @@ impl Pipeline {
             let Some((request, Some(answer))) = inner.due.pop_front() else { break };
             inner.taken += 1;
             inner.answer_bytes -= answer.bytes();
+            inner.small_bytes -= answer.small_bytes();
             taken.refused += u64::from(answer.is_refusal());
             let (closes, charge) = answer.encode(&request.context(encoding), out);
             taken.closes = closes;
@@ -134,7 +142,9 @@ impl Pipeline {
     pub(crate) fn bytes(&self) -> usize {
         let inner = self.inner.borrow();
         let beyond = inner.due.capacity().saturating_sub(DUE_KEPT);
-        beyond * size_of::<(RequestInfo, Option<Answer>)>() + inner.answer_bytes
+        beyond * size_of::<(RequestInfo, Option<Answer>)>()
+            + inner.answer_bytes
+            + inner.small_bytes / SMALL_STEP_BYTES * SMALL_STEP_BYTES
     }
 
     /// Frees memory that no request under way needs.

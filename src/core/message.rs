@@ -122,7 +122,7 @@ pub(crate) struct Publish {
     pub(crate) topic: Topic,
     pub(crate) events: Events,
     pub(crate) reply: ReplyTo,
-    /// When its request was parsed, in microseconds of the server's clock.
+    /// When the last byte of its request was read, in microseconds of the server's clock.
     pub(crate) at_us: u64,
     pub(crate) charge: Charge,
     /// Boxed: few have one.

@@ -85,8 +85,11 @@ pub(crate) async fn begin(
         (StreamSource::None, _) | (_, None) => {
             tracing::debug!(shard = shard.id, "stream refused");
             shard.stats().refused.add(1);
+            // Lent meanwhile, or a shard that stops would end with the write under way.
+            let lent = shard.sockets.lend_connection(&stream);
             let write = stream.write_all(opening.refusal);
             let _ = timeout(shard.common.config.stream.send_timeout, write).await;
+            drop(lent);
             return Some(stream);
         }
     };

@@ -21,6 +21,9 @@ use super::record::{ControlRecord, PublishRecord};
 use super::scan::Scanned;
 use super::storage::{Disk, DiskFile, read_full_at, write_all_at};
 
+/// The damage of records that can be read all the same.
+const OUT_OF_ORDER: &str = "a sequence is not past the one before";
+
 /// The content of a directory, for `esper journal`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct DirectoryReport {
@@ -280,17 +283,14 @@ impl Surveyed {
                         BatchKind::Control => self.read_control(batch.payload),
                         BatchKind::Events => self.read_events(batch.payload),
                     };
-                    match (read, batch.kind) {
-                        (Ok(()), BatchKind::Events) => {
-                            take(header, batch.payload)?;
-                            continue;
-                        }
-                        (Ok(()), BatchKind::Control) => continue,
-                        (Err(what), _) => {
-                            self.note(ReadError::Damage(Damage { file: name.clone(), offset, what }))?;
-                            continue;
-                        }
+                    // Records that are out of order are records: whoever takes them leaves out those alone.
+                    if batch.kind == BatchKind::Events && matches!(read, Ok(()) | Err(OUT_OF_ORDER)) {
+                        take(header, batch.payload)?;
                     }
+                    if let Err(what) = read {
+                        self.note(ReadError::Damage(Damage { file: name.clone(), offset, what }))?;
+                    }
+                    continue;
                 }
                 Scanned::End => None,
                 Scanned::Bad(what) => Some(what),
@@ -366,7 +366,7 @@ impl Surveyed {
 
     fn read_events(&mut self, payload: &[u8]) -> Result<(), &'static str> {
         let mut records = Reader::new(payload);
-        let (mut events, mut last) = (0, Vec::new());
+        let (mut events, mut last, mut read) = (0, Vec::new(), Ok(()));
         while !records.is_empty() {
             let publish = PublishRecord::decode(&mut records).map_err(|malformed| malformed.0)?;
             events += publish.events.len() as u64;
@@ -374,14 +374,14 @@ impl Surveyed {
             let is_ordered = !self.last_read.is_empty();
             match self.last_read.get_mut(partition) {
                 Some(last) if *last < publish.first => *last = publish.last(),
-                _ if is_ordered => return Err("a sequence is not past the one before"),
+                _ if is_ordered => read = Err(OUT_OF_ORDER),
                 _ => {}
             }
             last.push((partition, publish.last()));
         }
         self.report.events += events;
         self.note_last(last.into_iter());
-        Ok(())
+        read
     }
 
     fn note_last(&mut self, sequences: impl Iterator<Item = (usize, u64)>) {
