@@ -16,7 +16,7 @@
 //! | [`amqp`] | RabbitMQ; nothing else names the AMQP client library |
 //! | `memory` | a broker within the process, for tests |
 //!
-//! **A further backend** is a folder beside [`amqp`] that implements [`interface::MessageBroker`], and a row in [`start`].
+//! **A further backend** is a folder beside [`amqp`] that implements [`interface::MessageBroker`], and a case in [`start`].
 //!
 //! **A message leaves its queue late.** A completed send only means that this machine's kernel has the bytes. So a
 //! message stays unacknowledged until newer ones have pushed it out of a window, or its connection has lived on for a
@@ -53,8 +53,8 @@ pub(crate) use self::redact::without_queue;
 pub(crate) use self::stats::BackendStats;
 pub(crate) use self::thread::BackendThread;
 
-/// Starts the thread, which connects to the brokers in the background: none need be reachable. A further backend is
-/// started here, by the scheme of its nodes' URLs.
+/// Starts the thread, which connects to the brokers in the background: none need be reachable. There is one backend
+/// today; a further one would be told apart here, by the scheme of its nodes' URLs.
 ///
 /// # Errors
 /// The thread or its runtime cannot be started.

@@ -1,6 +1,6 @@
 //! Flags, environment and files become one checked [`Config`], once, before anything starts.
 //!
-//! A setting is a field of [`Config`] or of one of its parts, beside its flag, help, default, bounds and key; `flags`
+//! A setting is a field of [`Config`] or of one of its parts, beside its flag, help, default, bounds and key; `cli`
 //! puts them together. `values` parses single values, `layer` holds settings with the place where each was written,
 //! `layers` lets a flag override its variable, and that files, `clap_error` words refusals. `yaml` parses a file's
 //! text, `file` finds its keys, `keys` reads secrets and public keys. `check` refuses wrong combinations, whatever
