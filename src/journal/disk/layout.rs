@@ -215,6 +215,9 @@ pub(super) fn read_newest<D: Disk>(disk: &D, header: &SegmentHeader) -> Result<N
         if batch.kind == BatchKind::Control {
             let is_read = newest.read_control(batch.payload);
             is_read.map_err(|malformed| damage(number, offset, malformed.0))?;
+            if newest.segments.last().is_some_and(|entry| entry.number >= number) {
+                return Err(damage(number, offset, "a segment is listed that does not come before it"));
+            }
         }
         newest.last_batch = batch.number;
         newest.synced_batch = newest.synced_batch.max(batch.synced);
