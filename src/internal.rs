@@ -258,7 +258,7 @@ impl PingPong {
     pub fn new() -> std::io::Result<Self> {
         let (mailboxes, mut receivers) = mailboxes(2);
         let there = receivers.remove(1);
-        let here = ShardMailbox::new(0, receivers.remove(0), Arc::clone(&mailboxes));
+        let here = ShardMailbox::new(0, receivers.remove(0), mailboxes.clone());
         let over = Arc::new(AtomicBool::new(false));
         let ends = Arc::clone(&over);
         let runtime = || Builder::new_current_thread().build();

@@ -112,7 +112,7 @@ impl Publisher {
         let at_us = common.clock.now_us();
         let Post { to, message } =
             Post::publish(Publish { topic, events, reply, at_us, charge, key: None }, common.homes.placement);
-        self.0.mailboxes.get(usize::from(to)).ok_or(PublishError::Stopped)?.post(message);
+        self.0.mailboxes.post(to, message);
         Ok(Receipt { answer, epoch: common.homes.epochs.current() })
     }
 }

@@ -219,7 +219,7 @@ pub(crate) struct BenchArgs {
     /// Times each is measured, in turn; medians are shown [default: 5, of a sweep 3]
     #[arg(long, value_name = "N")]
     pub(crate) rounds: Option<usize>,
-    /// How long each takes, about [default: 6s; a drain 3s, a point of a sweep 2s, of the journal 10s]
+    /// Time of each run, about [default: 6s; a drain 3s, a point of a sweep 2s, of the journal 10s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) duration: Option<Duration>,
     /// CPU of the server, or of the consumer

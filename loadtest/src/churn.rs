@@ -78,7 +78,7 @@ impl Course {
     fn due(&self, topic: u32, from_ns: u64, to_ns: u64) -> u64 {
         let Some(to_ns) = to_ns.checked_sub(self.start_ns) else { return 0 };
         let from_ns = from_ns.saturating_sub(self.start_ns);
-        // One too early rather than one too late: the division rounds.
+        // Begins one number too early rather than too late, for the division rounds; `due_ns` is compared below.
         let first = ((from_ns as f64 * self.per_second / 1e9) as u64).saturating_sub(1);
         (first..self.events)
             .map(|number| (number, due_ns(number, self.per_second)))

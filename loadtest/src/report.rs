@@ -224,7 +224,7 @@ impl Report {
 
 /// A refused publish is no fault: the server said no, and meant it.
 fn passed(deliveries: &Deliveries, tally: &Tally, outcome: &Outcome) -> bool {
-    // What those who come and go missed may have been refused publishes, which were due all the same.
+    // Events missed by clients that come and go may be those of refused publishes, which were expected all the same.
     let missed = if outcome.refused.is_empty() { tally.churn.missed } else { 0 };
     let faults = deliveries.lost
         + deliveries.missed_by_cut

@@ -17,7 +17,7 @@ pub(crate) struct Keyring {
     pub(crate) session: Option<Keys>,
     /// The secret that session tokens are minted with.
     pub(crate) session_secret: Option<Secret>,
-    /// Whether a token may take long to verify: up to 0.5 ms for each public key.
+    /// Set if verifying a token may take long: up to 0.5 ms for each public key.
     pub(crate) has_public_keys: bool,
     control_token: Option<Secret>,
 }

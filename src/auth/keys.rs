@@ -107,7 +107,7 @@ impl fmt::Display for Algorithms {
     }
 }
 
-/// One key and its algorithm.
+/// A key, and the algorithm that tokens signed with it must name.
 struct VerifyingKey {
     key: DecodingKey,
     /// Holds the one algorithm that this key verifies by. It follows from the key's type and never from a token;

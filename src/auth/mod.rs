@@ -28,7 +28,7 @@ const TOKEN_BYTES_MAX: usize = 8 * 1024;
 pub(crate) struct Grant {
     /// Its `sub`, if it has one, and its `topics`.
     subs: SmallVec<[String; 1]>,
-    /// Whether the first of `subs` is its `sub`.
+    /// Set if the first of `subs` is the token's `sub`, and not one of its `topics`.
     has_sub: bool,
     /// Unix seconds, from which on the token is no longer valid.
     pub(crate) expires_s: u64,

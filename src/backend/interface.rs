@@ -42,7 +42,7 @@ pub(super) trait MessageBroker: 'static {
     /// Consumes the messages that an exchange gets from now on, through a queue of its own that ends with the consumer.
     ///
     /// # Errors
-    /// One line with the reason.
+    /// The exchange cannot be followed; one line says why.
     async fn subscribe(&self, lease: Self::Lease, rule: &SubscribeRule) -> Result<Self::Consumer, String>;
 
     /// Ends every connection.

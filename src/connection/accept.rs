@@ -66,7 +66,7 @@ async fn accept(
             Err(_) if connections.shard.phase() > Phase::Serving => return,
             Err(error) => {
                 if is_shortage(&error) {
-                    connections.service.note_files_short(connections.shard.common.clock);
+                    connections.service.files_short.note(connections.shard.common.clock.now_ms());
                     if connections.evict() {
                         tokio::time::sleep(EVICTION_TIME).await;
                         continue;

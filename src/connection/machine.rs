@@ -43,6 +43,7 @@ use crate::shard::stream::StreamStart;
 const HEADERS_MAX: usize = 100;
 /// The bytes that a connection takes beside its buffers: its task and its entry in [`Connections`].
 pub(super) const TASK_BYTES: usize = 2 << 10;
+
 /// The way in which the HTTP part of a connection ends.
 pub(super) enum End {
     Closed,

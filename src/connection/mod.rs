@@ -12,7 +12,7 @@
 //! | [`streaming`] | makes a stream of a connection: its head, or the bytes that refuse it |
 //! | [`input`], [`waiting`] | bytes received, and waiting for more with a deadline |
 //! | [`pipeline`], [`answer`], [`sending`] | answers, in the order of their requests |
-//! | [`request_memory`], [`holding`], [`shedding`], [`linger`] | memory of connections, and which of them give way |
+//! | [`request_memory`], [`holding`], [`shedding`], [`shortage`], [`linger`] | memory of connections, and which of them give way |
 //! | [`service`] | what the connections of all shards share |
 
 pub(crate) mod accept;
@@ -28,6 +28,7 @@ pub(crate) mod request_memory;
 mod sending;
 pub(crate) mod service;
 mod shedding;
+pub(crate) mod shortage;
 mod streaming;
 #[cfg(test)]
 mod tests;
@@ -124,7 +125,7 @@ impl ConnectionHooks for Connections {
 
     fn sweep(&self, now_ms: u64, unix_s: u64) {
         self.date.borrow_mut().update(unix_s);
-        if self.service.files_are_short(now_ms) || self.service.request_memory.is_crowded(now_ms) {
+        if self.service.files_short.is_recent(now_ms) || self.service.request_memory.is_crowded(now_ms) {
             self.evict();
         }
     }

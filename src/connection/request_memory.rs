@@ -3,8 +3,8 @@
 //! It is apart from the memory of events: a client that sends half a request must not cost others their history.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::shortage::Shortage;
 use crate::core::budget::{Budget, Charge};
 
 /// The charge of every connection, in bytes: its task, whose size a test bounds, and its read buffer.
@@ -18,8 +18,8 @@ pub(crate) struct RequestMemory {
     budget: Arc<Budget>,
     /// Charges grow only up to this total; the rest is kept for new connections.
     grown_bytes_max: usize,
-    /// When somebody last found no room, in milliseconds of the server's clock; 0 for never.
-    short_at_ms: AtomicU64,
+    /// Noted when somebody found no room.
+    shortage: Shortage,
 }
 
 impl RequestMemory {
@@ -27,7 +27,7 @@ impl RequestMemory {
         RequestMemory {
             budget: Budget::new(bytes_max, usize::MAX),
             grown_bytes_max: bytes_max / 8 * 7,
-            short_at_ms: AtomicU64::new(0),
+            shortage: Shortage::recent_for(SHORT_MS),
         }
     }
 
@@ -45,13 +45,12 @@ impl RequestMemory {
 
     /// Notes that somebody found no room at `now_ms`, so that slow senders give way.
     pub(crate) fn note_short(&self, now_ms: u64) {
-        self.short_at_ms.store(now_ms.max(1), Ordering::Relaxed);
+        self.shortage.note(now_ms);
     }
 
     /// Returns whether somebody found no room within the last second.
     pub(crate) fn is_short(&self, now_ms: u64) -> bool {
-        let short_at_ms = self.short_at_ms.load(Ordering::Relaxed);
-        short_at_ms > 0 && now_ms.saturating_sub(short_at_ms) < SHORT_MS
+        self.shortage.is_recent(now_ms)
     }
 
     /// Returns whether somebody found no room within the last second while the base charges of connections take three

@@ -1,20 +1,19 @@
 //! The parts that the connections of all shards share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::request_memory::RequestMemory;
+use super::shortage::Shortage;
 use crate::backend::ToBackend;
-use crate::clock::Clock;
 use crate::core::message::Ticket;
 use crate::dialects::Access;
 use crate::dialects::admin::{Question, Report};
 use crate::http::{Cors, Refusal, Response};
 
 /// How long connections that only wait give way after an accept found no free descriptor: two pauses of accepting.
-const FILES_SHORT_MS: u64 = 200;
+pub(crate) const FILES_SHORT_MS: u64 = 200;
 
 /// The parts that the connections of all shards share: access rules, CORS, memory, backend and reports.
 #[derive(Debug)]
@@ -26,7 +25,8 @@ pub(crate) struct Service {
     /// The channel to the thread that serves queues, if there is one.
     pub(crate) backend: Option<UnboundedSender<ToBackend>>,
     pub(crate) reports: Arc<dyn Reports>,
-    pub(crate) shortage: FileShortage,
+    /// That of file descriptors.
+    pub(crate) files_short: Shortage,
 }
 
 /// Answers to operators; [`monitor`](crate::monitor) implements it.
@@ -44,24 +44,4 @@ pub(crate) trait Reports: std::fmt::Debug + Send + Sync {
 /// Returns the refusal of a question when too many wait, or when their answers take too much memory.
 pub(super) fn busy() -> Refusal {
     Refusal::unavailable("too many ask for the status or for sessions at once; ask again later")
-}
-
-/// The moment at which an accept last found no free descriptor.
-#[derive(Debug, Default)]
-pub(crate) struct FileShortage {
-    /// In milliseconds of the server's clock; 0 for never.
-    at_ms: AtomicU64,
-}
-
-impl Service {
-    /// Notes that an accept found no free descriptor, so that all shards evict connections.
-    pub(super) fn note_files_short(&self, clock: Clock) {
-        self.shortage.at_ms.store(clock.now_ms().max(1), Ordering::Relaxed);
-    }
-
-    /// Returns whether an accept found no free descriptor within the last [`FILES_SHORT_MS`].
-    pub(super) fn files_are_short(&self, now_ms: u64) -> bool {
-        let at_ms = self.shortage.at_ms.load(Ordering::Relaxed);
-        at_ms > 0 && now_ms.saturating_sub(at_ms) < FILES_SHORT_MS
-    }
 }

@@ -131,7 +131,9 @@ impl Connections {
                 framing.frame([Bytes::from(format!("{GREETING}{id}\n"))], &mut greeting);
                 head.extend(greeting.iter().flatten());
             }
-            _ => http::encode_stream_head(&cx, &mut head),
+            _ => {
+                Response::stream_head().encode(&cx, &mut head);
+            }
         }
         let refusal = match self.shard.common.config.stream.refuse {
             RefuseStreams::Retry => {

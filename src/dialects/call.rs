@@ -25,11 +25,14 @@ pub(super) struct Methods {
     pub(super) names: &'static str,
     /// All but OPTIONS.
     pub(super) methods: &'static [Method],
+    /// Makes the answer to OPTIONS of the names.
+    pub(super) options: fn(&'static str) -> Extra,
 }
 
 pub(super) const READ: Methods =
-    Methods { names: "GET, HEAD, OPTIONS", methods: &[Method::Get, Method::Head] };
-pub(super) const WRITE: Methods = Methods { names: "POST, OPTIONS", methods: &[Method::Post] };
+    Methods { names: "GET, HEAD, OPTIONS", methods: &[Method::Get, Method::Head], options: Extra::Preflight };
+pub(super) const WRITE: Methods =
+    Methods { names: "POST, OPTIONS", methods: &[Method::Post], options: Extra::Preflight };
 
 impl Call<'_> {
     /// Returns whether publishing and inside views are served on this listener.
@@ -45,7 +48,7 @@ impl Call<'_> {
         action: impl FnOnce() -> Result<Action, Refusal>,
     ) -> Result<Action, Refusal> {
         if self.head.method == Method::Options {
-            return Ok(Action::Options(Extra::Preflight(allowed.names)));
+            return Ok(Action::Options((allowed.options)(allowed.names)));
         }
         if !allowed.methods.contains(&self.head.method) {
             let reason = format!("this path does not take this method; use {}", allowed.names);

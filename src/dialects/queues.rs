@@ -28,8 +28,9 @@ pub(crate) struct QueueAccess {
     pub(crate) is_identity: bool,
 }
 
-/// The path of queues takes only these, so a page cannot use another method.
-const METHODS: Methods = Methods { names: "GET, OPTIONS", methods: &[Method::Get] };
+/// The path of queues takes only these, so a page cannot use another method. All other fields of a preflight are the
+/// operator's.
+const METHODS: Methods = Methods { names: "GET, OPTIONS", methods: &[Method::Get], options: Extra::Allow };
 
 impl QueueAccess {
     pub(crate) fn new(queues: &Queues) -> Self {
@@ -67,12 +68,7 @@ impl QueueAccess {
 /// Returns the action for the path of queues.
 pub(super) fn route(call: &Call<'_>) -> Option<Result<Action, Refusal>> {
     let queues = call.access.queues.as_ref().filter(|queues| queues.is_at(&call.head.path))?;
-    let action = call.queue(queues);
-    // The operator configures all other fields of a preflight.
-    Some(action.map(|action| match action {
-        Action::Options(_) => Action::Options(Extra::Allow(METHODS.names)),
-        action => action,
-    }))
+    Some(call.queue(queues))
 }
 
 pub(super) fn paths(call: &Call<'_>, paths: &mut Vec<Cow<'static, str>>) {

@@ -21,5 +21,5 @@ pub(crate) use cors::{Asking, Cors};
 pub(crate) use head::{BodyLength, Head, Method, Version};
 pub(crate) use refusal::Refusal;
 pub(crate) use request::{HttpLimits, RequestReader};
-pub(crate) use response::{Context, Extra, Response, encode_queue_head, encode_stream_head};
+pub(crate) use response::{Context, Extra, Response, encode_queue_head};
 pub(crate) use status::Status;

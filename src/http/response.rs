@@ -164,11 +164,7 @@ impl From<Refusal> for Response {
     }
 }
 
-/// Appends the head of an event stream. HTTP/1.1 gets chunks, HTTP/1.0 plain bytes until the close.
-pub(crate) fn encode_stream_head(cx: &Context<'_>, out: &mut Vec<u8>) {
-    Response::stream_head().encode(cx, out);
-}
-
+/// Appends the fields of an event stream's head. HTTP/1.1 gets chunks, HTTP/1.0 plain bytes until the close.
 fn stream_fields(is_chunked: bool, out: &mut Vec<u8>) {
     // Without `X-Accel-Buffering: no` nginx buffers what it proxies.
     out.extend_from_slice(
@@ -299,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_chunked_for_http_1_1_and_ends_with_the_connection_for_http_1_0() {
-        let head = |cx: &Context<'_>| text(|out| encode_stream_head(cx, out));
+        let head = |cx: &Context<'_>| text(|out| _ = Response::stream_head().encode(cx, out));
         let common = "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
                       Access-Control-Allow-Origin: *\r\nContent-Type: text/event-stream\r\n\
                       Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n";
@@ -313,7 +309,7 @@ mod tests {
         let heads = [
             json(&CX),
             text(|out| assert!(!Response::options(Extra::Preflight("GET")).encode(&CX, out))),
-            text(|out| encode_stream_head(&CX, out)),
+            text(|out| _ = Response::stream_head().encode(&CX, out)),
             text(|out| assert!(!Response::interim().encode(&CX, out))),
         ];
         for head in heads {

@@ -90,10 +90,10 @@ impl Reports for Monitor {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::server::tests::shared;
+    use crate::server::tests::parts;
 
     /// Returns the monitor of a server that does not run.
     pub(super) fn monitor(config: Config) -> Monitor {
-        shared(config).monitor()
+        parts(config).monitor()
     }
 }

@@ -126,9 +126,7 @@ impl Admin<'_> {
         // The charge is held until the client has taken the answer; clients that do not read would otherwise fill
         // memory.
         let answer = self.monitor.questions.answers.take(body.len()).map(|charge| (body, charge));
-        if let Some(mailbox) = self.mailboxes.get(usize::from(ticket.shard)) {
-            mailbox.post(ShardMessage::Connection(ticket, TicketReply::Json(answer)));
-        }
+        self.mailboxes.post(ticket.shard, ShardMessage::Connection(ticket, TicketReply::Json(answer)));
     }
 
     /// Lists who is connected on a channel: each user's number of streams, and since when the oldest of them is there.
@@ -164,9 +162,9 @@ impl Admin<'_> {
         let frames = Chunk::of([text.as_bytes()], text.len(), &self.monitor.common.memory);
         let charge = Arc::new(charge);
         let topic = &self.monitor.access.admin_topic;
-        for mailbox in self.mailboxes.iter() {
-            // Not through a home: it needs no order and no history.
-            mailbox.post(Message::Fanout(ToFanout::Events {
+        // Not through a home: it needs no order and no history.
+        self.mailboxes.post_to_all(|| {
+            let events = ToFanout::Events {
                 partition: None,
                 topics: smallvec![topic.clone()],
                 frames: frames.clone(),
@@ -177,8 +175,9 @@ impl Admin<'_> {
                 at_us: 0,
                 charge: Some(Arc::clone(&charge)),
                 delivery_count: None,
-            }));
-        }
+            };
+            Message::Fanout(events).into()
+        });
     }
 
     /// Returns the broker's status with the oldest of its connections.
@@ -216,15 +215,13 @@ impl Admin<'_> {
 
     /// Returns the answers of all shards, and whether all answered in time.
     fn survey(&self, wanted: Wanted, streams_max: usize) -> (SurveyResult, bool) {
-        let (found, results) = bounded(self.mailboxes.len());
+        let (found, results) = bounded(self.mailboxes.shards());
         let survey = Survey { wanted, streams_max, found };
-        for mailbox in self.mailboxes.iter() {
-            mailbox.post(ShardMessage::Survey(survey.clone()));
-        }
+        self.mailboxes.post_to_all(|| ShardMessage::Survey(survey.clone()));
         drop(survey);
         let deadline = Instant::now() + PATIENCE;
         let (mut all, mut answers) = (SurveyResult::default(), 0);
-        while answers < self.mailboxes.len() && !self.monitor.questions.is_closed() {
+        while answers < self.mailboxes.shards() && !self.monitor.questions.is_closed() {
             match results.recv_deadline(deadline.min(Instant::now() + LOOK_INTERVAL)) {
                 Ok(found) => {
                     answers += 1;
@@ -235,7 +232,7 @@ impl Admin<'_> {
                 Err(_) => break,
             }
         }
-        (all, answers == self.mailboxes.len())
+        (all, answers == self.mailboxes.shards())
     }
 }
 

@@ -9,7 +9,8 @@ use super::backend::BackendLine;
 use crate::clock::{Clock, unix_s};
 use crate::config::Config;
 use crate::connection::request_memory::RequestMemory;
-use crate::connection::service::{FileShortage, Service};
+use crate::connection::service::{FILES_SHORT_MS, Service};
+use crate::connection::shortage::Shortage;
 use crate::core::budget::Budget;
 use crate::core::epochs::Epochs;
 use crate::core::event_id::Epoch;
@@ -97,7 +98,7 @@ impl Assembly {
             request_memory,
             backend: backend.as_ref().map(|line| line.sender.clone()),
             reports: Arc::clone(&monitor) as _,
-            shortage: FileShortage::default(),
+            files_short: Shortage::recent_for(FILES_SHORT_MS),
         });
         Ok(Assembly { common, service, monitor, names, kept, backend })
     }

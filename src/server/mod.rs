@@ -180,7 +180,7 @@ impl Server {
         let control_address = control.map(|control| listen(Port::Control, control.bind)).transpose()?;
 
         let (mailboxes, receivers) = mailboxes(shards);
-        let publisher = Publisher::new(Arc::clone(&common), names.clone(), Arc::clone(&mailboxes));
+        let publisher = Publisher::new(Arc::clone(&common), names.clone(), mailboxes.clone());
         let (ready, started) = unbounded();
         let (end, ended) = unbounded();
         let mut server = Server {
@@ -204,7 +204,7 @@ impl Server {
                 completions: completions(files, shards),
                 common: Arc::clone(&common),
                 service: Arc::clone(&service),
-                mailboxes: Arc::clone(&server.mailboxes),
+                mailboxes: server.mailboxes.clone(),
                 receiver,
                 listeners,
                 homes,
@@ -227,7 +227,7 @@ impl Server {
             server.backend = Some(started.map_err(StartError::Thread)?);
         }
         if service.access.can_survey() {
-            let mailboxes = Arc::clone(&server.mailboxes);
+            let mailboxes = server.mailboxes.clone();
             let thread = std::thread::Builder::new().name("esper-admin".to_owned());
             let run = move || monitor.run(&mailboxes);
             server.threads.push(thread.spawn(run).map_err(StartError::Thread)?);
@@ -351,7 +351,7 @@ impl Server {
             }
         };
         let (thread, queues) =
-            kept.start(data, common.clock, Arc::clone(&self.mailboxes), ended).map_err(StartError::Thread)?;
+            kept.start(data, common.clock, self.mailboxes.clone(), ended).map_err(StartError::Thread)?;
         self.threads.push(thread);
         Ok(homes.into_iter().zip(queues.into_iter().map(ShardJournal::Disk)).collect())
     }
@@ -386,9 +386,7 @@ impl Server {
     }
 
     fn tell(&self, control: ShardControl) {
-        for mailbox in self.mailboxes.iter() {
-            mailbox.post(ShardMessage::Control(control));
-        }
+        self.mailboxes.post_to_all(|| ShardMessage::Control(control));
     }
 }
 
@@ -441,7 +439,7 @@ pub(crate) mod tests {
     /// The parts of a server of one or more shards that keeps nothing and does not run.
     pub(crate) struct Parts(Assembly);
 
-    pub(crate) fn shared(config: Config) -> Parts {
+    pub(crate) fn parts(config: Config) -> Parts {
         Parts(Assembly::new(config, 10).unwrap_or_else(|error| panic!("{error}")))
     }
 

@@ -17,35 +17,51 @@ use crate::journal::disk::log::Lost;
 use crate::journal::writer::JournalEvents;
 use crate::shard::message::ShardMessage;
 
-/// The senders of all mailboxes, by shard.
-pub(crate) type Mailboxes = Arc<[MailboxSender]>;
+/// The senders of all mailboxes, by shard; shared by all threads, and cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Mailboxes(Arc<[MailboxSender]>);
 
-/// The sending side of one mailbox, shared by all threads.
+impl Mailboxes {
+    /// Posts a message to a shard; a number that no shard has is ignored.
+    pub(crate) fn post(&self, to: ShardId, message: impl Into<ShardMessage>) {
+        if let Some(mailbox) = self.0.get(usize::from(to)) {
+            mailbox.post(message.into());
+        }
+    }
+
+    /// Posts a message to every shard.
+    pub(crate) fn post_to_all(&self, mut message: impl FnMut() -> ShardMessage) {
+        self.0.iter().for_each(|mailbox| mailbox.post(message()));
+    }
+
+    /// Returns the number of shards.
+    pub(crate) fn shards(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// The sending side of one mailbox.
 #[derive(Debug)]
-pub(crate) struct MailboxSender {
+struct MailboxSender {
     sender: Sender<ShardMessage>,
     bell: Arc<Notify>,
 }
 
 impl MailboxSender {
-    pub(crate) fn post(&self, message: impl Into<ShardMessage>) {
+    fn post(&self, message: ShardMessage) {
         // The receiver is gone only while the server is stopping.
-        let _ = self.sender.send(message.into());
+        let _ = self.sender.send(message);
         self.bell.notify_one();
     }
 }
 
 impl JournalEvents for Mailboxes {
     fn settled(&self, shard: ShardId, publishes: usize, work: usize, result: Result<(), OrderError>) {
-        if let Some(mailbox) = self.get(usize::from(shard)) {
-            mailbox.post(ShardMessage::Journaled { publishes, work, result });
-        }
+        self.post(shard, ShardMessage::Journaled { publishes, work, result });
     }
 
     fn lost(&self, shard: ShardId, lost: Lost) {
-        if let Some(mailbox) = self.get(usize::from(shard)) {
-            mailbox.post(ShardMessage::JournalLost(lost));
-        }
+        self.post(shard, ShardMessage::JournalLost(lost));
     }
 }
 
@@ -77,7 +93,7 @@ pub(crate) fn mailboxes(shards: usize) -> (Mailboxes, Vec<MailboxReceiver>) {
             (MailboxSender { sender, bell: Arc::clone(&bell) }, MailboxReceiver { receiver, bell })
         })
         .unzip();
-    (mailboxes.into(), receivers)
+    (Mailboxes(mailboxes.into()), receivers)
 }
 
 impl ShardMailbox {
@@ -102,8 +118,8 @@ impl ShardMailbox {
         if to == self.shard {
             self.own.borrow_mut().push_back(message);
             self.bell.notify_one();
-        } else if let Some(mailbox) = self.mailboxes.get(usize::from(to)) {
-            mailbox.post(message);
+        } else {
+            self.mailboxes.post(to, message);
         }
     }
 
@@ -141,7 +157,7 @@ mod tests {
         let (mailboxes, receivers) = mailboxes(shards.into());
         (0..shards)
             .zip(receivers)
-            .map(|(shard, inner)| ShardMailbox::new(shard, inner, Arc::clone(&mailboxes)))
+            .map(|(shard, inner)| ShardMailbox::new(shard, inner, mailboxes.clone()))
             .collect()
     }
 

@@ -100,14 +100,8 @@ impl ShardsOutlet {
         hasher: TopicHasher,
         backend: UnboundedSender<ToBackend>,
     ) -> Self {
-        let (mailboxes, memory) = (Arc::clone(mailboxes), Arc::clone(memory));
+        let (mailboxes, memory) = (mailboxes.clone(), Arc::clone(memory));
         ShardsOutlet { mailboxes, memory, hasher, backend, routes: Arc::default() }
-    }
-
-    fn post(&self, shard: ShardId, message: impl Into<ShardMessage>) {
-        if let Some(mailbox) = self.mailboxes.get(usize::from(shard)) {
-            mailbox.post(message);
-        }
     }
 }
 
@@ -119,12 +113,12 @@ impl StreamOutlet for ShardsOutlet {
             let (backend, routes) = (self.backend.clone(), Arc::clone(&self.routes));
             QueueStream { stream, topic, first_id, sent, backend, routes }
         });
-        self.post(ticket.shard, ShardMessage::Connection(ticket, TicketReply::Queue(answer)));
+        self.mailboxes.post(ticket.shard, ShardMessage::Connection(ticket, TicketReply::Queue(answer)));
     }
 
     fn deliver(&self, stream: StreamId, text: Vec<u8>, events: u32, last: u64) {
         let Some(QueueRoute { shard, topic }) = self.routes.find(stream) else { return };
-        self.post(
+        self.mailboxes.post(
             shard,
             Message::Fanout(ToFanout::Events {
                 partition: None,
@@ -154,7 +148,7 @@ impl StreamOutlet for ShardsOutlet {
 
     fn end(&self, stream: StreamId) {
         if let Some(QueueRoute { shard, topic }) = self.routes.find(stream) {
-            self.post(shard, Message::Fanout(ToFanout::End { topic }));
+            self.mailboxes.post(shard, Message::Fanout(ToFanout::End { topic }));
         }
     }
 }

@@ -304,11 +304,11 @@ pub(crate) mod tests {
     use super::*;
     use crate::config::Config;
     use crate::core::arena::Arena;
-    use crate::server::tests::shared;
+    use crate::server::tests::parts;
 
     /// Returns a shard that does not run, and a client's socket.
     pub(crate) fn shard_and_socket() -> (Rc<Shard>, TcpStream) {
-        let shard = shared(Config::default()).shard();
+        let shard = parts(Config::default()).shard();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         (shard, TcpStream::from_std(socket))

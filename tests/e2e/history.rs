@@ -9,6 +9,14 @@ fn trimmed_gap(id: &str) -> String {
     format!("event:gap\ndata:{{\"from\":\"{id}\",\"reason\":\"trimmed\"}}")
 }
 
+/// Resumes after an id: what came since is gone, and what comes now is there.
+fn only_new_events_come(server: &Server, topic: &str, last_event_id: &str) {
+    let mut stream = Stream::resume(server, topic, last_event_id);
+    assert!(stream.event().lines.starts_with(&trimmed_gap(last_event_id)));
+    server.publish(topic, "data: new");
+    assert_eq!(stream.event().data, "new");
+}
+
 #[test]
 fn history_events_bounds_what_is_replayed() {
     let server = Server::start(&["--history-events", "3"]);
@@ -52,10 +60,7 @@ fn history_age_bounds_what_is_replayed() {
     let first = server.publish(TOPIC, "data: first");
     server.publish(TOPIC, "data: old");
     wait_until("they are dropped", || server.stats()["history_bytes"] == 0);
-    let mut stream = Stream::resume(&server, TOPIC, &first);
-    assert!(stream.event().lines.starts_with(&trimmed_gap(&first)));
-    server.publish(TOPIC, "data: new");
-    assert_eq!(stream.event().data, "new");
+    only_new_events_come(&server, TOPIC, &first);
 }
 
 #[test]
@@ -81,10 +86,7 @@ fn history_memory_bounds_what_all_topics_replay_together() {
         (server.stats()["history_bytes"].as_u64()? <= 256 << 10).then_some(())
     });
     // The oldest are gone, the newest is not.
-    let mut stream = Stream::resume(&server, &topic(0), &first);
-    assert!(stream.event().lines.starts_with(&trimmed_gap(&first)));
-    server.publish(&topic(0), "data: new");
-    assert_eq!(stream.event().data, "new");
+    only_new_events_come(&server, &topic(0), &first);
     let mut stream = Stream::open(&server, &format!("/subscribe/{}?lastEventId=0", topic(19)));
     assert_eq!(stream.event().data, "{\"from\":\"0\",\"reason\":\"unknown\"}");
     let newest = stream.event();

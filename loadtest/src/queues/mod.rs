@@ -70,7 +70,7 @@ fn measure(args: &QueuesArgs) -> Result<QueueResults, String> {
         Some(url) => Broker::at(url)?,
         None => Broker::start(&args.rabbitmq, broker_cpu)?,
     };
-    // What this starts from now on is on the load's CPU, unless it is told otherwise.
+    // Processes started from here on run on the load's CPU, unless they are given another.
     pin(Some(args.load_cpu));
     let about = QueuesAsked {
         queues: args.queues,

@@ -65,7 +65,7 @@ impl AmqpConsumer {
     /// Consumes the messages that an exchange gets from now on.
     ///
     /// # Errors
-    /// One line with the reason.
+    /// The exchange cannot be followed; one line says why.
     pub(super) async fn subscribe(lease: ChannelLease, rule: &SubscribeRule) -> Result<Self, String> {
         let channel = lease.channel().await?;
         match bind(rule, &channel).await {

@@ -46,8 +46,9 @@ pub(super) struct StreamTask<B: MessageBroker> {
     consumer: B::Consumer,
     ledger: Rc<RefCell<Ledger>>,
     sent: Arc<SentCount>,
-    /// How many were sent when it was last looked, and the time, in milliseconds of the registry.
-    looked: (u64, u64),
+    /// How many were sent at `looked_at_ms`, in milliseconds of the registry; the ledger hears of it [`SETTLE_MS`] later.
+    looked_sent: u64,
+    looked_at_ms: u64,
     commands: mpsc::UnboundedReceiver<StreamCommand>,
     is_ready: bool,
     /// Messages received and not handed over.
@@ -91,7 +92,8 @@ impl<B: MessageBroker> StreamTask<B> {
             consumer,
             ledger,
             sent: Arc::default(),
-            looked: (0, 0),
+            looked_sent: 0,
+            looked_at_ms: 0,
             commands,
             is_ready: false,
             waiting: VecDeque::new(),
@@ -182,9 +184,9 @@ impl<B: MessageBroker> StreamTask<B> {
         let registry = Rc::clone(&self.claim.registry);
         let (now_ms, sent) = (registry.now_ms(), self.sent.value());
         let mut ledger = self.ledger.borrow_mut();
-        if now_ms >= self.looked.1 + SETTLE_MS {
-            ledger.sent(self.looked.0, now_ms);
-            self.looked = (sent, now_ms);
+        if now_ms >= self.looked_at_ms + SETTLE_MS {
+            ledger.sent(self.looked_sent, now_ms);
+            (self.looked_sent, self.looked_at_ms) = (sent, now_ms);
         }
         if let Some(acknowledged) = ledger.acknowledge(now_ms) {
             self.consumer.acknowledge(acknowledged.tag);
@@ -215,9 +217,11 @@ impl<B: MessageBroker> StreamTask<B> {
             self.unsent.front().filter(|_| !self.waiting.is_empty()).map_or(u64::MAX, |(last, _)| *last);
         let due_ms = ledger.due_at_ms().map(|due_ms| due_ms.max(now_ms + AGAIN_MS));
         let note_ms = ledger.has_unsent().then(|| now_ms + ledger.note_every_ms());
-        // What was sent and is not settled is looked at again by time, the rest when it is sent.
-        let due_at = Some(ledger.due_at_sent()).filter(|due| *due > sent).unwrap_or(u64::MAX);
-        let settled_ms = (ledger.due_at_sent() <= sent).then(|| (self.looked.1 + SETTLE_MS).max(now_ms + 1));
+        // Messages that are sent and have not settled are looked at again by time, the others once they are sent.
+        let (due_at, settled_ms) = match ledger.due_at_sent() {
+            due_at if due_at > sent => (due_at, None),
+            _ => (u64::MAX, Some((self.looked_at_ms + SETTLE_MS).max(now_ms + 1))),
+        };
         let at_ms = due_ms.into_iter().chain(note_ms).chain(settled_ms).min();
         NextLook { sent: due_at.min(room_at), at_ms }
     }

@@ -28,7 +28,7 @@ use crate::core::topic::{Topic, TopicHasher};
 const LIMITS: HistoryLimits =
     HistoryLimits { events_max: 3, bytes_max: 1 << 20, age_max_ms: 1000, page_frames_max: 1000 };
 
-type Answer = Result<Ordered, OrderError>;
+type PublishResult = Result<Ordered, OrderError>;
 
 fn selection(topics: &[Topic]) -> Selection {
     Selection::of(topics, Placement::new(1, 1)).pop().unwrap()
@@ -101,7 +101,7 @@ impl Tester {
     }
 
     /// Publishes; returns the frames each member is sent, and the answer.
-    fn publish(&mut self, topic: usize, body: &'static str) -> (Vec<String>, Answer) {
+    fn publish(&mut self, topic: usize, body: &'static str) -> (Vec<String>, PublishResult) {
         let topic = self.topic(topic);
         self.publish_to(topic, body)
     }
@@ -117,7 +117,7 @@ impl Tester {
         }
     }
 
-    fn publish_to(&mut self, topic: Topic, body: impl Into<Bytes>) -> (Vec<String>, Answer) {
+    fn publish_to(&mut self, topic: Topic, body: impl Into<Bytes>) -> (Vec<String>, PublishResult) {
         let publish = self.new_publish(topic, body, None);
         let mut frames = Vec::new();
         let mut answer = None;

@@ -47,7 +47,7 @@ pub(super) struct Model {
 
 /// One client and its view of its topics. Lists are by partition.
 #[derive(Default)]
-pub(super) struct Client {
+pub(super) struct SimulatedClient {
     pub(super) topics: Vec<Topic>,
     pub(super) stream: Option<Stream>,
     pub(super) last_id: Option<String>,
@@ -139,14 +139,14 @@ fn covers(topics: &[Topic], topic: &Topic) -> bool {
     topics.iter().any(|own| own.covers(topic))
 }
 
-impl Client {
+impl SimulatedClient {
     pub(super) fn new(topics: Vec<Topic>, partitions: usize) -> Self {
-        Client {
+        SimulatedClient {
             topics,
             expected: vec![None; partitions],
             gap_told: vec![false; partitions],
             holes_end: vec![0; partitions],
-            ..Client::default()
+            ..SimulatedClient::default()
         }
     }
 

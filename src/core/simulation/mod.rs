@@ -32,7 +32,7 @@ use crate::core::memory::Memory;
 use crate::core::message::{Message, Post, Publish, ReplayPage, ReplyTo, ShardId, Ticket, ToFanout, ToHome};
 use crate::core::partition::{Partitioner, Placement};
 use crate::core::topic::{Topic, TopicHasher};
-use client::{Client, Model};
+use client::{Model, SimulatedClient};
 use crash::fanouts;
 use played_journal::PlayedJournal;
 use topics::Topics;
@@ -77,7 +77,7 @@ struct World {
     channels: Vec<Vec<VecDeque<Message>>>,
     topics: Vec<Topic>,
     model: Model,
-    clients: Vec<Client>,
+    clients: Vec<SimulatedClient>,
     budget: Arc<Budget>,
     published: u64,
     canary: Canary,
@@ -159,7 +159,7 @@ impl World {
                 epoch: (history_limits.events_max > 0).then_some(epoch),
             },
             clients: (0..random.usize(1..=12))
-                .map(|_| Client::new(kind.choose(&topics, &mut random), partitions))
+                .map(|_| SimulatedClient::new(kind.choose(&topics, &mut random), partitions))
                 .collect(),
             topics,
             random,

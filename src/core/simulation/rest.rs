@@ -1,7 +1,7 @@
 //! The end of a world: it comes to rest, and each client must have seen all there is.
 
 use super::World;
-use super::client::Client;
+use super::client::SimulatedClient;
 use crate::core::fanout::Fanout;
 
 impl World {
@@ -9,7 +9,7 @@ impl World {
     /// when to come back as the server closes its streams.
     pub(super) fn settle(&mut self) {
         self.come_to_rest(true);
-        let is_open = |client: &&Client| client.stream.is_some();
+        let is_open = |client: &&SimulatedClient| client.stream.is_some();
         self.clients.iter().filter(is_open).for_each(|client| client.check_complete(&self.model));
         for fanout in &self.fanouts {
             assert_eq!(fanout.log_bytes(), 0, "a log keeps what everybody was sent");

@@ -56,7 +56,7 @@ impl EndEntry {
 /// The known losses of a topic without events in the log.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[cfg(test)]
-pub(crate) struct End<'a> {
+pub(crate) struct KnownEnd<'a> {
     /// Events up to here may be lost; none after it.
     pub(crate) sequence: Sequence,
     /// The id that the publisher gave the event with this sequence.
@@ -79,11 +79,11 @@ impl TopicEnds {
 
     /// Returns the possible losses of a topic without events in the log; `None` if there are none.
     #[cfg(test)]
-    pub(crate) fn lookup(&self, partition: u8, topic: &str) -> Option<End<'_>> {
+    pub(crate) fn lookup(&self, partition: u8, topic: &str) -> Option<KnownEnd<'_>> {
         let hash = self.hash(topic);
         let entry = self.entries.get(&(partition, slot_of(hash)))?;
         let is_exact = entry.hash == hash;
-        Some(End { sequence: entry.sequence, id: entry.id.as_deref().filter(|_| is_exact), is_exact })
+        Some(KnownEnd { sequence: entry.sequence, id: entry.id.as_deref().filter(|_| is_exact), is_exact })
     }
 
     /// Notes that the log loses an event of a topic. The topics above a path, down to everything, lose it as well; a
@@ -161,10 +161,10 @@ mod tests {
         let mut ends = ends();
         ends.note(3, "dogs", 7, Some("a"));
         ends.note(3, "dogs", 6, None);
-        assert_eq!(ends.lookup(3, "dogs"), Some(End { sequence: 7, id: Some("a"), is_exact: true }));
+        assert_eq!(ends.lookup(3, "dogs"), Some(KnownEnd { sequence: 7, id: Some("a"), is_exact: true }));
         assert_eq!(ends.lookup(2, "dogs"), None);
         ends.note(3, "dogs", 9, None);
-        assert_eq!(ends.lookup(3, "dogs"), Some(End { sequence: 9, id: None, is_exact: true }));
+        assert_eq!(ends.lookup(3, "dogs"), Some(KnownEnd { sequence: 9, id: None, is_exact: true }));
     }
 
     #[test]

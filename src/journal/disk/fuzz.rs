@@ -105,13 +105,17 @@ fn directory_of(mut input: &[u8]) -> SimulatedDisk {
 
 /// Corrects the CRCs of a segment's header and of the batches after it, as far as those are contiguous.
 fn sign_segment(bytes: &mut [u8]) {
-    let Some((header, mut rest)) = bytes.split_at_mut_checked(SEGMENT_HEADER_BYTES) else { return };
+    let Some((header, batches)) = bytes.split_at_mut_checked(SEGMENT_HEADER_BYTES) else { return };
     // Clears high bits: no journal reaches such numbers of segments and batches, and they must not overflow.
     for high in [16..20, 24..28, 64..68, 72..76] {
         header[high].fill(0);
     }
     sign(header, 0);
-    let seed = crc_seed(u64_at(header, 28));
+    sign_batches(batches, crc_seed(u64_at(header, 28)));
+}
+
+/// Makes good the CRCs of batches, as far as they follow one another.
+pub(super) fn sign_batches(mut rest: &mut [u8], seed: u32) {
     while let Some((header, behind)) = rest.split_at_mut_checked(BATCH_HEADER_BYTES) {
         let length = u32::from_le_bytes([header[20], header[21], header[22], header[23]]) as usize;
         if !header.starts_with(BATCH_MAGIC) || length > behind.len() {

@@ -14,15 +14,12 @@ use super::error::{Damage, OpenError};
 use super::format::{BatchKind, SegmentHeader, segment_name, segment_number};
 use super::gone::gone_number;
 use super::layout::{
-    Check, Layout, Newest, ReadError, damage, open_reader, read_gone, read_header_of, read_headers,
-    read_newest,
+    Check, Layout, Newest, OUT_OF_ORDER, ReadError, damage, open_reader, read_gone, read_header_of,
+    read_headers, read_newest,
 };
 use super::record::{ControlRecord, PublishRecord};
 use super::scan::Scanned;
 use super::storage::{Disk, DiskFile, read_full_at, write_all_at};
-
-/// The damage of records that can be read all the same.
-const OUT_OF_ORDER: &str = "a sequence is not past the one before";
 
 /// The content of a directory, for `esper journal`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -279,15 +276,18 @@ impl Surveyed {
             let what = match next {
                 Scanned::Batch(batch) => {
                     self.report.bytes += batch.bytes.len() as u64;
-                    let read = match batch.kind {
-                        BatchKind::Control => self.read_control(batch.payload),
-                        BatchKind::Events => self.read_events(batch.payload),
+                    let bad = match batch.kind {
+                        BatchKind::Control => self.read_control(batch.payload).err(),
+                        BatchKind::Events => match self.read_events(batch.payload) {
+                            Ok(is_ordered) => {
+                                // Records that are out of order are records: whoever takes them leaves out those alone.
+                                take(header, batch.payload)?;
+                                (!is_ordered).then_some(OUT_OF_ORDER)
+                            }
+                            Err(what) => Some(what),
+                        },
                     };
-                    // Records that are out of order are records: whoever takes them leaves out those alone.
-                    if batch.kind == BatchKind::Events && matches!(read, Ok(()) | Err(OUT_OF_ORDER)) {
-                        take(header, batch.payload)?;
-                    }
-                    if let Err(what) = read {
+                    if let Some(what) = bad {
                         self.note(ReadError::Damage(Damage { file: name.clone(), offset, what }))?;
                     }
                     continue;
@@ -364,24 +364,24 @@ impl Surveyed {
         Ok(())
     }
 
-    fn read_events(&mut self, payload: &[u8]) -> Result<(), &'static str> {
+    /// Reads the events of a batch; returns whether their sequences are past those before.
+    fn read_events(&mut self, payload: &[u8]) -> Result<bool, &'static str> {
         let mut records = Reader::new(payload);
-        let (mut events, mut last, mut read) = (0, Vec::new(), Ok(()));
+        let (mut events, mut last, mut is_ordered) = (0, Vec::new(), true);
+        let is_checked = !self.last_read.is_empty();
         while !records.is_empty() {
             let publish = PublishRecord::decode(&mut records).map_err(|malformed| malformed.0)?;
             events += publish.events.len() as u64;
             let partition = usize::from(publish.partition);
-            let is_ordered = !self.last_read.is_empty();
             match self.last_read.get_mut(partition) {
                 Some(last) if *last < publish.first => *last = publish.last(),
-                _ if is_ordered => read = Err(OUT_OF_ORDER),
-                _ => {}
+                _ => is_ordered &= !is_checked,
             }
             last.push((partition, publish.last()));
         }
         self.report.events += events;
         self.note_last(last.into_iter());
-        read
+        Ok(is_ordered)
     }
 
     fn note_last(&mut self, sequences: impl Iterator<Item = (usize, u64)>) {

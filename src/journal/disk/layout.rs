@@ -16,6 +16,9 @@ use super::record::{ControlRecord, SegmentEntry};
 use super::scan::{BatchReader, ReadBatch, Scanned, read_header};
 use super::storage::{Disk, DiskFile, read_full_at};
 
+/// The damage of a publish whose sequence is not past the one before of its partition, or that is of no partition.
+pub(super) const OUT_OF_ORDER: &str = "a sequence is not past the one before";
+
 /// The content of the newest segment that describes the log.
 pub(super) struct Newest {
     pub(super) epochs: EpochTable,

@@ -15,7 +15,7 @@ use super::error::{AppendError, Damage, Fatal, Full, OpenError};
 use super::format::{BatchKind, segment_name};
 use super::gone::gone_number;
 use super::layout::{
-    Check, Layout, Newest, ReadError, damage, open_reader, read_gone, read_headers, read_newest,
+    Check, Layout, Newest, OUT_OF_ORDER, ReadError, damage, open_reader, read_gone, read_headers, read_newest,
 };
 use super::log::{Log, Settings, segment_capacity};
 use super::record::{ControlRecord, PublishRecord};
@@ -175,7 +175,7 @@ impl<D: Disk> Log<D> {
                         PublishRecord::decode(&mut records).map_err(|malformed| damaged(malformed.0))?;
                     match self.last.get_mut(usize::from(publish.partition)) {
                         Some(last) if *last < publish.first => *last = publish.last(),
-                        _ => return Err(damaged("a sequence is not past the one before")),
+                        _ => return Err(damaged(OUT_OF_ORDER)),
                     }
                     if let Some(segment) = self.segments.last_mut() {
                         segment.add(&publish);

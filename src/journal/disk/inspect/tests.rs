@@ -8,9 +8,9 @@ use super::*;
 
 /// Collects partition, sequence and lines.
 #[derive(Default)]
-struct Collector(Vec<(u8, u64, Vec<u8>)>);
+struct RecoveredEvents(Vec<(u8, u64, Vec<u8>)>);
 
-impl Sink for Collector {
+impl Sink for RecoveredEvents {
     fn publish(&mut self, publish: &PublishRecord<'_>, _: &mut Segments) -> bool {
         for event in 0..publish.events.len() {
             let sequence = publish.first + event as u64;
@@ -20,7 +20,10 @@ impl Sink for Collector {
     }
 }
 
-fn open(disk: &SimulatedDisk, epoch: u64) -> Result<(Log<SimulatedDisk>, Recovery, Collector), OpenError> {
+fn open(
+    disk: &SimulatedDisk,
+    epoch: u64,
+) -> Result<(Log<SimulatedDisk>, Recovery, RecoveredEvents), OpenError> {
     let mut random = fastrand::Rng::with_seed(epoch);
     let settings = Settings {
         partitions: 2,
@@ -29,7 +32,7 @@ fn open(disk: &SimulatedDisk, epoch: u64) -> Result<(Log<SimulatedDisk>, Recover
         epoch,
         random: Box::new(move || random.u64(..)),
     };
-    let mut collector = Collector::default();
+    let mut collector = RecoveredEvents::default();
     let (log, recovery) = Log::open(disk.clone(), settings, &mut collector)?;
     Ok((log, recovery, collector))
 }
@@ -183,6 +186,6 @@ fn another_number_of_partitions_is_refused() {
         epoch: 2,
         random: Box::new(|| 1),
     };
-    let error = Log::open(disk, settings, &mut Collector::default()).err().unwrap();
+    let error = Log::open(disk, settings, &mut RecoveredEvents::default()).err().unwrap();
     assert!(matches!(error, OpenError::Partitions { found: 2, asked: 3, .. }));
 }

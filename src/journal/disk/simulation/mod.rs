@@ -13,21 +13,19 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::error::{AppendError, Full, OpenError};
-use super::format::{
-    BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader, BatchKind, SEGMENT_HEADER_BYTES, SegmentHeader, crc_seed,
-    segment_number,
-};
+use super::format::{SEGMENT_HEADER_BYTES, SegmentHeader, crc_seed, segment_number};
+use super::fuzz::sign_batches;
 use super::log::{Log, Settings};
 use super::record::{EventSpan, EventSpans, KeyRecord, Previous, PublishRecord};
 use super::storage::Disk as _;
 use super::storage::simulated::{DiskCanary, Faults, SimulatedDisk};
 use super::trim::Trimmed;
 use crate::core::event_id::Sequence;
-use model::{Collector, Event, Model, Place};
+use model::{LogModel, ModelEvent, Place, RecoveredLog};
 
 /// A bug put in on purpose, to prove that it is found.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Canary {
+enum LogCanary {
     None,
     Disk(DiskCanary),
     /// A torn batch gets the CRCs of its remains, as if recovery did not check them.
@@ -37,7 +35,7 @@ enum Canary {
 struct World {
     random: fastrand::Rng,
     disk: SimulatedDisk,
-    model: Model,
+    model: LogModel,
     log: Option<Log<SimulatedDisk>>,
     partitions: u8,
     segment_bytes: u64,
@@ -51,7 +49,7 @@ struct World {
     published: u64,
     starts: u64,
     has_crashes: bool,
-    canary: Canary,
+    canary: LogCanary,
     figures: Figures,
 }
 
@@ -69,17 +67,17 @@ struct Figures {
 }
 
 impl World {
-    fn new(seed: u64, canary: Canary) -> Self {
+    fn new(seed: u64, canary: LogCanary) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let disk = SimulatedDisk::new(random.u64(..));
-        if let Canary::Disk(canary) = canary {
+        if let LogCanary::Disk(canary) = canary {
             disk.set_canary(canary);
         }
         let partitions = random.u8(1..=3);
         let segment_bytes = random.u64(1_500..8_000);
         let has_limit = random.u8(0..4) == 0;
         World {
-            model: Model::new(partitions, has_limit),
+            model: LogModel::new(partitions, has_limit),
             log: None,
             partitions,
             segment_bytes,
@@ -155,7 +153,7 @@ impl World {
         self.disk.restart(power);
         self.figures.restarts += 1;
         loop {
-            if self.canary == Canary::TailUnchecked {
+            if self.canary == LogCanary::TailUnchecked {
                 forge_tail(&self.disk);
             }
             if self.has_crashes && self.random.u8(0..4) == 0 {
@@ -171,7 +169,7 @@ impl World {
                 epoch: self.starts,
                 random: Box::new(move || random.u64(..)),
             };
-            let mut collector = Collector::new(self.history_events_max);
+            let mut collector = RecoveredLog::new(self.history_events_max);
             match Log::open(self.disk.clone(), settings, &mut collector) {
                 Ok((mut log, recovery)) => {
                     self.model.check(&recovery, &collector, log.ends(), log.epochs(), is_kill);
@@ -193,7 +191,7 @@ impl World {
     }
 
     fn append(&mut self) {
-        let mut events: Vec<(Place, Vec<Event>)> = Vec::new();
+        let mut events: Vec<(Place, Vec<ModelEvent>)> = Vec::new();
         let mut last = self.model.last.clone();
         for _ in 0..self.random.usize(1..4) {
             let partition = self.random.u8(0..self.partitions);
@@ -263,7 +261,7 @@ impl World {
         }
     }
 
-    fn event(&mut self, topic: &str, key: Option<Vec<u8>>) -> Event {
+    fn event(&mut self, topic: &str, key: Option<Vec<u8>>) -> ModelEvent {
         self.published += 1;
         let length = match self.random.u8(0..50) {
             0 => self.random.usize(2_000..12_000),
@@ -272,11 +270,11 @@ impl World {
         let id = (self.random.u8(0..4) == 0).then(|| format!("own{}", self.published));
         let id_line = id.as_ref().map(|id| format!("id:{id}\n")).unwrap_or_default();
         let lines = format!("{id_line}data:{}{}\n", self.published, "x".repeat(length));
-        Event { topic: topic.to_owned(), lines: lines.into_bytes(), id, key, at_ms: self.now_ms }
+        ModelEvent { topic: topic.to_owned(), lines: lines.into_bytes(), id, key, at_ms: self.now_ms }
     }
 
     /// Adds events to their histories, which drop their oldest.
-    fn remember(&mut self, events: &[(Place, Vec<Event>)]) {
+    fn remember(&mut self, events: &[(Place, Vec<ModelEvent>)]) {
         let Some(log) = &mut self.log else { return };
         for ((partition, first), publish) in events {
             let history = self.histories.entry((*partition, publish[0].topic.clone())).or_default();
@@ -356,7 +354,7 @@ impl World {
     }
 }
 
-fn encode(events: &[Event]) -> (Vec<u8>, EventSpans) {
+fn encode(events: &[ModelEvent]) -> (Vec<u8>, EventSpans) {
     let mut text = Vec::new();
     let mut spans = EventSpans::new();
     for (at, event) in events.iter().enumerate() {
@@ -377,23 +375,8 @@ fn forge_tail(disk: &SimulatedDisk) {
     let Some(name) = names.iter().rfind(|name| segment_number(name).is_some()) else { return };
     let mut bytes = disk.bytes(name);
     let Ok(header) = SegmentHeader::decode(&bytes[..SEGMENT_HEADER_BYTES]) else { return };
-    let seed = crc_seed(header.salt);
-    let mut offset = SEGMENT_HEADER_BYTES;
-    while let Some(header_bytes) = bytes.get(offset..offset + BATCH_HEADER_BYTES) {
-        if !header_bytes.starts_with(BATCH_MAGIC) {
-            return;
-        }
-        let field = |at: usize| u64::from_le_bytes(header_bytes[at..at + 8].try_into().unwrap());
-        let payload_bytes = u32::from_le_bytes(header_bytes[20..24].try_into().unwrap());
-        let end = offset + BATCH_HEADER_BYTES + payload_bytes as usize;
-        let Some(payload) = bytes.get(offset + BATCH_HEADER_BYTES..end) else { return };
-        let kind = if header_bytes[3] == b'E' { BatchKind::Events } else { BatchKind::Control };
-        let payload_crc = crc32c::crc32c_append(seed, payload);
-        let forged = BatchHeader { kind, number: field(4), synced: field(12), payload_bytes, payload_crc };
-        bytes[offset..offset + BATCH_HEADER_BYTES].copy_from_slice(&forged.encode(seed));
-        offset = end;
-        disk.put(name, bytes.clone());
-    }
+    sign_batches(&mut bytes[SEGMENT_HEADER_BYTES..], crc_seed(header.salt));
+    disk.put(name, bytes);
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -404,7 +387,7 @@ const STEPS: usize = 100;
 
 /// Returns the directory that is left after a few steps.
 pub(super) fn directory(seed: u64) -> SimulatedDisk {
-    let mut world = World::new(seed, Canary::None);
+    let mut world = World::new(seed, LogCanary::None);
     (0..40).for_each(|_| world.step());
     world.disk.restart(false);
     world.disk
@@ -418,7 +401,7 @@ fn what_was_synced_comes_back_once_and_in_order_whatever_fails() {
     };
     let mut sum = Figures::default();
     for seed in seeds {
-        match catch_unwind(AssertUnwindSafe(|| World::new(seed, Canary::None).run(STEPS))) {
+        match catch_unwind(AssertUnwindSafe(|| World::new(seed, LogCanary::None).run(STEPS))) {
             Ok(figures) => sum.add(figures),
             Err(_) => panic!("seed {seed} failed; replay it with ESPER_JOURNAL_SEED={seed}"),
         }
@@ -442,11 +425,11 @@ impl Figures {
 #[test]
 fn bugs_put_in_on_purpose_are_found() {
     let canaries = [
-        Canary::Disk(DiskCanary::NoSync),
-        Canary::Disk(DiskCanary::EarlyUnlink),
-        Canary::Disk(DiskCanary::AllocatedAgain),
-        Canary::Disk(DiskCanary::EarlyRename),
-        Canary::TailUnchecked,
+        LogCanary::Disk(DiskCanary::NoSync),
+        LogCanary::Disk(DiskCanary::EarlyUnlink),
+        LogCanary::Disk(DiskCanary::AllocatedAgain),
+        LogCanary::Disk(DiskCanary::EarlyRename),
+        LogCanary::TailUnchecked,
     ];
     let found = canaries.map(|canary| {
         let finds =

@@ -12,7 +12,7 @@ use crate::core::event_id::Sequence;
 
 /// An appended event.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Event {
+pub(super) struct ModelEvent {
     pub(super) topic: String,
     pub(super) lines: Vec<u8>,
     pub(super) id: Option<String>,
@@ -24,9 +24,9 @@ pub(super) struct Event {
 pub(super) type Place = (u8, Sequence);
 
 #[derive(Default)]
-pub(super) struct Model {
+pub(super) struct LogModel {
     /// The events that may come back.
-    pub(super) events: BTreeMap<Place, Event>,
+    pub(super) events: BTreeMap<Place, ModelEvent>,
     /// The events of unsynced batches, one list for each batch.
     pub(super) unsynced: Vec<Vec<Place>>,
     /// Set when the last of these may be written in part: its append failed.
@@ -51,11 +51,11 @@ pub(super) struct Recovered {
     pub(super) partition: u8,
     pub(super) first: Sequence,
     pub(super) previous: (Sequence, Option<String>),
-    pub(super) events: Vec<Event>,
+    pub(super) events: Vec<ModelEvent>,
 }
 
 /// Collects the publishes that a log hands out, and keeps a limited number of events of each topic.
-pub(super) struct Collector {
+pub(super) struct RecoveredLog {
     pub(super) publishes: Vec<Recovered>,
     pub(super) history_events_max: usize,
     pub(super) histories: HashMap<(u8, String), Vec<(Sequence, usize)>>,
@@ -63,9 +63,9 @@ pub(super) struct Collector {
     keyed: HashSet<Place>,
 }
 
-impl Collector {
+impl RecoveredLog {
     pub(super) fn new(history_events_max: usize) -> Self {
-        Collector {
+        RecoveredLog {
             publishes: Vec::new(),
             history_events_max,
             histories: HashMap::new(),
@@ -75,10 +75,10 @@ impl Collector {
     }
 }
 
-impl Sink for Collector {
+impl Sink for RecoveredLog {
     fn publish(&mut self, publish: &PublishRecord<'_>, segments: &mut Segments) -> bool {
         let key = publish.key.map(|key| key.key.to_vec());
-        let events = (0..publish.events.len()).map(|event| Event {
+        let events = (0..publish.events.len()).map(|event| ModelEvent {
             topic: publish.topic.to_owned(),
             lines: publish.lines(event).to_vec(),
             id: publish.own_id(event).map(str::to_owned),
@@ -109,9 +109,9 @@ impl Sink for Collector {
     }
 }
 
-impl Model {
+impl LogModel {
     pub(super) fn new(partitions: u8, has_limit: bool) -> Self {
-        Model { last: vec![0; usize::from(partitions)], has_limit, ..Model::default() }
+        LogModel { last: vec![0; usize::from(partitions)], has_limit, ..LogModel::default() }
     }
 
     /// Returns the newest event of a topic before a sequence.
@@ -156,7 +156,7 @@ impl Model {
     pub(super) fn check(
         &mut self,
         recovery: &Recovery,
-        collector: &Collector,
+        collector: &RecoveredLog,
         ends: &TopicEnds,
         epochs: &EpochTable,
         is_kill: bool,
@@ -183,7 +183,7 @@ impl Model {
     }
 
     /// Checks that each partition's events ascend, and are as appended. Returns their places.
-    fn check_order(&self, recovery: &Recovery, collector: &Collector) -> HashSet<Place> {
+    fn check_order(&self, recovery: &Recovery, collector: &RecoveredLog) -> HashSet<Place> {
         let mut places = HashSet::new();
         let mut last = vec![0; self.last.len()];
         for publish in &collector.publishes {
@@ -227,7 +227,7 @@ impl Model {
     }
 
     fn check_missing(&mut self, recovered: &HashSet<Place>, ends: &TopicEnds) {
-        let mut topics: HashMap<(u8, &str), Vec<(Place, &Event)>> = HashMap::new();
+        let mut topics: HashMap<(u8, &str), Vec<(Place, &ModelEvent)>> = HashMap::new();
         for (place, event) in &self.events {
             topics.entry((place.0, &event.topic)).or_default().push((*place, event));
         }
