@@ -138,6 +138,13 @@ fn bound(socket: Socket, address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Returns the machine's name; empty if it has none that can be read.
+pub(crate) fn name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;

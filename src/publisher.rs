@@ -108,12 +108,16 @@ impl Publisher {
         let charge = common.room(&events, 0).ok_or(PublishError::Full)?;
         let (teller, answer) = oneshot::channel();
         // A caller that dropped its receipt gets no answer.
-        let reply = ReplyTo::Caller(Callback::new(|result| drop(teller.send(result))));
+        let reply = ReplyTo::Caller(Callback::new(|reply| {
+            if let message::Reply::Published(result) = reply {
+                let _ = teller.send(result);
+            }
+        }));
         let at_us = common.clock.now_us();
         let Post { to, message } =
             Post::publish(Publish { topic, events, reply, at_us, charge, key: None }, common.homes.placement);
         self.0.mailboxes.post(to, message);
-        Ok(Receipt { answer, epoch: common.homes.epochs.current() })
+        Ok(Receipt { answer, epoch: common.epochs.load().current() })
     }
 }
 
@@ -182,8 +186,9 @@ impl Receipt {
     /// waited for.
     ///
     /// # Errors
-    /// [`PublishError::TopicsFull`], [`PublishError::DiskFull`], or [`PublishError::Stopped`] when the server ended
-    /// before it ordered them; nothing was published.
+    /// [`PublishError::TopicsFull`], [`PublishError::DiskFull`], [`PublishError::CutOff`], or
+    /// [`PublishError::Stopped`] when the server ended before it ordered them: nothing was published. In a cluster
+    /// [`PublishError::Unconfirmed`]: they may have been.
     ///
     /// # Panics
     /// In an async task of tokio's, which it would block: there the receipt is a future, to be awaited.
@@ -236,6 +241,12 @@ pub enum PublishError {
     /// The disk is full; nothing was published.
     #[error("the disk is full, so nothing is published; free some space where data_dir is")]
     DiskFull,
+    /// This node has no connection to the cluster; nothing was published.
+    #[error("this node has no connection to the cluster, so nothing is published; try again later")]
+    CutOff,
+    /// The cluster did not confirm the events in time: they may have been published.
+    #[error("the cluster did not confirm it in time: it may have been published")]
+    Unconfirmed,
     /// The server has been stopped.
     #[error("the server has stopped; start another to publish to")]
     Stopped,
@@ -268,7 +279,10 @@ impl From<message::OrderError> for PublishError {
     fn from(error: message::OrderError) -> Self {
         match error {
             message::OrderError::TopicsFull => PublishError::TopicsFull,
-            message::OrderError::DiskFull => PublishError::DiskFull,
+            message::OrderError::DiskFull | message::OrderError::StreamFull => PublishError::DiskFull,
+            message::OrderError::CutOff => PublishError::CutOff,
+            message::OrderError::Unconfirmed => PublishError::Unconfirmed,
+            message::OrderError::TooLarge => PublishError::Full,
             // Publishes from here have no key.
             message::OrderError::KeyReused | message::OrderError::KeysFull => PublishError::Full,
         }

@@ -14,6 +14,7 @@
 //! | [`queue`] | which client has which queue, ids of messages, and when they are acknowledged; it knows no broker |
 //! | [`interface`] | the traits that [`queue`] needs of a broker |
 //! | [`amqp`] | RabbitMQ; nothing else names the AMQP client library |
+//! | [`nats`] | the NATS servers of a cluster, on a thread of its own; nothing else names the NATS client library |
 //! | `memory` | a broker within the process, for tests |
 //!
 //! **A further backend** is a folder beside [`amqp`] that implements [`interface::MessageBroker`], and a case in [`start`].
@@ -31,6 +32,7 @@ mod interface;
 #[cfg(test)]
 mod memory;
 mod messages;
+pub(crate) mod nats;
 mod queue;
 mod redact;
 mod stats;

@@ -51,6 +51,24 @@ impl Config {
             let events = names.with("history-events", 0);
             return Err(format!("{}: nothing is kept with {events}; leave out one", names.of("data-dir")));
         }
+        if let Some(cluster) = &self.cluster {
+            cluster.check(names)?;
+            if self.data.is_some() {
+                return Err(format!(
+                    "{} and {}: in a cluster the NATS servers keep the events; leave out {}",
+                    names.of("cluster"),
+                    names.of("data-dir"),
+                    names.of("data-dir")
+                ));
+            }
+            if history.events_max == 0 {
+                let events = names.with("history-events", 0);
+                return Err(format!(
+                    "{}: with {events} there are no ids to go on from at another node; leave it out",
+                    names.of("cluster")
+                ));
+            }
+        }
         // The reason names the origin.
         Cors::parse(&self.cors_origins).map_err(|reason| format!("{}: {reason}", names.of("cors-origin")))?;
 

@@ -44,7 +44,7 @@ pub(super) fn refusal(error: &clap::Error, names: &Layer) -> ConfigError {
         .map_or("a flag", |flag| flag.trim_start_matches('-'));
     let value = text(ContextKind::InvalidValue).unwrap_or_default();
     // In a malformed URL of a broker the password may be anywhere.
-    let value_shown = if ["broker-node", "session-secret"].contains(&flag) && !value.is_empty() {
+    let value_shown = if ["broker-node", "cluster", "session-secret"].contains(&flag) && !value.is_empty() {
         "***".to_owned()
     } else {
         shown(value)

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Arg, Args, Command, Parser};
 
 use super::auth::{KeyFlags, SessionSecretFlags, SideSecretFlags};
+use super::cluster::ClusterFlags;
 use super::control::ControlFlags;
 use super::cpus::CpuFlags;
 use super::history::DataFlags;
@@ -62,6 +63,8 @@ pub(super) struct Flags {
     pub(super) queues: Queues,
     #[command(flatten)]
     pub(super) data: DataFlags,
+    #[command(flatten)]
+    pub(super) cluster: ClusterFlags,
     #[command(flatten)]
     pub(super) config: Config,
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use clap::{Arg, ArgAction, ArgMatches};
 
+use super::command_line::without_credentials;
 use super::file::{Files, is_key};
 use super::headers::{self, HeaderSetting};
 use super::layer::{Layer, variable};
@@ -92,7 +93,12 @@ impl Dump<'_> {
                 for value in self.matches.get_raw(id).into_iter().flatten() {
                     let value =
                         value.to_str().ok_or_else(|| format!("--{flag}: not UTF-8; write it in UTF-8"))?;
-                    values.push(scalar(value.trim()));
+                    let value = value.trim();
+                    let shown = match flag {
+                        "cluster" => without_credentials(value),
+                        _ => value.to_owned(),
+                    };
+                    values.push(scalar(&shown));
                 }
                 match (&*values, action) {
                     ([], ArgAction::Append) => self.line(depth, &format!("{key}: []")),

@@ -12,6 +12,7 @@ mod broker;
 mod check;
 mod clap_error;
 mod cli;
+mod cluster;
 mod command_line;
 mod control;
 mod cpus;
@@ -42,6 +43,7 @@ pub use broker::{BrokerUrl, SubscribeRule};
 pub(crate) use check::SHARDS_MAX;
 use clap::{ArgAction, Args, ValueEnum};
 pub(crate) use clap_error::parse_command;
+pub use cluster::{Cluster, NatsUrl};
 pub use control::Control;
 pub use cpus::Cpus;
 pub use error::ConfigError;
@@ -132,6 +134,9 @@ pub struct Config {
     /// What of it outlives the process; `None`: nothing.
     #[arg(skip)]
     pub data: Option<Data>,
+    /// The cluster that it is a node of; `None`: it is alone.
+    #[arg(skip)]
+    pub cluster: Option<Cluster>,
     /// How streams are kept alive, and what happens to slow ones.
     #[command(flatten)]
     pub stream: Stream,
@@ -194,6 +199,7 @@ impl Config {
         self.drain.fields(&mut fields);
         self.control.iter().for_each(|control| control.fields(&mut fields));
         self.data.iter().for_each(|data| data.fields(&mut fields));
+        self.cluster.iter().for_each(|cluster| cluster.fields(&mut fields));
         self.queues.iter().for_each(|queues| queues.fields(&mut fields));
         fields
     }

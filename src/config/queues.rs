@@ -72,7 +72,7 @@ pub struct Queues {
 
 /// The first segments of the server's own paths.
 const OWN_PATHS: &str =
-    "admin debug disconnect emit events healthz metrics publish sessions stats subscribe token";
+    "admin debug disconnect emit events healthz metrics publish readyz sessions stats subscribe token";
 /// The placeholder of a message's routing key in a rule's topic.
 const ROUTING_KEY: &str = "${routing_key}";
 

@@ -64,12 +64,23 @@ impl Config {
         let typed = Typed::parse::<Flags>(args, cli::has_variable)?;
         let files = Files::read(places, typed.config_file(env), typed.command()).map_err(usage)?;
         let Parsed { flags, names, matches } = typed.over::<Flags>(env, files.layer.clone())?;
-        let Flags { files: file_flags, cpus, control, sides, session, keys, queues, data, mut config } =
-            flags;
+        let Flags {
+            files: file_flags,
+            cpus,
+            control,
+            sides,
+            session,
+            keys,
+            queues,
+            data,
+            cluster,
+            mut config,
+        } = flags;
 
         config.raise_file_limit = true;
         config.stream.heartbeat = config.stream.heartbeat.filter(|every| !every.is_zero());
         config.data = data.data();
+        config.cluster = cluster.cluster();
         let mut notes = Notes { warnings: files.warnings.clone(), files: files.names.clone() };
         let mut sources = Sources::new(&names, env);
         let auth = &mut config.auth;

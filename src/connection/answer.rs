@@ -103,12 +103,19 @@ const DISK_FULL_RETRY_S: u32 = 5;
 /// Returns the refusal of a publish that was not ordered.
 fn refusal_of(error: OrderError) -> Refusal {
     match error {
-        OrderError::TopicsFull | OrderError::KeysFull => Refusal::unavailable(error.to_string()),
+        OrderError::TopicsFull | OrderError::KeysFull | OrderError::CutOff => {
+            Refusal::unavailable(error.to_string())
+        }
         // RFC 9110, section 15.5.21: the request is well-formed and cannot be done.
         OrderError::KeyReused => Refusal::new(Status::UnprocessableContent, error.to_string()),
         // RFC 4918, section 11.5.
-        OrderError::DiskFull => Refusal::new(Status::InsufficientStorage, error.to_string())
-            .with(Extra::RetryAfter(DISK_FULL_RETRY_S)),
+        OrderError::DiskFull | OrderError::StreamFull => {
+            Refusal::new(Status::InsufficientStorage, error.to_string())
+                .with(Extra::RetryAfter(DISK_FULL_RETRY_S))
+        }
+        // RFC 9110, section 15.6.5: the server that has to confirm it did not in time.
+        OrderError::Unconfirmed => Refusal::new(Status::GatewayTimeout, error.to_string()),
+        OrderError::TooLarge => Refusal::new(Status::ContentTooLarge, error.to_string()),
     }
 }
 

@@ -106,7 +106,7 @@ impl ConnectionHooks for Connections {
         let Some(pipeline) = pipelines.get_mut(ticket.connection) else { return };
         match reply {
             TicketReply::Core(reply) => {
-                let epoch = self.shard.common.homes.epochs.current();
+                let epoch = self.shard.common.epochs.load().current();
                 pipeline.answer(ticket.request, Answer::to_command(&reply, epoch));
             }
             TicketReply::Queue(result) => pipeline.opens(result),

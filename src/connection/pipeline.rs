@@ -281,6 +281,10 @@ mod tests {
             (OrderError::KeysFull, "503 Service Unavailable", Some("Retry-After: 1")),
             (OrderError::KeyReused, "422 Unprocessable Content", None),
             (OrderError::DiskFull, "507 Insufficient Storage", Some("Retry-After: 5")),
+            (OrderError::CutOff, "503 Service Unavailable", Some("Retry-After: 1")),
+            (OrderError::Unconfirmed, "504 Gateway Timeout", None),
+            (OrderError::StreamFull, "507 Insufficient Storage", Some("Retry-After: 5")),
+            (OrderError::TooLarge, "413 Content Too Large", None),
         ] {
             let pipeline = Pipeline::default();
             pipeline.push(request(), Answer::to_command(&Reply::Published(Err(error)), Epoch::at(7)));

@@ -38,6 +38,13 @@ impl Budget {
         (fits || messages_before == 0).then_some(charge)
     }
 
+    /// Returns a charge for one message of `bytes` even when there is no room: the caller looked before.
+    pub(crate) fn take_anyway(self: &Arc<Self>, bytes: usize) -> Charge {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        Charge { budget: Arc::clone(self), bytes }
+    }
+
     /// Returns the bytes under way now.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)

@@ -18,7 +18,7 @@ pub(crate) struct Epochs {
 #[derive(Clone, Debug)]
 pub(crate) struct EarlierEpoch {
     pub(crate) epoch: Epoch,
-    /// For each partition, the newest event of this epoch that was not lost.
+    /// For each partition, the newest event of this epoch that was not lost; empty if the order began anew after it.
     pub(crate) last: Box<[Sequence]>,
 }
 
@@ -50,6 +50,14 @@ impl Epochs {
     pub(crate) fn place_in(&self, position: &str, partition: PartitionId) -> Option<Sequence> {
         let Position { epoch, sequence } = Position::parse(position, partition)?;
         self.check(epoch, sequence, partition)
+    }
+
+    /// Returns whether an id or a position is of an epoch after which the order began anew.
+    pub(crate) fn was_reset(&self, id: &str) -> bool {
+        let run = id.split_once('-').and_then(|(run, _)| run.parse().ok());
+        run.is_some_and(|run| {
+            self.earlier.iter().any(|earlier| earlier.epoch == Epoch::at(run) && earlier.last.is_empty())
+        })
     }
 
     fn check(&self, epoch: Epoch, sequence: Sequence, partition: PartitionId) -> Option<Sequence> {

@@ -32,7 +32,7 @@ impl Epoch {
     }
 
     /// Returns the epoch with this number.
-    pub(crate) fn at(run: u64) -> Self {
+    pub(crate) const fn at(run: u64) -> Self {
         Epoch(run)
     }
 

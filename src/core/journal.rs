@@ -3,21 +3,36 @@
 use crate::core::event::Events;
 use crate::core::event_id::Sequence;
 use crate::core::home::TopicEnd;
-use crate::core::message::{Publish, PublishKey};
+use crate::core::message::{Disconnect, OrderError, Publish, PublishKey};
 use crate::core::partition::{PARTITIONS_MAX, PartitionId};
 use crate::core::topic::Topic;
 
 /// Gives publishes their place; one per shard, passed to its homes. Nobody sees a publish before its place is final:
 /// until then the journal owns it.
+///
+/// Where other nodes publish too, as in a cluster, the journal gives publishes back through
+/// [`Homes::apply`](crate::core::home::Homes::apply), among those of the others.
 pub(crate) trait Journal {
     /// Gives events of a partition their place if that is final at once, and returns the sequence of the first; `None`
     /// otherwise.
     fn place(&mut self, partition: PartitionId, events: u32) -> Option<Sequence>;
 
     /// Takes in a publish whose place is not final at once, and gives it back to [`Homes`](crate::core::home::Homes)
-    /// when it is, in order within a partition. Returns the sequence of its last event. `previous` is the newest
-    /// earlier event of its topic.
-    fn append(&mut self, partition: PartitionId, publish: Publish, previous: TopicEnd) -> Sequence;
+    /// when it is, in order within a partition. Returns the sequence of its last event; `None` when only the order of a
+    /// cluster gives it. `previous` is the newest earlier event of its topic.
+    fn append(&mut self, partition: PartitionId, publish: Publish, previous: TopicEnd) -> Option<Sequence>;
+
+    /// Takes in a request to end streams, to be ordered among the publishes of all nodes; gives it back when there are no
+    /// others.
+    fn disconnect(&mut self, partition: PartitionId, disconnect: Disconnect) -> Option<Disconnect> {
+        let _ = partition;
+        Some(disconnect)
+    }
+
+    /// Returns why no publish is taken now, if none is.
+    fn refusal(&self) -> Option<OrderError> {
+        None
+    }
 }
 
 /// A publish as a journal keeps it and finds it again after a restart. It shares the bytes of its events with the
@@ -73,8 +88,8 @@ impl Journal for MemoryJournal {
         Some(first)
     }
 
-    fn append(&mut self, _: PartitionId, _: Publish, _: TopicEnd) -> Sequence {
+    fn append(&mut self, _: PartitionId, _: Publish, _: TopicEnd) -> Option<Sequence> {
         debug_assert!(false, "it gives every publish its place at once");
-        0
+        None
     }
 }

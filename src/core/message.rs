@@ -15,7 +15,9 @@ use crate::core::delivery_count::DeliveryCount;
 use crate::core::event::Events;
 use crate::core::event_id::Sequence;
 use crate::core::partition::{PartitionId, Placement};
-pub(crate) use crate::core::reply::{OrderError, Ordered, Reply, ReplyTo, ShardId, Ticket};
+pub(crate) use crate::core::reply::{
+    Callback, CountFor, OrderError, Ordered, Reply, ReplyTo, ShardId, Ticket,
+};
 use crate::core::selection::Selection;
 use crate::core::topic::Topic;
 
@@ -57,7 +59,8 @@ impl Post {
     /// partition.
     pub(crate) fn disconnect(topic: Topic, placement: Placement, ticket: Ticket) -> Self {
         let (partition, shards) = (topic.partition().unwrap_or_default(), placement.shards());
-        Post::to_home(partition, placement, ToHome::Disconnect(Disconnect { topic, shards, ticket }))
+        let count_for = CountFor::Connection(ticket);
+        Post::to_home(partition, placement, ToHome::Disconnect(Disconnect { topic, shards, count_for }))
     }
 }
 
@@ -108,12 +111,12 @@ pub(crate) enum ToHome {
     Disconnect(Disconnect),
 }
 
-/// A request to end the streams of a session's topic; its home counts them for `ticket`.
+/// A request to end the streams of a session's topic; its home counts them for `count_for`.
 #[derive(Debug)]
 pub(crate) struct Disconnect {
     pub(crate) topic: Topic,
     pub(crate) shards: ShardId,
-    pub(crate) ticket: Ticket,
+    pub(crate) count_for: CountFor,
 }
 
 /// Events to be ordered: owned by the home, then by the journal until their order is final.
@@ -168,6 +171,8 @@ pub(crate) enum ToFanout {
     End { topic: Topic },
     /// Streams that take this session's topic end after the event `upto`.
     Disconnect { topic: Topic, upto: Sequence, delivery_count: Arc<DeliveryCount> },
+    /// Events of a partition up to this one may be missing on this node, and all its streams are told.
+    Missed { partition: PartitionId, upto: Sequence },
 }
 
 /// A page of replay, made by a home for one stream.
@@ -203,6 +208,8 @@ pub(crate) enum GapReason {
     Unknown,
     /// It read too slowly and was skipped forward.
     Slow,
+    /// The order began anew: the cluster's stream was deleted, or lost what it had.
+    Reset,
 }
 
 impl GapReason {
@@ -211,6 +218,7 @@ impl GapReason {
             GapReason::Trimmed => "trimmed",
             GapReason::Unknown => "unknown",
             GapReason::Slow => "slow",
+            GapReason::Reset => "reset",
         }
     }
 }

@@ -17,21 +17,34 @@ pub(crate) enum ReplyTo {
     Emitter(Ticket),
     /// A caller within this process.
     Caller(Callback),
+    /// A caller within this process that also waits for the number of streams that the publish was sent to.
+    CountingCaller(Callback),
+    /// Nobody: another node answers the publisher.
+    Nobody,
 }
 
 /// A function of a caller within this process that is given the reply; dropped uncalled, there will be none.
-pub(crate) struct Callback(Box<dyn FnOnce(Result<Ordered, OrderError>) + Send>);
+pub(crate) struct Callback(Box<dyn FnOnce(Reply) + Send>);
 
 impl Callback {
     /// Returns a callback that runs `told`, which must not block.
-    pub(crate) fn new(told: impl FnOnce(Result<Ordered, OrderError>) + Send + 'static) -> Self {
+    pub(crate) fn new(told: impl FnOnce(Reply) + Send + 'static) -> Self {
         Callback(Box::new(told))
     }
 
     /// Calls the function with the reply.
-    pub(crate) fn call(self, result: Result<Ordered, OrderError>) {
-        (self.0)(result);
+    pub(crate) fn call(self, reply: Reply) {
+        (self.0)(reply);
     }
+}
+
+/// The receiver of a number of streams.
+#[derive(Debug)]
+pub(crate) enum CountFor {
+    /// A connection, by a message to its shard.
+    Connection(Ticket),
+    /// A caller within this process.
+    Caller(Callback),
 }
 
 impl fmt::Debug for Callback {
@@ -81,6 +94,21 @@ pub(crate) enum OrderError {
         "the disk is full, so nothing is published; free some space where --data-dir is, or lower --data-max"
     )]
     DiskFull,
+    #[error(
+        "this node has no connection to the cluster (--cluster), so nothing is published; try again, or at another node"
+    )]
+    CutOff,
+    #[error(
+        "the cluster did not confirm it in time: it may have been published; to try again without publishing it twice, \
+         send it with an Idempotency-Key"
+    )]
+    Unconfirmed,
+    #[error(
+        "the cluster's stream is full, so nothing is published; raise its limits, or let it discard old messages"
+    )]
+    StreamFull,
+    #[error("the event is larger than the cluster's NATS servers take; raise their max_payload")]
+    TooLarge,
 }
 
 #[cfg(test)]
@@ -91,14 +119,15 @@ mod tests {
 
     #[test]
     fn a_caller_is_told_the_answer_and_one_that_is_dropped_that_there_is_none() {
-        for (is_called, expected) in
-            [(true, Ok(Err(OrderError::TopicsFull))), (false, Err(mpsc::TryRecvError::Disconnected))]
-        {
+        for (is_called, expected) in [
+            (true, Ok(Reply::Published(Err(OrderError::TopicsFull)))),
+            (false, Err(mpsc::TryRecvError::Disconnected)),
+        ] {
             let (told, answer) = mpsc::channel();
-            let callback = Callback::new(move |result| told.send(result).unwrap());
+            let callback = Callback::new(move |reply| told.send(reply).unwrap());
             assert_eq!(format!("{callback:?}"), "Callback");
             match is_called {
-                true => callback.call(Err(OrderError::TopicsFull)),
+                true => callback.call(Reply::Published(Err(OrderError::TopicsFull))),
                 false => drop(callback),
             }
             assert_eq!(answer.try_recv(), expected);

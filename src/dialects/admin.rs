@@ -12,8 +12,10 @@ use crate::http::{Refusal, Status, target};
 /// A report that can be composed at once.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Report {
-    /// `/healthz`: whether balancers may send requests here.
+    /// `/healthz`: whether it runs, and does not drain.
     Health,
+    /// `/readyz`: whether balancers may send requests here; in a cluster also whether this node has what the others have.
+    Ready,
     Stats,
     Metrics,
     /// `/debug/vars`, under the name that Go programs use.
@@ -46,6 +48,7 @@ pub(super) fn route(call: &Call<'_>) -> Option<Result<Action, Refusal>> {
     let inside = |report| call.allow(&READ, || call.verify_insider().map(|_| Action::Report(report)));
     Some(match (call.first, call.rest) {
         (b"healthz", []) => call.allow(&READ, || Ok(Action::Report(Report::Health))),
+        (b"readyz", []) => call.allow(&READ, || Ok(Action::Report(Report::Ready))),
         _ if !call.is_inside() => return None,
         (b"stats", []) => inside(Report::Stats),
         (b"metrics", []) => inside(Report::Metrics),
@@ -60,6 +63,7 @@ pub(super) fn paths(call: &Call<'_>, paths: &mut Vec<Cow<'static, str>>) {
         paths.extend(["GET /stats", "GET /metrics", "GET /debug/vars", "GET /admin/"].map(Cow::Borrowed));
     }
     paths.push("GET /healthz".into());
+    paths.push("GET /readyz".into());
 }
 
 impl Call<'_> {

@@ -44,7 +44,7 @@ pub(super) fn enter(call: &Call<'_>) -> Result<bool, Refusal> {
 /// Returns whether the request needs no token: the admin page holds no data and asks for the token itself, and health
 /// is no secret.
 fn is_for_all(head: &Head) -> bool {
-    matches!(&head.path[..], b"/admin" | b"/admin/" | b"/healthz")
+    matches!(&head.path[..], b"/admin" | b"/admin/" | b"/healthz" | b"/readyz")
         && matches!(head.method, Method::Get | Method::Head)
 }
 

@@ -36,6 +36,8 @@ pub(crate) enum Status {
     NotImplemented = 501,
     /// 503
     ServiceUnavailable = 503,
+    /// 504
+    GatewayTimeout = 504,
     /// 505
     VersionNotSupported = 505,
     /// 507
@@ -67,6 +69,7 @@ impl Status {
             Self::HeaderFieldsTooLarge => "Request Header Fields Too Large",
             Self::NotImplemented => "Not Implemented",
             Self::ServiceUnavailable => "Service Unavailable",
+            Self::GatewayTimeout => "Gateway Timeout",
             Self::VersionNotSupported => "HTTP Version Not Supported",
             Self::InsufficientStorage => "Insufficient Storage",
         }

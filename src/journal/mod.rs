@@ -13,7 +13,9 @@
 //! | [`stats`] | the writer's counters |
 //! | [`command`] | `esper journal`: verify, repair, copy |
 //! | [`disk`] | a log of batches in segment files, which outlives a crash |
+//! | [`cluster`] | the order of several nodes, in NATS JetStream |
 
+pub(crate) mod cluster;
 mod command;
 pub(crate) mod disk;
 pub(crate) mod queue;
@@ -26,8 +28,9 @@ pub use command::run;
 use crate::core::event_id::Sequence;
 use crate::core::home::TopicEnd;
 use crate::core::journal::{Journal, MemoryJournal};
-use crate::core::message::Publish;
+use crate::core::message::{Disconnect, OrderError, Publish};
 use crate::core::partition::PartitionId;
+use cluster::queue::ClusterQueue;
 use queue::DiskQueue;
 
 /// The journal as one shard sees it; owned by the shard.
@@ -36,20 +39,42 @@ pub(crate) enum ShardJournal {
     /// Keeps nothing beyond the process.
     Memory(MemoryJournal),
     Disk(DiskQueue),
+    Cluster(ClusterQueue),
 }
 
 impl Journal for ShardJournal {
     fn place(&mut self, partition: PartitionId, events: u32) -> Option<Sequence> {
         match self {
             ShardJournal::Memory(journal) => journal.place(partition, events),
-            ShardJournal::Disk(_) => None,
+            ShardJournal::Disk(_) | ShardJournal::Cluster(_) => None,
         }
     }
 
-    fn append(&mut self, partition: PartitionId, publish: Publish, previous: TopicEnd) -> Sequence {
+    fn append(&mut self, partition: PartitionId, publish: Publish, previous: TopicEnd) -> Option<Sequence> {
         match self {
             ShardJournal::Memory(journal) => journal.append(partition, publish, previous),
-            ShardJournal::Disk(queue) => queue.append(partition, publish, previous),
+            ShardJournal::Disk(queue) => Some(queue.append(partition, publish, previous)),
+            ShardJournal::Cluster(queue) => {
+                queue.append(partition, publish);
+                None
+            }
+        }
+    }
+
+    fn disconnect(&mut self, partition: PartitionId, disconnect: Disconnect) -> Option<Disconnect> {
+        match self {
+            ShardJournal::Memory(_) | ShardJournal::Disk(_) => Some(disconnect),
+            ShardJournal::Cluster(queue) => {
+                queue.disconnect(partition, disconnect);
+                None
+            }
+        }
+    }
+
+    fn refusal(&self) -> Option<OrderError> {
+        match self {
+            ShardJournal::Memory(_) | ShardJournal::Disk(_) => None,
+            ShardJournal::Cluster(queue) => queue.refusal(),
         }
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::Value;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::backend::BackendStats;
 use crate::connection::request_memory::RequestMemory;
@@ -21,6 +22,9 @@ use crate::core::message::Ticket;
 use crate::dialects::Access;
 use crate::dialects::admin::{Question, Report};
 use crate::http::{Refusal, Response, Status};
+use crate::journal::cluster::question::NodeQuestion;
+use crate::journal::cluster::queue::ToCluster;
+use crate::journal::cluster::state::ClusterState;
 use crate::journal::stats::JournalStats;
 use crate::shard::common::Common;
 use crate::shard::mailbox::Mailboxes;
@@ -37,6 +41,8 @@ pub(crate) struct Monitor {
     pub(crate) request_memory: Arc<RequestMemory>,
     /// Counters of the journal on disk, if there is one.
     pub(crate) journal: Option<Arc<JournalStats>>,
+    /// The state of the cluster, and the way to its other nodes, if there is one.
+    pub(crate) cluster: Option<(Arc<ClusterState>, UnboundedSender<ToCluster>)>,
     /// Counters of the backend, if there is one.
     pub(crate) backend: Option<Arc<BackendStats>>,
     pub(crate) questions: Questions,
@@ -53,12 +59,20 @@ impl Monitor {
         if let Some(journal) = &self.journal {
             all["journal"] = journal.json();
         }
+        if let Some((cluster, _)) = &self.cluster {
+            all["cluster"] = cluster.json();
+        }
         all
     }
 
     /// Answers questions and feeds admin pages on this thread until [`Monitor::close`].
     pub(crate) fn run(&self, mailboxes: &Mailboxes) {
         questions::run(self, mailboxes);
+    }
+
+    /// Answers another node of the cluster, or drops `answer` when too many questions wait.
+    pub(crate) fn answer_node(&self, question: NodeQuestion, answer: Box<dyn FnOnce(Value) + Send>) {
+        self.questions.answer_node(question, answer);
     }
 
     /// Ends the thread that [`Monitor::run`] keeps busy.
@@ -74,6 +88,14 @@ impl Reports for Monitor {
                 return Err(Refusal::new(Status::ServiceUnavailable, "draining"));
             }
             Report::Health => Response::text("ok\n"),
+            Report::Ready if self.common.draining.load(Ordering::Relaxed) => {
+                return Err(Refusal::new(Status::ServiceUnavailable, "draining"));
+            }
+            Report::Ready if self.cluster.as_ref().is_some_and(|(cluster, _)| !cluster.is_ready()) => {
+                let reason = "cut off from the cluster, or far behind it";
+                return Err(Refusal::new(Status::ServiceUnavailable, reason));
+            }
+            Report::Ready => Response::text("ok\n"),
             Report::Stats => Response::json(self.stats().to_string().into_bytes()),
             Report::Metrics => Response::ok(metrics::CONTENT_TYPE, metrics::text(&self).into_bytes()),
             Report::Vars => Response::json(vars::vars(&self).to_string().into_bytes()),

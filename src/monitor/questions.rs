@@ -2,6 +2,7 @@
 //! thread of its own, so that no shard writes a list of ten thousand connections.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +20,9 @@ use crate::core::session::Session;
 use crate::core::survey::{StreamStatus, Survey, SurveyResult, Wanted};
 use crate::core::topic::Topic;
 use crate::dialects::admin::Question;
+use crate::host;
+use crate::journal::cluster::question::{Asking, NodeAnswers, NodeQuestion};
+use crate::journal::cluster::queue::ToCluster;
 use crate::shard::mailbox::Mailboxes;
 use crate::shard::message::{ShardMessage, TicketReply};
 
@@ -40,10 +44,21 @@ const SESSION_STREAMS_MAX: usize = 10_000;
 /// How long a shard may take to answer; a busier one is left out.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Takes the answer to another node.
+struct NodeAnswer(Box<dyn FnOnce(Value) + Send>);
+
+impl fmt::Debug for NodeAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NodeAnswer")
+    }
+}
+
 /// An entry of the thread's queue.
 #[derive(Debug)]
 enum QueuedQuestion {
     Question(Question, Ticket),
+    /// From another node of the cluster.
+    Node(NodeQuestion, NodeAnswer),
     /// Check whether the thread must end.
     Wake,
 }
@@ -76,6 +91,11 @@ impl Questions {
         self.sender.try_send(QueuedQuestion::Question(question, ticket)).is_ok()
     }
 
+    /// Queues another node's question; drops it when too many wait.
+    pub(super) fn answer_node(&self, question: NodeQuestion, answer: Box<dyn FnOnce(Value) + Send>) {
+        let _ = self.sender.try_send(QueuedQuestion::Node(question, NodeAnswer(answer)));
+    }
+
     /// Ends the thread.
     pub(super) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
@@ -90,7 +110,7 @@ impl Questions {
 
 /// Answers questions and feeds admin pages until it is closed.
 pub(super) fn run(monitor: &Monitor, mailboxes: &Mailboxes) {
-    let admin = Admin { monitor, mailboxes, node: node() };
+    let admin = Admin { monitor, mailboxes, node: host::name() };
     let questions = &monitor.questions;
     let mut due = Instant::now() + INTERVAL;
     while !questions.is_closed() {
@@ -106,7 +126,12 @@ pub(super) fn run(monitor: &Monitor, mailboxes: &Mailboxes) {
                 admin.answer(ticket, &admin.status(topic.as_deref(), streams_max));
             }
             Ok(QueuedQuestion::Question(Question::Sessions { channel }, ticket)) => {
-                admin.answer(ticket, &admin.sessions(channel));
+                admin.answer(ticket, &admin.sessions_of_all(channel));
+            }
+            Ok(QueuedQuestion::Node(NodeQuestion::Stats, NodeAnswer(answer))) => answer(monitor.stats()),
+            Ok(QueuedQuestion::Node(NodeQuestion::Sessions { topic }, NodeAnswer(answer))) => {
+                let hasher = monitor.access.names.hasher();
+                answer(admin.sessions(Topic::kept(&topic, false, hasher)));
             }
             Ok(QueuedQuestion::Wake) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
@@ -196,6 +221,7 @@ impl Admin<'_> {
             fits
         });
         let stats = self.monitor.stats();
+        let nodes = self.ask_nodes(NodeQuestion::Stats).map(|answers| lines_of(&answers));
         let queue_path = self.monitor.common.config.queues.as_ref().map_or("/", |queues| &queues.path);
         let connections: Vec<_> = streams.iter().map(|stream| connection(stream, queue_path)).collect();
         json!({
@@ -207,10 +233,29 @@ impl Admin<'_> {
             "msgs_broadcast": stats["published"],
             "namespaces": self.monitor.access.names.are_paths(),
             "stats": stats,
+            "nodes": nodes,
             "connections_total": total,
             "connections_cut": total > streams.len() || !is_complete,
             "connections": connections,
         })
+    }
+
+    /// Lists who is connected on a channel, at any node of the cluster.
+    fn sessions_of_all(&self, channel: Topic) -> Value {
+        let question = NodeQuestion::Sessions { topic: channel.name().into() };
+        let own = self.sessions(channel);
+        match self.ask_nodes(question) {
+            Some(answers) => sum_of_sessions(own, answers),
+            None => own,
+        }
+    }
+
+    /// Returns the answers of the cluster's other nodes; `None` without a cluster.
+    fn ask_nodes(&self, question: NodeQuestion) -> Option<NodeAnswers> {
+        let (_, sender) = self.monitor.cluster.as_ref()?;
+        let (answers, answered) = bounded(1);
+        sender.send(ToCluster::Ask(Asking { question, answers })).ok()?;
+        Some(answered.recv_timeout(PATIENCE).unwrap_or_default())
     }
 
     /// Returns the answers of all shards, and whether all answered in time.
@@ -234,6 +279,43 @@ impl Admin<'_> {
         }
         (all, answers == self.mailboxes.shards())
     }
+}
+
+/// Adds what the other nodes list of a channel to this node's list.
+fn sum_of_sessions(mut own: Value, answers: NodeAnswers) -> Value {
+    let mut users = HashMap::<String, (u64, u64)>::new();
+    let (mut streams, mut is_cut) = (0, !answers.silent.is_empty());
+    for list in answers.answers.iter().map(|(_, list)| list).chain([&own]) {
+        streams += list["streams"].as_u64().unwrap_or(0);
+        is_cut |= list["cut"].as_bool().unwrap_or(true);
+        for user in list["users"].as_array().into_iter().flatten() {
+            let Some(name) = user["userId"].as_str() else { continue };
+            let (of_user, since_s) = users.entry(name.to_owned()).or_insert((0, u64::MAX));
+            *of_user += user["streams"].as_u64().unwrap_or(0);
+            *since_s = user["since"].as_u64().unwrap_or(u64::MAX).min(*since_s);
+        }
+    }
+    let mut users: Vec<_> = users.into_iter().collect();
+    users.sort_by(|(a, (_, a_s)), (b, (_, b_s))| a_s.cmp(b_s).then_with(|| a.cmp(b)));
+    let user = |(user, (streams, since_s)): &(String, (u64, u64))| json!({ "userId": user, "streams": streams, "since": since_s });
+    own["streams"] = streams.into();
+    own["cut"] = is_cut.into();
+    own["users"] = users.iter().map(user).collect();
+    own["silent_nodes"] = answers.silent.into();
+    own
+}
+
+/// Returns a line for each other node: its name, and its most important counters; only the name of one that did not
+/// answer.
+fn lines_of(answers: &NodeAnswers) -> Value {
+    const SHOWN: [&str; 5] = ["clients", "connections", "published", "delivered", "evicted"];
+    let answered = answers.answers.iter().map(|(name, stats)| {
+        let mut line = json!({ "node": name, "answered": true, "cluster": stats["cluster"] });
+        SHOWN.iter().for_each(|key| line[*key] = stats[*key].clone());
+        line
+    });
+    let silent = answers.silent.iter().map(|name| json!({ "node": name, "answered": false }));
+    answered.chain(silent).collect()
 }
 
 fn connection(stream: &StreamStatus, queue_path: &str) -> Value {
@@ -265,10 +347,4 @@ fn connection(stream: &StreamStatus, queue_path: &str) -> Value {
         "lag_bytes": stream.lag_bytes,
         "shard": stream.shard,
     })
-}
-
-fn node() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map(|name| name.trim().to_owned())
-        .unwrap_or_default()
 }

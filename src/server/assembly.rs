@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::StartError;
 use super::backend::BackendLine;
+use crate::backend::nats::{self, OpenedCluster};
 use crate::clock::{Clock, unix_s};
 use crate::config::Config;
 use crate::connection::request_memory::RequestMemory;
@@ -34,6 +36,8 @@ pub(super) struct Assembly {
     pub(super) names: TopicNames,
     /// The opened journal, if the configuration has one.
     pub(super) kept: Option<Opened>,
+    /// The cluster that it is a node of, if the configuration has one.
+    pub(super) cluster: Option<OpenedCluster>,
     /// The backend's channel, if queues are configured.
     pub(super) backend: Option<BackendLine>,
 }
@@ -57,9 +61,18 @@ impl Assembly {
             }
             None => None,
         };
-        let (homes, hasher) = match &kept {
-            Some(kept) => (kept.settings.clone(), kept.hasher.clone()),
-            None => {
+        let cluster = match &config.cluster {
+            Some(cluster) => {
+                let settings = |partitioner, epoch| home_settings(&config, partitioner, epoch, &memory);
+                let opened = nats::open(cluster, &config, clock, settings);
+                Some(opened.map_err(|error| StartError::Cluster(error.to_string()))?)
+            }
+            None => None,
+        };
+        let (homes, hasher) = match (&kept, &cluster) {
+            (Some(kept), _) => (kept.settings.clone(), kept.hasher.clone()),
+            (None, Some(cluster)) => (cluster.settings.clone(), cluster.hasher.clone()),
+            (None, None) => {
                 let partitioner = Partitioner::random(config.partitions);
                 let homes = home_settings(&config, partitioner, Epoch::new(), &memory);
                 (homes, TopicHasher::new(partitioner))
@@ -73,6 +86,7 @@ impl Assembly {
             BackendLine { sender, receiver, stats: Arc::default() }
         });
         let common = Arc::new(Common {
+            epochs: ArcSwap::new(Arc::clone(&homes.epochs)),
             homes,
             clock,
             started_s: unix_s(),
@@ -89,6 +103,7 @@ impl Assembly {
             access: Arc::clone(&access),
             request_memory: Arc::clone(&request_memory),
             journal: kept.as_ref().map(|kept| Arc::clone(&kept.stats)),
+            cluster: cluster.as_ref().map(|cluster| (Arc::clone(&cluster.state), cluster.sender.clone())),
             backend: backend.as_ref().map(|line| Arc::clone(&line.stats)),
             questions: Default::default(),
         });
@@ -100,7 +115,7 @@ impl Assembly {
             reports: Arc::clone(&monitor) as _,
             files_short: Shortage::recent_for(FILES_SHORT_MS),
         });
-        Ok(Assembly { common, service, monitor, names, kept, backend })
+        Ok(Assembly { common, service, monitor, names, kept, cluster, backend })
     }
 }
 

@@ -20,6 +20,7 @@ pub use self::builder::ServerBuilder;
 
 use crate::auth::Keyring;
 use crate::backend::BackendThread;
+use crate::backend::nats::{ClusterThread, OpenedCluster};
 use crate::config::{Auth, Config, Control as ControlPort, Drain};
 use crate::connection::accept::Listener;
 use crate::connection::service::Service;
@@ -29,6 +30,7 @@ use crate::core::message::ShardId;
 use crate::dialects::Port;
 use crate::host::{self, SocketOptions};
 use crate::journal::ShardJournal;
+use crate::journal::cluster::queue::ClusterQueue;
 use crate::journal::disk::error::Fatal;
 use crate::journal::start::Opened;
 use crate::monitor::Monitor;
@@ -88,6 +90,7 @@ pub struct Server {
     /// Empty once the server has ended.
     threads: Vec<JoinHandle<()>>,
     backend: Option<BackendThread>,
+    cluster: Option<ClusterThread>,
     ended: Receiver<Result<(), StartError>>,
 }
 
@@ -134,6 +137,9 @@ pub enum StartError {
     /// The journal's directory cannot be used, or its disk failed.
     #[error("{0}")]
     Journal(String),
+    /// The node cannot take part in its cluster.
+    #[error("{0}")]
+    Cluster(String),
     /// A shard's task failed, which is a bug.
     #[error("a shard failed: {0}")]
     Shard(String),
@@ -168,7 +174,7 @@ impl Server {
             let address = SocketAddr::new(config.bind, config.port);
             open(Port::Public, address, socket_options(&config), &config, &mut [Vec::new()])?;
         }
-        let Assembly { common, service, monitor, names, kept, backend } =
+        let Assembly { common, service, monitor, names, kept, cluster, backend } =
             Assembly::new(config, subscribers_allowed)?;
         let config = &common.config;
         let address = SocketAddr::new(config.bind, config.port);
@@ -193,9 +199,10 @@ impl Server {
             publisher,
             threads: Vec::new(),
             backend: None,
+            cluster: None,
             ended,
         };
-        let homes_and_journals = server.homes_and_journals(kept, &end)?;
+        let homes_and_journals = server.homes_and_journals(kept, cluster, &end)?;
         let plans = listeners.into_iter().zip(receivers).zip(homes_and_journals).enumerate();
         for (id, ((listeners, receiver), (homes, journal))) in plans {
             let plan = ShardPlan {
@@ -297,6 +304,7 @@ impl Server {
     /// | `uptime_s` | seconds since it started |
     /// | `publish_to_send_us` | `p50`, `p99`, `p999`, `max` in microseconds, and `count`, from a publish to the kernel's taking its events for a subscriber |
     /// | `shards` | the same of each shard |
+    /// | `cluster` | with [`Config::cluster`] alone: whether it is `connected` and `ready`, how many `nodes` were heard of lately, the newest message `applied` and the `lag` behind the stream, `messages` sent and `resent`, `publishes` applied, those left `unconfirmed`, `reconnects`, times that events were `missed` and of `resets`, `malformed` messages, subscribers `waiting` for events of other nodes, and `ack_us`, as `publish_to_send_us`, of JetStream's answers |
     /// | `journal` | with [`Config::data`] alone: `publishes` and `batches` written, publishes `refused` for want of room, `bytes` and `segments` of the files, `recovered_events`, `recovered_bytes` and `recovered_ms` of the start, and `sync_us`, as `publish_to_send_us`, of each sync |
     pub fn stats(&self) -> serde_json::Value {
         self.monitor.stats()
@@ -336,9 +344,20 @@ impl Server {
     fn homes_and_journals(
         &mut self,
         kept: Option<Opened>,
+        cluster: Option<OpenedCluster>,
         end: &Sender<Result<(), StartError>>,
     ) -> Result<Vec<(Homes, ShardJournal)>, StartError> {
         let common = &self.common;
+        if let Some(mut cluster) = cluster {
+            let homes = std::mem::take(&mut cluster.homes);
+            let queue = || ClusterQueue::new(cluster.sender.clone(), Arc::clone(&cluster.state));
+            let journals = homes.into_iter().map(|homes| (homes, ShardJournal::Cluster(queue()))).collect();
+            let monitor = Arc::clone(&self.monitor);
+            let answers = Box::new(move |question, answer| monitor.answer_node(question, answer));
+            let thread = cluster.start(self.mailboxes.clone(), answers, node_name(self.address));
+            self.cluster = Some(thread.map_err(|error| StartError::Cluster(error.to_string()))?);
+            return Ok(journals);
+        }
         let (Some(mut kept), Some(data)) = (kept, &common.config.data) else {
             let homes = (0..common.shards).map(|shard| Homes::new(shard as ShardId, &common.homes));
             return Ok(homes.map(|homes| (homes, ShardJournal::Memory(MemoryJournal::default()))).collect());
@@ -383,6 +402,9 @@ impl Server {
         if let Some(backend) = self.backend.take() {
             backend.stop();
         }
+        if let Some(cluster) = self.cluster.take() {
+            cluster.stop();
+        }
     }
 
     fn tell(&self, control: ShardControl) {
@@ -395,6 +417,11 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.end(DROPPED);
     }
+}
+
+/// Returns the name under which the other nodes of a cluster show this one.
+fn node_name(address: SocketAddr) -> String {
+    format!("{}:{}", host::name(), address.port())
 }
 
 fn wait_until(deadline: Instant, is_done: impl Fn() -> bool) {

@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::queue::QueueStream;
+use arc_swap::ArcSwap;
+
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core::budget::{Budget, Charge};
+use crate::core::epochs::Epochs;
 use crate::core::event::Events;
 use crate::core::home::HomeSettings;
 use crate::core::memory::Memory;
@@ -31,6 +34,8 @@ pub(crate) struct Common {
     /// The server is about to stop, and health reports it, so that balancers send requests elsewhere.
     pub(crate) draining: AtomicBool,
     pub(crate) shards: usize,
+    /// The epochs in force. Those of the homes are the ones they began with: a cluster's order may begin anew.
+    pub(crate) epochs: ArcSwap<Epochs>,
     /// Settings that all homes share.
     pub(crate) homes: HomeSettings,
 }

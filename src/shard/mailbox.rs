@@ -12,7 +12,8 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use tokio::sync::Notify;
 
-use crate::core::message::{OrderError, Post, ShardId};
+use crate::core::message::{Message, OrderError, Post, Reply, ShardId, Ticket};
+use crate::journal::cluster::events::{ClusterEvents, ClusterNews};
 use crate::journal::disk::log::Lost;
 use crate::journal::writer::JournalEvents;
 use crate::shard::message::ShardMessage;
@@ -62,6 +63,16 @@ impl JournalEvents for Mailboxes {
 
     fn lost(&self, shard: ShardId, lost: Lost) {
         self.post(shard, ShardMessage::JournalLost(lost));
+    }
+}
+
+impl ClusterEvents for Mailboxes {
+    fn tell(&self, shard: ShardId, news: ClusterNews) {
+        self.post(shard, ShardMessage::Cluster(news));
+    }
+
+    fn reply(&self, ticket: Ticket, reply: Reply) {
+        self.post(ticket.shard, Message::Reply(ticket, reply));
     }
 }
 

@@ -5,6 +5,7 @@ use crate::backend::NoQueue;
 use crate::core::budget::Charge;
 use crate::core::message::{Message, OrderError, Reply, Ticket};
 use crate::core::survey::Survey;
+use crate::journal::cluster::events::ClusterNews;
 use crate::journal::disk::log::Lost;
 use crate::shard::queue::QueueStream;
 
@@ -19,6 +20,8 @@ pub(crate) enum ShardMessage {
     Journaled { publishes: usize, work: usize, result: Result<(), OrderError> },
     /// The journal lost these events.
     JournalLost(Lost),
+    /// What came through the stream of the cluster.
+    Cluster(ClusterNews),
     /// Asks which streams are open.
     Survey(Survey),
     /// From the server to every shard.
@@ -31,6 +34,7 @@ impl ShardMessage {
         match self {
             ShardMessage::Core(message) => message.work(),
             ShardMessage::Journaled { work, .. } => *work,
+            ShardMessage::Cluster(news) => news.work(),
             _ => 1,
         }
     }

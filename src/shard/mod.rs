@@ -9,9 +9,11 @@
 //! | [`stream`], [`sockets`] | a subscriber's socket, and sends to it that need not wait |
 //! | [`queue`] | a stream of a message broker's queue, and the backend's way to it |
 //! | [`common`] | what all shards share |
+//! | `cluster` | what comes through the stream of a cluster |
 //!
 //! Decisions without I/O are not here but in [`core`](crate::core).
 
+mod cluster;
 pub(crate) mod common;
 pub(crate) mod mailbox;
 pub(crate) mod message;
@@ -194,6 +196,7 @@ impl Shard {
                 }
                 return EXPIRED_PER_TURN;
             }
+            ShardMessage::Cluster(news) => self.take_news(news),
             ShardMessage::Survey(survey) => self.walks.borrow_mut().push(Walk::new(survey)),
             ShardMessage::Control(control) => self.control(control, hooks),
         }
@@ -219,8 +222,10 @@ impl Shard {
 
     /// Hands what was added to the journal to its writer.
     fn flush_journal(&self) {
-        if let ShardJournal::Disk(queue) = &mut *self.journal.borrow_mut() {
-            queue.flush(self.homes.borrow_mut().take_dropped());
+        match &mut *self.journal.borrow_mut() {
+            ShardJournal::Memory(_) => {}
+            ShardJournal::Disk(queue) => queue.flush(self.homes.borrow_mut().take_dropped()),
+            ShardJournal::Cluster(queue) => queue.flush(),
         }
     }
 
@@ -290,6 +295,7 @@ impl Shard {
             self.homes.borrow_mut().keep_to_count(FORGOTTEN_PER_SWEEP);
             self.fanout.borrow_mut().sweep(SWEEP_PARTS, now_ms, unix_s);
             self.keep_to_memory();
+            self.sweep_cluster(now_ms);
             self.flush_journal();
             self.stats().topics.set(self.homes.borrow().topics() as u64);
             self.stats().evicted.set(self.fanout.borrow().evicted);
@@ -347,7 +353,7 @@ fn fanout_limits(common: &Common) -> FanoutLimits {
     let stream = &common.config.stream;
     FanoutLimits {
         lag_bytes_max: stream.lag_bytes_max,
-        epochs: (common.config.history.events_max > 0).then(|| Arc::clone(&common.homes.epochs)),
+        epochs: (common.config.history.events_max > 0).then(|| common.epochs.load_full()),
         skip_slow: stream.slow_policy == SlowPolicy::Skip,
         heartbeat_ms: stream.heartbeat.map_or(0, millis),
         send_timeout_ms: millis(stream.send_timeout),

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 
 use super::super::keys::tests::{TempFile, pair, parse, parse_with_warnings};
 use super::super::{
-    ConfigError, Control, Cpus, Data, LogFormat, LogLevel, PublicKey, Queues, RefuseStreams, Secret,
+    Cluster, ConfigError, Control, Cpus, Data, LogFormat, LogLevel, PublicKey, Queues, RefuseStreams, Secret,
     SlowPolicy, SyncPolicy, cpus,
 };
 use super::*;
@@ -57,6 +57,21 @@ fn control(change: fn(&mut Control)) -> Option<Control> {
 
 /// The flag that the journal's other flags need.
 const WITH_DATA: &str = "--data-dir /tmp/data";
+const WITH_CLUSTER: &str = "--cluster nats://h:4222";
+
+/// Returns a cluster of one server, changed.
+fn cluster(change: impl FnOnce(&mut Cluster)) -> Option<Cluster> {
+    let mut cluster = Cluster {
+        nodes: vec!["nats://h:4222".parse().unwrap()],
+        name: "esper".to_owned(),
+        replicas: 3,
+        nkey_file: None,
+        credentials_file: None,
+        ca_file: None,
+    };
+    change(&mut cluster);
+    Some(cluster)
+}
 
 fn data(change: fn(&mut Data)) -> Option<Data> {
     let mut data = Data { dir: "/tmp/data".into(), sync: SyncPolicy::Always, bytes_max: None };
@@ -118,6 +133,14 @@ const ROWS: &[Row] = &[
     ("data-dir", "/tmp/data", |c| c.data = data(|_| {})),
     ("sync", "10ms", |c| c.data = data(|d| d.sync = SyncPolicy::Every(Duration::from_millis(10)))),
     ("data-max", "1GiB", |c| c.data = data(|d| d.bytes_max = Some(1 << 30))),
+    ("cluster", "nats://h:4222", |c| c.cluster = cluster(|_| {})),
+    ("cluster-name", "other", |c| c.cluster = cluster(|k| k.name = "other".to_owned())),
+    ("cluster-replicas", "1", |c| c.cluster = cluster(|k| k.replicas = 1)),
+    ("cluster-nkey-file", "/tmp/seed", |c| c.cluster = cluster(|k| k.nkey_file = Some("/tmp/seed".into()))),
+    ("cluster-credentials-file", "/tmp/creds", |c| {
+        c.cluster = cluster(|k| k.credentials_file = Some("/tmp/creds".into()));
+    }),
+    ("cluster-ca-file", "/tmp/ca.pem", |c| c.cluster = cluster(|k| k.ca_file = Some("/tmp/ca.pem".into()))),
     ("heartbeat", "0s", |c| c.stream.heartbeat = None),
     ("slow-lag", "2MiB", |c| c.stream.lag_bytes_max = 2 << 20),
     ("slow-policy", "skip", |c| c.stream.slow_policy = SlowPolicy::Skip),
@@ -156,6 +179,7 @@ fn rows(mut each: impl FnMut(&str, &str, &str, &Config)) {
             value => value,
         };
         let with = match (&expected.control, &expected.queues) {
+            _ if expected.cluster.is_some() && *flag != "cluster" => WITH_CLUSTER,
             _ if expected.data.is_some() && *flag != "data-dir" => WITH_DATA,
             (Some(_), _) if *flag != "bind-control" => WITH_CONTROL,
             (_, Some(_)) if *flag != "broker-node" => WITH_BROKER,

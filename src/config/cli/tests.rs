@@ -61,6 +61,7 @@ fn every_flag_that_may_refuse_a_number_or_a_time_checks_its_field_too() {
             sync: crate::config::SyncPolicy::Every(std::time::Duration::from_secs(1)),
             bytes_max: Some(1 << 30),
         }),
+        cluster: Config::parse(["esper", "--cluster", "nats://h"], &|_| None).unwrap().cluster,
         queues: Config::parse(["esper", "--broker-node", "amqp://h/"], &|_| None).unwrap().queues,
         ..Config::default()
     };

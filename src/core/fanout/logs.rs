@@ -108,6 +108,12 @@ impl Logs {
         self.by_topic.get(topic).map_or(&[], |numbers| numbers)
     }
 
+    /// Returns the logs of a partition.
+    pub(crate) fn of_partition(&self, partition: PartitionId) -> Vec<u32> {
+        let logs = self.slots.iter().filter(|(_, log)| log.partition == Some(partition));
+        logs.map(|(number, _)| number as u32).collect()
+    }
+
     pub(crate) fn get_mut(&mut self, number: u32) -> Option<&mut TopicLog> {
         self.slots.get_mut(number as usize)
     }

@@ -4,6 +4,7 @@
 //! Like [`Home`](crate::core::home::Home) it decides and returns messages to post; connections ask it for the next
 //! send.
 
+mod cluster;
 mod ending;
 mod expiry;
 mod follower;
@@ -283,6 +284,7 @@ impl Fanout {
                     subscriber.wake();
                 }
             }
+            ToFanout::Missed { partition, upto } => work += self.tell_missed(partition, upto),
             ToFanout::End { topic } => self.end_followed(&topic),
             ToFanout::Disconnect { topic, upto, delivery_count } => {
                 let ended = self.disconnect(&topic, upto);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::core::chunk::Framing;
-use crate::core::event_id::Sequence;
+use crate::core::event_id::{Epoch, Sequence};
 use crate::core::fanout::log::Place;
 use crate::core::fanout::logs::Logs;
 use crate::core::fanout::part::{Cursor, Part, Replayed, Stage, attach, detach};
@@ -323,6 +323,27 @@ impl Subscriber {
     /// Returns whether there was no room for its topics.
     fn is_refused(&self) -> bool {
         self.ending.as_ref().is_some_and(|ending| ending.ends == EndKind::Refused)
+    }
+
+    /// Returns whether its response has begun.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.opening.is_none()
+    }
+
+    /// Sets its place in each of its partitions.
+    pub(crate) fn places_are(&mut self, place: Sequence) {
+        self.parts.iter_mut().for_each(|part| part.sent = place);
+    }
+
+    /// Returns the id by which it resumes after this place of each of its partitions.
+    pub(crate) fn id_at(&self, epoch: Epoch, place: Sequence) -> String {
+        if !self.has_positions {
+            return epoch.text(place);
+        }
+        let mut id = Vec::new();
+        let partitions = self.parts.iter().filter_map(|part| part.partition);
+        epoch.write_position(partitions.map(|partition| (partition, place)), &mut id);
+        String::from_utf8_lossy(&id).into_owned()
     }
 
     /// Returns whether it waits for its topics alone.

@@ -352,7 +352,8 @@ fn an_emit_is_answered_with_the_streams_that_take_it() {
     let ticket = Ticket { shard: 0, connection: other, request: 1 };
     for (topic, streams) in [(all, 3), (user, 2), (tester.topic(1), 0)] {
         let partition = topic.partition();
-        let (mut out, count) = (Vec::new(), DeliveryCount::new(ticket, None));
+        let (mut out, count) =
+            (Vec::new(), DeliveryCount::new(crate::core::message::CountFor::Connection(ticket), None));
         let message = ToFanout::Events {
             partition,
             topics: [topic].into(),

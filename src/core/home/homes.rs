@@ -133,7 +133,7 @@ impl Homes {
     }
 
     /// Runs `act` on the home of a partition, then makes room for topics that it took in; returns its result.
-    fn with<T: Default>(&mut self, partition: PartitionId, act: impl FnOnce(&mut Home) -> T) -> T {
+    pub(super) fn with<T: Default>(&mut self, partition: PartitionId, act: impl FnOnce(&mut Home) -> T) -> T {
         let Some(Some(home)) = self.homes.get_mut(usize::from(partition)) else {
             debug_assert!(false, "asked of the wrong shard");
             return T::default();
@@ -179,7 +179,7 @@ impl Homes {
             left -= home.history.expire(now_ms, left);
             // Not only when a publish with a key comes: that is refused while memory is exhausted, perhaps by these
             // keys.
-            left -= home.keys.expire(now_ms, left);
+            left -= home.keys.expire(home.key_time(now_ms), left);
         }
         left == 0
     }
@@ -199,7 +199,7 @@ impl Homes {
         }
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Home> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Home> {
         self.homes.iter().flatten().map(|home| &**home)
     }
 

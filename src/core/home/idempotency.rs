@@ -34,7 +34,10 @@ struct Known {
 enum KeyState {
     /// The journal has the publish; these wait for its reply, besides its first sender.
     UnderWay(Vec<ReplyTo>),
-    Ordered(Ordered),
+    Ordered {
+        published: Ordered,
+        at_ms: u64,
+    },
 }
 
 /// The result of looking up a publish's key.
@@ -68,7 +71,7 @@ impl KnownKeys {
         match self.known.entry(Arc::clone(&key.name)) {
             Entry::Occupied(known) if known.get().digest != key.digest => Err(OrderError::KeyReused),
             Entry::Occupied(known) => match &mut known.into_mut().state {
-                KeyState::Ordered(published) => Ok(Seen::Ordered(published.clone())),
+                KeyState::Ordered { published, .. } => Ok(Seen::Ordered(published.clone())),
                 KeyState::UnderWay(waiting) => {
                     waiting.extend(reply.take());
                     Ok(Seen::UnderWay)
@@ -86,7 +89,7 @@ impl KnownKeys {
     /// Notes that the publish with this key was ordered; returns the others that wait for its reply.
     pub(super) fn ordered(&mut self, key: &PublishKey, published: &Ordered, at_ms: u64) -> Vec<ReplyTo> {
         let published = Ordered { streams: None, ..published.clone() };
-        let known = Known { digest: key.digest, state: KeyState::Ordered(published) };
+        let known = Known { digest: key.digest, state: KeyState::Ordered { published, at_ms } };
         self.by_age.push_back((at_ms, Arc::clone(&key.name)));
         match self.known.insert(Arc::clone(&key.name), known) {
             Some(Known { state: KeyState::UnderWay(waiting), .. }) => waiting,
@@ -96,6 +99,26 @@ impl KnownKeys {
                 Vec::new()
             }
         }
+    }
+
+    /// Returns the reply to a publish that the cluster ordered at `at_ms`, if it repeats one that was ordered before:
+    /// that one's, or an error if its body is another.
+    pub(super) fn repeated(&self, key: &PublishKey, at_ms: u64) -> Option<Result<Ordered, OrderError>> {
+        let Known { digest, state } = self.known.get(&key.name)?;
+        match state {
+            KeyState::Ordered { published, at_ms: first_ms }
+                if at_ms.saturating_sub(*first_ms) <= KEYS_KNOWN_MS =>
+            {
+                let is_same = *digest == key.digest;
+                Some(if is_same { Ok(published.clone()) } else { Err(OrderError::KeyReused) })
+            }
+            _ => None,
+        }
+    }
+
+    /// Forgets the keys of all publishes that were ordered.
+    pub(super) fn forget_ordered(&mut self) {
+        self.expire(u64::MAX, usize::MAX);
     }
 
     /// Forgets a key whose publish was not ordered; returns the others that wait for its reply.

@@ -4,6 +4,7 @@
 //! [`history`]; their order is made final by a [`Journal`], which gives each publish its place. A shard is home to one
 //! or more partitions: its [`Homes`].
 
+mod cluster;
 mod history;
 mod homes;
 mod idempotency;
@@ -21,6 +22,8 @@ use crate::core::journal::Journal;
 use crate::core::message::{Disconnect, Message, Post, ToFanout, ToHome};
 use crate::core::partition::PartitionId;
 
+use cluster::WaitingJoin;
+pub(crate) use cluster::{Applied, Reset};
 use history::PartitionHistory;
 pub(crate) use history::{Dropped, HistoryLimits, PAGE_FRAMES_MAX, TopicEnd};
 pub(crate) use homes::{HomeSettings, Homes};
@@ -43,6 +46,12 @@ pub(crate) struct Home {
     given_back: Sequence,
     /// Streams to be ended once everything up to an event has been posted.
     disconnects: VecDeque<(Sequence, Disconnect)>,
+    /// The time of the newest publish applied, by the clock of the cluster's stream; `None` without a cluster.
+    stream_ms: Option<u64>,
+    /// In a cluster: subscribers wait until everything up to this is applied.
+    ready_at: Sequence,
+    /// In a cluster: subscribers that know of events which are not applied here yet.
+    waiting: Vec<WaitingJoin>,
 }
 
 impl Home {
@@ -56,6 +65,9 @@ impl Home {
             given: 0,
             given_back: 0,
             disconnects: VecDeque::new(),
+            stream_ms: None,
+            ready_at: 0,
+            waiting: Vec::new(),
         }
     }
 
@@ -70,7 +82,7 @@ impl Home {
         match message {
             ToHome::Publish(publish) => return self.publish(publish, now_ms, journal, out),
             ToHome::Join { selection, from, key, last_event_id } => {
-                self.join(&selection, from, key, last_event_id, out);
+                self.join(&selection, (from, key), last_event_id, now_ms, out);
             }
             ToHome::More { selection, from, key, after, told } => {
                 self.more(&selection, from, key, after, told, out);
@@ -82,17 +94,25 @@ impl Home {
                     self.history.topics_mut().let_go(&[key]);
                 }
             }
-            ToHome::Disconnect(disconnect) if self.given > self.given_back => {
-                self.disconnects.push_back((self.given, disconnect));
-            }
-            ToHome::Disconnect(disconnect) => self.disconnect(disconnect, out),
+            ToHome::Disconnect(disconnect) => match journal.disconnect(self.partition, disconnect) {
+                None => {}
+                Some(disconnect) if self.given > self.given_back => {
+                    self.disconnects.push_back((self.given, disconnect));
+                }
+                Some(disconnect) => self.disconnect(disconnect, out),
+            },
         }
         0
     }
 
+    /// Returns the time by which idempotency keys age: the cluster's, so that all nodes agree.
+    fn key_time(&self, now_ms: u64) -> u64 {
+        self.stream_ms.unwrap_or(now_ms)
+    }
+
     /// Posts the end of the streams that take a topic, after everything posted before.
-    fn disconnect(&self, Disconnect { topic, shards, ticket }: Disconnect, out: &mut Vec<Post>) {
-        let count = DeliveryCount::new(ticket, None);
+    fn disconnect(&self, Disconnect { topic, shards, count_for }: Disconnect, out: &mut Vec<Post>) {
+        let count = DeliveryCount::new(count_for, None);
         let upto = self.history.sequence();
         out.extend((0..shards).map(|to| {
             let (topic, delivery_count) = (topic.clone(), Arc::clone(&count));

@@ -8,7 +8,7 @@ use super::idempotency::Seen;
 use crate::core::delivery_count::DeliveryCount;
 use crate::core::event_id::Sequence;
 use crate::core::journal::{Journal, Kept};
-use crate::core::message::{Message, OrderError, Ordered, Post, Publish, Reply, ReplyTo, ToFanout};
+use crate::core::message::{CountFor, Message, OrderError, Ordered, Post, Publish, Reply, ReplyTo, ToFanout};
 
 impl Home {
     /// Has a publish ordered, if there is room for its topic and it was not ordered before; returns how many events became
@@ -22,7 +22,7 @@ impl Home {
     ) -> u64 {
         if let Some(key) = &publish.key {
             let mut reply = Some(publish.reply);
-            let seen = self.keys.see(key, &mut reply, now_ms);
+            let seen = self.keys.see(key, &mut reply, self.stream_ms.unwrap_or(now_ms));
             // A publish that waits for the first one is answered with it.
             let Some(reply) = reply else { return 0 };
             let result = match seen {
@@ -47,16 +47,24 @@ impl Home {
         if let Some(first) = journal.place(self.partition, events) {
             return self.finish(key, first, publish, now_ms, out);
         }
+        if let Some(error) = journal.refusal() {
+            self.answer_refused(publish, error, out);
+            key.into_iter().for_each(|key| self.history.forget_if_unneeded(key));
+            return 0;
+        }
         let own_id = publish.events.iter().last().and_then(|event| event.own_id()).map(Into::into);
         let previous = key.map(|key| self.history.topics().newest(key)).unwrap_or_default();
-        self.given = journal.append(self.partition, publish, previous);
+        let given = journal.append(self.partition, publish, previous);
+        let topics = self.history.topics_mut();
         if let Some(key) = key {
-            let newest = TopicEnd { sequence: self.given, own_id };
-            let topics = self.history.topics_mut();
-            topics.set_under_way(key, newest);
-            // Held until the publish is given back, so that the next one finds this as its previous event.
+            // Held until the publish is given back, so that the next one finds this as its previous event, and there is
+            // room for it.
             topics.hold(key);
+            if let Some(sequence) = given {
+                topics.set_under_way(key, TopicEnd { sequence, own_id });
+            }
         }
+        self.given = given.unwrap_or(self.given);
         0
     }
 
@@ -92,7 +100,7 @@ impl Home {
 
     /// Finishes a publish that the journal gave back: its topic is no longer held, and the disconnects that waited for
     /// it are done.
-    fn give_back(&mut self, key: Option<TopicKey>, last: Sequence, out: &mut Vec<Post>) {
+    pub(super) fn give_back(&mut self, key: Option<TopicKey>, last: Sequence, out: &mut Vec<Post>) {
         self.given_back = last;
         if let Some(key) = key {
             let topics = self.history.topics_mut();
@@ -108,7 +116,7 @@ impl Home {
 
     /// Takes in a publish whose order is final: it enters the history, goes to the listeners of its topic and of those
     /// above it, and is answered. Returns how many events it has.
-    fn finish(
+    pub(super) fn finish(
         &mut self,
         key: Option<TopicKey>,
         first: Sequence,
@@ -139,7 +147,8 @@ impl Home {
             }
             self.history.forget_if_unneeded(key);
         }
-        let waiting = publish_key.map(|key| self.keys.ordered(&key, &published, now_ms)).unwrap_or_default();
+        let key_ms = self.key_time(now_ms);
+        let waiting = publish_key.map(|key| self.keys.ordered(&key, &published, key_ms)).unwrap_or_default();
         for other in waiting {
             answer(other, Ok(published.clone()), out.len(), out);
         }
@@ -175,21 +184,29 @@ impl Home {
 
 /// Sends the result of a publish to its sender. A sender that also wants the number of streams is answered by the last
 /// shard that the posts from `first_post` on go to.
-fn answer(reply: ReplyTo, result: Result<Ordered, OrderError>, first_post: usize, out: &mut Vec<Post>) {
-    match (reply, result) {
-        (ReplyTo::Emitter(ticket), Ok(published)) => {
-            let count = DeliveryCount::new(ticket, Some(published));
-            for post in &mut out[first_post..] {
-                if let Message::Fanout(ToFanout::Events { delivery_count, .. }) = &mut post.message {
-                    *delivery_count = Some(Arc::clone(&count));
-                }
-            }
-            // Without listeners it is answered now.
-            out.extend(count.add(0).map(Post::from));
+pub(super) fn answer(
+    reply: ReplyTo,
+    result: Result<Ordered, OrderError>,
+    first_post: usize,
+    out: &mut Vec<Post>,
+) {
+    let (count_for, published) = match (reply, result) {
+        (ReplyTo::Nobody, _) => return,
+        (ReplyTo::Caller(caller), result) | (ReplyTo::CountingCaller(caller), result @ Err(_)) => {
+            return caller.call(Reply::Published(result));
         }
-        (ReplyTo::Emitter(ticket) | ReplyTo::Connection(ticket), result) => {
-            out.push(Post::from((ticket, Reply::Published(result))));
+        (ReplyTo::Connection(ticket), result) | (ReplyTo::Emitter(ticket), result @ Err(_)) => {
+            return out.push(Post::from((ticket, Reply::Published(result))));
         }
-        (ReplyTo::Caller(caller), result) => caller.call(result),
+        (ReplyTo::Emitter(ticket), Ok(published)) => (CountFor::Connection(ticket), published),
+        (ReplyTo::CountingCaller(caller), Ok(published)) => (CountFor::Caller(caller), published),
+    };
+    let count = DeliveryCount::new(count_for, Some(published));
+    for post in &mut out[first_post..] {
+        if let Message::Fanout(ToFanout::Events { delivery_count, .. }) = &mut post.message {
+            *delivery_count = Some(Arc::clone(&count));
+        }
     }
+    // Without listeners it is answered now.
+    out.extend(count.add(0).map(Post::from));
 }

@@ -8,7 +8,21 @@ use crate::core::message::{Gap, ListenerId, Message, Post, ReplayPage, ToFanout}
 use crate::core::selection::Selection;
 
 impl Home {
+    /// Lets a subscriber in, once everything is there that it knows.
     pub(super) fn join(
+        &mut self,
+        selection: &Selection,
+        (from, key): (ListenerId, Key),
+        last_id: Option<Box<str>>,
+        now_ms: u64,
+        out: &mut Vec<Post>,
+    ) {
+        if let Ok(last_id) = self.wait_for(selection, (from, key), last_id, now_ms) {
+            self.let_in_now(selection, from, key, last_id, out);
+        }
+    }
+
+    pub(super) fn let_in_now(
         &mut self,
         selection: &Selection,
         from: ListenerId,

@@ -398,7 +398,11 @@ fn the_last_of_all_shards_answers_with_the_streams_of_all() {
     let ticket = Ticket { shard: 3, connection: tester.key, request: 5 };
     let topic = Topic::of_session("chat", None, &tester.hasher);
     let mut posts = Vec::new();
-    let disconnect = ToHome::Disconnect(Disconnect { topic, shards: 3, ticket });
+    let disconnect = ToHome::Disconnect(Disconnect {
+        topic,
+        shards: 3,
+        count_for: crate::core::message::CountFor::Connection(ticket),
+    });
     tester.homes.handle(0, disconnect, 0, &mut tester.journal, &mut posts);
     assert_eq!(posts.iter().map(|post| post.to).collect::<Vec<_>>(), [0, 1, 2]);
     let mut counts = posts.into_iter().map(|post| match post.message {

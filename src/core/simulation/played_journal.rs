@@ -124,10 +124,10 @@ impl Journal for PlayedJournal {
         (!self.is_on_disk || self.is_hasty).then(|| self.next(partition, events.into()))
     }
 
-    fn append(&mut self, partition: PartitionId, publish: Publish, previous: TopicEnd) -> Sequence {
+    fn append(&mut self, partition: PartitionId, publish: Publish, previous: TopicEnd) -> Option<Sequence> {
         let first = self.next(partition, publish.events.len() as u64);
         self.records.push_back(Kept::of(&publish, partition, first, self.now_ms, previous));
         self.under_way.push_back((partition, first, publish));
-        self.last[usize::from(partition)]
+        Some(self.last[usize::from(partition)])
     }
 }

@@ -8,10 +8,10 @@ use thiserror::Error;
 /// The reason why bytes are no record.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 #[error("{0}")]
-pub(crate) struct Malformed(pub(super) &'static str);
+pub(crate) struct Malformed(pub(in crate::journal) &'static str);
 
 /// Appends an unsigned LEB128 number, of 1 to 10 bytes.
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(in crate::journal) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -20,49 +20,49 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Appends a byte string after its length.
-pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(in crate::journal) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// The bytes that are still to be decoded, from front to back.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub(in crate::journal) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(in crate::journal) fn new(bytes: &'a [u8]) -> Self {
         Reader { rest: bytes }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::journal) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
     /// Returns the number of bytes left.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::journal) fn len(&self) -> usize {
         self.rest.len()
     }
 
-    pub(super) fn u8(&mut self) -> Result<u8, Malformed> {
+    pub(in crate::journal) fn u8(&mut self) -> Result<u8, Malformed> {
         let [byte] = self.array()?;
         Ok(byte)
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, Malformed> {
+    pub(in crate::journal) fn u64(&mut self) -> Result<u64, Malformed> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, Malformed> {
+    pub(in crate::journal) fn u32(&mut self) -> Result<u32, Malformed> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    pub(in crate::journal) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         Ok(*self.array_ref()?)
     }
 
-    pub(super) fn array_ref<const N: usize>(&mut self) -> Result<&'a [u8; N], Malformed> {
+    pub(in crate::journal) fn array_ref<const N: usize>(&mut self) -> Result<&'a [u8; N], Malformed> {
         let (array, rest) = self.rest.split_first_chunk().ok_or(Malformed("it ends too early"))?;
         self.rest = rest;
         Ok(array)
@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
 
     /// Returns a LEB128 number. Refuses one past 64 bits, and one in a longer form than it needs: every value has one
     /// form, so that input can be compared with output.
-    pub(super) fn varint(&mut self) -> Result<u64, Malformed> {
+    pub(in crate::journal) fn varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
@@ -87,17 +87,17 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns a number that fits 32 bits.
-    pub(super) fn varint32(&mut self) -> Result<u32, Malformed> {
+    pub(in crate::journal) fn varint32(&mut self) -> Result<u32, Malformed> {
         u32::try_from(self.varint()?).map_err(|_| LONG)
     }
 
     /// Returns a count of items of at least `bytes_min` bytes each, all of which must still be there.
-    pub(super) fn count(&mut self, bytes_min: usize) -> Result<usize, Malformed> {
+    pub(in crate::journal) fn count(&mut self, bytes_min: usize) -> Result<usize, Malformed> {
         let count = usize::try_from(self.varint()?).map_err(|_| LONG)?;
         if count > self.len() / bytes_min { Err(Malformed("a count is past its end")) } else { Ok(count) }
     }
 
-    pub(super) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
+    pub(in crate::journal) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
         let length = self.count(1)?;
         let (bytes, rest) =
             self.rest.split_at_checked(length).ok_or(Malformed("a length is past its end"))?;
@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    pub(super) fn str(&mut self) -> Result<&'a str, Malformed> {
+    pub(in crate::journal) fn str(&mut self) -> Result<&'a str, Malformed> {
         str::from_utf8(self.bytes()?).map_err(|_| Malformed("a text is not UTF-8"))
     }
 }

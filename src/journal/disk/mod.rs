@@ -35,7 +35,7 @@
 
 pub(crate) mod alive;
 mod batch;
-mod encoding;
+pub(in crate::journal) mod encoding;
 pub(crate) mod ends;
 pub(crate) mod epochs;
 pub(crate) mod error;

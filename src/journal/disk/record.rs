@@ -127,7 +127,7 @@ impl<'a> PublishRecord<'a> {
     }
 
     /// Appends the record without the bytes of its text, which come last.
-    pub(super) fn encode_head(&self, out: &mut Vec<u8>) {
+    pub(in crate::journal) fn encode_head(&self, out: &mut Vec<u8>) {
         out.push(self.partition);
         put_varint(out, self.first);
         put_varint(out, self.at_ms);
@@ -153,7 +153,7 @@ impl<'a> PublishRecord<'a> {
     }
 
     /// Decodes one record. Its spans lie within the text, in order, and no sequence is 0 or overflows.
-    pub(super) fn decode(reader: &mut Reader<'a>) -> Result<PublishRecord<'a>, Malformed> {
+    pub(in crate::journal) fn decode(reader: &mut Reader<'a>) -> Result<PublishRecord<'a>, Malformed> {
         let partition = reader.u8()?;
         let first = reader.varint()?;
         let at_ms = reader.varint()?;

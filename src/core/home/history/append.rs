@@ -37,6 +37,16 @@ impl PartitionHistory {
         }
     }
 
+    /// Returns the key under which a topic's events are appended, even when there are more topics than the limit: the
+    /// rest of the cluster has them.
+    pub(crate) fn place_always(&mut self, topic: &Topic) -> Option<TopicKey> {
+        match self.topics.find(topic) {
+            None if self.is_on() => self.topics.insert_always(topic),
+            None => self.topics.nearest_above(topic),
+            key => key,
+        }
+    }
+
     /// Appends events to the topic of this key, if there is one. The first has the place `first`, after all that was
     /// appended.
     pub(crate) fn append(

@@ -31,12 +31,20 @@ pub(super) struct Forgotten {
     partitioner: Partitioner,
     /// The hash of the topic that ended last in each slot, and its end. Empty until a topic is forgotten.
     slots: Vec<(u64, TopicEnd)>,
+    /// Nothing up to this event is known of any topic.
+    floor: Sequence,
 }
 
 impl Forgotten {
     /// Returns an empty table.
     pub(super) fn new(partitioner: Partitioner) -> Self {
-        Forgotten { partitioner, slots: Vec::new() }
+        Forgotten { partitioner, slots: Vec::new(), floor: 0 }
+    }
+
+    /// Forgets all ends: topics count as lost up to `floor`.
+    pub(super) fn set_floor(&mut self, floor: Sequence) {
+        self.slots = Vec::new();
+        self.floor = floor;
     }
 
     /// Notes the end of a forgotten topic.
@@ -57,16 +65,18 @@ impl Forgotten {
 
     /// Returns the end of a topic, or that of a later one that shares its slot; 0 when there is neither.
     pub(super) fn end(&self, topic: &str) -> TopicEnd {
+        let floor = TopicEnd { sequence: self.floor, own_id: None };
         if self.slots.is_empty() {
-            return TopicEnd::default();
+            return floor;
         }
         let hash = self.partitioner.end_hash(topic);
         let (other, end) = &self.slots[slot(hash)];
-        match *other == hash {
+        let end = match *other == hash {
             true => end.clone(),
             // The id is that of another topic's event, and this topic may have used it earlier.
             false => TopicEnd { sequence: end.sequence, own_id: None },
-        }
+        };
+        end.or_later(&floor)
     }
 }
 

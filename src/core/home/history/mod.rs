@@ -167,6 +167,27 @@ impl PartitionHistory {
         self.topics.lose_hashes(ends);
     }
 
+    /// Notes that everything up to this event is ordered, whether or not the partition has any of it.
+    pub(super) fn advance(&mut self, upto: Sequence) {
+        self.sequence = self.sequence.max(upto);
+    }
+
+    /// Notes that events of any topic up to this one may be missing.
+    pub(super) fn miss(&mut self, upto: Sequence) {
+        self.topics.lose_all(upto);
+    }
+
+    /// Drops everything and begins anew under other epochs, after the event `floor`, up to which nothing is known.
+    pub(super) fn reset(&mut self, epochs: &Arc<Epochs>, floor: Sequence) {
+        self.trim(usize::MAX, |_, _| true);
+        self.by_age.clear();
+        self.own_by_age.clear();
+        self.epochs = Arc::clone(epochs);
+        self.epoch = epochs.current();
+        self.sequence = floor;
+        self.topics.begin_at(floor);
+    }
+
     /// Returns whether history is switched on.
     pub(super) fn is_on(&self) -> bool {
         self.limits.events_max > 0

@@ -32,7 +32,19 @@ impl PartitionHistory {
             }
         };
         let place = place.filter(|place| *place <= self.sequence);
-        Resumed { after: place.unwrap_or(0), gap: self.gap(topics, place) }
+        let gap = self.gap(topics, place).map(|reason| match reason {
+            GapReason::Unknown if self.epochs.was_reset(id) => GapReason::Reset,
+            reason => reason,
+        });
+        Resumed { after: place.unwrap_or(0), gap }
+    }
+
+    /// Returns the place that an id of the current epoch names, even if that is ahead of what is ordered here.
+    pub(crate) fn place_of(&self, id: &str, is_position: bool) -> Option<Sequence> {
+        match is_position {
+            true => self.epochs.place_in(id, self.partition),
+            false => self.epochs.place(id, self.partition),
+        }
     }
 
     /// Returns the reason of the gap to tell a subscriber that knows everything up to `place`; `None` when it has

@@ -171,27 +171,36 @@ impl Topics {
     /// Returns the key of a topic, which is inserted with those above it if it is new; `None` when there is no room for
     /// them.
     pub(super) fn find_or_insert(&mut self, topic: &Topic) -> Option<TopicKey> {
+        self.insert_with_parents(topic, true)
+    }
+
+    /// Returns the key of a topic, which is inserted with those above it if it is new, even when there is no room.
+    pub(super) fn insert_always(&mut self, topic: &Topic) -> Option<TopicKey> {
+        self.insert_with_parents(topic, false)
+    }
+
+    fn insert_with_parents(&mut self, topic: &Topic, needs_room: bool) -> Option<TopicKey> {
         if let Some(key) = self.find(topic) {
             return Some(key);
         }
         let parent = match topic.parent() {
             // Recurses no deeper than a path, which has eight segments at most.
-            Some(parent) => Some(self.find_or_insert(parent)?),
+            Some(parent) => Some(self.insert_with_parents(parent, needs_room)?),
             None => None,
         };
-        let Some(parent) = parent else { return self.insert(topic, None) };
+        let Some(parent) = parent else { return self.insert(topic, None, needs_room) };
         // Held meanwhile, so that the parent cannot make room for its child.
         self.change_holders(parent, |known| known.holders += 1);
-        let key = self.insert(topic, Some(parent));
+        let key = self.insert(topic, Some(parent), needs_room);
         self.known[parent as usize].children += u32::from(key.is_some());
         self.change_holders(parent, |known| known.holders -= 1);
         self.forget_if_unneeded(parent);
         key
     }
 
-    fn insert(&mut self, topic: &Topic, parent: Option<TopicKey>) -> Option<TopicKey> {
+    fn insert(&mut self, topic: &Topic, parent: Option<TopicKey>, needs_room: bool) -> Option<TopicKey> {
         if !topic.is_everything() {
-            if !self.count.has_room() {
+            if needs_room && !self.count.has_room() {
                 return None;
             }
             self.count.add_known();
@@ -422,6 +431,23 @@ impl Topics {
         let ends: Vec<_> =
             known.map(|(key, known)| (key as TopicKey, self.forgotten.end(known.topic.name()))).collect();
         ends.into_iter().for_each(|(key, end)| self.lose(key, end));
+    }
+
+    /// Records that events of any topic up to this one may be missing.
+    pub(super) fn lose_all(&mut self, upto: Sequence) {
+        let keys: Vec<_> = self.known.iter().map(|(key, _)| key as TopicKey).collect();
+        keys.into_iter().for_each(|key| self.lose(key, TopicEnd { sequence: upto, own_id: None }));
+        self.forgotten.set_floor(upto);
+    }
+
+    /// Records that nothing is known of any topic up to this event, and that what was known before does not count.
+    pub(super) fn begin_at(&mut self, floor: Sequence) {
+        for (_, known) in &mut self.known {
+            known.lost = TopicEnd { sequence: floor, own_id: None };
+            known.lost_at_first = floor;
+            known.under_way = None;
+        }
+        self.forgotten.set_floor(floor);
     }
 
     /// Returns whether this topic retains an event. Sequences are never used twice, so a topic whose oldest event is

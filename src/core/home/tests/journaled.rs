@@ -22,11 +22,11 @@ impl Journal for LateJournal {
         })
     }
 
-    fn append(&mut self, _: PartitionId, publish: Publish, previous: TopicEnd) -> Sequence {
+    fn append(&mut self, _: PartitionId, publish: Publish, previous: TopicEnd) -> Option<Sequence> {
         let first = self.last + 1;
         self.last += publish.events.len() as u64;
         self.publishes.push_back((first, publish, previous));
-        self.last
+        Some(self.last)
     }
 }
 
@@ -149,7 +149,13 @@ fn streams_end_after_what_was_published_before_they_were_to_end() {
     let mut late = Late::new(9);
     let topic = Topic::of_session("chat", None, &late.tester.hasher);
     let ticket = Ticket { shard: 0, connection: late.tester.key, request: 0 };
-    let disconnect = || ToHome::Disconnect(Disconnect { topic: topic.clone(), shards: 2, ticket });
+    let disconnect = || {
+        ToHome::Disconnect(Disconnect {
+            topic: topic.clone(),
+            shards: 2,
+            count_for: crate::core::message::CountFor::Connection(ticket),
+        })
+    };
     let ended = |upto| (0..2).map(move |shard| format!("{shard}: disconnect after {upto}"));
     let published = || "1 published".to_owned();
     late.publish(&topic, "data:a");
@@ -205,7 +211,11 @@ fn a_publish_that_was_refused_leaves_nothing_behind() {
     let chat = Topic::of_session("chat", None, &late.tester.hasher);
     let ticket = Ticket { shard: 0, connection: late.tester.key, request: 0 };
     late.publish(&chat, "data:a");
-    let disconnect = Disconnect { topic: chat.clone(), shards: 1, ticket };
+    let disconnect = Disconnect {
+        topic: chat.clone(),
+        shards: 1,
+        count_for: crate::core::message::CountFor::Connection(ticket),
+    };
     assert_eq!(late.ask(ToHome::Disconnect(disconnect)), (nothing(), 0));
     assert_eq!(late.refuse(), ["DiskFull", "0: disconnect after 0"], "what waited for it goes on");
     assert_eq!(late.tester.homes.topics(), 0);

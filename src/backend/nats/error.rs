@@ -1,0 +1,50 @@
+//! Why a node cannot take part in its cluster.
+
+use thiserror::Error;
+
+/// Why a node does not start, with the remedy. None of it shows credentials.
+#[derive(Debug, Error)]
+pub(crate) enum ClusterError {
+    #[error("cannot read {file}, of --{flag}: {reason}")]
+    File { flag: &'static str, file: String, reason: String },
+    #[error(
+        "the NATS servers at {nodes} refuse this node: {reason}; correct user, password, token, --cluster-nkey-file or \
+         --cluster-credentials-file"
+    )]
+    Login { nodes: String, reason: String },
+    #[error("cannot set up TLS to the NATS servers at {nodes}: {reason}; see --cluster-ca-file")]
+    Tls { nodes: String, reason: String },
+    #[error(
+        "the NATS server has version {version}, which loses a stream when it is killed (nats-server#6888); update it to \
+         2.10.23 or later"
+    )]
+    OldServer { version: String },
+    #[error(
+        "--body-max is {body_max} bytes, and the NATS server takes messages of {max_payload}: raise its max_payload to \
+         {needed} or more, or lower --body-max"
+    )]
+    Payload { body_max: usize, max_payload: usize, needed: usize },
+    #[error(
+        "the NATS server has no JetStream for this account: {reason}; enable it (jetstream {{ store_dir: ... }})"
+    )]
+    NoJetStream { reason: String },
+    #[error("cannot make the stream {stream}: {reason}")]
+    Create { stream: String, reason: String },
+    #[error(
+        "the stream {stream} is not esper's, for it says nothing of a format: choose another --cluster-name, or remove \
+         the stream"
+    )]
+    Foreign { stream: String },
+    #[error(
+        "the stream {stream} has format {format}, and this version of esper reads up to {known}: update this node, or \
+         choose another --cluster-name"
+    )]
+    Format { stream: String, format: String, known: u8 },
+    #[error(
+        "the stream {stream} has {stored} partitions, and --partitions is {asked}: all nodes of a cluster have the same; \
+         start with --partitions {stored}, or choose another --cluster-name"
+    )]
+    Partitions { stream: String, stored: String, asked: u8 },
+    #[error("cannot start a thread for the cluster: {0}")]
+    Thread(std::io::Error),
+}

@@ -1,0 +1,95 @@
+//! The node's one consumer of the stream: it is made again whenever it may have missed anything.
+
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::jetstream::consumer::push::Config;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy};
+use futures_util::StreamExt as _;
+use tokio::sync::{mpsc, watch};
+
+use super::stream::ClusterStream;
+use crate::journal::cluster::inbound::StreamMessage;
+
+/// A consumer that says nothing for twice this long is made again.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long the server keeps a consumer that nobody listens to.
+const INACTIVE: Duration = Duration::from_secs(10);
+/// Time before the next attempt to make one.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Reads the stream from the message that `from` names, and again from there whenever `from` changes, until nobody
+/// takes `messages` any more.
+pub(super) async fn read(
+    client: Client,
+    stream: ClusterStream,
+    mut from: watch::Receiver<u64>,
+    messages: mpsc::Sender<StreamMessage>,
+) {
+    let mut next = *from.borrow_and_update();
+    loop {
+        match read_on(&client, &stream, &mut next, &mut from, &messages).await {
+            Ok(()) => return,
+            Err(Broken::Moved) => next = *from.borrow_and_update(),
+            Err(Broken::Reason(reason)) => {
+                tracing::debug!("reading the stream {} again from message {next}: {reason}", stream.name);
+                tokio::select! {
+                    _ = from.changed() => next = *from.borrow_and_update(),
+                    () = tokio::time::sleep(RETRY) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Why a consumer is given up.
+enum Broken {
+    /// Another message is to be read next.
+    Moved,
+    Reason(String),
+}
+
+async fn read_on(
+    client: &Client,
+    stream: &ClusterStream,
+    next: &mut u64,
+    from: &mut watch::Receiver<u64>,
+    messages: &mpsc::Sender<StreamMessage>,
+) -> Result<(), Broken> {
+    let config = Config {
+        deliver_subject: client.new_inbox(),
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: (*next).max(1) },
+        ack_policy: AckPolicy::None,
+        replay_policy: ReplayPolicy::Instant,
+        flow_control: true,
+        idle_heartbeat: HEARTBEAT,
+        inactive_threshold: INACTIVE,
+        memory_storage: true,
+        num_replicas: 1,
+        ..Config::default()
+    };
+    let broken = |reason: String| Broken::Reason(reason);
+    let consumer = stream.jetstream.create_consumer_on_stream(config, &stream.name);
+    let consumer = consumer.await.map_err(|error| broken(error.to_string()))?;
+    let mut read = consumer.messages().await.map_err(|error| broken(error.to_string()))?;
+    let mut consumed = 0;
+    loop {
+        let message = tokio::select! {
+            _ = from.changed() => return Err(Broken::Moved),
+            message = read.next() => message,
+        };
+        let message = message
+            .ok_or_else(|| broken("the subscription ended".to_owned()))?
+            .map_err(|error| broken(error.to_string()))?;
+        let (message, number) =
+            stream.read(&message).ok_or_else(|| broken("a message without its place".to_owned()))?;
+        consumed += 1;
+        if number != consumed {
+            return Err(broken("a message was lost on its way".to_owned()));
+        }
+        *next = message.number + 1;
+        if messages.send(message).await.is_err() {
+            return Ok(());
+        }
+    }
+}

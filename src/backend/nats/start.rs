@@ -1,0 +1,310 @@
+//! Joins a cluster: connects, makes or checks the stream, and reads what it has into the homes, before any client
+//! connects.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::Client;
+use async_nats::jetstream;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::watch;
+
+use super::connect::connect;
+use super::reader;
+use super::stream::{ClusterStream, NoFacts, StreamFacts};
+use super::{ClusterError, ClusterThread};
+use crate::clock::Clock;
+use crate::config::{Cluster, Config};
+use crate::core::budget::Budget;
+use crate::core::epochs::{EarlierEpoch, Epochs};
+use crate::core::event_id::Epoch;
+use crate::core::home::{Applied, HomeSettings, Homes, Reset};
+use crate::core::message::{Publish, ReplyTo};
+use crate::core::partition::Partitioner;
+use crate::core::random::random_u64;
+use crate::core::topic::{Topic, TopicHasher};
+use crate::journal::cluster::inbound::{Inbound, StreamMessage};
+use crate::journal::cluster::message::{Item, PublishItem, end_of, sequence_of};
+use crate::journal::cluster::queue::ToCluster;
+use crate::journal::cluster::state::ClusterState;
+
+/// Messages that were read and are not applied.
+const MESSAGES_MAX: usize = 64;
+/// Bytes of events that were applied and that the shards have not taken over.
+const APPLIED_BYTES_MAX: usize = 32 << 20;
+/// Time between two lines in the log about the progress of a start.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
+/// Time before the stream's leader is asked again.
+const RETRY: Duration = Duration::from_millis(500);
+/// Messages between two checks of the memory that histories hold.
+const MEMORY_LOOK_MESSAGES: u64 = 64;
+
+/// A node that has read the stream, for the server to start with.
+pub(crate) struct OpenedCluster {
+    /// The settings of all homes.
+    pub(crate) settings: HomeSettings,
+    /// The hasher of the homes' topics: every topic must be hashed by it.
+    pub(crate) hasher: TopicHasher,
+    /// By shard, each with the history of its partitions.
+    pub(crate) homes: Vec<Homes>,
+    pub(crate) state: Arc<ClusterState>,
+    /// The way to the thread, for shards and others.
+    pub(crate) sender: UnboundedSender<ToCluster>,
+    pub(super) received: UnboundedReceiver<ToCluster>,
+    pub(super) runtime: Runtime,
+    pub(super) parts: NodeParts,
+}
+
+/// What the thread goes on with.
+pub(super) struct NodeParts {
+    pub(super) client: Client,
+    pub(super) stream: ClusterStream,
+    pub(super) facts: StreamFacts,
+    pub(super) inbound: Inbound,
+    pub(super) decoder: Decoder,
+    /// Where the reader reads on.
+    pub(super) from: watch::Sender<u64>,
+    pub(super) messages: mpsc::Receiver<StreamMessage>,
+    /// The connection was lost, or is there again.
+    pub(super) changed: UnboundedReceiver<()>,
+    pub(super) node: u64,
+    pub(super) partitions: u8,
+}
+
+/// Makes publishes of the stream's items.
+#[derive(Clone, Debug)]
+pub(super) struct Decoder {
+    namespaces: bool,
+    hasher: TopicHasher,
+    clock: Clock,
+    /// The stream's clock minus the server's, in milliseconds.
+    pub(super) ahead_ms: i64,
+    /// Of events that the shards have not taken over.
+    pub(super) budget: Arc<Budget>,
+}
+
+impl Decoder {
+    /// Returns the topic of this name; `None` if it belongs to another partition.
+    pub(super) fn topic(&self, name: &str, partition: u8) -> Option<Topic> {
+        let topic = Topic::kept(name, self.namespaces, &self.hasher);
+        (topic.partition() == Some(partition)).then_some(topic)
+    }
+
+    /// Returns a publish of another node; `None` if its topic belongs to another partition.
+    pub(super) fn publish(&self, message: &StreamMessage, item: PublishItem) -> Option<Applied> {
+        let partition = message.partition?;
+        let PublishItem { events_before, topic, events, key, count: _ } = item;
+        let topic = self.topic(&topic, partition)?;
+        let first = sequence_of(message.number, events_before);
+        // The caller waits until there is room; one publish may pass it.
+        let charge = self.budget.take_anyway(events.text_bytes());
+        let at_us = self.clock.now_us();
+        let publish = Publish { topic, events, reply: ReplyTo::Nobody, at_us, charge, key };
+        let (at_ms, stream_ms) = (self.at_ms(message.at_ms), message.at_ms);
+        Some(Applied { first, publish, is_own: false, at_ms, stream_ms })
+    }
+
+    /// Returns a time of the stream's clock by the server's.
+    pub(super) fn at_ms(&self, stream_ms: u64) -> u64 {
+        stream_ms.saturating_add_signed(-self.ahead_ms).min(self.clock.now_ms())
+    }
+}
+
+/// Joins the cluster; waits as long as no server answers.
+///
+/// # Errors
+/// A server answered, and this node cannot take part; the remedy is in the line.
+pub(crate) fn open(
+    cluster: &Cluster,
+    config: &Config,
+    clock: Clock,
+    settings: impl Fn(Partitioner, Epoch) -> HomeSettings,
+) -> Result<OpenedCluster, ClusterError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClusterError::Thread)?;
+    let (sender, received) = mpsc::unbounded_channel();
+    let joined = runtime.block_on(join(cluster, config, clock, settings))?;
+    let (settings, hasher, homes, parts) = joined;
+    let state = Arc::new(ClusterState::new(homes.len()));
+    state.applied.set(parts.inbound.last());
+    state.tail.set(parts.facts.last);
+    Ok(OpenedCluster { settings, hasher, homes, state, sender, received, runtime, parts })
+}
+
+type Joined = (HomeSettings, TopicHasher, Vec<Homes>, NodeParts);
+
+async fn join(
+    cluster: &Cluster,
+    config: &Config,
+    clock: Clock,
+    settings: impl Fn(Partitioner, Epoch) -> HomeSettings,
+) -> Result<Joined, ClusterError> {
+    let (change, changed) = mpsc::unbounded_channel();
+    let client = connect(cluster, config.http.body_bytes_max, change).await?;
+    let mut stream =
+        ClusterStream::new(jetstream::new(client.clone()), cluster, &config.history, config.partitions);
+    let facts = first_facts(&stream).await?;
+    let agreed = stream.agreed(&facts, config.partitions)?;
+    stream.keep(&facts);
+    let (epoch, ended) = first_epoch(&stream, agreed.epoch).await;
+
+    let mut settings = settings(Partitioner::new(config.partitions, agreed.secret), epoch);
+    let hasher = TopicHasher::new(settings.partitioner);
+    let mut homes: Vec<Homes> =
+        (0..settings.placement.shards()).map(|shard| Homes::new(shard, &settings)).collect();
+    let budget = Budget::new(APPLIED_BYTES_MAX, usize::MAX);
+    let decoder = Decoder {
+        namespaces: config.namespaces,
+        hasher: hasher.clone(),
+        clock,
+        ahead_ms: facts.ahead_ms,
+        budget,
+    };
+
+    let inbound = Inbound::new(facts.first.saturating_sub(1), epoch, ended);
+    let reset = begin(&inbound, 0);
+    settings.epochs = Arc::clone(&reset.epochs);
+    homes.iter_mut().for_each(|homes| homes.join_cluster(&reset));
+    let (from, reads_from) = watch::channel(inbound.last() + 1);
+    let (send, messages) = mpsc::channel(MESSAGES_MAX);
+    tokio::spawn(reader::read(client.clone(), stream.clone(), reads_from, send));
+
+    let mut parts = NodeParts {
+        client,
+        stream,
+        facts,
+        inbound,
+        decoder,
+        from,
+        messages,
+        changed,
+        node: random_u64(),
+        partitions: config.partitions,
+    };
+    read_back(&mut parts, &settings, &mut homes).await;
+    Ok((settings, hasher, homes, parts))
+}
+
+/// Returns what the stream's leader says, once it says something; makes the stream if it is not there.
+async fn first_facts(stream: &ClusterStream) -> Result<StreamFacts, ClusterError> {
+    for attempt in 0u32.. {
+        match stream.facts().await {
+            Ok(facts) => return Ok(facts),
+            Err(NoFacts::Deleted) => match stream.make().await {
+                // A server that has just started has no JetStream, or too few servers for the replicas, for a while.
+                Err(error) if attempt < 40 => tracing::debug!("{error}"),
+                made => made?,
+            },
+            Err(NoFacts::Silent(reason)) if attempt % 10 == 9 => {
+                tracing::warn!("the stream {} has no leader: {reason}; trying again", stream.name);
+            }
+            Err(NoFacts::Silent(_)) => {}
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+    Err(ClusterError::NoJetStream { reason: String::new() })
+}
+
+/// Returns the epoch in force, and those that ended.
+async fn first_epoch(stream: &ClusterStream, made_with: Epoch) -> (Epoch, Vec<Epoch>) {
+    loop {
+        match stream.last_control().await {
+            Ok(Some((_, epoch, ended))) => return (epoch, ended),
+            Ok(None) => return (made_with, Vec::new()),
+            Err(reason) => {
+                tracing::warn!("the stream {} does not answer: {reason}; trying again", stream.name)
+            }
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Returns how the order begins for a node that has read nothing yet.
+pub(super) fn begin(inbound: &Inbound, control: u64) -> Reset {
+    let ended = inbound.ended().iter().map(|epoch| EarlierEpoch { epoch: *epoch, last: [].into() });
+    Reset {
+        epochs: Arc::new(Epochs::new(inbound.epoch(), ended.collect())),
+        floor: end_of(inbound.last()) * u64::from(inbound.last() > 0),
+        ready_at: if control == 0 { 0 } else { end_of(control) },
+    }
+}
+
+/// Applies what the stream has.
+async fn read_back(parts: &mut NodeParts, settings: &HomeSettings, homes: &mut [Homes]) {
+    let (start, mut said) = (Instant::now(), Instant::now());
+    let (first, last) = (parts.facts.first, parts.facts.last);
+    let (mut events, mut bytes, mut malformed, mut posts) = (0, 0, 0, Vec::new());
+    while parts.inbound.last() < last {
+        let message = match tokio::time::timeout(PROGRESS_INTERVAL, parts.messages.recv()).await {
+            Ok(Some(message)) => message,
+            Ok(None) => break,
+            Err(_) => {
+                // What was to be read may be gone meanwhile.
+                if let Ok(facts) = parts.stream.facts().await
+                    && parts.inbound.skip_to(facts.first).is_some()
+                {
+                    parts.from.send_replace(facts.first);
+                }
+                continue;
+            }
+        };
+        let Some(taken) = parts.inbound.take(&message) else { continue };
+        malformed += u64::from(taken.malformed.is_some());
+        bytes += message.payload.len();
+        if let Some(upto) = taken.missed {
+            homes.iter_mut().for_each(|homes| homes.miss(upto, 0, &mut posts));
+        }
+        for item in taken.items {
+            let Item::Publish(item) = item else { continue };
+            let Some(applied) = parts.decoder.publish(&message, item) else { continue };
+            let partition = message.partition.unwrap_or_default();
+            let shard = usize::from(settings.placement.home(partition));
+            if let Some(homes) = homes.get_mut(shard) {
+                events += homes.apply(partition, applied, &mut posts);
+            }
+            posts.clear();
+        }
+        if message.number % MEMORY_LOOK_MESSAGES == 0 {
+            release(settings, homes);
+        }
+        if said.elapsed() > PROGRESS_INTERVAL {
+            said = Instant::now();
+            let percent = (message.number - first) * 100 / (last - first).max(1);
+            tracing::info!(events, bytes, "reading the stream {}: {percent} %", parts.stream.name);
+        }
+    }
+    release(settings, homes);
+    let upto = end_of(parts.inbound.last());
+    if parts.inbound.last() > 0 {
+        homes.iter_mut().for_each(|homes| homes.advance(upto, &mut posts));
+    }
+    if malformed > 0 {
+        tracing::warn!(
+            "{malformed} messages of the stream {} are not esper's; they are passed over",
+            parts.stream.name
+        );
+    }
+    let ms = start.elapsed().as_millis() as u64;
+    tracing::info!(events, bytes, ms, "the stream {} was read", parts.stream.name);
+}
+
+/// Drops the oldest events that exceed the limit of memory.
+fn release(settings: &HomeSettings, homes: &mut [Homes]) {
+    let bytes = homes.iter().map(Homes::bytes).sum::<usize>();
+    let excess = settings.memory.bytes().max(bytes).saturating_sub(settings.memory.bytes_max());
+    let share = excess.div_ceil(homes.len().max(1));
+    homes.iter_mut().for_each(|homes| homes.release(share));
+}
+
+impl OpenedCluster {
+    /// Starts the thread.
+    pub(crate) fn start(
+        self,
+        events: impl crate::journal::cluster::events::ClusterEvents,
+        answers: super::link::AnswerQuestion,
+        name: String,
+    ) -> Result<ClusterThread, ClusterError> {
+        ClusterThread::start(self, events, answers, name).map_err(ClusterError::Thread)
+    }
+}

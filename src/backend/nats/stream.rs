@@ -1,0 +1,316 @@
+//! The cluster's stream: made, checked, asked about, and begun anew.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_nats::jetstream::context::CreateStreamErrorKind;
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
+use async_nats::jetstream::{Context, ErrorCode};
+use async_nats::{HeaderMap, header};
+use serde::Deserialize;
+
+use super::ClusterError;
+use crate::clock::unix_ms;
+use crate::config::{Cluster, History};
+use crate::core::event_id::Epoch;
+use crate::core::partition::PartitionId;
+use crate::core::random::random_key;
+use crate::journal::cluster::inbound::{Inbound, StreamMessage};
+use crate::journal::cluster::message::{FORMAT, Item, MessageHead, MessageWriter, decode};
+
+/// How long JetStream knows the numbers of messages, so that one that is sent again is stored once.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+/// The last part of the subject of messages about the stream itself.
+const CONTROL: &str = "control";
+
+const FORMAT_KEY: &str = "esper-format";
+const READABLE_KEY: &str = "esper-readable-by";
+const PARTITIONS_KEY: &str = "esper-partitions";
+const SECRET_KEY: &str = "esper-secret";
+const EPOCH_KEY: &str = "esper-epoch";
+
+/// The stream, as one node uses it.
+#[derive(Clone, Debug)]
+pub(super) struct ClusterStream {
+    pub(super) jetstream: Context,
+    pub(super) name: String,
+    /// What it is made with, and made again if somebody deletes it.
+    config: Config,
+}
+
+/// What the stream's leader says of it.
+#[derive(Clone, Debug)]
+pub(super) struct StreamFacts {
+    /// When it was made, in nanoseconds of the Unix epoch.
+    pub(super) created_ns: i128,
+    pub(super) first: u64,
+    pub(super) last: u64,
+    /// The server's clock minus this machine's, in milliseconds.
+    pub(super) ahead_ms: i64,
+    pub(super) metadata: HashMap<String, String>,
+}
+
+/// What all nodes must agree about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Agreed {
+    pub(super) secret: [u8; 16],
+    pub(super) epoch: Epoch,
+}
+
+/// Why the stream says nothing.
+#[derive(Debug)]
+pub(super) enum NoFacts {
+    /// It is not there.
+    Deleted,
+    /// Nobody answers: no leader, or no connection.
+    Silent(String),
+}
+
+#[derive(Deserialize)]
+struct InfoWithTime {
+    #[serde(flatten)]
+    info: Info,
+    ts: Option<String>,
+}
+
+impl ClusterStream {
+    pub(super) fn new(jetstream: Context, cluster: &Cluster, history: &History, partitions: u8) -> Self {
+        let name = cluster.name.clone();
+        let secret: [u8; 16] = random_key();
+        let secret = secret.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let metadata = [
+            (FORMAT_KEY, FORMAT.to_string()),
+            (READABLE_KEY, FORMAT.to_string()),
+            (PARTITIONS_KEY, partitions.to_string()),
+            (SECRET_KEY, secret),
+            (EPOCH_KEY, Epoch::new().run().to_string()),
+        ];
+        let config = Config {
+            subjects: vec![format!("{name}.*")],
+            retention: RetentionPolicy::Limits,
+            storage: StorageType::File,
+            discard: DiscardPolicy::Old,
+            num_replicas: cluster.replicas.into(),
+            duplicate_window: DUPLICATE_WINDOW,
+            // Every node reads it back when it starts, into memory of this size.
+            max_bytes: i64::try_from(history.memory_bytes_max).unwrap_or(i64::MAX),
+            max_age: history.age_max.max(DUPLICATE_WINDOW),
+            description: Some("Events of esper's nodes".to_owned()),
+            metadata: metadata.map(|(key, value)| (key.to_owned(), value)).into(),
+            name: name.clone(),
+            ..Config::default()
+        };
+        ClusterStream { jetstream, name, config }
+    }
+
+    /// Returns the subject of a partition.
+    pub(super) fn subject(&self, partition: PartitionId) -> String {
+        format!("{}.{partition}", self.name)
+    }
+
+    fn control_subject(&self) -> String {
+        format!("{}.{CONTROL}", self.name)
+    }
+
+    /// Returns the partition of a subject; `None` for that of messages about the stream itself, and any other.
+    pub(super) fn partition_of(&self, subject: &str) -> Option<PartitionId> {
+        subject.strip_prefix(&self.name)?.strip_prefix('.')?.parse().ok()
+    }
+
+    /// Makes the stream if it is not there; another node may have been faster.
+    pub(super) async fn make(&self) -> Result<(), ClusterError> {
+        let stream = || self.name.clone();
+        match self.jetstream.create_stream(self.config.clone()).await {
+            Ok(_) => {
+                tracing::info!("made the stream {}", self.name);
+                Ok(())
+            }
+            Err(error) => match error.kind() {
+                CreateStreamErrorKind::JetStreamUnavailable => {
+                    Err(ClusterError::NoJetStream { reason: error.to_string() })
+                }
+                CreateStreamErrorKind::JetStream(of_server)
+                    if of_server.error_code() == ErrorCode::STREAM_NAME_EXIST =>
+                {
+                    Ok(())
+                }
+                _ => Err(ClusterError::Create { stream: stream(), reason: error.to_string() }),
+            },
+        }
+    }
+
+    /// Asks the stream's leader.
+    pub(super) async fn facts(&self) -> Result<StreamFacts, NoFacts> {
+        let asked_ms = unix_ms();
+        let subject = format!("STREAM.INFO.{}", self.name);
+        let answer: Response<InfoWithTime> =
+            self.jetstream.request(subject, &()).await.map_err(|error| NoFacts::Silent(error.to_string()))?;
+        let InfoWithTime { info, ts } = match answer {
+            Response::Ok(info) => info,
+            Response::Err { error } if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                return Err(NoFacts::Deleted);
+            }
+            Response::Err { error } => return Err(NoFacts::Silent(error.to_string())),
+        };
+        let server_ms = ts.and_then(|ts| humantime::parse_rfc3339(&ts).ok());
+        let server_ms = server_ms.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        // The answer was made between asking and now.
+        let here_ms = (asked_ms + unix_ms()) / 2;
+        let ahead_ms = server_ms.map_or(0, |time| time.as_millis() as i64 - here_ms as i64);
+        Ok(StreamFacts {
+            created_ns: info.created.unix_timestamp_nanos(),
+            first: info.state.first_sequence,
+            last: info.state.last_sequence,
+            ahead_ms,
+            metadata: info.config.metadata,
+        })
+    }
+
+    /// Returns what the stream's makers agreed about.
+    ///
+    /// # Errors
+    /// It is another program's, of a version that this one cannot read, or has another number of partitions.
+    pub(super) fn agreed(&self, facts: &StreamFacts, partitions: u8) -> Result<Agreed, ClusterError> {
+        let value = |key: &str| facts.metadata.get(key).map(String::as_str);
+        let stream = || self.name.clone();
+        let (Some(format), Some(secret), Some(epoch), Some(stored)) =
+            (value(FORMAT_KEY), value(SECRET_KEY), value(EPOCH_KEY), value(PARTITIONS_KEY))
+        else {
+            return Err(ClusterError::Foreign { stream: stream() });
+        };
+        let readable = value(READABLE_KEY).and_then(|format| format.parse::<u8>().ok());
+        if readable.is_none_or(|readable| readable > FORMAT) {
+            return Err(ClusterError::Format { stream: stream(), format: format.to_owned(), known: FORMAT });
+        }
+        if stored.parse() != Ok(partitions) {
+            let stored = stored.to_owned();
+            return Err(ClusterError::Partitions { stream: stream(), stored, asked: partitions });
+        }
+        let foreign = || ClusterError::Foreign { stream: stream() };
+        let secret = secret_of(secret).ok_or_else(foreign)?;
+        let epoch = epoch.parse().map(Epoch::at).map_err(|_| foreign())?;
+        Ok(Agreed { secret, epoch })
+    }
+
+    /// Keeps what this node agreed to, for the case that the stream must be made again.
+    pub(super) fn keep(&mut self, facts: &StreamFacts) {
+        for key in [SECRET_KEY, EPOCH_KEY] {
+            if let Some(value) = facts.metadata.get(key) {
+                self.config.metadata.insert(key.to_owned(), value.clone());
+            }
+        }
+    }
+
+    /// Has the next making of the stream begin a new epoch.
+    pub(super) fn forget_epoch(&mut self) {
+        self.config.metadata.insert(EPOCH_KEY.to_owned(), Epoch::new().run().to_string());
+    }
+
+    /// Returns the newest message about the stream itself: its number, the epoch it began, and those that ended.
+    pub(super) async fn last_control(&self) -> Result<Option<(u64, Epoch, Vec<Epoch>)>, String> {
+        let stream =
+            self.jetstream.get_stream_no_info(&self.name).await.map_err(|error| error.to_string())?;
+        let message = match stream.get_last_raw_message_by_subject(&self.control_subject()).await {
+            Ok(message) => message,
+            Err(error) => {
+                use async_nats::jetstream::stream::LastRawMessageErrorKind as Kind;
+                return match error.kind() {
+                    Kind::NoMessageFound => Ok(None),
+                    Kind::JetStream(of_server) if of_server.error_code() == ErrorCode::NO_MESSAGE_FOUND => {
+                        Ok(None)
+                    }
+                    _ => Err(error.to_string()),
+                };
+            }
+        };
+        let items = decode(&message.payload, 0).map(|(_, items)| items).unwrap_or_default();
+        Ok(items.into_iter().find_map(|item| match item {
+            Item::Epoch { new, ended } => Some((message.sequence, new, ended)),
+            _ => None,
+        }))
+    }
+
+    /// Begins a new epoch, unless another node has already ended `old`; returns the message that did it.
+    pub(super) async fn begin_anew(
+        &self,
+        old: Epoch,
+        ended: &[Epoch],
+        node: u64,
+    ) -> Result<(u64, Epoch, Vec<Epoch>), String> {
+        loop {
+            let control = self.last_control().await?;
+            let before = match control {
+                Some((number, new, ended)) if ended.contains(&old) => return Ok((number, new, ended)),
+                Some((number, ..)) => number,
+                None => 0,
+            };
+            let new = Epoch::new();
+            let ended: Vec<Epoch> = [old].into_iter().chain(ended.iter().copied()).collect();
+            let mut writer = MessageWriter::new(MessageHead { epoch: old, node, number: 0 });
+            writer.epoch(new, &ended);
+            let mut headers = HeaderMap::new();
+            headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, before.to_string().as_str());
+            let sent = self
+                .jetstream
+                .publish_with_headers(self.control_subject(), headers, writer.finish())
+                .await
+                .map_err(|error| error.to_string())?;
+            match sent.await {
+                Ok(ack) => return Ok((ack.sequence, new, ended)),
+                // Another node was faster: its epoch is the one.
+                Err(error) => {
+                    use async_nats::jetstream::context::PublishErrorKind as Kind;
+                    if !matches!(error.kind(), Kind::WrongLastSequence) {
+                        return Err(error.to_string());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns whether the stream still has the message that was applied last, as it was applied; `None` if it cannot
+    /// be known.
+    pub(super) async fn has_last(&self, inbound: &Inbound) -> Option<bool> {
+        let head = inbound.last_head()?;
+        let stream = self.jetstream.get_stream_no_info(&self.name).await.ok()?;
+        let message = stream.get_raw_message(inbound.last()).await.ok()?;
+        let partition = self.partition_of(&message.subject);
+        let stored = decode(&message.payload, partition.unwrap_or(0)).map(|(head, _)| head);
+        Some(stored.is_ok_and(|stored| stored == head))
+    }
+
+    /// Returns a message that a consumer was given, and its number there.
+    pub(super) fn read(&self, message: &async_nats::jetstream::Message) -> Option<(StreamMessage, u64)> {
+        let info = message.info().ok()?;
+        let at_ms = u64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+        let partition = self.partition_of(&message.subject);
+        let payload = message.payload.clone();
+        let number = info.stream_sequence;
+        Some((StreamMessage { number, partition, at_ms, payload }, info.consumer_sequence))
+    }
+}
+
+fn secret_of(text: &str) -> Option<[u8; 16]> {
+    let mut secret = [0; 16];
+    if text.len() != 32 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in secret.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_32_hexadecimal_digits() {
+        assert_eq!(secret_of("000102030405060708090a0b0c0d0e0f"), Some(std::array::from_fn(|n| n as u8)));
+        for text in ["", "00", "zz0102030405060708090a0b0c0d0e0f", "ä00102030405060708090a0b0c0d0e0f"] {
+            assert_eq!(secret_of(text), None, "{text}");
+        }
+    }
+}

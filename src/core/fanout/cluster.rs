@@ -1,0 +1,58 @@
+//! What streams are told when this node of a cluster missed events, or when the cluster's order began anew.
+
+use std::sync::Arc;
+
+use super::Fanout;
+use crate::core::chunk::{Chunk, Mark};
+use crate::core::epochs::Epochs;
+use crate::core::event_id::Sequence;
+use crate::core::fanout::log::Gain;
+use crate::core::fanout::wire::{gap_event, retry_field};
+use crate::core::message::{Gap, GapReason};
+use crate::core::partition::PartitionId;
+
+impl Fanout {
+    /// Tells all streams that take something of this partition that events up to `upto` may be missing, after
+    /// everything that they were sent. Returns the work, in the units of
+    /// [`Message::work`](crate::core::message::Message::work).
+    pub(super) fn tell_missed(&mut self, partition: PartitionId, upto: Sequence) -> usize {
+        let id = self.limits.epochs.as_ref().map(|epochs| epochs.current().text(upto).into());
+        let text = gap_event(&Gap { from: None, reason: GapReason::Trimmed, id: id.clone() });
+        let chunk = Chunk::of([&text[..]], text.len(), &self.memory);
+        let end = text.len() as u32;
+        // `id:...`, its line end and the blank line are last.
+        let id_at = id.map_or(end - 1, |id: Box<str>| end - ("id:\n\n".len() + id.len()) as u32);
+        let marks = [Mark { sequence: upto, end, id_at }];
+        let logs = self.logs.of_partition(partition);
+        for number in &logs {
+            let log = &mut self.logs[*number];
+            log.log.gain(&Gain { chunk: &chunk, events: 0, last: upto, at_us: 0, marks: &marks });
+            if !std::mem::replace(&mut log.gained, true) {
+                self.gained.push(*number);
+            }
+        }
+        logs.len()
+    }
+
+    /// Ends all streams because the order began anew: each is told of the gap, with an id of the new epoch at
+    /// `ready_at`, from which it goes on when it comes back. Those whose response has not begun stay, for their homes
+    /// to let in.
+    pub(crate) fn reset(&mut self, epochs: &Arc<Epochs>, ready_at: Sequence) {
+        if let Some(known) = &mut self.limits.epochs {
+            *known = Arc::clone(epochs);
+        }
+        let epoch = self.limits.epochs.as_ref().map(|epochs| epochs.current());
+        let Self { subscribers, random, limits, .. } = self;
+        for (_, subscriber) in subscribers.iter_mut() {
+            subscriber.places_are(ready_at);
+            if !subscriber.has_begun() {
+                continue;
+            }
+            let id = epoch.map(|epoch| subscriber.id_at(epoch, ready_at).into());
+            let gap = gap_event(&Gap { from: None, reason: GapReason::Reset, id });
+            let retry = retry_field(limits.retry_ms(random));
+            subscriber.end(&format!("{}{retry}", String::from_utf8_lossy(&gap)), false);
+            subscriber.wake();
+        }
+    }
+}

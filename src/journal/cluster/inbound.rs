@@ -1,0 +1,151 @@
+//! The messages that the cluster's stream gives to this node: whether one follows the last, and what it says. It decides
+//! without I/O.
+
+use bytes::Bytes;
+
+use super::message::{Item, MessageHead, decode, end_of};
+use crate::core::event_id::{Epoch, Sequence};
+use crate::core::partition::PartitionId;
+
+/// A message as the stream has it.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamMessage {
+    /// Its number in the stream, from 1.
+    pub(crate) number: u64,
+    /// The partition of its subject; `None` for the subject of messages about the stream itself.
+    pub(crate) partition: Option<PartitionId>,
+    /// When the stream took it, in milliseconds of the Unix epoch.
+    pub(crate) at_ms: u64,
+    pub(crate) payload: Bytes,
+}
+
+/// What a message says.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    /// Messages before it are missing: events up to this one.
+    pub(crate) missed: Option<Sequence>,
+    pub(crate) head: Option<MessageHead>,
+    pub(crate) items: Vec<Item>,
+    /// Why it is not one of ours.
+    pub(crate) malformed: Option<String>,
+}
+
+/// This node's place in the stream; owned by the thread that reads it.
+#[derive(Clone, Debug)]
+pub(crate) struct Inbound {
+    /// The number of the newest message that was taken.
+    last: u64,
+    /// The writer and its number of that message, by which it is told from another one in its place.
+    last_head: Option<MessageHead>,
+    epoch: Epoch,
+    /// Epochs after which the order began anew, the newest first.
+    ended: Vec<Epoch>,
+}
+
+impl Inbound {
+    /// Returns the place of a node that reads on after message `last`.
+    pub(crate) fn new(last: u64, epoch: Epoch, ended: Vec<Epoch>) -> Self {
+        Inbound { last, last_head: None, epoch, ended }
+    }
+
+    /// Returns the number of the newest message that was taken.
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Returns who wrote that message, and its number there; `None` when it was not one of ours.
+    pub(crate) fn last_head(&self) -> Option<MessageHead> {
+        self.last_head
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(crate) fn ended(&self) -> &[Epoch] {
+        &self.ended
+    }
+
+    /// Takes the next message; `None` for one that was taken before.
+    pub(crate) fn take(&mut self, message: &StreamMessage) -> Option<Taken> {
+        if message.number <= self.last {
+            return None;
+        }
+        let missed = (message.number > self.last + 1).then(|| end_of(message.number - 1));
+        self.last = message.number;
+        // Messages about the stream itself are written as if they were of partition 0.
+        let decoded = decode(&message.payload, message.partition.unwrap_or(0));
+        let (head, items, malformed) = match decoded {
+            Ok((head, items)) => (Some(head), items, None),
+            Err(error) => (None, Vec::new(), Some(error.to_string())),
+        };
+        self.last_head = head;
+        for item in &items {
+            if let (Item::Epoch { new, ended }, None) = (item, message.partition) {
+                self.epoch = *new;
+                self.ended.clone_from(ended);
+            }
+        }
+        Some(Taken { missed, head, items, malformed })
+    }
+
+    /// Notes that messages up to this one are gone from the stream before they were read; returns the last event that
+    /// may be missing, if any is.
+    pub(crate) fn skip_to(&mut self, first: u64) -> Option<Sequence> {
+        let upto = first.saturating_sub(1);
+        if upto <= self.last {
+            return None;
+        }
+        self.last = upto;
+        self.last_head = None;
+        Some(end_of(upto))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::MessageWriter;
+    use super::*;
+
+    fn message(
+        number: u64,
+        partition: Option<PartitionId>,
+        write: impl FnOnce(&mut MessageWriter),
+    ) -> StreamMessage {
+        let mut writer =
+            MessageWriter::new(MessageHead { epoch: Epoch::at(1), node: 2, number: 30 + number });
+        write(&mut writer);
+        StreamMessage { number, partition, at_ms: 0, payload: writer.finish() }
+    }
+
+    #[test]
+    fn a_message_is_taken_once_and_a_hole_is_seen() {
+        let mut inbound = Inbound::new(4, Epoch::at(1), Vec::new());
+        let nothing = |number| message(number, Some(0), |_| {});
+        assert_eq!(inbound.take(&nothing(5)).unwrap().missed, None);
+        assert!(inbound.take(&nothing(5)).is_none() && inbound.take(&nothing(3)).is_none());
+        assert_eq!(inbound.take(&nothing(8)).unwrap().missed, Some(end_of(7)));
+        assert_eq!((inbound.last(), inbound.last_head().unwrap().number), (8, 38));
+        assert_eq!((inbound.skip_to(9), inbound.skip_to(12)), (None, Some(end_of(11))));
+        assert_eq!((inbound.last(), inbound.last_head()), (11, None));
+    }
+
+    #[test]
+    fn an_epoch_begins_with_a_message_about_the_stream_alone() {
+        let mut inbound = Inbound::new(0, Epoch::at(1), Vec::new());
+        inbound.take(&message(1, Some(0), |writer| writer.epoch(Epoch::at(9), &[])));
+        assert_eq!(inbound.epoch(), Epoch::at(1), "a publisher's node cannot end an epoch by accident");
+        inbound.take(&message(2, None, |writer| writer.epoch(Epoch::at(9), &[Epoch::at(1)])));
+        assert_eq!((inbound.epoch(), inbound.ended()), (Epoch::at(9), &[Epoch::at(1)][..]));
+    }
+
+    #[test]
+    fn what_is_no_message_of_ours_is_told_and_passed_over() {
+        let mut inbound = Inbound::new(0, Epoch::at(1), Vec::new());
+        let foreign =
+            StreamMessage { number: 1, partition: Some(0), at_ms: 0, payload: Bytes::from_static(b"hello") };
+        let taken = inbound.take(&foreign).unwrap();
+        assert!(taken.malformed.is_some() && taken.items.is_empty());
+        assert_eq!(inbound.last(), 1);
+    }
+}

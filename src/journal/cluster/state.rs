@@ -1,0 +1,119 @@
+//! What all threads may know of the cluster, and its counters.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use crate::stats::{Counter, new_histogram, percentiles};
+
+/// The state of a node's connection to its cluster; the thread that has it writes, any may read.
+#[derive(Debug)]
+pub(crate) struct ClusterState {
+    /// Nothing can be published.
+    cut_off: AtomicBool,
+    /// It has been for a while, or the node has not read what the stream had when it started.
+    not_ready: AtomicBool,
+    /// By shard, the subscribers that wait for events of other nodes.
+    waiting: Vec<AtomicUsize>,
+    /// The newest message of the stream that was applied, and the newest that it has.
+    pub(crate) applied: Counter,
+    pub(crate) tail: Counter,
+    pub(crate) messages: Counter,
+    pub(crate) publishes: Counter,
+    pub(crate) resent: Counter,
+    pub(crate) unconfirmed: Counter,
+    pub(crate) reconnects: Counter,
+    /// Times that events were missed, and that the order began anew.
+    pub(crate) missed: Counter,
+    pub(crate) resets: Counter,
+    pub(crate) malformed: Counter,
+    /// Nodes that were heard of lately, this one included.
+    pub(crate) nodes: Counter,
+    /// Microseconds from sending a message to its acknowledgement.
+    ack_us: Mutex<Histogram<u64>>,
+}
+
+impl ClusterState {
+    pub(crate) fn new(shards: usize) -> Self {
+        ClusterState {
+            cut_off: false.into(),
+            not_ready: false.into(),
+            waiting: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+            applied: Counter::default(),
+            tail: Counter::default(),
+            messages: Counter::default(),
+            publishes: Counter::default(),
+            resent: Counter::default(),
+            unconfirmed: Counter::default(),
+            reconnects: Counter::default(),
+            missed: Counter::default(),
+            resets: Counter::default(),
+            malformed: Counter::default(),
+            nodes: Counter::default(),
+            ack_us: Mutex::new(new_histogram()),
+        }
+    }
+
+    /// Returns whether nothing can be published.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_cut_off(&self, is_cut_off: bool) {
+        self.cut_off.store(is_cut_off, Ordering::Relaxed);
+    }
+
+    /// Returns whether a balancer may send clients here.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.not_ready.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_ready(&self, is_ready: bool) {
+        self.not_ready.store(!is_ready, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_waiting(&self, shard: usize, waiting: usize) {
+        if let Some(of_shard) = self.waiting.get(shard) {
+            of_shard.store(waiting, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns how many subscribers wait for events of other nodes.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.iter().map(|waiting| waiting.load(Ordering::Relaxed)).sum()
+    }
+
+    pub(crate) fn acknowledged(&self, time: Duration) {
+        let mut ack_us = self.ack_us.lock().unwrap_or_else(PoisonError::into_inner);
+        ack_us.saturating_record(time.as_micros() as u64);
+    }
+
+    /// Returns the times from sending a message to its acknowledgement, in microseconds.
+    pub(crate) fn acks_us(&self) -> Histogram<u64> {
+        self.ack_us.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns the counters as `/stats` shows them.
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "connected": !self.is_cut_off(),
+            "ready": self.is_ready(),
+            "nodes": self.nodes.value(),
+            "applied": self.applied.value(),
+            "lag": self.tail.value().saturating_sub(self.applied.value()),
+            "messages": self.messages.value(),
+            "publishes": self.publishes.value(),
+            "resent": self.resent.value(),
+            "unconfirmed": self.unconfirmed.value(),
+            "reconnects": self.reconnects.value(),
+            "missed": self.missed.value(),
+            "resets": self.resets.value(),
+            "malformed": self.malformed.value(),
+            "waiting": self.waiting(),
+            "ack_us": percentiles(&self.acks_us()),
+        })
+    }
+}
