@@ -2,6 +2,8 @@
 //!
 //! Nothing is counted for it: a scrape reads existing counters, and a server that nobody scrapes pays nothing.
 
+mod parts;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,10 +15,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::Monitor;
-use crate::backend::BackendStats;
-use crate::journal::stats::JournalStats;
 use crate::log;
 use crate::stats::{Counter, ShardStats};
+use parts::{OF_BACKEND, OF_CLUSTER, OF_JOURNAL};
 
 /// The `Content-Type` of [`text`].
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -98,130 +99,13 @@ const PER_SHARD: [PerShard; 9] = [
     },
 ];
 
-/// A metric of a part that not every server has.
-struct OfPart<S: 'static> {
-    name: &'static str,
-    kind: MetricType,
-    help: &'static str,
-    counter: fn(&S) -> &Counter,
-}
-
-impl<S> OfPart<S> {
-    fn encode(&self, stats: &S, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let OfPart { name, kind, help, counter } = self;
-        encoder.encode_descriptor(name, help, None, *kind)?.encode_gauge(&signed(counter(stats).value()))
-    }
-}
-
-const OF_JOURNAL: [OfPart<JournalStats>; 7] = [
-    OfPart {
-        name: "esper_journal_publishes_total",
-        kind: MetricType::Counter,
-        help: "Publishes written to the journal.",
-        counter: |journal| &journal.publishes,
-    },
-    OfPart {
-        name: "esper_journal_batches_total",
-        kind: MetricType::Counter,
-        help: "Batches that they were written in.",
-        counter: |journal| &journal.batches,
-    },
-    OfPart {
-        name: "esper_journal_event_bytes_total",
-        kind: MetricType::Counter,
-        help: "Bytes of events written to the journal.",
-        counter: |journal| &journal.event_bytes,
-    },
-    OfPart {
-        name: "esper_journal_refused_publishes_total",
-        kind: MetricType::Counter,
-        help: "Publishes that the journal had no room for.",
-        counter: |journal| &journal.refused,
-    },
-    OfPart {
-        name: "esper_journal_segments",
-        kind: MetricType::Gauge,
-        help: "Segment files of the journal.",
-        counter: |journal| &journal.segments,
-    },
-    OfPart {
-        name: "esper_journal_bytes",
-        kind: MetricType::Gauge,
-        help: "Bytes of the journal's segment files.",
-        counter: |journal| &journal.bytes,
-    },
-    OfPart {
-        name: "esper_journal_recovered_events",
-        kind: MetricType::Gauge,
-        help: "Events that the start read back from the journal.",
-        counter: |journal| &journal.recovered_events,
-    },
-];
-
-const OF_BACKEND: [OfPart<BackendStats>; 9] = [
-    OfPart {
-        name: "esper_brokers",
-        kind: MetricType::Gauge,
-        help: "Connections to brokers that are wanted: one for each URL.",
-        counter: |backend| &backend.brokers_configured,
-    },
-    OfPart {
-        name: "esper_brokers_connected",
-        kind: MetricType::Gauge,
-        help: "Connections to brokers that are there.",
-        counter: |backend| &backend.brokers_connected,
-    },
-    OfPart {
-        name: "esper_queues",
-        kind: MetricType::Gauge,
-        help: "Queues that are delivered to clients at this moment.",
-        counter: |backend| &backend.consumers,
-    },
-    OfPart {
-        name: "esper_queue_refused_requests_total",
-        kind: MetricType::Counter,
-        help: "Clients that asked for a queue and did not get it.",
-        counter: |backend| &backend.refused,
-    },
-    OfPart {
-        name: "esper_queue_delivered_messages_total",
-        kind: MetricType::Counter,
-        help: "Messages of queues handed to clients' streams, again when they had to be.",
-        counter: |backend| &backend.delivered,
-    },
-    OfPart {
-        name: "esper_queue_redelivered_messages_total",
-        kind: MetricType::Counter,
-        help: "Messages of queues that a broker sent once more.",
-        counter: |backend| &backend.redelivered,
-    },
-    OfPart {
-        name: "esper_queue_acknowledged_messages_total",
-        kind: MetricType::Counter,
-        help: "Messages of queues acknowledged.",
-        counter: |backend| &backend.acknowledged,
-    },
-    OfPart {
-        name: "esper_queue_acknowledged_unsent_messages_total",
-        kind: MetricType::Counter,
-        help: "Those of them that a client which came back had already.",
-        counter: |backend| &backend.acknowledged_unsent,
-    },
-    OfPart {
-        name: "esper_exchange_published_messages_total",
-        kind: MetricType::Counter,
-        help: "Messages of exchanges published to topics.",
-        counter: |backend| &backend.published,
-    },
-];
-
 /// The collector of one scrape.
 #[derive(Debug)]
 struct Scrape(Arc<Monitor>);
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Monitor { common, request_memory, journal, backend, .. } = &*self.0;
+        let Monitor { common, request_memory, journal, cluster, backend, .. } = &*self.0;
         let (stats, memory) = (&common.stats, &common.memory);
         for PerShard { name, kind, help, counter } in PER_SHARD {
             let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
@@ -250,6 +134,16 @@ impl Collector for Scrape {
             OF_JOURNAL.iter().try_for_each(|metric| metric.encode(journal, &mut encoder))?;
             let (name, help) = ("esper_journal_sync_seconds", "What a sync of the journal took.");
             let Latencies { sum_s, count, buckets } = Latencies::of(&journal.syncs_us());
+            encoder
+                .encode_descriptor(name, help, None, MetricType::Histogram)?
+                .encode_histogram::<NoLabelSet>(sum_s, count, &buckets, None)?;
+        }
+
+        if let Some((cluster, _)) = cluster {
+            OF_CLUSTER.iter().try_for_each(|metric| metric.encode(cluster, &mut encoder))?;
+            let (name, help) =
+                ("esper_cluster_ack_seconds", "From sending a message to the stream's answer.");
+            let Latencies { sum_s, count, buckets } = Latencies::of(&cluster.acks_us());
             encoder
                 .encode_descriptor(name, help, None, MetricType::Histogram)?
                 .encode_histogram::<NoLabelSet>(sum_s, count, &buckets, None)?;

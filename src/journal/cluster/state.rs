@@ -1,6 +1,6 @@
 //! What all threads may know of the cluster, and its counters.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::stats::{Counter, new_histogram, percentiles};
 /// The state of a node's connection to its cluster; the thread that has it writes, any may read.
 #[derive(Debug)]
 pub(crate) struct ClusterState {
-    /// Nothing can be published.
-    cut_off: AtomicBool,
-    /// It has been for a while, or the node has not read what the stream had when it started.
-    not_ready: AtomicBool,
+    /// 1 while publishes are taken, 0 while the node is cut off.
+    pub(crate) connected: Counter,
+    /// 1, or 0 when the node has been cut off for a while, or is far behind.
+    ready: Counter,
     /// By shard, the subscribers that wait for events of other nodes.
     waiting: Vec<AtomicUsize>,
     /// The newest message of the stream that was applied, and the newest that it has.
@@ -37,10 +37,11 @@ pub(crate) struct ClusterState {
 }
 
 impl ClusterState {
+    /// Returns the state of a node that is connected and ready.
     pub(crate) fn new(shards: usize) -> Self {
-        ClusterState {
-            cut_off: false.into(),
-            not_ready: false.into(),
+        let state = ClusterState {
+            connected: Counter::default(),
+            ready: Counter::default(),
             waiting: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             applied: Counter::default(),
             tail: Counter::default(),
@@ -54,25 +55,28 @@ impl ClusterState {
             malformed: Counter::default(),
             nodes: Counter::default(),
             ack_us: Mutex::new(new_histogram()),
-        }
+        };
+        state.set_cut_off(false);
+        state.set_ready(true);
+        state
     }
 
     /// Returns whether nothing can be published.
     pub(crate) fn is_cut_off(&self) -> bool {
-        self.cut_off.load(Ordering::Relaxed)
+        self.connected.value() == 0
     }
 
     pub(crate) fn set_cut_off(&self, is_cut_off: bool) {
-        self.cut_off.store(is_cut_off, Ordering::Relaxed);
+        self.connected.set((!is_cut_off).into());
     }
 
     /// Returns whether a balancer may send clients here.
     pub(crate) fn is_ready(&self) -> bool {
-        !self.not_ready.load(Ordering::Relaxed)
+        self.ready.value() == 1
     }
 
     pub(crate) fn set_ready(&self, is_ready: bool) {
-        self.not_ready.store(!is_ready, Ordering::Relaxed);
+        self.ready.set(is_ready.into());
     }
 
     pub(super) fn note_waiting(&self, shard: usize, waiting: usize) {
