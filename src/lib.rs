@@ -73,8 +73,8 @@
 //! | `publisher` | publishing from within the program |
 //! | `shard` | the thread of one CPU: its turn and its streams |
 //! | `backend` | RabbitMQ's queues become clients' streams: a thread of its own, beside the shards |
-//! | `auth` | keys in force; verifies and mints tokens |
 //! | [`config`] | flags, variables and files become one checked [`config::Config`] |
+//! | `auth` | secrets and public keys, those in force; verifies and mints tokens |
 //! | `http` | a request's bytes, a response's bytes |
 //! | `journal` | where the order of events becomes final: in memory, or in a log on disk that outlives a crash |
 //! | `stats`, `clock` | counters, the time |

@@ -7,7 +7,7 @@ use clap::{ArgAction, Args};
 
 use super::layer::Layer;
 use super::values::{cookie_name, token_time};
-use super::{PublicKey, Secret, SecretPair};
+use super::{Secret, Signers};
 
 /// Who may subscribe and publish, and whose session tokens are good.
 #[derive(Args, Clone, Debug, Eq, PartialEq)]
@@ -44,22 +44,6 @@ impl Auth {
     pub(super) fn fields(&self, fields: &mut Layer) {
         fields.text("auth.cookie_name", "cookie-name", &self.cookie_name);
         fields.field("auth.session_time_max", "session-time-max", &self.session_time_max);
-    }
-}
-
-/// The secrets and keys that tokens of one kind may be signed with: any of these.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Signers {
-    /// A secret, for HS256.
-    pub secret: Option<SecretPair>,
-    /// Public keys, for RS256, ES256 or EdDSA, by the type of each.
-    pub public_keys: Vec<PublicKey>,
-}
-
-impl Signers {
-    /// Returns whether there is neither a secret nor a key.
-    pub fn is_empty(&self) -> bool {
-        self.secret.is_none() && self.public_keys.is_empty()
     }
 }
 

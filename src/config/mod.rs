@@ -3,7 +3,7 @@
 //! A setting is a field of [`Config`] or of one of its parts, beside its flag, help, default, bounds and key; `cli`
 //! puts them together. `values` parses single values, `layer` holds settings with the place where each was written,
 //! `layers` lets a flag override its variable, and that files, `clap_error` words refusals. `yaml` parses a file's
-//! text, `file` finds its keys, `keys` reads secrets and public keys. `check` refuses wrong combinations, whatever
+//! text, `file` finds its keys, `keys` reads the secrets and public keys of `auth`. `check` refuses wrong combinations, whatever
 //! their source; `read` runs all of it in order, and `dump` prints the result. `queues`, `pattern`, `headers` and
 //! `broker` belong to the queues, `token` to `esper token`. Everything outside this module relies on the checks.
 
@@ -25,10 +25,8 @@ mod keys;
 mod layer;
 mod layers;
 mod pattern;
-mod public_key;
 mod queues;
 mod read;
-mod secret;
 mod stream;
 mod token;
 mod values;
@@ -36,7 +34,7 @@ mod yaml;
 
 use std::net::IpAddr;
 
-pub use auth::{Auth, Signers};
+pub use auth::Auth;
 pub(crate) use broker::BrokerTarget;
 pub use broker::{BrokerUrl, SubscribeRule};
 pub(crate) use check::SHARDS_MAX;
@@ -51,13 +49,12 @@ pub use http::{Drain, Http, Mailbox};
 pub use ipnet::IpNet;
 use layer::Layer;
 pub use pattern::{Pattern, PatternError};
-pub use public_key::{KeyType, PublicKey};
 pub use queues::Queues;
-pub use secret::{Secret, SecretPair};
 pub use stream::{RefuseStreams, SlowPolicy, Stream};
 pub(crate) use token::{TokenClaims, TokenOrder};
 use values::{address, count, network, port, trimmed, whole};
 
+pub use crate::auth::{KeyType, PublicKey, Secret, SecretPair, Signers};
 use crate::core::partition::PARTITIONS_MAX;
 
 const KIB: usize = 1024;

@@ -18,7 +18,6 @@ use thiserror::Error;
 
 pub use self::builder::ServerBuilder;
 
-use crate::auth::Keyring;
 use crate::backend::BackendThread;
 use crate::config::{Auth, Config, Control as ControlPort, Drain};
 use crate::connection::accept::Listener;
@@ -274,7 +273,7 @@ impl Server {
             ..own.clone()
         };
         merged.check().map_err(StartError::Config)?;
-        self.service.access.keyring.store(Arc::new(Keyring::new(&merged)));
+        self.service.access.replace_keys(&merged);
         Ok(())
     }
 
