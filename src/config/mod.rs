@@ -35,7 +35,6 @@ mod yaml;
 use std::net::IpAddr;
 
 pub use auth::Auth;
-pub(crate) use broker::BrokerTarget;
 pub use broker::{BrokerUrl, SubscribeRule};
 pub(crate) use check::SHARDS_MAX;
 use clap::{ArgAction, Args, ValueEnum};
