@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
-use super::layer::Layer;
 use super::values::{cookie_name, token_time};
 use super::{Secret, Signers};
 
@@ -38,13 +37,6 @@ pub struct Auth {
     /// 1 s to 365 days.
     #[arg(long, value_name = "TIME", value_parser = token_time, default_value = "30d", help_heading = "Sessions")]
     pub session_time_max: Duration,
-}
-
-impl Auth {
-    pub(super) fn fields(&self, fields: &mut Layer) {
-        fields.text("auth.cookie_name", "cookie-name", &self.cookie_name);
-        fields.field("auth.session_time_max", "session-time-max", &self.session_time_max);
-    }
 }
 
 /// Where the secrets of subscribers and publishers are.

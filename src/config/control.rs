@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Secret;
-use super::layer::Layer;
 use super::values::{control_address, host_name};
 
 /// A second listener, which is not for the outside world: it serves every route.
@@ -61,10 +60,6 @@ impl Control {
             )),
             None => Ok(()),
         }
-    }
-
-    pub(super) fn fields(&self, fields: &mut Layer) {
-        fields.field("control.bind", "bind-control", &self.bind);
     }
 
     /// Returns whether other machines may reach it.

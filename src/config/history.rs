@@ -8,7 +8,6 @@ use std::time::Duration;
 use clap::Args;
 
 use super::MIB;
-use super::layer::Layer;
 use super::values::{Size, Time, any_size, count, some_time};
 
 /// What is kept for replay. An event leaves the history when any of these limits is reached.
@@ -29,15 +28,6 @@ pub struct History {
     /// At least `bytes_max` and `Stream::lag_bytes_max`.
     #[arg(id = "history-memory", long, value_name = "SIZE", value_parser = any_size, default_value = "256MiB")]
     pub memory_bytes_max: usize,
-}
-
-impl History {
-    pub(super) fn fields(&self, fields: &mut Layer) {
-        fields.field("history.events_max", "history-events", &self.events_max);
-        fields.field("history.bytes_max", "history-bytes", &self.bytes_max);
-        fields.field("history.age_max", "history-age", &self.age_max);
-        fields.field("history.memory_bytes_max", "history-memory", &self.memory_bytes_max);
-    }
 }
 
 /// Where events are kept that outlive the process.
@@ -74,18 +64,6 @@ impl DataFlags {
     pub(super) fn data(self) -> Option<Data> {
         let dir = self.data_dir?;
         Some(Data { dir, ..self.data })
-    }
-}
-
-impl Data {
-    pub(super) fn fields(&self, fields: &mut Layer) {
-        fields.name("data.dir", "data-dir");
-        if let SyncPolicy::Every(time) = &self.sync {
-            fields.field("data.sync", "sync", time);
-        }
-        if let Some(bytes) = &self.bytes_max {
-            fields.field("data.bytes_max", "data-max", bytes);
-        }
     }
 }
 

@@ -46,7 +46,6 @@ pub(crate) use error::print;
 pub use history::{Data, History, SyncPolicy};
 pub use http::{Drain, Http, Mailbox};
 pub use ipnet::IpNet;
-use layer::Layer;
 pub use pattern::{Pattern, PatternError};
 pub use queues::Queues;
 pub use stream::{RefuseStreams, SlowPolicy, Stream};
@@ -167,32 +166,6 @@ pub struct Config {
         help_heading = "Logging"
     )]
     pub log_level: LogLevel,
-}
-
-impl Config {
-    /// Returns its fields, each under the flag of the same meaning, with the values that a flag could refuse.
-    fn fields(&self) -> Layer {
-        let mut fields = Layer::default();
-        fields.field("bind", "bind", &self.bind);
-        fields.field("port", "port", &self.port);
-        fields.name("namespaces", "namespaces");
-        fields.field("partitions", "partitions", &self.partitions);
-        fields.field("topics_max", "topics-max", &self.topics_max);
-        if let Some(subscribers) = &self.subscribers_max {
-            fields.field("subscribers_max", "subscribers-max", subscribers);
-        }
-        fields.name("cors_origins", "cors-origin");
-        self.auth.fields(&mut fields);
-        self.history.fields(&mut fields);
-        self.stream.fields(&mut fields);
-        self.http.fields(&mut fields);
-        self.mailbox.fields(&mut fields);
-        self.drain.fields(&mut fields);
-        self.control.iter().for_each(|control| control.fields(&mut fields));
-        self.data.iter().for_each(|data| data.fields(&mut fields));
-        self.queues.iter().for_each(|queues| queues.fields(&mut fields));
-        fields
-    }
 }
 
 /// How a process came to its configuration.
