@@ -72,11 +72,11 @@
 //! | `dialects` | the interfaces that clients speak: what a request asks for, and whether it may have it |
 //! | `publisher` | publishing from within the program |
 //! | `shard` | the thread of one CPU: its turn and its streams |
-//! | `backend` | RabbitMQ's queues become clients' streams: a thread of its own, beside the shards |
+//! | `journal` | where the order of events becomes final: in memory, or in a log on disk that outlives a crash |
 //! | [`config`] | flags, variables and files become one checked [`config::Config`] |
+//! | `backend` | RabbitMQ's queues become clients' streams: a thread of its own, beside the shards |
 //! | `auth` | secrets and public keys, those in force; verifies and mints tokens |
 //! | `http` | a request's bytes, a response's bytes |
-//! | `journal` | where the order of events becomes final: in memory, or in a log on disk that outlives a crash |
 //! | `stats`, `clock` | counters, the time |
 //! | `core` | order, history, logs, cursors, events, topics: decides without I/O and imports none of these; its own page says more |
 //! | `host`, `log`, `token` | limits and listeners; the binary's log, which nobody waits for; `esper token` |

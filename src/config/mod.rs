@@ -4,11 +4,10 @@
 //! puts them together. `values` parses single values, `layer` holds settings with the place where each was written,
 //! `layers` lets a flag override its variable, and that files, `clap_error` words refusals. `yaml` parses a file's
 //! text, `file` finds its keys, `keys` reads the secrets and public keys of `auth`. `check` refuses wrong combinations, whatever
-//! their source; `read` runs all of it in order, and `dump` prints the result. `queues`, `pattern`, `headers` and
-//! `broker` belong to the queues, `token` to `esper token`. Everything outside this module relies on the checks.
+//! their source; `read` runs all of it in order, and `dump` prints the result. `queues`, `pattern` and
+//! `headers` belong to the queues, `token` to `esper token`. Everything outside this module relies on the checks.
 
 mod auth;
-mod broker;
 mod check;
 mod clap_error;
 mod cli;
@@ -35,7 +34,6 @@ mod yaml;
 use std::net::IpAddr;
 
 pub use auth::Auth;
-pub use broker::{BrokerUrl, SubscribeRule};
 pub(crate) use check::SHARDS_MAX;
 use clap::{ArgAction, Args, ValueEnum};
 pub(crate) use clap_error::parse_command;
@@ -53,6 +51,7 @@ pub(crate) use token::{TokenClaims, TokenOrder};
 use values::{address, count, network, port, trimmed, whole};
 
 pub use crate::auth::{KeyType, PublicKey, Secret, SecretPair, Signers};
+pub use crate::backend::{BrokerUrl, SubscribeRule};
 use crate::core::partition::PARTITIONS_MAX;
 
 const KIB: usize = 1024;

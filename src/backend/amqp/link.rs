@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::reason::{CredentialMask, with_hint};
 use super::transport::{CutSwitch, connect};
-use crate::config::BrokerUrl;
+use crate::backend::BrokerUrl;
 
 /// The longest that name lookup, TCP, TLS and AMQP's handshake may take together.
 const CONNECT_TIME: Duration = Duration::from_secs(10);

@@ -2,7 +2,7 @@
 
 use lapin::ErrorKind;
 
-use crate::config::BrokerUrl;
+use crate::backend::BrokerUrl;
 
 /// Adds a hint to the reason of a failed attempt to connect, where the URL is at fault.
 pub(super) fn with_hint(said: String) -> String {
