@@ -5,7 +5,7 @@
 //! `layers` lets a flag override its variable, and that files, `clap_error` words refusals. `yaml` parses a file's
 //! text, `file` finds its keys, `keys` reads the secrets and public keys of `auth`. `check` refuses wrong combinations, whatever
 //! their source; `read` runs all of it in order, and `dump` prints the result. `queues`, `pattern` and
-//! `headers` belong to the queues, `token` to `esper token`. Everything outside this module relies on the checks.
+//! `headers` belong to the queues, `signing` to `esper token`. Everything outside this module relies on the checks.
 
 mod auth;
 mod check;
@@ -26,8 +26,8 @@ mod layers;
 mod pattern;
 mod queues;
 mod read;
+mod signing;
 mod stream;
-mod token;
 mod values;
 mod yaml;
 
@@ -46,8 +46,9 @@ pub use http::{Drain, Http, Mailbox};
 pub use ipnet::IpNet;
 pub use pattern::{Pattern, PatternError};
 pub use queues::Queues;
+pub(crate) use signing::{SecretFlags, SigningCommand};
 pub use stream::{RefuseStreams, SlowPolicy, Stream};
-pub(crate) use token::{TokenClaims, TokenOrder};
+pub(crate) use values::token_time;
 use values::{address, count, network, port, trimmed, whole};
 
 pub use crate::auth::{KeyType, PublicKey, Secret, SecretPair, Signers};
