@@ -1,6 +1,5 @@
 //! Settings of kept events: in memory for replay, and in a directory that outlives the process.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -94,15 +93,6 @@ impl FromStr for SyncPolicy {
         match text.parse().map_err(|reason| format!("{reason}; or write always"))? {
             Time(Duration::ZERO) => Err("no time; write always, or at least 1ms".to_owned()),
             Time(time) => Ok(Self::Every(time)),
-        }
-    }
-}
-
-impl fmt::Display for SyncPolicy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Always => f.write_str("always"),
-            Self::Every(time) => Time(*time).fmt(f),
         }
     }
 }

@@ -84,11 +84,9 @@ impl<'a> Sources<'a> {
 
     /// Returns the control port, if its flags ask for one.
     pub(super) fn control(&mut self, flags: ControlFlags) -> Result<Option<Control>, ConfigError> {
-        let ControlFlags { bind_control: Some(bind), control_host: hosts, public_publish, .. } = flags else {
-            return Ok(None);
-        };
+        let Some(bind) = flags.bind_control else { return Ok(None) };
         let token = flags.control_token_file.map(|path| self.control_token(&path)).transpose()?;
-        Ok(Some(Control { bind, hosts, token, public_publish }))
+        Ok(Some(Control { bind, token, ..flags.control }))
     }
 
     /// Reads the control port's token, a file's only line.
