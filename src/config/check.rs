@@ -92,9 +92,14 @@ impl Config {
         // No flag refuses a value of these, but checks of several settings name them.
         let names = [("namespaces", "namespaces"), ("cors_origins", "cors-origin"), ("data.dir", "data-dir")];
         let mut layer = Layer::default();
-        fields.into_iter().for_each(|(name, flag, value)| layer.field(name, flag, value));
-        texts.into_iter().for_each(|(name, flag, text)| layer.text(name, flag, text));
-        names.into_iter().for_each(|(name, flag)| layer.name(name, flag));
+        for (name, flag, value) in fields {
+            let shown = format!("{value:?}");
+            layer.field(name, flag, shown.clone(), Some(shown));
+        }
+        texts.iter().for_each(|(name, flag, text)| {
+            layer.field(name, flag, format!("{text:?}"), Some((*text).clone()))
+        });
+        names.iter().for_each(|(name, flag)| layer.field(name, flag, String::new(), None));
         layer
     }
 

@@ -55,7 +55,7 @@ impl<F: CommandFactory + FromArgMatches> SigningCommand<F> {
             "publisher" => (None, &sides.publisher_secret_file),
             _ => (None, &sides.subscriber_secret_file),
         };
-        let pair = Sources::new(&self.names, env).secret(side, secret, file)?;
+        let pair = Sources::new(&self.names, env).secret(side, secret, file).map_err(ConfigError::Usage)?;
         pair.map(|pair| pair.current).ok_or_else(|| {
             let variable = variable(&format!("{side}-secret"));
             ConfigError::Usage(format!(
