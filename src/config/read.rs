@@ -70,7 +70,7 @@ impl Config {
         config.raise_file_limit = true;
         config.stream.heartbeat = config.stream.heartbeat.filter(|every| !every.is_zero());
         config.data = data.data();
-        let mut notes = Notes { warnings: files.warnings.clone(), files: files.names.clone() };
+        let mut notes = files.notes.clone();
         let mut sources = Sources::new(&names, env);
         let mut signers = |side, secret: &Option<Secret>, file, key| {
             sources.signers(side, secret.as_ref(), file, key).map_err(usage)
