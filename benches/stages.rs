@@ -11,7 +11,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 /// A key of the tests, in PEM.
 macro_rules! test_key {
     ($name:literal) => {
-        include_str!(concat!("../src/config/public_key/test_keys/", $name, ".pem"))
+        include_str!(concat!("../src/auth/public_key/test_keys/", $name, ".pem"))
     };
 }
 

@@ -8,8 +8,7 @@ use std::thread::JoinHandle;
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::auth::Keys;
-use crate::config::Signers;
+use crate::auth::{Keys, Signers};
 use crate::core::arena::{Arena, Key};
 use crate::core::budget::Budget;
 use crate::core::epochs::Epochs;

@@ -72,11 +72,11 @@
 //! | `dialects` | the interfaces that clients speak: what a request asks for, and whether it may have it |
 //! | `publisher` | publishing from within the program |
 //! | `shard` | the thread of one CPU: its turn and its streams |
-//! | `backend` | RabbitMQ's queues become clients' streams: a thread of its own, beside the shards |
-//! | `auth` | keys in force; verifies and mints tokens |
-//! | [`config`] | flags, variables and files become one checked [`config::Config`] |
-//! | `http` | a request's bytes, a response's bytes |
 //! | `journal` | where the order of events becomes final: in memory, or in a log on disk that outlives a crash |
+//! | [`config`] | flags, variables and files become one checked [`config::Config`] |
+//! | `backend` | RabbitMQ's queues become clients' streams: a thread of its own, beside the shards |
+//! | `auth` | secrets and public keys, those in force; verifies and mints tokens |
+//! | `http` | a request's bytes, a response's bytes |
 //! | `stats`, `clock` | counters, the time |
 //! | `core` | order, history, logs, cursors, events, topics: decides without I/O and imports none of these; its own page says more |
 //! | `host`, `log`, `token` | limits and listeners; the binary's log, which nobody waits for; `esper token` |
@@ -95,6 +95,7 @@ mod http;
 #[doc(hidden)]
 pub mod internal;
 mod journal;
+mod journal_command;
 #[doc(hidden)]
 pub mod log;
 mod monitor;
@@ -106,6 +107,6 @@ mod stats;
 pub mod token;
 
 #[doc(hidden)]
-pub use journal::run as run_journal;
+pub use journal_command::run as run_journal;
 pub use publisher::{Event, PublishError, Published, Publisher, Receipt};
 pub use server::{Server, ServerBuilder, StartError};

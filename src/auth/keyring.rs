@@ -2,8 +2,7 @@
 
 use subtle::ConstantTimeEq;
 
-use super::Keys;
-use crate::config::{Auth, Config, Secret, Signers};
+use super::{Keys, Secret, Signers};
 
 /// All keys and secrets of a server, replaced as a whole on reload; [`Access`](crate::dialects::Access) owns it.
 /// `Debug` shows none of them.
@@ -23,19 +22,25 @@ pub(crate) struct Keyring {
 }
 
 impl Keyring {
-    pub(crate) fn new(config: &Config) -> Self {
-        let Auth { enabled, subscriber, publisher, session, .. } = &config.auth;
-        let keys = |signers: &Signers| Keys::new(signers).filter(|_| *enabled);
+    /// Returns the keyring of these signers, and of the control port's token. When not `enabled`, anybody may subscribe
+    /// and publish; sessions need their tokens all the same, which say who a user is.
+    pub(crate) fn new(
+        enabled: bool,
+        subscriber: &Signers,
+        publisher: &Signers,
+        session: &Signers,
+        control_token: Option<&Secret>,
+    ) -> Self {
+        let keys = |signers: &Signers| Keys::new(signers).filter(|_| enabled);
         Keyring {
             subscriber: keys(subscriber),
             publisher: keys(publisher),
-            // Not switched off by `--no-auth`: a session token says who its user is.
             session: Keys::new(session),
             session_secret: session.secret.as_ref().map(|pair| pair.current.clone()),
             has_public_keys: [subscriber, publisher, session]
                 .iter()
                 .any(|signers| !signers.public_keys.is_empty()),
-            control_token: config.control.as_ref().and_then(|control| control.token.clone()),
+            control_token: control_token.cloned(),
         }
     }
 

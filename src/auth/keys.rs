@@ -7,8 +7,7 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 
 use super::claims::Claims;
-use super::{AuthError, Grant, SessionGrant, TOKEN_BYTES_MAX};
-use crate::config::Signers;
+use super::{AuthError, Grant, SessionGrant, Signers, TOKEN_BYTES_MAX};
 
 /// The algorithms of all kinds of keys, by their names in a token's header (RFC 7518, section 3.1; RFC 8037).
 const ALGORITHMS: [(Algorithm, &str); 4] = [

@@ -4,7 +4,7 @@ use jsonwebtoken::errors::Error;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-use crate::config::Secret;
+use super::Secret;
 use crate::core::session::Session;
 
 /// Returns a token for these topics (each a `sub` that a [`Grant`](crate::auth::Grant) matches) until `expires_s`, in
@@ -36,7 +36,7 @@ fn sign(secret: &Secret, claims: &Value) -> Result<String, Error> {
 mod tests {
     use super::*;
     use crate::auth::{AuthError, Keys};
-    use crate::config::{SecretPair, Signers};
+    use crate::auth::{SecretPair, Signers};
     use crate::core::topic::{Topic, TopicHasher};
 
     const NOW_S: u64 = 1_700_000_000;

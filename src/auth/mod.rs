@@ -1,20 +1,24 @@
 //! Authorisation: JSON Web Tokens (RFC 7519), and where a request carries one.
 //!
-//! `request` finds the token, `keys` verifies its signature, `claims` reads it; `keyring` holds the keys in force,
-//! `mint` makes tokens.
+//! `signers` says what tokens may be signed with, `public_key` parses public keys. `request` finds the token, `keys`
+//! verifies its signature, `claims` reads it; `keyring` holds the keys in force, `mint` makes tokens.
 
 mod claims;
 mod keyring;
 mod keys;
 pub(crate) mod mint;
+mod public_key;
 mod request;
+mod signers;
 
 use smallvec::SmallVec;
 use thiserror::Error;
 
 pub(crate) use keyring::Keyring;
 pub(crate) use keys::{Algorithms, Keys};
+pub use public_key::{KeyType, PublicKey};
 pub(crate) use request::{bearer, cookie_value, token};
+pub use signers::{Secret, SecretPair, Signers};
 
 use crate::core::session::{NameError, Session};
 use crate::core::topic::{TOPICS_PER_STREAM_MAX, Topic};

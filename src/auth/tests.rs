@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use smallvec::smallvec;
 
 use super::*;
-use crate::config::{Secret, SecretPair, Signers};
 use crate::core::topic::TopicHasher;
 
 const SECRET: &str = "sesame-of-forty-thieves-in-a-cave";

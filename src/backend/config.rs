@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::{BrokerUrl, Queues, Stream, SubscribeRule};
+use super::{BrokerUrl, SubscribeRule};
 
 /// The backend's settings, which its thread owns.
 #[derive(Clone, Debug)]
@@ -28,20 +28,5 @@ impl BackendConfig {
     /// Returns how long a queue is kept without a client.
     pub(super) fn expire(&self) -> Duration {
         Duration::from_secs(self.expire_s.into())
-    }
-
-    /// Returns the backend's part of a server's configuration.
-    pub(crate) fn of(queues: &Queues, stream: &Stream) -> Self {
-        BackendConfig {
-            nodes: queues.nodes.clone(),
-            expire_s: queues.expire.as_secs() as u32,
-            prefetch: queues.prefetch,
-            ack_window: queues.ack_window,
-            ack_delay: queues.ack_delay,
-            // A client that vanished is noticed this long after the first heartbeat that it does not acknowledge, here
-            // or on another node; and a second more, for the broker to hear of it.
-            patience: stream.heartbeat.unwrap_or_default() + stream.peer_timeout() + Duration::from_secs(1),
-            subscribe: queues.subscribe.clone(),
-        }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
-use crate::config::SubscribeRule;
+use crate::backend::SubscribeRule;
 
 /// A message broker whose queues and exchanges have names; the backend's thread owns one.
 pub(super) trait MessageBroker: 'static {

@@ -12,6 +12,7 @@
 //! | [`messages`] | messages of shards to the thread, and its ways back: [`StreamOutlet`] and [`TopicPublisher`] |
 //! | [`thread`] | the thread, from its start to its end |
 //! | [`queue`] | which client has which queue, ids of messages, and when they are acknowledged; it knows no broker |
+//! | [`broker_url`] | brokers' URLs, and the rules by which messages of exchanges are published to topics |
 //! | [`interface`] | the traits that [`queue`] needs of a broker |
 //! | [`amqp`] | RabbitMQ; nothing else names the AMQP client library |
 //! | [`nats`] | the NATS servers of a cluster, on a thread of its own; nothing else names the NATS client library |
@@ -27,6 +28,7 @@
 
 mod amqp;
 mod backoff;
+mod broker_url;
 mod config;
 mod interface;
 #[cfg(test)]
@@ -47,10 +49,12 @@ use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use self::amqp::AmqpBroker;
+pub use self::broker_url::{BrokerUrl, SubscribeRule};
 pub(crate) use self::config::BackendConfig;
 pub(crate) use self::messages::{
     NoQueue, OpenedQueue, PublishFailure, StreamId, StreamOutlet, ToBackend, TopicPublisher,
 };
+pub use self::nats::NatsUrl;
 pub(crate) use self::redact::without_queue;
 pub(crate) use self::stats::BackendStats;
 pub(crate) use self::thread::BackendThread;

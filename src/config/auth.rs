@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
-use super::layer::Layer;
 use super::values::{cookie_name, token_time};
-use super::{PublicKey, Secret, SecretPair};
+use super::{Secret, Signers};
 
 /// Who may subscribe and publish, and whose session tokens are good.
 #[derive(Args, Clone, Debug, Eq, PartialEq)]
@@ -38,29 +37,6 @@ pub struct Auth {
     /// 1 s to 365 days.
     #[arg(long, value_name = "TIME", value_parser = token_time, default_value = "30d", help_heading = "Sessions")]
     pub session_time_max: Duration,
-}
-
-impl Auth {
-    pub(super) fn fields(&self, fields: &mut Layer) {
-        fields.text("auth.cookie_name", "cookie-name", &self.cookie_name);
-        fields.field("auth.session_time_max", "session-time-max", &self.session_time_max);
-    }
-}
-
-/// The secrets and keys that tokens of one kind may be signed with: any of these.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Signers {
-    /// A secret, for HS256.
-    pub secret: Option<SecretPair>,
-    /// Public keys, for RS256, ES256 or EdDSA, by the type of each.
-    pub public_keys: Vec<PublicKey>,
-}
-
-impl Signers {
-    /// Returns whether there is neither a secret nor a key.
-    pub fn is_empty(&self) -> bool {
-        self.secret.is_none() && self.public_keys.is_empty()
-    }
 }
 
 /// Where the secrets of subscribers and publishers are.

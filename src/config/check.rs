@@ -1,13 +1,13 @@
 //! Checks a configuration, whether it came from flags, variables and files or from a program. A flag refuses a value
 //! that is wrong by itself; combinations are refused here, with the name of every setting involved, and the remedy.
 
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
 use std::time::Duration;
 
 use super::clap_error::refusal;
 use super::layer::{Layer, port_of};
 use super::values::{Bind, Size, Time};
-use super::{Config, KIB, cli};
+use super::{Config, Control, Data, KIB, SyncPolicy, cli};
 use crate::http::Cors;
 
 /// The most shards: each is a thread with a ring, a listener and a share of every limit.
@@ -34,6 +34,82 @@ impl Config {
         self.control.as_ref().map_or(Ok(()), |control| control.check())?;
         self.queues.as_ref().map_or(Ok(()), |queues| queues.check_fields(&self.stream, self.namespaces))?;
         self.check_together(&fields)
+    }
+
+    /// Returns its fields, each under the flag of the same meaning, with the values that a flag could refuse.
+    pub(super) fn fields(&self) -> Layer {
+        let Self { auth, history, stream, http, mailbox, drain, .. } = self;
+        let mut fields: Vec<(&'static str, &str, &dyn Debug)> = vec![
+            ("bind", "bind", &self.bind),
+            ("port", "port", &self.port),
+            ("partitions", "partitions", &self.partitions),
+            ("topics_max", "topics-max", &self.topics_max),
+            ("auth.session_time_max", "session-time-max", &auth.session_time_max),
+            ("history.events_max", "history-events", &history.events_max),
+            ("history.bytes_max", "history-bytes", &history.bytes_max),
+            ("history.age_max", "history-age", &history.age_max),
+            ("history.memory_bytes_max", "history-memory", &history.memory_bytes_max),
+            ("stream.lag_bytes_max", "slow-lag", &stream.lag_bytes_max),
+            ("stream.send_timeout", "send-timeout", &stream.send_timeout),
+            ("stream.retry_min", "retry-min", &stream.retry_min),
+            ("stream.retry_max", "retry-max", &stream.retry_max),
+            ("http.head_bytes_max", "head-max", &http.head_bytes_max),
+            ("http.body_bytes_max", "body-max", &http.body_bytes_max),
+            ("http.head_timeout", "head-timeout", &http.head_timeout),
+            ("http.body_timeout", "body-timeout", &http.body_timeout),
+            ("http.idle_timeout", "idle-timeout", &http.idle_timeout),
+            ("http.unanswered_max", "unanswered-max", &http.unanswered_max),
+            ("http.memory_bytes_max", "request-memory", &http.memory_bytes_max),
+            ("mailbox.bytes_max", "mailbox-bytes", &mailbox.bytes_max),
+            ("mailbox.messages_max", "mailbox-messages", &mailbox.messages_max),
+            ("mailbox.wait_max", "mailbox-wait", &mailbox.wait_max),
+            ("drain.delay", "drain-delay", &drain.delay),
+            ("drain.time_max", "drain-time", &drain.time_max),
+        ];
+        if let Some(subscribers) = &self.subscribers_max {
+            fields.push(("subscribers_max", "subscribers-max", subscribers));
+        }
+        if let Some(heartbeat) = &stream.heartbeat {
+            fields.push(("stream.heartbeat", "heartbeat", heartbeat));
+        }
+        if let Some(Control { bind, .. }) = &self.control {
+            fields.push(("control.bind", "bind-control", bind));
+        }
+        if let Some(Data { sync: SyncPolicy::Every(time), .. }) = &self.data {
+            fields.push(("data.sync", "sync", time));
+        }
+        if let Some(Data { bytes_max: Some(bytes), .. }) = &self.data {
+            fields.push(("data.bytes_max", "data-max", bytes));
+        }
+        let mut texts = vec![("auth.cookie_name", "cookie-name", &auth.cookie_name)];
+        if let Some(queues) = &self.queues {
+            fields.push(("queues.expire", "queue-expire", &queues.expire));
+            fields.push(("queues.prefetch", "queue-prefetch", &queues.prefetch));
+            fields.push(("queues.ack_window", "queue-ack-window", &queues.ack_window));
+            fields.push(("queues.ack_delay", "queue-ack-delay", &queues.ack_delay));
+            texts.push(("queues.path", "queue-path", &queues.path));
+        }
+        if let Some(cluster) = &self.cluster {
+            fields.push(("cluster.replicas", "cluster-replicas", &cluster.replicas));
+            texts.push(("cluster.name", "cluster-name", &cluster.name));
+        }
+        // No flag refuses a value of these, but checks of several settings name them.
+        let names = [
+            ("namespaces", "namespaces"),
+            ("cors_origins", "cors-origin"),
+            ("data.dir", "data-dir"),
+            ("cluster.nodes", "cluster"),
+        ];
+        let mut layer = Layer::default();
+        for (name, flag, value) in fields {
+            let shown = format!("{value:?}");
+            layer.field(name, flag, shown.clone(), Some(shown));
+        }
+        texts.iter().for_each(|(name, flag, text)| {
+            layer.field(name, flag, format!("{text:?}"), Some((*text).clone()))
+        });
+        names.iter().for_each(|(name, flag)| layer.field(name, flag, String::new(), None));
+        layer
     }
 
     /// Checks settings against each other. `names` says how each was written.

@@ -1,14 +1,11 @@
 //! Settings of a cluster: its NATS servers, and how to log in.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::Args;
-use percent_encoding::percent_decode_str;
-use url::Url;
 
 use super::layer::Layer;
+use crate::backend::NatsUrl;
 
 /// A cluster of nodes, which all publish to and read one stream of NATS JetStream.
 #[derive(Args, Clone, Debug, Eq, PartialEq)]
@@ -62,12 +59,6 @@ impl ClusterFlags {
 }
 
 impl Cluster {
-    pub(super) fn fields(&self, fields: &mut Layer) {
-        fields.name("cluster.nodes", "cluster");
-        fields.text("cluster.name", "cluster-name", &self.name);
-        fields.field("cluster.replicas", "cluster-replicas", &self.replicas);
-    }
-
     /// Checks what a program can build that no flag could say.
     pub(super) fn check(&self, names: &Layer) -> Result<(), String> {
         let flag = |name| names.of(name);
@@ -75,7 +66,7 @@ impl Cluster {
             return Err(format!("{}: no server; name one, such as nats://127.0.0.1:4222", flag("cluster")));
         }
         let logins = [
-            (self.login().is_some() || self.token().is_some()).then(|| flag("cluster")),
+            self.nodes.iter().any(NatsUrl::has_credentials).then(|| flag("cluster")),
             self.nkey_file.is_some().then(|| flag("cluster-nkey-file")),
             self.credentials_file.is_some().then(|| flag("cluster-credentials-file")),
         ];
@@ -84,90 +75,6 @@ impl Cluster {
             [one, other, ..] => Err(format!("{one} and {other} both say how to log in; give one of them")),
             _ => Ok(()),
         }
-    }
-
-    /// Returns the servers' addresses, without credentials.
-    pub(crate) fn shown(&self) -> String {
-        self.nodes.iter().map(NatsUrl::to_string).collect::<Vec<_>>().join(",")
-    }
-
-    /// Returns the user and the password to log in with, if a server's URL has them: the same for all.
-    pub(crate) fn login(&self) -> Option<(String, String)> {
-        self.nodes.iter().find_map(|node| Some((node.user.clone()?, node.password.clone()?)))
-    }
-
-    /// Returns the token to log in with, if a server's URL has one.
-    pub(crate) fn token(&self) -> Option<String> {
-        self.nodes.iter().find_map(|node| node.user.clone().filter(|_| node.password.is_none()))
-    }
-}
-
-/// The URL of a NATS server, `nats://user:password@host:port`, `nats://token@host:port` or `tls://...`. Printing one, by
-/// `{}` or `{:?}`, shows `***` for the credentials.
-#[derive(Clone, Eq, PartialEq)]
-pub struct NatsUrl {
-    /// Without credentials.
-    address: String,
-    is_tls: bool,
-    user: Option<String>,
-    password: Option<String>,
-}
-
-impl NatsUrl {
-    /// Returns `scheme://host:port`.
-    pub(crate) fn address(&self) -> &str {
-        &self.address
-    }
-
-    /// Returns whether the connection must be TLS.
-    pub(crate) fn is_tls(&self) -> bool {
-        self.is_tls
-    }
-}
-
-impl FromStr for NatsUrl {
-    type Err = &'static str;
-
-    /// Parses a URL, without the white space around it.
-    ///
-    /// # Errors
-    /// The reason and the remedy, without any part of the text, which may be the password.
-    fn from_str(text: &str) -> Result<Self, &'static str> {
-        const WRONG: &str = "not a NATS server's URL; write nats://host:4222 or tls://host:4222, and what is not a letter \
-                             or digit of a user, password or token as %XX";
-        let url = Url::parse(text.trim()).map_err(|_| WRONG)?;
-        let is_tls = url.scheme() == "tls";
-        if !is_tls && url.scheme() != "nats" {
-            return Err(WRONG);
-        }
-        let host = url.host_str().filter(|host| !host.is_empty()).ok_or(WRONG)?;
-        if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-            return Err(
-                "a NATS server's URL with a path; write %2F, %3F or %23 for a /, ? or # in the password, and nothing \
-                 behind the port",
-            );
-        }
-        let decoded =
-            |part: &str| percent_decode_str(part).decode_utf8().map(String::from).map_err(|_| WRONG);
-        let user = Some(url.username()).filter(|user| !user.is_empty()).map(decoded).transpose()?;
-        let password = url.password().map(decoded).transpose()?;
-        let address = format!("{}://{host}:{}", url.scheme(), url.port().unwrap_or(4222));
-        Ok(NatsUrl { address, is_tls, user, password })
-    }
-}
-
-impl fmt::Display for NatsUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.user.is_some(), self.address.split_once("://")) {
-            (true, Some((scheme, host))) => write!(f, "{scheme}://***@{host}"),
-            _ => f.write_str(&self.address),
-        }
-    }
-}
-
-impl fmt::Debug for NatsUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 
@@ -197,36 +104,6 @@ fn name(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_url_is_taken_apart_and_never_shows_its_credentials() {
-        for (text, address, user, password, shown) in [
-            ("nats://h", "nats://h:4222", None, None, "nats://h:4222"),
-            ("tls://h:1/", "tls://h:1", None, None, "tls://h:1"),
-            ("nats://a%40b:p%2F@h", "nats://h:4222", Some("a@b"), Some("p/"), "nats://***@h:4222"),
-            (" nats://hunter2@[::1]:5 ", "nats://[::1]:5", Some("hunter2"), None, "nats://***@[::1]:5"),
-        ] {
-            let url: NatsUrl = text.parse().unwrap();
-            assert_eq!(
-                (url.address(), url.user.as_deref(), url.password.as_deref()),
-                (address, user, password)
-            );
-            assert_eq!((url.to_string().as_str(), format!("{url:?}").as_str()), (shown, shown));
-        }
-        for text in [
-            "",
-            "h:4222",
-            "http://h",
-            "nats://",
-            "nats://a:hunter2/x@h",
-            "nats://h/x",
-            "nats://h?hunter2",
-            "ws://h",
-        ] {
-            let reason = text.parse::<NatsUrl>().unwrap_err();
-            assert!(!reason.contains("hunter2"), "{reason}");
-        }
-    }
 
     #[test]
     fn replicas_and_names_are_those_that_nats_takes() {

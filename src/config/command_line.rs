@@ -7,24 +7,16 @@ pub(super) fn command_line() -> Vec<String> {
     masked(std::env::args_os())
 }
 
-/// Replaces the text between `://` and the last `@` of a word by `***`.
+/// Replaces the credentials of URLs in a text by `***`.
 pub(super) fn without_credentials(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("://") {
-        shown.push_str(before);
-        shown.push_str("://");
-        let word = after.find(|c: char| c.is_whitespace() || c == '\'').unwrap_or(after.len());
-        rest = match after[..word].rfind('@') {
-            Some(at) => {
-                shown.push_str("***");
-                &after[at..]
-            }
-            None => after,
-        };
-    }
-    shown.push_str(rest);
-    shown
+    text.split_inclusive(|c: char| c.is_whitespace() || c == '\'').map(masked_word).collect()
+}
+
+/// Replaces the text between `://` and the last `@` by `***`.
+fn masked_word(word: &str) -> String {
+    let credentials =
+        word.split_once("://").and_then(|(before, after)| after.rfind('@').map(|at| (before, &after[at..])));
+    credentials.map_or_else(|| word.to_owned(), |(before, host)| format!("{before}://***{host}"))
 }
 
 fn masked(args: impl Iterator<Item = OsString>) -> Vec<String> {
@@ -37,13 +29,7 @@ fn masked(args: impl Iterator<Item = OsString>) -> Vec<String> {
         let (name, value) = arg.split_once('=').map_or((&*arg, None), |(name, value)| (name, Some(value)));
         if !["--session-secret", "--secret", "-secret"].contains(&name) {
             // The whole argument is one word, even with spaces in it.
-            return match arg
-                .split_once("://")
-                .and_then(|(before, after)| Some((before, after.rfind('@')?, after)))
-            {
-                Some((before, at, after)) => format!("{before}://***{}", &after[at..]),
-                None => arg.into_owned(),
-            };
+            return masked_word(&arg);
         }
         is_secret = value.is_none();
         value.map_or_else(|| name.to_owned(), |_| format!("{name}=***"))

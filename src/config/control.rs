@@ -6,23 +6,30 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Secret;
-use super::layer::Layer;
 use super::values::{control_address, host_name};
 
 /// A second listener, which is not for the outside world: it serves every route.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Args, Clone, Debug, Eq, PartialEq)]
+#[command(next_help_heading = "Control port")]
 pub struct Control {
     /// The address to listen on; without a token a loopback one. Port 0 is any free one.
+    #[arg(skip = SocketAddr::from(([127, 0, 0, 1], 0)))]
     pub bind: SocketAddr,
-    /// Host names, beside addresses and `localhost`, by which it may be asked: in lower case, without ports.
+    /// Host name by which the control port may be asked, beside addresses and localhost; repeat it, or part
+    /// by commas.
+    ///
+    /// In lower case, without ports.
+    #[arg(id = "control-host", long, value_name = "NAME", value_delimiter = ',', value_parser = host_name)]
     pub hosts: Vec<String>,
     /// The bearer token that every request must send: 16 or more visible ASCII characters.
+    #[arg(skip)]
     pub token: Option<Secret>,
-    /// Whether the public listener serves `/publish`, `/stats`, `/metrics` and `/admin` as well.
+    /// Serve /publish, /stats, /metrics and /admin on the public port, too.
+    #[arg(long)]
     pub public_publish: bool,
 }
 
-/// The flags of [`Control`].
+/// The flags of [`Control`], which there is none of without an address.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Control port")]
 pub(super) struct ControlFlags {
@@ -33,13 +40,8 @@ pub(super) struct ControlFlags {
     /// File with the token that every request to the control port must carry; needed beyond loopback
     #[arg(long, value_name = "FILE")]
     pub(super) control_token_file: Option<PathBuf>,
-    /// Host name by which the control port may be asked, beside addresses and localhost; repeat it, or part
-    /// by commas
-    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = host_name)]
-    pub(super) control_host: Vec<String>,
-    /// Serve /publish, /stats, /metrics and /admin on the public port, too
-    #[arg(long)]
-    pub(super) public_publish: bool,
+    #[command(flatten)]
+    pub(super) control: Control,
 }
 
 impl Control {
@@ -61,10 +63,6 @@ impl Control {
             )),
             None => Ok(()),
         }
-    }
-
-    pub(super) fn fields(&self, fields: &mut Layer) {
-        fields.field("control.bind", "bind-control", &self.bind);
     }
 
     /// Returns whether other machines may reach it.

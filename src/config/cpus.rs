@@ -1,6 +1,6 @@
 //! The CPUs that get a shard: read from `--cores` or `--threads`, and checked against those that this process may use.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -113,18 +113,11 @@ impl fmt::Display for WantedCpus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Count(count) => write!(f, "{count}"),
-            Self::List(ranges) => {
-                for (index, range) in ranges.iter().enumerate() {
-                    let comma = if index == 0 { "" } else { "," };
-                    // A single CPU alone is written as a range: `5` would be a count.
-                    if range.start() == range.end() && ranges.len() > 1 {
-                        write!(f, "{comma}{}", range.start())?;
-                    } else {
-                        write!(f, "{comma}{}-{}", range.start(), range.end())?;
-                    }
-                }
-                Ok(())
-            }
+            // A CPU alone is written as a range: `5` would be a count.
+            Self::List(ranges) => match &ranges[..] {
+                [range] => write!(f, "{}-{}", range.start(), range.end()),
+                _ => f.write_str(&list(ranges.iter().map(|range| (*range.start(), *range.end())))),
+            },
         }
     }
 }
@@ -150,7 +143,7 @@ impl WantedCpus {
         match self {
             Self::Count(count) => usable.get(..*count).map(<[usize]>::to_vec).ok_or_else(|| {
                 let (count, cpus) = (usable.len(), if usable.len() == 1 { "CPU" } else { "CPUs" });
-                let list = list(usable);
+                let list = list_of(usable);
                 format!("more than the {count} {cpus} this process may use ({list}); write {count} or less")
             }),
             Self::List(ranges) => {
@@ -158,7 +151,10 @@ impl WantedCpus {
                 // Stops at the first missing CPU: a range of billions costs no more than the machine has.
                 for cpu in ranges.iter().cloned().flatten() {
                     if !usable.contains(&cpu) {
-                        return Err(format!("no CPU {cpu} for this process; choose among {}", list(usable)));
+                        return Err(format!(
+                            "no CPU {cpu} for this process; choose among {}",
+                            list_of(usable)
+                        ));
                     }
                     ids.push(cpu);
                 }
@@ -169,18 +165,14 @@ impl WantedCpus {
 }
 
 /// Returns ascending CPU numbers in the form of `--cores`: `0-3,6`.
-fn list(ids: &[usize]) -> String {
-    let mut text = String::new();
-    for run in ids.chunk_by(|a, b| a + 1 == *b) {
-        let comma = if text.is_empty() { "" } else { "," };
-        // Writing to a String cannot fail.
-        let _ = match run {
-            [first, .., last] => write!(text, "{comma}{first}-{last}"),
-            [one] => write!(text, "{comma}{one}"),
-            [] => Ok(()),
-        };
-    }
-    text
+fn list_of(ids: &[usize]) -> String {
+    list(ids.chunk_by(|one, next| one + 1 == *next).filter_map(|run| Some((*run.first()?, *run.last()?))))
+}
+
+/// Returns ranges, by their first and last CPU, in the form of `--cores`.
+fn list(ranges: impl Iterator<Item = (usize, usize)>) -> String {
+    let shown = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+    ranges.map(shown).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

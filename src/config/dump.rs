@@ -1,6 +1,7 @@
 //! Prints the settings in force as YAML that can be read back. Secrets are replaced by comments: a printed file ends up
 //! in a log or a ticket.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
@@ -29,19 +30,15 @@ pub(super) fn text(
 ) -> Result<String, String> {
     let mut out = Dump { text: START.to_owned(), matches };
     let command = cli::command();
-    let args: Vec<&Arg> = command.get_arguments().collect();
-    let mut headings: Vec<&str> = Vec::new();
-    for heading in args.iter().filter_map(|arg| arg.get_help_heading()) {
+    let flags = || command.get_arguments().filter(|arg| arg.get_long().is_some_and(is_key));
+    let mut headings = Vec::new();
+    for heading in flags().filter_map(|arg| arg.get_help_heading()) {
         if !headings.contains(&heading) {
             headings.push(heading);
         }
     }
     for heading in headings {
-        let flags = args.iter().filter(|arg| arg.get_help_heading() == Some(heading));
-        let flags: Vec<&Arg> = flags.copied().filter(|arg| arg.get_long().is_some_and(is_key)).collect();
-        if flags.is_empty() {
-            continue;
-        }
+        let flags: Vec<&Arg> = flags().filter(|arg| arg.get_help_heading() == Some(heading)).collect();
         out.line(0, &format!("\n# {heading}"));
         if heading == "Listening" {
             out.address(config);
@@ -84,32 +81,31 @@ impl Dump<'_> {
     fn flag(&mut self, depth: usize, arg: &Arg) -> Result<(), String> {
         let (id, flag) = (arg.get_id().as_str(), arg.get_long().unwrap_or_default());
         let key = id.split_once('.').map_or(flag, |(_, key)| key);
-        let is_on = |on: bool| self.matches.get_flag(id) == on;
-        match arg.get_action() {
-            ArgAction::SetTrue => self.line(depth, &format!("{key}: {}", is_on(true))),
-            ArgAction::SetFalse => self.line(depth, &format!("{key}: {}", is_on(false))),
-            action => {
-                let mut values = Vec::new();
-                for value in self.matches.get_raw(id).into_iter().flatten() {
-                    let value =
-                        value.to_str().ok_or_else(|| format!("--{flag}: not UTF-8; write it in UTF-8"))?;
-                    let value = value.trim();
-                    let shown = match flag {
-                        "cluster" => without_credentials(value),
-                        _ => value.to_owned(),
-                    };
-                    values.push(scalar(&shown));
-                }
-                match (&*values, action) {
-                    ([], ArgAction::Append) => self.line(depth, &format!("{key}: []")),
-                    ([], _) => self.line(depth, &format!("{key}: null")),
-                    (values, ArgAction::Append) => {
-                        self.line(depth, &format!("{key}:"));
-                        values.iter().for_each(|value| self.line(depth + 1, &format!("- {value}")));
-                    }
-                    ([value, ..], _) => self.line(depth, &format!("{key}: {value}")),
-                }
+        let is_on = |on: bool| vec![(self.matches.get_flag(id) == on).to_string()];
+        let values = match arg.get_action() {
+            ArgAction::SetTrue => is_on(true),
+            ArgAction::SetFalse => is_on(false),
+            _ => {
+                let text = |value: &OsStr| {
+                    let value = value.to_str()?.trim();
+                    Some(scalar(&if flag == "cluster" {
+                        without_credentials(value)
+                    } else {
+                        value.to_owned()
+                    }))
+                };
+                let values = self.matches.get_raw(id).into_iter().flatten().map(text).collect();
+                Option::<Vec<_>>::ok_or(values, format!("--{flag}: not UTF-8; write it in UTF-8"))?
             }
+        };
+        match (&*values, arg.get_action()) {
+            ([], ArgAction::Append) => self.line(depth, &format!("{key}: []")),
+            ([], _) => self.line(depth, &format!("{key}: null")),
+            (values, ArgAction::Append) => {
+                self.line(depth, &format!("{key}:"));
+                values.iter().for_each(|value| self.line(depth + 1, &format!("- {value}")));
+            }
+            ([value, ..], _) => self.line(depth, &format!("{key}: {value}")),
         }
         Ok(())
     }
@@ -142,16 +138,19 @@ impl Dump<'_> {
     }
 
     fn queue_keys(&mut self, args: &[&Arg], names: &Layer, files: &Files) -> Result<(), String> {
-        for (index, arg) in args.iter().enumerate() {
-            let section = |arg: &Arg| arg.get_id().as_str().split('.').next().map(str::to_owned);
-            if index == 0 || section(arg) != section(args[index - 1]) {
-                self.line(0, &format!("{}:", section(arg).unwrap_or_default()));
+        let mut section = "";
+        for arg in args {
+            let id = arg.get_id().as_str();
+            let own = id.split('.').next().unwrap_or_default();
+            if section != own {
+                section = own;
+                self.line(0, &format!("{section}:"));
             }
-            match arg.get_id().as_str() {
+            match id {
                 "broker.node" => self.nodes(arg)?,
                 // In seconds, as in eventsourced's files.
                 "queue.expire" => {
-                    let expire = self.matches.get_one::<std::time::Duration>("queue.expire");
+                    let expire = self.matches.get_one::<std::time::Duration>(id);
                     self.line(1, &format!("expire: {}", expire.map_or(0, |time| time.as_secs())));
                 }
                 _ => self.flag(1, arg)?,
@@ -187,8 +186,7 @@ impl Dump<'_> {
     }
 }
 
-/// Returns a value in YAML: plain where every reader takes it for the same text, else in double quotes (YAML 1.2,
-/// section 7.3.1).
+/// Returns a value in YAML: plain where every reader takes it for the same text, else in double quotes, as in JSON.
 fn scalar(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-:,+".contains(c);
     let starts_plain = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/');
@@ -196,18 +194,7 @@ fn scalar(text: &str) -> String {
     if starts_plain && text.chars().all(is_plain) && !text.ends_with(':') && !is_null {
         return text.to_owned();
     }
-    let mut quoted = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            ' '..='~' => quoted.push(c),
-            c => {
-                let _ = write!(quoted, "\\U{:08x}", u32::from(c));
-            }
-        }
-    }
-    quoted.push('"');
-    quoted
+    serde_json::Value::from(text).to_string()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, Command};
 
 use super::layer::{FilePlace, Layer, Setting, Written, on_one_line, port_of, shown, variable};
 use super::yaml::{self, YamlKey, YamlNode, YamlValue};
-use super::{MIB, SubscribeRule, headers, keys};
+use super::{MIB, Notes, SubscribeRule, headers, keys};
 
 /// The largest file, in bytes: far more than any use.
 const FILE_BYTES_MAX: usize = MIB;
@@ -24,10 +24,8 @@ pub(super) struct Files {
     pub(super) layer: Layer,
     /// Rules, each with the place of its topic, which is checked once the kind of topics is known.
     pub(super) subscribe: Vec<(FilePlace, SubscribeRule)>,
-    /// The files' names, escaped for a line of the log.
-    pub(super) names: Vec<String>,
-    /// Lines for the log.
-    pub(super) warnings: Vec<String>,
+    /// The files' names, escaped for a line of the log, and what is dangerous about them.
+    pub(super) notes: Notes,
 }
 
 /// Returns where files are looked for; later ones override earlier ones.
@@ -71,14 +69,14 @@ impl Files {
         let FileReader { mut layer, subscribe, .. } = reader;
         let mut nodes = layer.get("broker-node").into_iter().flat_map(|setting| &setting.values);
         if mode & 0o004 != 0 && nodes.any(|(_, url)| url.contains('@')) {
-            self.warnings.push(format!(
+            self.notes.warnings.push(format!(
                 "{name}: everybody on this machine may read the brokers' passwords in it; chmod o-r"
             ));
         }
         layer.split_port();
         self.layer.overwrite(layer);
         self.subscribe = subscribe.unwrap_or_else(|| std::mem::take(&mut self.subscribe));
-        self.names.push(name.to_string());
+        self.notes.files.push(name.to_string());
         Ok(())
     }
 }

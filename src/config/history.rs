@@ -1,15 +1,13 @@
 //! Settings of kept events: in memory for replay, and in a directory that outlives the process.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
 
 use super::MIB;
-use super::layer::Layer;
 use super::values::{Size, Time, any_size, count, some_time};
+use crate::journal::config::SyncPolicy;
 
 /// What is kept for replay. An event leaves the history when any of these limits is reached.
 #[derive(Args, Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,15 +29,6 @@ pub struct History {
     pub memory_bytes_max: usize,
 }
 
-impl History {
-    pub(super) fn fields(&self, fields: &mut Layer) {
-        fields.field("history.events_max", "history-events", &self.events_max);
-        fields.field("history.bytes_max", "history-bytes", &self.bytes_max);
-        fields.field("history.age_max", "history-age", &self.age_max);
-        fields.field("history.memory_bytes_max", "history-memory", &self.memory_bytes_max);
-    }
-}
-
 /// Where events are kept that outlive the process.
 #[derive(Args, Clone, Debug, Eq, PartialEq)]
 #[command(next_help_heading = "Journal")]
@@ -50,7 +39,7 @@ pub struct Data {
     /// When a publish is answered: always, once it is on the disk; with a TIME, once it is written, and it is on the
     /// disk at most so much later. Then kill -9 loses nothing, but a power failure loses what came in that TIME, which
     /// subscribers may have seen.
-    #[arg(long, value_name = "always|TIME", default_value = "always")]
+    #[arg(long, value_name = "always|TIME", value_parser = sync_policy, default_value = "always")]
     pub sync: SyncPolicy,
     /// Bytes that directory may take, 256MiB or more; past that the oldest events go, whatever --history-* keeps
     /// [default: no limit].
@@ -77,18 +66,6 @@ impl DataFlags {
     }
 }
 
-impl Data {
-    pub(super) fn fields(&self, fields: &mut Layer) {
-        fields.name("data.dir", "data-dir");
-        if let SyncPolicy::Every(time) = &self.sync {
-            fields.field("data.sync", "sync", time);
-        }
-        if let Some(bytes) = &self.bytes_max {
-            fields.field("data.bytes_max", "data-max", bytes);
-        }
-    }
-}
-
 fn data_max(text: &str) -> Result<usize, String> {
     const LEAST: usize = 256 * MIB;
     match any_size(text)? {
@@ -97,34 +74,13 @@ fn data_max(text: &str) -> Result<usize, String> {
     }
 }
 
-/// The moment at which the publish of a kept event is answered.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum SyncPolicy {
-    /// Once it is on the disk.
-    Always,
-    /// Once it is written; it is on the disk at most this much later.
-    Every(Duration),
-}
-
-impl FromStr for SyncPolicy {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "always" {
-            return Ok(Self::Always);
-        }
-        match text.parse().map_err(|reason| format!("{reason}; or write always"))? {
-            Time(Duration::ZERO) => Err("no time; write always, or at least 1ms".to_owned()),
-            Time(time) => Ok(Self::Every(time)),
-        }
+/// Parses `always` or a time.
+fn sync_policy(text: &str) -> Result<SyncPolicy, String> {
+    if text == "always" {
+        return Ok(SyncPolicy::Always);
     }
-}
-
-impl fmt::Display for SyncPolicy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Always => f.write_str("always"),
-            Self::Every(time) => Time(*time).fmt(f),
-        }
+    match text.parse().map_err(|reason| format!("{reason}; or write always"))? {
+        Time(Duration::ZERO) => Err("no time; write always, or at least 1ms".to_owned()),
+        Time(time) => Ok(SyncPolicy::Every(time)),
     }
 }

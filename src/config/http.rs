@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::layer::Layer;
 use super::values::{SIZE_MAX, any_size, count, size, some_time, time};
 use super::{KIB, MIB};
 
@@ -44,18 +43,6 @@ pub struct Http {
     pub memory_bytes_max: usize,
 }
 
-impl Http {
-    pub(super) fn fields(&self, fields: &mut Layer) {
-        fields.field("http.head_bytes_max", "head-max", &self.head_bytes_max);
-        fields.field("http.body_bytes_max", "body-max", &self.body_bytes_max);
-        fields.field("http.head_timeout", "head-timeout", &self.head_timeout);
-        fields.field("http.body_timeout", "body-timeout", &self.body_timeout);
-        fields.field("http.idle_timeout", "idle-timeout", &self.idle_timeout);
-        fields.field("http.unanswered_max", "unanswered-max", &self.unanswered_max);
-        fields.field("http.memory_bytes_max", "request-memory", &self.memory_bytes_max);
-    }
-}
-
 /// Limits of what is under way between shards, in the whole process.
 #[derive(Args, Clone, Copy, Debug, Eq, PartialEq)]
 #[command(next_help_heading = "Between cores")]
@@ -73,14 +60,6 @@ pub struct Mailbox {
     pub wait_max: Duration,
 }
 
-impl Mailbox {
-    pub(super) fn fields(&self, fields: &mut Layer) {
-        fields.field("mailbox.bytes_max", "mailbox-bytes", &self.bytes_max);
-        fields.field("mailbox.messages_max", "mailbox-messages", &self.messages_max);
-        fields.field("mailbox.wait_max", "mailbox-wait", &self.wait_max);
-    }
-}
-
 /// How the server stops.
 #[derive(Args, Clone, Copy, Debug, Eq, PartialEq)]
 #[command(next_help_heading = "Stopping")]
@@ -93,11 +72,4 @@ pub struct Drain {
     /// More than 0.
     #[arg(id = "drain-time", long, value_name = "TIME", value_parser = some_time, default_value = "10s")]
     pub time_max: Duration,
-}
-
-impl Drain {
-    pub(super) fn fields(&self, fields: &mut Layer) {
-        fields.field("drain.delay", "drain-delay", &self.delay);
-        fields.field("drain.time_max", "drain-time", &self.time_max);
-    }
 }

@@ -10,7 +10,7 @@ use super::control::ControlFlags;
 use super::layer::{Layer, on_one_line, variable};
 use super::layers::unicode;
 use super::values::Size;
-use super::{ConfigError, Control, KIB, PublicKey, Secret, SecretPair, Signers};
+use super::{Control, KIB, PublicKey, Secret, SecretPair, Signers};
 
 /// The largest file, in bytes: eight RSA keys in PEM take 12 KiB.
 const FILE_BYTES_MAX: usize = 64 * KIB;
@@ -38,7 +38,7 @@ impl<'a> Sources<'a> {
         secret: Option<&Secret>,
         file: &Option<PathBuf>,
         key: &Option<PathBuf>,
-    ) -> Result<Signers, ConfigError> {
+    ) -> Result<Signers, String> {
         let keys =
             key.as_ref().map(|path| self.public_keys(&format!("{side}-public-key"), path)).transpose()?;
         Ok(Signers { secret: self.secret(side, secret, file)?, public_keys: keys.unwrap_or_default() })
@@ -50,7 +50,7 @@ impl<'a> Sources<'a> {
         side: &str,
         secret: Option<&Secret>,
         file: &Option<PathBuf>,
-    ) -> Result<Option<SecretPair>, ConfigError> {
+    ) -> Result<Option<SecretPair>, String> {
         let (flag, file_flag) = (format!("{side}-secret"), format!("{side}-secret-file"));
         let (current, current_name) = match secret {
             Some(secret) => (Some(secret.clone()), self.names.of(&flag)),
@@ -70,29 +70,27 @@ impl<'a> Sources<'a> {
                 Ok(Some(SecretPair { current, previous }))
             }
             (Some(_), _, Some(_)) => {
-                Err(usage(format!("{current_name} and {file_name} both give the secret; keep one of them")))
+                Err(format!("{current_name} and {file_name} both give the secret; keep one of them"))
             }
-            (None, Some(_), Some(_)) => Err(usage(format!(
+            (None, Some(_), Some(_)) => Err(format!(
                 "{previous_name} and {file_name} do not go together; \
                  write the previous secret into the file's second line, and unset {previous_name}"
-            ))),
-            (None, Some(_), None) => Err(usage(format!(
+            )),
+            (None, Some(_), None) => Err(format!(
                 "{previous_name} is set without {current_name}; set {current_name} too, or unset both"
-            ))),
+            )),
         }
     }
 
     /// Returns the control port, if its flags ask for one.
-    pub(super) fn control(&mut self, flags: ControlFlags) -> Result<Option<Control>, ConfigError> {
-        let ControlFlags { bind_control: Some(bind), control_host: hosts, public_publish, .. } = flags else {
-            return Ok(None);
-        };
+    pub(super) fn control(&mut self, flags: ControlFlags) -> Result<Option<Control>, String> {
+        let Some(bind) = flags.bind_control else { return Ok(None) };
         let token = flags.control_token_file.map(|path| self.control_token(&path)).transpose()?;
-        Ok(Some(Control { bind, hosts, token, public_publish }))
+        Ok(Some(Control { bind, token, ..flags.control }))
     }
 
     /// Reads the control port's token, a file's only line.
-    fn control_token(&mut self, path: &Path) -> Result<Secret, ConfigError> {
+    fn control_token(&mut self, path: &Path) -> Result<Secret, String> {
         let flag = "control-token-file";
         let SecretPair { current, previous } = self.secret_file(flag, path)?;
         let reason = match previous {
@@ -100,22 +98,22 @@ impl<'a> Sources<'a> {
             None => Control::check_token(&current).err(),
         };
         match reason {
-            Some(reason) => Err(usage(format!("{}: {reason}", self.file_name(flag, path)))),
+            Some(reason) => Err(format!("{}: {reason}", self.file_name(flag, path))),
             None => Ok(current),
         }
     }
 
-    fn variable(&self, name: &str) -> Result<Option<Secret>, ConfigError> {
+    fn variable(&self, name: &str) -> Result<Option<Secret>, String> {
         let Some(value) = (self.env)(name) else { return Ok(None) };
         match Secret::new(unicode(name, value)?) {
             Some(secret) => Ok(Some(secret)),
-            None => Err(usage(format!("{name}: empty; write a secret, or unset it to have none"))),
+            None => Err(format!("{name}: empty; write a secret, or unset it to have none")),
         }
     }
 
-    fn secret_file(&mut self, flag: &str, path: &Path) -> Result<SecretPair, ConfigError> {
+    fn secret_file(&mut self, flag: &str, path: &Path) -> Result<SecretPair, String> {
         let name = self.file_name(flag, path);
-        let refused = |reason: &str| usage(format!("{name}: {reason}"));
+        let refused = |reason: &str| format!("{name}: {reason}");
         let (text, mode) = read(path, FILE_BYTES_MAX).map_err(|reason| refused(&reason))?;
         let mut lines = text.lines();
         let current = lines.next().and_then(Secret::new).ok_or_else(|| {
@@ -136,10 +134,10 @@ impl<'a> Sources<'a> {
         Ok(SecretPair { current, previous })
     }
 
-    fn public_keys(&self, flag: &str, path: &Path) -> Result<Vec<PublicKey>, ConfigError> {
+    fn public_keys(&self, flag: &str, path: &Path) -> Result<Vec<PublicKey>, String> {
         read(path, FILE_BYTES_MAX)
             .and_then(|(text, _)| PublicKey::list_from_pem(&text))
-            .map_err(|reason| usage(format!("{}: {reason}", self.file_name(flag, path))))
+            .map_err(|reason| format!("{}: {reason}", self.file_name(flag, path)))
     }
 
     fn file_name(&self, flag: &str, path: &Path) -> String {
@@ -147,13 +145,13 @@ impl<'a> Sources<'a> {
     }
 
     /// Refuses text that cannot be a secret, and warns of a short one.
-    fn look_at(&mut self, name: &str, secret: &Secret) -> Result<(), ConfigError> {
+    fn look_at(&mut self, name: &str, secret: &Secret) -> Result<(), String> {
         if secret.expose().starts_with(b"-----BEGIN ") {
             // A public key's text is public, so everybody could sign with it.
-            return Err(usage(format!(
+            return Err(format!(
                 "{name}: a PEM block is no secret; give a public key's file with --subscriber-public-key, \
                  --publisher-public-key or --session-public-key"
-            )));
+            ));
         }
         if secret.expose().len() < SECRET_BYTES_GOOD {
             self.warnings.push(format!(
@@ -180,10 +178,6 @@ pub(super) fn read(path: &Path, bytes_max: usize) -> Result<(String, u32), Strin
     }
     let text = String::from_utf8(bytes).map_err(|_| "not UTF-8; write it in UTF-8".to_owned())?;
     Ok((text, metadata.permissions().mode()))
-}
-
-fn usage(line: String) -> ConfigError {
-    ConfigError::Usage(line)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! `--heartbeat 15`, `ESPER_HEARTBEAT=15`, `/etc/esper/config.yml:3 heartbeat: 15`, or `stream.heartbeat 15s` of a
 //! configuration that a program filled in.
 
-use std::fmt::{self, Debug, Display};
+use std::fmt::{self, Display};
 use std::sync::Arc;
 
 use super::values::Bind;
@@ -142,21 +142,11 @@ impl Layer {
         }
     }
 
-    /// Adds a field of a configuration under the flag of the same meaning.
-    pub(super) fn field(&mut self, name: &'static str, flag: &str, value: &dyn Debug) {
-        let shown = format!("{value:?}");
-        self.insert(flag, Setting { values: vec![(0, shown.clone())], written: Written::Field(name, shown) });
-    }
-
-    /// Adds a field of text.
-    pub(super) fn text(&mut self, name: &'static str, flag: &str, text: &str) {
-        let written = Written::Field(name, format!("{text:?}"));
-        self.insert(flag, Setting { values: vec![(0, text.to_owned())], written });
-    }
-
-    /// Adds a field that needs no check by its flag, for its name alone.
-    pub(super) fn name(&mut self, name: &'static str, flag: &str) {
-        self.insert(flag, Setting { values: Vec::new(), written: Written::Field(name, String::new()) });
+    /// Adds a field of a configuration under the flag of the same meaning, as it is shown; `text` is the flag's value, and
+    /// `None` where the field needs no check by its flag.
+    pub(super) fn field(&mut self, name: &'static str, flag: &str, shown: String, text: Option<String>) {
+        let values = text.into_iter().map(|text| (0, text)).collect();
+        self.insert(flag, Setting { written: Written::Field(name, shown), values });
     }
 
     /// Returns whether the flag has a value, from any place; it may equal the default.

@@ -78,7 +78,7 @@ impl Typed {
             } else if (self.has_variable)(flag)
                 && let Some(value) = env(&variable(flag))
             {
-                let value = unicode(&variable(flag), value)?;
+                let value = unicode(&variable(flag), value).map_err(ConfigError::Usage)?;
                 over_files.insert(flag, Setting { written: Written::Variable, values: vec![(0, value)] });
             }
         }
@@ -141,8 +141,8 @@ fn with_two_dashes(mut args: Vec<OsString>) -> Vec<OsString> {
 }
 
 /// Returns a variable's text, or a refusal if it is not UTF-8.
-pub(super) fn unicode(name: &str, value: OsString) -> Result<String, ConfigError> {
-    value.into_string().map_err(|_| ConfigError::Usage(format!("{name}: not UTF-8; write it in UTF-8")))
+pub(super) fn unicode(name: &str, value: OsString) -> Result<String, String> {
+    value.into_string().map_err(|_| format!("{name}: not UTF-8; write it in UTF-8"))
 }
 
 /// Returns the command with each flag's variable in its help; short and long help are the same.

@@ -3,12 +3,11 @@
 //! A setting is a field of [`Config`] or of one of its parts, beside its flag, help, default, bounds and key; `cli`
 //! puts them together. `values` parses single values, `layer` holds settings with the place where each was written,
 //! `layers` lets a flag override its variable, and that files, `clap_error` words refusals. `yaml` parses a file's
-//! text, `file` finds its keys, `keys` reads secrets and public keys. `check` refuses wrong combinations, whatever
-//! their source; `read` runs all of it in order, and `dump` prints the result. `queues`, `pattern`, `headers` and
-//! `broker` belong to the queues, `token` to `esper token`. Everything outside this module relies on the checks.
+//! text, `file` finds its keys, `keys` reads the secrets and public keys of `auth`. `check` refuses wrong combinations, whatever
+//! their source; `read` runs all of it in order, and `dump` prints the result. `queues`, `pattern` and
+//! `headers` belong to the queues, `signing` to `esper token`. Everything outside this module relies on the checks.
 
 mod auth;
-mod broker;
 mod check;
 mod clap_error;
 mod cli;
@@ -26,41 +25,38 @@ mod keys;
 mod layer;
 mod layers;
 mod pattern;
-mod public_key;
 mod queues;
 mod read;
-mod secret;
+mod signing;
 mod stream;
-mod token;
 mod values;
 mod yaml;
 
 use std::net::IpAddr;
 
-pub use auth::{Auth, Signers};
-pub(crate) use broker::BrokerTarget;
-pub use broker::{BrokerUrl, SubscribeRule};
+pub use auth::Auth;
 pub(crate) use check::SHARDS_MAX;
 use clap::{ArgAction, Args, ValueEnum};
 pub(crate) use clap_error::parse_command;
-pub use cluster::{Cluster, NatsUrl};
+pub use cluster::Cluster;
 pub use control::Control;
 pub use cpus::Cpus;
 pub use error::ConfigError;
 pub(crate) use error::print;
-pub use history::{Data, History, SyncPolicy};
+pub use history::{Data, History};
 pub use http::{Drain, Http, Mailbox};
 pub use ipnet::IpNet;
-use layer::Layer;
 pub use pattern::{Pattern, PatternError};
-pub use public_key::{KeyType, PublicKey};
 pub use queues::Queues;
-pub use secret::{Secret, SecretPair};
+pub(crate) use signing::{SecretFlags, SigningCommand};
 pub use stream::{RefuseStreams, SlowPolicy, Stream};
-pub(crate) use token::{TokenClaims, TokenOrder};
+pub(crate) use values::token_time;
 use values::{address, count, network, port, trimmed, whole};
 
+pub use crate::auth::{KeyType, PublicKey, Secret, SecretPair, Signers};
+pub use crate::backend::{BrokerUrl, NatsUrl, SubscribeRule};
 use crate::core::partition::PARTITIONS_MAX;
+pub use crate::journal::config::SyncPolicy;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -176,33 +172,6 @@ pub struct Config {
         help_heading = "Logging"
     )]
     pub log_level: LogLevel,
-}
-
-impl Config {
-    /// Returns its fields, each under the flag of the same meaning, with the values that a flag could refuse.
-    fn fields(&self) -> Layer {
-        let mut fields = Layer::default();
-        fields.field("bind", "bind", &self.bind);
-        fields.field("port", "port", &self.port);
-        fields.name("namespaces", "namespaces");
-        fields.field("partitions", "partitions", &self.partitions);
-        fields.field("topics_max", "topics-max", &self.topics_max);
-        if let Some(subscribers) = &self.subscribers_max {
-            fields.field("subscribers_max", "subscribers-max", subscribers);
-        }
-        fields.name("cors_origins", "cors-origin");
-        self.auth.fields(&mut fields);
-        self.history.fields(&mut fields);
-        self.stream.fields(&mut fields);
-        self.http.fields(&mut fields);
-        self.mailbox.fields(&mut fields);
-        self.drain.fields(&mut fields);
-        self.control.iter().for_each(|control| control.fields(&mut fields));
-        self.data.iter().for_each(|data| data.fields(&mut fields));
-        self.cluster.iter().for_each(|cluster| cluster.fields(&mut fields));
-        self.queues.iter().for_each(|queues| queues.fields(&mut fields));
-        fields
-    }
 }
 
 /// How a process came to its configuration.

@@ -132,14 +132,6 @@ impl Queues {
         Ok(Some(self))
     }
 
-    pub(super) fn fields(&self, fields: &mut Layer) {
-        fields.text("queues.path", "queue-path", &self.path);
-        fields.field("queues.expire", "queue-expire", &self.expire);
-        fields.field("queues.prefetch", "queue-prefetch", &self.prefetch);
-        fields.field("queues.ack_window", "queue-ack-window", &self.ack_window);
-        fields.field("queues.ack_delay", "queue-ack-delay", &self.ack_delay);
-    }
-
     /// Checks the fields that a program sets and no flag checks.
     pub(super) fn check_fields(&self, stream: &Stream, namespaces: bool) -> Result<(), String> {
         if self.nodes.is_empty() {

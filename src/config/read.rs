@@ -10,7 +10,7 @@ use super::file::{self, Files};
 use super::keys::Sources;
 use super::layer::Layer;
 use super::layers::{Parsed, Typed};
-use super::{Config, ConfigError, Cpus, Notes, dump};
+use super::{Config, ConfigError, Cpus, Notes, Secret, dump};
 
 impl Config {
     /// Returns the configuration that this process was started with, and notes for a person. Files are looked for in
@@ -81,20 +81,23 @@ impl Config {
         config.stream.heartbeat = config.stream.heartbeat.filter(|every| !every.is_zero());
         config.data = data.data();
         config.cluster = cluster.cluster();
-        let mut notes = Notes { warnings: files.warnings.clone(), files: files.names.clone() };
+        let mut notes = files.notes.clone();
         let mut sources = Sources::new(&names, env);
+        let mut signers = |side, secret: &Option<Secret>, file, key| {
+            sources.signers(side, secret.as_ref(), file, key).map_err(usage)
+        };
         let auth = &mut config.auth;
-        auth.subscriber = sources.signers(
-            "subscriber",
-            None,
-            &sides.subscriber_secret_file,
-            &keys.subscriber_public_key,
-        )?;
+        auth.subscriber =
+            signers("subscriber", &None, &sides.subscriber_secret_file, &keys.subscriber_public_key)?;
         auth.publisher =
-            sources.signers("publisher", None, &sides.publisher_secret_file, &keys.publisher_public_key)?;
-        let (secret, file) = (session.session_secret.as_ref(), &session.session_secret_file);
-        auth.session = sources.signers("session", secret, file, &keys.session_public_key)?;
-        config.control = sources.control(control)?;
+            signers("publisher", &None, &sides.publisher_secret_file, &keys.publisher_public_key)?;
+        auth.session = signers(
+            "session",
+            &session.session_secret,
+            &session.session_secret_file,
+            &keys.session_public_key,
+        )?;
+        config.control = sources.control(control).map_err(usage)?;
         notes.warnings.append(&mut sources.warnings);
         if !config.auth.session.is_empty() && config.control.is_none() {
             notes.warnings.push(

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::layer::Layer;
 use super::values::{any_size, some_time, time};
 
 /// How streams are kept alive, and what happens to slow ones.
@@ -49,17 +48,6 @@ impl Stream {
         // Not shorter than a send may take: a client that pauses reading is not dead. A quarter longer, so that the
         // server's own timeout cuts it first, and counts it.
         heartbeats.max(self.send_timeout * 5 / 4)
-    }
-
-    pub(super) fn fields(&self, fields: &mut Layer) {
-        match &self.heartbeat {
-            Some(heartbeat) => fields.field("stream.heartbeat", "heartbeat", heartbeat),
-            None => fields.name("stream.heartbeat", "heartbeat"),
-        }
-        fields.field("stream.lag_bytes_max", "slow-lag", &self.lag_bytes_max);
-        fields.field("stream.send_timeout", "send-timeout", &self.send_timeout);
-        fields.field("stream.retry_min", "retry-min", &self.retry_min);
-        fields.field("stream.retry_max", "retry-max", &self.retry_max);
     }
 }
 

@@ -112,7 +112,7 @@ pub(super) fn some_time(text: &str) -> Result<Duration, String> {
 }
 
 /// Parses a duration of 1 s or more, because tokens hold the second at which they expire.
-pub(super) fn token_time(text: &str) -> Result<Duration, String> {
+pub(crate) fn token_time(text: &str) -> Result<Duration, String> {
     match time(text)? {
         time if time < Duration::from_secs(1) => Err("too short; write at least 1s".to_owned()),
         time => Ok(time),

@@ -1,17 +1,19 @@
 //! The rules that requests are checked against: keys, and which interfaces are on.
 
+use std::sync::Arc;
+
 use arc_swap::ArcSwap;
 
 use super::queues::QueueAccess;
 use crate::auth::Keyring;
-use crate::config::{Config, IpNet};
+use crate::config::{Auth, Config, IpNet};
 use crate::core::topic::{Topic, TopicNames};
 
 /// The access rules, made of the configuration once; all shards share them.
 #[derive(Debug)]
 pub(crate) struct Access {
     /// Replaced as a whole when keys are reloaded.
-    pub(crate) keyring: ArcSwap<Keyring>,
+    pub(super) keyring: ArcSwap<Keyring>,
     pub(crate) cookie_name: String,
     /// The longest lifetime of a token that is minted here, in seconds.
     pub(crate) session_s_max: u64,
@@ -35,7 +37,7 @@ impl Access {
     pub(crate) fn new(config: &Config, names: TopicNames) -> Self {
         let control = config.control.as_ref();
         Access {
-            keyring: ArcSwap::from_pointee(Keyring::new(config)),
+            keyring: ArcSwap::from_pointee(keyring(config)),
             cookie_name: config.auth.cookie_name.clone(),
             session_s_max: config.auth.session_time_max.as_secs(),
             control_hosts: control.map(|control| control.hosts.clone()),
@@ -48,8 +50,20 @@ impl Access {
         }
     }
 
+    /// Replaces the keys and secrets by those of this configuration.
+    pub(crate) fn replace_keys(&self, config: &Config) {
+        self.keyring.store(Arc::new(keyring(config)));
+    }
+
     /// Returns whether anybody may ask who is connected.
     pub(crate) fn can_survey(&self) -> bool {
         self.admin || self.control_hosts.is_some()
     }
+}
+
+/// Returns the keys and secrets of this configuration.
+fn keyring(config: &Config) -> Keyring {
+    let Auth { enabled, subscriber, publisher, session, .. } = &config.auth;
+    let token = config.control.as_ref().and_then(|control| control.token.as_ref());
+    Keyring::new(*enabled, subscriber, publisher, session, token)
 }

@@ -11,19 +11,17 @@
 //! | [`writer`] | the thread that owns the log: one sync for all publishes that came meanwhile |
 //! | [`queue`] | the publishes of a shard that are under way |
 //! | [`stats`] | the writer's counters |
-//! | [`command`] | `esper journal`: verify, repair, copy |
+//! | [`config`] | what it needs of the server's configuration |
 //! | [`disk`] | a log of batches in segment files, which outlives a crash |
 //! | [`cluster`] | the order of several nodes, in NATS JetStream |
 
 pub(crate) mod cluster;
-mod command;
+pub(crate) mod config;
 pub(crate) mod disk;
 pub(crate) mod queue;
 pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod writer;
-
-pub use command::run;
 
 use crate::core::event_id::Sequence;
 use crate::core::home::TopicEnd;

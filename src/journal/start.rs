@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::unbounded;
 
+use super::config::DiskConfig;
 use super::disk::alive::Segments;
 use super::disk::error::{Fatal, OpenError};
 use super::disk::log::{Log, SEGMENT_BYTES, Settings};
@@ -18,7 +19,6 @@ use super::queue::DiskQueue;
 use super::stats::JournalStats;
 use super::writer::{JournalEvents, Writer};
 use crate::clock::Clock;
-use crate::config::{Config, Data};
 use crate::core::epochs::{EarlierEpoch, Epochs};
 use crate::core::event::Events;
 use crate::core::event_id::{Epoch, EventId, Sequence};
@@ -54,18 +54,17 @@ pub(crate) struct Opened {
 ///
 /// Tells why the directory cannot be used, and what to do about it.
 pub(crate) fn open(
-    data: &Data,
-    config: &Config,
+    config: &DiskConfig,
     clock: Clock,
     settings: impl Fn(Partitioner, Epoch) -> HomeSettings,
 ) -> Result<Opened, OpenError> {
-    let (directory, warnings) = Directory::open(&data.dir)?;
+    let (directory, warnings) = Directory::open(&config.dir)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let epoch = Epoch::new();
     let log_settings = Settings {
         partitions: config.partitions,
         segment_bytes: SEGMENT_BYTES,
-        data_bytes_max: data.bytes_max.map_or(u64::MAX, |bytes| bytes as u64),
+        data_bytes_max: config.bytes_max.map_or(u64::MAX, |bytes| bytes as u64),
         epoch: epoch.run(),
         random: Box::new(random_u64),
     };
@@ -91,13 +90,13 @@ pub(crate) fn open(
         homes.recovered(&epochs, &recovery.last, ends, clock.now_ms());
     }
     let stats = Arc::<JournalStats>::default();
-    say(&recovery, data, &stats);
+    say(&recovery, config, &stats);
     let settings = HomeSettings { epochs, ..settings };
     Ok(Opened { settings, hasher, homes, stats, last: recovery.last, log })
 }
 
 /// Logs and counts what was recovered.
-fn say(recovery: &Recovery, data: &Data, stats: &JournalStats) {
+fn say(recovery: &Recovery, config: &DiskConfig, stats: &JournalStats) {
     let Recovery { events, bytes, ms, segments, torn, is_full, .. } = recovery;
     stats.recovered_events.set(*events);
     stats.recovered_bytes.set(*bytes);
@@ -112,7 +111,7 @@ fn say(recovery: &Recovery, data: &Data, stats: &JournalStats) {
             "no room for a segment of the journal: publishes are refused with 507 until there is; free some"
         );
     }
-    let dir = data.dir.display();
+    let dir = config.dir.display();
     tracing::info!(events, bytes, ms, segments, "the journal in {dir} was read back");
 }
 
@@ -123,7 +122,7 @@ impl Opened {
     /// The thread cannot be started.
     pub(crate) fn start(
         self,
-        data: &Data,
+        config: &DiskConfig,
         clock: Clock,
         shards: impl JournalEvents,
         ended: impl FnOnce(Result<(), Fatal>) + Send + 'static,
@@ -136,7 +135,7 @@ impl Opened {
             turns,
             shards,
             placement: self.settings.placement,
-            sync: data.sync,
+            sync: config.sync,
             clock,
             stats: self.stats,
             sync_due: None,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
+use super::config::SyncPolicy;
 use super::disk::error::{AppendError, Fatal};
 use super::disk::log::{Log, Lost};
 use super::disk::record::{self, EventSpan, KeyRecord, Previous};
@@ -12,7 +13,6 @@ use super::disk::storage::Disk;
 use super::disk::trim::Trimmed;
 use super::stats::JournalStats;
 use crate::clock::Clock;
-use crate::config::SyncPolicy;
 use crate::core::home::{Dropped, KEYS_KNOWN_MS};
 use crate::core::journal::Kept;
 use crate::core::message::{OrderError, ShardId, work_of};

@@ -21,7 +21,7 @@ use crate::core::survey::{StreamStatus, Survey, SurveyResult, Wanted};
 use crate::core::topic::Topic;
 use crate::dialects::admin::Question;
 use crate::host;
-use crate::journal::cluster::question::{Asking, NodeAnswers, NodeQuestion};
+use crate::journal::cluster::question::{AskNodes, NodeAnswers, NodeQuestion};
 use crate::journal::cluster::queue::ToCluster;
 use crate::shard::mailbox::Mailboxes;
 use crate::shard::message::{ShardMessage, TicketReply};
@@ -254,7 +254,7 @@ impl Admin<'_> {
     fn ask_nodes(&self, question: NodeQuestion) -> Option<NodeAnswers> {
         let (_, sender) = self.monitor.cluster.as_ref()?;
         let (answers, answered) = bounded(1);
-        sender.send(ToCluster::Ask(Asking { question, answers })).ok()?;
+        sender.send(ToCluster::Ask(AskNodes { question, answers })).ok()?;
         Some(answered.recv_timeout(PATIENCE).unwrap_or_default())
     }
 

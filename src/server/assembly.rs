@@ -7,9 +7,9 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use super::StartError;
 use super::backend::BackendLine;
-use crate::backend::nats::{self, OpenedCluster};
+use crate::backend::nats::{self, NodeConfig, OpenedCluster};
 use crate::clock::{Clock, unix_s};
-use crate::config::Config;
+use crate::config::{Cluster, Config, Data};
 use crate::connection::request_memory::RequestMemory;
 use crate::connection::service::{FILES_SHORT_MS, Service};
 use crate::connection::shortage::Shortage;
@@ -23,6 +23,7 @@ use crate::core::topic::{TopicHasher, TopicNames};
 use crate::dialects::Access;
 use crate::http::Cors;
 use crate::journal;
+use crate::journal::config::DiskConfig;
 use crate::journal::start::Opened;
 use crate::monitor::Monitor;
 use crate::shard::common::{Common, StreamCount};
@@ -56,7 +57,7 @@ impl Assembly {
         let kept = match &config.data {
             Some(data) => {
                 let settings = |partitioner, epoch| home_settings(&config, partitioner, epoch, &memory);
-                let opened = journal::start::open(data, &config, clock, settings);
+                let opened = journal::start::open(&disk_config(data, &config), clock, settings);
                 Some(opened.map_err(|error| StartError::Journal(error.to_string()))?)
             }
             None => None,
@@ -64,7 +65,7 @@ impl Assembly {
         let cluster = match &config.cluster {
             Some(cluster) => {
                 let settings = |partitioner, epoch| home_settings(&config, partitioner, epoch, &memory);
-                let opened = nats::open(cluster, &config, clock, settings);
+                let opened = nats::open(&node_config(cluster, &config), clock, settings);
                 Some(opened.map_err(|error| StartError::Cluster(error.to_string()))?)
             }
             None => None,
@@ -116,6 +117,28 @@ impl Assembly {
             files_short: Shortage::recent_for(FILES_SHORT_MS),
         });
         Ok(Assembly { common, service, monitor, names, kept, cluster, backend })
+    }
+}
+
+pub(super) fn disk_config(data: &Data, config: &Config) -> DiskConfig {
+    let Data { dir, sync, bytes_max } = data.clone();
+    DiskConfig { dir, sync, bytes_max, partitions: config.partitions, namespaces: config.namespaces }
+}
+
+fn node_config(cluster: &Cluster, config: &Config) -> NodeConfig {
+    let Cluster { nodes, name, replicas, nkey_file, credentials_file, ca_file } = cluster.clone();
+    NodeConfig {
+        nodes,
+        name,
+        replicas,
+        nkey_file,
+        credentials_file,
+        ca_file,
+        partitions: config.partitions,
+        namespaces: config.namespaces,
+        body_bytes_max: config.http.body_bytes_max,
+        memory_bytes_max: config.history.memory_bytes_max,
+        age_max: config.history.age_max,
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use crate::backend::{
     self, BackendConfig, BackendStats, BackendThread, PublishFailure, ToBackend, TopicPublisher,
 };
-use crate::config::Queues;
+use crate::config::{Queues, Stream};
 use crate::core::topic::TopicHasher;
 use crate::publisher::{Event, PublishError, Publisher};
 use crate::shard::common::Common;
@@ -36,8 +37,23 @@ pub(super) fn start(
 ) -> io::Result<BackendThread> {
     let BackendLine { sender, receiver, stats } = line;
     let outlet = ShardsOutlet::new(mailboxes, &common.memory, hasher, sender.clone());
-    let config = BackendConfig::of(queues, &common.config.stream);
+    let config = backend_config(queues, &common.config.stream);
     backend::start(config, (sender, receiver), Box::new(outlet), publisher, stats)
+}
+
+/// Returns the backend's part of a server's configuration.
+fn backend_config(queues: &Queues, stream: &Stream) -> BackendConfig {
+    BackendConfig {
+        nodes: queues.nodes.clone(),
+        expire_s: queues.expire.as_secs() as u32,
+        prefetch: queues.prefetch,
+        ack_window: queues.ack_window,
+        ack_delay: queues.ack_delay,
+        // A client that vanished is noticed this long after the first heartbeat that it does not acknowledge, here
+        // or on another node; and a second more, for the broker to hear of it.
+        patience: stream.heartbeat.unwrap_or_default() + stream.peer_timeout() + Duration::from_secs(1),
+        subscribe: queues.subscribe.clone(),
+    }
 }
 
 impl TopicPublisher for Publisher {

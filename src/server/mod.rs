@@ -18,7 +18,6 @@ use thiserror::Error;
 
 pub use self::builder::ServerBuilder;
 
-use crate::auth::Keyring;
 use crate::backend::BackendThread;
 use crate::backend::nats::{ClusterThread, OpenedCluster};
 use crate::config::{Auth, Config, Control as ControlPort, Drain};
@@ -39,7 +38,7 @@ use crate::shard::common::Common;
 use crate::shard::mailbox::{Mailboxes, mailboxes};
 use crate::shard::message::{ShardControl, ShardMessage};
 
-use assembly::Assembly;
+use assembly::{Assembly, disk_config};
 use shard_thread::{ShardPlan, completions};
 
 /// How often a stopping server checks whether all connections are gone.
@@ -281,7 +280,7 @@ impl Server {
             ..own.clone()
         };
         merged.check().map_err(StartError::Config)?;
-        self.service.access.keyring.store(Arc::new(Keyring::new(&merged)));
+        self.service.access.replace_keys(&merged);
         Ok(())
     }
 
@@ -369,8 +368,9 @@ impl Server {
                 let _ = failed.send(Err(StartError::Journal(error.to_string())));
             }
         };
-        let (thread, queues) =
-            kept.start(data, common.clock, self.mailboxes.clone(), ended).map_err(StartError::Thread)?;
+        let (thread, queues) = kept
+            .start(&disk_config(data, &common.config), common.clock, self.mailboxes.clone(), ended)
+            .map_err(StartError::Thread)?;
         self.threads.push(thread);
         Ok(homes.into_iter().zip(queues.into_iter().map(ShardJournal::Disk)).collect())
     }

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::*;
-use crate::config::PublicKey;
+use crate::auth::PublicKey;
 
 /// The claims of RFC 7515's examples: their times are in whole seconds, and their JSON has line ends.
 const RFC_CLAIMS: &str =
@@ -48,9 +48,9 @@ fn a_known_token_signed_on_p_256_is_taken() {
 #[test]
 fn what_openssl_signed_is_taken() {
     let pem = concat!(
-        include_str!("../../config/public_key/test_keys/rsa.pem"),
-        include_str!("../../config/public_key/test_keys/p256.pem"),
-        include_str!("../../config/public_key/test_keys/ed25519.pem"),
+        include_str!("../public_key/test_keys/rsa.pem"),
+        include_str!("../public_key/test_keys/p256.pem"),
+        include_str!("../public_key/test_keys/ed25519.pem"),
     );
     let public_keys = PublicKey::list_from_pem(pem).unwrap();
     let keys = Keys::new(&Signers { secret: None, public_keys }).unwrap();

@@ -1,22 +1,21 @@
 //! Keys of all types: each verifies by its own algorithm, whatever a token says.
 
 use super::*;
-use crate::config::PublicKey;
 
-const RSA: &str = include_str!("../../config/public_key/test_keys/rsa.pem");
-const P256: &str = include_str!("../../config/public_key/test_keys/p256.pem");
-const ED25519: &str = include_str!("../../config/public_key/test_keys/ed25519.pem");
+const RSA: &str = include_str!("../public_key/test_keys/rsa.pem");
+const P256: &str = include_str!("../public_key/test_keys/p256.pem");
+const ED25519: &str = include_str!("../public_key/test_keys/ed25519.pem");
 
 fn rsa() -> Signer {
-    Signer::private(Algorithm::RS256, include_str!("../../config/public_key/test_keys/rsa-private.pem"))
+    Signer::private(Algorithm::RS256, include_str!("../public_key/test_keys/rsa-private.pem"))
 }
 
 fn p256() -> Signer {
-    Signer::private(Algorithm::ES256, include_str!("../../config/public_key/test_keys/p256-private.pem"))
+    Signer::private(Algorithm::ES256, include_str!("../public_key/test_keys/p256-private.pem"))
 }
 
 fn ed25519() -> Signer {
-    Signer::private(Algorithm::EdDSA, include_str!("../../config/public_key/test_keys/ed25519-private.pem"))
+    Signer::private(Algorithm::EdDSA, include_str!("../public_key/test_keys/ed25519-private.pem"))
 }
 
 fn public_keys(pem: &str) -> Keys {
@@ -139,7 +138,7 @@ fn a_signature_under_the_name_of_another_algorithm_is_refused() {
 
 #[test]
 fn other_algorithms_of_the_same_key_are_refused() {
-    let rsa = include_str!("../../config/public_key/test_keys/rsa-private.pem");
+    let rsa = include_str!("../public_key/test_keys/rsa-private.pem");
     for (name, algorithm) in [
         ("RS384", Algorithm::RS384),
         ("RS512", Algorithm::RS512),
@@ -271,7 +270,7 @@ fn what_the_header_says_of_keys_is_ignored() {
 
 #[test]
 fn a_token_is_taken_whichever_key_of_a_list_signed_it() {
-    let other = include_str!("../../config/public_key/test_keys/rsa4096.pem");
+    let other = include_str!("../public_key/test_keys/rsa4096.pem");
     let [_, (_, _, token), ..] = tokens();
     for pem in [format!("{RSA}{other}"), format!("{other}{RSA}"), format!("{other}{P256}{other}{RSA}")] {
         assert_eq!(refusal(&public_keys(&pem), &token), None);

@@ -13,9 +13,9 @@ use lapin::{Channel, Consumer, ErrorKind};
 use tokio::time::timeout;
 
 use super::link::{self, ChannelLease};
+use crate::backend::SubscribeRule;
 use crate::backend::interface::{BrokerMessage, ConsumerEnd, OpenFailure, QueueConsumer};
 use crate::backend::queue::subscribe::SUBSCRIPTION_PREFETCH;
-use crate::config::SubscribeRule;
 
 /// The longest that opening a channel may take, and again a queue on it, while a client waits.
 const OPEN_TIME: Duration = Duration::from_secs(5);

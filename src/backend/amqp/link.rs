@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::protocol::AMQPErrorKind;
-use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{Channel, Connection, ErrorKind, Event};
 use tokio::time::{Instant, timeout};
 
 use super::reason::{CredentialMask, with_hint};
 use super::transport::{CutSwitch, connect};
-use crate::config::{BrokerTarget, BrokerUrl};
+use crate::backend::BrokerUrl;
 
 /// The longest that name lookup, TCP, TLS and AMQP's handshake may take together.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
@@ -52,9 +51,9 @@ impl AmqpLink {
     /// # Errors
     /// One line with the reason, without credentials.
     pub(super) async fn connect(url: &BrokerUrl, channels_max: Option<u16>) -> Result<Self, String> {
-        let mut uri = uri(url.target());
+        let mut uri = url.uri().clone();
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
-        let (mask, cut) = (CredentialMask::of(url.target()), CutSwitch::default());
+        let (mask, cut) = (CredentialMask::of(url), CutSwitch::default());
         let connection = match timeout(CONNECT_TIME, connect(uri, &cut)).await {
             Ok(connected) => connected.map_err(|error| with_hint(mask.reason(&error)))?,
             Err(_) => return Err("it does not answer in 10 s".to_owned()),
@@ -153,27 +152,6 @@ impl Drop for ChannelLease {
     }
 }
 
-/// Returns the address and parameters in lapin's form.
-fn uri(target: &BrokerTarget) -> AMQPUri {
-    let parameters = &target.parameters;
-    AMQPUri {
-        scheme: if target.is_tls { AMQPScheme::AMQPS } else { AMQPScheme::AMQP },
-        authority: AMQPAuthority {
-            userinfo: AMQPUserInfo { username: target.user.clone(), password: target.password.clone() },
-            host: target.host.clone(),
-            port: target.port,
-        },
-        vhost: target.vhost.clone(),
-        query: AMQPQueryString {
-            frame_max: parameters.frame_max,
-            channel_max: parameters.channel_max,
-            heartbeat: parameters.heartbeat_s,
-            connection_timeout: parameters.connection_timeout_ms,
-            auth_mechanism: parameters.auth_mechanism.as_deref().and_then(|name| name.parse().ok()),
-        },
-    }
-}
-
 /// Closes a channel. Its unacknowledged messages are then back in their queue, in order.
 ///
 /// Channels are always closed by this: lapin closes one that is only dropped in the background, and when the broker has
@@ -192,7 +170,7 @@ fn is_of_channel(error: &lapin::Error) -> bool {
 mod tests {
     use super::*;
 
-    /// lapin has a parser of its own, which every other client of it uses.
+    /// Every other client of lapin uses its parser, of which our checks change nothing.
     #[test]
     fn a_url_means_to_lapin_what_its_own_parser_reads() {
         for text in [
@@ -207,8 +185,7 @@ mod tests {
             "amqp://h%20h/x",
         ] {
             let own = text.parse::<BrokerUrl>().ok();
-            let own = own.map(|url| uri(url.target()));
-            assert_eq!(own, text.parse().ok(), "{text}");
+            assert_eq!(own.map(|url| url.uri().clone()), text.parse().ok(), "{text}");
         }
     }
 }

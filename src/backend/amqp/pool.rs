@@ -14,7 +14,7 @@ use crate::backend::backoff::Backoff;
 use crate::backend::interface::{BrokerMessage, MessageBroker, OpenFailure};
 use crate::backend::throttle::Throttle;
 use crate::backend::{BackendConfig, BackendStats, without_queue};
-use crate::config::{BrokerUrl, SubscribeRule};
+use crate::backend::{BrokerUrl, SubscribeRule};
 
 /// The least time between two log lines about a broker that is not reachable.
 const TELL_EVERY: Duration = Duration::from_secs(60);

@@ -2,7 +2,7 @@
 
 use lapin::ErrorKind;
 
-use crate::config::BrokerTarget;
+use crate::backend::BrokerUrl;
 
 /// Adds a hint to the reason of a failed attempt to connect, where the URL is at fault.
 pub(super) fn with_hint(said: String) -> String {
@@ -27,8 +27,9 @@ pub(super) struct CredentialMask {
 
 impl CredentialMask {
     /// Returns the mask of a URL's credentials.
-    pub(super) fn of(target: &BrokerTarget) -> Self {
-        Self { user: format!("'{}'", target.user), password: target.password.clone() }
+    pub(super) fn of(url: &BrokerUrl) -> Self {
+        let user = &url.uri().authority.userinfo;
+        Self { user: format!("'{}'", user.username), password: user.password.clone() }
     }
 
     /// Returns the text of a broker's or lapin's error: one line of visible ASCII, without credentials.
@@ -58,12 +59,11 @@ impl CredentialMask {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::BrokerUrl;
 
     #[test]
     fn a_brokers_words_are_one_line_without_credentials() {
         let url: BrokerUrl = "amqp://rabbit:hunter2@localhost/".parse().unwrap();
-        let mask = CredentialMask::of(url.target());
+        let mask = CredentialMask::of(&url);
         assert_eq!(
             mask.masked(
                 "ACCESS_REFUSED - access to queue 'rabbit ears' refused for user 'rabbit'\r\nhunter2 \u{e9}"

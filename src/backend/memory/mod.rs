@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use super::interface::{BrokerMessage, ConsumerEnd, MessageBroker, OpenFailure, QueueConsumer};
 use super::queue::subscribe::SUBSCRIPTION_PREFETCH;
 use super::{BackendConfig, BackendStats};
-use crate::config::SubscribeRule;
+use crate::backend::SubscribeRule;
 
 /// The server that nodes connect to and tests publish to. Clones share it.
 #[derive(Clone)]

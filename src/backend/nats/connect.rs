@@ -7,8 +7,7 @@ use async_nats::connection::State;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::ClusterError;
-use crate::config::Cluster;
+use super::{ClusterError, NodeConfig};
 
 /// The oldest server that keeps its streams when it is killed (nats-server#6888).
 const SERVER_MIN: (u64, u64, u64) = (2, 10, 23);
@@ -30,17 +29,16 @@ const MESSAGE_BYTES: usize = 16 << 10;
 /// # Errors
 /// A server answered and refused this node, or is none that this node can work with.
 pub(super) async fn connect(
-    cluster: &Cluster,
-    body_max: usize,
+    config: &NodeConfig,
     changed: UnboundedSender<()>,
 ) -> Result<Client, ClusterError> {
-    let nodes = cluster.shown();
+    let nodes = config.shown();
     let addresses: Vec<ServerAddr> =
-        cluster.nodes.iter().filter_map(|node| node.address().parse().ok()).collect();
+        config.nodes.iter().filter_map(|node| node.address().parse().ok()).collect();
     for attempt in 0.. {
-        let options = options(cluster, changed.clone())?;
+        let options = options(config, changed.clone())?;
         match options.connect(&addresses[..]).await {
-            Ok(client) => return check(client, body_max),
+            Ok(client) => return check(client, config.body_bytes_max),
             Err(error) => {
                 let reason = error.to_string();
                 match error.kind() {
@@ -60,7 +58,7 @@ pub(super) async fn connect(
     Err(ClusterError::Login { nodes, reason: String::new() })
 }
 
-fn options(cluster: &Cluster, changed: UnboundedSender<()>) -> Result<ConnectOptions, ClusterError> {
+fn options(config: &NodeConfig, changed: UnboundedSender<()>) -> Result<ConnectOptions, ClusterError> {
     let mut options = ConnectOptions::new()
         .name("esper")
         .ping_interval(PING)
@@ -81,15 +79,15 @@ fn options(cluster: &Cluster, changed: UnboundedSender<()>) -> Result<ConnectOpt
             let _ = changed.send(());
             std::future::ready(())
         });
-    if let Some((user, password)) = cluster.login() {
+    if let Some((user, password)) = config.login() {
         options = options.user_and_password(user, password);
-    } else if let Some(token) = cluster.token() {
+    } else if let Some(token) = config.token() {
         options = options.token(token);
     }
-    if let Some(file) = &cluster.nkey_file {
+    if let Some(file) = &config.nkey_file {
         options = options.nkey(read("cluster-nkey-file", file)?.trim().to_owned());
     }
-    if let Some(file) = &cluster.credentials_file {
+    if let Some(file) = &config.credentials_file {
         let flag = "cluster-credentials-file";
         let text = read(flag, file)?;
         let wrong = |error: std::io::Error| ClusterError::File {
@@ -99,12 +97,12 @@ fn options(cluster: &Cluster, changed: UnboundedSender<()>) -> Result<ConnectOpt
         };
         options = options.credentials(&text).map_err(wrong)?;
     }
-    if let Some(file) = &cluster.ca_file {
+    if let Some(file) = &config.ca_file {
         // Read first: the library's reason would not name the flag.
         read("cluster-ca-file", file)?;
         options = options.add_root_certificates(file.clone());
     }
-    if cluster.nodes.iter().any(|node| node.is_tls()) {
+    if config.nodes.iter().any(|node| node.is_tls()) {
         // Servers that the first one tells of come without a name, which a certificate would have to have.
         options = options.require_tls(true).ignore_discovered_servers();
     }

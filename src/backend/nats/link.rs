@@ -1,5 +1,9 @@
 //! The thread that has the connection: it sends what the shards want ordered, and tells them what came of it.
 
+mod applying;
+mod nodes;
+mod watching;
+
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -7,25 +11,21 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, HeaderMap, Subscriber, header};
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde_json::Value;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 
 use super::acks;
-use super::connect::is_connected;
 use super::counts::Counts;
 use super::peers::{HERE_INTERVAL, NodeMessage, Peers};
-use super::start::{Decoder, NodeParts, OpenedCluster, begin};
+use super::start::{Decoder, NodeParts, OpenedCluster};
 use super::stream::{ClusterStream, NoFacts, StreamFacts};
-use crate::core::home::Applied;
-use crate::core::message::{Callback, CountFor, Disconnect, OrderError, Publish, Reply, ReplyTo, ShardId};
+use crate::core::message::{Callback, CountFor, OrderError, Publish, Reply, ReplyTo};
 use crate::core::partition::{PartitionId, Placement};
 use crate::journal::cluster::events::{ClusterEvents, ClusterNews};
-use crate::journal::cluster::inbound::{Inbound, StreamMessage};
-use crate::journal::cluster::message::{DisconnectItem, Item, MessageHead, PublishItem, end_of};
-use crate::journal::cluster::outbound::{Ack, Outbound, Sending, Wish};
+use crate::journal::cluster::inbound::Inbound;
+use crate::journal::cluster::outbound::{Ack, OutMessage, Outbound, Wish};
 use crate::journal::cluster::question::NodeQuestion;
 use crate::journal::cluster::queue::ToCluster;
 use crate::journal::cluster::state::ClusterState;
@@ -311,7 +311,7 @@ impl<E: ClusterEvents> Link<E> {
         }
     }
 
-    async fn send(&mut self, Sending { partition, number, payload }: Sending) {
+    async fn send(&mut self, OutMessage { partition, number, payload }: OutMessage) {
         let mut headers = HeaderMap::new();
         headers.insert(header::NATS_MESSAGE_ID, format!("{:x}-{number}", self.node).as_str());
         headers.insert(header::NATS_EXPECTED_STREAM, self.stream.name.as_str());
@@ -340,119 +340,6 @@ impl<E: ClusterEvents> Link<E> {
         }
     }
 
-    /// Applies the next message of the stream.
-    async fn apply(&mut self, message: StreamMessage) {
-        let epoch = self.inbound.epoch();
-        let Some(taken) = self.inbound.take(&message) else { return };
-        self.state.applied.set(self.inbound.last());
-        if let Some(reason) = taken.malformed {
-            self.state.malformed.add(1);
-            tracing::warn!(
-                "message {} of the stream {} is passed over: {reason}",
-                message.number,
-                self.stream.name
-            );
-        }
-        if let Some(upto) = taken.missed {
-            self.missed(upto);
-        }
-        if self.inbound.epoch() != epoch {
-            return self.reset(epoch).await;
-        }
-        let Some(head) = taken.head else { return };
-        let Some(partition) = message.partition else {
-            return self.tell_all(|| ClusterNews::Advanced(end_of(message.number)));
-        };
-        let wishes = if head.node == self.node { self.outbound.came_back(head.number) } else { None };
-        let mut wishes = wishes.unwrap_or_default().into_iter();
-        let shard = self.placement.home(partition);
-        let mut applied = Vec::new();
-        for item in taken.items {
-            let wish = wishes.next();
-            match item {
-                Item::Publish(item) => {
-                    self.state.publishes.add(1);
-                    applied
-                        .extend(self.applied(&message, head, item, wish).map(|applied| (partition, applied)));
-                }
-                Item::Disconnect(item) => {
-                    self.hand_over(shard, &mut applied);
-                    if let Some(disconnect) = self.disconnect(partition, head, item, wish) {
-                        self.events.tell(shard, ClusterNews::Disconnect(partition, disconnect));
-                    }
-                }
-                Item::Epoch { .. } => {}
-            }
-        }
-        self.hand_over(shard, &mut applied);
-    }
-
-    fn hand_over(&self, shard: ShardId, applied: &mut Vec<(PartitionId, Applied)>) {
-        if !applied.is_empty() {
-            self.events.tell(shard, ClusterNews::Applied(std::mem::take(applied)));
-        }
-    }
-
-    /// Returns a publish to apply, with who waits for its answer.
-    fn applied(
-        &self,
-        message: &StreamMessage,
-        head: MessageHead,
-        item: PublishItem,
-        wish: Option<Wish>,
-    ) -> Option<Applied> {
-        let count = item.count;
-        let mut applied = self.decoder.publish(message, item)?;
-        match wish {
-            Some(Wish::Publish(Publish { reply, at_us, charge, .. })) => {
-                applied.is_own = true;
-                applied.publish = Publish { reply, at_us, charge, ..applied.publish };
-            }
-            _ if count > 0 && head.node != self.node => {
-                applied.publish.reply = ReplyTo::CountingCaller(self.count_for(head.node, count));
-            }
-            _ => {}
-        }
-        Some(applied)
-    }
-
-    fn disconnect(
-        &self,
-        partition: PartitionId,
-        head: MessageHead,
-        DisconnectItem { topic, count }: DisconnectItem,
-        wish: Option<Wish>,
-    ) -> Option<Disconnect> {
-        let topic = self.decoder.topic(&topic, partition)?;
-        let count_for = match wish {
-            Some(Wish::Disconnect { count_for, .. }) => count_for,
-            _ => CountFor::Caller(self.count_for(head.node, count)),
-        };
-        Some(Disconnect { topic, shards: self.placement.shards(), count_for })
-    }
-
-    /// Returns what tells another node how many streams of this one were reached.
-    fn count_for(&self, node: u64, count: u64) -> Callback {
-        let to_self = self.to_self.clone();
-        Callback::new(move |reply| {
-            let streams = match reply {
-                Reply::Published(Ok(published)) => published.streams.unwrap_or(0),
-                Reply::Disconnected(streams) => streams,
-                Reply::Published(Err(_)) => 0,
-            };
-            let _ = to_self.send(ToCluster::Counted { node, count, streams });
-        })
-    }
-
-    fn missed(&self, upto: u64) {
-        self.state.missed.add(1);
-        tracing::warn!(
-            "events of the stream {} are gone that this node had not read; its streams are told",
-            self.stream.name
-        );
-        self.tell_all(|| ClusterNews::Missed(upto));
-    }
-
     fn tell_all(&self, mut news: impl FnMut() -> ClusterNews) {
         (0..self.placement.shards()).for_each(|shard| self.events.tell(shard, news()));
     }
@@ -475,193 +362,6 @@ impl<E: ClusterEvents> Link<E> {
     fn reply(&self, done: Option<(crate::core::message::Ticket, Reply)>) {
         if let Some((ticket, reply)) = done {
             self.events.reply(ticket, reply);
-        }
-    }
-
-    fn connection_changed(&mut self) {
-        if is_connected(&self.client) {
-            self.state.reconnects.add(1);
-            // What the server sent meanwhile is lost: the consumer begins again, and the stream is looked at.
-            self.from.send_replace(self.inbound.last() + 1);
-            self.ask.send_replace(self.inbound.clone());
-        } else {
-            self.cut_off("the connection is lost");
-        }
-    }
-
-    fn cut_off(&mut self, reason: &str) {
-        if self.cut_off_since.is_some() {
-            return;
-        }
-        tracing::warn!("cut off from the cluster: {reason}; publishes are refused, and streams stay");
-        self.cut_off_since = Some(Instant::now());
-        self.state.set_cut_off(true);
-        for (partition, wish) in self.outbound.take_waiting() {
-            self.refuse(partition, wish, OrderError::CutOff);
-        }
-    }
-
-    /// Takes in what the stream's leader said.
-    async fn polled(&mut self, Polled { facts, last, has_last }: Polled) {
-        let facts = match facts {
-            Ok(facts) => facts,
-            Err(NoFacts::Deleted) => {
-                tracing::error!("the stream {} was deleted; it is made again", self.stream.name);
-                self.stream.forget_epoch();
-                if let Err(error) = self.stream.make().await {
-                    tracing::error!("{error}");
-                }
-                self.ask.send_replace(self.inbound.clone());
-                return;
-            }
-            Err(NoFacts::Silent(reason)) => {
-                self.silent += 1;
-                if self.silent >= SILENT_MAX {
-                    self.cut_off(&format!(
-                        "the stream {} has no leader that answers ({reason})",
-                        self.stream.name
-                    ));
-                }
-                return;
-            }
-        };
-        self.silent = 0;
-        self.state.tail.set(facts.last);
-        self.decoder.ahead_ms = facts.ahead_ms;
-        // Servers before 2.15 also change the time when somebody edits the stream (nats-server#8471).
-        let is_made_again = facts.created_ns != self.created_ns && has_last != Some(true);
-        let is_another = is_made_again || facts.last < last || has_last == Some(false);
-        if is_another {
-            let epoch = self.inbound.epoch();
-            tracing::error!(
-                "the stream {} is not what was read of it: the order begins anew",
-                self.stream.name
-            );
-            return self.reset(epoch).await;
-        }
-        self.created_ns = facts.created_ns;
-        if let Some(upto) = self.inbound.skip_to(facts.first) {
-            self.missed(upto);
-            self.from.send_replace(facts.first);
-        }
-        if self.cut_off_since.take().is_some() {
-            tracing::info!("connected to the cluster again");
-            self.state.set_cut_off(false);
-        }
-        let lag = facts.last.saturating_sub(self.inbound.last());
-        self.state.set_ready(lag <= READY_LAG_MAX);
-        // Behind at the same place twice: the consumer is dead and does not know it.
-        let stalled_at = (lag > 0).then(|| self.inbound.last());
-        if stalled_at.is_some() && stalled_at == self.stalled_at {
-            self.from.send_replace(self.inbound.last() + 1);
-        }
-        self.stalled_at = stalled_at;
-        let (applied, end) = (end_of(self.inbound.last()), end_of(facts.last));
-        self.tell_all(|| ClusterNews::Advanced(applied));
-        self.tell_all(|| ClusterNews::StreamEnd(end));
-    }
-
-    /// Begins the order anew after the epoch `old`.
-    async fn reset(&mut self, old: crate::core::event_id::Epoch) {
-        let begun = self.stream.begin_anew(old, self.inbound.ended(), self.node).await;
-        let facts = self.stream.facts().await;
-        let ((control, epoch, ended), facts) = match (begun, facts) {
-            (Ok(begun), Ok(facts)) => (begun, facts),
-            // The next answer of the leader leads here again.
-            (begun, _) => {
-                let reason = begun.err().unwrap_or_default();
-                return tracing::warn!("a new epoch could not begin yet: {reason}");
-            }
-        };
-        self.state.resets.add(1);
-        for (partition, wish) in self.outbound.take_waiting() {
-            self.refuse(partition, wish, OrderError::CutOff);
-        }
-        for (partition, wishes) in self.outbound.take_under_way() {
-            for wish in wishes {
-                self.refuse(partition, wish, OrderError::Unconfirmed);
-            }
-        }
-        self.outbound.set_epoch(epoch);
-        self.inbound = Inbound::new(facts.first.saturating_sub(1), epoch, ended);
-        self.created_ns = facts.created_ns;
-        let reset = begin(&self.inbound, control);
-        self.tell_all(|| ClusterNews::Reset(reset.clone()));
-        self.from.send_replace(self.inbound.last() + 1);
-    }
-
-    async fn tick(&mut self) {
-        let now = Instant::now();
-        let (again, given_up) = self.outbound.overdue(self.now_ms());
-        for sending in again {
-            self.state.resent.add(1);
-            self.send(sending).await;
-        }
-        for (partition, wishes) in given_up {
-            self.state.unconfirmed.add(wishes.len() as u64);
-            for wish in wishes {
-                self.refuse(partition, wish, OrderError::Unconfirmed);
-            }
-        }
-        self.sent.retain(|_, sent| now.duration_since(*sent) < Duration::from_secs(30));
-        for done in self.counts.overdue(now) {
-            self.reply(Some(done));
-        }
-        self.peers.sweep(now);
-        self.state.nodes.set(1 + self.peers.others().len() as u64);
-        if self.cut_off_since.is_some_and(|since| since.elapsed() > NOT_READY_AFTER) {
-            self.state.set_ready(false);
-        }
-        if now >= self.next_here {
-            self.next_here = now + HERE_INTERVAL;
-            let is_new = std::mem::take(&mut self.is_new);
-            self.say_here(is_new).await;
-        }
-        // What the poll compares is never older than a tick.
-        self.ask.send_if_modified(|inbound| {
-            inbound.clone_from(&self.inbound);
-            false
-        });
-    }
-
-    async fn say_here(&mut self, is_new: bool) {
-        let message = NodeMessage::Here { node: self.node, name: self.name.clone(), is_new };
-        self.tell(&format!("{}.node.all", self.stream.name), &message).await;
-    }
-
-    async fn tell(&self, subject: &str, message: &NodeMessage) {
-        // While there is no connection nobody would hear it; later it would be old.
-        if !is_connected(&self.client) {
-            return;
-        }
-        let Ok(text) = serde_json::to_vec(message) else { return };
-        if let Err(error) = self.client.publish(subject.to_owned(), Bytes::from(text)).await {
-            tracing::debug!("a message to {subject} was not sent: {error}");
-        }
-    }
-
-    /// Takes in a message of another node.
-    async fn heard(&mut self, payload: &[u8]) {
-        let Ok(message) = serde_json::from_slice::<NodeMessage>(payload) else { return };
-        match message {
-            NodeMessage::Here { node, name, is_new } => {
-                self.peers.here(node, &name, Instant::now());
-                if is_new && node != self.node {
-                    self.say_here(false).await;
-                }
-            }
-            NodeMessage::Gone { node } => self.peers.gone(node),
-            NodeMessage::Count { node, count, streams } => {
-                let done = self.counts.of_node(count, node, streams);
-                self.reply(done);
-            }
-            NodeMessage::Ask { node, id, question } if node != self.node => {
-                let to_self = self.to_self.clone();
-                let answer = Box::new(move |body| drop(to_self.send(ToCluster::Answer { node, id, body })));
-                (self.answers)(question.into(), answer);
-            }
-            NodeMessage::Answer { node, id, body } => self.peers.answer(id, node, body),
-            NodeMessage::Ask { .. } => {}
         }
     }
 }

@@ -15,6 +15,7 @@
 //! What is sent, sent again and applied is decided in [`journal::cluster`](crate::journal::cluster), without I/O.
 
 mod acks;
+mod config;
 mod connect;
 mod counts;
 mod error;
@@ -23,7 +24,10 @@ mod peers;
 mod reader;
 mod start;
 mod stream;
+mod url;
 
+pub(crate) use config::NodeConfig;
 pub(crate) use error::ClusterError;
 pub(crate) use link::ClusterThread;
 pub(crate) use start::{OpenedCluster, open};
+pub use url::NatsUrl;

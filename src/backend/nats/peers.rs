@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::journal::cluster::question::{Asking, NodeAnswers, NodeQuestion};
+use crate::journal::cluster::question::{AskNodes, NodeAnswers, NodeQuestion};
 
 /// How often a node says that it is there.
 pub(super) const HERE_INTERVAL: Duration = Duration::from_secs(2);
@@ -83,7 +83,7 @@ pub(super) struct Peers {
     me: u64,
     others: HashMap<u64, Peer>,
     last_id: u64,
-    asked: HashMap<u64, Asked>,
+    asked: HashMap<u64, OpenQuestion>,
 }
 
 #[derive(Debug)]
@@ -93,8 +93,8 @@ struct Peer {
 }
 
 #[derive(Debug)]
-struct Asked {
-    asking: Asking,
+struct OpenQuestion {
+    asking: AskNodes,
     answers: NodeAnswers,
     missing: HashSet<u64>,
     since: Instant,
@@ -128,12 +128,14 @@ impl Peers {
     }
 
     /// Begins to ask all others; returns the message to send to all.
-    pub(super) fn ask(&mut self, asking: Asking, now: Instant) -> NodeMessage {
+    pub(super) fn ask(&mut self, asking: AskNodes, now: Instant) -> NodeMessage {
         self.last_id += 1;
         let question = AskedQuestion::from(&asking.question);
         let missing = self.others();
-        self.asked
-            .insert(self.last_id, Asked { asking, answers: NodeAnswers::default(), missing, since: now });
+        self.asked.insert(
+            self.last_id,
+            OpenQuestion { asking, answers: NodeAnswers::default(), missing, since: now },
+        );
         NodeMessage::Ask { node: self.me, id: self.last_id, question }
     }
 
@@ -150,11 +152,12 @@ impl Peers {
     /// enough, to those who asked.
     pub(super) fn sweep(&mut self, now: Instant) {
         self.others.retain(|_, peer| now.duration_since(peer.heard) < GONE_AFTER);
-        let is_done = |asked: &Asked| asked.missing.is_empty() || now.duration_since(asked.since) > PATIENCE;
+        let is_done =
+            |asked: &OpenQuestion| asked.missing.is_empty() || now.duration_since(asked.since) > PATIENCE;
         let done: Vec<u64> =
             self.asked.iter().filter(|(_, asked)| is_done(asked)).map(|(id, _)| *id).collect();
         for asked in done.into_iter().filter_map(|id| self.asked.remove(&id)) {
-            let Asked { asking, mut answers, missing, .. } = asked;
+            let OpenQuestion { asking, mut answers, missing, .. } = asked;
             let name = |node: &u64| {
                 let known = self.others.get(node).map(|peer| peer.name.clone());
                 known.unwrap_or_else(|| format!("{node:x}"))
@@ -181,7 +184,7 @@ mod tests {
             peers.here(node, name, now);
         }
         let (answers, answered) = bounded(1);
-        let message = peers.ask(Asking { question: NodeQuestion::Stats, answers }, now);
+        let message = peers.ask(AskNodes { question: NodeQuestion::Stats, answers }, now);
         let NodeMessage::Ask { node: 1, id, .. } = message else { panic!("{message:?}") };
         peers.answer(id, 2, json!(5));
         peers.answer(id, 2, json!(6));

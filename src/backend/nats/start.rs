@@ -13,9 +13,8 @@ use tokio::sync::watch;
 use super::connect::connect;
 use super::reader;
 use super::stream::{ClusterStream, NoFacts, StreamFacts};
-use super::{ClusterError, ClusterThread};
+use super::{ClusterError, ClusterThread, NodeConfig};
 use crate::clock::Clock;
-use crate::config::{Cluster, Config};
 use crate::core::budget::Budget;
 use crate::core::epochs::{EarlierEpoch, Epochs};
 use crate::core::event_id::Epoch;
@@ -116,15 +115,14 @@ impl Decoder {
 /// # Errors
 /// A server answered, and this node cannot take part; the remedy is in the line.
 pub(crate) fn open(
-    cluster: &Cluster,
-    config: &Config,
+    config: &NodeConfig,
     clock: Clock,
     settings: impl Fn(Partitioner, Epoch) -> HomeSettings,
 ) -> Result<OpenedCluster, ClusterError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClusterError::Thread)?;
     let (sender, received) = mpsc::unbounded_channel();
-    let joined = runtime.block_on(join(cluster, config, clock, settings))?;
+    let joined = runtime.block_on(join(config, clock, settings))?;
     let (settings, hasher, homes, parts) = joined;
     let state = Arc::new(ClusterState::new(homes.len()));
     state.applied.set(parts.inbound.last());
@@ -135,15 +133,13 @@ pub(crate) fn open(
 type Joined = (HomeSettings, TopicHasher, Vec<Homes>, NodeParts);
 
 async fn join(
-    cluster: &Cluster,
-    config: &Config,
+    config: &NodeConfig,
     clock: Clock,
     settings: impl Fn(Partitioner, Epoch) -> HomeSettings,
 ) -> Result<Joined, ClusterError> {
     let (change, changed) = mpsc::unbounded_channel();
-    let client = connect(cluster, config.http.body_bytes_max, change).await?;
-    let mut stream =
-        ClusterStream::new(jetstream::new(client.clone()), cluster, &config.history, config.partitions);
+    let client = connect(config, change).await?;
+    let mut stream = ClusterStream::new(jetstream::new(client.clone()), config);
     let facts = first_facts(&stream).await?;
     let agreed = stream.agreed(&facts, config.partitions)?;
     stream.keep(&facts);

@@ -10,9 +10,8 @@ use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::{HeaderMap, header};
 use serde::Deserialize;
 
-use super::ClusterError;
+use super::{ClusterError, NodeConfig};
 use crate::clock::unix_ms;
-use crate::config::{Cluster, History};
 use crate::core::event_id::Epoch;
 use crate::core::partition::PartitionId;
 use crate::core::random::random_key;
@@ -75,14 +74,14 @@ struct InfoWithTime {
 }
 
 impl ClusterStream {
-    pub(super) fn new(jetstream: Context, cluster: &Cluster, history: &History, partitions: u8) -> Self {
-        let name = cluster.name.clone();
+    pub(super) fn new(jetstream: Context, node: &NodeConfig) -> Self {
+        let name = node.name.clone();
         let secret: [u8; 16] = random_key();
         let secret = secret.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let metadata = [
             (FORMAT_KEY, FORMAT.to_string()),
             (READABLE_KEY, FORMAT.to_string()),
-            (PARTITIONS_KEY, partitions.to_string()),
+            (PARTITIONS_KEY, node.partitions.to_string()),
             (SECRET_KEY, secret),
             (EPOCH_KEY, Epoch::new().run().to_string()),
         ];
@@ -91,11 +90,11 @@ impl ClusterStream {
             retention: RetentionPolicy::Limits,
             storage: StorageType::File,
             discard: DiscardPolicy::Old,
-            num_replicas: cluster.replicas.into(),
+            num_replicas: node.replicas.into(),
             duplicate_window: DUPLICATE_WINDOW,
             // Every node reads it back when it starts, into memory of this size.
-            max_bytes: i64::try_from(history.memory_bytes_max).unwrap_or(i64::MAX),
-            max_age: history.age_max.max(DUPLICATE_WINDOW),
+            max_bytes: i64::try_from(node.memory_bytes_max).unwrap_or(i64::MAX),
+            max_age: node.age_max.max(DUPLICATE_WINDOW),
             description: Some("Events of esper's nodes".to_owned()),
             metadata: metadata.map(|(key, value)| (key.to_owned(), value)).into(),
             name: name.clone(),

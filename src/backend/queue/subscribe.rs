@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::message::{MessageName, text};
+use crate::backend::SubscribeRule;
 use crate::backend::backoff::Backoff;
 use crate::backend::interface::{BrokerMessage, ConsumerEnd, MessageBroker, QueueConsumer};
 use crate::backend::throttle::Throttle;
 use crate::backend::{BackendStats, PublishFailure, TopicPublisher};
-use crate::config::SubscribeRule;
 use crate::core::event_id::has_our_form;
 
 /// The most messages in one acknowledgement: half of those that a broker may send ahead.

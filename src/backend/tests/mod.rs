@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use super::interface::MessageBroker;
 use super::memory::{MemoryServer, StoredMessage};
 use super::*;
-use crate::config::SubscribeRule;
+use crate::backend::SubscribeRule;
 use crate::core::arena::Arena;
 use crate::core::message::Ticket;
 use crate::core::sent_count::SentCount;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::super::Config;
 use super::super::cli::Flags;
 use super::super::layers::Typed;
-use super::super::{Notes, cpus::CpuFlags};
+use super::super::{ConfigError, Notes, cpus::CpuFlags};
 use super::*;
 
 const SECRET: &str = "a-secret-of-these-tests-and-of-nothing-else";

@@ -21,7 +21,7 @@ pub(crate) struct StreamMessage {
 
 /// What a message says.
 #[derive(Debug, Default)]
-pub(crate) struct Taken {
+pub(crate) struct ReadMessage {
     /// Messages before it are missing: events up to this one.
     pub(crate) missed: Option<Sequence>,
     pub(crate) head: Option<MessageHead>,
@@ -67,7 +67,7 @@ impl Inbound {
     }
 
     /// Takes the next message; `None` for one that was taken before.
-    pub(crate) fn take(&mut self, message: &StreamMessage) -> Option<Taken> {
+    pub(crate) fn take(&mut self, message: &StreamMessage) -> Option<ReadMessage> {
         if message.number <= self.last {
             return None;
         }
@@ -86,7 +86,7 @@ impl Inbound {
                 self.ended.clone_from(ended);
             }
         }
-        Some(Taken { missed, head, items, malformed })
+        Some(ReadMessage { missed, head, items, malformed })
     }
 
     /// Notes that messages up to this one are gone from the stream before they were read; returns the last event that

@@ -29,7 +29,7 @@ pub(crate) enum Wish {
 
 /// A message to send.
 #[derive(Clone, Debug)]
-pub(crate) struct Sending {
+pub(crate) struct OutMessage {
     pub(crate) partition: PartitionId,
     pub(crate) number: u64,
     pub(crate) payload: Bytes,
@@ -60,7 +60,7 @@ pub(crate) struct Outbound {
     bytes_max: usize,
     lanes: Vec<Lane>,
     /// Messages under way, by number.
-    under_way: HashMap<u64, UnderWay>,
+    under_way: HashMap<u64, SentMessage>,
 }
 
 /// One partition.
@@ -72,7 +72,7 @@ struct Lane {
 }
 
 #[derive(Debug)]
-struct UnderWay {
+struct SentMessage {
     partition: PartitionId,
     payload: Bytes,
     wishes: Wishes,
@@ -110,7 +110,7 @@ impl Outbound {
     }
 
     /// Returns the next messages to send. `counts` gives the number of a request for a count of streams.
-    pub(crate) fn next(&mut self, now_ms: u64, mut counts: impl FnMut(&mut Wish) -> u64) -> Vec<Sending> {
+    pub(crate) fn next(&mut self, now_ms: u64, mut counts: impl FnMut(&mut Wish) -> u64) -> Vec<OutMessage> {
         let mut all = Vec::new();
         for (partition, lane) in self.lanes.iter_mut().enumerate() {
             if lane.unacknowledged.is_some() || lane.waiting.is_empty() {
@@ -141,8 +141,9 @@ impl Outbound {
             }
             let payload = writer.finish();
             lane.unacknowledged = Some(number);
-            all.push(Sending { partition, number, payload: payload.clone() });
-            let under_way = UnderWay { partition, payload, wishes, first_sent_ms: now_ms, sent_ms: now_ms };
+            all.push(OutMessage { partition, number, payload: payload.clone() });
+            let under_way =
+                SentMessage { partition, payload, wishes, first_sent_ms: now_ms, sent_ms: now_ms };
             self.under_way.insert(number, under_way);
         }
         all
@@ -162,7 +163,7 @@ impl Outbound {
                 None
             }
             Ack::Refused(error) => {
-                let UnderWay { partition, wishes, .. } = self.under_way.remove(&number)?;
+                let SentMessage { partition, wishes, .. } = self.under_way.remove(&number)?;
                 self.free_lane(partition, number);
                 Some((partition, wishes, error))
             }
@@ -172,13 +173,13 @@ impl Outbound {
     /// Returns the wishes of a message of this node that came back through the stream; `None` when they were given up
     /// before, or it came back already.
     pub(crate) fn came_back(&mut self, number: u64) -> Option<Wishes> {
-        let UnderWay { partition, wishes, .. } = self.under_way.remove(&number)?;
+        let SentMessage { partition, wishes, .. } = self.under_way.remove(&number)?;
         self.free_lane(partition, number);
         Some(wishes)
     }
 
     /// Returns the messages to send again, and the wishes of those that are given up.
-    pub(crate) fn overdue(&mut self, now_ms: u64) -> (Vec<Sending>, Vec<(PartitionId, Wishes)>) {
+    pub(crate) fn overdue(&mut self, now_ms: u64) -> (Vec<OutMessage>, Vec<(PartitionId, Wishes)>) {
         let late: Vec<u64> = self
             .under_way
             .iter()
@@ -187,7 +188,7 @@ impl Outbound {
             .collect();
         let mut given_up = Vec::new();
         for number in late {
-            if let Some(UnderWay { partition, wishes, .. }) = self.under_way.remove(&number) {
+            if let Some(SentMessage { partition, wishes, .. }) = self.under_way.remove(&number) {
                 self.free_lane(partition, number);
                 given_up.push((partition, wishes));
             }
@@ -198,8 +199,8 @@ impl Outbound {
             let Some(message) = self.under_way.get_mut(&number) else { continue };
             if now_ms.saturating_sub(message.sent_ms) > RESEND_MS {
                 message.sent_ms = now_ms;
-                let UnderWay { partition, payload, .. } = message;
-                again.push(Sending { partition: *partition, number, payload: payload.clone() });
+                let SentMessage { partition, payload, .. } = message;
+                again.push(OutMessage { partition: *partition, number, payload: payload.clone() });
             }
         }
         (again, given_up)

@@ -14,7 +14,7 @@ pub(crate) enum NodeQuestion {
 
 /// A question under way.
 #[derive(Debug)]
-pub(crate) struct Asking {
+pub(crate) struct AskNodes {
     pub(crate) question: NodeQuestion,
     /// Gets all answers at once, after a second at most.
     pub(crate) answers: Sender<NodeAnswers>,

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::outbound::Wish;
-use super::question::Asking;
+use super::question::AskNodes;
 use super::state::ClusterState;
 use crate::core::message::{Disconnect, OrderError, Publish, Reply};
 use crate::core::partition::PartitionId;
@@ -21,7 +21,7 @@ pub(crate) enum ToCluster {
     /// This node's own reply to what it counts under this number.
     OwnReply { count: u64, reply: Reply },
     /// Asks all other nodes a question, whose answers go to a thread of this process.
-    Ask(Asking),
+    Ask(AskNodes),
     /// Answers another node's question.
     Answer { node: u64, id: u64, body: Value },
     /// Sends what waits, then ends.

@@ -4,6 +4,8 @@
 //! With namespaces they form a tree, with everything at its root, which every partition has and which is not counted. A
 //! topic stays while it is held or has one below it. It can make room, with those below it, unless one of them is held.
 
+mod losses;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
@@ -335,7 +337,7 @@ impl Topics {
     }
 
     /// Records a lost event of this topic, or of one below it, here and in all above.
-    fn lose(&mut self, key: TopicKey, lost: TopicEnd) {
+    pub(super) fn lose(&mut self, key: TopicKey, lost: TopicEnd) {
         let KnownTopic { parent, lost: known, .. } = &mut *self.known[key as usize];
         let is_news = lost.sequence > known.sequence;
         match *parent {
@@ -401,53 +403,6 @@ impl Topics {
         if under_way.as_ref().is_some_and(|newest| newest.sequence <= upto) {
             *under_way = None;
         }
-    }
-
-    /// Records as lost the event that a recovered record names as its topic's previous one, unless that was recovered
-    /// as well.
-    pub(crate) fn lose_before(&mut self, key: TopicKey, lost: TopicEnd) {
-        // If the newest event found is older than that, events between are missing.
-        if self[key].history.newest().is_none_or(|newest| newest.sequence < lost.sequence) {
-            self.lose(key, lost);
-        }
-    }
-
-    /// Records the end of a topic that there is no room for, here and in those above it.
-    pub(crate) fn lose_unknown(&mut self, topic: &Topic, lost: TopicEnd) {
-        self.forgotten.note(topic.name(), lost.clone());
-        if let Some(above) = self.nearest_above(topic) {
-            self.lose(above, lost);
-        }
-    }
-
-    /// Records the ends of topics, by the hashes of their names, of which no event was recovered.
-    pub(super) fn lose_hashes(&mut self, ends: impl Iterator<Item = (u64, TopicEnd)>) {
-        ends.for_each(|(hash, end)| self.forgotten.note_hash(hash, end));
-        // Lost topics may have been below known ones. A topic with none above has none below, and its oldest recovered
-        // event named the one before: it knows its losses.
-        let may_have_had_children =
-            |known: &KnownTopic| known.parent.is_some() || known.topic.is_everything();
-        let known = self.known.iter().filter(|(_, known)| may_have_had_children(known));
-        let ends: Vec<_> =
-            known.map(|(key, known)| (key as TopicKey, self.forgotten.end(known.topic.name()))).collect();
-        ends.into_iter().for_each(|(key, end)| self.lose(key, end));
-    }
-
-    /// Records that events of any topic up to this one may be missing.
-    pub(super) fn lose_all(&mut self, upto: Sequence) {
-        let keys: Vec<_> = self.known.iter().map(|(key, _)| key as TopicKey).collect();
-        keys.into_iter().for_each(|key| self.lose(key, TopicEnd { sequence: upto, own_id: None }));
-        self.forgotten.set_floor(upto);
-    }
-
-    /// Records that nothing is known of any topic up to this event, and that what was known before does not count.
-    pub(super) fn begin_at(&mut self, floor: Sequence) {
-        for (_, known) in &mut self.known {
-            known.lost = TopicEnd { sequence: floor, own_id: None };
-            known.lost_at_first = floor;
-            known.under_way = None;
-        }
-        self.forgotten.set_floor(floor);
     }
 
     /// Returns whether this topic retains an event. Sequences are never used twice, so a topic whose oldest event is

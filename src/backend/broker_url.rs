@@ -1,12 +1,10 @@
 //! URLs of message brokers, and the rules by which messages of their exchanges are published to topics.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-use percent_encoding::percent_decode_str;
-use url::Url;
+use amq_protocol_uri::AMQPUri;
 
 /// A broker node's URL, `amqp://user:password@host:port/vhost` or `amqps://...`. Printing one, by `{}` or
 /// `{:?}`, shows `***` for the credentials.
@@ -17,32 +15,8 @@ use url::Url;
 pub struct BrokerUrl {
     text: String,
     shown: String,
-    target: BrokerTarget,
-}
-
-/// The parts of a broker's URL. It has no `Debug`, because it holds the password.
-#[derive(Clone, Eq, PartialEq)]
-pub(crate) struct BrokerTarget {
-    pub(crate) is_tls: bool,
-    /// A name or an address; an IPv6 address without brackets.
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    pub(crate) user: String,
-    pub(crate) password: String,
-    pub(crate) vhost: String,
-    pub(crate) parameters: BrokerParameters,
-}
-
-/// The parameters of a broker's URL, each `None` where the URL is silent.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct BrokerParameters {
-    pub(crate) heartbeat_s: Option<u16>,
-    pub(crate) channel_max: Option<u16>,
-    /// In bytes.
-    pub(crate) frame_max: Option<u32>,
-    pub(crate) connection_timeout_ms: Option<u64>,
-    /// One of [`MECHANISMS`], in any case.
-    pub(crate) auth_mechanism: Option<String>,
+    /// Its `Debug` shows the password.
+    uri: AMQPUri,
 }
 
 impl BrokerUrl {
@@ -56,9 +30,9 @@ impl BrokerUrl {
         self.shown != self.text
     }
 
-    /// Returns the host to connect to, and the credentials.
-    pub(crate) fn target(&self) -> &BrokerTarget {
-        &self.target
+    /// Returns its parts, decoded, with the credentials.
+    pub(crate) fn uri(&self) -> &AMQPUri {
+        &self.uri
     }
 }
 
@@ -71,7 +45,7 @@ impl FromStr for BrokerUrl {
     /// The reason and the remedy, without any part of the text, which may be the password.
     fn from_str(text: &str) -> Result<Self, &'static str> {
         let text = text.trim();
-        Ok(Self { text: text.to_owned(), shown: masked(text), target: checked(text)? })
+        Ok(Self { text: text.to_owned(), shown: masked(text), uri: checked(text)? })
     }
 }
 
@@ -101,13 +75,9 @@ pub struct SubscribeRule {
 const SCHEME: &str = "not a broker's URL; write amqp://user:password@host:5672/ or amqps://...";
 const PARAMETERS: [&str; 5] =
     ["heartbeat", "channel_max", "frame_max", "connection_timeout", "auth_mechanism"];
-/// The names of login mechanisms in RabbitMQ's URI specification.
-const MECHANISMS: [&str; 5] = ["amqplain", "anonymous", "external", "plain", "rabbit-cr-demo"];
-/// User and password where a URL has none, as in RabbitMQ's own clients.
-const GUEST: &str = "guest";
 
 /// Parses a URL that has the parts a broker's needs and none that would be read as something else.
-fn checked(text: &str) -> Result<BrokerTarget, &'static str> {
+fn checked(text: &str) -> Result<AMQPUri, &'static str> {
     let Some((scheme, rest)) = text.split_once("://") else { return Err(SCHEME) };
     if !matches!(scheme, "amqp" | "amqps") || text.contains(|c: char| c.is_control() || c == ' ') {
         return Err(SCHEME);
@@ -135,54 +105,20 @@ fn checked(text: &str) -> Result<BrokerTarget, &'static str> {
                     connection_timeout and auth_mechanism",
         );
     }
-    let mut target = read(text).ok_or(
+    // The parser's reason may quote the password.
+    let mut uri: AMQPUri = text.parse().map_err(|_| {
         "not a broker's URL; write amqp://user:password@host:5672/, and what is not a letter or digit of \
-             the password as %XX",
-    )?;
-    // `Url` keeps the brackets, which no lookup accepts.
+             the password as %XX"
+    })?;
+    // The parser reads the default host for one in brackets.
     if let Some(address) = host.strip_prefix('[').and_then(|host| host.split_once(']')) {
         let address: Ipv6Addr = address.0.parse().map_err(|_| SCHEME)?;
-        target.host = address.to_string();
+        uri.authority.host = address.to_string();
     }
-    if target.vhost.is_empty() {
-        target.vhost = "/".to_owned();
+    if uri.vhost.is_empty() {
+        uri.vhost = "/".to_owned();
     }
-    Ok(target)
-}
-
-/// Parses a URL of the scheme `amqp` or `amqps`; `None` if it is malformed. The parser's reason may quote the password.
-fn read(text: &str) -> Option<BrokerTarget> {
-    let url = Url::parse(text).ok()?;
-    let is_tls = url.scheme() == "amqps";
-    let decoded = |part: &str| percent_decode_str(part).decode_utf8().ok().map(Cow::into_owned);
-    let value = |name: &str| {
-        let pair = url.query_pairs().find(|(key, _)| key == name);
-        pair.map(|(_, value)| value.into_owned())
-    };
-    let auth_mechanism = value("auth_mechanism");
-    if auth_mechanism.as_ref().is_some_and(|name| !MECHANISMS.contains(&&*name.to_lowercase())) {
-        return None;
-    }
-    Some(BrokerTarget {
-        is_tls,
-        host: decoded(url.host_str()?)?,
-        port: url.port().unwrap_or(if is_tls { 5671 } else { 5672 }),
-        user: decoded(Some(url.username()).filter(|user| !user.is_empty()).unwrap_or(GUEST))?,
-        password: decoded(url.password().unwrap_or(GUEST))?,
-        vhost: decoded(url.path().strip_prefix('/').unwrap_or_default())?,
-        parameters: BrokerParameters {
-            heartbeat_s: number(value("heartbeat"))?,
-            channel_max: number(value("channel_max"))?,
-            frame_max: number(value("frame_max"))?,
-            connection_timeout_ms: number(value("connection_timeout"))?,
-            auth_mechanism,
-        },
-    })
-}
-
-/// Parses a parameter that may be missing; `None` when it is no number in its range.
-fn number<N: FromStr>(value: Option<String>) -> Option<Option<N>> {
-    value.map(|value| value.parse().ok()).map_or(Some(None), |number| number.map(Some))
+    Ok(uri)
 }
 
 /// Splits the rest of a URL behind `//` into the authority and what follows it.
@@ -202,6 +138,8 @@ fn masked(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use amq_protocol_uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUserInfo, SASLMechanism};
+
     use super::*;
 
     #[test]
@@ -232,8 +170,8 @@ mod tests {
             ("amqp://[::1]:5673/", "::1", 5673, "/"),
         ] {
             let url = text.parse::<BrokerUrl>().unwrap();
-            let BrokerTarget { host: found, port: found_port, vhost: found_vhost, .. } = url.target();
-            assert_eq!((&**found, *found_port, &**found_vhost), (host, port, vhost), "{text}");
+            let AMQPUri { authority, vhost: found_vhost, .. } = url.uri();
+            assert_eq!((&*authority.host, authority.port, &**found_vhost), (host, port, vhost), "{text}");
         }
     }
 
@@ -243,20 +181,22 @@ mod tests {
              &connection_timeout=9&auth_mechanism=External&heartbeat=6"
             .parse()
             .unwrap();
-        let BrokerTarget { is_tls, user, password, parameters, .. } = url.target();
-        assert_eq!((*is_tls, &**user, &**password), (true, "a@b", "p/?"));
-        let read = BrokerParameters {
-            heartbeat_s: Some(5),
+        let AMQPUri { scheme, authority: AMQPAuthority { userinfo, .. }, query, .. } = url.uri();
+        let AMQPUserInfo { username, password } = userinfo;
+        assert_eq!((scheme, &**username, &**password), (&AMQPScheme::AMQPS, "a@b", "p/?"));
+        let read = AMQPQueryString {
+            heartbeat: Some(5),
             channel_max: Some(7),
             frame_max: Some(131_072),
-            connection_timeout_ms: Some(9),
-            auth_mechanism: Some("External".to_owned()),
+            connection_timeout: Some(9),
+            auth_mechanism: Some(SASLMechanism::External),
         };
-        assert_eq!(*parameters, read);
+        assert_eq!(*query, read);
         let url: BrokerUrl = "amqp://h".parse().unwrap();
-        let BrokerTarget { is_tls, user, password, parameters, .. } = url.target();
-        assert_eq!((*is_tls, &**user, &**password), (false, "guest", "guest"));
-        assert_eq!(*parameters, BrokerParameters::default());
+        let AMQPUri { scheme, authority: AMQPAuthority { userinfo, .. }, query, .. } = url.uri();
+        let AMQPUserInfo { username, password } = userinfo;
+        assert_eq!((scheme, &**username, &**password), (&AMQPScheme::AMQP, "guest", "guest"));
+        assert_eq!(*query, AMQPQueryString::default());
         for text in ["?heartbeat=65536", "?channel_max=-1", "?heartbeat=", "?auth_mechanism=none"] {
             assert!(format!("amqp://h/{text}").parse::<BrokerUrl>().is_err(), "{text}");
         }

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::disk::error::OpenError;
-use super::disk::inspect::{self, DirectoryReport};
-use super::disk::storage::Directory;
 use crate::config::{self, ConfigError};
 use crate::core::event_id::Epoch;
 use crate::core::random::random_u64;
+use crate::journal::disk::error::OpenError;
+use crate::journal::disk::inspect::{self, DirectoryReport};
+use crate::journal::disk::storage::Directory;
 
 // A doc comment here is the command's help.
 /// Checks, repairs or copies the directory of --data-dir.

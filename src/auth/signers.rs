@@ -1,6 +1,24 @@
-//! Secrets that sign tokens; they are never shown.
+//! What tokens may be signed with: public keys, and secrets, which are never shown.
 
 use std::fmt;
+
+use super::PublicKey;
+
+/// The secrets and keys that tokens of one kind may be signed with: any of these.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Signers {
+    /// A secret, for HS256.
+    pub secret: Option<SecretPair>,
+    /// Public keys, for RS256, ES256 or EdDSA, by the type of each.
+    pub public_keys: Vec<PublicKey>,
+}
+
+impl Signers {
+    /// Returns whether there is neither a secret nor a key.
+    pub fn is_empty(&self) -> bool {
+        self.secret.is_none() && self.public_keys.is_empty()
+    }
+}
 
 /// A secret as its variable or its file gave it; never empty. Printing one, by `{}` or `{:?}`, shows `***`.
 #[derive(Clone, Eq, PartialEq)]
