@@ -1,3 +1,4 @@
+mod clustered;
 mod journaled;
 mod pages;
 mod partitions;

@@ -23,4 +23,6 @@ pub(crate) mod message;
 pub(crate) mod outbound;
 pub(crate) mod question;
 pub(crate) mod queue;
+#[cfg(test)]
+mod simulation;
 pub(crate) mod state;
