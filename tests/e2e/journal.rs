@@ -1,7 +1,7 @@
 //! The journal: what was answered 200 is there after a crash, a restart, a full disk, a failed one.
 //!
-//! `ESPER_TEST_JOURNAL=all cargo test --test e2e journal -- --nocapture` does all of it: 200 rounds of `kill -9`, and each
-//! byte of a journal flipped. Otherwise there are a few rounds and a sample.
+//! `ESPER_TEST_JOURNAL=all cargo test --test e2e journal -- --nocapture` does all of it: 200 rounds of `kill -9`, 50 pairs of
+//! them around the rewriting of segments, and each byte of a journal flipped. Otherwise there are a few rounds and a sample.
 
 mod command;
 mod damage;
@@ -11,6 +11,7 @@ mod model;
 mod mounts;
 mod refusals;
 mod restarts;
+mod rewriting;
 
 use std::fs;
 use std::path::{Path, PathBuf};
