@@ -144,14 +144,14 @@ impl<'a> Publisher<'a> {
             let link = Link::Open(connect(plan, &poll, number)?);
             Ok::<_, String>(Connection { link, ..Connection::default() })
         };
-        let connections = (0..plan.publishers).map(open).collect::<Result<_, _>>()?;
+        let connections = (0..plan.flags.publishers).map(open).collect::<Result<_, _>>()?;
         let topics = vec![Published::default(); plan.topics.len()];
         Ok(Publisher {
             plan,
             requests: requests(plan),
             connections,
             poll,
-            sequences: vec![0; plan.publishers * plan.topics.len()],
+            sequences: vec![0; plan.flags.publishers * plan.topics.len()],
             outcome: Outcome { topics, ..Outcome::default() },
             moved_ns: 0,
             backlog: Backlog::new(plan.steady_by_topic(), plan.behind_events_max),
@@ -180,7 +180,7 @@ impl<'a> Publisher<'a> {
             }
             let silent_ns = shared.clock.now_ns().saturating_sub(self.moved_ns);
             let stuck = over || self.all(|connection| !self.has_room(connection));
-            if stuck && u128::from(silent_ns) > self.plan.drain.as_nanos()
+            if stuck && u128::from(silent_ns) > self.plan.flags.drain.as_nanos()
                 || self.all(|connection| matches!(connection.link, Link::Dead))
             {
                 break;
@@ -224,7 +224,7 @@ impl<'a> Publisher<'a> {
                 return BEHIND_CHECK;
             }
             let Some(number) = self.next_with_room(schedule.issued()) else { return WAIT_MAX };
-            let topic = match self.plan.random_topics {
+            let topic = match self.plan.flags.random_topics {
                 true => self.random.usize(..topics),
                 false => (schedule.issued() % topics as u64) as usize,
             };
@@ -247,7 +247,7 @@ impl<'a> Publisher<'a> {
 
     fn has_room(&self, connection: &Connection) -> bool {
         !matches!(connection.link, Link::Dead)
-            && connection.unanswered.len() < self.plan.in_flight_max
+            && connection.unanswered.len() < self.plan.flags.in_flight
             && connection.out.len() < WRITE_BYTES_MAX.max(2 * self.plan.payload.size())
     }
 
@@ -431,11 +431,11 @@ fn requests(plan: &Plan) -> Vec<PublishRequest> {
     if let Some(wire) = &plan.wire {
         let [before, after] = body("");
         let request = |number| PublishRequest::on_wire(wire, number, (&before, &after), &plan.payload);
-        return (0..plan.publishers).map(request).collect();
+        return (0..plan.flags.publishers).map(request).collect();
     }
     let request = |topic: &String| {
         let [before, after] = body(topic);
-        let path = plan.publish_path.replace("{topic}", topic);
+        let path = plan.flags.publish_path.replace("{topic}", topic);
         PublishRequest::new(&plan.target, &path, &plan.publisher_headers, (&before, &after), &plan.payload)
     };
     plan.topics.iter().map(request).collect()

@@ -88,7 +88,7 @@ pub(crate) fn read() -> Result<(), String> {
     let job: ReadJob = Helper::job()?;
     let mut plan = Plan::parse(&job.words)?;
     plan.topics = topic_names(&job.topic_start, plan.topics.len());
-    make_room(plan.subscribers.div_ceil(job.step), 0, 1)?;
+    make_room(plan.flags.subscribers.div_ceil(job.step), 0, 1)?;
     let shared = Shared::new(job.clock, job.first + 1);
     let share = Share { first: job.first, step: job.step };
     tell(&shared, |opened| listen(&plan, share, &shared, opened))

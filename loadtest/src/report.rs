@@ -169,11 +169,11 @@ impl Report {
         let moving_to = |end_ns: u64| seconds_to(end_ns) - outcome.stood_still_s(end_ns);
         let seconds = seconds_to(tally.last_delivery_ns.max(outcome.last_answer_ns));
         let delivered = tally.all_deliveries() as f64;
-        let mut deliveries = tally.verdict(&outcome.topics, plan.verify);
+        let mut deliveries = tally.verdict(&outcome.topics, plan.flags.verify);
         deliveries.per_second = ratio(delivered, moving_to(tally.last_delivery_ns));
         let tool = tool(plan, &tally, &outcome, connect_seconds, seconds);
         let others_cpus = server.map(|server| others_cpus(&server, &tally, &outcome, machine_s));
-        let subscribers = plan.subscribers as f64;
+        let subscribers = plan.flags.subscribers as f64;
         let acknowledged = outcome.sum(|topic| topic.acknowledged);
         let rate_per_second = match plan.pace {
             Pace::Rate { per_second, .. } => Some(per_second),
@@ -181,13 +181,13 @@ impl Report {
         };
         Report {
             target: format!("http://{}", plan.target.authority),
-            subscribers: plan.subscribers,
+            subscribers: plan.flags.subscribers,
             topics: plan.topics.len(),
-            publishers: plan.publishers,
+            publishers: plan.flags.publishers,
             event_bytes: plan.payload.size(),
             pace: if rate_per_second.is_some() { "rate" } else { "flood" }.to_owned(),
             rate_per_second,
-            verified: plan.verify,
+            verified: plan.flags.verify,
             passed: passed(&deliveries, &tally, &outcome),
             connect: Connect { seconds: connect_seconds, per_second: ratio(subscribers, connect_seconds) },
             publishes: Publishes {
@@ -203,7 +203,7 @@ impl Report {
             },
             deliveries,
             latency_us: Latency::from(&tally.latencies),
-            churn: (plan.churning > 0).then_some(tally.churn),
+            churn: (plan.flags.churning > 0).then_some(tally.churn),
             stalled: (tally.stalled > 0)
                 .then_some(Stalled { subscribers: tally.stalled, cut: tally.stalled_cut }),
             server: server.map(|ServerUsage { before, connected, end, .. }| Server {
@@ -290,7 +290,7 @@ fn notes(plan: &Plan, outcome: &Outcome, tally: &Tally, tool: &Tool, others: Opt
             "other programs used {others:.1} CPUs meanwhile: measure again on a quiet machine"
         ));
     }
-    if plan.pid.is_some_and(|pid| Usage::now(pid).is_none()) {
+    if plan.flags.pid.is_some_and(|pid| Usage::now(pid).is_none()) {
         notes.push("the server's process is gone: no figures of it".to_owned());
     }
     notes

@@ -70,8 +70,8 @@ impl<'a> Reader<'a> {
             Some(wire) => wire.subscribed(bytes)?.map(|rest| (Body::UntilClose, rest)),
         };
         let Some((body, rest)) = begun else { return Ok(None) };
-        let scan = if self.plan.verify {
-            let series = (0..self.plan.publishers).map(|_| Series::default()).collect();
+        let scan = if self.plan.flags.verify {
+            let series = (0..self.plan.flags.publishers).map(|_| Series::default()).collect();
             let stay = (role == Role::Churning).then(|| Stay::new(now_ns));
             Scan::Verify(Box::new(Verified { verifier: Verifier::default(), series, stay }))
         } else {

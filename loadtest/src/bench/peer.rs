@@ -240,7 +240,7 @@ mod tests {
         let flags = peer.flags();
         assert_eq!(flags, ["--publish-path", "/emit", "--header", "X-Key: 1"]);
         let plan = Plan::parse(&Plan::words_for("http://127.0.0.1:3000", &flags)).unwrap();
-        assert_eq!((&*plan.subscribe_path, &*plan.publish_path), ("/subscribe/{topic}", "/emit"));
+        assert_eq!((&*plan.flags.subscribe_path, &*plan.flags.publish_path), ("/subscribe/{topic}", "/emit"));
         assert_eq!(plan.publish_body, ["data:", "\n\n"]);
     }
 

@@ -166,15 +166,6 @@ impl<F: Figures, S: Serialize + DeserializeOwned> Results<F, S> {
         let new = path.with_extension("new");
         std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path)).map_err(|error| wrong(&error))
     }
-
-    /// Prints the JSON, or otherwise the tables.
-    pub(crate) fn print(&self, json: bool, tables: impl Fn(&Self) -> String) -> Result<(), String> {
-        match json {
-            true => println!("{}", serde_json::to_string(self).map_err(|error| error.to_string())?),
-            false => print!("{}", tables(self)),
-        }
-        Ok(())
-    }
 }
 
 /// Takes out what would end a table's cell.

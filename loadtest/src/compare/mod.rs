@@ -88,11 +88,11 @@ pub(crate) fn floor(args: FloorArgs) -> Result<(Report, bool), String> {
     let server = floor.start(Path::new(""), 1, args.server_cpu)?;
     let flags = RunFlags { pid: Some(server.pid()), ..args.flags };
     let plan = flags.plan(&server.url(), &[])?;
-    if plan.topics.len() > 1 || plan.processes {
+    if plan.topics.len() > 1 || plan.flags.processes.is_some() {
         return Err("the floor has one topic and is read by one process; leave out --topics and --processes"
             .to_owned());
     }
-    Ok((run(&plan)?, plan.json))
+    Ok((run(&plan)?, plan.flags.json))
 }
 
 fn measure(
@@ -126,7 +126,7 @@ fn measure(
     let describe = |case: &Case| (case.title.clone(), case.metrics.clone());
     ask(bench, duration, &questions, &mut results, describe, |case, peer| one(args, case, peer, duration))?;
     let cases = Cases::load()?.all();
-    results.print(bench.json, |results| tables::tables(results, &cases))?;
+    print!("{}", tables::tables(&results, &cases));
     Ok(results.passed(&first))
 }
 

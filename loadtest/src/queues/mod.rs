@@ -23,7 +23,6 @@ use crate::bench::results::Machine;
 use crate::bench::{Question, ask, chosen};
 use crate::process::make_room;
 use crate::run::{check_cpus, pin};
-use crate::stamp::{STAMP_BYTES, TOPICS_MAX};
 use broker::Broker;
 use results::{Contender, Kind, QueueCase, QueueResults, QueuesAsked, cases};
 use round::one;
@@ -47,17 +46,16 @@ pub(crate) fn queues(args: &QueuesArgs) -> Result<bool, String> {
         Some(file) => QueueResults::read(file)?,
         None => measure(args)?,
     };
-    results.print(args.bench.json, tables::tables)?;
+    print!("{}", tables::tables(&results));
     Ok(results.records.iter().all(|record| record.error.is_none()))
 }
 
 fn measure(args: &QueuesArgs) -> Result<QueueResults, String> {
-    check(args)?;
     let options = &args.bench;
     let cases = chosen(cases(args), &options.cases)?;
     check_cpus("--server-cpu", &[options.server_cpu])?;
     check_cpus("--load-cpu", &[args.load_cpu])?;
-    let broker_cpu = (args.amqp_url.is_none() && !args.no_pin_broker).then_some(args.broker_cpu);
+    let broker_cpu = args.amqp_url.is_none().then_some(args.broker_cpu);
     check_cpus("--broker-cpu", broker_cpu.as_slice())?;
     if !options.esper.is_file() {
         let path = options.esper.display();
@@ -99,22 +97,6 @@ fn measure(args: &QueuesArgs) -> Result<QueueResults, String> {
         one(&bench, case, *contender, each)
     })?;
     Ok(results)
-}
-
-fn check(args: &QueuesArgs) -> Result<(), String> {
-    if !(1..=TOPICS_MAX).contains(&args.queues) {
-        return Err(format!("--queues {} is not 1 to {TOPICS_MAX}", args.queues));
-    }
-    if args.size < STAMP_BYTES {
-        return Err(format!("--size {} is not at least {STAMP_BYTES}", args.size));
-    }
-    if !(args.rate > 0.0 && args.rate <= 1e6) {
-        return Err(format!("--rate {} is no rate; write messages a second, as 2000", args.rate));
-    }
-    if args.prefetch == 0 || args.sweep.contains(&0) {
-        return Err("a prefetch of 0 is none at all, which esper does not take; give at least 1".to_owned());
-    }
-    Ok(())
 }
 
 /// Returns how many messages each queue needs so that the bare consumer takes the case's time to drain them. The same for
