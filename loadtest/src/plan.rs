@@ -92,9 +92,9 @@ impl Plan {
         }
     }
 
-    /// Returns the words of a run of `url` with the flags of another subcommand.
-    pub(crate) fn words_for(url: &str, flags: &[String]) -> Vec<String> {
-        ["run", url].map(str::to_owned).into_iter().chain(flags.iter().cloned()).collect()
+    /// Returns that of a run of `url` with these flags.
+    pub(crate) fn of(url: &str, flags: &[String]) -> Result<Plan, String> {
+        Plan::parse(&[&["run", url].map(str::to_owned), flags].concat())
     }
 
     pub(crate) fn role(&self, index: usize) -> Role {
@@ -237,7 +237,7 @@ mod tests {
 
     fn plan(flags: &str) -> Result<Plan, String> {
         let flags: Vec<_> = flags.split_whitespace().map(str::to_owned).collect();
-        Plan::parse(&Plan::words_for("http://127.0.0.1:3000", &flags))
+        Plan::of("http://127.0.0.1:3000", &flags)
     }
 
     #[test]

@@ -112,9 +112,7 @@ impl<'a> Reader<'a> {
                                 tally.corrupt += 1;
                                 return;
                             };
-                            tally.delivered(role, 1, now_ns);
-                            tally.latencies(now_ns, (stamp.due_ns, stamp.due_ns), 1);
-                            if tally.arrived(series, stamp.sequence) {
+                            if tally.arrived(role, series, &stamp, now_ns) {
                                 stream.received += 1;
                                 stay.iter_mut().for_each(|stay| stay.came(stamp.due_ns));
                             }

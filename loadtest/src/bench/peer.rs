@@ -239,7 +239,7 @@ mod tests {
         let peer = parse(ENTRY).unwrap().remove(0);
         let flags = peer.flags();
         assert_eq!(flags, ["--publish-path", "/emit", "--header", "X-Key: 1"]);
-        let plan = Plan::parse(&Plan::words_for("http://127.0.0.1:3000", &flags)).unwrap();
+        let plan = Plan::of("http://127.0.0.1:3000", &flags).unwrap();
         assert_eq!((&*plan.flags.subscribe_path, &*plan.flags.publish_path), ("/subscribe/{topic}", "/emit"));
         assert_eq!(plan.publish_body, ["data:", "\n\n"]);
     }

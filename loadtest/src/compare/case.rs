@@ -130,8 +130,7 @@ impl Case {
 
     /// Counts the topics of its run.
     pub(crate) fn topics(&self) -> Result<usize, String> {
-        let plan = Plan::parse(&Plan::words_for("http://127.0.0.1:1", &self.words()))?;
-        Ok(plan.topics.len())
+        Ok(Plan::of("http://127.0.0.1:1", &self.words())?.topics.len())
     }
 
     /// Returns where it stands on that axis of a plot.
@@ -154,8 +153,8 @@ mod tests {
         for case in &cases {
             for scale_down in ["1", "100", "100000"] {
                 let words = [case.words(), vec!["--scale-down".to_owned(), scale_down.to_owned()]].concat();
-                let words = Plan::words_for("http://127.0.0.1:3000", &words);
-                Plan::parse(&words).unwrap_or_else(|why| panic!("{} / {scale_down}: {why}", case.name));
+                let plan = Plan::of("http://127.0.0.1:3000", &words);
+                plan.unwrap_or_else(|why| panic!("{} / {scale_down}: {why}", case.name));
             }
         }
     }

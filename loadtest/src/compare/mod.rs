@@ -143,5 +143,5 @@ fn one(args: &CompareArgs, case: &Case, peer: &Peer, duration: Duration) -> Resu
     let mut flags = case.words();
     flags.extend(own.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
     flags.extend(peer.flags());
-    run(&Plan::parse(&Plan::words_for(&server.url(), &flags))?)
+    run(&Plan::of(&server.url(), &flags)?)
 }

@@ -162,9 +162,7 @@ impl<'a> BareConsumer<'a> {
             tally.corrupt += 1;
             return;
         };
-        tally.delivered(Role::Steady, 1, now_ns);
-        tally.latencies(now_ns, (stamp.due_ns, stamp.due_ns), 1);
-        *received += u64::from(tally.arrived(series, stamp.sequence));
+        *received += u64::from(tally.arrived(Role::Steady, series, &stamp, now_ns));
         self.shared.set_delivered(0, tally.deliveries);
     }
 }

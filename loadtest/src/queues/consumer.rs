@@ -100,7 +100,7 @@ fn esper(bench: &Bench<'_>, case: &QueueCase, topics: &Topics) -> Result<Consume
     ];
     let flags: Vec<_> =
         flags.as_flattened().iter().chain(&["--verify"]).map(|&word| word.to_owned()).collect();
-    let plan = Box::new(Plan::parse(&Plan::words_for(&server.url(), &flags))?);
+    let plan = Box::new(Plan::of(&server.url(), &flags)?);
     wait_for_broker(plan.target.address)?;
     Ok(Consumer::Esper { server, plan, load_cpu: bench.args.load_cpu })
 }
