@@ -76,8 +76,8 @@ fn done(command: Command) -> Result<bool, String> {
             let (report, json) = compare::floor(*args)?;
             print(&report, json)
         }
-        Command::Compare(args) => compare::compare(&args),
-        Command::Sweep(args) => compare::sweep(&args),
+        Command::Compare(args) => compare::measure(&args, |all| all.compare),
+        Command::Sweep(args) => compare::measure(&args, |all| all.sweep),
         Command::Journal(args) => compare::journal(&args),
         Command::Plot(args) => compare::plot(&args),
         Command::Tables(args) => compare::tables(&args),

@@ -36,6 +36,11 @@ pub(crate) struct Report {
     pub(crate) stalled: Option<Stalled>,
     pub(crate) server: Option<Server>,
     pub(crate) tool: Tool,
+    /// CPUs that RabbitMQ used, where it is known, and the load generator with all it started: with queues alone.
+    #[serde(default)]
+    pub(crate) broker_cpus: Option<f64>,
+    #[serde(default)]
+    pub(crate) load_cpus: Option<f64>,
     /// CPUs that other programs, or other guests of the host, used while publishing; known when the server is.
     pub(crate) others_cpus: Option<f64>,
     /// Remarks, in words.
@@ -215,6 +220,8 @@ impl Report {
                 rss_bytes_per_subscriber: (connected.rss_bytes as f64 - before.rss_bytes as f64)
                     / subscribers,
             }),
+            broker_cpus: None,
+            load_cpus: None,
             others_cpus,
             notes: notes(plan, &outcome, &tally, &tool, others_cpus),
             tool,

@@ -4,7 +4,6 @@ use crate::bench::Named;
 use crate::bench::metric::Metric;
 use crate::bench::must::Must;
 use crate::plan::Plan;
-use crate::report::Report;
 use serde::{Deserialize, Deserializer};
 
 /// A run that is put to every peer in turn.
@@ -19,10 +18,10 @@ pub(crate) struct Case {
     #[serde(default = "one")]
     pub(crate) workers: usize,
     #[serde(default)]
-    pub(crate) metrics: Vec<&'static Metric<Report>>,
+    pub(crate) metrics: Vec<&'static Metric>,
     /// Bounds that the first peer has to keep.
     #[serde(default)]
-    pub(crate) musts: Vec<Must<Report>>,
+    pub(crate) musts: Vec<Must>,
     /// Every peer is asked; otherwise the first alone, once, with proof.
     #[serde(default = "yes")]
     pub(crate) figures: bool,
@@ -51,12 +50,20 @@ pub(crate) enum Axis {
 /// All cases, by the command that measures them.
 #[derive(Deserialize)]
 pub(crate) struct Cases {
+    pub(crate) compare: Suite,
+    pub(crate) sweep: Suite,
+    pub(crate) journal: Suite,
+}
+
+/// What one command measures, of whom and how long, where its flags do not say.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Suite {
+    pub(crate) peers: Vec<String>,
+    pub(crate) rounds: usize,
+    pub(crate) seconds: u64,
     #[serde(deserialize_with = "expanded")]
-    pub(crate) compare: Vec<Case>,
-    #[serde(deserialize_with = "expanded")]
-    pub(crate) sweep: Vec<Case>,
-    #[serde(deserialize_with = "expanded")]
-    pub(crate) journal: Vec<Case>,
+    pub(crate) case: Vec<Case>,
 }
 
 fn one() -> usize {
@@ -74,7 +81,7 @@ impl Cases {
     }
 
     pub(crate) fn all(self) -> Vec<Case> {
-        [self.compare, self.sweep, self.journal].concat()
+        [self.compare.case, self.sweep.case, self.journal.case].concat()
     }
 }
 
@@ -178,7 +185,7 @@ mod tests {
 
     #[test]
     fn every_case_with_figures_has_a_proof() {
-        let cases = Cases::load().unwrap().compare;
+        let cases = Cases::load().unwrap().compare.case;
         for case in cases.iter().filter(|case| case.figures) {
             let name = format!("verify-{}", case.name);
             let proof = cases.iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no {name}"));

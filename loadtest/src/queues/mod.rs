@@ -19,6 +19,7 @@ mod tables;
 pub(crate) use bare::consume;
 
 use crate::args::QueuesArgs;
+use crate::bench::peer::{self, Peer};
 use crate::bench::results::Machine;
 use crate::bench::{Question, ask, chosen};
 use crate::process::make_room;
@@ -36,6 +37,7 @@ const EACH: (u64, u64) = (20, 20_000);
 
 /// The surroundings of all runs.
 pub(crate) struct Bench<'a> {
+    pub(crate) esper: Peer,
     pub(crate) broker: Broker,
     pub(crate) args: &'a QueuesArgs,
 }
@@ -57,10 +59,7 @@ fn measure(args: &QueuesArgs) -> Result<QueueResults, String> {
     check_cpus("--load-cpu", &[args.load_cpu])?;
     let broker_cpu = args.amqp_url.is_none().then_some(args.broker_cpu);
     check_cpus("--broker-cpu", broker_cpu.as_slice())?;
-    if !options.esper.is_file() {
-        let path = options.esper.display();
-        return Err(format!("--esper {path} is not there; run cargo build --release, or say where it is"));
-    }
+    let esper = peer::built_in("esper", &options.esper)?;
     make_room(args.queues, 1, 4)?;
     // Told of the whole machine, and so before this thread is pinned.
     let machine = Machine::here();
@@ -86,7 +85,7 @@ fn measure(args: &QueuesArgs) -> Result<QueueResults, String> {
         .map(|case| Question { case, rounds: case.rounds, peers: Contender::ALL.iter().collect() })
         .collect();
     let seconds = cases.first().map_or(0.0, |case| case.seconds);
-    let bench = Bench { broker, args };
+    let bench = Bench { esper, broker, args };
     let mut each = HashMap::new();
     let describe = |case: &QueueCase| (case.name.clone(), case.metrics());
     ask(options, Duration::from_secs_f64(seconds), &questions, &mut results, describe, |case, contender| {
@@ -106,6 +105,6 @@ fn messages_of_each(bench: &Bench<'_>, case: &QueueCase) -> Result<u64, String> 
         return Ok(0);
     }
     let trial = one(bench, case, Contender::Bare, TRIAL_EACH)?;
-    let each = (trial.per_second * case.seconds / bench.args.queues as f64).ceil() as u64;
+    let each = (trial.deliveries.per_second * case.seconds / bench.args.queues as f64).ceil() as u64;
     Ok(each.clamp(EACH.0, EACH.1))
 }

@@ -3,7 +3,7 @@
 use crate::args::QueuesArgs;
 use crate::bench::Named;
 use crate::bench::metric::{Metric, metric};
-use crate::bench::results;
+use crate::bench::results::Results;
 use serde::{Deserialize, Serialize};
 
 const ROUNDS: usize = 5;
@@ -97,9 +97,11 @@ impl QueueCase {
     }
 
     /// Returns what is told of it beside the contenders' ratio.
-    pub(crate) fn metrics(&self) -> Vec<&'static Metric<QueueFigures>> {
+    pub(crate) fn metrics(&self) -> Vec<&'static Metric> {
         match self.kind {
-            Kind::Paced => LATENCIES.iter().chain([&CPU]).collect(),
+            Kind::Paced => {
+                ["p50", "p99", "p999"].into_iter().filter_map(Metric::named).chain([&CPU]).collect()
+            }
             _ => vec![&PER_SECOND, &CPU],
         }
     }
@@ -119,58 +121,20 @@ pub(crate) struct QueuesAsked {
     pub(crate) cases: Vec<QueueCase>,
 }
 
-pub(crate) type QueueResults = results::Results<QueueFigures, QueuesAsked>;
+pub(crate) type QueueResults = Results<QueuesAsked>;
 
-/// The figures of a run in which no message was lost, doubled, out of order or wrong.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
-pub(crate) struct QueueFigures {
-    pub(crate) messages: u64,
-    /// From the first consume, or the first publish when paced, to when the last message was read.
-    pub(crate) seconds: f64,
-    pub(crate) per_second: f64,
-    /// Of the consumer's process, for each message.
-    pub(crate) cpu_us: f64,
-    /// CPUs in use by each: the consumer, the load generator, RabbitMQ, and everybody else on the machine.
-    pub(crate) consumer_cpus: f64,
-    pub(crate) load_cpus: f64,
-    pub(crate) broker_cpus: Option<f64>,
-    pub(crate) others_cpus: Option<f64>,
-    /// From when a message was due to when it was read.
-    pub(crate) p50_ms: f64,
-    pub(crate) p99_ms: f64,
-    pub(crate) p999_ms: f64,
-    /// The latest publish behind its time, when paced.
-    pub(crate) late_ms_max: f64,
-}
-
-impl results::Figures for QueueFigures {
-    const FIELDS: [&str; 2] = ["contender", "figures"];
-
-    fn passed(&self) -> bool {
-        true
-    }
-
-    fn shown(peer: &str) -> &str {
-        if peer == "bare" { "the bare consumer" } else { peer }
-    }
-}
-
-pub(crate) static PER_SECOND: Metric<QueueFigures> =
-    metric("per-second", "messages/s", |run| Some(run.per_second));
-pub(crate) static MESSAGES: Metric<QueueFigures> =
-    metric("messages", "messages of a round", |run| Some(run.messages as f64));
-pub(crate) static LATE: Metric<QueueFigures> =
-    metric("late", "latest publish, ms behind its time", |run| Some(run.late_ms_max));
-pub(crate) static CPU: Metric<QueueFigures> = metric("cpu", "CPU per message, us", |run| Some(run.cpu_us));
-pub(crate) static LATENCIES: [Metric<QueueFigures>; 3] = [
-    metric("p50", "latency p50, ms", |run| Some(run.p50_ms)),
-    metric("p99", "latency p99, ms", |run| Some(run.p99_ms)),
-    metric("p999", "latency p99.9, ms", |run| Some(run.p999_ms)),
-];
-pub(crate) static CPUS: [Metric<QueueFigures>; 4] = [
-    metric("consumer", "CPUs in use by the consumer", |run| Some(run.consumer_cpus)),
+pub(crate) static PER_SECOND: Metric =
+    metric("per-second", "messages/s", |run| Some(run.deliveries.per_second));
+pub(crate) static MESSAGES: Metric =
+    metric("messages", "messages of a round", |run| Some(run.publishes.acknowledged as f64));
+pub(crate) static LATE: Metric =
+    metric("late", "latest publish, ms behind its time", |run| Some(run.publishes.late_us_max / 1e3));
+pub(crate) static CPU: Metric =
+    metric("cpu", "CPU per message, us", |run| Some(run.server.as_ref()?.cpu_us_per_delivery));
+pub(crate) static CPUS: [Metric; 4] = [
+    metric("consumer", "CPUs in use by the consumer", |run| Some(run.server.as_ref()?.cpu_share)),
     metric("broker", "CPUs in use by RabbitMQ", |run| run.broker_cpus),
-    metric("load", "CPUs in use by publisher and HTTP clients", |run| Some(run.load_cpus)),
+    metric("load", "CPUs in use by publisher and HTTP clients", |run| run.load_cpus),
     metric("others", "CPUs in use by other programs", |run| run.others_cpus),
 ];
 
@@ -179,6 +143,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::args::{Cli, Command};
     use crate::bench::results::{Machine, Record};
+    use crate::report::{Deliveries, Report};
     use clap::Parser;
 
     fn all(flags: &str) -> Vec<QueueCase> {
@@ -194,9 +159,12 @@ pub(crate) mod tests {
         let mut records = Vec::new();
         for (round, (esper, bare)) in rounds.iter().enumerate() {
             for (contender, per_second) in [("esper", esper), ("bare", bare)] {
-                let figures =
-                    per_second.map(|per_second| QueueFigures { per_second, ..QueueFigures::default() });
-                let outcome = figures.ok_or("1 lost".to_owned());
+                let report = per_second.map(|per_second| Report {
+                    passed: true,
+                    deliveries: Deliveries { per_second, ..Deliveries::default() },
+                    ..Report::default()
+                });
+                let outcome = report.ok_or("1 lost".to_owned());
                 records.push(Record::new("drain", contender, round, outcome));
             }
         }

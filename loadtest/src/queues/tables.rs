@@ -1,8 +1,6 @@
 //! What was measured of queues as Markdown, fit to be put into a page.
 
-use super::results::{
-    CPU, CPUS, Kind, LATE, LATENCIES, MESSAGES, PER_SECOND, QueueCase, QueueFigures, QueueResults,
-};
+use super::results::{CPUS, Kind, LATE, MESSAGES, PER_SECOND, QueueCase, QueueResults};
 use crate::bench::NONE;
 use crate::bench::metric::Metric;
 use crate::bench::must::{Beside, Bound, Must, must_table};
@@ -60,12 +58,9 @@ fn case_table(out: &mut String, results: &QueueResults, case: &QueueCase) {
     };
     let _ = writeln!(out, "\n**{title}; prefetch {prefetch}**\n\n|  | esper | bare | esper against bare |");
     let _ = writeln!(out, "| --- | ---: | ---: | ---: |");
-    let (compared, told): (Vec<_>, _) = match case.kind {
-        Kind::Paced => (LATENCIES.iter().collect(), &LATE),
-        _ => (vec![&PER_SECOND], &MESSAGES),
-    };
-    let rows = compared.into_iter().map(|metric| (metric, true)).chain([(told, false), (&CPU, true)]);
-    for (metric, compared) in rows.chain(CPUS.iter().map(|metric| (metric, false))) {
+    let told = if case.kind == Kind::Paced { &LATE } else { &MESSAGES };
+    let rows = case.metrics().into_iter().map(|metric| (metric, true));
+    for (metric, compared) in rows.chain([told].into_iter().chain(&CPUS).map(|metric| (metric, false))) {
         let [esper, bare, ratio] = cells(results, case, metric);
         let ratio = if compared { ratio } else { String::new() };
         let _ = writeln!(out, "| {} | {esper} | {bare} | {ratio} |", metric.title);
@@ -88,7 +83,7 @@ fn sweep_table(out: &mut String, results: &QueueResults, cases: &[&QueueCase]) {
 }
 
 /// Returns a figure of both contenders, and how many times the bare consumer's esper's is.
-fn cells(results: &QueueResults, case: &QueueCase, metric: &Metric<QueueFigures>) -> [String; 3] {
+fn cells(results: &QueueResults, case: &QueueCase, metric: &Metric) -> [String; 3] {
     let name = case.name.as_str();
     let ratio = results.ratio((name, "esper"), (name, "bare"), metric);
     let ratio = ratio.map_or(NONE.to_owned(), |ratio| format!("{ratio:.2}"));
