@@ -4,6 +4,7 @@ use crate::stamp::{EVENTS_MAX, PUBLISHERS_MAX, STAMP_BYTES, TOPICS_MAX};
 use clap::builder::RangedU64ValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::ops::RangeBounds;
 use std::path::PathBuf;
@@ -107,13 +108,6 @@ pub(crate) enum Scenario {
     Idle,
 }
 
-/// Returns the default of a flag in each of these scenarios; `None` is none at all.
-fn of_scenarios<const N: usize>(
-    values: [(&'static str, Option<&'static str>); N],
-) -> [(&'static str, &'static str, Option<&'static str>); N] {
-    values.map(|(scenario, value)| ("scenario", scenario, value))
-}
-
 /// Flags of `run`, as given.
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
@@ -142,13 +136,12 @@ pub(crate) struct RunFlags {
 
     /// Connections that listen
     #[arg(long, value_name = "N", default_value = "1000", value_parser = number(1..), help_heading = "Subscribers")]
-    #[arg(default_value_ifs = of_scenarios([
-        ("many", Some("10000")), ("topics", Some("10000")), ("slow", Some("100")), ("idle", Some("15000")),
-    ]))]
+    #[arg(default_value_ifs = [("scenario", "many", "10000"), ("scenario", "topics", "10000")])]
+    #[arg(default_value_ifs = [("scenario", "slow", "100"), ("scenario", "idle", "15000")])]
     pub(crate) subscribers: usize,
     /// Topics; subscribers and publishes are spread over them in turn
     #[arg(long, value_name = "N", default_value = "1", help_heading = "Subscribers")]
-    #[arg(value_parser = number(1..=TOPICS_MAX as u64), default_value_ifs = of_scenarios([("topics", Some("10000"))]))]
+    #[arg(value_parser = number(1..=TOPICS_MAX as u64), default_value_if("scenario", "topics", "10000"))]
     pub(crate) topics: usize,
     /// Name of the topic, or its start when there are several [default: a new one each run]
     #[arg(long, value_name = "NAME", help_heading = "Subscribers")]
@@ -158,14 +151,14 @@ pub(crate) struct RunFlags {
     pub(crate) subscribe_path: String,
     /// Subscribers, of all, that come and go; the others must get everything
     #[arg(long, value_name = "N", default_value = "0", help_heading = "Subscribers")]
-    #[arg(default_value_ifs = of_scenarios([("churn", Some("400"))]))]
+    #[arg(default_value_if("scenario", "churn", "400"))]
     pub(crate) churning: usize,
     /// How many of them leave and come again each second, in all [default: half of them, so that each stays two seconds]
     #[arg(long, value_name = "R", value_parser = rate, help_heading = "Subscribers")]
     pub(crate) churn_rate: Option<f64>,
     /// Subscribers, of all, that stop reading after the response's head; the server may cut them
     #[arg(long, value_name = "N", default_value = "0", help_heading = "Subscribers")]
-    #[arg(default_value_ifs = of_scenarios([("slow", Some("10"))]))]
+    #[arg(default_value_if("scenario", "slow", "10"))]
     pub(crate) stalled: usize,
     /// Connections in the making at any time
     #[arg(long, value_name = "N", default_value = "256", value_parser = number(1..), help_heading = "Subscribers")]
@@ -175,7 +168,7 @@ pub(crate) struct RunFlags {
     pub(crate) connect_timeout: Duration,
     /// Waited with all connected before memory is looked at and publishing begins
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = time, help_heading = "Subscribers")]
-    #[arg(default_value_ifs = of_scenarios([("idle", Some("1s"))]))]
+    #[arg(default_value_if("scenario", "idle", "1s"))]
     pub(crate) settle: Duration,
     /// Local address to connect from, in turn (repeatable) [default: on loopback 127.0.0.2 and so on as needed]
     #[arg(long, value_name = "IP", help_heading = "Subscribers")]
@@ -186,9 +179,8 @@ pub(crate) struct RunFlags {
 
     /// Events a second in all; latency counts from when each was due
     #[arg(long, value_name = "R", conflicts_with = "flood", value_parser = rate, help_heading = "Publishing")]
-    #[arg(default_value = "100", default_value_ifs = of_scenarios([
-        ("flood", None), ("topics", None), ("many", Some("10")), ("slow", Some("2000")),
-    ]))]
+    #[arg(default_value = "100", default_value_ifs = [("scenario", "many", "10"), ("scenario", "slow", "2000")])]
+    #[arg(default_value_ifs = [("scenario", "flood", None), ("scenario", "topics", None::<&str>)])]
     pub(crate) rate: Option<f64>,
     /// Let events be due at random as independent clients' are, the same in every run, instead of evenly
     #[arg(long, conflicts_with = "flood", help_heading = "Publishing")]
@@ -208,7 +200,7 @@ pub(crate) struct RunFlags {
     #[arg(value_parser = number(1..=PUBLISHERS_MAX as u64))]
     pub(crate) publishers: usize,
     /// Publish to topics at random instead of in turn
-    #[arg(long, default_value_ifs = of_scenarios([("topics", Some("true"))]), help_heading = "Publishing")]
+    #[arg(long, default_value_if("scenario", "topics", "true"), help_heading = "Publishing")]
     pub(crate) random_topics: bool,
     /// How long to publish
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration, help_heading = "Publishing")]
@@ -216,12 +208,12 @@ pub(crate) struct RunFlags {
     /// How many events to publish, instead of for how long
     #[arg(long, value_name = "N", conflicts_with = "duration", help_heading = "Publishing")]
     #[arg(value_parser = RangedU64ValueParser::<u64>::new().range(1..EVENTS_MAX))]
-    #[arg(default_value_ifs = of_scenarios([("idle", Some("1"))]))]
+    #[arg(default_value_if("scenario", "idle", "1"))]
     pub(crate) events: Option<u64>,
     /// Bytes of data in each event
     #[arg(long, value_name = "BYTES", default_value = "128", help_heading = "Publishing")]
     #[arg(value_parser = number(STAMP_BYTES as u64..=EVENT_BYTES_MAX))]
-    #[arg(default_value_ifs = of_scenarios([("slow", Some("1024"))]))]
+    #[arg(default_value_if("scenario", "slow", "1024"))]
     pub(crate) size: usize,
     /// Path to publish to
     #[arg(long, value_name = "PATH", default_value = "/publish/{topic}", help_heading = "Publishing")]
@@ -273,7 +265,7 @@ pub(crate) struct RunFlags {
 }
 
 /// Flags of everything that measures round by round, as given.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct BenchArgs {
     /// The esper to measure
     #[arg(long, value_name = "FILE", default_value = "target/release/esper")]
@@ -317,12 +309,14 @@ pub(crate) struct CompareArgs {
 
 /// Flags of `queues`, as given.
 #[cfg(feature = "queues")]
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct QueuesArgs {
     #[command(flatten)]
     pub(crate) bench: BenchArgs,
     /// The RabbitMQ to use, as amqp://user:password@host:port/vhost [default: one that --rabbitmq starts]
     #[arg(long, value_name = "URL", env = "ESPER_LOADTEST_AMQP_URL", hide_env_values = true)]
+    // It holds a password, which is not for the file of results.
+    #[serde(skip)]
     pub(crate) amqp_url: Option<String>,
     /// The script that starts a RabbitMQ and stops it at the end
     #[arg(long, value_name = "FILE", default_value = "scripts/rabbitmq")]

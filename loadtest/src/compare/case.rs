@@ -87,35 +87,30 @@ impl Cases {
 
 /// Reads cases and makes of each one for each point, and behind them those of the proofs.
 fn expanded<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Case>, D::Error> {
-    let written = Vec::<Case>::deserialize(from)?;
     let (mut figures, mut proofs) = (Vec::new(), Vec::new());
-    for mut case in written {
-        if case.points.is_empty() {
-            case.points.push(0.0);
-        }
-        for (number, at) in case.points.iter().enumerate() {
+    for case in Vec::<Case>::deserialize(from)? {
+        let points = if case.points.is_empty() { &[0.0][..] } else { &case.points };
+        for (number, at) in points.iter().enumerate() {
             let rate = case.rates.get(number).copied().unwrap_or_default();
             let fill =
                 |text: &str| text.replace("{at}", &at.to_string()).replace("{rate}", &rate.to_string());
             let (name, flags) = (fill(&case.name), fill(&case.flags));
             let title = if case.title.is_empty() { name.clone() } else { fill(&case.title) };
+            let one = Case { name, title, flags, points: vec![*at], ..case.clone() };
             if case.proof {
-                let (name, title, flags) =
-                    (format!("verify-{name}"), name.clone(), format!("{flags} --verify"));
-                let (metrics, musts, axis) = (Vec::new(), Vec::new(), None);
                 proofs.push(Case {
-                    name,
-                    title,
-                    flags,
+                    name: format!("verify-{}", one.name),
+                    title: one.name.clone(),
+                    flags: format!("{} --verify", one.flags),
                     figures: false,
-                    metrics,
-                    musts,
-                    axis,
-                    ..case.clone()
+                    metrics: Vec::new(),
+                    musts: Vec::new(),
+                    axis: None,
+                    ..one.clone()
                 });
             }
             if case.figures {
-                figures.push(Case { name, title, flags, points: vec![*at], ..case.clone() });
+                figures.push(one);
             }
         }
     }

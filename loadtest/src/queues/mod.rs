@@ -69,16 +69,7 @@ fn measure(args: &QueuesArgs) -> Result<QueueResults, String> {
     };
     // Processes started from here on run on the load's CPU, unless they are given another.
     pin(Some(args.load_cpu));
-    let about = QueuesAsked {
-        queues: args.queues,
-        size: args.size,
-        rate: args.rate,
-        server_cpu: options.server_cpu,
-        load_cpu: args.load_cpu,
-        own_broker: args.amqp_url.is_none(),
-        broker_cpu,
-        cases: cases.clone(),
-    };
+    let about = QueuesAsked { args: args.clone(), own_broker: args.amqp_url.is_none() };
     let mut results = QueueResults { machine, about, records: Vec::new() };
     let questions: Vec<_> = cases
         .iter()

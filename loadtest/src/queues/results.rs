@@ -32,7 +32,7 @@ impl Named for Contender {
 }
 
 /// A measurement, put to each contender in turn.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Debug)]
 pub(crate) struct QueueCase {
     pub(crate) name: String,
     pub(crate) kind: Kind,
@@ -46,8 +46,7 @@ pub(crate) struct QueueCase {
 }
 
 /// The way in which messages come.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Kind {
     /// All are there before the first is consumed.
     Drain,
@@ -110,15 +109,9 @@ impl QueueCase {
 /// The load that was put on both.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct QueuesAsked {
-    pub(crate) queues: usize,
-    pub(crate) size: usize,
-    pub(crate) rate: f64,
-    pub(crate) server_cpu: usize,
-    pub(crate) load_cpu: usize,
+    pub(crate) args: QueuesArgs,
     /// The RabbitMQ was this program's own; else nothing is known of where it ran.
     pub(crate) own_broker: bool,
-    pub(crate) broker_cpu: Option<usize>,
-    pub(crate) cases: Vec<QueueCase>,
 }
 
 pub(crate) type QueueResults = Results<QueuesAsked>;
@@ -144,12 +137,12 @@ pub(crate) mod tests {
     use crate::args::{Cli, Command};
     use crate::bench::results::{Machine, Record};
     use crate::report::{Deliveries, Report};
-    use clap::Parser;
 
-    fn all(flags: &str) -> Vec<QueueCase> {
-        match Cli::parse_from(["esper-loadtest", "queues"].into_iter().chain(flags.split(' '))).command {
-            Command::Queues(args) => cases(&args),
-            _ => vec![],
+    fn args(flags: &str) -> QueuesArgs {
+        let words = ["queues"].into_iter().chain(flags.split(' ')).map(str::to_owned);
+        match Cli::read(words).unwrap().command {
+            Command::Queues(args) => args,
+            other => panic!("{other:?}"),
         }
     }
 
@@ -168,15 +161,13 @@ pub(crate) mod tests {
                 records.push(Record::new("drain", contender, round, outcome));
             }
         }
-        let (server_cpu, load_cpu, own_broker, broker_cpu) = (0, 1, true, None);
-        let (queues, size, rate, cases) = (100, 128, 2_000.0, all("--sweep 1,200"));
-        let about = QueuesAsked { queues, size, rate, server_cpu, load_cpu, own_broker, broker_cpu, cases };
+        let about = QueuesAsked { args: args("--sweep 1,200"), own_broker: true };
         QueueResults { machine: Machine::here(), about, records }
     }
 
     #[test]
     fn the_bare_consumer_acknowledges_as_often_as_esper() {
-        let cases = all("--sweep 1,10,200,1000");
+        let cases = cases(&args("--sweep 1,10,200,1000"));
         let sweep = cases.iter().filter(|case| case.kind == Kind::Sweep);
         let batches: Vec<_> = sweep.map(|case| (case.ack_window(), case.batch())).collect();
         assert_eq!(batches, [(0, 1), (5, 2), (100, 50), (500, 250)]);
