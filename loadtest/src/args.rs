@@ -5,6 +5,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::ops::RangeBounds;
 use std::path::PathBuf;
@@ -73,9 +74,9 @@ const ON_DISK: &str = "Servers keep their data in folders of their own among the
 impl Cli {
     /// Reads the words behind the program's name. The error of a wrong value is one line, others have more. Help that is
     /// asked for ends the process.
-    pub(crate) fn read(words: impl IntoIterator<Item = String>) -> Result<Cli, String> {
-        let program = "esper-loadtest".to_owned();
-        Cli::try_parse_from([program].into_iter().chain(words)).map_err(|error| {
+    pub(crate) fn read(words: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Cli, String> {
+        let program = OsString::from("esper-loadtest");
+        Cli::try_parse_from([program].into_iter().chain(words.into_iter().map(Into::into))).map_err(|error| {
             let text = error.to_string();
             match error.kind() {
                 ErrorKind::ValueValidation => text.lines().next().unwrap_or_default().to_owned(),

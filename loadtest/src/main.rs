@@ -52,8 +52,7 @@ use std::process::ExitCode;
 const EXIT_NOT_MEASURED: u8 = 2;
 
 fn main() -> ExitCode {
-    let words = std::env::args().skip(1);
-    match Cli::read(words).and_then(|cli| done(cli.command)) {
+    match Cli::read(std::env::args_os().skip(1)).and_then(|cli| done(cli.command)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(why) => {

@@ -86,7 +86,7 @@ impl Pace {
 impl Plan {
     /// Reads the words behind the program's name, as `run http://127.0.0.1:3000 --flood`. The error may have many lines.
     pub(crate) fn parse(words: &[String]) -> Result<Plan, String> {
-        match Cli::read(words.iter().cloned())?.command {
+        match Cli::read(words)?.command {
             Command::Run(args) => args.flags.plan(&args.url, words),
             _ => Err("only the words of a run make a plan".to_owned()),
         }

@@ -139,8 +139,7 @@ pub(crate) mod tests {
     use crate::report::{Deliveries, Report};
 
     fn args(flags: &str) -> QueuesArgs {
-        let words = ["queues"].into_iter().chain(flags.split(' ')).map(str::to_owned);
-        match Cli::read(words).unwrap().command {
+        match Cli::read(["queues"].into_iter().chain(flags.split(' '))).unwrap().command {
             Command::Queues(args) => args,
             other => panic!("{other:?}"),
         }
