@@ -392,6 +392,7 @@ fn rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| "it is no rate; write times a second, as 100 or 0.5".to_owned())
 }
 
+/// Reads how many messages a broker sends ahead.
 #[cfg(feature = "queues")]
 fn prefetch(text: &str) -> Result<u16, String> {
     let prefetch = text.parse().ok().filter(|prefetch| *prefetch > 0);
@@ -400,6 +401,7 @@ fn prefetch(text: &str) -> Result<u16, String> {
     })
 }
 
+/// Reads a time, of seconds where no unit is given.
 fn time(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()),

@@ -130,9 +130,8 @@ enum Link {
 }
 
 struct Answer {
-    status: u16,
-    closes: bool,
-    body: Body,
+    head: ResponseHead,
+    /// The start of a refusal's body.
     reason: Vec<u8>,
 }
 
@@ -337,23 +336,22 @@ impl Connection {
                         if head.status < 200 {
                             continue;
                         }
-                        let (status, closes) = (head.status, head.closes);
-                        self.answer.insert(Answer { status, closes, body: head.body, reason: Vec::new() })
+                        self.answer.insert(Answer { head, reason: Vec::new() })
                     }
                 },
             };
-            while let Some(piece) = answer.body.next(&mut rest)? {
+            while let Some(piece) = answer.head.body.next(&mut rest)? {
                 let room = REASON_BYTES_MAX.saturating_sub(answer.reason.len());
-                if answer.status >= 300 {
+                if answer.head.status >= 300 {
                     answer.reason.extend_from_slice(piece.get(..room).unwrap_or(piece));
                 }
             }
-            if !answer.body.ended() {
+            if !answer.head.body.ended() {
                 break;
             }
             let Some(answer) = self.answer.take() else { break };
             self.answered(&answer, outcome, now_ns);
-            if answer.closes {
+            if answer.head.closes {
                 return Ok(false);
             }
         }
@@ -376,7 +374,7 @@ impl Connection {
 
     /// Takes the end of the connection of which the server has not said so first. An error where something was to come.
     fn ended(&mut self, outcome: &mut Outcome, now_ns: u64) -> Result<(), String> {
-        match self.answer.take_if(|answer| matches!(answer.body, Body::UntilClose)) {
+        match self.answer.take_if(|answer| matches!(answer.head.body, Body::UntilClose)) {
             Some(answer) => self.answered(&answer, outcome, now_ns),
             None if self.unanswered.is_empty() => {}
             None => return Err("the server closed the connection".to_owned()),
@@ -386,11 +384,11 @@ impl Connection {
 
     fn answered(&mut self, answer: &Answer, outcome: &mut Outcome, now_ns: u64) {
         let Some(stamp) = self.unanswered.pop_front() else { return };
-        if (200..300).contains(&answer.status) {
+        if (200..300).contains(&answer.head.status) {
             return outcome.acknowledge(&stamp, now_ns);
         }
-        *outcome.refused.entry(answer.status).or_default() += 1;
-        let refusal = format!("{} {}", answer.status, first_line(&answer.reason));
+        *outcome.refused.entry(answer.head.status).or_default() += 1;
+        let refusal = format!("{} {}", answer.head.status, first_line(&answer.reason));
         outcome.first_refusal.get_or_insert(refusal.trim_end().to_owned());
         outcome.of_topic(&stamp, |topic| topic.refused += 1);
     }
