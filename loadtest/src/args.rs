@@ -82,7 +82,7 @@ impl Cli {
                 ErrorKind::ValueValidation => text.lines().next().unwrap_or_default().to_owned(),
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
                 ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
-                _ => text,
+                _ => text.trim_end().to_owned(),
             }
         })
     }
