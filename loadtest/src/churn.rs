@@ -67,7 +67,7 @@ impl Course {
     /// topic has an event: in a flood, and with topics at random.
     pub(crate) fn of(plan: &Plan, start_ns: u64) -> Option<Course> {
         match plan.pace {
-            Pace::Rate { per_second, events, .. } if !plan.random_topics => {
+            Pace::Rate { per_second, events, .. } if !plan.flags.random_topics => {
                 Some(Course { per_second, events, topics: plan.topics.len() as u64, start_ns })
             }
             _ => None,

@@ -33,7 +33,6 @@ mod remote;
 mod report;
 mod report_table;
 mod run;
-mod scenario;
 mod schedule;
 mod sequence;
 mod serve;
@@ -46,7 +45,6 @@ mod verify;
 mod wire;
 
 use args::{Cli, Command};
-use clap::Parser;
 use report::Report;
 use std::process::ExitCode;
 
@@ -54,11 +52,11 @@ use std::process::ExitCode;
 const EXIT_NOT_MEASURED: u8 = 2;
 
 fn main() -> ExitCode {
-    match done(Cli::parse().command) {
+    match Cli::read(std::env::args_os().skip(1)).and_then(|cli| done(cli.command)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(why) => {
-            eprintln!("error: {why}");
+            eprintln!("error: {}", why.strip_prefix("error: ").unwrap_or(&why));
             ExitCode::from(EXIT_NOT_MEASURED)
         }
     }
@@ -71,14 +69,14 @@ fn done(command: Command) -> Result<bool, String> {
         Command::Run(args) => {
             let words: Vec<_> = std::env::args().skip(1).collect();
             let plan = args.flags.plan(&args.url, &words)?;
-            print(&run::run(&plan)?, plan.json)
+            print(&run::run(&plan)?, plan.flags.json)
         }
         Command::Floor(args) => {
             let (report, json) = compare::floor(*args)?;
             print(&report, json)
         }
-        Command::Compare(args) => compare::compare(&args),
-        Command::Sweep(args) => compare::sweep(&args),
+        Command::Compare(args) => compare::measure(&args, |all| all.compare),
+        Command::Sweep(args) => compare::measure(&args, |all| all.sweep),
         Command::Journal(args) => compare::journal(&args),
         Command::Plot(args) => compare::plot(&args),
         Command::Tables(args) => compare::tables(&args),

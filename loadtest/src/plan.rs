@@ -3,10 +3,8 @@
 use crate::args::{Cli, Command, RunFlags};
 use crate::connect::Sources;
 use crate::http::{Headers, Target};
-use crate::scenario::Preset;
-use crate::stamp::{EVENTS_MAX, PUBLISHERS_MAX, Payload, STAMP_BYTES, TOPICS_MAX};
+use crate::stamp::{EVENTS_MAX, Payload};
 use crate::wire::Wire;
-use clap::Parser;
 use std::time::Duration;
 
 /// An event that is due in the first of these seconds must come before the subscriber leaves; one of the last may be on its
@@ -22,6 +20,9 @@ const SUBSCRIBERS_MIN: usize = 4;
 /// A run that can be done, as far as flags alone can tell.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    /// As given, and scaled down. Of all subscribers the stalled ones come first, then those that come and go; the others
+    /// are steady.
+    pub(crate) flags: RunFlags,
     pub(crate) target: Target,
     /// The protocol of a server that speaks no HTTP.
     pub(crate) wire: Option<Wire>,
@@ -30,41 +31,16 @@ pub(crate) struct Plan {
     /// The name of the topic, or the start of all names.
     pub(crate) topic_start: String,
     pub(crate) payload: Payload,
-
-    pub(crate) subscribers: usize,
-    /// Of all, so many never read; they come first.
-    pub(crate) stalled: usize,
-    /// Of all, so many come and go; they come next. The others are steady.
-    pub(crate) churning: usize,
-    /// Times one of them leaves and comes again, each second.
-    pub(crate) churn_per_second: f64,
-    pub(crate) settle: Duration,
-    pub(crate) subscribe_path: String,
     pub(crate) subscriber_headers: Headers,
-    pub(crate) connect_batch: usize,
-    pub(crate) connect_timeout: Duration,
     pub(crate) sources: Sources,
-
     pub(crate) pace: Pace,
-    pub(crate) publishers: usize,
-    pub(crate) in_flight_max: usize,
     /// A flood waits while subscribers are so many events behind on average.
     pub(crate) behind_events_max: u64,
-    pub(crate) random_topics: bool,
-    pub(crate) publish_path: String,
     pub(crate) publisher_headers: Headers,
     /// The text before and after the payload; `{topic}` is not filled in.
     pub(crate) publish_body: [String; 2],
-
-    pub(crate) verify: bool,
-    pub(crate) drain: Duration,
-    pub(crate) pid: Option<u32>,
     /// Threads or processes that read.
     pub(crate) readers: usize,
-    pub(crate) processes: bool,
-    /// CPU of each thread, readers first; empty: not pinned.
-    pub(crate) cpus: Vec<usize>,
-    pub(crate) json: bool,
     /// The words of the command line behind the program's name, for other processes to make the same plan of.
     pub(crate) words: Vec<String>,
 }
@@ -110,23 +86,21 @@ impl Pace {
 impl Plan {
     /// Reads the words behind the program's name, as `run http://127.0.0.1:3000 --flood`. The error may have many lines.
     pub(crate) fn parse(words: &[String]) -> Result<Plan, String> {
-        let program = "esper-loadtest".to_owned();
-        let cli = Cli::try_parse_from([&program].into_iter().chain(words));
-        match cli.map_err(|error| error.to_string())?.command {
+        match Cli::read(words)?.command {
             Command::Run(args) => args.flags.plan(&args.url, words),
             _ => Err("only the words of a run make a plan".to_owned()),
         }
     }
 
-    /// Returns the words of a run of `url` with the flags of another subcommand.
-    pub(crate) fn words_for(url: &str, flags: &[String]) -> Vec<String> {
-        ["run", url].map(str::to_owned).into_iter().chain(flags.iter().cloned()).collect()
+    /// Returns that of a run of `url` with these flags.
+    pub(crate) fn of(url: &str, flags: &[String]) -> Result<Plan, String> {
+        Plan::parse(&[&["run", url].map(str::to_owned), flags].concat())
     }
 
     pub(crate) fn role(&self, index: usize) -> Role {
-        if index < self.stalled {
+        if index < self.flags.stalled {
             Role::Stalled
-        } else if index < self.stalled + self.churning {
+        } else if index < self.flags.stalled + self.flags.churning {
             Role::Churning
         } else {
             Role::Steady
@@ -137,7 +111,7 @@ impl Plan {
     pub(crate) fn steady_by_topic(&self) -> Vec<u64> {
         let topics = self.topics.len();
         let mut by_topic = vec![0; topics];
-        for index in self.stalled + self.churning..self.subscribers {
+        for index in self.flags.stalled + self.flags.churning..self.flags.subscribers {
             by_topic.get_mut(index % topics).into_iter().for_each(|steady| *steady += 1);
         }
         by_topic
@@ -146,53 +120,17 @@ impl Plan {
 
 impl RunFlags {
     /// Checks the flags against each other; the error is one line for the person who gave them.
-    pub(crate) fn plan(self, url: &str, words: &[String]) -> Result<Plan, String> {
-        let preset = Preset::of(self.scenario);
-        let scale = self.scale_down.max(1);
-        let scaled = |given: Option<usize>, preset: usize| {
-            let number = given.unwrap_or(preset);
-            if scale == 1 { number } else { (number / scale).max(number.min(1)) }
-        };
-        let count = scaled(self.subscribers, preset.subscribers);
-        let count = if scale == 1 { count } else { count.max(SUBSCRIBERS_MIN) };
-        let topics = scaled(self.topics, preset.topics);
-        let stalled = scaled(self.stalled, preset.stalled);
-        let churning = scaled(self.churning, preset.churning);
-        let churn_per_second = self.churn_rate.unwrap_or(churning as f64 / STAY_S);
-        let size = self.size.unwrap_or(preset.size);
-        for (flag, value) in [
-            ("--subscribers", count),
-            ("--connect-batch", self.connect_batch),
-            ("--connections-per-address", self.connections_per_address.unwrap_or(1)),
-            ("--in-flight", self.in_flight),
-        ] {
-            if value == 0 {
-                return Err(format!("{flag} 0 measures nothing; give at least 1"));
-            }
-        }
-        for (flag, value, least, most) in [
-            ("--topics", topics, 1, TOPICS_MAX),
-            ("--publishers", self.publishers, 1, PUBLISHERS_MAX),
-            ("--threads", self.threads, 1, 1024),
-            ("--size", size, STAMP_BYTES, 16 * 1024 * 1024),
-            ("--processes", self.processes.unwrap_or(1), 1, 1024),
-        ] {
-            if !(least..=most).contains(&value) {
-                return Err(format!("{flag} {value} is not {least} to {most}"));
-            }
-        }
-        if stalled + churning >= count {
+    pub(crate) fn plan(mut self, url: &str, words: &[String]) -> Result<Plan, String> {
+        self.scale();
+        let RunFlags { subscribers, topics, stalled, churning, .. } = self;
+        if stalled + churning >= subscribers {
             return Err(format!(
-                "--subscribers {count} leaves none steady beside {stalled} stalled and {churning} churning; give more"
+                "--subscribers {subscribers} leaves none steady beside {stalled} stalled and {churning} churning; give more"
             ));
-        }
-        if churning > 0 && !(churn_per_second > 0.0 && churn_per_second <= 1e6) {
-            return Err(format!("--churn-rate {churn_per_second} is no rate; write times a second, as 100"));
         }
         if topics > 1 && !self.subscribe_path.contains("{topic}") {
             return Err(format!("--topics {topics} need {{topic}} in --subscribe-path, to tell them apart"));
         }
-        let pace = self.pace(&preset)?;
         if self.poisson && churning > 0 {
             return Err("--poisson: who comes and goes needs an even rate; leave out --churning".to_owned());
         }
@@ -209,58 +147,50 @@ impl RunFlags {
         }
         let target = Target::resolve(url)?;
         let topic_start = self.topic.clone().unwrap_or_else(|| format!("load{:012x}", since_1970_ms()));
-        let behind_default = BEHIND_EVENTS_MAX.min((BEHIND_BYTES_MAX / size as u64).max(1));
+        let behind_default = BEHIND_EVENTS_MAX.min((BEHIND_BYTES_MAX / self.size as u64).max(1));
+        let per_address = self.connections_per_address;
         Ok(Plan {
             topics: topic_names(&topic_start, topics),
             topic_start,
-            payload: Payload::new(size),
+            payload: Payload::new(self.size),
             wire,
-            subscribers: count,
-            stalled,
-            churning,
-            churn_per_second,
-            settle: self.settle.unwrap_or(preset.settle),
             subscriber_headers: self.headers(self.subscribe_token.as_ref())?,
-            connect_batch: self.connect_batch,
-            connect_timeout: self.connect_timeout,
-            sources: Sources::of_flags(&self.source_address, self.connections_per_address, &target, count)?,
+            sources: Sources::of_flags(&self.source_address, per_address, &target, subscribers)?,
             target,
-            pace,
-            publishers: self.publishers,
-            in_flight_max: self.in_flight,
+            pace: self.pace(),
             behind_events_max: self.behind_max.unwrap_or(behind_default),
-            random_topics: self.random_topics || preset.random_topics,
             publisher_headers: self.headers(self.publish_token.as_ref())?,
             publish_body: body_parts(&self.publish_body)?,
-            subscribe_path: self.subscribe_path,
-            publish_path: self.publish_path,
-            verify: self.verify,
-            drain: self.drain,
-            pid: self.pid,
-            readers: self.processes.unwrap_or(self.threads).min(count),
-            processes: self.processes.is_some(),
-            cpus: self.cpus.map(|list| list.0).unwrap_or_default(),
-            json: self.json,
+            readers: self.processes.unwrap_or(self.threads).min(subscribers),
             words: words.to_vec(),
+            flags: self,
         })
     }
 
-    fn pace(&self, preset: &Preset) -> Result<Pace, String> {
-        let events = self.events.or(preset.events);
-        if self.events.is_some_and(|events| events == 0 || events >= EVENTS_MAX) {
-            return Err(format!("--events must be 1 to {}", EVENTS_MAX - 1));
+    /// Divides every number of connections and topics, and leaves none of a kind only where there was none.
+    fn scale(&mut self) {
+        let scale = self.scale_down.max(1);
+        for number in [&mut self.subscribers, &mut self.topics, &mut self.stalled, &mut self.churning] {
+            *number = (*number / scale).max((*number).min(1));
         }
-        let rate = if self.flood { None } else { self.rate.or(preset.rate) };
-        let Some(rate) = rate else {
-            let until = events.map_or(FloodEnd::After(self.duration), FloodEnd::Events);
-            return Ok(Pace::Flood { until });
+        if scale > 1 {
+            self.subscribers = self.subscribers.max(SUBSCRIBERS_MIN);
+        }
+    }
+
+    fn pace(&self) -> Pace {
+        let Some(per_second) = self.rate.filter(|_| !self.flood) else {
+            return Pace::Flood {
+                until: self.events.map_or(FloodEnd::After(self.duration), FloodEnd::Events),
+            };
         };
-        if !(rate > 0.0 && rate <= 1e9) {
-            return Err(format!("--rate {rate} is no rate; write events a second, as 100 or 0.5"));
-        }
-        let events = events.unwrap_or((rate * self.duration.as_secs_f64()).ceil() as u64);
-        let events = events.clamp(1, EVENTS_MAX - 1);
-        Ok(Pace::Rate { per_second: rate, events, poisson: self.poisson })
+        let events = self.events.unwrap_or((per_second * self.duration.as_secs_f64()).ceil() as u64);
+        Pace::Rate { per_second, events: events.clamp(1, EVENTS_MAX - 1), poisson: self.poisson }
+    }
+
+    /// Returns how often those who come and go leave and come again, each second in all.
+    pub(crate) fn churn_per_second(&self) -> f64 {
+        self.churn_rate.unwrap_or(self.churning as f64 / STAY_S)
     }
 
     fn headers(&self, own_token: Option<&String>) -> Result<Headers, String> {
@@ -307,14 +237,14 @@ mod tests {
 
     fn plan(flags: &str) -> Result<Plan, String> {
         let flags: Vec<_> = flags.split_whitespace().map(str::to_owned).collect();
-        Plan::parse(&Plan::words_for("http://127.0.0.1:3000", &flags))
+        Plan::of("http://127.0.0.1:3000", &flags)
     }
 
     #[test]
     fn the_defaults_are_a_plan() {
         let plan = plan("").unwrap();
         assert_eq!(plan.pace, Pace::Rate { per_second: 100.0, events: 1_000, poisson: false });
-        assert_eq!((plan.subscribers, plan.payload.size(), plan.topics.len()), (1_000, 128, 1));
+        assert_eq!((plan.flags.subscribers, plan.payload.size(), plan.topics.len()), (1_000, 128, 1));
     }
 
     #[test]
@@ -376,9 +306,24 @@ mod tests {
     }
 
     #[test]
+    fn a_scenario_is_what_its_name_says() {
+        let of = |scenario: &str| plan(&format!("--scenario {scenario}")).unwrap();
+        assert_eq!(of("paced").pace, plan("").unwrap().pace);
+        assert_eq!(of("flood").pace, Pace::Flood { until: FloodEnd::After(Duration::from_secs(10)) });
+        assert!(of("many").flags.subscribers >= 10_000);
+        let topics = of("topics");
+        assert!(topics.topics.len() == topics.flags.subscribers && topics.flags.random_topics);
+        assert!(of("churn").flags.churning > 0 && of("slow").flags.stalled > 0);
+        let idle = of("idle");
+        let of_idle = (idle.pace, idle.flags.subscribers, idle.flags.settle);
+        let once = Pace::Rate { per_second: 100.0, events: 1, poisson: false };
+        assert_eq!(of_idle, (once, 15_000, Duration::from_secs(1)));
+    }
+
+    #[test]
     fn a_flag_stands_over_the_scenario_and_the_scenario_over_the_default() {
         let many = plan("--scenario many --rate 3").unwrap();
-        assert_eq!(many.subscribers, 10_000);
+        assert_eq!(many.flags.subscribers, 10_000);
         assert_eq!(many.pace, Pace::Rate { per_second: 3.0, events: 30, poisson: false });
         let flood = |flags: &str| matches!(plan(flags).unwrap().pace, Pace::Flood { .. });
         assert!(flood("--scenario flood") && flood("--scenario paced --flood"));

@@ -130,9 +130,8 @@ enum Link {
 }
 
 struct Answer {
-    status: u16,
-    closes: bool,
-    body: Body,
+    head: ResponseHead,
+    /// The start of a refusal's body.
     reason: Vec<u8>,
 }
 
@@ -144,14 +143,14 @@ impl<'a> Publisher<'a> {
             let link = Link::Open(connect(plan, &poll, number)?);
             Ok::<_, String>(Connection { link, ..Connection::default() })
         };
-        let connections = (0..plan.publishers).map(open).collect::<Result<_, _>>()?;
+        let connections = (0..plan.flags.publishers).map(open).collect::<Result<_, _>>()?;
         let topics = vec![Published::default(); plan.topics.len()];
         Ok(Publisher {
             plan,
             requests: requests(plan),
             connections,
             poll,
-            sequences: vec![0; plan.publishers * plan.topics.len()],
+            sequences: vec![0; plan.flags.publishers * plan.topics.len()],
             outcome: Outcome { topics, ..Outcome::default() },
             moved_ns: 0,
             backlog: Backlog::new(plan.steady_by_topic(), plan.behind_events_max),
@@ -180,7 +179,7 @@ impl<'a> Publisher<'a> {
             }
             let silent_ns = shared.clock.now_ns().saturating_sub(self.moved_ns);
             let stuck = over || self.all(|connection| !self.has_room(connection));
-            if stuck && u128::from(silent_ns) > self.plan.drain.as_nanos()
+            if stuck && u128::from(silent_ns) > self.plan.flags.drain.as_nanos()
                 || self.all(|connection| matches!(connection.link, Link::Dead))
             {
                 break;
@@ -224,7 +223,7 @@ impl<'a> Publisher<'a> {
                 return BEHIND_CHECK;
             }
             let Some(number) = self.next_with_room(schedule.issued()) else { return WAIT_MAX };
-            let topic = match self.plan.random_topics {
+            let topic = match self.plan.flags.random_topics {
                 true => self.random.usize(..topics),
                 false => (schedule.issued() % topics as u64) as usize,
             };
@@ -247,7 +246,7 @@ impl<'a> Publisher<'a> {
 
     fn has_room(&self, connection: &Connection) -> bool {
         !matches!(connection.link, Link::Dead)
-            && connection.unanswered.len() < self.plan.in_flight_max
+            && connection.unanswered.len() < self.plan.flags.in_flight
             && connection.out.len() < WRITE_BYTES_MAX.max(2 * self.plan.payload.size())
     }
 
@@ -337,23 +336,22 @@ impl Connection {
                         if head.status < 200 {
                             continue;
                         }
-                        let (status, closes) = (head.status, head.closes);
-                        self.answer.insert(Answer { status, closes, body: head.body, reason: Vec::new() })
+                        self.answer.insert(Answer { head, reason: Vec::new() })
                     }
                 },
             };
-            while let Some(piece) = answer.body.next(&mut rest)? {
+            while let Some(piece) = answer.head.body.next(&mut rest)? {
                 let room = REASON_BYTES_MAX.saturating_sub(answer.reason.len());
-                if answer.status >= 300 {
+                if answer.head.status >= 300 {
                     answer.reason.extend_from_slice(piece.get(..room).unwrap_or(piece));
                 }
             }
-            if !answer.body.ended() {
+            if !answer.head.body.ended() {
                 break;
             }
             let Some(answer) = self.answer.take() else { break };
             self.answered(&answer, outcome, now_ns);
-            if answer.closes {
+            if answer.head.closes {
                 return Ok(false);
             }
         }
@@ -376,7 +374,7 @@ impl Connection {
 
     /// Takes the end of the connection of which the server has not said so first. An error where something was to come.
     fn ended(&mut self, outcome: &mut Outcome, now_ns: u64) -> Result<(), String> {
-        match self.answer.take_if(|answer| matches!(answer.body, Body::UntilClose)) {
+        match self.answer.take_if(|answer| matches!(answer.head.body, Body::UntilClose)) {
             Some(answer) => self.answered(&answer, outcome, now_ns),
             None if self.unanswered.is_empty() => {}
             None => return Err("the server closed the connection".to_owned()),
@@ -386,11 +384,11 @@ impl Connection {
 
     fn answered(&mut self, answer: &Answer, outcome: &mut Outcome, now_ns: u64) {
         let Some(stamp) = self.unanswered.pop_front() else { return };
-        if (200..300).contains(&answer.status) {
+        if (200..300).contains(&answer.head.status) {
             return outcome.acknowledge(&stamp, now_ns);
         }
-        *outcome.refused.entry(answer.status).or_default() += 1;
-        let refusal = format!("{} {}", answer.status, first_line(&answer.reason));
+        *outcome.refused.entry(answer.head.status).or_default() += 1;
+        let refusal = format!("{} {}", answer.head.status, first_line(&answer.reason));
         outcome.first_refusal.get_or_insert(refusal.trim_end().to_owned());
         outcome.of_topic(&stamp, |topic| topic.refused += 1);
     }
@@ -431,11 +429,11 @@ fn requests(plan: &Plan) -> Vec<PublishRequest> {
     if let Some(wire) = &plan.wire {
         let [before, after] = body("");
         let request = |number| PublishRequest::on_wire(wire, number, (&before, &after), &plan.payload);
-        return (0..plan.publishers).map(request).collect();
+        return (0..plan.flags.publishers).map(request).collect();
     }
     let request = |topic: &String| {
         let [before, after] = body(topic);
-        let path = plan.publish_path.replace("{topic}", topic);
+        let path = plan.flags.publish_path.replace("{topic}", topic);
         PublishRequest::new(&plan.target, &path, &plan.publisher_headers, (&before, &after), &plan.payload)
     };
     plan.topics.iter().map(request).collect()

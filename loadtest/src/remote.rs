@@ -1,7 +1,6 @@
 //! A reader in a process of its own, for more subscribers than one process may open files for.
 //!
-//! The two talk in lines: a job, then `publish <start>` and `stop` one way; `connected <n>`, `delivered <n>`, `opened`,
-//! `failed <why>` and at last `tally <json>` the other.
+//! The two talk in lines of JSON: a job, and then words.
 
 use crate::child::Helper;
 use crate::plan::{Plan, topic_names};
@@ -10,7 +9,7 @@ use crate::shared::{Clock, Shared};
 use crate::subscribers::{Opened, Share, listen};
 use crate::tally::Tally;
 use serde::{Deserialize, Serialize};
-use std::io::{BufRead, Write, stdin, stdout};
+use std::io::{self, BufRead, Write, stdin, stdout};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -25,6 +24,22 @@ struct ReadJob {
     first: usize,
     step: usize,
     clock: Clock,
+}
+
+/// A word of one process to the other.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Word {
+    /// The reader's subscribers that had their 200, and what the steady ones got.
+    Progress { connected: u64, delivered: u64 },
+    /// All its subscribers are open, or why not.
+    Opened(Result<(), String>),
+    /// What it counted, at the end.
+    Counted(Box<Tally>),
+    /// To the reader: when the first publish was due.
+    Publishing(u64),
+    /// To the reader: it shall end.
+    Stop,
 }
 
 /// Listens as [`listen`] does, in a process pinned to `cpu`.
@@ -53,34 +68,28 @@ pub(crate) fn follow(helper: &mut Helper, reader: usize, shared: &Shared, opened
         .unwrap_or_else(|why| failed(format!("a reading process failed: {why}"), opened))
 }
 
-fn try_follow(
-    helper: &mut Helper,
-    reader: usize,
-    shared: &Shared,
-    opened: &Opened,
-) -> Result<Tally, std::io::Error> {
+fn try_follow(helper: &mut Helper, reader: usize, shared: &Shared, opened: &Opened) -> io::Result<Tally> {
     let (mut told_publishing, mut told_to_stop) = (false, false);
     for line in (&mut helper.from).lines() {
-        let line = line?;
-        let (word, value) = line.split_once(' ').unwrap_or((&line, ""));
-        match word {
-            "connected" => shared.set_connected(reader, value.parse().unwrap_or(0)),
-            "delivered" => shared.set_delivered(reader, value.parse().unwrap_or(0)),
-            "opened" => drop(opened.send(Ok(()))),
-            "failed" => drop(opened.send(Err(value.to_owned()))),
-            "tally" => return Ok(serde_json::from_str(value)?),
-            _ => {}
+        match serde_json::from_str(&line?)? {
+            Word::Progress { connected, delivered } => {
+                shared.set_connected(reader, connected);
+                shared.set_delivered(reader, delivered);
+            }
+            Word::Opened(result) => drop(opened.send(result)),
+            Word::Counted(tally) => return Ok(*tally),
+            Word::Publishing(_) | Word::Stop => {}
         }
         if let Some(start_ns) = shared.published_from_ns().filter(|_| !told_publishing) {
             told_publishing = true;
-            writeln!(helper.to, "publish {start_ns}")?;
+            say(&mut helper.to, &Word::Publishing(start_ns))?;
         }
         if shared.stopped() && !told_to_stop {
             told_to_stop = true;
-            writeln!(helper.to, "stop")?;
+            say(&mut helper.to, &Word::Stop)?;
         }
     }
-    Err(std::io::Error::other("it ended"))
+    Err(io::Error::other("it ended"))
 }
 
 /// Runs the reading process itself.
@@ -88,7 +97,7 @@ pub(crate) fn read() -> Result<(), String> {
     let job: ReadJob = Helper::job()?;
     let mut plan = Plan::parse(&job.words)?;
     plan.topics = topic_names(&job.topic_start, plan.topics.len());
-    make_room(plan.subscribers.div_ceil(job.step), 0, 1)?;
+    make_room(plan.flags.subscribers.div_ceil(job.step), 0, 1)?;
     let shared = Shared::new(job.clock, job.first + 1);
     let share = Share { first: job.first, step: job.step };
     tell(&shared, |opened| listen(&plan, share, &shared, opened))
@@ -104,35 +113,31 @@ pub(crate) fn tell(shared: &Shared, read: impl FnOnce(&Opened) -> Tally + Send) 
             stdin().lines().map_while(Result::ok).try_for_each(|text| line.send(text))
         });
         let reader = scope.spawn(move || read(&opened));
+        // A parent that has gone shows itself at the next line it should send.
+        let tell = |word: &Word| drop(say(&mut stdout().lock(), word));
         loop {
             let finished = reader.is_finished();
-            say(&format!("connected {}\ndelivered {}", shared.connected(), shared.delivered()));
-            match told.try_recv() {
-                Ok(Ok(())) => say("opened"),
-                Ok(Err(why)) => say(&format!("failed {why}")),
-                Err(_) => {}
-            }
+            tell(&Word::Progress { connected: shared.connected(), delivered: shared.delivered() });
+            told.try_iter().for_each(|result| tell(&Word::Opened(result)));
             if finished {
                 break;
             }
             let line = lines.recv_timeout(TELL);
-            match line.as_deref().map(|line| line.split_once(' ').unwrap_or((line, ""))) {
-                Ok(("publish", start)) => {
-                    start.parse().into_iter().for_each(|at| shared.begin_publishing(at))
-                }
-                Ok(("stop", _)) | Err(RecvTimeoutError::Disconnected) => shared.stop(),
+            match line.as_deref().map(serde_json::from_str) {
+                Ok(Ok(Word::Publishing(start_ns))) => shared.begin_publishing(start_ns),
+                Ok(Ok(Word::Stop)) | Err(RecvTimeoutError::Disconnected) => shared.stop(),
                 _ => {}
             }
         }
         let tally = reader.join().map_err(|_| "the reading thread failed".to_owned())?;
-        let text = serde_json::to_string(&tally).map_err(|error| error.to_string())?;
-        say(&format!("delivered {}\ntally {text}", tally.deliveries));
+        tell(&Word::Progress { connected: shared.connected(), delivered: tally.deliveries });
+        tell(&Word::Counted(Box::new(tally)));
         Ok(())
     })
 }
 
-/// Writes a line to the parent. One that has gone shows itself at the next line it should send.
-pub(crate) fn say(line: &str) {
-    let mut out = stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+/// Writes a word, or a job, to the other process.
+pub(crate) fn say(to: &mut impl Write, word: &impl Serialize) -> io::Result<()> {
+    writeln!(to, "{}", serde_json::to_string(word)?)?;
+    to.flush()
 }

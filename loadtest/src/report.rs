@@ -36,6 +36,11 @@ pub(crate) struct Report {
     pub(crate) stalled: Option<Stalled>,
     pub(crate) server: Option<Server>,
     pub(crate) tool: Tool,
+    /// CPUs that RabbitMQ used, where it is known, and the load generator with all it started: with queues alone.
+    #[serde(default)]
+    pub(crate) broker_cpus: Option<f64>,
+    #[serde(default)]
+    pub(crate) load_cpus: Option<f64>,
     /// CPUs that other programs, or other guests of the host, used while publishing; known when the server is.
     pub(crate) others_cpus: Option<f64>,
     /// Remarks, in words.
@@ -169,11 +174,11 @@ impl Report {
         let moving_to = |end_ns: u64| seconds_to(end_ns) - outcome.stood_still_s(end_ns);
         let seconds = seconds_to(tally.last_delivery_ns.max(outcome.last_answer_ns));
         let delivered = tally.all_deliveries() as f64;
-        let mut deliveries = tally.verdict(&outcome.topics, plan.verify);
+        let mut deliveries = tally.verdict(&outcome.topics, plan.flags.verify);
         deliveries.per_second = ratio(delivered, moving_to(tally.last_delivery_ns));
         let tool = tool(plan, &tally, &outcome, connect_seconds, seconds);
         let others_cpus = server.map(|server| others_cpus(&server, &tally, &outcome, machine_s));
-        let subscribers = plan.subscribers as f64;
+        let subscribers = plan.flags.subscribers as f64;
         let acknowledged = outcome.sum(|topic| topic.acknowledged);
         let rate_per_second = match plan.pace {
             Pace::Rate { per_second, .. } => Some(per_second),
@@ -181,13 +186,13 @@ impl Report {
         };
         Report {
             target: format!("http://{}", plan.target.authority),
-            subscribers: plan.subscribers,
+            subscribers: plan.flags.subscribers,
             topics: plan.topics.len(),
-            publishers: plan.publishers,
+            publishers: plan.flags.publishers,
             event_bytes: plan.payload.size(),
             pace: if rate_per_second.is_some() { "rate" } else { "flood" }.to_owned(),
             rate_per_second,
-            verified: plan.verify,
+            verified: plan.flags.verify,
             passed: passed(&deliveries, &tally, &outcome),
             connect: Connect { seconds: connect_seconds, per_second: ratio(subscribers, connect_seconds) },
             publishes: Publishes {
@@ -203,7 +208,7 @@ impl Report {
             },
             deliveries,
             latency_us: Latency::from(&tally.latencies),
-            churn: (plan.churning > 0).then_some(tally.churn),
+            churn: (plan.flags.churning > 0).then_some(tally.churn),
             stalled: (tally.stalled > 0)
                 .then_some(Stalled { subscribers: tally.stalled, cut: tally.stalled_cut }),
             server: server.map(|ServerUsage { before, connected, end, .. }| Server {
@@ -215,6 +220,8 @@ impl Report {
                 rss_bytes_per_subscriber: (connected.rss_bytes as f64 - before.rss_bytes as f64)
                     / subscribers,
             }),
+            broker_cpus: None,
+            load_cpus: None,
             others_cpus,
             notes: notes(plan, &outcome, &tally, &tool, others_cpus),
             tool,
@@ -290,7 +297,7 @@ fn notes(plan: &Plan, outcome: &Outcome, tally: &Tally, tool: &Tool, others: Opt
             "other programs used {others:.1} CPUs meanwhile: measure again on a quiet machine"
         ));
     }
-    if plan.pid.is_some_and(|pid| Usage::now(pid).is_none()) {
+    if plan.flags.pid.is_some_and(|pid| Usage::now(pid).is_none()) {
         notes.push("the server's process is gone: no figures of it".to_owned());
     }
     notes

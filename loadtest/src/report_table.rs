@@ -1,6 +1,7 @@
 //! A run's report as a table for people.
 
 use crate::report::Report;
+use indicatif::HumanCount;
 use std::fmt::{Display, Formatter, Result as FmtResult};
 
 impl Display for Report {
@@ -76,15 +77,8 @@ impl Display for Report {
 
 /// Writes a whole number with its thousands apart.
 pub(crate) fn thousands(value: f64) -> String {
-    let digits = format!("{:.0}", value.abs());
-    let mut out = String::from(if value <= -0.5 { "-" } else { "" });
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+    let sign = if value <= -0.5 { "-" } else { "" };
+    format!("{sign}{}", HumanCount(value.abs().round() as u64))
 }
 
 #[cfg(test)]

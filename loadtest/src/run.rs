@@ -1,5 +1,6 @@
 //! One measurement from beginning to end: connect all, publish, wait until all has arrived or nothing more comes.
 
+use crate::args::CpuList;
 use crate::plan::Plan;
 use crate::process::{Usage, machine_busy_s, make_room};
 use crate::publisher::{Outcome, Publisher};
@@ -21,9 +22,10 @@ pub(crate) const AFTERMATH: Duration = Duration::from_millis(300);
 
 /// Does what the plan says. An error is one line: nothing could be measured.
 pub(crate) fn run(plan: &Plan) -> Result<Report, String> {
-    let own_subscribers = if plan.processes { 2 * plan.readers } else { plan.subscribers };
-    make_room(own_subscribers, plan.publishers, plan.readers)?;
-    check_cpus("--cpus", &plan.cpus)?;
+    let own_subscribers =
+        if plan.flags.processes.is_some() { 2 * plan.readers } else { plan.flags.subscribers };
+    make_room(own_subscribers, plan.flags.publishers, plan.readers)?;
+    check_cpus("--cpus", plan.flags.cpus.as_ref().map_or(&[], |cpus| &cpus.0))?;
     let server_before = server_usage(plan)?;
     let shared = Shared::new(Clock::start(), plan.readers);
     let shared = &shared;
@@ -33,7 +35,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, String> {
         let began = Instant::now();
         let readers = connect_all(scope, plan, shared)?;
         let connect_seconds = began.elapsed().as_secs_f64();
-        std::thread::sleep(plan.settle);
+        std::thread::sleep(plan.flags.settle);
         let publisher = Publisher::connect(plan)?;
         let server_connected = server_usage(plan)?;
 
@@ -44,18 +46,18 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, String> {
         });
         let outcome = watch_publishing(plan, publishing)?;
         let machine_s = machine_busy_s() - machine_begin_s;
-        let server_published = plan.pid.and_then(Usage::now);
+        let server_published = plan.flags.pid.and_then(Usage::now);
         let by_topic = plan.steady_by_topic();
         let expected =
             by_topic.iter().zip(&outcome.topics).map(|(steady, topic)| steady * topic.acknowledged).sum();
         if outcome.sum(|topic| topic.acknowledged) == 0 {
             return Err(nothing_acknowledged(&outcome));
         }
-        if await_all(shared, expected, plan.drain, || Ok(()))? {
+        if await_all(shared, expected, plan.flags.drain, || Ok(()))? {
             await_more(shared);
         }
 
-        let server_end = plan.pid.and_then(Usage::now);
+        let server_end = plan.flags.pid.and_then(Usage::now);
         shared.stop();
         let mut tally = Tally::default();
         for reader in readers {
@@ -70,7 +72,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report, String> {
 }
 
 fn server_usage(plan: &Plan) -> Result<Option<Usage>, String> {
-    let Some(pid) = plan.pid else { return Ok(None) };
+    let Some(pid) = plan.flags.pid else { return Ok(None) };
     Usage::now(pid).map(Some).ok_or_else(|| format!("--pid {pid}: there is no such process"))
 }
 
@@ -96,7 +98,7 @@ fn connect_all<'scope, 'env>(
             let (opened, cpu) = (opened.clone(), cpu(plan, first));
             let share = Share { first, step: count };
             scope.spawn(move || {
-                if plan.processes {
+                if plan.flags.processes.is_some() {
                     return listen_elsewhere(plan, share, cpu, shared, &opened);
                 }
                 pin(cpu);
@@ -105,7 +107,7 @@ fn connect_all<'scope, 'env>(
         })
         .collect();
     drop(opened);
-    let bar = progress("connecting", plan.subscribers as u64);
+    let bar = progress("connecting", plan.flags.subscribers as u64);
     let mut left = count;
     while left > 0 {
         match told.recv_timeout(LOOK) {
@@ -180,7 +182,8 @@ fn nothing_acknowledged(outcome: &Outcome) -> String {
 
 /// Returns the CPU of reader number `thread`; the publishing thread comes after them.
 pub(crate) fn cpu(plan: &Plan, thread: usize) -> Option<usize> {
-    if plan.cpus.is_empty() { None } else { plan.cpus.get(thread % plan.cpus.len()).copied() }
+    let CpuList(cpus) = plan.flags.cpus.as_ref()?;
+    cpus.get(thread % cpus.len()).copied()
 }
 
 /// Refuses a flag that names CPUs which this process may not use.

@@ -2,6 +2,7 @@
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Nanoseconds since the run began. Publishers write it into stamps and subscribers compare with it. It is the machine's
@@ -34,12 +35,10 @@ fn read_ns(clock: ClockId) -> u64 {
 pub(crate) struct Shared {
     pub(crate) clock: Clock,
     stop: AtomicBool,
-    /// When publishing began, or [`NOT_YET`].
-    published_from_ns: AtomicU64,
+    /// When publishing began, once it has.
+    published_from_ns: OnceLock<u64>,
     readers: Vec<Progress>,
 }
-
-const NOT_YET: u64 = u64::MAX;
 
 /// The progress of a reader. Padded, so that none writes to another's cache line on each read.
 #[derive(Debug, Default)]
@@ -54,7 +53,7 @@ impl Shared {
         Shared {
             clock,
             stop: AtomicBool::new(false),
-            published_from_ns: AtomicU64::new(NOT_YET),
+            published_from_ns: OnceLock::new(),
             readers: (0..readers).map(|_| Progress::default()).collect(),
         }
     }
@@ -70,12 +69,12 @@ impl Shared {
 
     /// Says when the first publish is due. All are connected, and so subscribers that come and go may begin to.
     pub(crate) fn begin_publishing(&self, start_ns: u64) {
-        self.published_from_ns.store(start_ns, Ordering::Release);
+        self.published_from_ns.get_or_init(|| start_ns);
     }
 
     /// Returns when the first publish was due; `None` before publishing has begun.
     pub(crate) fn published_from_ns(&self) -> Option<u64> {
-        Some(self.published_from_ns.load(Ordering::Acquire)).filter(|start_ns| *start_ns != NOT_YET)
+        self.published_from_ns.get().copied()
     }
 
     /// Says how many subscribers of a reader had their 200 so far.

@@ -70,8 +70,8 @@ impl<'a> Reader<'a> {
             Some(wire) => wire.subscribed(bytes)?.map(|rest| (Body::UntilClose, rest)),
         };
         let Some((body, rest)) = begun else { return Ok(None) };
-        let scan = if self.plan.verify {
-            let series = (0..self.plan.publishers).map(|_| Series::default()).collect();
+        let scan = if self.plan.flags.verify {
+            let series = (0..self.plan.flags.publishers).map(|_| Series::default()).collect();
             let stay = (role == Role::Churning).then(|| Stay::new(now_ns));
             Scan::Verify(Box::new(Verified { verifier: Verifier::default(), series, stay }))
         } else {
@@ -112,9 +112,7 @@ impl<'a> Reader<'a> {
                                 tally.corrupt += 1;
                                 return;
                             };
-                            tally.delivered(role, 1, now_ns);
-                            tally.latencies(now_ns, (stamp.due_ns, stamp.due_ns), 1);
-                            if tally.arrived(series, stamp.sequence) {
+                            if tally.arrived(role, series, &stamp, now_ns) {
                                 stream.received += 1;
                                 stay.iter_mut().for_each(|stay| stay.came(stamp.due_ns));
                             }

@@ -86,14 +86,14 @@ impl<'a> Thread<'a> {
             set_out_ns: 0,
             state: State::Unopened,
         };
-        let members = (share.first..plan.subscribers).step_by(share.step).map(member).collect();
+        let members = (share.first..plan.flags.subscribers).step_by(share.step).map(member).collect();
         Thread { plan, share, shared, members, reader: Reader::new(plan), buffer: vec![0; READ_BYTES_MAX] }
     }
 
     fn open_all(&mut self, poll: &Poll) -> Result<(), String> {
-        let timeout = self.plan.connect_timeout;
+        let timeout = self.plan.flags.connect_timeout;
         let deadline = Instant::now() + timeout;
-        let batch = self.plan.connect_batch.div_ceil(self.share.step);
+        let batch = self.plan.flags.connect_batch.div_ceil(self.share.step);
         let mut ready = Vec::new();
         let (mut begun, mut open) = (0, 0);
         while open < self.members.len() {
@@ -116,7 +116,7 @@ impl<'a> Thread<'a> {
                     "only {} of {} subscribers had their 200 after {timeout:?}; give --connect-timeout more or \
                      --subscribers less",
                     self.shared.connected(),
-                    self.plan.subscribers
+                    self.plan.flags.subscribers
                 ));
             }
         }
@@ -151,8 +151,8 @@ impl<'a> Thread<'a> {
     fn churn(&self) -> Churn {
         let churning = self.members.iter().enumerate().filter(|(_, member)| member.role == Role::Churning);
         let members: Vec<_> = churning.map(|(number, _)| number).collect();
-        let share = members.len() as f64 / self.plan.churning.max(1) as f64;
-        Churn::new(members, self.plan.churn_per_second * share)
+        let share = members.len() as f64 / self.plan.flags.churning.max(1) as f64;
+        Churn::new(members, self.plan.flags.churn_per_second() * share)
     }
 
     /// Lets those leave and come again whose turn it is; returns when the next one's is.
@@ -176,7 +176,7 @@ impl<'a> Thread<'a> {
     /// be.
     fn leave(&mut self, number: usize) -> bool {
         let (course, now_ns) = (self.course(), self.shared.clock.now_ns());
-        let timeout = self.plan.connect_timeout;
+        let timeout = self.plan.flags.connect_timeout;
         let Some(member) = self.members.get_mut(number) else { return false };
         let churn = &mut self.reader.tally.churn;
         match std::mem::replace(&mut member.state, State::Unopened) {
@@ -246,7 +246,7 @@ impl<'a> Thread<'a> {
     }
 
     fn name(&self, number: usize, why: &str) -> String {
-        format!("subscriber {} of {}: {why}", self.index(number), self.plan.subscribers)
+        format!("subscriber {} of {}: {why}", self.index(number), self.plan.flags.subscribers)
     }
 
     fn not_let_in(&mut self, number: usize, why: &str) {
@@ -327,7 +327,7 @@ fn ask(plan: &Plan, topic: u32, socket: &TcpStream) -> Result<(), String> {
     let name = plan.topics.get(topic as usize).map_or("", String::as_str);
     let request = match &plan.wire {
         None => {
-            let path = plan.subscribe_path.replace("{topic}", name);
+            let path = plan.flags.subscribe_path.replace("{topic}", name);
             subscribe_request(&plan.target, &path, &plan.subscriber_headers)
         }
         Some(wire) => wire.subscribe.clone().into_bytes(),

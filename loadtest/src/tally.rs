@@ -5,6 +5,7 @@ use crate::plan::Role;
 use crate::publisher::Published;
 use crate::report::Deliveries;
 use crate::sequence::{Arrival, Series};
+use crate::stamp::Stamp;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
@@ -151,9 +152,12 @@ impl Tally {
         self.last_delivery_ns = self.last_delivery_ns.max(now_ns);
     }
 
-    /// Counts what was doubled or reordered in a series. False when the event had come before.
-    pub(crate) fn arrived(&mut self, series: &mut Series, sequence: u64) -> bool {
-        let arrival = series.arrive(sequence);
+    /// Counts an event that was read at `now_ns`, and whether it came doubled or reordered in its series. False when it had
+    /// come before.
+    pub(crate) fn arrived(&mut self, role: Role, series: &mut Series, stamp: &Stamp, now_ns: u64) -> bool {
+        self.delivered(role, 1, now_ns);
+        self.latencies(now_ns, (stamp.due_ns, stamp.due_ns), 1);
+        let arrival = series.arrive(stamp.sequence);
         self.reordered += u64::from(arrival == Arrival::Reordered);
         self.doubled += u64::from(arrival == Arrival::Doubled);
         arrival != Arrival::Doubled

@@ -47,18 +47,19 @@ mod tests {
             let records =
                 results["records"].as_array().unwrap().iter().filter(|record| record["case"] == case);
             records
-                .map(|record| format!("{} {}", record["contender"].as_str().unwrap(), record["round"]))
+                .map(|record| format!("{} {}", record["peer"].as_str().unwrap(), record["round"]))
                 .collect::<Vec<_>>()
         };
         for case in ["drain", "drain-ids", "paced", "prefetch-1", "prefetch-20"] {
             assert_eq!(turns(case), ["esper 0", "bare 0"], "{case}");
         }
         for record in results["records"].as_array().unwrap() {
-            let figures = &record["figures"];
-            let messages = figures["messages"].as_u64().unwrap();
+            let report = &record["report"];
+            let messages = report["publishes"]["acknowledged"].as_u64().unwrap();
             assert_eq!(messages, if record["case"] == "paced" { 20 } else { messages.max(100) }, "{record}");
-            assert!(figures["cpu_us"].as_f64().unwrap() > 0.0, "{record}");
-            assert!(figures["p50_ms"].as_f64().unwrap() <= figures["p999_ms"].as_f64().unwrap(), "{record}");
+            assert!(report["server"]["cpu_us_per_delivery"].as_f64().unwrap() > 0.0, "{record}");
+            let latency = &report["latency_us"];
+            assert!(latency["p50"].as_f64().unwrap() <= latency["p999"].as_f64().unwrap(), "{record}");
         }
         let tables = text(&output.stdout);
         for row in [

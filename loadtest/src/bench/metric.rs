@@ -6,17 +6,17 @@ use serde::de::{Deserialize, Deserializer, Error};
 
 /// A figure that is shown.
 #[derive(Debug)]
-pub(crate) struct Metric<F> {
+pub(crate) struct Metric {
     /// By which `cases.toml` names it.
     pub(crate) name: &'static str,
     /// With its unit, in tables.
     pub(crate) title: &'static str,
     /// `None` where the run does not have it.
-    pub(crate) of: fn(&F) -> Option<f64>,
+    pub(crate) of: fn(&Report) -> Option<f64>,
 }
 
 /// The figures of a run against a server.
-static METRICS: [Metric<Report>; 12] = [
+static METRICS: [Metric; 12] = [
     metric("server-cpu", "CPU per delivery, us", |run| Some(run.server.as_ref()?.cpu_us_per_delivery)),
     metric("deliveries-per-cpu", "deliveries per second of CPU", |run| {
         run.server.as_ref().map(|server| server.cpu_us_per_delivery).filter(|us| *us > 0.0).map(|us| 1e6 / us)
@@ -35,21 +35,21 @@ static METRICS: [Metric<Report>; 12] = [
     metric("connect-cpu", "CPU per connect, us", |run| Some(run.server.as_ref()?.cpu_us_per_connect)),
 ];
 
-pub(crate) const fn metric<F>(
+pub(crate) const fn metric(
     name: &'static str,
     title: &'static str,
-    of: fn(&F) -> Option<f64>,
-) -> Metric<F> {
+    of: fn(&Report) -> Option<f64>,
+) -> Metric {
     Metric { name, title, of }
 }
 
-impl Metric<Report> {
-    pub(crate) fn named(name: &str) -> Option<&'static Metric<Report>> {
+impl Metric {
+    pub(crate) fn named(name: &str) -> Option<&'static Metric> {
         METRICS.iter().find(|metric| metric.name == name)
     }
 }
 
-impl<'de> Deserialize<'de> for &'static Metric<Report> {
+impl<'de> Deserialize<'de> for &'static Metric {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let name = String::deserialize(from)?;
         Metric::named(&name).ok_or_else(|| D::Error::custom(format!("there is no figure '{name}'")))

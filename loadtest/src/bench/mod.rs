@@ -7,8 +7,9 @@ pub(crate) mod peer;
 pub(crate) mod results;
 
 use crate::args::BenchArgs;
+use crate::report::Report;
 use metric::{Metric, show};
-use results::{Figures, Record, Results};
+use results::{Record, Results};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
@@ -32,13 +33,13 @@ pub(crate) trait Named {
 
 /// Does one run after another and adds a record of each to the results, which it writes to a file after each round.
 /// `describe` says what to show of a case: its title, and figures of each run.
-pub(crate) fn ask<C: Named, P: Named, F: Figures, S: Serialize + DeserializeOwned>(
+pub(crate) fn ask<C: Named, P: Named, S: Serialize + DeserializeOwned>(
     args: &BenchArgs,
     duration: Duration,
     questions: &[Question<'_, C, P>],
-    results: &mut Results<F, S>,
-    describe: impl Fn(&C) -> (String, Vec<&'static Metric<F>>),
-    mut one: impl FnMut(&C, &P) -> Result<F, String>,
+    results: &mut Results<S>,
+    describe: impl Fn(&C) -> (String, Vec<&'static Metric>),
+    mut one: impl FnMut(&C, &P) -> Result<Report, String>,
 ) -> Result<(), String> {
     let began = Instant::now();
     let all = questions.iter().map(|question| question.rounds * question.peers.len()).sum();
@@ -50,7 +51,7 @@ pub(crate) fn ask<C: Named, P: Named, F: Figures, S: Serialize + DeserializeOwne
             for peer in peers {
                 let outcome = one(case, peer);
                 let text = match &outcome {
-                    Ok(figures) => told(figures, &metrics),
+                    Ok(report) => told(report, &metrics),
                     Err(why) => format!("could not be measured: {why}"),
                 };
                 eprintln!("{} {} {}: {text}", case.name(), round + 1, peer.name());
@@ -64,9 +65,9 @@ pub(crate) fn ask<C: Named, P: Named, F: Figures, S: Serialize + DeserializeOwne
     Ok(())
 }
 
-fn told<F: Figures>(figures: &F, metrics: &[&'static Metric<F>]) -> String {
-    let shown = |metric: &&Metric<F>| Some(format!("{} {}", metric.title, show((metric.of)(figures)?)));
-    let result = if figures.passed() { "passed" } else { "FAILED" };
+fn told(report: &Report, metrics: &[&'static Metric]) -> String {
+    let shown = |metric: &&Metric| Some(format!("{} {}", metric.title, show((metric.of)(report)?)));
+    let result = if report.passed { "passed" } else { "FAILED" };
     metrics.iter().filter_map(shown).chain([result.to_owned()]).collect::<Vec<_>>().join(", ")
 }
 
@@ -78,12 +79,17 @@ fn left(passed: Duration, done: usize, all: usize, duration: Duration) -> u64 {
 
 /// Returns the cases of these names, or all.
 pub(crate) fn chosen<C: Named>(cases: Vec<C>, names: &[String]) -> Result<Vec<C>, String> {
-    let known: Vec<_> = cases.iter().map(Named::name).collect();
-    if let Some(wrong) = names.iter().find(|name| !known.contains(&name.as_str())) {
-        return Err(format!("--cases: there is no {wrong}; known are {}", known.join(", ")));
-    }
+    names.iter().try_for_each(|name| find_named(&cases, name, "--cases").map(|_| ()))?;
     let asked = |case: &C| names.is_empty() || names.iter().any(|name| name == case.name());
     Ok(cases.into_iter().filter(asked).collect())
+}
+
+/// Returns the one of this name. The error names the flag it was given with, and those that there are.
+pub(crate) fn find_named<'a, T: Named>(all: &'a [T], name: &str, flag: &str) -> Result<&'a T, String> {
+    all.iter().find(|one| one.name() == name).ok_or_else(|| {
+        let names: Vec<_> = all.iter().map(Named::name).collect();
+        format!("{flag}: there is no {name}; known are {}", names.join(", "))
+    })
 }
 
 #[cfg(test)]

@@ -2,23 +2,22 @@
 
 use crate::bench::NONE;
 use crate::bench::metric::{Metric, show};
-use crate::bench::results::{Figures, Results};
+use crate::bench::results::Results;
 use crate::report_table::thousands;
 use serde::Deserialize;
 use std::fmt::Write;
 
 /// A bound of a figure, or of how many times another it is.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(bound = "&'static Metric<F>: Deserialize<'de>")]
-pub(crate) struct Must<F: 'static> {
-    pub(crate) metric: &'static Metric<F>,
+pub(crate) struct Must {
+    pub(crate) metric: &'static Metric,
     /// The figure it is set against; otherwise it counts by itself.
     #[serde(flatten)]
     pub(crate) beside: Option<Beside>,
     #[serde(flatten)]
     pub(crate) bound: Bound,
     /// Shown with it, bound to nothing.
-    pub(crate) also: Option<&'static Metric<F>>,
+    pub(crate) also: Option<&'static Metric>,
     /// Said behind the bound.
     #[serde(default)]
     pub(crate) wish: String,
@@ -41,7 +40,7 @@ pub(crate) enum Bound {
     Above(f64),
 }
 
-impl<F: Figures> Must<F> {
+impl Must {
     /// Says it in words.
     pub(crate) fn text(&self) -> String {
         let (word, value) = match self.bound {
@@ -52,15 +51,16 @@ impl<F: Figures> Must<F> {
         let times = if value == 1.0 { String::new() } else { format!("{value} times ") };
         let what = match &self.beside {
             None => thousands(value),
-            Some(Beside::Peer(peer)) => format!("{times}{}'s", F::shown(peer)),
+            Some(Beside::Peer(peer)) if peer == "bare" => format!("{times}the bare consumer's"),
+            Some(Beside::Peer(peer)) => format!("{times}{peer}'s"),
             Some(Beside::Case(case)) => format!("{times}that of {case}"),
         };
         format!("{}: {word} {what}{}", self.metric.title, self.wish)
     }
 
     /// Says what was measured of `peer` in `case`, and whether it is enough; `None` when it was not measured.
-    fn measured<S>(&self, results: &Results<F, S>, case: &str, peer: &str) -> Option<(String, bool)> {
-        let figure = |(case, peer): (&str, &str), metric: &Metric<F>| {
+    fn measured<S>(&self, results: &Results<S>, case: &str, peer: &str) -> Option<(String, bool)> {
+        let figure = |(case, peer): (&str, &str), metric: &Metric| {
             let median = results.spread(case, peer, metric).map(|spread| show(spread.median));
             format!("{}{}", median.unwrap_or_default(), results.mark(case, peer))
         };
@@ -92,11 +92,11 @@ impl Bound {
 }
 
 /// Writes the table of what `peer` must reach: by case, and at last what all runs must, with what was measured of it.
-pub(crate) fn must_table<F: Figures, S>(
+pub(crate) fn must_table<S>(
     out: &mut String,
-    results: &Results<F, S>,
+    results: &Results<S>,
     (title, peer): (&str, &str),
-    musts: &[(&str, &Must<F>)],
+    musts: &[(&str, &Must)],
     (all, measured, enough): (&str, String, bool),
 ) {
     let _ = writeln!(out, "\n**{title} must reach**\n\n| row | must | measured | reached |");
@@ -121,7 +121,6 @@ pub(crate) fn must_table<F: Figures, S>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Report;
 
     #[test]
     fn a_bound_holds_on_its_own_side() {
@@ -145,7 +144,7 @@ mod tests {
                 "deliveries per second of CPU: at least 0.85 times that of flood",
             ),
         ] {
-            assert_eq!(toml::from_str::<Must<Report>>(must).unwrap().text(), text);
+            assert_eq!(toml::from_str::<Must>(must).unwrap().text(), text);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Servers to measure: how each is started and spoken to, from a small TOML entry.
 
-use crate::bench::Named;
+use crate::bench::{Named, find_named};
 use crate::child::{Child, Folder, LOOK};
 use crate::wire::Wire;
 use rustix::process::{Resource, getrlimit};
@@ -63,13 +63,23 @@ struct PeerFile {
 
 /// Returns the peers of these names, from the built-in ones and those of `files`, each of which can be started.
 pub(crate) fn find(names: &[String], files: &[PathBuf], esper: &Path) -> Result<Vec<Peer>, String> {
+    let known = known(files)?;
+    names.iter().map(|name| pick(name, &known, esper)).collect()
+}
+
+/// Returns the built-in peer of this name, which can be started.
+pub(crate) fn built_in(name: &str, esper: &Path) -> Result<Peer, String> {
+    pick(name, &known(&[])?, esper)
+}
+
+fn known(files: &[PathBuf]) -> Result<Vec<Peer>, String> {
     let mut known = parse(BUILT_IN).map_err(|why| format!("peers.toml: {why}"))?;
     for file in files {
         let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
         // The later of one name stands.
         known.splice(0..0, parse(&text).map_err(|why| format!("{}: {why}", file.display()))?);
     }
-    names.iter().map(|name| pick(name, &known, esper)).collect()
+    Ok(known)
 }
 
 fn parse(text: &str) -> Result<Vec<Peer>, String> {
@@ -81,10 +91,7 @@ fn parse(text: &str) -> Result<Vec<Peer>, String> {
 }
 
 fn pick(name: &str, known: &[Peer], esper: &Path) -> Result<Peer, String> {
-    let peer = known.iter().find(|peer| peer.name == name).ok_or_else(|| {
-        let names: Vec<_> = known.iter().map(|peer| peer.name.as_str()).collect();
-        format!("--peers: there is no {name}; known are {}", names.join(", "))
-    })?;
+    let peer = find_named(known, name, "--peers")?;
     if cfg!(not(feature = "axum")) && peer.command.iter().any(|word| word == "serve-axum") {
         return Err(format!("--peers: {name} needs a build with --features axum; build so, or leave it out"));
     }
@@ -239,8 +246,8 @@ mod tests {
         let peer = parse(ENTRY).unwrap().remove(0);
         let flags = peer.flags();
         assert_eq!(flags, ["--publish-path", "/emit", "--header", "X-Key: 1"]);
-        let plan = Plan::parse(&Plan::words_for("http://127.0.0.1:3000", &flags)).unwrap();
-        assert_eq!((&*plan.subscribe_path, &*plan.publish_path), ("/subscribe/{topic}", "/emit"));
+        let plan = Plan::of("http://127.0.0.1:3000", &flags).unwrap();
+        assert_eq!((&*plan.flags.subscribe_path, &*plan.flags.publish_path), ("/subscribe/{topic}", "/emit"));
         assert_eq!(plan.publish_body, ["data:", "\n\n"]);
     }
 
@@ -248,7 +255,7 @@ mod tests {
     fn a_wrong_entry_is_refused_with_what_is_wrong() {
         assert!(parse("[[peer]]\nname = 'a'\ncommand = []").unwrap_err().contains("empty command"));
         assert!(parse("[[peer]]\nname = 'a'\ncommand = ['b']\nprot = 1").unwrap_err().contains("prot"));
-        let find = |name: &str| find(&[name.to_owned()], &[], Path::new("/no/esper")).unwrap_err();
+        let find = |name: &str| built_in(name, Path::new("/no/esper")).unwrap_err();
         assert!(find("other").contains("known are esper, nchan"));
         assert!(find("esper").contains("--esper /no/esper"));
     }

@@ -4,7 +4,6 @@ use crate::bench::NONE;
 use crate::bench::metric::{Metric, Spread, ratio_over, show};
 use crate::report::Report;
 use serde::de::DeserializeOwned;
-use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
 use std::path::Path;
@@ -12,36 +11,13 @@ use std::path::Path;
 /// Marks figures of a server that made a mistake: what it did not deliver cost it nothing.
 pub(crate) const FAILED: &str = "†";
 
-/// The figures of a run of a comparison.
-pub(crate) trait Figures: Serialize + DeserializeOwned + 'static {
-    /// The names in a file of the server, and of what was measured of it.
-    const FIELDS: [&str; 2];
-
-    /// Tells whether the server made no mistake.
-    fn passed(&self) -> bool;
-
-    /// Returns the name of a server in words.
-    fn shown(peer: &str) -> &str {
-        peer
-    }
-}
-
-impl Figures for Report {
-    const FIELDS: [&str; 2] = ["peer", "report"];
-
-    fn passed(&self) -> bool {
-        self.passed
-    }
-}
-
 /// The result of a comparison; `about` says of what and how.
 #[derive(Debug, Deserialize, Serialize)]
-#[serde(bound = "F: Figures, S: Serialize + DeserializeOwned")]
-pub(crate) struct Results<F, S> {
+pub(crate) struct Results<S> {
     pub(crate) machine: Machine,
     #[serde(flatten)]
     pub(crate) about: S,
-    pub(crate) records: Vec<Record<F>>,
+    pub(crate) records: Vec<Record>,
 }
 
 /// Where it was measured.
@@ -54,33 +30,18 @@ pub(crate) struct Machine {
 }
 
 /// A run that was done.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Record<F> {
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Record {
     pub(crate) case: String,
-    #[serde(alias = "contender")]
     pub(crate) peer: String,
     pub(crate) round: usize,
     /// `None` when nothing could be measured.
-    #[serde(alias = "figures")]
-    pub(crate) report: Option<F>,
+    pub(crate) report: Option<Report>,
     pub(crate) error: Option<String>,
 }
 
-impl<F: Figures> Serialize for Record<F> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let [peer, report] = F::FIELDS;
-        let mut map = to.serialize_map(None)?;
-        map.serialize_entry("case", &self.case)?;
-        map.serialize_entry(peer, &self.peer)?;
-        map.serialize_entry("round", &self.round)?;
-        map.serialize_entry(report, &self.report)?;
-        map.serialize_entry("error", &self.error)?;
-        map.end()
-    }
-}
-
-impl<F: Figures> Record<F> {
-    pub(crate) fn new(case: &str, peer: &str, round: usize, outcome: Result<F, String>) -> Record<F> {
+impl Record {
+    pub(crate) fn new(case: &str, peer: &str, round: usize, outcome: Result<Report, String>) -> Record {
         let (report, error) = match outcome {
             Ok(report) => (Some(report), None),
             Err(why) => (None, Some(why)),
@@ -90,17 +51,17 @@ impl<F: Figures> Record<F> {
 
     /// Tells whether it was measured and made no mistake.
     pub(crate) fn passed(&self) -> bool {
-        self.report.as_ref().is_some_and(F::passed)
+        self.report.as_ref().is_some_and(|report| report.passed)
     }
 }
 
-impl<F: Figures, S> Results<F, S> {
+impl<S> Results<S> {
     /// Returns the runs of one server in one case, in the order of the rounds.
-    fn of<'a>(&'a self, case: &'a str, peer: &'a str) -> impl Iterator<Item = &'a Record<F>> {
+    fn of<'a>(&'a self, case: &'a str, peer: &'a str) -> impl Iterator<Item = &'a Record> {
         self.records.iter().filter(move |record| record.case == case && record.peer == peer)
     }
 
-    pub(crate) fn reports<'a>(&'a self, case: &'a str, peer: &'a str) -> impl Iterator<Item = &'a F> {
+    pub(crate) fn reports<'a>(&'a self, case: &'a str, peer: &'a str) -> impl Iterator<Item = &'a Report> {
         self.of(case, peer).filter_map(|record| record.report.as_ref())
     }
 
@@ -114,12 +75,12 @@ impl<F: Figures, S> Results<F, S> {
     }
 
     /// Returns a figure over all rounds.
-    pub(crate) fn spread(&self, case: &str, peer: &str, metric: &Metric<F>) -> Option<Spread> {
+    pub(crate) fn spread(&self, case: &str, peer: &str, metric: &Metric) -> Option<Spread> {
         Spread::of(self.reports(case, peer).filter_map(metric.of))
     }
 
     /// Writes a figure over all rounds into a table's cell, with the least and the most.
-    pub(crate) fn cell(&self, case: &str, peer: &str, metric: &Metric<F>) -> String {
+    pub(crate) fn cell(&self, case: &str, peer: &str, metric: &Metric) -> String {
         let mark = self.mark(case, peer);
         match self.spread(case, peer, metric) {
             Some(all) if all.min == all.max => format!("{}{mark}", show(all.median)),
@@ -131,8 +92,8 @@ impl<F: Figures, S> Results<F, S> {
     }
 
     /// Returns how many times another figure one is; each is that of a case and a server.
-    pub(crate) fn ratio(&self, one: (&str, &str), base: (&str, &str), metric: &Metric<F>) -> Option<f64> {
-        let figure = |record: &Record<F>| record.report.as_ref().and_then(metric.of);
+    pub(crate) fn ratio(&self, one: (&str, &str), base: (&str, &str), metric: &Metric) -> Option<f64> {
+        let figure = |record: &Record| record.report.as_ref().and_then(metric.of);
         let both = self.of(one.0, one.1).filter_map(|record| {
             let other = self.of(base.0, base.1).find(|other| other.round == record.round)?;
             Some((figure(record)?, figure(other)?))
@@ -151,9 +112,9 @@ impl<F: Figures, S> Results<F, S> {
     }
 }
 
-impl<F: Figures, S: Serialize + DeserializeOwned> Results<F, S> {
+impl<S: Serialize + DeserializeOwned> Results<S> {
     /// Reads a file.
-    pub(crate) fn read(path: &Path) -> Result<Results<F, S>, String> {
+    pub(crate) fn read(path: &Path) -> Result<Results<S>, String> {
         let wrong = |error: &dyn Display| format!("{}: {error}", path.display());
         let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
         serde_json::from_str(&text).map_err(|error| wrong(&error))
@@ -165,15 +126,6 @@ impl<F: Figures, S: Serialize + DeserializeOwned> Results<F, S> {
         let text = serde_json::to_string(self).map_err(|error| wrong(&error))?;
         let new = path.with_extension("new");
         std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path)).map_err(|error| wrong(&error))
-    }
-
-    /// Prints the JSON, or otherwise the tables.
-    pub(crate) fn print(&self, json: bool, tables: impl Fn(&Self) -> String) -> Result<(), String> {
-        match json {
-            true => println!("{}", serde_json::to_string(self).map_err(|error| error.to_string())?),
-            false => print!("{}", tables(self)),
-        }
-        Ok(())
     }
 }
 
@@ -211,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_failed_is_marked_in_that_case_alone() {
-        let records = vec![Record::<Report>::new("flood", "b", 0, Err("no luck".to_owned()))];
+        let records = vec![Record::new("flood", "b", 0, Err("no luck".to_owned()))];
         let results = Results { machine: Machine::here(), about: (), records };
         let mark = |case: &str, peer: &str| results.mark(case, peer);
         assert_eq!([mark("flood", "b"), mark("flood", "a"), mark("paced", "b")], [FAILED, "", ""]);

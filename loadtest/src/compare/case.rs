@@ -4,7 +4,6 @@ use crate::bench::Named;
 use crate::bench::metric::Metric;
 use crate::bench::must::Must;
 use crate::plan::Plan;
-use crate::report::Report;
 use serde::{Deserialize, Deserializer};
 
 /// A run that is put to every peer in turn.
@@ -19,10 +18,10 @@ pub(crate) struct Case {
     #[serde(default = "one")]
     pub(crate) workers: usize,
     #[serde(default)]
-    pub(crate) metrics: Vec<&'static Metric<Report>>,
+    pub(crate) metrics: Vec<&'static Metric>,
     /// Bounds that the first peer has to keep.
     #[serde(default)]
-    pub(crate) musts: Vec<Must<Report>>,
+    pub(crate) musts: Vec<Must>,
     /// Every peer is asked; otherwise the first alone, once, with proof.
     #[serde(default = "yes")]
     pub(crate) figures: bool,
@@ -51,12 +50,20 @@ pub(crate) enum Axis {
 /// All cases, by the command that measures them.
 #[derive(Deserialize)]
 pub(crate) struct Cases {
+    pub(crate) compare: Suite,
+    pub(crate) sweep: Suite,
+    pub(crate) journal: Suite,
+}
+
+/// What one command measures, of whom and how long, where its flags do not say.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Suite {
+    pub(crate) peers: Vec<String>,
+    pub(crate) rounds: usize,
+    pub(crate) seconds: u64,
     #[serde(deserialize_with = "expanded")]
-    pub(crate) compare: Vec<Case>,
-    #[serde(deserialize_with = "expanded")]
-    pub(crate) sweep: Vec<Case>,
-    #[serde(deserialize_with = "expanded")]
-    pub(crate) journal: Vec<Case>,
+    pub(crate) case: Vec<Case>,
 }
 
 fn one() -> usize {
@@ -74,41 +81,36 @@ impl Cases {
     }
 
     pub(crate) fn all(self) -> Vec<Case> {
-        [self.compare, self.sweep, self.journal].concat()
+        [self.compare.case, self.sweep.case, self.journal.case].concat()
     }
 }
 
 /// Reads cases and makes of each one for each point, and behind them those of the proofs.
 fn expanded<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Case>, D::Error> {
-    let written = Vec::<Case>::deserialize(from)?;
     let (mut figures, mut proofs) = (Vec::new(), Vec::new());
-    for mut case in written {
-        if case.points.is_empty() {
-            case.points.push(0.0);
-        }
-        for (number, at) in case.points.iter().enumerate() {
+    for case in Vec::<Case>::deserialize(from)? {
+        let points = if case.points.is_empty() { &[0.0][..] } else { &case.points };
+        for (number, at) in points.iter().enumerate() {
             let rate = case.rates.get(number).copied().unwrap_or_default();
             let fill =
                 |text: &str| text.replace("{at}", &at.to_string()).replace("{rate}", &rate.to_string());
             let (name, flags) = (fill(&case.name), fill(&case.flags));
             let title = if case.title.is_empty() { name.clone() } else { fill(&case.title) };
+            let one = Case { name, title, flags, points: vec![*at], ..case.clone() };
             if case.proof {
-                let (name, title, flags) =
-                    (format!("verify-{name}"), name.clone(), format!("{flags} --verify"));
-                let (metrics, musts, axis) = (Vec::new(), Vec::new(), None);
                 proofs.push(Case {
-                    name,
-                    title,
-                    flags,
+                    name: format!("verify-{}", one.name),
+                    title: one.name.clone(),
+                    flags: format!("{} --verify", one.flags),
                     figures: false,
-                    metrics,
-                    musts,
-                    axis,
-                    ..case.clone()
+                    metrics: Vec::new(),
+                    musts: Vec::new(),
+                    axis: None,
+                    ..one.clone()
                 });
             }
             if case.figures {
-                figures.push(Case { name, title, flags, points: vec![*at], ..case.clone() });
+                figures.push(one);
             }
         }
     }
@@ -130,8 +132,7 @@ impl Case {
 
     /// Counts the topics of its run.
     pub(crate) fn topics(&self) -> Result<usize, String> {
-        let plan = Plan::parse(&Plan::words_for("http://127.0.0.1:1", &self.words()))?;
-        Ok(plan.topics.len())
+        Ok(Plan::of("http://127.0.0.1:1", &self.words())?.topics.len())
     }
 
     /// Returns where it stands on that axis of a plot.
@@ -154,8 +155,8 @@ mod tests {
         for case in &cases {
             for scale_down in ["1", "100", "100000"] {
                 let words = [case.words(), vec!["--scale-down".to_owned(), scale_down.to_owned()]].concat();
-                let words = Plan::words_for("http://127.0.0.1:3000", &words);
-                Plan::parse(&words).unwrap_or_else(|why| panic!("{} / {scale_down}: {why}", case.name));
+                let plan = Plan::of("http://127.0.0.1:3000", &words);
+                plan.unwrap_or_else(|why| panic!("{} / {scale_down}: {why}", case.name));
             }
         }
     }
@@ -179,7 +180,7 @@ mod tests {
 
     #[test]
     fn every_case_with_figures_has_a_proof() {
-        let cases = Cases::load().unwrap().compare;
+        let cases = Cases::load().unwrap().compare.case;
         for case in cases.iter().filter(|case| case.figures) {
             let name = format!("verify-{}", case.name);
             let proof = cases.iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no {name}"));

@@ -11,7 +11,7 @@ use crate::bench::{Question, ask, chosen};
 use crate::plan::Plan;
 use crate::report::Report;
 use crate::run::{check_cpus, run};
-use case::{Case, Cases};
+use case::{Case, Cases, Suite};
 use rustix::fs::statfs;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -20,16 +20,6 @@ use std::time::Duration;
 /// File systems without a disk, from linux/magic.h.
 const TMPFS_MAGIC: u32 = 0x0102_1994;
 const RAMFS_MAGIC: u32 = 0x8584_58f6;
-const COMPARE_ROUNDS: usize = 5;
-const COMPARE_DURATION: Duration = Duration::from_secs(6);
-/// A plot has many points, and its medians need be less exact.
-const SWEEP_ROUNDS: usize = 3;
-const SWEEP_DURATION: Duration = Duration::from_secs(2);
-/// At 50 publishes a second 500 of them, of which a p99 leaves out five.
-const JOURNAL_DURATION: Duration = Duration::from_secs(10);
-const PEERS: &[&str] =
-    if cfg!(feature = "axum") { &["esper", "nchan", "axum", "floor"] } else { &["esper", "nchan", "floor"] };
-const JOURNAL_PEERS: &[&str] = &["esper-journal", "commit-floor", "nats", "redis"];
 
 /// The servers that were measured, and how.
 #[derive(Debug, Deserialize, Serialize)]
@@ -41,17 +31,7 @@ pub(crate) struct Asked {
     pub(crate) scale_down: usize,
 }
 
-pub(crate) type Comparison = Results<Report, Asked>;
-
-/// Measures the table of figures. False when the first peer made a mistake.
-pub(crate) fn compare(args: &CompareArgs) -> Result<bool, String> {
-    measure(args, Cases::load()?.compare, PEERS, COMPARE_ROUNDS, COMPARE_DURATION)
-}
-
-/// Measures the points of the plots. False when the first peer made a mistake.
-pub(crate) fn sweep(args: &CompareArgs) -> Result<bool, String> {
-    measure(args, Cases::load()?.sweep, PEERS, SWEEP_ROUNDS, SWEEP_DURATION)
-}
+pub(crate) type Comparison = Results<Asked>;
 
 /// Measures what it costs to answer what is on disk. False when the first peer made a mistake.
 pub(crate) fn journal(args: &CompareArgs) -> Result<bool, String> {
@@ -62,7 +42,7 @@ pub(crate) fn journal(args: &CompareArgs) -> Result<bool, String> {
     if [TMPFS_MAGIC, RAMFS_MAGIC].contains(&(system.f_type as u32)) {
         return Err(wrong("is in memory"));
     }
-    measure(args, Cases::load()?.journal, JOURNAL_PEERS, COMPARE_ROUNDS, JOURNAL_DURATION)
+    measure(args, |all| all.journal)
 }
 
 /// Draws what was measured.
@@ -83,31 +63,27 @@ pub(crate) fn tables(args: &TablesArgs) -> Result<bool, String> {
 /// Runs once against the barest server, and tells whether to print the report as JSON.
 pub(crate) fn floor(args: FloorArgs) -> Result<(Report, bool), String> {
     check_cpus("--server-cpu", &[args.server_cpu])?;
-    let peers = peer::find(&["floor".to_owned()], &[], Path::new(""))?;
-    let floor = peers.first().ok_or("there is no floor")?;
-    let server = floor.start(Path::new(""), 1, args.server_cpu)?;
+    let server = peer::built_in("floor", Path::new(""))?.start(Path::new(""), 1, args.server_cpu)?;
     let flags = RunFlags { pid: Some(server.pid()), ..args.flags };
     let plan = flags.plan(&server.url(), &[])?;
-    if plan.topics.len() > 1 || plan.processes {
+    if plan.topics.len() > 1 || plan.flags.processes.is_some() {
         return Err("the floor has one topic and is read by one process; leave out --topics and --processes"
             .to_owned());
     }
-    Ok((run(&plan)?, plan.json))
+    Ok((run(&plan)?, plan.flags.json))
 }
 
-fn measure(
-    args: &CompareArgs,
-    cases: Vec<Case>,
-    peers: &[&str],
-    rounds: usize,
-    duration: Duration,
-) -> Result<bool, String> {
-    let bench = &args.bench;
-    let default = || peers.iter().map(ToString::to_string).collect();
-    let names: Vec<_> = if args.peers.is_empty() { default() } else { args.peers.clone() };
-    let rounds = bench.rounds.unwrap_or(rounds).max(1);
-    let duration = bench.duration.unwrap_or(duration);
-    let cases = chosen(cases, &bench.cases)?;
+/// Measures one of the suites. False when the first peer made a mistake.
+pub(crate) fn measure(args: &CompareArgs, suite: fn(Cases) -> Suite) -> Result<bool, String> {
+    let (bench, suite) = (&args.bench, suite(Cases::load()?));
+    let mut names = args.peers.clone();
+    if names.is_empty() {
+        let built = |peer: &String| cfg!(feature = "axum") || peer != "axum";
+        names.extend(suite.peers.into_iter().filter(built));
+    }
+    let rounds = bench.rounds.unwrap_or(suite.rounds).max(1);
+    let duration = bench.duration.unwrap_or(Duration::from_secs(suite.seconds));
+    let cases = chosen(suite.case, &bench.cases)?;
     check_cpus("--server-cpu", &[bench.server_cpu])?;
     check_cpus("--load-cpus", &args.load_cpus.0)?;
     let peers = peer::find(&names, &args.peer_file, &bench.esper)?;
@@ -126,7 +102,7 @@ fn measure(
     let describe = |case: &Case| (case.title.clone(), case.metrics.clone());
     ask(bench, duration, &questions, &mut results, describe, |case, peer| one(args, case, peer, duration))?;
     let cases = Cases::load()?.all();
-    results.print(bench.json, |results| tables::tables(results, &cases))?;
+    print!("{}", tables::tables(&results, &cases));
     Ok(results.passed(&first))
 }
 
@@ -143,5 +119,5 @@ fn one(args: &CompareArgs, case: &Case, peer: &Peer, duration: Duration) -> Resu
     let mut flags = case.words();
     flags.extend(own.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
     flags.extend(peer.flags());
-    run(&Plan::parse(&Plan::words_for(&server.url(), &flags))?)
+    run(&Plan::of(&server.url(), &flags)?)
 }

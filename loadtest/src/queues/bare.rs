@@ -4,7 +4,7 @@
 use super::amqp::{answered, connect, declare, name};
 use crate::child::Helper;
 use crate::plan::Role;
-use crate::remote::{follow, say, tell};
+use crate::remote::{follow, tell};
 use crate::sequence::Series;
 use crate::shared::{Clock, Shared};
 use crate::stamp::Payload;
@@ -62,7 +62,7 @@ pub(crate) fn consume() -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
     let connection = runtime.block_on(connect(&job.url))?;
-    say("ready");
+    println!("ready");
     stdin().read_line(&mut String::new()).map_err(|error| format!("no word to go: {error}"))?;
     let shared = Shared::new(job.clock, 1);
     tell(&shared, |opened| {
@@ -162,9 +162,7 @@ impl<'a> BareConsumer<'a> {
             tally.corrupt += 1;
             return;
         };
-        tally.delivered(Role::Steady, 1, now_ns);
-        tally.latencies(now_ns, (stamp.due_ns, stamp.due_ns), 1);
-        *received += u64::from(tally.arrived(series, stamp.sequence));
+        *received += u64::from(tally.arrived(Role::Steady, series, &stamp, now_ns));
         self.shared.set_delivered(0, tally.deliveries);
     }
 }

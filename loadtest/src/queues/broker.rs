@@ -7,13 +7,9 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 /// Another program may take a port between the look and the start.
 const STARTS_MAX: usize = 3;
-/// The time it may take to end in order.
-const PATIENCE: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_millis(50);
 
 /// A RabbitMQ. One that this program has started ends with this value, and also when this process ends otherwise.
 #[derive(Debug)]
@@ -72,14 +68,8 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        let Some(script) = &mut self.script else { return };
-        drop(script.stdin.take());
-        let deadline = Instant::now() + PATIENCE;
-        while matches!(script.try_wait(), Ok(None)) && Instant::now() < deadline {
-            std::thread::sleep(LOOK);
-        }
-        if matches!(script.try_wait(), Ok(None)) {
-            let _ = script.kill();
+        if let Some(script) = &mut self.script {
+            // Closes its standard input first; it waits half a minute for the broker, and then kills it.
             let _ = script.wait();
         }
     }

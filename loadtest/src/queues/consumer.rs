@@ -86,9 +86,8 @@ fn esper(bench: &Bench<'_>, case: &QueueCase, topics: &Topics) -> Result<Consume
         ["--queue-ack-window", &window],
     ];
     let options = &bench.args.bench;
-    let known = peer::find(&["esper".to_owned()], &[], &options.esper)?;
-    let peer = known.into_iter().next().ok_or("there is no esper")?;
-    let peer = peer.with(words.as_flattened(), vec![("ESPER_BROKER_NODE", bench.broker.url.clone())]);
+    let peer =
+        bench.esper.clone().with(words.as_flattened(), vec![("ESPER_BROKER_NODE", bench.broker.url.clone())]);
     let server = peer.start(&options.esper, 1, options.server_cpu)?;
     let (count, size) = (topics.names.len().to_string(), bench.args.size.to_string());
     let flags = [
@@ -100,7 +99,7 @@ fn esper(bench: &Bench<'_>, case: &QueueCase, topics: &Topics) -> Result<Consume
     ];
     let flags: Vec<_> =
         flags.as_flattened().iter().chain(&["--verify"]).map(|&word| word.to_owned()).collect();
-    let plan = Box::new(Plan::parse(&Plan::words_for(&server.url(), &flags))?);
+    let plan = Box::new(Plan::of(&server.url(), &flags)?);
     wait_for_broker(plan.target.address)?;
     Ok(Consumer::Esper { server, plan, load_cpu: bench.args.load_cpu })
 }

@@ -19,11 +19,11 @@ mod tables;
 pub(crate) use bare::consume;
 
 use crate::args::QueuesArgs;
+use crate::bench::peer::{self, Peer};
 use crate::bench::results::Machine;
 use crate::bench::{Question, ask, chosen};
 use crate::process::make_room;
 use crate::run::{check_cpus, pin};
-use crate::stamp::{STAMP_BYTES, TOPICS_MAX};
 use broker::Broker;
 use results::{Contender, Kind, QueueCase, QueueResults, QueuesAsked, cases};
 use round::one;
@@ -37,6 +37,7 @@ const EACH: (u64, u64) = (20, 20_000);
 
 /// The surroundings of all runs.
 pub(crate) struct Bench<'a> {
+    pub(crate) esper: Peer,
     pub(crate) broker: Broker,
     pub(crate) args: &'a QueuesArgs,
 }
@@ -47,22 +48,18 @@ pub(crate) fn queues(args: &QueuesArgs) -> Result<bool, String> {
         Some(file) => QueueResults::read(file)?,
         None => measure(args)?,
     };
-    results.print(args.bench.json, tables::tables)?;
+    print!("{}", tables::tables(&results));
     Ok(results.records.iter().all(|record| record.error.is_none()))
 }
 
 fn measure(args: &QueuesArgs) -> Result<QueueResults, String> {
-    check(args)?;
     let options = &args.bench;
     let cases = chosen(cases(args), &options.cases)?;
     check_cpus("--server-cpu", &[options.server_cpu])?;
     check_cpus("--load-cpu", &[args.load_cpu])?;
-    let broker_cpu = (args.amqp_url.is_none() && !args.no_pin_broker).then_some(args.broker_cpu);
+    let broker_cpu = args.amqp_url.is_none().then_some(args.broker_cpu);
     check_cpus("--broker-cpu", broker_cpu.as_slice())?;
-    if !options.esper.is_file() {
-        let path = options.esper.display();
-        return Err(format!("--esper {path} is not there; run cargo build --release, or say where it is"));
-    }
+    let esper = peer::built_in("esper", &options.esper)?;
     make_room(args.queues, 1, 4)?;
     // Told of the whole machine, and so before this thread is pinned.
     let machine = Machine::here();
@@ -72,23 +69,14 @@ fn measure(args: &QueuesArgs) -> Result<QueueResults, String> {
     };
     // Processes started from here on run on the load's CPU, unless they are given another.
     pin(Some(args.load_cpu));
-    let about = QueuesAsked {
-        queues: args.queues,
-        size: args.size,
-        rate: args.rate,
-        server_cpu: options.server_cpu,
-        load_cpu: args.load_cpu,
-        own_broker: args.amqp_url.is_none(),
-        broker_cpu,
-        cases: cases.clone(),
-    };
+    let about = QueuesAsked { args: args.clone(), own_broker: args.amqp_url.is_none() };
     let mut results = QueueResults { machine, about, records: Vec::new() };
     let questions: Vec<_> = cases
         .iter()
         .map(|case| Question { case, rounds: case.rounds, peers: Contender::ALL.iter().collect() })
         .collect();
     let seconds = cases.first().map_or(0.0, |case| case.seconds);
-    let bench = Bench { broker, args };
+    let bench = Bench { esper, broker, args };
     let mut each = HashMap::new();
     let describe = |case: &QueueCase| (case.name.clone(), case.metrics());
     ask(options, Duration::from_secs_f64(seconds), &questions, &mut results, describe, |case, contender| {
@@ -101,22 +89,6 @@ fn measure(args: &QueuesArgs) -> Result<QueueResults, String> {
     Ok(results)
 }
 
-fn check(args: &QueuesArgs) -> Result<(), String> {
-    if !(1..=TOPICS_MAX).contains(&args.queues) {
-        return Err(format!("--queues {} is not 1 to {TOPICS_MAX}", args.queues));
-    }
-    if args.size < STAMP_BYTES {
-        return Err(format!("--size {} is not at least {STAMP_BYTES}", args.size));
-    }
-    if !(args.rate > 0.0 && args.rate <= 1e6) {
-        return Err(format!("--rate {} is no rate; write messages a second, as 2000", args.rate));
-    }
-    if args.prefetch == 0 || args.sweep.contains(&0) {
-        return Err("a prefetch of 0 is none at all, which esper does not take; give at least 1".to_owned());
-    }
-    Ok(())
-}
-
 /// Returns how many messages each queue needs so that the bare consumer takes the case's time to drain them. The same for
 /// both and in every round.
 fn messages_of_each(bench: &Bench<'_>, case: &QueueCase) -> Result<u64, String> {
@@ -124,6 +96,6 @@ fn messages_of_each(bench: &Bench<'_>, case: &QueueCase) -> Result<u64, String> 
         return Ok(0);
     }
     let trial = one(bench, case, Contender::Bare, TRIAL_EACH)?;
-    let each = (trial.per_second * case.seconds / bench.args.queues as f64).ceil() as u64;
+    let each = (trial.deliveries.per_second * case.seconds / bench.args.queues as f64).ceil() as u64;
     Ok(each.clamp(EACH.0, EACH.1))
 }

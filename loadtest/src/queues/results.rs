@@ -3,7 +3,7 @@
 use crate::args::QueuesArgs;
 use crate::bench::Named;
 use crate::bench::metric::{Metric, metric};
-use crate::bench::results;
+use crate::bench::results::Results;
 use serde::{Deserialize, Serialize};
 
 const ROUNDS: usize = 5;
@@ -32,7 +32,7 @@ impl Named for Contender {
 }
 
 /// A measurement, put to each contender in turn.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Debug)]
 pub(crate) struct QueueCase {
     pub(crate) name: String,
     pub(crate) kind: Kind,
@@ -46,8 +46,7 @@ pub(crate) struct QueueCase {
 }
 
 /// The way in which messages come.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Kind {
     /// All are there before the first is consumed.
     Drain,
@@ -97,9 +96,11 @@ impl QueueCase {
     }
 
     /// Returns what is told of it beside the contenders' ratio.
-    pub(crate) fn metrics(&self) -> Vec<&'static Metric<QueueFigures>> {
+    pub(crate) fn metrics(&self) -> Vec<&'static Metric> {
         match self.kind {
-            Kind::Paced => LATENCIES.iter().chain([&CPU]).collect(),
+            Kind::Paced => {
+                ["p50", "p99", "p999"].into_iter().filter_map(Metric::named).chain([&CPU]).collect()
+            }
             _ => vec![&PER_SECOND, &CPU],
         }
     }
@@ -108,69 +109,25 @@ impl QueueCase {
 /// The load that was put on both.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct QueuesAsked {
-    pub(crate) queues: usize,
-    pub(crate) size: usize,
-    pub(crate) rate: f64,
-    pub(crate) server_cpu: usize,
-    pub(crate) load_cpu: usize,
+    pub(crate) args: QueuesArgs,
     /// The RabbitMQ was this program's own; else nothing is known of where it ran.
     pub(crate) own_broker: bool,
-    pub(crate) broker_cpu: Option<usize>,
-    pub(crate) cases: Vec<QueueCase>,
 }
 
-pub(crate) type QueueResults = results::Results<QueueFigures, QueuesAsked>;
+pub(crate) type QueueResults = Results<QueuesAsked>;
 
-/// The figures of a run in which no message was lost, doubled, out of order or wrong.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
-pub(crate) struct QueueFigures {
-    pub(crate) messages: u64,
-    /// From the first consume, or the first publish when paced, to when the last message was read.
-    pub(crate) seconds: f64,
-    pub(crate) per_second: f64,
-    /// Of the consumer's process, for each message.
-    pub(crate) cpu_us: f64,
-    /// CPUs in use by each: the consumer, the load generator, RabbitMQ, and everybody else on the machine.
-    pub(crate) consumer_cpus: f64,
-    pub(crate) load_cpus: f64,
-    pub(crate) broker_cpus: Option<f64>,
-    pub(crate) others_cpus: Option<f64>,
-    /// From when a message was due to when it was read.
-    pub(crate) p50_ms: f64,
-    pub(crate) p99_ms: f64,
-    pub(crate) p999_ms: f64,
-    /// The latest publish behind its time, when paced.
-    pub(crate) late_ms_max: f64,
-}
-
-impl results::Figures for QueueFigures {
-    const FIELDS: [&str; 2] = ["contender", "figures"];
-
-    fn passed(&self) -> bool {
-        true
-    }
-
-    fn shown(peer: &str) -> &str {
-        if peer == "bare" { "the bare consumer" } else { peer }
-    }
-}
-
-pub(crate) static PER_SECOND: Metric<QueueFigures> =
-    metric("per-second", "messages/s", |run| Some(run.per_second));
-pub(crate) static MESSAGES: Metric<QueueFigures> =
-    metric("messages", "messages of a round", |run| Some(run.messages as f64));
-pub(crate) static LATE: Metric<QueueFigures> =
-    metric("late", "latest publish, ms behind its time", |run| Some(run.late_ms_max));
-pub(crate) static CPU: Metric<QueueFigures> = metric("cpu", "CPU per message, us", |run| Some(run.cpu_us));
-pub(crate) static LATENCIES: [Metric<QueueFigures>; 3] = [
-    metric("p50", "latency p50, ms", |run| Some(run.p50_ms)),
-    metric("p99", "latency p99, ms", |run| Some(run.p99_ms)),
-    metric("p999", "latency p99.9, ms", |run| Some(run.p999_ms)),
-];
-pub(crate) static CPUS: [Metric<QueueFigures>; 4] = [
-    metric("consumer", "CPUs in use by the consumer", |run| Some(run.consumer_cpus)),
+pub(crate) static PER_SECOND: Metric =
+    metric("per-second", "messages/s", |run| Some(run.deliveries.per_second));
+pub(crate) static MESSAGES: Metric =
+    metric("messages", "messages of a round", |run| Some(run.publishes.acknowledged as f64));
+pub(crate) static LATE: Metric =
+    metric("late", "latest publish, ms behind its time", |run| Some(run.publishes.late_us_max / 1e3));
+pub(crate) static CPU: Metric =
+    metric("cpu", "CPU per message, us", |run| Some(run.server.as_ref()?.cpu_us_per_delivery));
+pub(crate) static CPUS: [Metric; 4] = [
+    metric("consumer", "CPUs in use by the consumer", |run| Some(run.server.as_ref()?.cpu_share)),
     metric("broker", "CPUs in use by RabbitMQ", |run| run.broker_cpus),
-    metric("load", "CPUs in use by publisher and HTTP clients", |run| Some(run.load_cpus)),
+    metric("load", "CPUs in use by publisher and HTTP clients", |run| run.load_cpus),
     metric("others", "CPUs in use by other programs", |run| run.others_cpus),
 ];
 
@@ -179,12 +136,12 @@ pub(crate) mod tests {
     use super::*;
     use crate::args::{Cli, Command};
     use crate::bench::results::{Machine, Record};
-    use clap::Parser;
+    use crate::report::{Deliveries, Report};
 
-    fn all(flags: &str) -> Vec<QueueCase> {
-        match Cli::parse_from(["esper-loadtest", "queues"].into_iter().chain(flags.split(' '))).command {
-            Command::Queues(args) => cases(&args),
-            _ => vec![],
+    fn args(flags: &str) -> QueuesArgs {
+        match Cli::read(["queues"].into_iter().chain(flags.split(' '))).unwrap().command {
+            Command::Queues(args) => args,
+            other => panic!("{other:?}"),
         }
     }
 
@@ -194,21 +151,22 @@ pub(crate) mod tests {
         let mut records = Vec::new();
         for (round, (esper, bare)) in rounds.iter().enumerate() {
             for (contender, per_second) in [("esper", esper), ("bare", bare)] {
-                let figures =
-                    per_second.map(|per_second| QueueFigures { per_second, ..QueueFigures::default() });
-                let outcome = figures.ok_or("1 lost".to_owned());
+                let report = per_second.map(|per_second| Report {
+                    passed: true,
+                    deliveries: Deliveries { per_second, ..Deliveries::default() },
+                    ..Report::default()
+                });
+                let outcome = report.ok_or("1 lost".to_owned());
                 records.push(Record::new("drain", contender, round, outcome));
             }
         }
-        let (server_cpu, load_cpu, own_broker, broker_cpu) = (0, 1, true, None);
-        let (queues, size, rate, cases) = (100, 128, 2_000.0, all("--sweep 1,200"));
-        let about = QueuesAsked { queues, size, rate, server_cpu, load_cpu, own_broker, broker_cpu, cases };
+        let about = QueuesAsked { args: args("--sweep 1,200"), own_broker: true };
         QueueResults { machine: Machine::here(), about, records }
     }
 
     #[test]
     fn the_bare_consumer_acknowledges_as_often_as_esper() {
-        let cases = all("--sweep 1,10,200,1000");
+        let cases = cases(&args("--sweep 1,10,200,1000"));
         let sweep = cases.iter().filter(|case| case.kind == Kind::Sweep);
         let batches: Vec<_> = sweep.map(|case| (case.ack_window(), case.batch())).collect();
         assert_eq!(batches, [(0, 1), (5, 2), (100, 50), (500, 250)]);

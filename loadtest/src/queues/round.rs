@@ -3,10 +3,11 @@
 use super::Bench;
 use super::consumer::{Consumer, Topics};
 use super::publisher::QueuePublisher;
-use super::results::{Contender, Kind, QueueCase, QueueFigures};
+use super::results::{Contender, Kind, QueueCase};
 use crate::plan::{since_1970_ms, topic_names};
 use crate::process::{Usage, machine_busy_s};
 use crate::publisher::Published;
+use crate::report::{Deliveries, Latency, Publishes, Report, Server};
 use crate::run::{StopOnDrop, await_all, await_more};
 use crate::shared::{Clock, Shared};
 use crate::stamp::Payload;
@@ -29,7 +30,7 @@ pub(crate) fn one(
     case: &QueueCase,
     contender: Contender,
     each: u64,
-) -> Result<QueueFigures, String> {
+) -> Result<Report, String> {
     let (args, url) = (bench.args, &bench.broker.url);
     let topics = topics(args.queues);
     let clock = Clock::start();
@@ -69,25 +70,34 @@ pub(crate) fn one(
         await_more(shared);
         shared.stop();
         let tally = reader.join().map_err(|_| "the reading thread failed".to_owned())?;
-        check(&tally, publisher.published())?;
+        let mut deliveries = check(&tally, publisher.published())?;
         let seconds_to = |ns: u64| ns.saturating_sub(begin_ns).max(1) as f64 / 1e9;
-        let (seconds, watched_s) = (seconds_to(tally.last_delivery_ns), seconds_to(ended_ns));
+        let watched_s = seconds_to(ended_ns);
+        deliveries.per_second = messages as f64 / seconds_to(tally.last_delivery_ns);
         let cpus = |number: usize| Some((after.get(number)? - before.get(number)?) / watched_s);
         let [consumer, own, machine] = [0, 1, 2].map(|number| cpus(number).unwrap_or(0.0));
-        let ms = |quantile: f64| tally.latencies.us(quantile) / 1e3;
-        Ok(QueueFigures {
-            messages,
-            seconds,
-            per_second: messages as f64 / seconds,
-            cpu_us: consumer * watched_s * 1e6 / messages.max(1) as f64,
-            consumer_cpus: consumer,
-            load_cpus: (own - consumer).max(0.0),
+        let cpu_seconds = consumer * watched_s;
+        let cpu_us_per_delivery = cpu_seconds * 1e6 / messages.max(1) as f64;
+        let late_us_max = late_ns_max as f64 / 1e3;
+        Ok(Report {
+            subscribers: args.queues,
+            topics: args.queues,
+            event_bytes: args.size,
+            verified: true,
+            passed: true,
+            publishes: Publishes { acknowledged: messages, late_us_max, ..Publishes::default() },
+            deliveries,
+            latency_us: Latency::from(&tally.latencies),
+            server: Some(Server {
+                cpu_seconds,
+                cpu_us_per_delivery,
+                cpu_share: consumer,
+                ..Server::default()
+            }),
+            load_cpus: Some((own - consumer).max(0.0)),
             broker_cpus: cpus(3),
             others_cpus: cpus(3).map(|broker| (machine - own - broker).max(0.0)),
-            p50_ms: ms(0.5),
-            p99_ms: ms(0.99),
-            p999_ms: ms(0.999),
-            late_ms_max: late_ns_max as f64 / 1e6,
+            ..Report::default()
         })
     })
 }
@@ -101,7 +111,7 @@ fn topics(queues: usize) -> Topics {
 }
 
 /// Checks that every message came once, in order and as it was sent, at every queue.
-fn check(tally: &Tally, published: &[u64]) -> Result<(), String> {
+fn check(tally: &Tally, published: &[u64]) -> Result<Deliveries, String> {
     let topics: Vec<_> =
         published.iter().map(|&acknowledged| Published { acknowledged, ..Published::default() }).collect();
     let verdict = tally.verdict(&topics, true);
@@ -118,7 +128,7 @@ fn check(tally: &Tally, published: &[u64]) -> Result<(), String> {
     let wrong = counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
     let said = tally.trouble.as_ref().or(tally.cut_reason.as_ref());
     let all: Vec<_> = wrong.chain(said.cloned()).collect();
-    if all.is_empty() { Ok(()) } else { Err(all.join(", ")) }
+    if all.is_empty() { Ok(verdict) } else { Err(all.join(", ")) }
 }
 
 /// Returns the CPU time in seconds of the consumer, of this process with all it started, of the machine, and of RabbitMQ
@@ -143,6 +153,7 @@ mod tests {
             subscribers: (0..).zip(counts).map(received).collect(),
             ..Tally::default()
         };
+        let check = |tally: &Tally, published: &[u64]| check(tally, published).map(|_| ());
         assert_eq!(check(&tally(&[3, 2]), &[3, 2]), Ok(()));
         assert_eq!(check(&tally(&[3, 1]), &[3, 2]), Err("1 lost".to_owned()));
         assert_eq!(check(&tally(&[3, 3]), &[3, 2]), Err("1 never published".to_owned()));

@@ -1,8 +1,6 @@
 //! What was measured of queues as Markdown, fit to be put into a page.
 
-use super::results::{
-    CPU, CPUS, Kind, LATE, LATENCIES, MESSAGES, PER_SECOND, QueueCase, QueueFigures, QueueResults,
-};
+use super::results::{CPUS, Kind, LATE, MESSAGES, PER_SECOND, QueueCase, QueueResults, QueuesAsked, cases};
 use crate::bench::NONE;
 use crate::bench::metric::Metric;
 use crate::bench::must::{Beside, Bound, Must, must_table};
@@ -15,34 +13,34 @@ const RATIO_MIN: f64 = 0.8;
 
 /// Writes all tables.
 pub(crate) fn tables(results: &QueueResults) -> String {
-    let about = &results.about;
-    let broker = match (about.own_broker, about.broker_cpu) {
-        (true, Some(cpu)) => format!("RabbitMQ alone on CPU {cpu}, so that neither takes anything from it"),
-        (true, None) => "RabbitMQ on whatever CPU is free".to_owned(),
-        (false, _) => "a RabbitMQ that was there".to_owned(),
+    let QueuesAsked { args, own_broker } = &results.about;
+    let broker = match own_broker {
+        true => format!("RabbitMQ alone on CPU {}, so that neither takes anything from it", args.broker_cpu),
+        false => "a RabbitMQ that was there".to_owned(),
     };
+    let cases = cases(args);
     let mut out = format!(
         "{}. Medians of the rounds (least to most); esper and the bare consumer in turn, each in a \
          new process on CPU {}, with new queues and one connection to the same RabbitMQ; publisher and HTTP clients on CPU \
          {}; {broker}. {} queues; durable; persistent messages of {} bytes.\n",
         results.machine,
-        about.server_cpu,
-        about.load_cpu,
-        thousands(about.queues as f64),
-        about.size
+        args.bench.server_cpu,
+        args.load_cpu,
+        thousands(args.queues as f64),
+        args.size
     );
     let (metric, beside, bound) = (&PER_SECOND, Beside::Peer("bare".to_owned()), Bound::AtLeast(RATIO_MIN));
     let must = Must { metric, beside: Some(beside), bound, also: None, wish: String::new() };
-    let known = |name: &&str| about.cases.iter().any(|case| case.name == **name);
+    let known = |name: &&str| cases.iter().any(|case| case.name == **name);
     let musts: Vec<_> = ["drain", "drain-ids"].into_iter().filter(known).map(|name| (name, &must)).collect();
     let of_esper = || results.records.iter().filter(|record| record.peer == "esper");
     let (runs, failed) = (of_esper().count(), of_esper().filter(|record| !record.passed()).count());
     let told = format!("{failed} of {runs} runs failed");
     let all = ("every message once, in order and as it was sent", told, failed == 0);
     must_table(&mut out, results, ("What esper's queues", "esper"), &musts, all);
-    let measured = about.cases.iter().filter(|case| results.has(&case.name));
-    let (sweep, cases): (Vec<_>, Vec<_>) = measured.partition(|case| case.kind == Kind::Sweep);
-    for case in cases {
+    let measured = cases.iter().filter(|case| results.has(&case.name));
+    let (sweep, others): (Vec<_>, Vec<_>) = measured.partition(|case| case.kind == Kind::Sweep);
+    for case in others {
         case_table(&mut out, results, case);
     }
     if !sweep.is_empty() {
@@ -53,19 +51,16 @@ pub(crate) fn tables(results: &QueueResults) -> String {
 
 fn case_table(out: &mut String, results: &QueueResults, case: &QueueCase) {
     let ids = if case.message_ids { ", with a message_id" } else { "" };
-    let (prefetch, seconds, rate) = (case.prefetch, case.seconds, results.about.rate);
+    let (prefetch, seconds, rate) = (case.prefetch, case.seconds, results.about.args.rate);
     let title = match case.kind {
         Kind::Paced => format!("Queues, paced: {} messages/s in all, {seconds} s", thousands(rate)),
         _ => format!("Queues, drained: full before the first consume{ids}"),
     };
     let _ = writeln!(out, "\n**{title}; prefetch {prefetch}**\n\n|  | esper | bare | esper against bare |");
     let _ = writeln!(out, "| --- | ---: | ---: | ---: |");
-    let (compared, told): (Vec<_>, _) = match case.kind {
-        Kind::Paced => (LATENCIES.iter().collect(), &LATE),
-        _ => (vec![&PER_SECOND], &MESSAGES),
-    };
-    let rows = compared.into_iter().map(|metric| (metric, true)).chain([(told, false), (&CPU, true)]);
-    for (metric, compared) in rows.chain(CPUS.iter().map(|metric| (metric, false))) {
+    let told = if case.kind == Kind::Paced { &LATE } else { &MESSAGES };
+    let rows = case.metrics().into_iter().map(|metric| (metric, true));
+    for (metric, compared) in rows.chain([told].into_iter().chain(&CPUS).map(|metric| (metric, false))) {
         let [esper, bare, ratio] = cells(results, case, metric);
         let ratio = if compared { ratio } else { String::new() };
         let _ = writeln!(out, "| {} | {esper} | {bare} | {ratio} |", metric.title);
@@ -88,7 +83,7 @@ fn sweep_table(out: &mut String, results: &QueueResults, cases: &[&QueueCase]) {
 }
 
 /// Returns a figure of both contenders, and how many times the bare consumer's esper's is.
-fn cells(results: &QueueResults, case: &QueueCase, metric: &Metric<QueueFigures>) -> [String; 3] {
+fn cells(results: &QueueResults, case: &QueueCase, metric: &Metric) -> [String; 3] {
     let name = case.name.as_str();
     let ratio = results.ratio((name, "esper"), (name, "bare"), metric);
     let ratio = ratio.map_or(NONE.to_owned(), |ratio| format!("{ratio:.2}"));
