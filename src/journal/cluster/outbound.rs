@@ -163,7 +163,8 @@ impl Outbound {
                 None
             }
             Ack::Refused(error) => {
-                let SentMessage { partition, wishes, first_sent_ms, sent_ms, .. } = self.under_way.remove(&number)?;
+                let SentMessage { partition, wishes, first_sent_ms, sent_ms, .. } =
+                    self.under_way.remove(&number)?;
                 self.free_lane(partition, number);
                 // An earlier sending of it may still be on its way, and be stored.
                 let error = if sent_ms > first_sent_ms { OrderError::Unconfirmed } else { error };
