@@ -4,6 +4,7 @@
 //! `ESPER_TEST_CLUSTER=<minutes> cargo test --test e2e cluster::long -- --nocapture` goes on with faults at random for so
 //! long, and `ESPER_SIM_SEED` repeats their order.
 
+mod clocks;
 mod faults;
 mod keys;
 mod load;
