@@ -17,6 +17,7 @@ use super::acks;
 use super::connect::is_connected;
 use super::counts::Counts;
 use super::peers::{HERE_INTERVAL, NodeMessage, Peers};
+use super::reader::{ReadFrom, read_from};
 use super::start::{Decoder, NodeParts, OpenedCluster, begin};
 use super::stream::{ClusterStream, NoFacts, StreamFacts};
 use crate::core::home::Applied;
@@ -170,7 +171,7 @@ async fn run<E: ClusterEvents>(
                 message => link.take(message).await,
             },
             Some(message) = acks.next() => link.acknowledged(&message),
-            Some(message) = messages.recv(), if has_room => link.apply(message).await,
+            Some((turn, message)) = messages.recv(), if has_room => link.read(turn, message).await,
             message = next_of(&mut to_all, &mut to_me) => link.heard(&message.payload).await,
             Some(()) = changed.recv() => link.connection_changed(),
             Some(polled) = polls.recv() => link.polled(polled).await,
@@ -249,7 +250,7 @@ struct Link<E> {
     stalled_at: Option<u64>,
     next_here: Instant,
     is_new: bool,
-    from: watch::Sender<u64>,
+    from: watch::Sender<ReadFrom>,
     node: u64,
     inbox: String,
     ask: watch::Sender<Inbound>,
@@ -337,6 +338,15 @@ impl<E: ClusterEvents> Link<E> {
             for wish in wishes {
                 self.refuse(partition, wish, error);
             }
+        }
+    }
+
+    /// Takes what the reader read, unless it was told since to read on elsewhere: after the order began anew it would be
+    /// taken for the new stream's.
+    async fn read(&mut self, turn: u64, message: StreamMessage) {
+        let is_of_turn = self.from.borrow().turn == turn;
+        if is_of_turn {
+            self.apply(message).await;
         }
     }
 
@@ -482,7 +492,7 @@ impl<E: ClusterEvents> Link<E> {
         if is_connected(&self.client) {
             self.state.reconnects.add(1);
             // What the server sent meanwhile is lost: the consumer begins again, and the stream is looked at.
-            self.from.send_replace(self.inbound.last() + 1);
+            read_from(&self.from, self.inbound.last() + 1);
             self.ask.send_replace(self.inbound.clone());
         } else {
             self.cut_off("the connection is lost");
@@ -542,7 +552,7 @@ impl<E: ClusterEvents> Link<E> {
         self.created_ns = facts.created_ns;
         if let Some(upto) = self.inbound.skip_to(facts.first) {
             self.missed(upto);
-            self.from.send_replace(facts.first);
+            read_from(&self.from, facts.first);
         }
         if self.cut_off_since.take().is_some() {
             tracing::info!("connected to the cluster again");
@@ -553,7 +563,7 @@ impl<E: ClusterEvents> Link<E> {
         // Behind at the same place twice: the consumer is dead and does not know it.
         let stalled_at = (lag > 0).then(|| self.inbound.last());
         if stalled_at.is_some() && stalled_at == self.stalled_at {
-            self.from.send_replace(self.inbound.last() + 1);
+            read_from(&self.from, self.inbound.last() + 1);
         }
         self.stalled_at = stalled_at;
         let (applied, end) = (end_of(self.inbound.last()), end_of(facts.last));
@@ -587,7 +597,7 @@ impl<E: ClusterEvents> Link<E> {
         self.created_ns = facts.created_ns;
         let reset = begin(&self.inbound, control);
         self.tell_all(|| ClusterNews::Reset(reset.clone()));
-        self.from.send_replace(self.inbound.last() + 1);
+        read_from(&self.from, self.inbound.last() + 1);
     }
 
     async fn tick(&mut self) {

@@ -63,7 +63,7 @@ fn a_node_that_cannot_take_part_is_refused_with_the_remedy() {
 
     let dir = TempDir::new();
     let ended = refused(&urls, &["--data-dir", dir.0.join("data").to_str().unwrap()]);
-    check_last_line(&ended, &["--data-dir", "--cluster"]);
+    check_last_line(&ended, &["ESPER_CLUSTER and --data-dir", "leave out --data-dir"]);
     let ended = refused(&urls, &["--history-events", "0"]);
     check_last_line(&ended, &["--history-events"]);
     // The cluster goes on.
