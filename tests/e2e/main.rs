@@ -13,6 +13,7 @@ mod admin;
 mod auth;
 mod bodies;
 mod browser;
+mod cluster;
 mod config_file;
 mod cors;
 mod guide;

@@ -79,9 +79,16 @@ impl Stream {
     /// The next event, or none at the end of the stream.
     pub(crate) fn next_event(&mut self) -> Option<Event> {
         let start = Instant::now();
-        loop {
+        self.next_event_while(|| {
             // Heartbeats alone would keep a read from ever giving up.
             assert!(start.elapsed() < PATIENCE, "no event in {PATIENCE:?}");
+            true
+        })
+    }
+
+    /// The next event, or none at the end of the stream, or when `goes_on` says so, which is asked between what comes.
+    pub(crate) fn next_event_while(&mut self, goes_on: impl Fn() -> bool) -> Option<Event> {
+        while goes_on() {
             if let Some((lines, rest)) = self.text.split_once("\n\n") {
                 let event = parse_event(lines);
                 self.text = rest.to_owned();
@@ -93,6 +100,7 @@ impl Stream {
             let more = self.read_some()?;
             self.text.push_str(&more);
         }
+        None
     }
 
     /// The next piece of text, comments and all: a chunk, or for HTTP/1.0 a line.

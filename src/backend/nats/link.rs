@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use super::acks;
 use super::counts::Counts;
 use super::peers::{HERE_INTERVAL, NodeMessage, Peers};
+use super::reader::ReadFrom;
 use super::start::{Decoder, NodeParts, OpenedCluster};
 use super::stream::{ClusterStream, NoFacts, StreamFacts};
 use crate::core::message::{Callback, CountFor, OrderError, Publish, Reply, ReplyTo};
@@ -170,7 +171,7 @@ async fn run<E: ClusterEvents>(
                 message => link.take(message).await,
             },
             Some(message) = acks.next() => link.acknowledged(&message),
-            Some(message) = messages.recv(), if has_room => link.apply(message).await,
+            Some((turn, message)) = messages.recv(), if has_room => link.read(turn, message).await,
             message = next_of(&mut to_all, &mut to_me) => link.heard(&message.payload).await,
             Some(()) = changed.recv() => link.connection_changed(),
             Some(polled) = polls.recv() => link.polled(polled).await,
@@ -249,7 +250,7 @@ struct Link<E> {
     stalled_at: Option<u64>,
     next_here: Instant,
     is_new: bool,
-    from: watch::Sender<u64>,
+    from: watch::Sender<ReadFrom>,
     node: u64,
     inbox: String,
     ask: watch::Sender<Inbound>,

@@ -18,13 +18,30 @@ const INACTIVE: Duration = Duration::from_secs(10);
 /// Time before the next attempt to make one.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// Where to read on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReadFrom {
+    /// The number of the next message.
+    pub(super) next: u64,
+    /// How often it was said where. What was read before that may be of a stream that is no more.
+    pub(super) turn: u64,
+}
+
+/// Has the reader read on from this message. What it read before and is still on its way is of an earlier turn.
+pub(super) fn read_from(from: &watch::Sender<ReadFrom>, next: u64) {
+    from.send_modify(|from| *from = ReadFrom { next, turn: from.turn + 1 });
+}
+
+/// A message, and the turn in which it was read.
+pub(super) type TurnMessage = (u64, StreamMessage);
+
 /// Reads the stream from the message that `from` names, and again from there whenever `from` changes, until nobody
 /// takes `messages` any more.
 pub(super) async fn read(
     client: Client,
     stream: ClusterStream,
-    mut from: watch::Receiver<u64>,
-    messages: mpsc::Sender<StreamMessage>,
+    mut from: watch::Receiver<ReadFrom>,
+    messages: mpsc::Sender<TurnMessage>,
 ) {
     let mut next = *from.borrow_and_update();
     loop {
@@ -32,7 +49,11 @@ pub(super) async fn read(
             Ok(()) => return,
             Err(Broken::Moved) => next = *from.borrow_and_update(),
             Err(Broken::Reason(reason)) => {
-                tracing::debug!("reading the stream {} again from message {next}: {reason}", stream.name);
+                tracing::debug!(
+                    "reading the stream {} again from message {}: {reason}",
+                    stream.name,
+                    next.next
+                );
                 tokio::select! {
                     _ = from.changed() => next = *from.borrow_and_update(),
                     () = tokio::time::sleep(RETRY) => {}
@@ -52,13 +73,13 @@ enum Broken {
 async fn read_on(
     client: &Client,
     stream: &ClusterStream,
-    next: &mut u64,
-    from: &mut watch::Receiver<u64>,
-    messages: &mpsc::Sender<StreamMessage>,
+    next: &mut ReadFrom,
+    from: &mut watch::Receiver<ReadFrom>,
+    messages: &mpsc::Sender<TurnMessage>,
 ) -> Result<(), Broken> {
     let config = Config {
         deliver_subject: client.new_inbox(),
-        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: (*next).max(1) },
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: next.next.max(1) },
         ack_policy: AckPolicy::None,
         replay_policy: ReplayPolicy::Instant,
         flow_control: true,
@@ -87,8 +108,8 @@ async fn read_on(
         if number != consumed {
             return Err(broken("a message was lost on its way".to_owned()));
         }
-        *next = message.number + 1;
-        if messages.send(message).await.is_err() {
+        next.next = message.number + 1;
+        if messages.send((next.turn, message)).await.is_err() {
             return Ok(());
         }
     }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 
 use super::connect::connect;
-use super::reader;
+use super::reader::{self, ReadFrom, TurnMessage, read_from};
 use super::stream::{ClusterStream, NoFacts, StreamFacts};
 use super::{ClusterError, ClusterThread, NodeConfig};
 use crate::clock::Clock;
@@ -63,8 +63,8 @@ pub(super) struct NodeParts {
     pub(super) inbound: Inbound,
     pub(super) decoder: Decoder,
     /// Where the reader reads on.
-    pub(super) from: watch::Sender<u64>,
-    pub(super) messages: mpsc::Receiver<StreamMessage>,
+    pub(super) from: watch::Sender<ReadFrom>,
+    pub(super) messages: mpsc::Receiver<TurnMessage>,
     /// The connection was lost, or is there again.
     pub(super) changed: UnboundedReceiver<()>,
     pub(super) node: u64,
@@ -162,7 +162,7 @@ async fn join(
     let reset = begin(&inbound, 0);
     settings.epochs = Arc::clone(&reset.epochs);
     homes.iter_mut().for_each(|homes| homes.join_cluster(&reset));
-    let (from, reads_from) = watch::channel(inbound.last() + 1);
+    let (from, reads_from) = watch::channel(ReadFrom { next: inbound.last() + 1, turn: 0 });
     let (send, messages) = mpsc::channel(MESSAGES_MAX);
     tokio::spawn(reader::read(client.clone(), stream.clone(), reads_from, send));
 
@@ -233,14 +233,19 @@ async fn read_back(parts: &mut NodeParts, settings: &HomeSettings, homes: &mut [
     let (mut events, mut bytes, mut malformed, mut posts) = (0, 0, 0, Vec::new());
     while parts.inbound.last() < last {
         let message = match tokio::time::timeout(PROGRESS_INTERVAL, parts.messages.recv()).await {
-            Ok(Some(message)) => message,
+            Ok(Some((turn, _))) if turn != parts.from.borrow().turn => continue,
+            Ok(Some((_, message))) => message,
             Ok(None) => break,
             Err(_) => {
-                // What was to be read may be gone meanwhile.
-                if let Ok(facts) = parts.stream.facts().await
-                    && parts.inbound.skip_to(facts.first).is_some()
-                {
-                    parts.from.send_replace(facts.first);
+                match parts.stream.facts().await {
+                    // It is another one by now, which the thread notices when it asks.
+                    Ok(facts) if facts.last < last => break,
+                    Err(NoFacts::Deleted) => break,
+                    // What was to be read may be gone meanwhile.
+                    Ok(facts) if parts.inbound.skip_to(facts.first).is_some() => {
+                        read_from(&parts.from, facts.first);
+                    }
+                    Ok(_) | Err(NoFacts::Silent(_)) => {}
                 }
                 continue;
             }

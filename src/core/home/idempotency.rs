@@ -40,6 +40,9 @@ enum KeyState {
     },
 }
 
+/// A sender that waited for a publish with its key, and its reply.
+pub(super) type WithReply = (ReplyTo, Result<Ordered, OrderError>);
+
 /// The result of looking up a publish's key.
 #[derive(Debug)]
 pub(super) enum Seen {
@@ -86,13 +89,18 @@ impl KnownKeys {
         }
     }
 
-    /// Notes that the publish with this key was ordered; returns the others that wait for its reply.
-    pub(super) fn ordered(&mut self, key: &PublishKey, published: &Ordered, at_ms: u64) -> Vec<ReplyTo> {
+    /// Notes that the publish with this key was ordered; returns the others that wait for its reply, with theirs. In a
+    /// cluster they may have another body than the publish, if that came from another node.
+    pub(super) fn ordered(&mut self, key: &PublishKey, published: &Ordered, at_ms: u64) -> Vec<WithReply> {
         let published = Ordered { streams: None, ..published.clone() };
-        let known = Known { digest: key.digest, state: KeyState::Ordered { published, at_ms } };
+        let result =
+            |digest| if digest == key.digest { Ok(published.clone()) } else { Err(OrderError::KeyReused) };
+        let state = KeyState::Ordered { published: published.clone(), at_ms };
         self.by_age.push_back((at_ms, Arc::clone(&key.name)));
-        match self.known.insert(Arc::clone(&key.name), known) {
-            Some(Known { state: KeyState::UnderWay(waiting), .. }) => waiting,
+        match self.known.insert(Arc::clone(&key.name), Known { digest: key.digest, state }) {
+            Some(Known { state: KeyState::UnderWay(waiting), digest }) => {
+                waiting.into_iter().map(|reply| (reply, result(digest))).collect()
+            }
             Some(_) => Vec::new(),
             None => {
                 self.memory.hold(KEY_BYTES + key.name.len());
@@ -121,8 +129,14 @@ impl KnownKeys {
         self.expire(u64::MAX, usize::MAX);
     }
 
-    /// Forgets a key whose publish was not ordered; returns the others that wait for its reply.
+    /// Forgets a key whose publish was not ordered, unless another node of the cluster had one ordered; returns the
+    /// others that wait for its reply.
     pub(super) fn refused(&mut self, key: &PublishKey) -> Vec<ReplyTo> {
+        let is_under_way =
+            |known: &Known| matches!(known.state, KeyState::UnderWay(_)) && known.digest == key.digest;
+        if !self.known.get(&key.name).is_some_and(is_under_way) {
+            return Vec::new();
+        }
         match self.remove(&key.name) {
             Some(Known { state: KeyState::UnderWay(waiting), .. }) => waiting,
             _ => Vec::new(),
@@ -201,6 +215,22 @@ mod tests {
         assert!(matches!(see("a", 1), Ok(Seen::UnderWay)));
         assert_eq!(keys.refused(&key("a", 1)).len(), 1);
         assert!(matches!(keys.see(&key("a", 2), &mut reply(), 0), Ok(Seen::First)));
+    }
+
+    #[test]
+    fn what_another_node_had_ordered_stays_and_whoever_waits_with_another_body_is_refused() {
+        let mut keys = KnownKeys::new(Memory::new(usize::MAX));
+        for (digest, refused) in [(1, false), (2, true)] {
+            let key_of = |digest| key(&format!("{refused}"), digest);
+            assert!(matches!(keys.see(&key_of(1), &mut reply(), 0), Ok(Seen::First)));
+            assert!(matches!(keys.see(&key_of(1), &mut reply(), 0), Ok(Seen::UnderWay)));
+            let waited = keys.ordered(&key_of(digest), &PUBLISHED, 0);
+            let expected = if refused { Err(OrderError::KeyReused) } else { Ok(PUBLISHED) };
+            assert_eq!(waited.into_iter().map(|(_, result)| result).collect::<Vec<_>>(), [expected]);
+            // This node's own publish is given up only now.
+            assert!(keys.refused(&key_of(1)).is_empty());
+            assert!(keys.repeated(&key_of(digest), 0).is_some(), "all nodes know the same keys");
+        }
     }
 
     #[test]

@@ -149,8 +149,8 @@ impl Home {
         }
         let key_ms = self.key_time(now_ms);
         let waiting = publish_key.map(|key| self.keys.ordered(&key, &published, key_ms)).unwrap_or_default();
-        for other in waiting {
-            answer(other, Ok(published.clone()), out.len(), out);
+        for (other, result) in waiting {
+            answer(other, result, out.len(), out);
         }
         let events = u64::from(published.events);
         answer(reply, Ok(published), first_post, out);

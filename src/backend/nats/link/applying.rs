@@ -12,8 +12,17 @@ use crate::journal::cluster::outbound::Wish;
 use crate::journal::cluster::queue::ToCluster;
 
 impl<E: ClusterEvents> Link<E> {
+    /// Takes what the reader read, unless it was told since to read on elsewhere: after the order began anew it would be
+    /// taken for the new stream's.
+    pub(super) async fn read(&mut self, turn: u64, message: StreamMessage) {
+        let is_of_turn = self.from.borrow().turn == turn;
+        if is_of_turn {
+            self.apply(message).await;
+        }
+    }
+
     /// Applies the next message of the stream.
-    pub(super) async fn apply(&mut self, message: StreamMessage) {
+    async fn apply(&mut self, message: StreamMessage) {
         let epoch = self.inbound.epoch();
         let Some(taken) = self.inbound.take(&message) else { return };
         self.state.applied.set(self.inbound.last());

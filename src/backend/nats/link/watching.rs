@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{HERE_INTERVAL, Link, NOT_READY_AFTER, Polled, READY_LAG_MAX, SILENT_MAX};
 use crate::backend::nats::connect::is_connected;
+use crate::backend::nats::reader::read_from;
 use crate::backend::nats::start::begin;
 use crate::backend::nats::stream::NoFacts;
 use crate::core::event_id::Epoch;
@@ -18,7 +19,7 @@ impl<E: ClusterEvents> Link<E> {
         if is_connected(&self.client) {
             self.state.reconnects.add(1);
             // What the server sent meanwhile is lost: the consumer begins again, and the stream is looked at.
-            self.from.send_replace(self.inbound.last() + 1);
+            read_from(&self.from, self.inbound.last() + 1);
             self.ask.send_replace(self.inbound.clone());
         } else {
             self.cut_off("the connection is lost");
@@ -78,7 +79,7 @@ impl<E: ClusterEvents> Link<E> {
         self.created_ns = facts.created_ns;
         if let Some(upto) = self.inbound.skip_to(facts.first) {
             self.missed(upto);
-            self.from.send_replace(facts.first);
+            read_from(&self.from, facts.first);
         }
         if self.cut_off_since.take().is_some() {
             tracing::info!("connected to the cluster again");
@@ -89,7 +90,7 @@ impl<E: ClusterEvents> Link<E> {
         // Behind at the same place twice: the consumer is dead and does not know it.
         let stalled_at = (lag > 0).then(|| self.inbound.last());
         if stalled_at.is_some() && stalled_at == self.stalled_at {
-            self.from.send_replace(self.inbound.last() + 1);
+            read_from(&self.from, self.inbound.last() + 1);
         }
         self.stalled_at = stalled_at;
         let (applied, end) = (end_of(self.inbound.last()), end_of(facts.last));
@@ -123,7 +124,7 @@ impl<E: ClusterEvents> Link<E> {
         self.created_ns = facts.created_ns;
         let reset = begin(&self.inbound, control);
         self.tell_all(|| ClusterNews::Reset(reset.clone()));
-        self.from.send_replace(self.inbound.last() + 1);
+        read_from(&self.from, self.inbound.last() + 1);
     }
 
     pub(super) async fn tick(&mut self) {
