@@ -67,6 +67,7 @@ fn run(config: Config, signals: io::Result<Signals>) -> Result<(), Box<dyn Error
     let publishing = if is_publishing_public(&config) { publishing } else { "on the control port" };
     let queue_path = config.queues.as_ref().map(|queues| queues.path.clone());
     let server = Server::start(config)?;
+    signals.starting.store(false, Ordering::Relaxed);
     if let Some(address) = server.control_address() {
         tracing::info!(%address, "control on http://{address}");
     }
@@ -103,6 +104,8 @@ fn reread(server: &Server) {
 
 /// Flags that signals set.
 struct Signals {
+    /// Set while the server starts, which may wait for others as long as it likes: SIGTERM and SIGINT end the process.
+    starting: Arc<AtomicBool>,
     /// Set by the first SIGTERM or SIGINT; the second ends the process.
     stop: Arc<AtomicBool>,
     /// Set by SIGHUP.
@@ -111,9 +114,11 @@ struct Signals {
 
 impl Signals {
     fn register() -> io::Result<Self> {
-        let signals = Self { stop: Arc::default(), reread: Arc::default() };
+        let starting = Arc::new(AtomicBool::new(true));
+        let signals = Self { starting, stop: Arc::default(), reread: Arc::default() };
         flag::register(SIGHUP, Arc::clone(&signals.reread))?;
         for signal in [SIGTERM, SIGINT] {
+            flag::register_conditional_shutdown(signal, 0, Arc::clone(&signals.starting))?;
             // The order matters: at the first signal the flag must not be set yet.
             flag::register_conditional_shutdown(signal, 1, Arc::clone(&signals.stop))?;
             flag::register(signal, Arc::clone(&signals.stop))?;
