@@ -45,6 +45,27 @@ pub(crate) enum ClusterError {
          start with --partitions {stored}, or choose another --cluster-name"
     )]
     Partitions { stream: String, stored: String, asked: u8 },
+    #[error(
+        "the stream {stream} was made {} --namespaces, and this node is started {} it: all nodes of a cluster have the \
+         same topics; {} --namespaces, or choose another --cluster-name",
+        if *.asked { "without" } else { "with" }, if *.asked { "with" } else { "without" },
+        if *.asked { "leave out" } else { "give" }
+    )]
+    Namespaces { stream: String, asked: bool },
     #[error("cannot start a thread for the cluster: {0}")]
     Thread(std::io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_of_other_topics_is_refused_with_the_flag_to_change() {
+        let line = |asked| ClusterError::Namespaces { stream: "esper".to_owned(), asked }.to_string();
+        assert!(
+            line(true).contains("made without --namespaces") && line(true).contains("leave out --namespaces")
+        );
+        assert!(line(false).contains("made with --namespaces") && line(false).contains("give --namespaces"));
+    }
 }

@@ -141,7 +141,7 @@ async fn join(
     let client = connect(config, change).await?;
     let mut stream = ClusterStream::new(jetstream::new(client.clone()), config);
     let facts = first_facts(&stream).await?;
-    let agreed = stream.agreed(&facts, config.partitions)?;
+    let agreed = stream.agreed(&facts, config)?;
     stream.keep(&facts);
     let (epoch, ended) = first_epoch(&stream, agreed.epoch).await;
 

@@ -26,6 +26,7 @@ const CONTROL: &str = "control";
 const FORMAT_KEY: &str = "esper-format";
 const READABLE_KEY: &str = "esper-readable-by";
 const PARTITIONS_KEY: &str = "esper-partitions";
+const NAMESPACES_KEY: &str = "esper-namespaces";
 const SECRET_KEY: &str = "esper-secret";
 const EPOCH_KEY: &str = "esper-epoch";
 
@@ -82,6 +83,7 @@ impl ClusterStream {
             (FORMAT_KEY, FORMAT.to_string()),
             (READABLE_KEY, FORMAT.to_string()),
             (PARTITIONS_KEY, node.partitions.to_string()),
+            (NAMESPACES_KEY, node.namespaces.to_string()),
             (SECRET_KEY, secret),
             (EPOCH_KEY, Epoch::new().run().to_string()),
         ];
@@ -169,8 +171,9 @@ impl ClusterStream {
     /// Returns what the stream's makers agreed about.
     ///
     /// # Errors
-    /// It is another program's, of a version that this one cannot read, or has another number of partitions.
-    pub(super) fn agreed(&self, facts: &StreamFacts, partitions: u8) -> Result<Agreed, ClusterError> {
+    /// It is another program's, of a version that this one cannot read, has another number of partitions, or its topics
+    /// are paths and this node's are not.
+    pub(super) fn agreed(&self, facts: &StreamFacts, node: &NodeConfig) -> Result<Agreed, ClusterError> {
         let value = |key: &str| facts.metadata.get(key).map(String::as_str);
         let stream = || self.name.clone();
         let (Some(format), Some(secret), Some(epoch), Some(stored)) =
@@ -182,9 +185,12 @@ impl ClusterStream {
         if readable.is_none_or(|readable| readable > FORMAT) {
             return Err(ClusterError::Format { stream: stream(), format: format.to_owned(), known: FORMAT });
         }
-        if stored.parse() != Ok(partitions) {
+        if stored.parse() != Ok(node.partitions) {
             let stored = stored.to_owned();
-            return Err(ClusterError::Partitions { stream: stream(), stored, asked: partitions });
+            return Err(ClusterError::Partitions { stream: stream(), stored, asked: node.partitions });
+        }
+        if value(NAMESPACES_KEY) != Some(if node.namespaces { "true" } else { "false" }) {
+            return Err(ClusterError::Namespaces { stream: stream(), asked: node.namespaces });
         }
         let foreign = || ClusterError::Foreign { stream: stream() };
         let secret = secret_of(secret).ok_or_else(foreign)?;
