@@ -67,6 +67,11 @@ impl<T> Arena<T> {
         self.slots.iter().map(|(index, (_, value))| (index as u32, value))
     }
 
+    /// Returns the keys of all values.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Key> {
+        self.slots.iter().map(|(index, (generation, _))| Key { index: index as u32, generation: *generation })
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut T)> {
         self.slots.iter_mut().map(|(index, (_, value))| (index as u32, value))
     }

@@ -27,6 +27,7 @@ impl Shard {
             ClusterNews::Advanced(upto) => homes.advance(upto, &mut outbox),
             ClusterNews::Missed(upto) => homes.miss(upto, self.common.homes.placement.shards(), &mut outbox),
             ClusterNews::StreamEnd(end) => homes.stream_ends_at(end, &mut outbox),
+            ClusterNews::SendAway(steps_left) => self.fanout.borrow_mut().send_away(steps_left),
             ClusterNews::Reset(reset) => {
                 homes.reset(&reset);
                 let Reset { epochs, ready_at, .. } = &reset;

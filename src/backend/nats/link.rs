@@ -40,6 +40,9 @@ const ASK_INTERVAL_WAITING: Duration = Duration::from_millis(200);
 const SILENT_MAX: u32 = 2;
 /// A node that is cut off for so long is not ready.
 const NOT_READY_AFTER: Duration = Duration::from_secs(5);
+/// While no server at all can be reached for so long, streams are sent to other nodes, in steps of a second.
+const SEND_AWAY_AFTER: Duration = Duration::from_secs(10);
+const SEND_AWAY_STEP: Duration = Duration::from_secs(1);
 /// Messages that a node may be behind and still be ready.
 const READY_LAG_MAX: u64 = 1000;
 /// How long an ending node waits for what it sent.
@@ -133,6 +136,7 @@ async fn run<E: ClusterEvents>(
         sent: HashMap::new(),
         started: Instant::now(),
         cut_off_since: None,
+        disconnected: None,
         silent: 0,
         stalled_at: None,
         next_here: Instant::now(),
@@ -244,6 +248,8 @@ struct Link<E> {
     sent: HashMap<u64, Instant>,
     started: Instant,
     cut_off_since: Option<Instant>,
+    /// When the connection was lost, and the steps left in which streams are sent to other nodes.
+    disconnected: Option<(Instant, u32)>,
     /// Answers that the leader owes.
     silent: u32,
     /// The place at which the node was behind when the leader last answered.

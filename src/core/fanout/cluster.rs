@@ -11,6 +11,9 @@ use crate::core::fanout::wire::{gap_event, retry_field};
 use crate::core::message::{Gap, GapReason};
 use crate::core::partition::PartitionId;
 
+/// Steps in which all streams of a node are sent to others.
+pub(crate) const SEND_AWAY_STEPS: u32 = 60;
+
 impl Fanout {
     /// Tells all streams that take something of this partition that events up to `upto` may be missing, after
     /// everything that they were sent. Returns the work, in the units of
@@ -53,6 +56,26 @@ impl Fanout {
             let retry = retry_field(limits.retry_ms(random));
             subscriber.end(&format!("{}{retry}", String::from_utf8_lossy(&gap)), false);
             subscriber.wake();
+        }
+    }
+
+    /// Ends a share of the streams, so that their clients go to nodes that are not cut off: with `steps_left` steps of
+    /// the way, of which the first is [`SEND_AWAY_STEPS`], all that are open at the first are ended by the last. Those
+    /// that come meanwhile stay. 0 stops it.
+    pub(crate) fn send_away(&mut self, steps_left: u32) {
+        if steps_left == SEND_AWAY_STEPS {
+            self.leaving = self.subscribers.keys().collect();
+        }
+        let share = match steps_left {
+            0 => return self.leaving.clear(),
+            steps_left => self.leaving.len().div_ceil(steps_left as usize),
+        };
+        let Self { subscribers, random, limits, leaving, .. } = self;
+        for key in leaving.drain(leaving.len() - share..) {
+            if let Some(subscriber) = subscribers.get_mut(key) {
+                subscriber.end(&retry_field(limits.retry_ms(random)), true);
+                subscriber.wake();
+            }
         }
     }
 }

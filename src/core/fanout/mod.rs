@@ -39,6 +39,7 @@ use crate::core::partition::{PartitionId, Placement};
 use crate::core::selection::{Selection, has_positions};
 use crate::core::topic::Topic;
 
+pub(crate) use cluster::SEND_AWAY_STEPS;
 pub(crate) use limits::FanoutLimits;
 
 /// Work of sends for one topic before the next topic's turn.
@@ -91,6 +92,8 @@ pub(crate) struct Fanout {
     memory: Arc<Memory>,
     swept: u32,
     random: fastrand::Rng,
+    /// The streams that are still to be sent to other nodes.
+    leaving: Vec<Key>,
     /// Subscribers cut for being too slow.
     pub(crate) evicted: u64,
     /// Subscribers refused because their topic had no room; the reader resets it.
@@ -118,6 +121,7 @@ impl Fanout {
             memory,
             swept: 0,
             random: fastrand::Rng::with_seed(seed),
+            leaving: Vec::new(),
             evicted: 0,
             refused: 0,
         }

@@ -1,3 +1,4 @@
+mod cluster;
 mod ending;
 mod queue;
 mod several;

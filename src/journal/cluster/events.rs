@@ -21,6 +21,9 @@ pub(crate) enum ClusterNews {
     Missed(Sequence),
     /// The order begins anew.
     Reset(Reset),
+    /// No NATS server can be reached: streams end, this many steps before the last, for their clients to go to other
+    /// nodes.
+    SendAway(u32),
     /// The stream's leader says that it ends here.
     StreamEnd(Sequence),
 }

@@ -3,12 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::{HERE_INTERVAL, Link, NOT_READY_AFTER, Polled, READY_LAG_MAX, SILENT_MAX};
+use super::{
+    HERE_INTERVAL, Link, NOT_READY_AFTER, Polled, READY_LAG_MAX, SEND_AWAY_AFTER, SEND_AWAY_STEP, SILENT_MAX,
+};
 use crate::backend::nats::connect::is_connected;
 use crate::backend::nats::reader::read_from;
 use crate::backend::nats::start::begin;
 use crate::backend::nats::stream::NoFacts;
 use crate::core::event_id::Epoch;
+use crate::core::fanout::SEND_AWAY_STEPS;
 use crate::core::message::OrderError;
 use crate::journal::cluster::events::{ClusterEvents, ClusterNews};
 use crate::journal::cluster::inbound::Inbound;
@@ -18,10 +21,14 @@ impl<E: ClusterEvents> Link<E> {
     pub(super) fn connection_changed(&mut self) {
         if is_connected(&self.client) {
             self.state.reconnects.add(1);
+            if self.disconnected.take().is_some_and(|(_, steps_left)| steps_left < SEND_AWAY_STEPS) {
+                self.tell_all(|| ClusterNews::SendAway(0));
+            }
             // What the server sent meanwhile is lost: the consumer begins again, and the stream is looked at.
             read_from(&self.from, self.inbound.last() + 1);
             self.ask.send_replace(self.inbound.clone());
         } else {
+            self.disconnected.get_or_insert_with(|| (Instant::now() + SEND_AWAY_AFTER, SEND_AWAY_STEPS));
             self.cut_off("the connection is lost");
         }
     }
@@ -148,6 +155,17 @@ impl<E: ClusterEvents> Link<E> {
         self.state.nodes.set(1 + self.peers.others().len() as u64);
         if self.cut_off_since.is_some_and(|since| since.elapsed() > NOT_READY_AFTER) {
             self.state.set_ready(false);
+        }
+        if let Some((due, steps_left @ 1..)) = self.disconnected
+            && now >= due
+        {
+            if steps_left == SEND_AWAY_STEPS {
+                tracing::warn!(
+                    "no NATS server can be reached: streams are sent to other nodes, within a minute"
+                );
+            }
+            self.disconnected = Some((due + SEND_AWAY_STEP, steps_left - 1));
+            self.tell_all(|| ClusterNews::SendAway(steps_left));
         }
         if now >= self.next_here {
             self.next_here = now + HERE_INTERVAL;
