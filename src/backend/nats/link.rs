@@ -33,11 +33,16 @@ use crate::journal::cluster::state::ClusterState;
 
 /// How often messages are looked at that were not answered.
 const TICK: Duration = Duration::from_millis(100);
-/// How often the stream's leader is asked, and how often while subscribers wait for the answer.
+/// How often the stream's leader is asked, and how often while subscribers wait for the answer, or it must be confirmed.
 const ASK_INTERVAL: Duration = Duration::from_secs(2);
 const ASK_INTERVAL_WAITING: Duration = Duration::from_millis(200);
 /// Answers that the leader may owe before this node counts as cut off.
 const SILENT_MAX: u32 = 2;
+/// Answers that the leader may owe before another server is tried: this one may not reach the others.
+const SILENT_MOVE: u32 = 4;
+/// Answers that must say that the stream is another one: one of a leader that others have already replaced, and that does
+/// not know it yet, may be the first.
+const ANOTHER_MIN: u32 = 2;
 /// A node that is cut off for so long is not ready.
 const NOT_READY_AFTER: Duration = Duration::from_secs(5);
 /// Messages that a node may be behind and still be ready.
@@ -134,6 +139,7 @@ async fn run<E: ClusterEvents>(
         started: Instant::now(),
         cut_off_since: None,
         silent: 0,
+        another: 0,
         stalled_at: None,
         next_here: Instant::now(),
         is_new: true,
@@ -208,10 +214,13 @@ async fn poll(
             Ok(facts) if facts.first <= inbound.last() => stream.has_last(&inbound).await,
             _ => None,
         };
+        let is_another =
+            has_last == Some(false) || facts.as_ref().is_ok_and(|facts| facts.last < inbound.last());
         if tell.send(Polled { facts, last: inbound.last(), has_last }).is_err() {
             return;
         }
-        let interval = if state.waiting() > 0 { ASK_INTERVAL_WAITING } else { ASK_INTERVAL };
+        let is_urgent = is_another || state.waiting() > 0;
+        let interval = if is_urgent { ASK_INTERVAL_WAITING } else { ASK_INTERVAL };
         tokio::select! {
             _ = asks.changed() => {}
             () = wait(interval, &state) => {}
@@ -246,6 +255,8 @@ struct Link<E> {
     cut_off_since: Option<Instant>,
     /// Answers that the leader owes.
     silent: u32,
+    /// Answers in a row that said that the stream is another one.
+    another: u32,
     /// The place at which the node was behind when the leader last answered.
     stalled_at: Option<u64>,
     next_here: Instant,
@@ -526,6 +537,11 @@ impl<E: ClusterEvents> Link<E> {
             }
             Err(NoFacts::Silent(reason)) => {
                 self.silent += 1;
+                if self.silent.is_multiple_of(SILENT_MOVE)
+                    && let Err(error) = self.client.force_reconnect().await
+                {
+                    tracing::debug!("the NATS connection: {error}");
+                }
                 if self.silent >= SILENT_MAX {
                     self.cut_off(&format!(
                         "the stream {} has no leader that answers ({reason})",
@@ -541,6 +557,10 @@ impl<E: ClusterEvents> Link<E> {
         // Servers before 2.15 also change the time when somebody edits the stream (nats-server#8471).
         let is_made_again = facts.created_ns != self.created_ns && has_last != Some(true);
         let is_another = is_made_again || facts.last < last || has_last == Some(false);
+        self.another = if is_another { self.another + 1 } else { 0 };
+        if is_another && self.another < ANOTHER_MIN {
+            return;
+        }
         if is_another {
             let epoch = self.inbound.epoch();
             tracing::error!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::context::CreateStreamErrorKind;
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{ClusterInfo, Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::{HeaderMap, header};
 use serde::Deserialize;
@@ -153,6 +153,12 @@ impl ClusterStream {
             }
             Response::Err { error } => return Err(NoFacts::Silent(error.to_string())),
         };
+        // Without a majority any server answers, with what it has, which may be less than others had.
+        let has_leader =
+            |cluster: &ClusterInfo| cluster.leader.as_deref().is_some_and(|leader| !leader.is_empty());
+        if !info.cluster.as_ref().is_none_or(has_leader) {
+            return Err(NoFacts::Silent("too few servers reach each other".to_owned()));
+        }
         let server_ms = ts.and_then(|ts| humantime::parse_rfc3339(&ts).ok());
         let server_ms = server_ms.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
         // The answer was made between asking and now.
