@@ -137,6 +137,13 @@ impl Config {
                     names.of("data-dir")
                 ));
             }
+            if self.queues.as_ref().is_some_and(|queues| !queues.subscribe.is_empty()) {
+                return Err(format!(
+                    "{}: every node would publish each message of an exchange; leave broker.subscribe out, and publish \
+                     from one program",
+                    names.of("cluster")
+                ));
+            }
             if history.events_max == 0 {
                 let events = names.with("history-events", 0);
                 return Err(format!(

@@ -72,7 +72,11 @@ impl Monitor {
 
     /// Answers another node of the cluster, or drops `answer` when too many questions wait.
     pub(crate) fn answer_node(&self, question: NodeQuestion, answer: Box<dyn FnOnce(Value) + Send>) {
-        self.questions.answer_node(question, answer);
+        match question {
+            // Here, on the asking thread: the other one may be waiting for the answer of the node that asks.
+            NodeQuestion::Stats => answer(self.stats()),
+            NodeQuestion::Sessions { .. } => self.questions.answer_node(question, answer),
+        }
     }
 
     /// Ends the thread that [`Monitor::run`] keeps busy.

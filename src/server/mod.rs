@@ -353,7 +353,14 @@ impl Server {
             let journals = homes.into_iter().map(|homes| (homes, ShardJournal::Cluster(queue()))).collect();
             let monitor = Arc::clone(&self.monitor);
             let answers = Box::new(move |question, answer| monitor.answer_node(question, answer));
-            let thread = cluster.start(self.mailboxes.clone(), answers, node_name(self.address));
+            let failed = end.clone();
+            let ended = move |result: Result<(), String>| {
+                if let Err(reason) = result {
+                    let _ = failed.send(Err(StartError::Cluster(reason)));
+                }
+            };
+            let name = node_name(self.address);
+            let thread = cluster.start(self.mailboxes.clone(), answers, name, ended);
             self.cluster = Some(thread.map_err(|error| StartError::Cluster(error.to_string()))?);
             return Ok(journals);
         }

@@ -8,10 +8,9 @@ use async_nats::{Message, StatusCode};
 use crate::core::message::OrderError;
 use crate::journal::cluster::outbound::Ack;
 
-/// Error codes of JetStream that the client library has no name for.
-const DUPLICATE_IN_PROCESS: ErrorCode = ErrorCode(10_158);
-const MAX_MESSAGES: ErrorCode = ErrorCode(10_077);
-const STORE_FAILED: ErrorCode = ErrorCode(10_023);
+/// Error codes of JetStream. This one comes for a stream at its limits, and for any other failure to store a message:
+/// the description tells them apart.
+const STORE_FAILED: ErrorCode = ErrorCode(10_077);
 const NO_STORAGE: ErrorCode = ErrorCode(10_047);
 const TOO_LARGE: ErrorCode = ErrorCode(10_054);
 
@@ -24,9 +23,9 @@ pub(super) fn read(message: &Message) -> Option<(u64, Ack)> {
     let ack = match serde_json::from_slice::<Response<PublishAck>>(&message.payload).ok()? {
         Response::Ok(_) => Ack::Stored,
         Response::Err { error } => match error.error_code() {
-            MAX_MESSAGES | STORE_FAILED | NO_STORAGE => Ack::Refused(OrderError::StreamFull),
+            STORE_FAILED if error.to_string().contains("maximum") => Ack::Refused(OrderError::StreamFull),
+            NO_STORAGE => Ack::Refused(OrderError::StreamFull),
             TOO_LARGE => Ack::Refused(OrderError::TooLarge),
-            DUPLICATE_IN_PROCESS => Ack::Again,
             code => {
                 tracing::debug!("the stream's answer to message {number}: {} ({})", error, code.0);
                 Ack::Again
@@ -56,7 +55,7 @@ mod tests {
     fn an_answer_says_whether_a_message_is_stored() {
         let error = |code: u64| {
             let text = format!(
-                r#"{{"error":{{"code":503,"err_code":{code},"description":"x"}},"stream":"e","seq":0}}"#
+                r#"{{"error":{{"code":503,"err_code":{code},"description":"maximum bytes exceeded"}},"stream":"e","seq":0}}"#
             );
             answer(text.leak(), None)
         };

@@ -70,13 +70,16 @@ fn options(config: &NodeConfig, changed: UnboundedSender<()>) -> Result<ConnectO
                 .mul_f64(0.5 + fastrand::f64() / 2.0)
         })
         .event_callback(move |event| {
+            let is_change = matches!(event, Event::Connected | Event::Disconnected | Event::Closed);
             match &event {
                 Event::ServerError(error) => tracing::warn!("the NATS server says: {error}"),
                 Event::ClientError(error) => tracing::debug!("the NATS connection: {error}"),
                 _ => {}
             }
-            // Received, or the thread has ended.
-            let _ = changed.send(());
+            if is_change {
+                // Received, or the thread has ended.
+                let _ = changed.send(());
+            }
             std::future::ready(())
         });
     if let Some((user, password)) = config.login() {

@@ -52,6 +52,11 @@ pub(crate) enum ClusterError {
         if *.asked { "leave out" } else { "give" }
     )]
     Namespaces { stream: String, asked: bool },
+    #[error(
+        "the stream {stream} was made again by a node that did not know it; start this node again, so that it reads the \
+         new one"
+    )]
+    Other { stream: String },
     #[error("cannot start a thread for the cluster: {0}")]
     Thread(std::io::Error),
 }

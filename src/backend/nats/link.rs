@@ -10,18 +10,20 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, HeaderMap, Subscriber, header};
+use async_nats::{Client, HeaderMap, PublishErrorKind, Subscriber, header};
 use futures_util::StreamExt as _;
 use serde_json::Value;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 
+use super::NodeConfig;
 use super::acks;
 use super::counts::Counts;
 use super::peers::{HERE_INTERVAL, NodeMessage, Peers};
 use super::reader::ReadFrom;
 use super::start::{Decoder, NodeParts, OpenedCluster};
-use super::stream::{ClusterStream, NoFacts, StreamFacts};
+use super::stream::{Agreed, ClusterStream, NoFacts, StreamFacts};
+use crate::core::event_id::Epoch;
 use crate::core::message::{Callback, CountFor, OrderError, Publish, Reply, ReplyTo};
 use crate::core::partition::{PartitionId, Placement};
 use crate::journal::cluster::events::{ClusterEvents, ClusterNews};
@@ -33,11 +35,20 @@ use crate::journal::cluster::state::ClusterState;
 
 /// How often messages are looked at that were not answered.
 const TICK: Duration = Duration::from_millis(100);
-/// How often the stream's leader is asked, and how often while subscribers wait for the answer.
+/// How often the stream's leader is asked, and how often while subscribers wait for the answer, or it must be confirmed.
 const ASK_INTERVAL: Duration = Duration::from_secs(2);
 const ASK_INTERVAL_WAITING: Duration = Duration::from_millis(200);
 /// Answers that the leader may owe before this node counts as cut off.
 const SILENT_MAX: u32 = 2;
+/// Answers that the leader may owe before another server is tried: this one may not reach the others.
+const SILENT_MOVE: u32 = 4;
+/// Answers that must say that the stream is another one: one of a leader that others have already replaced, and that does
+/// not know it yet, may be the first.
+const ANOTHER_MIN: u32 = 2;
+/// Answers that must say that the stream is not there before it is made again.
+const DELETED_MIN: u32 = 4;
+/// A node that is behind and reads nothing for so long reads again.
+const STALL: Duration = Duration::from_secs(3);
 /// A node that is cut off for so long is not ready.
 const NOT_READY_AFTER: Duration = Duration::from_secs(5);
 /// While no server at all can be reached for so long, streams are sent to other nodes, in steps of a second.
@@ -66,14 +77,13 @@ impl ClusterThread {
         events: impl ClusterEvents,
         answers: AnswerQuestion,
         name: String,
+        ended: impl FnOnce(Result<(), String>) + Send + 'static,
     ) -> io::Result<Self> {
         let OpenedCluster { settings, state, sender, received, runtime, parts, .. } = opened;
         let to_self = sender.clone();
         let thread = Builder::new().name("esper-cluster".to_owned()).spawn(move || {
             let run = run(parts, settings.placement, state, events, answers, name, to_self, received);
-            if let Err(reason) = runtime.block_on(run) {
-                tracing::error!("the connection to the cluster ended: {reason}");
-            }
+            ended(runtime.block_on(run).map_err(|reason| reason.to_string()));
             // Does not wait for a name lookup under way.
             runtime.shutdown_background();
         })?;
@@ -91,6 +101,8 @@ impl ClusterThread {
 /// What the stream's leader was asked, and what it said.
 struct Polled {
     facts: Result<StreamFacts, NoFacts>,
+    /// The epoch that was in force when it was asked.
+    epoch: Epoch,
     /// The newest message that was applied when it was asked.
     last: u64,
     /// Whether the stream still has that message, as it was applied.
@@ -111,7 +123,9 @@ async fn run<E: ClusterEvents>(
     let NodeParts {
         client,
         stream,
-        facts,
+        facts: _,
+        agreed,
+        config,
         inbound,
         decoder,
         from,
@@ -138,12 +152,16 @@ async fn run<E: ClusterEvents>(
         cut_off_since: None,
         disconnected: None,
         silent: 0,
-        stalled_at: None,
+        another: 0,
+        stalled: None,
         next_here: Instant::now(),
         is_new: true,
         client,
         stream,
-        created_ns: facts.created_ns,
+        config,
+        agreed,
+        must_reset: false,
+        is_epoch_noted: true,
         inbound,
         decoder,
         from,
@@ -168,7 +186,7 @@ async fn run<E: ClusterEvents>(
             break;
         }
         // While shards have much to take over, nothing more is read.
-        let has_room = link.decoder.budget.bytes() < link.decoder.budget.bytes_max();
+        let has_room = link.has_room();
         tokio::select! {
             Some(message) = received.recv() => match message {
                 ToCluster::Stop => stopping = Some(Instant::now()),
@@ -178,7 +196,10 @@ async fn run<E: ClusterEvents>(
             Some((turn, message)) = messages.recv(), if has_room => link.read(turn, message).await,
             message = next_of(&mut to_all, &mut to_me) => link.heard(&message.payload).await,
             Some(()) = changed.recv() => link.connection_changed(),
-            Some(polled) = polls.recv() => link.polled(polled).await,
+            polled = polls.recv() => match polled {
+                Some(polled) => link.polled(polled).await?,
+                None => return Err("nobody asks the stream's leader any more".into()),
+            },
             _ = tick.tick() => link.tick().await,
         }
     }
@@ -212,10 +233,13 @@ async fn poll(
             Ok(facts) if facts.first <= inbound.last() => stream.has_last(&inbound).await,
             _ => None,
         };
-        if tell.send(Polled { facts, last: inbound.last(), has_last }).is_err() {
+        let is_another =
+            has_last == Some(false) || facts.as_ref().is_ok_and(|facts| facts.last < inbound.last());
+        if tell.send(Polled { facts, epoch: inbound.epoch(), last: inbound.last(), has_last }).is_err() {
             return;
         }
-        let interval = if state.waiting() > 0 { ASK_INTERVAL_WAITING } else { ASK_INTERVAL };
+        let is_urgent = is_another || state.waiting() > 0;
+        let interval = if is_urgent { ASK_INTERVAL_WAITING } else { ASK_INTERVAL };
         tokio::select! {
             _ = asks.changed() => {}
             () = wait(interval, &state) => {}
@@ -237,8 +261,13 @@ async fn wait(interval: Duration, state: &ClusterState) {
 struct Link<E> {
     client: Client,
     stream: ClusterStream,
-    /// When the stream was made that this node has read.
-    created_ns: i128,
+    config: NodeConfig,
+    /// What the stream said when the order began.
+    agreed: Agreed,
+    /// The order must begin anew, and could not yet: nothing is applied.
+    must_reset: bool,
+    /// The stream's own notes have the epoch in force, as far as this node knows.
+    is_epoch_noted: bool,
     outbound: Outbound,
     inbound: Inbound,
     decoder: Decoder,
@@ -252,8 +281,10 @@ struct Link<E> {
     disconnected: Option<(Instant, u32)>,
     /// Answers that the leader owes.
     silent: u32,
-    /// The place at which the node was behind when the leader last answered.
-    stalled_at: Option<u64>,
+    /// Answers in a row that said that the stream is another one.
+    another: u32,
+    /// The place at which the node is behind, and since when.
+    stalled: Option<(u64, Instant)>,
     next_here: Instant,
     is_new: bool,
     from: watch::Sender<ReadFrom>,
@@ -269,6 +300,10 @@ struct Link<E> {
 }
 
 impl<E: ClusterEvents> Link<E> {
+    fn has_room(&self) -> bool {
+        self.decoder.budget.bytes() < self.decoder.budget.bytes_max()
+    }
+
     fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }
@@ -309,10 +344,11 @@ impl<E: ClusterEvents> Link<E> {
         if self.cut_off_since.is_some() {
             return;
         }
+        let stream_ms = self.decoder.stream_ms();
         let (counts, others, to_self) = (&mut self.counts, self.peers.others(), &self.to_self);
-        let sending = self
-            .outbound
-            .next(self.started.elapsed().as_millis() as u64, |wish| count(wish, counts, &others, to_self));
+        let sending = self.outbound.next(self.started.elapsed().as_millis() as u64, stream_ms, |wish| {
+            count(wish, counts, &others, to_self)
+        });
         for sending in sending {
             self.send(sending).await;
         }
@@ -329,6 +365,9 @@ impl<E: ClusterEvents> Link<E> {
         let sent = self.client.publish_with_reply_and_headers(subject, reply, headers, payload).await;
         if let Err(error) = sent {
             tracing::debug!("message {number} was not sent: {error}");
+            if error.kind() == PublishErrorKind::MaxPayloadExceeded {
+                self.settled(number, Ack::Refused(OrderError::TooLarge));
+            }
         }
     }
 
@@ -339,6 +378,10 @@ impl<E: ClusterEvents> Link<E> {
         {
             self.state.acknowledged(sent.elapsed());
         }
+        self.settled(number, ack);
+    }
+
+    fn settled(&mut self, number: u64, ack: Ack) {
         if let Some((partition, wishes, error)) = self.outbound.acknowledged(number, ack) {
             self.sent.remove(&number);
             for wish in wishes {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::connect::connect;
 use super::reader::{self, ReadFrom, TurnMessage, read_from};
-use super::stream::{ClusterStream, NoFacts, StreamFacts};
+use super::stream::{Agreed, ClusterStream, ControlMessage, NoFacts, StreamFacts};
 use super::{ClusterError, ClusterThread, NodeConfig};
 use crate::clock::Clock;
 use crate::core::budget::Budget;
@@ -36,6 +36,9 @@ const APPLIED_BYTES_MAX: usize = 32 << 20;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 /// Time before the stream's leader is asked again.
 const RETRY: Duration = Duration::from_millis(500);
+/// A topic's name is never longer, and never has more segments.
+const NAME_BYTES_MAX: usize = 16 << 10;
+const NAME_SEGMENTS_MAX: usize = 64;
 /// Messages between two checks of the memory that histories hold.
 const MEMORY_LOOK_MESSAGES: u64 = 64;
 
@@ -60,6 +63,8 @@ pub(super) struct NodeParts {
     pub(super) client: Client,
     pub(super) stream: ClusterStream,
     pub(super) facts: StreamFacts,
+    pub(super) agreed: Agreed,
+    pub(super) config: NodeConfig,
     pub(super) inbound: Inbound,
     pub(super) decoder: Decoder,
     /// Where the reader reads on.
@@ -86,6 +91,10 @@ pub(super) struct Decoder {
 impl Decoder {
     /// Returns the topic of this name; `None` if it belongs to another partition.
     pub(super) fn topic(&self, name: &str, partition: u8) -> Option<Topic> {
+        // Whoever may write to the stream can write anything.
+        if name.len() > NAME_BYTES_MAX || name.split('/').count() > NAME_SEGMENTS_MAX {
+            return None;
+        }
         let topic = Topic::kept(name, self.namespaces, &self.hasher);
         (topic.partition() == Some(partition)).then_some(topic)
     }
@@ -102,6 +111,11 @@ impl Decoder {
         let publish = Publish { topic, events, reply: ReplyTo::Nobody, at_us, charge, key };
         let (at_ms, stream_ms) = (self.at_ms(message.at_ms), message.at_ms);
         Some(Applied { first, publish, is_own: false, at_ms, stream_ms })
+    }
+
+    /// Returns the time by the stream's clock.
+    pub(super) fn stream_ms(&self) -> u64 {
+        self.clock.now_ms().saturating_add_signed(self.ahead_ms)
     }
 
     /// Returns a time of the stream's clock by the server's.
@@ -139,11 +153,11 @@ async fn join(
 ) -> Result<Joined, ClusterError> {
     let (change, changed) = mpsc::unbounded_channel();
     let client = connect(config, change).await?;
-    let mut stream = ClusterStream::new(jetstream::new(client.clone()), config);
+    let mut stream = ClusterStream::new(jetstream::new(client.clone()), config, clock);
     let facts = first_facts(&stream).await?;
     let agreed = stream.agreed(&facts, config)?;
     stream.keep(&facts);
-    let (epoch, ended) = first_epoch(&stream, agreed.epoch).await;
+    let (epoch, ended) = first_epoch(&stream, &agreed).await;
 
     let mut settings = settings(Partitioner::new(config.partitions, agreed.secret), epoch);
     let hasher = TopicHasher::new(settings.partitioner);
@@ -170,6 +184,8 @@ async fn join(
         client,
         stream,
         facts,
+        agreed,
+        config: config.clone(),
         inbound,
         decoder,
         from,
@@ -203,11 +219,11 @@ async fn first_facts(stream: &ClusterStream) -> Result<StreamFacts, ClusterError
 }
 
 /// Returns the epoch in force, and those that ended.
-async fn first_epoch(stream: &ClusterStream, made_with: Epoch) -> (Epoch, Vec<Epoch>) {
+async fn first_epoch(stream: &ClusterStream, agreed: &Agreed) -> (Epoch, Vec<Epoch>) {
     loop {
         match stream.last_control().await {
-            Ok(Some((_, epoch, ended))) => return (epoch, ended),
-            Ok(None) => return (made_with, Vec::new()),
+            Ok(Some(ControlMessage { began: Some(began), .. })) => return began,
+            Ok(_) => return (agreed.epoch, agreed.ended.clone()),
             Err(reason) => {
                 tracing::warn!("the stream {} does not answer: {reason}; trying again", stream.name)
             }
@@ -256,7 +272,8 @@ async fn read_back(parts: &mut NodeParts, settings: &HomeSettings, homes: &mut [
         if let Some(upto) = taken.missed {
             homes.iter_mut().for_each(|homes| homes.miss(upto, 0, &mut posts));
         }
-        for item in taken.items {
+        let is_late = taken.head.is_some_and(|head| head.is_late(message.at_ms));
+        for item in taken.items.into_iter().filter(|_| !is_late) {
             let Item::Publish(item) = item else { continue };
             let Some(applied) = parts.decoder.publish(&message, item) else { continue };
             let partition = message.partition.unwrap_or_default();
@@ -305,7 +322,8 @@ impl OpenedCluster {
         events: impl crate::journal::cluster::events::ClusterEvents,
         answers: super::link::AnswerQuestion,
         name: String,
+        ended: impl FnOnce(Result<(), String>) + Send + 'static,
     ) -> Result<ClusterThread, ClusterError> {
-        ClusterThread::start(self, events, answers, name).map_err(ClusterError::Thread)
+        ClusterThread::start(self, events, answers, name, ended).map_err(ClusterError::Thread)
     }
 }

@@ -1,17 +1,16 @@
 //! The cluster's stream: made, checked, asked about, and begun anew.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use async_nats::jetstream::context::CreateStreamErrorKind;
+use async_nats::jetstream::context::{CreateStreamErrorKind, PublishErrorKind};
 use async_nats::jetstream::response::Response;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{ClusterInfo, Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::{HeaderMap, header};
 use serde::Deserialize;
 
 use super::{ClusterError, NodeConfig};
-use crate::clock::unix_ms;
+use crate::clock::Clock;
 use crate::core::event_id::Epoch;
 use crate::core::partition::PartitionId;
 use crate::core::random::random_key;
@@ -22,13 +21,19 @@ use crate::journal::cluster::message::{FORMAT, Item, MessageHead, MessageWriter,
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// The last part of the subject of messages about the stream itself.
 const CONTROL: &str = "control";
+/// Attempts to begin an epoch, which other nodes may do at the same moment.
+const BEGIN_ATTEMPTS: u32 = 3;
 
 const FORMAT_KEY: &str = "esper-format";
 const READABLE_KEY: &str = "esper-readable-by";
 const PARTITIONS_KEY: &str = "esper-partitions";
 const NAMESPACES_KEY: &str = "esper-namespaces";
 const SECRET_KEY: &str = "esper-secret";
+/// Of the making of the stream: another one under the same name has another.
+const ID_KEY: &str = "esper-id";
 const EPOCH_KEY: &str = "esper-epoch";
+/// Epochs after which the order began anew, the newest first, separated by commas.
+const ENDED_KEY: &str = "esper-ended";
 
 /// The stream, as one node uses it.
 #[derive(Clone, Debug)]
@@ -37,25 +42,37 @@ pub(super) struct ClusterStream {
     pub(super) name: String,
     /// What it is made with, and made again if somebody deletes it.
     config: Config,
+    partitions: u8,
+    /// The server's, which goes on whatever somebody does to the machine's.
+    clock: Clock,
 }
 
 /// What the stream's leader says of it.
 #[derive(Clone, Debug)]
 pub(super) struct StreamFacts {
-    /// When it was made, in nanoseconds of the Unix epoch.
-    pub(super) created_ns: i128,
     pub(super) first: u64,
     pub(super) last: u64,
-    /// The server's clock minus this machine's, in milliseconds.
+    /// The stream's clock minus the server's, in milliseconds.
     pub(super) ahead_ms: i64,
-    pub(super) metadata: HashMap<String, String>,
+    config: Config,
 }
 
 /// What all nodes must agree about.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Agreed {
     pub(super) secret: [u8; 16],
     pub(super) epoch: Epoch,
+    /// Epochs after which the order began anew, the newest first.
+    pub(super) ended: Vec<Epoch>,
+    /// Of the making of the stream.
+    pub(super) id: String,
+}
+
+/// A message about the stream itself.
+pub(super) struct ControlMessage {
+    pub(super) number: u64,
+    /// The epoch that it began, and those that ended; `None` if it says nothing of that.
+    pub(super) began: Option<(Epoch, Vec<Epoch>)>,
 }
 
 /// Why the stream says nothing.
@@ -75,7 +92,7 @@ struct InfoWithTime {
 }
 
 impl ClusterStream {
-    pub(super) fn new(jetstream: Context, node: &NodeConfig) -> Self {
+    pub(super) fn new(jetstream: Context, node: &NodeConfig, clock: Clock) -> Self {
         let name = node.name.clone();
         let secret: [u8; 16] = random_key();
         let secret = secret.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -85,7 +102,9 @@ impl ClusterStream {
             (PARTITIONS_KEY, node.partitions.to_string()),
             (NAMESPACES_KEY, node.namespaces.to_string()),
             (SECRET_KEY, secret),
+            (ID_KEY, Epoch::new().run().to_string()),
             (EPOCH_KEY, Epoch::new().run().to_string()),
+            (ENDED_KEY, String::new()),
         ];
         let config = Config {
             subjects: vec![format!("{name}.*")],
@@ -102,7 +121,7 @@ impl ClusterStream {
             name: name.clone(),
             ..Config::default()
         };
-        ClusterStream { jetstream, name, config }
+        ClusterStream { jetstream, name, config, partitions: node.partitions, clock }
     }
 
     /// Returns the subject of a partition.
@@ -116,7 +135,8 @@ impl ClusterStream {
 
     /// Returns the partition of a subject; `None` for that of messages about the stream itself, and any other.
     pub(super) fn partition_of(&self, subject: &str) -> Option<PartitionId> {
-        subject.strip_prefix(&self.name)?.strip_prefix('.')?.parse().ok()
+        let partition = subject.strip_prefix(&self.name)?.strip_prefix('.')?.parse().ok()?;
+        (partition < self.partitions).then_some(partition)
     }
 
     /// Makes the stream if it is not there; another node may have been faster.
@@ -143,7 +163,7 @@ impl ClusterStream {
 
     /// Asks the stream's leader.
     pub(super) async fn facts(&self) -> Result<StreamFacts, NoFacts> {
-        let asked_ms = unix_ms();
+        let asked_ms = self.clock.now_ms();
         let subject = format!("STREAM.INFO.{}", self.name);
         let answer: Response<InfoWithTime> =
             self.jetstream.request(subject, &()).await.map_err(|error| NoFacts::Silent(error.to_string()))?;
@@ -154,17 +174,22 @@ impl ClusterStream {
             }
             Response::Err { error } => return Err(NoFacts::Silent(error.to_string())),
         };
+        // Without a majority any server answers, with what it has, which may be less than others had.
+        let has_leader =
+            |cluster: &ClusterInfo| cluster.leader.as_deref().is_some_and(|leader| !leader.is_empty());
+        if !info.cluster.as_ref().is_none_or(has_leader) {
+            return Err(NoFacts::Silent("too few servers reach each other".to_owned()));
+        }
         let server_ms = ts.and_then(|ts| humantime::parse_rfc3339(&ts).ok());
         let server_ms = server_ms.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
         // The answer was made between asking and now.
-        let here_ms = (asked_ms + unix_ms()) / 2;
+        let here_ms = (asked_ms + self.clock.now_ms()) / 2;
         let ahead_ms = server_ms.map_or(0, |time| time.as_millis() as i64 - here_ms as i64);
         Ok(StreamFacts {
-            created_ns: info.created.unix_timestamp_nanos(),
             first: info.state.first_sequence,
             last: info.state.last_sequence,
             ahead_ms,
-            metadata: info.config.metadata,
+            config: info.config,
         })
     }
 
@@ -174,10 +199,10 @@ impl ClusterStream {
     /// It is another program's, of a version that this one cannot read, has another number of partitions, or its topics
     /// are paths and this node's are not.
     pub(super) fn agreed(&self, facts: &StreamFacts, node: &NodeConfig) -> Result<Agreed, ClusterError> {
-        let value = |key: &str| facts.metadata.get(key).map(String::as_str);
+        let value = |key: &str| facts.config.metadata.get(key).map(String::as_str);
         let stream = || self.name.clone();
-        let (Some(format), Some(secret), Some(epoch), Some(stored)) =
-            (value(FORMAT_KEY), value(SECRET_KEY), value(EPOCH_KEY), value(PARTITIONS_KEY))
+        let (Some(format), Some(secret), Some(epoch), Some(stored), Some(id)) =
+            (value(FORMAT_KEY), value(SECRET_KEY), value(EPOCH_KEY), value(PARTITIONS_KEY), value(ID_KEY))
         else {
             return Err(ClusterError::Foreign { stream: stream() });
         };
@@ -195,25 +220,42 @@ impl ClusterStream {
         let foreign = || ClusterError::Foreign { stream: stream() };
         let secret = secret_of(secret).ok_or_else(foreign)?;
         let epoch = epoch.parse().map(Epoch::at).map_err(|_| foreign())?;
-        Ok(Agreed { secret, epoch })
+        let ended = value(ENDED_KEY).unwrap_or_default().split(',').filter_map(|epoch| epoch.parse().ok());
+        Ok(Agreed { secret, epoch, ended: ended.map(Epoch::at).collect(), id: id.to_owned() })
     }
 
     /// Keeps what this node agreed to, for the case that the stream must be made again.
     pub(super) fn keep(&mut self, facts: &StreamFacts) {
-        for key in [SECRET_KEY, EPOCH_KEY] {
-            if let Some(value) = facts.metadata.get(key) {
-                self.config.metadata.insert(key.to_owned(), value.clone());
-            }
+        if let Some(value) = facts.config.metadata.get(SECRET_KEY) {
+            self.config.metadata.insert(SECRET_KEY.to_owned(), value.clone());
         }
     }
 
-    /// Has the next making of the stream begin a new epoch.
-    pub(super) fn forget_epoch(&mut self) {
-        self.config.metadata.insert(EPOCH_KEY.to_owned(), Epoch::new().run().to_string());
+    /// Has the stream say which epoch is in force: the message that began it leaves the stream some day.
+    pub(super) async fn note_epoch(&self, facts: &StreamFacts, epoch: Epoch, ended: &[Epoch]) {
+        let ended: Vec<String> = ended.iter().map(|epoch| epoch.run().to_string()).collect();
+        let mut config = facts.config.clone();
+        config.metadata.retain(|key, _| key.starts_with("esper-"));
+        config.metadata.insert(EPOCH_KEY.to_owned(), epoch.run().to_string());
+        config.metadata.insert(ENDED_KEY.to_owned(), ended.join(","));
+        if let Err(error) = self.jetstream.update_stream(&config).await {
+            tracing::warn!(
+                "the stream {} could not be told its epoch, which is tried again: {error}",
+                self.name
+            );
+        }
     }
 
-    /// Returns the newest message about the stream itself: its number, the epoch it began, and those that ended.
-    pub(super) async fn last_control(&self) -> Result<Option<(u64, Epoch, Vec<Epoch>)>, String> {
+    /// Makes the stream again after it was deleted: another one, with an order of its own.
+    pub(super) async fn make_again(&mut self) -> Result<(), ClusterError> {
+        for key in [ID_KEY, EPOCH_KEY] {
+            self.config.metadata.insert(key.to_owned(), Epoch::new().run().to_string());
+        }
+        self.make().await
+    }
+
+    /// Returns the newest message about the stream itself.
+    pub(super) async fn last_control(&self) -> Result<Option<ControlMessage>, String> {
         let stream =
             self.jetstream.get_stream_no_info(&self.name).await.map_err(|error| error.to_string())?;
         let message = match stream.get_last_raw_message_by_subject(&self.control_subject()).await {
@@ -230,10 +272,11 @@ impl ClusterStream {
             }
         };
         let items = decode(&message.payload, 0).map(|(_, items)| items).unwrap_or_default();
-        Ok(items.into_iter().find_map(|item| match item {
-            Item::Epoch { new, ended } => Some((message.sequence, new, ended)),
+        let began = items.into_iter().find_map(|item| match item {
+            Item::Epoch { new, ended } => Some((new, ended)),
             _ => None,
-        }))
+        });
+        Ok(Some(ControlMessage { number: message.sequence, began }))
     }
 
     /// Begins a new epoch, unless another node has already ended `old`; returns the message that did it.
@@ -243,16 +286,17 @@ impl ClusterStream {
         ended: &[Epoch],
         node: u64,
     ) -> Result<(u64, Epoch, Vec<Epoch>), String> {
-        loop {
-            let control = self.last_control().await?;
-            let before = match control {
-                Some((number, new, ended)) if ended.contains(&old) => return Ok((number, new, ended)),
-                Some((number, ..)) => number,
-                None => 0,
+        for _ in 0..BEGIN_ATTEMPTS {
+            let before = match self.last_control().await? {
+                Some(ControlMessage { number, began: Some((new, ended)) }) if ended.contains(&old) => {
+                    return Ok((number, new, ended));
+                }
+                control => control.map_or(0, |control| control.number),
             };
             let new = Epoch::new();
             let ended: Vec<Epoch> = [old].into_iter().chain(ended.iter().copied()).collect();
-            let mut writer = MessageWriter::new(MessageHead { epoch: old, node, number: 0 });
+            let mut writer =
+                MessageWriter::new(MessageHead { epoch: old, node, number: 0, made_ms: u64::MAX });
             writer.epoch(new, &ended);
             let mut headers = HeaderMap::new();
             headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, before.to_string().as_str());
@@ -264,14 +308,11 @@ impl ClusterStream {
             match sent.await {
                 Ok(ack) => return Ok((ack.sequence, new, ended)),
                 // Another node was faster: its epoch is the one.
-                Err(error) => {
-                    use async_nats::jetstream::context::PublishErrorKind as Kind;
-                    if !matches!(error.kind(), Kind::WrongLastSequence) {
-                        return Err(error.to_string());
-                    }
-                }
+                Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {}
+                Err(error) => return Err(error.to_string()),
             }
         }
+        Err("other nodes write about it, too".to_owned())
     }
 
     /// Returns whether the stream still has the message that was applied last, as it was applied; `None` if it cannot

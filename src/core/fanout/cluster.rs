@@ -38,8 +38,8 @@ impl Fanout {
     }
 
     /// Ends all streams because the order began anew: each is told of the gap, with an id of the new epoch at
-    /// `ready_at`, from which it goes on when it comes back. Those whose response has not begun stay, for their homes
-    /// to let in.
+    /// `ready_at`, from which it goes on when it comes back. Those whose response has not begun are refused for now; those
+    /// of queues and of admin pages stay.
     pub(crate) fn reset(&mut self, epochs: &Arc<Epochs>, ready_at: Sequence) {
         if let Some(known) = &mut self.limits.epochs {
             *known = Arc::clone(epochs);
@@ -47,8 +47,13 @@ impl Fanout {
         let epoch = self.limits.epochs.as_ref().map(|epochs| epochs.current());
         let Self { subscribers, random, limits, .. } = self;
         for (_, subscriber) in subscribers.iter_mut() {
-            subscriber.places_are(ready_at);
+            if !subscriber.is_of_homes() {
+                continue;
+            }
             if !subscriber.has_begun() {
+                // What its homes answered so far is of the order that ended.
+                subscriber.refused(&retry_field(limits.retry_ms(random)));
+                subscriber.wake();
                 continue;
             }
             let id = epoch.map(|epoch| subscriber.id_at(epoch, ready_at).into());

@@ -330,9 +330,9 @@ impl Subscriber {
         self.opening.is_none()
     }
 
-    /// Sets its place in each of its partitions.
-    pub(crate) fn places_are(&mut self, place: Sequence) {
-        self.parts.iter_mut().for_each(|part| part.sent = place);
+    /// Returns whether it takes something of a partition, and not of a queue or of the server's own.
+    pub(crate) fn is_of_homes(&self) -> bool {
+        self.parts.iter().any(|part| part.partition.is_some())
     }
 
     /// Returns the id by which it resumes after this place of each of its partitions.

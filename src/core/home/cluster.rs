@@ -13,6 +13,7 @@ use crate::core::event_id::Sequence;
 use crate::core::message::{Disconnect, ListenerId, Message, OrderError, Post, Publish, ShardId, ToFanout};
 use crate::core::partition::PartitionId;
 use crate::core::selection::Selection;
+use crate::core::topic::Topic;
 
 /// The longest that a subscriber waits for events that other nodes have, in milliseconds.
 const WAIT_MS: u64 = 10_000;
@@ -54,6 +55,13 @@ pub(super) struct WaitingJoin {
     since_ms: u64,
     /// The end of the stream was asked for once since it came.
     is_asked: bool,
+}
+
+impl WaitingJoin {
+    /// Returns whether it is a listener's for this topic.
+    pub(super) fn is_of(&self, from: ListenerId, topic: &Topic) -> bool {
+        self.from == from && self.selection.topics().contains(topic)
+    }
 }
 
 impl Homes {
@@ -148,6 +156,8 @@ impl Home {
     fn apply(&mut self, applied: Applied, out: &mut Vec<Post>) -> u64 {
         let Applied { first, publish, is_own, at_ms, stream_ms } = applied;
         self.stream_ms = Some(stream_ms);
+        self.stream_ahead_ms = stream_ms.cast_signed().saturating_sub(at_ms.cast_signed());
+        self.keys.expire(stream_ms, usize::MAX);
         let held = if is_own { self.history.topics().find(&publish.topic) } else { None };
         let repeated = publish.key.as_ref().and_then(|key| self.keys.repeated(key, stream_ms));
         let events = match repeated {
@@ -210,6 +220,10 @@ impl Home {
         self.history.reset(epochs, *floor);
         self.keys.forget_ordered();
         // Their places were those of the epoch that ended: their ids are looked at anew.
-        self.waiting.iter_mut().for_each(|waiting| waiting.place = 0);
+        for waiting in &mut self.waiting {
+            let id = waiting.last_event_id.as_deref();
+            let place = id.and_then(|id| self.history.place_of(id, waiting.selection.is_part()));
+            waiting.place = place.unwrap_or(0).max(*ready_at);
+        }
     }
 }

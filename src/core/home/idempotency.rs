@@ -62,16 +62,24 @@ impl KnownKeys {
 
     /// Looks up the key of a publish. `reply` is taken if it waits for the first one.
     ///
+    /// With `asks_only` an old key stays known: in a cluster only the order of its stream decides when it is forgotten.
+    ///
+    /// # Errors
     /// The key was used with another body, or too many keys are known.
     pub(super) fn see(
         &mut self,
         key: &PublishKey,
         reply: &mut Option<ReplyTo>,
         now_ms: u64,
+        asks_only: bool,
     ) -> Result<Seen, OrderError> {
-        self.expire(now_ms, usize::MAX);
+        if !asks_only {
+            self.expire(now_ms, usize::MAX);
+        }
+        let is_old = |known: &Known| matches!(known.state, KeyState::Ordered { at_ms, .. } if now_ms.saturating_sub(at_ms) > KEYS_KNOWN_MS);
         let is_full = self.known.len() >= KEYS_MAX;
         match self.known.entry(Arc::clone(&key.name)) {
+            Entry::Occupied(known) if is_old(known.get()) => Ok(Seen::First),
             Entry::Occupied(known) if known.get().digest != key.digest => Err(OrderError::KeyReused),
             Entry::Occupied(known) => match &mut known.into_mut().state {
                 KeyState::Ordered { published, .. } => Ok(Seen::Ordered(published.clone())),
@@ -150,9 +158,14 @@ impl KnownKeys {
             && let Some((at_ms, name)) = self.by_age.front()
             && now_ms.saturating_sub(*at_ms) > KEYS_KNOWN_MS
         {
-            let name = Arc::clone(name);
+            let (at_ms, name) = (*at_ms, Arc::clone(name));
             self.by_age.pop_front();
-            self.remove(&name);
+            // In a cluster it may have been ordered again since.
+            let is_it =
+                |known: &Known| matches!(known.state, KeyState::Ordered { at_ms: of, .. } if of == at_ms);
+            if self.known.get(&name).is_some_and(is_it) {
+                self.remove(&name);
+            }
             expired += 1;
         }
         expired
@@ -193,15 +206,15 @@ mod tests {
     fn the_second_waits_for_the_first_and_the_third_is_answered_as_they_were() {
         let mut keys = KnownKeys::new(Memory::new(usize::MAX));
         let mut second = reply();
-        assert!(matches!(keys.see(&key("a", 1), &mut reply(), 0), Ok(Seen::First)));
-        assert!(matches!(keys.see(&key("a", 1), &mut second, 0), Ok(Seen::UnderWay)));
+        assert!(matches!(keys.see(&key("a", 1), &mut reply(), 0, false), Ok(Seen::First)));
+        assert!(matches!(keys.see(&key("a", 1), &mut second, 0, false), Ok(Seen::UnderWay)));
         assert!(second.is_none(), "it is answered with the first");
         let with_streams = Ordered { streams: Some(7), ..PUBLISHED };
         assert_eq!(keys.ordered(&key("a", 1), &with_streams, 0).len(), 1);
-        let third = keys.see(&key("a", 1), &mut reply(), KEYS_KNOWN_MS);
+        let third = keys.see(&key("a", 1), &mut reply(), KEYS_KNOWN_MS, false);
         assert!(matches!(third, Ok(Seen::Ordered(PUBLISHED))), "it is sent to no streams: {third:?}");
         assert!(
-            matches!(keys.see(&key("a", 1), &mut reply(), KEYS_KNOWN_MS + 1), Ok(Seen::First)),
+            matches!(keys.see(&key("a", 1), &mut reply(), KEYS_KNOWN_MS + 1, false), Ok(Seen::First)),
             "forgotten"
         );
     }
@@ -209,12 +222,12 @@ mod tests {
     #[test]
     fn another_body_is_refused_and_a_publish_that_was_refused_may_come_again() {
         let mut keys = KnownKeys::new(Memory::new(usize::MAX));
-        let mut see = |name, digest| keys.see(&key(name, digest), &mut reply(), 0);
+        let mut see = |name, digest| keys.see(&key(name, digest), &mut reply(), 0, false);
         assert!(matches!(see("a", 1), Ok(Seen::First)));
         assert_eq!(see("a", 2).unwrap_err(), OrderError::KeyReused);
         assert!(matches!(see("a", 1), Ok(Seen::UnderWay)));
         assert_eq!(keys.refused(&key("a", 1)).len(), 1);
-        assert!(matches!(keys.see(&key("a", 2), &mut reply(), 0), Ok(Seen::First)));
+        assert!(matches!(keys.see(&key("a", 2), &mut reply(), 0, false), Ok(Seen::First)));
     }
 
     #[test]
@@ -222,8 +235,8 @@ mod tests {
         let mut keys = KnownKeys::new(Memory::new(usize::MAX));
         for (digest, refused) in [(1, false), (2, true)] {
             let key_of = |digest| key(&format!("{refused}"), digest);
-            assert!(matches!(keys.see(&key_of(1), &mut reply(), 0), Ok(Seen::First)));
-            assert!(matches!(keys.see(&key_of(1), &mut reply(), 0), Ok(Seen::UnderWay)));
+            assert!(matches!(keys.see(&key_of(1), &mut reply(), 0, false), Ok(Seen::First)));
+            assert!(matches!(keys.see(&key_of(1), &mut reply(), 0, false), Ok(Seen::UnderWay)));
             let waited = keys.ordered(&key_of(digest), &PUBLISHED, 0);
             let expected = if refused { Err(OrderError::KeyReused) } else { Ok(PUBLISHED) };
             assert_eq!(waited.into_iter().map(|(_, result)| result).collect::<Vec<_>>(), [expected]);
@@ -239,15 +252,15 @@ mod tests {
         let mut keys = KnownKeys::new(Arc::clone(&memory));
         for n in 0..KEYS_MAX {
             let key = key(&format!("{n:08}"), 0);
-            assert!(matches!(keys.see(&key, &mut reply(), 0), Ok(Seen::First)));
+            assert!(matches!(keys.see(&key, &mut reply(), 0, false), Ok(Seen::First)));
             keys.ordered(&key, &PUBLISHED, 0);
         }
         assert_eq!(memory.bytes(), KEYS_MAX * (KEY_BYTES + 8));
-        assert_eq!(keys.see(&key("more", 0), &mut reply(), 0).unwrap_err(), OrderError::KeysFull);
+        assert_eq!(keys.see(&key("more", 0, false), &mut reply(), 0).unwrap_err(), OrderError::KeysFull);
         assert_eq!(keys.expire(KEYS_KNOWN_MS + 1, 10), 10);
         assert_eq!(keys.expire(KEYS_KNOWN_MS + 1, usize::MAX), KEYS_MAX - 10);
         assert_eq!(memory.bytes(), 0);
-        assert!(matches!(keys.see(&key("more", 0), &mut reply(), 0), Ok(Seen::First)));
+        assert!(matches!(keys.see(&key("more", 0, false), &mut reply(), 0), Ok(Seen::First)));
         keys.ordered(&key("kept", 0), &PUBLISHED, 0);
         assert_eq!(memory.bytes(), 2 * (KEY_BYTES + 4), "one that was kept over a restart is as large");
         drop(keys);

@@ -48,6 +48,8 @@ pub(crate) struct Home {
     disconnects: VecDeque<(Sequence, Disconnect)>,
     /// The time of the newest publish applied, by the clock of the cluster's stream; `None` without a cluster.
     stream_ms: Option<u64>,
+    /// That clock minus the server's, as the newest publish showed it.
+    stream_ahead_ms: i64,
     /// In a cluster: subscribers wait until everything up to this is applied.
     ready_at: Sequence,
     /// In a cluster: subscribers that know of events which are not applied here yet.
@@ -66,6 +68,7 @@ impl Home {
             given_back: 0,
             disconnects: VecDeque::new(),
             stream_ms: None,
+            stream_ahead_ms: 0,
             ready_at: 0,
             waiting: Vec::new(),
         }
@@ -88,6 +91,8 @@ impl Home {
                 self.more(&selection, from, key, after, told, out);
             }
             ToHome::Leave { topic, from } => {
+                // A stream that leaves while it waits would be let in later, and stay for ever.
+                self.waiting.retain(|waiting| !waiting.is_of(from, &topic));
                 if let Some(key) = self.history.topics().find(&topic)
                     && self.listeners.remove(key, from)
                 {
@@ -108,6 +113,15 @@ impl Home {
     /// Returns the time by which idempotency keys age: the cluster's, so that all nodes agree.
     fn key_time(&self, now_ms: u64) -> u64 {
         self.stream_ms.unwrap_or(now_ms)
+    }
+
+    /// Returns the time by which a key that is asked for is known: that of the newest publish is long ago in a quiet
+    /// partition.
+    fn asking_time(&self, now_ms: u64) -> u64 {
+        match self.stream_ms {
+            Some(stream_ms) => stream_ms.max(now_ms.saturating_add_signed(self.stream_ahead_ms)),
+            None => now_ms,
+        }
     }
 
     /// Posts the end of the streams that take a topic, after everything posted before.

@@ -22,7 +22,7 @@ impl Home {
     ) -> u64 {
         if let Some(key) = &publish.key {
             let mut reply = Some(publish.reply);
-            let seen = self.keys.see(key, &mut reply, self.stream_ms.unwrap_or(now_ms));
+            let seen = self.keys.see(key, &mut reply, self.asking_time(now_ms), self.stream_ms.is_some());
             // A publish that waits for the first one is answered with it.
             let Some(reply) = reply else { return 0 };
             let result = match seen {

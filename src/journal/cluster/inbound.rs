@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::message::{Item, MessageHead, decode, end_of};
+use super::message::{FORMAT, Item, MessageHead, decode, end_of};
 use crate::core::event_id::{Epoch, Sequence};
 use crate::core::partition::PartitionId;
 
@@ -28,6 +28,8 @@ pub(crate) struct ReadMessage {
     pub(crate) items: Vec<Item>,
     /// Why it is not one of ours.
     pub(crate) malformed: Option<String>,
+    /// It ends the epoch in force.
+    pub(crate) ends_epoch: bool,
 }
 
 /// This node's place in the stream; owned by the thread that reads it.
@@ -71,7 +73,12 @@ impl Inbound {
         if message.number <= self.last {
             return None;
         }
-        let missed = (message.number > self.last + 1).then(|| end_of(message.number - 1));
+        // What a later version wrote cannot be read, so its events are missing here.
+        let is_later = message.payload.first().is_some_and(|version| *version > FORMAT);
+        let missed = match is_later {
+            true => Some(end_of(message.number)),
+            false => (message.number > self.last + 1).then(|| end_of(message.number - 1)),
+        };
         self.last = message.number;
         // Messages about the stream itself are written as if they were of partition 0.
         let decoded = decode(&message.payload, message.partition.unwrap_or(0));
@@ -80,13 +87,12 @@ impl Inbound {
             Err(error) => (None, Vec::new(), Some(error.to_string())),
         };
         self.last_head = head;
-        for item in &items {
-            if let (Item::Epoch { new, ended }, None) = (item, message.partition) {
-                self.epoch = *new;
-                self.ended.clone_from(ended);
-            }
-        }
-        Some(ReadMessage { missed, head, items, malformed })
+        // Older ones, of epochs that ended before, are still in the stream.
+        let ends_epoch = message.partition.is_none()
+            && items
+                .iter()
+                .any(|item| matches!(item, Item::Epoch { ended, .. } if ended.contains(&self.epoch)));
+        Some(ReadMessage { missed, head, items, malformed, ends_epoch })
     }
 
     /// Notes that messages up to this one are gone from the stream before they were read; returns the last event that
@@ -113,7 +119,7 @@ mod tests {
         write: impl FnOnce(&mut MessageWriter),
     ) -> StreamMessage {
         let mut writer =
-            MessageWriter::new(MessageHead { epoch: Epoch::at(1), node: 2, number: 30 + number });
+            MessageWriter::new(MessageHead { epoch: Epoch::at(1), node: 2, number: 30 + number, made_ms: 0 });
         write(&mut writer);
         StreamMessage { number, partition, at_ms: 0, payload: writer.finish() }
     }
@@ -133,10 +139,16 @@ mod tests {
     #[test]
     fn an_epoch_begins_with_a_message_about_the_stream_alone() {
         let mut inbound = Inbound::new(0, Epoch::at(1), Vec::new());
-        inbound.take(&message(1, Some(0), |writer| writer.epoch(Epoch::at(9), &[])));
-        assert_eq!(inbound.epoch(), Epoch::at(1), "a publisher's node cannot end an epoch by accident");
-        inbound.take(&message(2, None, |writer| writer.epoch(Epoch::at(9), &[Epoch::at(1)])));
-        assert_eq!((inbound.epoch(), inbound.ended()), (Epoch::at(9), &[Epoch::at(1)][..]));
+        let mut ends = |number, partition, ended: &[u64]| {
+            let ended: Vec<Epoch> = ended.iter().map(|epoch| Epoch::at(*epoch)).collect();
+            inbound
+                .take(&message(number, partition, |writer| writer.epoch(Epoch::at(9), &ended)))
+                .unwrap()
+                .ends_epoch
+        };
+        assert!(!ends(1, Some(0), &[1]), "a publisher's node cannot end an epoch by accident");
+        assert!(!ends(2, None, &[8, 7]), "it is of another time");
+        assert!(ends(3, None, &[7, 1]));
     }
 
     #[test]

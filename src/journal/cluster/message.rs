@@ -3,7 +3,7 @@
 //! | part | |
 //! |---|---|
 //! | version | 1 byte, 1 |
-//! | epoch, node, number | 8 bytes each: the epoch that its node knew, the node's random number, and its number among the messages of that node |
+//! | epoch, node, number, time | 8 bytes each: the epoch that its node knew, the node's random number, its number among the messages of that node, and when it was made, in ms of the Unix epoch by the stream's clock |
 //! | items, to the end | a length, then so many bytes: the tag, and what it says |
 //!
 //! | item | |
@@ -51,6 +51,19 @@ pub(crate) struct MessageHead {
     pub(crate) node: u64,
     /// Its number among the messages of that node.
     pub(crate) number: u64,
+    /// When it was made, in milliseconds by the stream's clock as the node knows it.
+    pub(crate) made_ms: u64,
+}
+
+/// A message that the stream took so much later than it was made is dropped by all nodes: its publishes were given up
+/// long before, and have perhaps been published again. A connection that was lost for long still sends what waited.
+pub(crate) const LATE_MS: u64 = 60_000;
+
+impl MessageHead {
+    /// Returns whether all nodes drop the message, which the stream took at `at_ms`.
+    pub(crate) fn is_late(&self, at_ms: u64) -> bool {
+        at_ms > self.made_ms.saturating_add(LATE_MS)
+    }
 }
 
 /// One item of a message.
@@ -91,7 +104,7 @@ pub(crate) struct MessageWriter {
 impl MessageWriter {
     pub(crate) fn new(head: MessageHead) -> Self {
         let mut bytes = vec![FORMAT];
-        for number in [head.epoch.run(), head.node, head.number] {
+        for number in [head.epoch.run(), head.node, head.number, head.made_ms] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         MessageWriter { bytes, item: Vec::new(), events: 0 }
@@ -170,7 +183,7 @@ pub(crate) fn decode(payload: &Bytes, partition: PartitionId) -> Result<(Message
         return Err(Malformed("it is of another version of esper"));
     }
     let epoch = Epoch::at(reader.u64()?);
-    let head = MessageHead { epoch, node: reader.u64()?, number: reader.u64()? };
+    let head = MessageHead { epoch, node: reader.u64()?, number: reader.u64()?, made_ms: reader.u64()? };
     let (mut items, mut events) = (Vec::new(), 0);
     while !reader.is_empty() {
         let mut item = Reader::new(reader.bytes()?);
@@ -219,7 +232,7 @@ mod tests {
     use super::*;
     use crate::core::event::EventLimits;
 
-    const HEAD: MessageHead = MessageHead { epoch: Epoch::at(7), node: 8, number: 9 };
+    const HEAD: MessageHead = MessageHead { epoch: Epoch::at(7), node: 8, number: 9, made_ms: 10 };
 
     fn events(text: &str) -> Events {
         Events::parse(text.to_owned().into(), &EventLimits::of(1 << 20)).unwrap()

@@ -1,5 +1,5 @@
 //! The messages of this node that the cluster's stream has not given back yet: what to send, what to send again, and
-//! what to give up. It decides without I/O; [`NatsLink`](crate::backend::nats) carries it out.
+//! what to give up. It decides without I/O; [`backend::nats`](crate::backend::nats) carries it out.
 //!
 //! Each partition has at most one message under way that is not acknowledged, so its publishes keep their order; what
 //! comes meanwhile is the next message. A message that is not acknowledged is sent again, with the same number, by which
@@ -109,8 +109,14 @@ impl Outbound {
         }
     }
 
-    /// Returns the next messages to send. `counts` gives the number of a request for a count of streams.
-    pub(crate) fn next(&mut self, now_ms: u64, mut counts: impl FnMut(&mut Wish) -> u64) -> Vec<OutMessage> {
+    /// Returns the next messages to send; it is `stream_ms` by the stream's clock. `counts` gives the number of a request
+    /// for a count of streams.
+    pub(crate) fn next(
+        &mut self,
+        now_ms: u64,
+        stream_ms: u64,
+        mut counts: impl FnMut(&mut Wish) -> u64,
+    ) -> Vec<OutMessage> {
         let mut all = Vec::new();
         for (partition, lane) in self.lanes.iter_mut().enumerate() {
             if lane.unacknowledged.is_some() || lane.waiting.is_empty() {
@@ -118,7 +124,12 @@ impl Outbound {
             }
             self.last += 1;
             let (partition, number) = (partition as PartitionId, self.last);
-            let mut writer = MessageWriter::new(MessageHead { epoch: self.epoch, node: self.node, number });
+            let mut writer = MessageWriter::new(MessageHead {
+                epoch: self.epoch,
+                node: self.node,
+                number,
+                made_ms: stream_ms,
+            });
             let mut wishes = Vec::new();
             while let Some(wish) = lane.waiting.front_mut() {
                 let (bytes, events) = match wish {

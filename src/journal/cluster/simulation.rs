@@ -150,7 +150,7 @@ impl World {
             let numbers = wishes.iter().map(number_of);
             self.nodes[node].given_up.extend(numbers);
         }
-        let next = self.nodes[node].outbound.next(self.now_ms, |_| 0);
+        let next = self.nodes[node].outbound.next(self.now_ms, self.now_ms, |_| 0);
         for mut message in again {
             if self.canary == Canary::OtherNumber {
                 message.number += 1 << 40;

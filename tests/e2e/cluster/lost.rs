@@ -75,9 +75,9 @@ fn a_snapshot_of_yesterday_begins_a_new_epoch_and_everybody_is_told() {
         assert_eq!((&*event.name, &*gap_reason(&event.data)), ("gap", "reset"), "{event:?}");
     }
     world.wait_all_publish();
-    for node in 0..3 {
+    for (node, told) in told.iter().enumerate() {
         // From where the gap left off, nothing is missed.
-        let mut resumed = world.resume(node, "restored1", &told[node].id);
+        let mut resumed = world.resume(node, "restored1", &told.id);
         let new = format!("new {node}");
         let id = publish_at(&world, (node + 1) % 3, "restored1", &new);
         assert_ne!(id.split_once('-').unwrap().0, lost.split_once('-').unwrap().0, "another epoch");

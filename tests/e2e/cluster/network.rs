@@ -52,6 +52,30 @@ fn a_leader_that_is_parted_from_the_other_servers_loses_and_doubles_nothing() {
 }
 
 #[test]
+fn a_node_whose_server_is_parted_from_the_others_goes_to_another_one() {
+    let mut world = World::of(Nats::with_links(), 3, &[]);
+    // Each is connected to another server.
+    for node in 0..3 {
+        let others = |number: &usize| *number != node;
+        (0..3).filter(others).for_each(|server| world.links(node)[server].cut());
+    }
+    world.wait_all_publish();
+    (0..3).for_each(|node| world.mend(node));
+    let story = through(&mut world, |world, load| {
+        for is_leader in [true, false] {
+            let server = if is_leader { world.nats.leader() } else { follower(world) };
+            world.nats.part(&[server]);
+            // All nodes, also that of this server.
+            world.wait_all_publish();
+            load.run_on(100);
+            world.nats.mend();
+            world.nats.wait_ready();
+        }
+    });
+    story.check_without_gaps();
+}
+
+#[test]
 fn without_a_majority_publishes_are_refused_and_nothing_is_lost() {
     let mut world = World::of(Nats::with_links(), 3, &[]);
     let story = through(&mut world, |world, _| {

@@ -31,10 +31,12 @@ struct Node {
 
 /// Where the nodes listen; a node that was killed is nowhere. The public address comes first, then that for control.
 #[derive(Clone)]
-pub(super) struct Addresses(Arc<Vec<Mutex<Option<(SocketAddr, SocketAddr)>>>>);
+pub(super) struct Addresses(Arc<Vec<Mutex<Option<Pair>>>>);
+
+type Pair = (SocketAddr, SocketAddr);
 
 impl Addresses {
-    pub(super) fn of(&self, node: usize) -> Option<(SocketAddr, SocketAddr)> {
+    pub(super) fn of(&self, node: usize) -> Option<Pair> {
         *self.0[node].lock().expect("no panic under it")
     }
 
@@ -42,7 +44,7 @@ impl Addresses {
         self.0.len()
     }
 
-    fn set(&self, node: usize, addresses: Option<(SocketAddr, SocketAddr)>) {
+    fn set(&self, node: usize, addresses: Option<Pair>) {
         *self.0[node].lock().expect("no panic under it") = addresses;
     }
 }

@@ -3,7 +3,7 @@
 
 use super::Link;
 use crate::core::home::Applied;
-use crate::core::message::{Callback, CountFor, Disconnect, Publish, Reply, ReplyTo, ShardId};
+use crate::core::message::{Callback, CountFor, Disconnect, OrderError, Publish, Reply, ReplyTo, ShardId};
 use crate::core::partition::PartitionId;
 use crate::journal::cluster::events::{ClusterEvents, ClusterNews};
 use crate::journal::cluster::inbound::StreamMessage;
@@ -23,7 +23,9 @@ impl<E: ClusterEvents> Link<E> {
 
     /// Applies the next message of the stream.
     async fn apply(&mut self, message: StreamMessage) {
-        let epoch = self.inbound.epoch();
+        if self.must_reset {
+            return;
+        }
         let Some(taken) = self.inbound.take(&message) else { return };
         self.state.applied.set(self.inbound.last());
         if let Some(reason) = taken.malformed {
@@ -37,17 +39,22 @@ impl<E: ClusterEvents> Link<E> {
         if let Some(upto) = taken.missed {
             self.missed(upto);
         }
-        if self.inbound.epoch() != epoch {
-            return self.reset(epoch).await;
+        if taken.ends_epoch {
+            return self.reset().await;
         }
         let Some(head) = taken.head else { return };
         let Some(partition) = message.partition else {
             return self.tell_all(|| ClusterNews::Advanced(end_of(message.number)));
         };
+        let is_late = head.is_late(message.at_ms);
         let wishes = if head.node == self.node { self.outbound.came_back(head.number) } else { None };
         let mut wishes = wishes.unwrap_or_default().into_iter();
         let shard = self.placement.home(partition);
         let mut applied = Vec::new();
+        if is_late {
+            wishes.for_each(|wish| self.refuse(partition, wish, OrderError::Unconfirmed));
+            return;
+        }
         for item in taken.items {
             let wish = wishes.next();
             match item {

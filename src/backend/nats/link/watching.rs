@@ -4,13 +4,14 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    HERE_INTERVAL, Link, NOT_READY_AFTER, Polled, READY_LAG_MAX, SEND_AWAY_AFTER, SEND_AWAY_STEP, SILENT_MAX,
+    ANOTHER_MIN, DELETED_MIN, HERE_INTERVAL, Link, NOT_READY_AFTER, Polled, READY_LAG_MAX, SEND_AWAY_AFTER,
+    SEND_AWAY_STEP, SILENT_MAX, SILENT_MOVE, STALL,
 };
+use crate::backend::nats::ClusterError;
 use crate::backend::nats::connect::is_connected;
 use crate::backend::nats::reader::read_from;
 use crate::backend::nats::start::begin;
 use crate::backend::nats::stream::NoFacts;
-use crate::core::event_id::Epoch;
 use crate::core::fanout::SEND_AWAY_STEPS;
 use crate::core::message::OrderError;
 use crate::journal::cluster::events::{ClusterEvents, ClusterNews};
@@ -46,44 +47,60 @@ impl<E: ClusterEvents> Link<E> {
     }
 
     /// Takes in what the stream's leader said.
-    pub(super) async fn polled(&mut self, Polled { facts, last, has_last }: Polled) {
+    ///
+    /// # Errors
+    /// The stream became one that this node cannot take part in.
+    pub(super) async fn polled(&mut self, polled: Polled) -> Result<(), ClusterError> {
+        let Polled { facts, epoch, last, has_last } = polled;
+        // It was asked before the order began anew.
+        if epoch != self.inbound.epoch() {
+            return Ok(());
+        }
         let facts = match facts {
             Ok(facts) => facts,
             Err(NoFacts::Deleted) => {
-                tracing::error!("the stream {} was deleted; it is made again", self.stream.name);
-                self.stream.forget_epoch();
-                if let Err(error) = self.stream.make().await {
-                    tracing::error!("{error}");
+                self.silent(&format!("the stream {} is not there", self.stream.name)).await;
+                // A leader that has just come up may not know it yet.
+                if self.silent >= DELETED_MIN {
+                    tracing::error!("the stream {} was deleted; it is made again", self.stream.name);
+                    if let Err(error) = self.stream.make_again().await {
+                        tracing::error!("{error}");
+                    }
                 }
-                self.ask.send_replace(self.inbound.clone());
-                return;
+                return Ok(());
             }
             Err(NoFacts::Silent(reason)) => {
-                self.silent += 1;
-                if self.silent >= SILENT_MAX {
-                    self.cut_off(&format!(
-                        "the stream {} has no leader that answers ({reason})",
-                        self.stream.name
-                    ));
-                }
-                return;
+                let reason = format!("the stream {} has no leader that answers ({reason})", self.stream.name);
+                self.silent(&reason).await;
+                return Ok(());
             }
         };
         self.silent = 0;
+        let agreed = self.stream.agreed(&facts, &self.config)?;
+        if agreed.secret != self.agreed.secret {
+            return Err(ClusterError::Other { stream: self.stream.name.clone() });
+        }
         self.state.tail.set(facts.last);
         self.decoder.ahead_ms = facts.ahead_ms;
-        // Servers before 2.15 also change the time when somebody edits the stream (nats-server#8471).
-        let is_made_again = facts.created_ns != self.created_ns && has_last != Some(true);
-        let is_another = is_made_again || facts.last < last || has_last == Some(false);
-        if is_another {
-            let epoch = self.inbound.epoch();
+        let is_another = agreed.id != self.agreed.id || facts.last < last || has_last == Some(false);
+        self.another = if is_another { self.another + 1 } else { 0 };
+        if self.must_reset || self.another >= ANOTHER_MIN {
             tracing::error!(
                 "the stream {} is not what was read of it: the order begins anew",
                 self.stream.name
             );
-            return self.reset(epoch).await;
+            self.reset().await;
+            return Ok(());
         }
-        self.created_ns = facts.created_ns;
+        if is_another {
+            return Ok(());
+        }
+        if !self.is_epoch_noted {
+            self.is_epoch_noted = agreed.epoch == self.inbound.epoch();
+            if !self.is_epoch_noted {
+                self.stream.note_epoch(&facts, self.inbound.epoch(), self.inbound.ended()).await;
+            }
+        }
         if let Some(upto) = self.inbound.skip_to(facts.first) {
             self.missed(upto);
             read_from(&self.from, facts.first);
@@ -94,29 +111,57 @@ impl<E: ClusterEvents> Link<E> {
         }
         let lag = facts.last.saturating_sub(self.inbound.last());
         self.state.set_ready(lag <= READY_LAG_MAX);
-        // Behind at the same place twice: the consumer is dead and does not know it.
-        let stalled_at = (lag > 0).then(|| self.inbound.last());
-        if stalled_at.is_some() && stalled_at == self.stalled_at {
-            read_from(&self.from, self.inbound.last() + 1);
-        }
-        self.stalled_at = stalled_at;
+        self.look_for_stall(lag);
         let (applied, end) = (end_of(self.inbound.last()), end_of(facts.last));
         self.tell_all(|| ClusterNews::Advanced(applied));
         self.tell_all(|| ClusterNews::StreamEnd(end));
+        Ok(())
     }
 
-    /// Begins the order anew after the epoch `old`.
-    pub(super) async fn reset(&mut self, old: Epoch) {
+    /// Notes that the leader did not answer: the node is cut off, and tries another server, which may reach the others.
+    async fn silent(&mut self, reason: &str) {
+        self.silent += 1;
+        if self.silent.is_multiple_of(SILENT_MOVE)
+            && let Err(error) = self.client.force_reconnect().await
+        {
+            tracing::debug!("the NATS connection: {error}");
+        }
+        if self.silent >= SILENT_MAX {
+            self.cut_off(reason);
+        }
+    }
+
+    /// Has the reader begin again when it is behind and reads nothing: the consumer is dead and does not know it.
+    fn look_for_stall(&mut self, lag: u64) {
+        let last = self.inbound.last();
+        match self.stalled {
+            Some((at, since)) if lag > 0 && at == last => {
+                if since.elapsed() > STALL && self.has_room() {
+                    self.stalled = None;
+                    read_from(&self.from, last + 1);
+                }
+            }
+            _ => self.stalled = (lag > 0).then(|| (last, Instant::now())),
+        }
+    }
+
+    /// Begins the order anew after the epoch in force. Until that worked nothing is applied, and the leader's next
+    /// answer tries again.
+    pub(super) async fn reset(&mut self) {
+        self.must_reset = true;
+        let old = self.inbound.epoch();
         let begun = self.stream.begin_anew(old, self.inbound.ended(), self.node).await;
         let facts = self.stream.facts().await;
         let ((control, epoch, ended), facts) = match (begun, facts) {
             (Ok(begun), Ok(facts)) => (begun, facts),
-            // The next answer of the leader leads here again.
             (begun, _) => {
                 let reason = begun.err().unwrap_or_default();
                 return tracing::warn!("a new epoch could not begin yet: {reason}");
             }
         };
+        let Ok(agreed) = self.stream.agreed(&facts, &self.config) else { return };
+        (self.must_reset, self.another, self.is_epoch_noted) = (false, 0, false);
+        self.agreed = agreed;
         self.state.resets.add(1);
         for (partition, wish) in self.outbound.take_waiting() {
             self.refuse(partition, wish, OrderError::CutOff);
@@ -128,18 +173,21 @@ impl<E: ClusterEvents> Link<E> {
         }
         self.outbound.set_epoch(epoch);
         self.inbound = Inbound::new(facts.first.saturating_sub(1), epoch, ended);
-        self.created_ns = facts.created_ns;
         let reset = begin(&self.inbound, control);
         self.tell_all(|| ClusterNews::Reset(reset.clone()));
         read_from(&self.from, self.inbound.last() + 1);
+        self.ask.send_replace(self.inbound.clone());
     }
 
     pub(super) async fn tick(&mut self) {
         let now = Instant::now();
         let (again, given_up) = self.outbound.overdue(self.now_ms());
-        for sending in again {
-            self.state.resent.add(1);
-            self.send(sending).await;
+        // Without a connection the library would keep them all, and send them when there is one.
+        if is_connected(&self.client) {
+            for sending in again {
+                self.state.resent.add(1);
+                self.send(sending).await;
+            }
         }
         for (partition, wishes) in given_up {
             self.state.unconfirmed.add(wishes.len() as u64);

@@ -35,7 +35,7 @@ fn an_order_that_begins_anew_ends_streams_with_the_place_to_go_on_from() {
     assert!(told.starts_with(gap), "{told}");
     tester.sent(key);
     assert_eq!(tester.send(key), "CLOSE");
-    assert_eq!(tester.send(joining), "", "its home lets it in");
+    assert_eq!(tester.send(joining), "NO\n", "it comes again");
 }
 
 #[test]
