@@ -613,7 +613,7 @@ impl<E: ClusterEvents> Link<E> {
             }
         }
         self.outbound.set_epoch(epoch);
-        self.inbound = Inbound::new(facts.first.saturating_sub(1), epoch, ended);
+        self.inbound = Inbound::new(facts.first.saturating_sub(1), (control, epoch, ended));
         self.created_ns = facts.created_ns;
         let reset = begin(&self.inbound, control);
         self.tell_all(|| ClusterNews::Reset(reset.clone()));

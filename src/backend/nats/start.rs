@@ -147,7 +147,8 @@ async fn join(
     let facts = first_facts(&stream).await?;
     let agreed = stream.agreed(&facts, config.partitions)?;
     stream.keep(&facts);
-    let (epoch, ended) = first_epoch(&stream, agreed.epoch).await;
+    let begun = first_epoch(&stream, agreed.epoch).await;
+    let epoch = begun.1;
 
     let mut settings = settings(Partitioner::new(config.partitions, agreed.secret), epoch);
     let hasher = TopicHasher::new(settings.partitioner);
@@ -162,7 +163,7 @@ async fn join(
         budget,
     };
 
-    let inbound = Inbound::new(facts.first.saturating_sub(1), epoch, ended);
+    let inbound = Inbound::new(facts.first.saturating_sub(1), begun);
     let reset = begin(&inbound, 0);
     settings.epochs = Arc::clone(&reset.epochs);
     homes.iter_mut().for_each(|homes| homes.join_cluster(&reset));
@@ -206,12 +207,12 @@ async fn first_facts(stream: &ClusterStream) -> Result<StreamFacts, ClusterError
     Err(ClusterError::NoJetStream { reason: String::new() })
 }
 
-/// Returns the epoch in force, and those that ended.
-async fn first_epoch(stream: &ClusterStream, made_with: Epoch) -> (Epoch, Vec<Epoch>) {
+/// Returns the number of the message that began the epoch in force, 0 if none did, the epoch, and those that ended.
+async fn first_epoch(stream: &ClusterStream, made_with: Epoch) -> (u64, Epoch, Vec<Epoch>) {
     loop {
         match stream.last_control().await {
-            Ok(Some((_, epoch, ended))) => return (epoch, ended),
-            Ok(None) => return (made_with, Vec::new()),
+            Ok(Some(begun)) => return begun,
+            Ok(None) => return (0, made_with, Vec::new()),
             Err(reason) => {
                 tracing::warn!("the stream {} does not answer: {reason}; trying again", stream.name)
             }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use async_nats::jetstream::context::CreateStreamErrorKind;
+use async_nats::jetstream::context::{CreateStreamErrorKind, PublishError, PublishErrorKind};
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{ClusterInfo, Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{Context, ErrorCode};
@@ -21,6 +21,10 @@ use crate::journal::cluster::message::{FORMAT, Item, MessageHead, MessageWriter,
 
 /// How long JetStream knows the numbers of messages, so that one that is sent again is stored once.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+/// Time before another attempt to begin an epoch.
+const RETRY: Duration = Duration::from_millis(50);
+/// Attempts to begin an epoch, after which the stream is asked again.
+const ATTEMPTS: usize = 20;
 /// The last part of the subject of messages about the stream itself.
 const CONTROL: &str = "control";
 
@@ -244,7 +248,7 @@ impl ClusterStream {
         ended: &[Epoch],
         node: u64,
     ) -> Result<(u64, Epoch, Vec<Epoch>), String> {
-        loop {
+        for _ in 0..ATTEMPTS {
             let control = self.last_control().await?;
             let before = match control {
                 Some((number, new, ended)) if ended.contains(&old) => return Ok((number, new, ended)),
@@ -264,15 +268,12 @@ impl ClusterStream {
                 .map_err(|error| error.to_string())?;
             match sent.await {
                 Ok(ack) => return Ok((ack.sequence, new, ended)),
-                // Another node was faster: its epoch is the one.
-                Err(error) => {
-                    use async_nats::jetstream::context::PublishErrorKind as Kind;
-                    if !matches!(error.kind(), Kind::WrongLastSequence) {
-                        return Err(error.to_string());
-                    }
-                }
+                // Another node was faster, or is just about to be: its epoch is the one.
+                Err(error) if is_wrong_sequence(&error) => tokio::time::sleep(RETRY).await,
+                Err(error) => return Err(error.to_string()),
             }
         }
+        Err("other nodes are about to".to_owned())
     }
 
     /// Returns whether the stream still has the message that was applied last, as it was applied; `None` if it cannot
@@ -295,6 +296,14 @@ impl ClusterStream {
         let number = info.stream_sequence;
         Some((StreamMessage { number, partition, at_ms, payload }, info.consumer_sequence))
     }
+}
+
+/// Returns whether a message was refused because there is a newer one of its subject, or one under way.
+fn is_wrong_sequence(error: &PublishError) -> bool {
+    let source = std::error::Error::source(error);
+    let code = source.and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
+    error.kind() == PublishErrorKind::WrongLastSequence
+        || code.is_some_and(|error| error.error_code() == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)
 }
 
 fn secret_of(text: &str) -> Option<[u8; 16]> {

@@ -40,12 +40,15 @@ pub(crate) struct Inbound {
     epoch: Epoch,
     /// Epochs after which the order began anew, the newest first.
     ended: Vec<Epoch>,
+    /// The number of the message that began the epoch; 0 for the first epoch. Those before it, which are read again when
+    /// the order begins anew, began earlier ones.
+    control: u64,
 }
 
 impl Inbound {
-    /// Returns the place of a node that reads on after message `last`.
-    pub(crate) fn new(last: u64, epoch: Epoch, ended: Vec<Epoch>) -> Self {
-        Inbound { last, last_head: None, epoch, ended }
+    /// Returns the place of a node that reads on after message `last`, in an epoch that message `control` began.
+    pub(crate) fn new(last: u64, (control, epoch, ended): (u64, Epoch, Vec<Epoch>)) -> Self {
+        Inbound { last, last_head: None, epoch, ended, control }
     }
 
     /// Returns the number of the newest message that was taken.
@@ -81,7 +84,10 @@ impl Inbound {
         };
         self.last_head = head;
         for item in &items {
-            if let (Item::Epoch { new, ended }, None) = (item, message.partition) {
+            if let (Item::Epoch { new, ended }, None) = (item, message.partition)
+                && message.number > self.control
+            {
+                self.control = message.number;
                 self.epoch = *new;
                 self.ended.clone_from(ended);
             }
@@ -120,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_message_is_taken_once_and_a_hole_is_seen() {
-        let mut inbound = Inbound::new(4, Epoch::at(1), Vec::new());
+        let mut inbound = Inbound::new(4, (0, Epoch::at(1), Vec::new()));
         let nothing = |number| message(number, Some(0), |_| {});
         assert_eq!(inbound.take(&nothing(5)).unwrap().missed, None);
         assert!(inbound.take(&nothing(5)).is_none() && inbound.take(&nothing(3)).is_none());
@@ -132,7 +138,7 @@ mod tests {
 
     #[test]
     fn an_epoch_begins_with_a_message_about_the_stream_alone() {
-        let mut inbound = Inbound::new(0, Epoch::at(1), Vec::new());
+        let mut inbound = Inbound::new(0, (0, Epoch::at(1), Vec::new()));
         inbound.take(&message(1, Some(0), |writer| writer.epoch(Epoch::at(9), &[])));
         assert_eq!(inbound.epoch(), Epoch::at(1), "a publisher's node cannot end an epoch by accident");
         inbound.take(&message(2, None, |writer| writer.epoch(Epoch::at(9), &[Epoch::at(1)])));
@@ -140,8 +146,18 @@ mod tests {
     }
 
     #[test]
+    fn messages_that_began_earlier_epochs_begin_none_when_they_are_read_again() {
+        let began = |number, epoch| message(number, None, |writer| writer.epoch(Epoch::at(epoch), &[]));
+        let mut inbound = Inbound::new(0, (3, Epoch::at(9), Vec::new()));
+        for (number, epoch, expected) in [(1, 7, 9), (2, 8, 9), (3, 9, 9), (4, 10, 10)] {
+            inbound.take(&began(number, epoch));
+            assert_eq!(inbound.epoch(), Epoch::at(expected), "after message {number}");
+        }
+    }
+
+    #[test]
     fn what_is_no_message_of_ours_is_told_and_passed_over() {
-        let mut inbound = Inbound::new(0, Epoch::at(1), Vec::new());
+        let mut inbound = Inbound::new(0, (0, Epoch::at(1), Vec::new()));
         let foreign =
             StreamMessage { number: 1, partition: Some(0), at_ms: 0, payload: Bytes::from_static(b"hello") };
         let taken = inbound.take(&foreign).unwrap();
