@@ -356,14 +356,25 @@ impl<E: ClusterEvents> Link<E> {
     /// taken for the new stream's.
     async fn read(&mut self, turn: u64, message: StreamMessage) {
         let is_of_turn = self.from.borrow().turn == turn;
-        if is_of_turn {
-            self.apply(message).await;
+        if !is_of_turn {
+            return;
         }
+        if self.inbound.contradicts(&message) {
+            self.begin_anew().await;
+            if self.from.borrow().turn == turn {
+                // It could not begin yet. Nothing behind this message counts until it does.
+                read_from(&self.from, self.inbound.last() + 1);
+            }
+            return;
+        }
+        self.apply(message).await;
     }
 
     /// Applies the next message of the stream.
     async fn apply(&mut self, message: StreamMessage) {
         let epoch = self.inbound.epoch();
+        // Messages about the stream itself are rare.
+        let before = message.partition.is_none().then(|| self.inbound.clone());
         let Some(taken) = self.inbound.take(&message) else { return };
         self.state.applied.set(self.inbound.last());
         if let Some(reason) = taken.malformed {
@@ -378,7 +389,12 @@ impl<E: ClusterEvents> Link<E> {
             self.missed(upto);
         }
         if self.inbound.epoch() != epoch {
-            return self.reset(epoch).await;
+            if !self.reset(epoch).await {
+                // It is read once more.
+                self.inbound = before.unwrap_or_else(|| self.inbound.clone());
+                read_from(&self.from, self.inbound.last() + 1);
+            }
+            return;
         }
         let Some(head) = taken.head else { return };
         let Some(partition) = message.partition else {
@@ -562,12 +578,7 @@ impl<E: ClusterEvents> Link<E> {
             return;
         }
         if is_another {
-            let epoch = self.inbound.epoch();
-            tracing::error!(
-                "the stream {} is not what was read of it: the order begins anew",
-                self.stream.name
-            );
-            return self.reset(epoch).await;
+            return self.begin_anew().await;
         }
         self.created_ns = facts.created_ns;
         if let Some(upto) = self.inbound.skip_to(facts.first) {
@@ -591,8 +602,13 @@ impl<E: ClusterEvents> Link<E> {
         self.tell_all(|| ClusterNews::StreamEnd(end));
     }
 
-    /// Begins the order anew after the epoch `old`.
-    async fn reset(&mut self, old: crate::core::event_id::Epoch) {
+    async fn begin_anew(&mut self) {
+        tracing::error!("the stream {} is not what was read of it: the order begins anew", self.stream.name);
+        self.reset(self.inbound.epoch()).await;
+    }
+
+    /// Begins the order anew after the epoch `old`; returns whether it could.
+    async fn reset(&mut self, old: crate::core::event_id::Epoch) -> bool {
         let begun = self.stream.begin_anew(old, self.inbound.ended(), self.node).await;
         let facts = self.stream.facts().await;
         let ((control, epoch, ended), facts) = match (begun, facts) {
@@ -600,7 +616,8 @@ impl<E: ClusterEvents> Link<E> {
             // The next answer of the leader leads here again.
             (begun, _) => {
                 let reason = begun.err().unwrap_or_default();
-                return tracing::warn!("a new epoch could not begin yet: {reason}");
+                tracing::warn!("a new epoch could not begin yet: {reason}");
+                return false;
             }
         };
         self.state.resets.add(1);
@@ -618,6 +635,7 @@ impl<E: ClusterEvents> Link<E> {
         let reset = begin(&self.inbound, control);
         self.tell_all(|| ClusterNews::Reset(reset.clone()));
         read_from(&self.from, self.inbound.last() + 1);
+        true
     }
 
     async fn tick(&mut self) {
