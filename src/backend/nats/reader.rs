@@ -79,7 +79,8 @@ async fn read_on(
 ) -> Result<(), Broken> {
     let config = Config {
         deliver_subject: client.new_inbox(),
-        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: next.next.max(1) },
+        // The one before is read once more: it tells whether this is still the stream that was read.
+        deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: next.next.saturating_sub(1).max(1) },
         ack_policy: AckPolicy::None,
         replay_policy: ReplayPolicy::Instant,
         flow_control: true,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::context::{CreateStreamErrorKind, PublishErrorKind};
+use async_nats::jetstream::context::{CreateStreamErrorKind, PublishError, PublishErrorKind};
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{ClusterInfo, Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{Context, ErrorCode};
@@ -22,7 +22,9 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// The last part of the subject of messages about the stream itself.
 const CONTROL: &str = "control";
 /// Attempts to begin an epoch, which other nodes may do at the same moment.
-const BEGIN_ATTEMPTS: u32 = 3;
+const BEGIN_ATTEMPTS: u32 = 20;
+/// Time before another attempt to begin an epoch.
+const RETRY: Duration = Duration::from_millis(50);
 
 const FORMAT_KEY: &str = "esper-format";
 const READABLE_KEY: &str = "esper-readable-by";
@@ -307,8 +309,8 @@ impl ClusterStream {
                 .map_err(|error| error.to_string())?;
             match sent.await {
                 Ok(ack) => return Ok((ack.sequence, new, ended)),
-                // Another node was faster: its epoch is the one.
-                Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {}
+                // Another node was faster, or is just about to be: its epoch is the one.
+                Err(error) if is_wrong_sequence(&error) => tokio::time::sleep(RETRY).await,
                 Err(error) => return Err(error.to_string()),
             }
         }
@@ -335,6 +337,14 @@ impl ClusterStream {
         let number = info.stream_sequence;
         Some((StreamMessage { number, partition, at_ms, payload }, info.consumer_sequence))
     }
+}
+
+/// Returns whether a message was refused because there is a newer one of its subject, or one under way.
+fn is_wrong_sequence(error: &PublishError) -> bool {
+    let source = std::error::Error::source(error);
+    let code = source.and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
+    error.kind() == PublishErrorKind::WrongLastSequence
+        || code.is_some_and(|error| error.error_code() == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)
 }
 
 fn secret_of(text: &str) -> Option<[u8; 16]> {

@@ -256,11 +256,11 @@ mod tests {
             keys.ordered(&key, &PUBLISHED, 0);
         }
         assert_eq!(memory.bytes(), KEYS_MAX * (KEY_BYTES + 8));
-        assert_eq!(keys.see(&key("more", 0, false), &mut reply(), 0).unwrap_err(), OrderError::KeysFull);
+        assert_eq!(keys.see(&key("more", 0), &mut reply(), 0, false).unwrap_err(), OrderError::KeysFull);
         assert_eq!(keys.expire(KEYS_KNOWN_MS + 1, 10), 10);
         assert_eq!(keys.expire(KEYS_KNOWN_MS + 1, usize::MAX), KEYS_MAX - 10);
         assert_eq!(memory.bytes(), 0);
-        assert!(matches!(keys.see(&key("more", 0, false), &mut reply(), 0), Ok(Seen::First)));
+        assert!(matches!(keys.see(&key("more", 0), &mut reply(), 0, false), Ok(Seen::First)));
         keys.ordered(&key("kept", 0), &PUBLISHED, 0);
         assert_eq!(memory.bytes(), 2 * (KEY_BYTES + 4), "one that was kept over a restart is as large");
         drop(keys);

@@ -243,7 +243,7 @@ fn a_key_is_forgotten_with_time_though_no_other_publish_has_one() {
     let published = Ordered { last_id: EventId::Sequence(1), events: 1, ids_replaced: 0, streams: None };
     for name in [&b"a"[..], b"b"] {
         let key = PublishKey { name: name.into(), digest: [0; 32] };
-        assert!(matches!(keys.see(&key, &mut None, 0), Ok(Seen::First)));
+        assert!(matches!(keys.see(&key, &mut None, 0, false), Ok(Seen::First)));
         keys.ordered(&key, &published, 0);
     }
     assert!(!tester.homes.expire(120_000, 1), "they are known for so long");

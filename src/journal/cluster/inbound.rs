@@ -68,6 +68,13 @@ impl Inbound {
         &self.ended
     }
 
+    /// Returns whether a message is another one than that which was taken in its place: the stream is not the one that
+    /// was read.
+    pub(crate) fn contradicts(&self, message: &StreamMessage) -> bool {
+        let head = || decode(&message.payload, message.partition.unwrap_or(0)).map(|(head, _)| head);
+        message.number == self.last && self.last_head.is_some_and(|last| head() != Ok(last))
+    }
+
     /// Takes the next message; `None` for one that was taken before.
     pub(crate) fn take(&mut self, message: &StreamMessage) -> Option<ReadMessage> {
         if message.number <= self.last {
@@ -134,6 +141,21 @@ mod tests {
         assert_eq!((inbound.last(), inbound.last_head().unwrap().number), (8, 38));
         assert_eq!((inbound.skip_to(9), inbound.skip_to(12)), (None, Some(end_of(11))));
         assert_eq!((inbound.last(), inbound.last_head()), (11, None));
+    }
+
+    #[test]
+    fn another_message_in_the_place_of_the_last_one_is_seen() {
+        let mut inbound = Inbound::new(4, Epoch::at(1), Vec::new());
+        let nothing = |number| message(number, Some(0), |_| {});
+        assert!(!inbound.contradicts(&nothing(4)), "it was not read here");
+        inbound.take(&nothing(5));
+        let other = StreamMessage { number: 5, ..nothing(6) };
+        let foreign = StreamMessage { payload: Bytes::from_static(b"hello"), ..nothing(5) };
+        let contradicts = [nothing(4), nothing(5), nothing(6), other, foreign];
+        assert_eq!(
+            contradicts.map(|message| inbound.contradicts(&message)),
+            [false, false, false, true, true]
+        );
     }
 
     #[test]

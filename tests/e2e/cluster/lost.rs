@@ -92,6 +92,35 @@ fn a_snapshot_of_yesterday_begins_a_new_epoch_and_everybody_is_told() {
 }
 
 #[test]
+fn streams_that_are_deleted_and_put_back_again_and_again_under_load_leave_one_order() {
+    let mut world = World::of(Nats::start(3), 3, &[]);
+    let story = through(&mut world, |world, load| {
+        for _ in 0..3 {
+            world.nats.delete_stream();
+            load.run_on(60);
+        }
+        world.wait_all_publish();
+        world.nats.stop();
+        world.nats.keep_copy();
+        for _ in 0..2 {
+            world.nats.start_all_again();
+            world.nats.wait_ready();
+            world.wait_all_publish();
+            load.run_on(80);
+            world.nats.stop();
+            world.nats.put_copy_back();
+        }
+        world.nats.start_all_again();
+        world.nats.wait_ready();
+    });
+    story.check();
+    assert!(!gaps(&story).is_empty(), "nobody was told");
+    let ids: Vec<_> = (0..3).map(|node| publish_at(&world, node, "lastepoch", "x")).collect();
+    let epochs: Vec<_> = ids.iter().map(|id| id.split_once('-').unwrap().0).collect();
+    assert!(epochs.iter().all(|epoch| *epoch == epochs[0]), "all nodes agree: {ids:?}");
+}
+
+#[test]
 fn a_stream_whose_size_is_reached_drops_its_oldest_and_loses_nothing_to_those_who_are_there() {
     let mut world = World::start(3);
     world.nats.configure(|config| config.max_bytes = 64 << 10);

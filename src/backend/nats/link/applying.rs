@@ -16,16 +16,22 @@ impl<E: ClusterEvents> Link<E> {
     /// taken for the new stream's.
     pub(super) async fn read(&mut self, turn: u64, message: StreamMessage) {
         let is_of_turn = self.from.borrow().turn == turn;
-        if is_of_turn {
-            self.apply(message).await;
+        if !is_of_turn || self.must_reset {
+            return;
         }
+        if self.inbound.contradicts(&message) {
+            tracing::error!(
+                "message {} of the stream {} is another one than before: the order begins anew",
+                message.number,
+                self.stream.name
+            );
+            return self.reset().await;
+        }
+        self.apply(message).await;
     }
 
     /// Applies the next message of the stream.
     async fn apply(&mut self, message: StreamMessage) {
-        if self.must_reset {
-            return;
-        }
         let Some(taken) = self.inbound.take(&message) else { return };
         self.state.applied.set(self.inbound.last());
         if let Some(reason) = taken.malformed {
