@@ -23,7 +23,7 @@ use crate::core::message::{Publish, ReplyTo};
 use crate::core::partition::Partitioner;
 use crate::core::random::random_u64;
 use crate::core::topic::{Topic, TopicHasher};
-use crate::journal::cluster::inbound::{Inbound, StreamMessage};
+use crate::journal::cluster::inbound::{Begun, Inbound, StreamMessage};
 use crate::journal::cluster::message::{Item, PublishItem, end_of, sequence_of};
 use crate::journal::cluster::queue::ToCluster;
 use crate::journal::cluster::state::ClusterState;
@@ -157,7 +157,8 @@ async fn join(
     let facts = first_facts(&stream).await?;
     let agreed = stream.agreed(&facts, config)?;
     stream.keep(&facts);
-    let (epoch, ended) = first_epoch(&stream, &agreed).await;
+    let begun = first_epoch(&stream, &agreed).await;
+    let epoch = begun.1;
 
     let mut settings = settings(Partitioner::new(config.partitions, agreed.secret), epoch);
     let hasher = TopicHasher::new(settings.partitioner);
@@ -172,7 +173,7 @@ async fn join(
         budget,
     };
 
-    let inbound = Inbound::new(facts.first.saturating_sub(1), epoch, ended);
+    let inbound = Inbound::new(facts.first.saturating_sub(1), begun);
     let reset = begin(&inbound, 0);
     settings.epochs = Arc::clone(&reset.epochs);
     homes.iter_mut().for_each(|homes| homes.join_cluster(&reset));
@@ -218,12 +219,14 @@ async fn first_facts(stream: &ClusterStream) -> Result<StreamFacts, ClusterError
     Err(ClusterError::NoJetStream { reason: String::new() })
 }
 
-/// Returns the epoch in force, and those that ended.
-async fn first_epoch(stream: &ClusterStream, agreed: &Agreed) -> (Epoch, Vec<Epoch>) {
+/// Returns how the epoch in force began.
+async fn first_epoch(stream: &ClusterStream, agreed: &Agreed) -> Begun {
     loop {
         match stream.last_control().await {
-            Ok(Some(ControlMessage { began: Some(began), .. })) => return began,
-            Ok(_) => return (agreed.epoch, agreed.ended.clone()),
+            Ok(Some(ControlMessage { number, began: Some((epoch, ended)) })) => {
+                return (number, epoch, ended);
+            }
+            Ok(_) => return (0, agreed.epoch, agreed.ended.clone()),
             Err(reason) => {
                 tracing::warn!("the stream {} does not answer: {reason}; trying again", stream.name)
             }

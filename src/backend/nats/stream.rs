@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::core::event_id::Epoch;
 use crate::core::partition::PartitionId;
 use crate::core::random::random_key;
-use crate::journal::cluster::inbound::{Inbound, StreamMessage};
+use crate::journal::cluster::inbound::{Begun, Inbound, StreamMessage};
 use crate::journal::cluster::message::{FORMAT, Item, MessageHead, MessageWriter, decode};
 
 /// How long JetStream knows the numbers of messages, so that one that is sent again is stored once.
@@ -281,22 +281,26 @@ impl ClusterStream {
         Ok(Some(ControlMessage { number: message.sequence, began }))
     }
 
-    /// Begins a new epoch, unless another node has already ended `old`; returns the message that did it.
-    pub(super) async fn begin_anew(
-        &self,
-        old: Epoch,
-        ended: &[Epoch],
-        node: u64,
-    ) -> Result<(u64, Epoch, Vec<Epoch>), String> {
+    /// Begins a new epoch after the one of `inbound`, unless another node has already; returns how it began.
+    pub(super) async fn begin_anew(&self, inbound: &Inbound, node: u64) -> Result<Begun, String> {
+        let old = inbound.epoch();
+        let with_ours = |theirs: &[Epoch]| {
+            let mut ended: Vec<Epoch> = [old].into_iter().chain(inbound.ended().iter().copied()).collect();
+            let more: Vec<Epoch> = theirs.iter().filter(|epoch| !ended.contains(epoch)).copied().collect();
+            ended.extend(more);
+            ended
+        };
         for _ in 0..BEGIN_ATTEMPTS {
             let before = match self.last_control().await? {
-                Some(ControlMessage { number, began: Some((new, ended)) }) if ended.contains(&old) => {
-                    return Ok((number, new, ended));
+                Some(ControlMessage { number, began: Some((new, ended)) })
+                    if ended.contains(&old) || (number > inbound.control() && new != old) =>
+                {
+                    return Ok((number, new, with_ours(&ended)));
                 }
                 control => control.map_or(0, |control| control.number),
             };
             let new = Epoch::new();
-            let ended: Vec<Epoch> = [old].into_iter().chain(ended.iter().copied()).collect();
+            let ended = with_ours(&[]);
             let mut writer =
                 MessageWriter::new(MessageHead { epoch: old, node, number: 0, made_ms: u64::MAX });
             writer.epoch(new, &ended);

@@ -32,6 +32,9 @@ pub(crate) struct ReadMessage {
     pub(crate) ends_epoch: bool,
 }
 
+/// The number of the message that began an epoch, 0 if none did; the epoch; and those that ended, the newest first.
+pub(crate) type Begun = (u64, Epoch, Vec<Epoch>);
+
 /// This node's place in the stream; owned by the thread that reads it.
 #[derive(Clone, Debug)]
 pub(crate) struct Inbound {
@@ -40,14 +43,17 @@ pub(crate) struct Inbound {
     /// The writer and its number of that message, by which it is told from another one in its place.
     last_head: Option<MessageHead>,
     epoch: Epoch,
+    /// The number of the message that began the epoch; 0 for the first one. Those before it began earlier ones, and are
+    /// read again when the order begins anew.
+    control: u64,
     /// Epochs after which the order began anew, the newest first.
     ended: Vec<Epoch>,
 }
 
 impl Inbound {
-    /// Returns the place of a node that reads on after message `last`.
-    pub(crate) fn new(last: u64, epoch: Epoch, ended: Vec<Epoch>) -> Self {
-        Inbound { last, last_head: None, epoch, ended }
+    /// Returns the place of a node that reads on after message `last`, in an epoch that message `control` began.
+    pub(crate) fn new(last: u64, (control, epoch, ended): Begun) -> Self {
+        Inbound { last, last_head: None, epoch, control, ended }
     }
 
     /// Returns the number of the newest message that was taken.
@@ -62,6 +68,11 @@ impl Inbound {
 
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// Returns the number of the message that began the epoch.
+    pub(crate) fn control(&self) -> u64 {
+        self.control
     }
 
     pub(crate) fn ended(&self) -> &[Epoch] {
@@ -94,11 +105,9 @@ impl Inbound {
             Err(error) => (None, Vec::new(), Some(error.to_string())),
         };
         self.last_head = head;
-        // Older ones, of epochs that ended before, are still in the stream.
         let ends_epoch = message.partition.is_none()
-            && items
-                .iter()
-                .any(|item| matches!(item, Item::Epoch { ended, .. } if ended.contains(&self.epoch)));
+            && message.number > self.control
+            && items.iter().any(|item| matches!(item, Item::Epoch { .. }));
         Some(ReadMessage { missed, head, items, malformed, ends_epoch })
     }
 
@@ -133,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_message_is_taken_once_and_a_hole_is_seen() {
-        let mut inbound = Inbound::new(4, Epoch::at(1), Vec::new());
+        let mut inbound = Inbound::new(4, (0, Epoch::at(1), Vec::new()));
         let nothing = |number| message(number, Some(0), |_| {});
         assert_eq!(inbound.take(&nothing(5)).unwrap().missed, None);
         assert!(inbound.take(&nothing(5)).is_none() && inbound.take(&nothing(3)).is_none());
@@ -145,7 +154,7 @@ mod tests {
 
     #[test]
     fn another_message_in_the_place_of_the_last_one_is_seen() {
-        let mut inbound = Inbound::new(4, Epoch::at(1), Vec::new());
+        let mut inbound = Inbound::new(4, (0, Epoch::at(1), Vec::new()));
         let nothing = |number| message(number, Some(0), |_| {});
         assert!(!inbound.contradicts(&nothing(4)), "it was not read here");
         inbound.take(&nothing(5));
@@ -159,23 +168,21 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_begins_with_a_message_about_the_stream_alone() {
-        let mut inbound = Inbound::new(0, Epoch::at(1), Vec::new());
-        let mut ends = |number, partition, ended: &[u64]| {
-            let ended: Vec<Epoch> = ended.iter().map(|epoch| Epoch::at(*epoch)).collect();
-            inbound
-                .take(&message(number, partition, |writer| writer.epoch(Epoch::at(9), &ended)))
-                .unwrap()
-                .ends_epoch
+    fn a_later_message_about_the_stream_ends_the_epoch_and_no_other_one() {
+        let mut inbound = Inbound::new(0, (3, Epoch::at(1), Vec::new()));
+        let mut ends = |number, partition| {
+            let read = inbound.take(&message(number, partition, |writer| writer.epoch(Epoch::at(9), &[])));
+            read.unwrap().ends_epoch
         };
-        assert!(!ends(1, Some(0), &[1]), "a publisher's node cannot end an epoch by accident");
-        assert!(!ends(2, None, &[8, 7]), "it is of another time");
-        assert!(ends(3, None, &[7, 1]));
+        assert!(!ends(1, None), "it began an earlier one");
+        assert!(!ends(3, None), "it began this one");
+        assert!(!ends(4, Some(0)), "a publisher's node cannot end an epoch by accident");
+        assert!(ends(5, None));
     }
 
     #[test]
     fn what_is_no_message_of_ours_is_told_and_passed_over() {
-        let mut inbound = Inbound::new(0, Epoch::at(1), Vec::new());
+        let mut inbound = Inbound::new(0, (0, Epoch::at(1), Vec::new()));
         let foreign =
             StreamMessage { number: 1, partition: Some(0), at_ms: 0, payload: Bytes::from_static(b"hello") };
         let taken = inbound.take(&foreign).unwrap();

@@ -88,7 +88,7 @@ impl World {
         let epoch = Epoch::at(7);
         let node = |number| Node {
             outbound: Outbound::new(epoch, number, PARTITIONS, BYTES_MAX),
-            inbound: Inbound::new(0, epoch, Vec::new()),
+            inbound: Inbound::new(0, (0, epoch, Vec::new())),
             wished: HashMap::new(),
             came_back: HashMap::new(),
             given_up: HashSet::new(),

@@ -186,7 +186,8 @@ fn a_stream_that_is_full_and_discards_what_is_new_refuses_publishes_and_takes_th
     }
     assert!((10..100).contains(&expected.len()), "{} were taken", expected.len());
     for node in 0..2 {
-        assert_eq!(world.publish(node, "filled001", "data: refused").status, 507);
+        let data = format!("data: refused {}", "x".repeat(200));
+        assert_eq!(world.publish(node, "filled001", &data).status, 507);
         assert_eq!(world.status(node, "/readyz"), 200);
     }
     configure(1 << 20);

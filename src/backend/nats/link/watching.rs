@@ -149,10 +149,9 @@ impl<E: ClusterEvents> Link<E> {
     /// answer tries again.
     pub(super) async fn reset(&mut self) {
         self.must_reset = true;
-        let old = self.inbound.epoch();
-        let begun = self.stream.begin_anew(old, self.inbound.ended(), self.node).await;
+        let begun = self.stream.begin_anew(&self.inbound, self.node).await;
         let facts = self.stream.facts().await;
-        let ((control, epoch, ended), facts) = match (begun, facts) {
+        let (begun, facts) = match (begun, facts) {
             (Ok(begun), Ok(facts)) => (begun, facts),
             (begun, _) => {
                 let reason = begun.err().unwrap_or_default();
@@ -171,8 +170,9 @@ impl<E: ClusterEvents> Link<E> {
                 self.refuse(partition, wish, OrderError::Unconfirmed);
             }
         }
-        self.outbound.set_epoch(epoch);
-        self.inbound = Inbound::new(facts.first.saturating_sub(1), epoch, ended);
+        let control = begun.0;
+        self.inbound = Inbound::new(facts.first.saturating_sub(1), begun);
+        self.outbound.set_epoch(self.inbound.epoch());
         let reset = begin(&self.inbound, control);
         self.tell_all(|| ClusterNews::Reset(reset.clone()));
         read_from(&self.from, self.inbound.last() + 1);
