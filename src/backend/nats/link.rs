@@ -20,6 +20,7 @@ use super::peers::{HERE_INTERVAL, NodeMessage, Peers};
 use super::reader::{ReadFrom, read_from};
 use super::start::{Decoder, NodeParts, OpenedCluster, begin};
 use super::stream::{ClusterStream, NoFacts, StreamFacts};
+use crate::core::event_id::Epoch;
 use crate::core::home::Applied;
 use crate::core::message::{Callback, CountFor, Disconnect, OrderError, Publish, Reply, ReplyTo, ShardId};
 use crate::core::partition::{PartitionId, Placement};
@@ -93,8 +94,9 @@ impl ClusterThread {
 /// What the stream's leader was asked, and what it said.
 struct Polled {
     facts: Result<StreamFacts, NoFacts>,
-    /// The newest message that was applied when it was asked.
+    /// The newest message that was applied when it was asked, and the epoch.
     last: u64,
+    epoch: Epoch,
     /// Whether the stream still has that message, as it was applied.
     has_last: Option<bool>,
 }
@@ -216,7 +218,7 @@ async fn poll(
         };
         let is_another =
             has_last == Some(false) || facts.as_ref().is_ok_and(|facts| facts.last < inbound.last());
-        if tell.send(Polled { facts, last: inbound.last(), has_last }).is_err() {
+        if tell.send(Polled { facts, last: inbound.last(), epoch: inbound.epoch(), has_last }).is_err() {
             return;
         }
         let is_urgent = is_another || state.waiting() > 0;
@@ -539,7 +541,11 @@ impl<E: ClusterEvents> Link<E> {
     }
 
     /// Takes in what the stream's leader said.
-    async fn polled(&mut self, Polled { facts, last, has_last }: Polled) {
+    async fn polled(&mut self, Polled { facts, last, epoch, has_last }: Polled) {
+        // The order began anew meanwhile: what was applied before does not count.
+        if epoch != self.inbound.epoch() {
+            return;
+        }
         let facts = match facts {
             Ok(facts) => facts,
             Err(NoFacts::Deleted) => {
@@ -608,7 +614,7 @@ impl<E: ClusterEvents> Link<E> {
     }
 
     /// Begins the order anew after the epoch `old`; returns whether it could.
-    async fn reset(&mut self, old: crate::core::event_id::Epoch) -> bool {
+    async fn reset(&mut self, old: Epoch) -> bool {
         let begun = self.stream.begin_anew(old, self.inbound.ended(), self.node).await;
         let facts = self.stream.facts().await;
         let ((control, epoch, ended), facts) = match (begun, facts) {
@@ -621,6 +627,7 @@ impl<E: ClusterEvents> Link<E> {
             }
         };
         self.state.resets.add(1);
+        self.another = 0;
         for (partition, wish) in self.outbound.take_waiting() {
             self.refuse(partition, wish, OrderError::CutOff);
         }
