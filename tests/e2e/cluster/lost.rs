@@ -16,7 +16,7 @@ use crate::support::{Event, gap_reason};
 fn gaps(story: &Story) -> Vec<&str> {
     let seen = story.readings.iter().flat_map(|reading| &reading.seen);
     seen.filter_map(|seen| match seen {
-        Seen::Gap(reason) => Some(&**reason),
+        Seen::Gap(reason, _) => Some(&**reason),
         Seen::Event { .. } => None,
     })
     .collect()
@@ -92,7 +92,6 @@ fn a_snapshot_of_yesterday_begins_a_new_epoch_and_everybody_is_told() {
 }
 
 #[test]
-#[ignore = "open: a subscriber that moves misses events without a gap about every time it runs"]
 fn streams_that_are_deleted_and_put_back_again_and_again_under_load_leave_one_order() {
     let mut world = World::of(Nats::start(3), 3, &[]);
     let story = through(&mut world, |world, load| {
@@ -187,7 +186,9 @@ fn a_stream_that_is_full_and_discards_what_is_new_refuses_publishes_and_takes_th
     }
     assert!((10..100).contains(&expected.len()), "{} were taken", expected.len());
     for node in 0..2 {
-        assert_eq!(world.publish(node, "filled001", "data: refused").status, 507);
+        // As large as the others: a small one may find room.
+        let body = format!("data: refused {}", "x".repeat(200));
+        assert_eq!(world.publish(node, "filled001", &body).status, 507);
         assert_eq!(world.status(node, "/readyz"), 200);
     }
     configure(1 << 20);
