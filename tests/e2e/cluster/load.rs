@@ -159,7 +159,7 @@ impl Load {
             assert!(start.elapsed() < PATIENCE, "no node takes a publish");
             thread::sleep(Duration::from_millis(50));
         }
-        self.sent.push(Sent { topic, number, fate });
+        self.sent.push(Sent { topic, number, fate, at: Instant::now() });
     }
 
     /// Ends publishers, has subscribers read to the end, and returns what happened.
@@ -246,7 +246,7 @@ fn publish(publisher: usize, mut random: Rng, addresses: &Addresses, shared: &Sh
             thread::sleep(Duration::from_millis(random.u64(20..100)));
         }
         let is_refused = fate == Fate::Refused;
-        all.push(Sent { topic, number, fate });
+        all.push(Sent { topic, number, fate, at: Instant::now() });
         thread::sleep(Duration::from_millis(if is_refused { 50 } else { random.u64(..10) }));
     }
     all
@@ -329,7 +329,9 @@ impl Subscriber {
         }
         if event.name == "gap" {
             let gap: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
-            self.reading.seen.push(Seen::Gap(gap["reason"].as_str().expect("a reason").to_owned()));
+            self.reading
+                .seen
+                .push(Seen::Gap(gap["reason"].as_str().expect("a reason").to_owned(), Instant::now()));
             return;
         }
         if event.data.is_empty() {

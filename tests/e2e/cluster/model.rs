@@ -1,6 +1,10 @@
 //! What was published, what each subscriber saw, and what it must have seen: too plain to be wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// For so long after a node told of a gap another one may answer publishes that the gap is about: until it notices.
+const NOTICED_AFTER: Duration = Duration::from_secs(6);
 
 /// The event that a publisher sent, by its publisher and its number there; in one topic.
 pub(super) type Number = (usize, usize);
@@ -25,6 +29,8 @@ pub(super) struct Sent {
     pub(super) topic: usize,
     pub(super) number: Number,
     pub(super) fate: Fate,
+    /// When it was known.
+    pub(super) at: Instant,
 }
 
 /// What a subscriber saw, in its order.
@@ -35,8 +41,8 @@ pub(super) enum Seen {
         number: Number,
         id: String,
     },
-    /// With its reason.
-    Gap(String),
+    /// With its reason, and when it was told.
+    Gap(String, Instant),
 }
 
 /// All that a subscriber saw.
@@ -52,14 +58,14 @@ pub(super) struct Story {
     pub(super) sent: Vec<Sent>,
     pub(super) readings: Vec<Reading>,
     /// The longest time in which no publish was answered 200.
-    pub(super) longest_outage: std::time::Duration,
+    pub(super) longest_outage: Duration,
 }
 
 impl Story {
     /// Asserts that everybody saw what was taken, once, in order, and nothing that was refused.
     pub(super) fn check_without_gaps(&self) {
         for Reading { name, seen, .. } in &self.readings {
-            let gap = seen.iter().position(|seen| matches!(seen, Seen::Gap(_)));
+            let gap = seen.iter().position(|seen| matches!(seen, Seen::Gap(..)));
             if let Some(at) = gap {
                 panic!(
                     "{name} was told of a gap: {:?}",
@@ -76,12 +82,8 @@ impl Story {
             self.readings.iter().flat_map(|reading| reading.topics.clone()).collect();
         let mut orders = 0;
         for topic in topics {
-            let sent: BTreeMap<Number, &Fate> = self
-                .sent
-                .iter()
-                .filter(|sent| sent.topic == topic)
-                .map(|sent| (sent.number, &sent.fate))
-                .collect();
+            let sent: BTreeMap<Number, &Sent> =
+                self.sent.iter().filter(|sent| sent.topic == topic).map(|sent| (sent.number, sent)).collect();
             let readings = self.readings.iter().filter(|reading| reading.topics.contains(&topic));
             let mut longest: (&str, Vec<Number>) = ("", Vec::new());
             for reading in readings {
@@ -107,21 +109,24 @@ impl Story {
         println!("{} ({orders} orders compared)", self.figures());
     }
 
-    fn check_reading(&self, reading: &Reading, topic: usize, sent: &BTreeMap<Number, &Fate>) {
+    fn check_reading(&self, reading: &Reading, topic: usize, sent: &BTreeMap<Number, &Sent>) {
         let name = &reading.name;
         // By publisher: the last number that was seen, and whether a gap was told since.
         let mut last: BTreeMap<usize, (usize, bool)> = BTreeMap::new();
-        let mut was_told = false;
+        let mut told: Option<Instant> = None;
         // In their order, whether they are there or not.
         let mut unordered: BTreeSet<Number> = BTreeSet::new();
-        let missing = |publisher: usize, after: usize, before: usize| {
-            let mut between = sent.range((publisher, after + 1)..(publisher, before));
-            between.find(|(_, fate)| matches!(fate, Fate::Taken(_))).map(|(number, _)| *number)
+        // A gap is told first, and then comes what is kept of what was before it.
+        let missing = |publisher: usize, after: usize, before: usize, told: Option<Instant>| {
+            let is_told = |at: Instant| told.is_some_and(|told| at < told + NOTICED_AFTER);
+            let is_missing = |sent: &&Sent| matches!(sent.fate, Fate::Taken(_)) && !is_told(sent.at);
+            let between = sent.range((publisher, after + 1)..(publisher, before));
+            between.map(|(_, sent)| *sent).find(is_missing).map(|sent| sent.number)
         };
         for (at, seen) in reading.seen.iter().enumerate() {
             let (number, id) = match seen {
-                Seen::Gap(_) => {
-                    was_told = true;
+                Seen::Gap(_, at) => {
+                    told = Some(*at);
                     last.values_mut().for_each(|(_, gap)| *gap = true);
                     unordered.clear();
                     continue;
@@ -131,7 +136,7 @@ impl Story {
             };
             let around =
                 || format!("{:?}", &reading.seen[at.saturating_sub(3)..(at + 2).min(reading.seen.len())]);
-            match sent.get(&number) {
+            match sent.get(&number).map(|sent| &sent.fate) {
                 None => panic!("{name} saw {number:?}, which nobody sent to topic {topic}: {}", around()),
                 Some(Fate::Refused) => panic!("{name} saw {number:?}, which was refused: {}", around()),
                 Some(Fate::Unknown) => {
@@ -147,27 +152,20 @@ impl Story {
                 }
             }
             let (publisher, number) = number;
-            let (before, gap) = last.insert(publisher, (number, false)).unwrap_or((0, was_told));
+            let (before, gap) = last.insert(publisher, (number, false)).unwrap_or((0, told.is_some()));
             // The first number of a publisher is 1.
             assert!(
                 number > before || gap,
                 "{name} saw {number} after {before} of {publisher}: {}",
                 around()
             );
-            let lost = if number > before { missing(publisher, before, number) } else { None };
-            assert!(
-                lost.is_none() || gap,
-                "{name} did not see {lost:?} in topic {topic}, and no gap: {}",
-                around()
-            );
+            let lost = if number > before { missing(publisher, before, number, told) } else { None };
+            assert_eq!(lost, None, "{name} did not see it in topic {topic}, and no gap: {}", around());
         }
         for publisher in sent.keys().map(|(publisher, _)| *publisher).collect::<BTreeSet<_>>() {
-            let (before, gap) = last.get(&publisher).copied().unwrap_or((0, reading.has_gap()));
-            let lost = missing(publisher, before, usize::MAX);
-            assert!(
-                lost.is_none() || gap,
-                "{name} did not see {lost:?} in topic {topic} at the end, and no gap"
-            );
+            let (before, _) = last.get(&publisher).copied().unwrap_or((0, false));
+            let lost = missing(publisher, before, usize::MAX, told);
+            assert_eq!(lost, None, "{name} did not see it in topic {topic} at the end, and no gap");
         }
     }
 
@@ -179,7 +177,7 @@ impl Story {
     pub(super) fn figures(&self) -> String {
         let count = |is: fn(&Fate) -> bool| self.sent.iter().filter(|sent| is(&sent.fate)).count();
         let seen = self.readings.iter().flat_map(|reading| &reading.seen);
-        let gaps = seen.clone().filter(|seen| matches!(seen, Seen::Gap(_))).count();
+        let gaps = seen.clone().filter(|seen| matches!(seen, Seen::Gap(..))).count();
         format!(
             "{} publishes taken, {} unknown, {} refused; {} events seen and {gaps} gaps on {} connections; \
              at most {:.1} s without a 200",
@@ -195,11 +193,11 @@ impl Story {
 
 impl Reading {
     fn has_gap(&self) -> bool {
-        self.seen.iter().any(|seen| matches!(seen, Seen::Gap(_)))
+        self.seen.iter().any(|seen| matches!(seen, Seen::Gap(..)))
     }
 
     fn behind_last_gap(&self, topic: usize) -> Vec<Number> {
-        let behind = self.seen.rsplit(|seen| matches!(seen, Seen::Gap(_))).next().unwrap_or_default();
+        let behind = self.seen.rsplit(|seen| matches!(seen, Seen::Gap(..))).next().unwrap_or_default();
         let of_topic = |seen: &Seen| match seen {
             Seen::Event { topic: other, number, .. } if *other == topic => Some(*number),
             _ => None,
@@ -216,17 +214,21 @@ fn story(orders: [&[usize]; 2]) -> Story {
         8 => Fate::Unknown,
         _ => Fate::Taken(format!("id {number}")),
     };
-    let seen = |number: &usize| match number {
-        0 => Seen::Gap("reset".to_owned()),
-        _ => Seen::Event { topic: 0, number: (0, *number), id: format!("id {number}") },
+    let start = Instant::now();
+    let time = |number: usize| start + 10 * NOTICED_AFTER * number as u32;
+    let seen = |order: &[usize], at: usize| match order[at] {
+        0 => Seen::Gap("reset".to_owned(), time(*order.get(at + 1).unwrap_or(&10)) - 2 * NOTICED_AFTER),
+        number => Seen::Event { topic: 0, number: (0, number), id: format!("id {number}") },
     };
     let reading = |order: &[usize]| Reading {
         name: format!("{order:?}"),
         topics: vec![0],
-        seen: order.iter().map(seen).collect(),
+        seen: (0..order.len()).map(|at| seen(order, at)).collect(),
         connections: 1,
     };
-    let sent = (1..10).map(|number| Sent { topic: 0, number: (0, number), fate: fate(number) }).collect();
+    let sent = (1..10)
+        .map(|number| Sent { topic: 0, number: (0, number), fate: fate(number), at: time(number) })
+        .collect();
     Story { sent, readings: orders.map(reading).into(), longest_outage: Default::default() }
 }
 
