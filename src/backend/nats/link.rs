@@ -38,10 +38,12 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often the stream's leader is asked, and how often while subscribers wait for the answer, or it must be confirmed.
 const ASK_INTERVAL: Duration = Duration::from_secs(2);
 const ASK_INTERVAL_WAITING: Duration = Duration::from_millis(200);
+/// A request that was not answered took its time already.
+const ASK_INTERVAL_SILENT: Duration = Duration::from_millis(500);
 /// Answers that the leader may owe before this node counts as cut off.
 const SILENT_MAX: u32 = 2;
 /// Answers that the leader may owe before another server is tried: this one may not reach the others.
-const SILENT_MOVE: u32 = 4;
+const SILENT_MOVE: u32 = 3;
 /// Answers that must say that the stream is another one: one of a leader that others have already replaced, and that does
 /// not know it yet, may be the first.
 const ANOTHER_MIN: u32 = 2;
@@ -235,11 +237,16 @@ async fn poll(
         };
         let is_another =
             has_last == Some(false) || facts.as_ref().is_ok_and(|facts| facts.last < inbound.last());
+        let is_silent = facts.is_err();
         if tell.send(Polled { facts, epoch: inbound.epoch(), last: inbound.last(), has_last }).is_err() {
             return;
         }
         let is_urgent = is_another || state.waiting() > 0;
-        let interval = if is_urgent { ASK_INTERVAL_WAITING } else { ASK_INTERVAL };
+        let interval = match is_silent {
+            true => ASK_INTERVAL_SILENT,
+            false if is_urgent => ASK_INTERVAL_WAITING,
+            false => ASK_INTERVAL,
+        };
         tokio::select! {
             _ = asks.changed() => {}
             () = wait(interval, &state) => {}

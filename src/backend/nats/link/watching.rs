@@ -22,15 +22,20 @@ impl<E: ClusterEvents> Link<E> {
     pub(super) fn connection_changed(&mut self) {
         if is_connected(&self.client) {
             self.state.reconnects.add(1);
-            if self.disconnected.take().is_some_and(|(_, steps_left)| steps_left < SEND_AWAY_STEPS) {
-                self.tell_all(|| ClusterNews::SendAway(0));
-            }
+            self.stay();
             // What the server sent meanwhile is lost: the consumer begins again, and the stream is looked at.
             read_from(&self.from, self.inbound.last() + 1);
             self.ask.send_replace(self.inbound.clone());
         } else {
             self.disconnected.get_or_insert_with(|| (Instant::now() + SEND_AWAY_AFTER, SEND_AWAY_STEPS));
             self.cut_off("the connection is lost");
+        }
+    }
+
+    /// Keeps the streams that were to be sent to other nodes: there is a connection again.
+    fn stay(&mut self) {
+        if self.disconnected.take().is_some_and(|(_, steps_left)| steps_left < SEND_AWAY_STEPS) {
+            self.tell_all(|| ClusterNews::SendAway(0));
         }
     }
 
@@ -76,6 +81,7 @@ impl<E: ClusterEvents> Link<E> {
             }
         };
         self.silent = 0;
+        self.stay();
         let agreed = self.stream.agreed(&facts, &self.config)?;
         if agreed.secret != self.agreed.secret {
             return Err(ClusterError::Other { stream: self.stream.name.clone() });
