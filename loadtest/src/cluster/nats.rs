@@ -2,7 +2,7 @@
 
 use async_nats::jetstream::stream::{Config, StorageType};
 use async_nats::jetstream::{Context, context::ContextBuilder};
-use async_nats::{Client, ServerAddr};
+use async_nats::{Client, ConnectOptions, ServerAddr};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
@@ -103,7 +103,12 @@ impl Drop for Nats {
 /// Connects to one of the servers.
 pub(crate) async fn connect(urls: &str) -> Result<Client, String> {
     let addresses: Vec<ServerAddr> = urls.split(',').filter_map(|url| url.parse().ok()).collect();
-    async_nats::connect(&addresses[..]).await.map_err(|error| format!("no connection to NATS: {error}"))
+    // The library reads no user in a URL.
+    let login =
+        addresses.iter().find_map(|url| Some((url.username()?.to_owned(), url.password()?.to_owned())));
+    let (user, password) = login.ok_or("no user in the URL of NATS")?;
+    let options = ConnectOptions::with_user_and_password(user, password);
+    options.connect(&addresses[..]).await.map_err(|error| format!("no connection to NATS: {error}"))
 }
 
 pub(crate) fn jetstream(client: Client) -> Context {
