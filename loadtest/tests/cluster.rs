@@ -7,7 +7,7 @@
 mod tests {
     use serde_json::Value;
     use std::path::{Path, PathBuf};
-    use std::process::{Command, Output};
+    use std::process::Command;
 
     const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/nats");
 
