@@ -42,6 +42,10 @@ pub(crate) enum Command {
     /// Measure publishes that are answered when they are on disk
     #[command(after_help = ON_DISK)]
     Journal(CompareArgs),
+    /// Measure a cluster of nodes on NATS JetStream, beside a bare client of it
+    #[cfg(feature = "cluster")]
+    #[command(after_help = ON_DISK)]
+    Cluster(ClusterArgs),
     /// Draw what `compare` and `sweep` have written, as SVG
     Plot(PlotArgs),
     /// Print what `compare` has written as Markdown tables
@@ -216,6 +220,9 @@ pub(crate) struct RunFlags {
     #[arg(value_parser = number(STAMP_BYTES as u64..=EVENT_BYTES_MAX))]
     #[arg(default_value_if("scenario", "slow", "1024"))]
     pub(crate) size: usize,
+    /// Publish to this server of a cluster instead, as http://host:port
+    #[arg(long, value_name = "URL", help_heading = "Publishing")]
+    pub(crate) publish_url: Option<String>,
     /// Path to publish to
     #[arg(long, value_name = "PATH", default_value = "/publish/{topic}", help_heading = "Publishing")]
     pub(crate) publish_path: String,
@@ -308,6 +315,23 @@ pub(crate) struct CompareArgs {
     pub(crate) scale_down: usize,
 }
 
+/// Flags of `cluster`, as given.
+#[cfg(feature = "cluster")]
+#[derive(Args, Debug)]
+pub(crate) struct ClusterArgs {
+    #[command(flatten)]
+    pub(crate) bench: BenchArgs,
+    /// The script that starts NATS servers and stops them at the end
+    #[arg(long, value_name = "FILE", default_value = "scripts/nats")]
+    pub(crate) nats: PathBuf,
+    /// CPU of the load where the node has one to itself
+    #[arg(long, value_name = "CPU", default_value_t = 1)]
+    pub(crate) load_cpu: usize,
+    /// Divide every number of subscribers and topics by this, to try it out on a small machine
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) scale_down: usize,
+}
+
 /// Flags of `queues`, as given.
 #[cfg(feature = "queues")]
 #[derive(Args, Clone, Debug, Deserialize, Serialize)]
@@ -363,7 +387,7 @@ pub(crate) struct PlotArgs {
 /// Flags of `tables`, as given.
 #[derive(Args, Debug)]
 pub(crate) struct TablesArgs {
-    /// File that `compare --out` or `journal --out` wrote
+    /// File that `compare --out`, `journal --out` or `cluster --out` wrote
     pub(crate) file: PathBuf,
 }
 

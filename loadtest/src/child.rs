@@ -69,6 +69,12 @@ impl Child {
         self.process.id()
     }
 
+    /// Ends it by SIGKILL.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn kill(&mut self) -> Result<(), String> {
+        self.process.kill().map_err(|error| format!("it could not be killed ({error})"))
+    }
+
     /// Returns how it ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.process.try_wait().ok().flatten()

@@ -6,7 +6,7 @@
 //!                   \                                                          -> tally \
 //!                    \-> publisher   (thread: schedule, backlog, stamp)                  -> report
 //!
-//! compare, sweep, journal, queues
+//! compare, sweep, journal, queues, cluster
 //!         -> bench: for each case, round and peer a new process (child) and a run -> results -> tables, plot
 //! ```
 //! It knows the server by HTTP and the event stream format only, so what it measures of one server it measures of another.
@@ -19,6 +19,8 @@ mod bench;
 mod child;
 mod chunked;
 mod churn;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod compare;
 mod connect;
 mod count;
@@ -78,6 +80,8 @@ fn done(command: Command) -> Result<bool, String> {
         Command::Compare(args) => compare::measure(&args, |all| all.compare),
         Command::Sweep(args) => compare::measure(&args, |all| all.sweep),
         Command::Journal(args) => compare::journal(&args),
+        #[cfg(feature = "cluster")]
+        Command::Cluster(args) => cluster::measure(&args),
         Command::Plot(args) => compare::plot(&args),
         Command::Tables(args) => compare::tables(&args),
         #[cfg(feature = "queues")]

@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     /// are steady.
     pub(crate) flags: RunFlags,
     pub(crate) target: Target,
+    /// The server to publish to, which is another one in a cluster.
+    pub(crate) publish_target: Target,
     /// The protocol of a server that speaks no HTTP.
     pub(crate) wire: Option<Wire>,
     /// The names; never empty.
@@ -146,6 +148,7 @@ impl RunFlags {
             }
         }
         let target = Target::resolve(url)?;
+        let publish_target = Target::resolve(self.publish_url.as_deref().unwrap_or(url))?;
         let topic_start = self.topic.clone().unwrap_or_else(|| format!("load{:012x}", since_1970_ms()));
         let behind_default = BEHIND_EVENTS_MAX.min((BEHIND_BYTES_MAX / self.size as u64).max(1));
         let per_address = self.connections_per_address;
@@ -157,6 +160,7 @@ impl RunFlags {
             subscriber_headers: self.headers(self.subscribe_token.as_ref())?,
             sources: Sources::of_flags(&self.source_address, per_address, &target, subscribers)?,
             target,
+            publish_target,
             pace: self.pace(),
             behind_events_max: self.behind_max.unwrap_or(behind_default),
             publisher_headers: self.headers(self.publish_token.as_ref())?,

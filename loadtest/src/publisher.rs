@@ -434,13 +434,19 @@ fn requests(plan: &Plan) -> Vec<PublishRequest> {
     let request = |topic: &String| {
         let [before, after] = body(topic);
         let path = plan.flags.publish_path.replace("{topic}", topic);
-        PublishRequest::new(&plan.target, &path, &plan.publisher_headers, (&before, &after), &plan.payload)
+        PublishRequest::new(
+            &plan.publish_target,
+            &path,
+            &plan.publisher_headers,
+            (&before, &after),
+            &plan.payload,
+        )
     };
     plan.topics.iter().map(request).collect()
 }
 
 fn connect(plan: &Plan, poll: &Poll, number: usize) -> Result<TcpStream, String> {
-    let address = plan.target.address;
+    let address = plan.publish_target.address;
     let socket = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map_err(|error| {
         format!(
             "cannot connect to {address} to publish ({error}); is the server running and listening there?"

@@ -43,6 +43,11 @@ pub(crate) struct Report {
     pub(crate) load_cpus: Option<f64>,
     /// CPUs that other programs, or other guests of the host, used while publishing; known when the server is.
     pub(crate) others_cpus: Option<f64>,
+    /// Publishes that went in a message of the cluster's stream.
+    #[serde(default)]
+    pub(crate) publishes_per_message: Option<f64>,
+    #[serde(default)]
+    pub(crate) resumed: Option<Resumed>,
     /// Remarks, in words.
     pub(crate) notes: Vec<String>,
 }
@@ -136,6 +141,14 @@ pub(crate) struct Tool {
     pub(crate) saturated: bool,
 }
 
+/// Subscribers of a node that died, from then until each had its next event of another one.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Resumed {
+    pub(crate) subscribers: u64,
+    pub(crate) all_us: f64,
+    pub(crate) each_us: Latency,
+}
+
 /// Subscribers that did not read.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Stalled {
@@ -220,6 +233,8 @@ impl Report {
                 rss_bytes_per_subscriber: (connected.rss_bytes as f64 - before.rss_bytes as f64)
                     / subscribers,
             }),
+            publishes_per_message: None,
+            resumed: None,
             broker_cpus: None,
             load_cpus: None,
             others_cpus,

@@ -94,7 +94,7 @@ impl Payload {
     }
 
     /// Returns the data of one event.
-    #[cfg(any(test, feature = "queues"))]
+    #[cfg(any(test, feature = "queues", feature = "cluster"))]
     pub(crate) fn stamped(&self, stamp: &Stamp) -> Vec<u8> {
         let mut digits = [0; STAMP_BYTES];
         stamp.write(&mut digits);

@@ -16,7 +16,7 @@ pub(crate) struct Metric {
 }
 
 /// The figures of a run against a server.
-static METRICS: [Metric; 12] = [
+static METRICS: [Metric; 16] = [
     metric("server-cpu", "CPU per delivery, us", |run| Some(run.server.as_ref()?.cpu_us_per_delivery)),
     metric("deliveries-per-cpu", "deliveries per second of CPU", |run| {
         run.server.as_ref().map(|server| server.cpu_us_per_delivery).filter(|us| *us > 0.0).map(|us| 1e6 / us)
@@ -32,6 +32,14 @@ static METRICS: [Metric; 12] = [
         Some(run.server.as_ref()?.rss_bytes_per_subscriber)
     }),
     metric("connects", "connects/s", |run| Some(run.connect.per_second)),
+    metric("batch", "publishes of a message", |run| run.publishes_per_message),
+    metric("resumed", "from the kill until all had resumed, ms", |run| {
+        Some(run.resumed.as_ref()?.all_us / 1e3)
+    }),
+    metric("resumed-p50", "from the kill until a subscriber had resumed p50, ms", |run| {
+        Some(run.resumed.as_ref()?.each_us.p50 / 1e3)
+    }),
+    metric("resumed-p99", "… p99, ms", |run| Some(run.resumed.as_ref()?.each_us.p99 / 1e3)),
     metric("connect-cpu", "CPU per connect, us", |run| Some(run.server.as_ref()?.cpu_us_per_connect)),
 ];
 

@@ -136,15 +136,15 @@ pub(crate) struct Running {
 
 impl Peer {
     /// Adds words to its command line, and variables for what nobody else is to see.
-    #[cfg(feature = "queues")]
+    #[cfg(any(feature = "queues", feature = "cluster"))]
     pub(crate) fn with(mut self, words: &[&str], variables: Vec<(&'static str, String)>) -> Peer {
         self.command.extend(words.iter().map(|&word| word.to_owned()));
         self.variables = variables;
         self
     }
 
-    /// Starts it and waits until it listens. With one worker it is pinned to `cpu`.
-    pub(crate) fn start(&self, esper: &Path, workers: usize, cpu: usize) -> Result<Running, String> {
+    /// Starts it and waits until it listens. With one worker it is pinned to `cpu`, if that is given.
+    pub(crate) fn start(&self, esper: &Path, workers: usize, cpu: Option<usize>) -> Result<Running, String> {
         let folder = Folder::temporary()?;
         let port = free_port()?;
         let program = std::env::current_exe().map_err(|error| format!("who am I? {error}"))?;
@@ -168,7 +168,7 @@ impl Peer {
         let mut command = Command::new(words.next().unwrap_or_default());
         let variables = self.variables.iter().map(|(name, value)| (name, value));
         command.args(words).envs(variables).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
-        let mut child = Child::start(&mut command, (workers == 1).then_some(cpu))?;
+        let mut child = Child::start(&mut command, cpu.filter(|_| workers == 1))?;
         let deadline = Instant::now() + START_TIMEOUT;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         while TcpStream::connect(address).is_err() {
@@ -205,6 +205,12 @@ impl Running {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.pid()
+    }
+
+    /// Ends it at once, as a crash does.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn kill(&mut self) -> Result<(), String> {
+        self.child.kill()
     }
 }
 
@@ -263,7 +269,7 @@ mod tests {
     #[test]
     fn a_server_that_ends_at_once_says_why() {
         let peer = parse(ENTRY).unwrap().remove(0);
-        let why = peer.start(Path::new("esper"), 1, 0).unwrap_err();
+        let why = peer.start(Path::new("esper"), 1, Some(0)).unwrap_err();
         assert!(why.contains("mine ended at once") && why.contains("no luck"), "{why}");
     }
 }

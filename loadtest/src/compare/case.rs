@@ -22,6 +22,15 @@ pub(crate) struct Case {
     /// Bounds that the first peer has to keep.
     #[serde(default)]
     pub(crate) musts: Vec<Must>,
+    /// Those of the suite's peers that are asked; all if there are none. With proof, the first.
+    #[serde(default)]
+    pub(crate) peers: Vec<String>,
+    /// Nodes of esper; it is published at the first and listened at the last.
+    #[serde(default = "one")]
+    pub(crate) nodes: usize,
+    /// The first node is killed meanwhile, and it is published and listened at others then.
+    #[serde(default)]
+    pub(crate) dies: bool,
     /// Every peer is asked; otherwise the first alone, once, with proof.
     #[serde(default = "yes")]
     pub(crate) figures: bool,
@@ -53,6 +62,7 @@ pub(crate) struct Cases {
     pub(crate) compare: Suite,
     pub(crate) sweep: Suite,
     pub(crate) journal: Suite,
+    pub(crate) cluster: Suite,
 }
 
 /// What one command measures, of whom and how long, where its flags do not say.
@@ -81,7 +91,7 @@ impl Cases {
     }
 
     pub(crate) fn all(self) -> Vec<Case> {
-        [self.compare.case, self.sweep.case, self.journal.case].concat()
+        [self.compare.case, self.sweep.case, self.journal.case, self.cluster.case].concat()
     }
 }
 
@@ -133,6 +143,11 @@ impl Case {
     /// Counts the topics of its run.
     pub(crate) fn topics(&self) -> Result<usize, String> {
         Ok(Plan::of("http://127.0.0.1:1", &self.words())?.topics.len())
+    }
+
+    /// Returns its place on the axis, or whatever else its points are.
+    pub(crate) fn point(&self) -> f64 {
+        self.points.first().copied().unwrap_or_default()
     }
 
     /// Returns where it stands on that axis of a plot.

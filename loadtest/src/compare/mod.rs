@@ -1,8 +1,8 @@
 //! Servers side by side: each case is put to each in turn, and each has one CPU to itself.
 
-mod case;
+pub(crate) mod case;
 mod plot;
-mod tables;
+pub(crate) mod tables;
 
 use crate::args::{CompareArgs, FloorArgs, PlotArgs, RunFlags, TablesArgs};
 use crate::bench::peer::{self, Peer};
@@ -35,6 +35,12 @@ pub(crate) type Comparison = Results<Asked>;
 
 /// Measures what it costs to answer what is on disk. False when the first peer made a mistake.
 pub(crate) fn journal(args: &CompareArgs) -> Result<bool, String> {
+    refuse_memory()?;
+    measure(args, |all| all.journal)
+}
+
+/// Refuses to measure where servers would keep their data in memory.
+pub(crate) fn refuse_memory() -> Result<(), String> {
     let folder = std::env::temp_dir();
     let wrong =
         |what: &str| format!("{} {what}; set TMPDIR to a folder on the disk to measure", folder.display());
@@ -42,7 +48,7 @@ pub(crate) fn journal(args: &CompareArgs) -> Result<bool, String> {
     if [TMPFS_MAGIC, RAMFS_MAGIC].contains(&(system.f_type as u32)) {
         return Err(wrong("is in memory"));
     }
-    measure(args, |all| all.journal)
+    Ok(())
 }
 
 /// Draws what was measured.
@@ -63,7 +69,7 @@ pub(crate) fn tables(args: &TablesArgs) -> Result<bool, String> {
 /// Runs once against the barest server, and tells whether to print the report as JSON.
 pub(crate) fn floor(args: FloorArgs) -> Result<(Report, bool), String> {
     check_cpus("--server-cpu", &[args.server_cpu])?;
-    let server = peer::built_in("floor", Path::new(""))?.start(Path::new(""), 1, args.server_cpu)?;
+    let server = peer::built_in("floor", Path::new(""))?.start(Path::new(""), 1, Some(args.server_cpu))?;
     let flags = RunFlags { pid: Some(server.pid()), ..args.flags };
     let plan = flags.plan(&server.url(), &[])?;
     if plan.topics.len() > 1 || plan.flags.processes.is_some() {
@@ -108,7 +114,7 @@ pub(crate) fn measure(args: &CompareArgs, suite: fn(Cases) -> Suite) -> Result<b
 
 /// Runs once against a new process of the peer.
 fn one(args: &CompareArgs, case: &Case, peer: &Peer, duration: Duration) -> Result<Report, String> {
-    let server = peer.start(&args.bench.esper, case.workers, args.bench.server_cpu)?;
+    let server = peer.start(&args.bench.esper, case.workers, Some(args.bench.server_cpu))?;
     let cpus: Vec<_> = args.load_cpus.0.iter().map(usize::to_string).collect();
     let own = [
         ("--scale-down", args.scale_down.to_string()),

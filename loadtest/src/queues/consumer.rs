@@ -88,7 +88,7 @@ fn esper(bench: &Bench<'_>, case: &QueueCase, topics: &Topics) -> Result<Consume
     let options = &bench.args.bench;
     let peer =
         bench.esper.clone().with(words.as_flattened(), vec![("ESPER_BROKER_NODE", bench.broker.url.clone())]);
-    let server = peer.start(&options.esper, 1, options.server_cpu)?;
+    let server = peer.start(&options.esper, 1, Some(options.server_cpu))?;
     let (count, size) = (topics.names.len().to_string(), bench.args.size.to_string());
     let flags = [
         ["--subscribers", &count],
