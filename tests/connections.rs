@@ -127,7 +127,12 @@ fn unfinished_requests_cost_little_memory_which_is_counted_and_comes_back() {
                 assert!(open > count / 2 && resident < counted * 3 / 2 + 60 * MIB, "{kind}: {open} are left")
             }
         }
-        assert!(counted >= open * 4096 && counted <= 128 * MIB, "{kind}: {counted} counted for {open}");
+        assert!(counted <= 128 * MIB, "{kind}: {counted} counted");
+        // Both are counted, but not at one moment: connections end meanwhile.
+        wait_until(kind, || {
+            let stats = server.stats();
+            number(&stats["request_bytes"]) >= number(&stats["connections"]) * 4096
+        });
         drop(clients);
         wait_until(kind, || number(&server.stats()["connections"]) == 1);
         assert_eq!(number(&server.stats()["request_bytes"]), 4096, "{kind}: what asks for it");
