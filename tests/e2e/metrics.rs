@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
+use crate::support::nats::Nats;
 use crate::support::tokens::{PUBLISHER, bearer, token};
 use crate::support::{Answer, Server, Stream, TempDir, check_refusal, connect, eventually, wait_until};
 
@@ -28,6 +29,15 @@ fn start_with_all_parts(variables: &[(&str, &str)]) -> (TempDir, Server) {
     let flags = ["--threads", "2", "--broker-node", NOBODY, "--data-dir", data.to_str().unwrap()];
     let server = Server::start_with(&flags, variables);
     (dir, server)
+}
+
+/// A node of a cluster, which has no journal of its own, and its NATS server.
+fn start_node() -> (Nats, Server) {
+    let nats = Nats::start(1);
+    let urls = format!("nats://esper:esper@{}", nats.address(0));
+    let server =
+        Server::start_with(&["--threads", "2", "--cluster-replicas", "1"], &[("ESPER_CLUSTER", &urls)]);
+    (nats, server)
 }
 
 /// A scrape: the value of each series, by its name and labels as they stand there.
@@ -224,7 +234,8 @@ fn the_variables_are_for_those_who_run_it_alone() {
 #[test]
 fn docs_metrics_md_names_every_metric_with_its_type_and_meaning() {
     let (_dir, server) = start_with_all_parts(&[]);
-    let body = server.get("/metrics").body;
+    let (_nats, node) = start_node();
+    let body = server.get("/metrics").body + &node.get("/metrics").body;
     let comments = |kind: &str| -> BTreeMap<String, String> {
         let lines = body.lines().filter_map(|line| line.strip_prefix(kind)?.split_once(' '));
         lines.map(|(name, text)| (name.to_owned(), text.to_owned())).collect()
@@ -258,8 +269,10 @@ fn queries(dashboard: &Value) -> Vec<&str> {
 #[test]
 fn every_metric_that_the_dashboard_asks_for_is_there() {
     let (_dir, server) = start_with_all_parts(&[]);
-    let scrape = scrape(&server);
-    let names = names(&scrape);
+    let (_nats, node) = start_node();
+    let mut scraped = scrape(&server);
+    scraped.append(&mut scrape(&node));
+    let names = names(&scraped);
     let dashboard = serde_json::from_str(DASHBOARD).unwrap();
     for query in queries(&dashboard) {
         let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
@@ -324,7 +337,8 @@ fn prometheus_scrapes_as_the_docs_say_and_answers_every_query_of_the_dashboard()
     assert_eq!(metadata["data"]["esper_publish_to_send_seconds"][0]["type"], "histogram");
 
     let dashboard = serde_json::from_str(DASHBOARD).unwrap();
-    for query in queries(&dashboard) {
+    // A node of a cluster has no journal, which this server has.
+    for query in queries(&dashboard).into_iter().filter(|query| !query.contains("esper_cluster_")) {
         // What Grafana itself puts in and takes away.
         let query = query.replace("$__rate_interval", "10s").replace("$__range", "10s");
         let query = query.replace("$job", "esper").replace("$instance", ".*");
