@@ -34,7 +34,7 @@ enum Word {
     Progress { connected: u64, delivered: u64 },
     /// All its subscribers are open, or why not.
     Opened(Result<(), String>),
-    /// What it counted, at the end.
+    /// The tally of a reading process, sent when it has stopped.
     Counted(Box<Tally>),
     /// To the reader: when the first publish was due.
     Publishing(u64),

@@ -4,30 +4,22 @@
 #![cfg(feature = "cluster")]
 
 #[cfg(test)]
+mod suite;
+
+#[cfg(test)]
 mod tests {
+    use crate::suite::{command, text};
     use serde_json::Value;
-    use std::path::{Path, PathBuf};
     use std::process::Command;
 
     const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/nats");
 
     fn cluster() -> Command {
-        let loadtest = Path::new(env!("CARGO_BIN_EXE_esper-loadtest"));
-        let esper = std::env::var_os("ESPER_TEST_ESPER").map(PathBuf::from);
-        let esper = esper.unwrap_or_else(|| loadtest.with_file_name("esper"));
-        assert!(esper.is_file(), "{}: run cargo build first, or set ESPER_TEST_ESPER", esper.display());
-        let cpus = core_affinity::get_core_ids().unwrap();
-        let (first, last) = (cpus.first().unwrap().id.to_string(), cpus.last().unwrap().id.to_string());
-        let mut command = Command::new(loadtest);
-        command.args(["cluster", "--nats", SCRIPT]).arg("--esper").arg(esper);
-        command.args(["--server-cpu", &first, "--load-cpu", &last, "--scale-down", "50"]);
+        let (mut command, first, last) = command("cluster");
+        command.args(["--nats", SCRIPT, "--server-cpu", &first, "--load-cpu", &last, "--scale-down", "50"]);
         // Not what it is about here, and the temporary files of a machine may be in memory.
         command.env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
         command
-    }
-
-    fn text(output: &[u8]) -> String {
-        String::from_utf8_lossy(output).into_owned()
     }
 
     #[test]

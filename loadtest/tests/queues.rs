@@ -4,31 +4,32 @@
 #![cfg(feature = "queues")]
 
 #[cfg(test)]
+mod suite;
+
+#[cfg(test)]
 mod tests {
+    use crate::suite::{command, text};
     use serde_json::Value;
-    use std::path::{Path, PathBuf};
     use std::process::{Command, Output};
 
     const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/rabbitmq");
 
     fn queues() -> Command {
-        let loadtest = Path::new(env!("CARGO_BIN_EXE_esper-loadtest"));
-        let esper = std::env::var_os("ESPER_TEST_ESPER").map(PathBuf::from);
-        let esper = esper.unwrap_or_else(|| loadtest.with_file_name("esper"));
-        assert!(esper.is_file(), "{}: run cargo build first, or set ESPER_TEST_ESPER", esper.display());
-        let cpus = core_affinity::get_core_ids().unwrap();
-        let (first, last) = (cpus.first().unwrap().id.to_string(), cpus.last().unwrap().id.to_string());
-        let mut command = Command::new(loadtest);
-        command.args(["queues", "--rabbitmq", SCRIPT]).arg("--esper").arg(esper);
-        command.args(["--server-cpu", &first, "--load-cpu", &first, "--broker-cpu", &last]);
+        let (mut command, first, last) = command("queues");
+        command.args([
+            "--rabbitmq",
+            SCRIPT,
+            "--server-cpu",
+            &first,
+            "--load-cpu",
+            &first,
+            "--broker-cpu",
+            &last,
+        ]);
         if let Some(url) = std::env::var_os("ESPER_TEST_AMQP_URL").filter(|url| !url.is_empty()) {
             command.env("ESPER_LOADTEST_AMQP_URL", url);
         }
         command
-    }
-
-    fn text(output: &[u8]) -> String {
-        String::from_utf8_lossy(output).into_owned()
     }
 
     fn succeeded(output: &Output) {

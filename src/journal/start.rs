@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::core::epochs::{EarlierEpoch, Epochs};
 use crate::core::event::Events;
 use crate::core::event_id::{Epoch, EventId, Sequence};
-use crate::core::home::{Dropped, HomeSettings, Homes, KEYS_KNOWN_MS, TopicEnd};
+use crate::core::home::{Dropped, HomeSettings, Homes, KEYS_KNOWN_MS, TopicEnd, excess_share};
 use crate::core::journal::Kept;
 use crate::core::message::{Ordered, PublishKey, ShardId};
 use crate::core::partition::Partitioner;
@@ -239,10 +239,7 @@ impl Found<'_> {
     /// last call are reported by the shards.
     fn release(&mut self, segments: &mut Segments) {
         let Some(World { settings, homes, .. }) = &mut self.world else { return };
-        let bytes = homes.iter().map(Homes::bytes).sum::<usize>();
-        let held = settings.memory.bytes().max(bytes);
-        let excess = held.saturating_sub(settings.memory.bytes_max());
-        let share = excess.div_ceil(homes.len());
+        let share = excess_share(homes, &settings.memory);
         for homes in homes {
             homes.release(share);
             for Dropped { partition, sequence, lines_bytes } in homes.take_dropped() {

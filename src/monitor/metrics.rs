@@ -99,6 +99,18 @@ const PER_SHARD: [PerShard; 9] = [
     },
 ];
 
+/// Writes a histogram of the whole server.
+fn histogram(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    times_us: &Histogram<u64>,
+) -> fmt::Result {
+    let Latencies { sum_s, count, buckets } = Latencies::of(times_us);
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    metric.encode_histogram::<NoLabelSet>(sum_s, count, &buckets, None)
+}
+
 /// The collector of one scrape.
 #[derive(Debug)]
 struct Scrape(Arc<Monitor>);
@@ -133,20 +145,14 @@ impl Collector for Scrape {
         if let Some(journal) = journal {
             OF_JOURNAL.iter().try_for_each(|metric| metric.encode(journal, &mut encoder))?;
             let (name, help) = ("esper_journal_sync_seconds", "What a sync of the journal took.");
-            let Latencies { sum_s, count, buckets } = Latencies::of(&journal.syncs_us());
-            encoder
-                .encode_descriptor(name, help, None, MetricType::Histogram)?
-                .encode_histogram::<NoLabelSet>(sum_s, count, &buckets, None)?;
+            histogram(&mut encoder, name, help, &journal.syncs_us())?;
         }
 
         if let Some((cluster, _)) = cluster {
             OF_CLUSTER.iter().try_for_each(|metric| metric.encode(cluster, &mut encoder))?;
             let (name, help) =
                 ("esper_cluster_ack_seconds", "From sending a message to the stream's answer.");
-            let Latencies { sum_s, count, buckets } = Latencies::of(&cluster.acks_us());
-            encoder
-                .encode_descriptor(name, help, None, MetricType::Histogram)?
-                .encode_histogram::<NoLabelSet>(sum_s, count, &buckets, None)?;
+            histogram(&mut encoder, name, help, &cluster.acks_us())?;
         }
 
         // A program that embeds the server has its own log.

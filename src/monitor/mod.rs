@@ -88,18 +88,14 @@ impl Monitor {
 impl Reports for Monitor {
     fn report(self: Arc<Self>, report: Report) -> Result<Response, Refusal> {
         Ok(match report {
-            Report::Health if self.common.draining.load(Ordering::Relaxed) => {
-                return Err(Refusal::new(Status::ServiceUnavailable, "draining"));
-            }
-            Report::Health => Response::text("ok\n"),
-            Report::Ready if self.common.draining.load(Ordering::Relaxed) => {
+            Report::Health | Report::Ready if self.common.draining.load(Ordering::Relaxed) => {
                 return Err(Refusal::new(Status::ServiceUnavailable, "draining"));
             }
             Report::Ready if self.cluster.as_ref().is_some_and(|(cluster, _)| !cluster.is_ready()) => {
                 let reason = "cut off from the cluster, or far behind it";
                 return Err(Refusal::new(Status::ServiceUnavailable, reason));
             }
-            Report::Ready => Response::text("ok\n"),
+            Report::Health | Report::Ready => Response::text("ok\n"),
             Report::Stats => Response::json(self.stats().to_string().into_bytes()),
             Report::Metrics => Response::ok(metrics::CONTENT_TYPE, metrics::text(&self).into_bytes()),
             Report::Vars => Response::json(vars::vars(&self).to_string().into_bytes()),

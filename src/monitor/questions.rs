@@ -161,21 +161,18 @@ impl Admin<'_> {
         // Each shard lists up to this many, its oldest: together they may be too many for one answer.
         found.streams.sort_by_key(|stream| stream.client.since_s);
         found.streams.truncate(SESSION_STREAMS_MAX);
-        let mut users = HashMap::<String, (u32, u64)>::new();
+        let mut users = Users::new();
         for stream in &found.streams {
             let Some(session) = stream.topics.last().and_then(Session::of_topic) else { continue };
             let (streams, since_s) = users.entry(session.user().to_owned()).or_insert((0, u64::MAX));
             *streams += 1;
             *since_s = stream.client.since_s.min(*since_s);
         }
-        let mut users: Vec<_> = users.into_iter().collect();
-        users.sort_by(|(a, (_, a_s)), (b, (_, b_s))| a_s.cmp(b_s).then_with(|| a.cmp(b)));
-        let user = |(user, (streams, since_s)): &(String, (u32, u64))| json!({ "userId": user, "streams": streams, "since": since_s });
         json!({
             "channel": name,
             "streams": found.total,
             "cut": found.total > found.streams.len() || !is_complete,
-            "users": users.iter().map(user).collect::<Vec<_>>(),
+            "users": list_of(users),
         })
     }
 
@@ -281,9 +278,20 @@ impl Admin<'_> {
     }
 }
 
+/// The users of a channel: each one's number of streams, and since when the oldest of them is there, in Unix seconds.
+type Users = HashMap<String, (u64, u64)>;
+
+/// Returns the list of users, who came first before others.
+fn list_of(users: Users) -> Value {
+    let mut users: Vec<_> = users.into_iter().collect();
+    users.sort_by(|(a, (_, a_s)), (b, (_, b_s))| a_s.cmp(b_s).then_with(|| a.cmp(b)));
+    let user = |(user, (streams, since_s))| json!({ "userId": user, "streams": streams, "since": since_s });
+    users.into_iter().map(user).collect()
+}
+
 /// Adds what the other nodes list of a channel to this node's list.
 fn sum_of_sessions(mut own: Value, answers: NodeAnswers) -> Value {
-    let mut users = HashMap::<String, (u64, u64)>::new();
+    let mut users = Users::new();
     let (mut streams, mut is_cut) = (0, !answers.silent.is_empty());
     for list in answers.answers.iter().map(|(_, list)| list).chain([&own]) {
         streams += list["streams"].as_u64().unwrap_or(0);
@@ -295,12 +303,9 @@ fn sum_of_sessions(mut own: Value, answers: NodeAnswers) -> Value {
             *since_s = user["since"].as_u64().unwrap_or(u64::MAX).min(*since_s);
         }
     }
-    let mut users: Vec<_> = users.into_iter().collect();
-    users.sort_by(|(a, (_, a_s)), (b, (_, b_s))| a_s.cmp(b_s).then_with(|| a.cmp(b)));
-    let user = |(user, (streams, since_s)): &(String, (u64, u64))| json!({ "userId": user, "streams": streams, "since": since_s });
     own["streams"] = streams.into();
     own["cut"] = is_cut.into();
-    own["users"] = users.iter().map(user).collect();
+    own["users"] = list_of(users);
     own["silent_nodes"] = answers.silent.into();
     own
 }

@@ -360,8 +360,8 @@ impl Server {
                 }
             };
             let name = node_name(self.address);
-            let thread = cluster.start(self.mailboxes.clone(), answers, name, ended);
-            self.cluster = Some(thread.map_err(|error| StartError::Cluster(error.to_string()))?);
+            let thread = ClusterThread::start(cluster, self.mailboxes.clone(), answers, name, ended);
+            self.cluster = Some(thread.map_err(StartError::Thread)?);
             return Ok(journals);
         }
         let (Some(mut kept), Some(data)) = (kept, &common.config.data) else {

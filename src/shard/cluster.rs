@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::Shard;
 use crate::core::home::Reset;
-use crate::core::message::Post;
 use crate::journal::ShardJournal;
 use crate::journal::cluster::events::ClusterNews;
 
@@ -22,7 +21,8 @@ impl Shard {
                 homes.apply_disconnect(partition, disconnect, &mut outbox);
             }
             ClusterNews::Refused(partition, publish, error) => {
-                homes.not_applied(partition, publish, error, &mut outbox);
+                // It has no place.
+                homes.refuse(partition, 0, publish, error, &mut outbox);
             }
             ClusterNews::Advanced(upto) => homes.advance(upto, &mut outbox),
             ClusterNews::Missed(upto) => homes.miss(upto, self.common.homes.placement.shards(), &mut outbox),
@@ -45,9 +45,5 @@ impl Shard {
         homes.refuse_waiting(now_ms, &mut outbox);
         queue.note_waiting(usize::from(self.id), homes.waiting());
         self.post_all(&mut outbox);
-    }
-
-    fn post_all(&self, outbox: &mut Vec<Post>) {
-        outbox.drain(..).for_each(|post| self.mailbox.post(post));
     }
 }

@@ -177,12 +177,12 @@ impl Shard {
                 let mut homes = self.homes.borrow_mut();
                 let ordered = homes.handle(partition, message, now_ms, journal, &mut outbox);
                 self.stats().published.add(ordered);
-                outbox.drain(..).for_each(|post| self.mailbox.post(post));
+                self.post_all(&mut outbox);
             }
             ShardMessage::Core(Message::Fanout(message)) => {
                 let mut outbox = self.outbox.borrow_mut();
                 let work = self.fanout.borrow_mut().handle(message, &mut outbox);
-                outbox.drain(..).for_each(|post| self.mailbox.post(post));
+                self.post_all(&mut outbox);
                 return work;
             }
             ShardMessage::Core(Message::Reply(ticket, reply)) => {
@@ -217,7 +217,7 @@ impl Shard {
                 Err(error) => homes.refuse(partition, first, publish, error, &mut outbox),
             }
         }
-        outbox.drain(..).for_each(|post| self.mailbox.post(post));
+        self.post_all(&mut outbox);
     }
 
     /// Hands what was added to the journal to its writer.
@@ -319,11 +319,16 @@ impl Shard {
         }
     }
 
+    /// Posts what was decided.
+    fn post_all(&self, outbox: &mut Vec<Post>) {
+        outbox.drain(..).for_each(|post| self.mailbox.post(post));
+    }
+
     /// Runs a decision of the fan-out, posts its messages and returns its result.
     pub(crate) fn with_fanout<T>(&self, decide: impl FnOnce(&mut Fanout, u64, &mut Vec<Post>) -> T) -> T {
         let mut outbox = self.outbox.borrow_mut();
         let result = decide(&mut self.fanout.borrow_mut(), self.common.clock.now_ms(), &mut outbox);
-        outbox.drain(..).for_each(|post| self.mailbox.post(post));
+        self.post_all(&mut outbox);
         result
     }
 

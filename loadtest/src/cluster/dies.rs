@@ -94,7 +94,7 @@ struct Subscribers<'a> {
     resumed: RefCell<Latencies>,
 }
 
-/// What one subscriber has got.
+/// The progress of one subscriber, kept over its connections.
 #[derive(Default)]
 struct Got {
     series: Series,

@@ -29,7 +29,7 @@ use std::time::Duration;
 /// Bytes that a publish has in a message of esper's beside its data: lengths, the topic's name, the field's name.
 const BYTES_BESIDE: usize = 40;
 
-/// What is measured.
+/// A peer of the suite, by its name in `cases.toml`.
 struct Contender(String);
 
 impl Named for Contender {
@@ -123,7 +123,7 @@ impl Bench<'_> {
         match self.nats.take_if(|(name, _)| name == case.name()) {
             Some(same) => Ok(&self.nats.insert(same).1),
             None => {
-                // Those of the case before end first.
+                // The servers of the previous case are ended before new ones start.
                 self.nats = None;
                 let nats = Nats::start(&self.args.nats, servers)?;
                 Ok(&self.nats.insert((case.name().to_owned(), nats)).1)

@@ -22,7 +22,7 @@ const STARTS_MAX: usize = 3;
 /// `scripts/nats` takes ports up to so far above the one it is given.
 const PORTS_ABOVE: u16 = 4_000;
 
-/// One server or three. They end with this value, and also when this process ends otherwise.
+/// One or three running NATS servers. Dropping it ends them; when this process is killed they end by themselves.
 #[derive(Debug)]
 pub(crate) struct Nats {
     /// With the password, for `ESPER_CLUSTER`.

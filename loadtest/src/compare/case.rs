@@ -22,7 +22,7 @@ pub(crate) struct Case {
     /// Bounds that the first peer has to keep.
     #[serde(default)]
     pub(crate) musts: Vec<Must>,
-    /// Those of the suite's peers that are asked; all if there are none. With proof, the first.
+    /// Peers of the suite that are measured in this case; empty means all. A proof measures only the first.
     #[serde(default)]
     pub(crate) peers: Vec<String>,
     /// Nodes of esper; it is published at the first and listened at the last.
@@ -65,7 +65,7 @@ pub(crate) struct Cases {
     pub(crate) cluster: Suite,
 }
 
-/// What one command measures, of whom and how long, where its flags do not say.
+/// A suite: the cases of one command, its peers, and the rounds and seconds that hold unless flags say otherwise.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Suite {

@@ -21,9 +21,9 @@ pub(crate) struct NodeConfig {
     pub(crate) namespaces: bool,
     /// The longest body of a publish, in bytes.
     pub(crate) body_bytes_max: usize,
-    /// Bytes of history: the size of the stream, if this node makes it.
+    /// Bytes of history, and of a stream that this node makes.
     pub(crate) memory_bytes_max: usize,
-    /// How long an event is kept: the stream's too, if this node makes it.
+    /// How long an event is kept, in the history and in a stream that this node makes.
     pub(crate) age_max: Duration,
 }
 

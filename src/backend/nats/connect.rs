@@ -35,7 +35,9 @@ pub(super) async fn connect(
     let nodes = config.shown();
     let addresses: Vec<ServerAddr> =
         config.nodes.iter().filter_map(|node| node.address().parse().ok()).collect();
-    for attempt in 0.. {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
         let options = options(config, changed.clone())?;
         match options.connect(&addresses[..]).await {
             Ok(client) => return check(client, config.body_bytes_max),
@@ -46,7 +48,7 @@ pub(super) async fn connect(
                         return Err(ClusterError::Login { nodes, reason });
                     }
                     ConnectErrorKind::Tls => return Err(ClusterError::Tls { nodes, reason }),
-                    _ if attempt % ATTEMPTS_SAID == 0 => {
+                    _ if attempts % ATTEMPTS_SAID == 1 => {
                         tracing::warn!("cannot reach a NATS server at {nodes}: {reason}; trying again");
                     }
                     _ => {}
@@ -55,7 +57,6 @@ pub(super) async fn connect(
         }
         tokio::time::sleep(RETRY).await;
     }
-    Err(ClusterError::Login { nodes, reason: String::new() })
 }
 
 fn options(config: &NodeConfig, changed: UnboundedSender<()>) -> Result<ConnectOptions, ClusterError> {

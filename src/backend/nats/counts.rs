@@ -12,11 +12,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     last: u64,
-    under_way: HashMap<u64, Count>,
+    under_way: HashMap<u64, PendingCount>,
 }
 
 #[derive(Debug)]
-struct Count {
+struct PendingCount {
     ticket: Ticket,
     streams: u32,
     /// The nodes that have not answered.
@@ -29,7 +29,7 @@ impl Counts {
     /// Begins a count for a connection; these other nodes are to answer. Returns its number, from 1.
     pub(super) fn begin(&mut self, ticket: Ticket, others: HashSet<u64>) -> u64 {
         self.last += 1;
-        self.under_way.insert(self.last, Count { ticket, streams: 0, missing: others, own: None });
+        self.under_way.insert(self.last, PendingCount { ticket, streams: 0, missing: others, own: None });
         self.last
     }
 
@@ -51,7 +51,7 @@ impl Counts {
 
     /// Returns the replies that wait no longer.
     pub(super) fn overdue(&mut self, now: Instant) -> Vec<(Ticket, Reply)> {
-        let late = |count: &Count| {
+        let late = |count: &PendingCount| {
             count.own.as_ref().is_some_and(|(_, since)| now.duration_since(*since) > PATIENCE)
         };
         let numbers: Vec<u64> =
@@ -65,7 +65,7 @@ impl Counts {
         if count.own.is_none() || !(count.missing.is_empty() || is_late || is_refused) {
             return None;
         }
-        let Count { ticket, streams: others, own, .. } = self.under_way.remove(&number)?;
+        let PendingCount { ticket, streams: others, own, .. } = self.under_way.remove(&number)?;
         let reply = match own?.0 {
             Reply::Published(Ok(published)) => {
                 let streams = published.streams.unwrap_or(0).saturating_add(others);

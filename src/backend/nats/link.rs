@@ -24,7 +24,7 @@ use super::reader::ReadFrom;
 use super::start::{Decoder, NodeParts, OpenedCluster};
 use super::stream::{Agreed, ClusterStream, NoFacts, StreamFacts};
 use crate::core::event_id::Epoch;
-use crate::core::message::{Callback, CountFor, OrderError, Publish, Reply, ReplyTo};
+use crate::core::message::{Callback, CountFor, OrderError, Publish, Reply, ReplyTo, Ticket};
 use crate::core::partition::{PartitionId, Placement};
 use crate::journal::cluster::events::{ClusterEvents, ClusterNews};
 use crate::journal::cluster::inbound::Inbound;
@@ -60,6 +60,8 @@ const SEND_AWAY_STEP: Duration = Duration::from_secs(1);
 const READY_LAG_MAX: u64 = 1000;
 /// How long an ending node waits for what it sent.
 const STOP_TIME: Duration = Duration::from_secs(3);
+/// How long the time of sending a message is kept for one that is not acknowledged: longer than it is sent again.
+const SENT_KNOWN: Duration = Duration::from_secs(30);
 /// Bytes of a message beside its payload: its headers.
 const HEADER_BYTES: usize = 512;
 
@@ -74,7 +76,11 @@ pub(crate) struct ClusterThread {
 }
 
 impl ClusterThread {
-    pub(super) fn start(
+    /// Starts the thread, which passes its result to `ended`.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub(crate) fn start(
         opened: OpenedCluster,
         events: impl ClusterEvents,
         answers: AnswerQuestion,
@@ -134,19 +140,17 @@ async fn run<E: ClusterEvents>(
         mut messages,
         mut changed,
         node,
-        partitions,
     } = parts;
     let inbox = client.new_inbox();
     let mut acks = client.subscribe(format!("{inbox}.*")).await?;
-    let subjects = (format!("{}.node.all", stream.name), format!("{}.node.{node}", stream.name));
-    let mut to_all = client.subscribe(subjects.0.clone()).await?;
-    let mut to_me = client.subscribe(subjects.1.clone()).await?;
+    let mut to_all = client.subscribe(stream.node_subject(None)).await?;
+    let mut to_me = client.subscribe(stream.node_subject(Some(node))).await?;
     let (ask, asks) = watch::channel(inbound.clone());
     let (tell, mut polls) = mpsc::unbounded_channel();
     let payload_max = client.server_info().max_payload.saturating_sub(HEADER_BYTES);
     let polling = tokio::spawn(poll(stream.clone(), Arc::clone(&state), asks, tell));
     let mut link = Link {
-        outbound: Outbound::new(inbound.epoch(), node, partitions, payload_max),
+        outbound: Outbound::new(inbound.epoch(), node, config.partitions, payload_max),
         counts: Counts::default(),
         peers: Peers::new(node),
         sent: HashMap::new(),
@@ -205,7 +209,7 @@ async fn run<E: ClusterEvents>(
             _ = tick.tick() => link.tick().await,
         }
     }
-    link.tell(&subjects.0, &NodeMessage::Gone { node }).await;
+    link.tell(None, &NodeMessage::Gone { node }).await;
     let _ = tokio::time::timeout(STOP_TIME, link.client.flush()).await;
     polling.abort();
     Ok(())
@@ -332,15 +336,15 @@ impl<E: ClusterEvents> Link<E> {
             }
             ToCluster::Counted { node, count, streams } => {
                 let message = NodeMessage::Count { node: self.node, count, streams };
-                self.tell(&format!("{}.node.{node}", self.stream.name), &message).await;
+                self.tell(Some(node), &message).await;
             }
             ToCluster::Ask(asking) => {
                 let message = self.peers.ask(asking, Instant::now());
-                self.tell(&format!("{}.node.all", self.stream.name), &message).await;
+                self.tell(None, &message).await;
             }
             ToCluster::Answer { node, id, body } => {
                 let message = NodeMessage::Answer { node: self.node, id, body };
-                self.tell(&format!("{}.node.{node}", self.stream.name), &message).await;
+                self.tell(Some(node), &message).await;
             }
             ToCluster::Stop => {}
         }
@@ -351,11 +355,9 @@ impl<E: ClusterEvents> Link<E> {
         if self.cut_off_since.is_some() {
             return;
         }
-        let stream_ms = self.decoder.stream_ms();
-        let (counts, others, to_self) = (&mut self.counts, self.peers.others(), &self.to_self);
-        let sending = self.outbound.next(self.started.elapsed().as_millis() as u64, stream_ms, |wish| {
-            count(wish, counts, &others, to_self)
-        });
+        let (now_ms, stream_ms) = (self.now_ms(), self.decoder.stream_ms());
+        let (counts, peers, to_self) = (&mut self.counts, &self.peers, &self.to_self);
+        let sending = self.outbound.next(now_ms, stream_ms, |wish| count(wish, counts, peers, to_self));
         for sending in sending {
             self.send(sending).await;
         }
@@ -391,14 +393,16 @@ impl<E: ClusterEvents> Link<E> {
     fn settled(&mut self, number: u64, ack: Ack) {
         if let Some((partition, wishes, error)) = self.outbound.acknowledged(number, ack) {
             self.sent.remove(&number);
-            for wish in wishes {
-                self.refuse(partition, wish, error);
-            }
+            self.refuse_all(partition, wishes, error);
         }
     }
 
     fn tell_all(&self, mut news: impl FnMut() -> ClusterNews) {
         (0..self.placement.shards()).for_each(|shard| self.events.tell(shard, news()));
+    }
+
+    fn refuse_all(&self, partition: PartitionId, wishes: impl IntoIterator<Item = Wish>, error: OrderError) {
+        wishes.into_iter().for_each(|wish| self.refuse(partition, wish, error));
     }
 
     fn refuse(&self, partition: PartitionId, wish: Wish, error: OrderError) {
@@ -416,7 +420,7 @@ impl<E: ClusterEvents> Link<E> {
         }
     }
 
-    fn reply(&self, done: Option<(crate::core::message::Ticket, Reply)>) {
+    fn reply(&self, done: Option<(Ticket, Reply)>) {
         if let Some((ticket, reply)) = done {
             self.events.reply(ticket, reply);
         }
@@ -424,18 +428,13 @@ impl<E: ClusterEvents> Link<E> {
 }
 
 /// Gives a wish that waits for a count of streams its number, and has its reply come by this thread; 0 for others.
-fn count(
-    wish: &mut Wish,
-    counts: &mut Counts,
-    others: &std::collections::HashSet<u64>,
-    to_self: &UnboundedSender<ToCluster>,
-) -> u64 {
+fn count(wish: &mut Wish, counts: &mut Counts, peers: &Peers, to_self: &UnboundedSender<ToCluster>) -> u64 {
     let ticket = match wish {
         Wish::Publish(Publish { reply: ReplyTo::Emitter(ticket), .. })
         | Wish::Disconnect { count_for: CountFor::Connection(ticket), .. } => *ticket,
         _ => return 0,
     };
-    let number = counts.begin(ticket, others.clone());
+    let number = counts.begin(ticket, peers.others());
     let to_self = to_self.clone();
     let callback =
         Callback::new(move |reply| drop(to_self.send(ToCluster::OwnReply { count: number, reply })));

@@ -13,18 +13,18 @@ use tokio::sync::watch;
 use super::connect::connect;
 use super::reader::{self, ReadFrom, TurnMessage, read_from};
 use super::stream::{Agreed, ClusterStream, ControlMessage, NoFacts, StreamFacts};
-use super::{ClusterError, ClusterThread, NodeConfig};
+use super::{ClusterError, NodeConfig};
 use crate::clock::Clock;
 use crate::core::budget::Budget;
 use crate::core::epochs::{EarlierEpoch, Epochs};
-use crate::core::event_id::Epoch;
-use crate::core::home::{Applied, HomeSettings, Homes, Reset};
+use crate::core::event_id::{Epoch, Sequence};
+use crate::core::home::{Applied, HomeSettings, Homes, Reset, excess_share};
 use crate::core::message::{Publish, ReplyTo};
 use crate::core::partition::Partitioner;
 use crate::core::random::random_u64;
 use crate::core::topic::{Topic, TopicHasher};
 use crate::journal::cluster::inbound::{Begun, Inbound, StreamMessage};
-use crate::journal::cluster::message::{Item, PublishItem, end_of, sequence_of};
+use crate::journal::cluster::message::{MessageItem, PublishItem, end_of, sequence_of};
 use crate::journal::cluster::queue::ToCluster;
 use crate::journal::cluster::state::ClusterState;
 
@@ -36,6 +36,10 @@ const APPLIED_BYTES_MAX: usize = 32 << 20;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 /// Time before the stream's leader is asked again.
 const RETRY: Duration = Duration::from_millis(500);
+/// Attempts to make the stream before the reason ends the start: 20 seconds.
+const MAKE_ATTEMPTS: u32 = 40;
+/// Attempts between two lines in the log about a stream without a leader.
+const ATTEMPTS_SAID: u32 = 10;
 /// A topic's name is never longer, and never has more segments.
 const NAME_BYTES_MAX: usize = 16 << 10;
 const NAME_SEGMENTS_MAX: usize = 64;
@@ -73,7 +77,6 @@ pub(super) struct NodeParts {
     /// The connection was lost, or is there again.
     pub(super) changed: UnboundedReceiver<()>,
     pub(super) node: u64,
-    pub(super) partitions: u8,
 }
 
 /// Makes publishes of the stream's items.
@@ -193,7 +196,6 @@ async fn join(
         messages,
         changed,
         node: random_u64(),
-        partitions: config.partitions,
     };
     read_back(&mut parts, &settings, &mut homes).await;
     Ok((settings, hasher, homes, parts))
@@ -201,22 +203,23 @@ async fn join(
 
 /// Returns what the stream's leader says, once it says something; makes the stream if it is not there.
 async fn first_facts(stream: &ClusterStream) -> Result<StreamFacts, ClusterError> {
-    for attempt in 0u32.. {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
         match stream.facts().await {
             Ok(facts) => return Ok(facts),
             Err(NoFacts::Deleted) => match stream.make().await {
                 // A server that has just started has no JetStream, or too few servers for the replicas, for a while.
-                Err(error) if attempt < 40 => tracing::debug!("{error}"),
+                Err(error) if attempts <= MAKE_ATTEMPTS => tracing::debug!("{error}"),
                 made => made?,
             },
-            Err(NoFacts::Silent(reason)) if attempt % 10 == 9 => {
+            Err(NoFacts::Silent(reason)) if attempts % ATTEMPTS_SAID == 0 => {
                 tracing::warn!("the stream {} has no leader: {reason}; trying again", stream.name);
             }
             Err(NoFacts::Silent(_)) => {}
         }
         tokio::time::sleep(RETRY).await;
     }
-    Err(ClusterError::NoJetStream { reason: String::new() })
 }
 
 /// Returns how the epoch in force began.
@@ -235,13 +238,13 @@ async fn first_epoch(stream: &ClusterStream, agreed: &Agreed) -> Begun {
     }
 }
 
-/// Returns how the order begins for a node that has read nothing yet.
-pub(super) fn begin(inbound: &Inbound, control: u64) -> Reset {
+/// Returns how the order begins for a node that has read nothing yet; nobody joins before `ready_at` is applied.
+pub(super) fn begin(inbound: &Inbound, ready_at: Sequence) -> Reset {
     let ended = inbound.ended().iter().map(|epoch| EarlierEpoch { epoch: *epoch, last: [].into() });
     Reset {
         epochs: Arc::new(Epochs::new(inbound.epoch(), ended.collect())),
         floor: end_of(inbound.last()) * u64::from(inbound.last() > 0),
-        ready_at: if control == 0 { 0 } else { end_of(control) },
+        ready_at,
     }
 }
 
@@ -277,7 +280,7 @@ async fn read_back(parts: &mut NodeParts, settings: &HomeSettings, homes: &mut [
         }
         let is_late = taken.head.is_some_and(|head| head.is_late(message.at_ms));
         for item in taken.items.into_iter().filter(|_| !is_late) {
-            let Item::Publish(item) = item else { continue };
+            let MessageItem::Publish(item) = item else { continue };
             let Some(applied) = parts.decoder.publish(&message, item) else { continue };
             let partition = message.partition.unwrap_or_default();
             let shard = usize::from(settings.placement.home(partition));
@@ -312,21 +315,6 @@ async fn read_back(parts: &mut NodeParts, settings: &HomeSettings, homes: &mut [
 
 /// Drops the oldest events that exceed the limit of memory.
 fn release(settings: &HomeSettings, homes: &mut [Homes]) {
-    let bytes = homes.iter().map(Homes::bytes).sum::<usize>();
-    let excess = settings.memory.bytes().max(bytes).saturating_sub(settings.memory.bytes_max());
-    let share = excess.div_ceil(homes.len().max(1));
+    let share = excess_share(homes, &settings.memory);
     homes.iter_mut().for_each(|homes| homes.release(share));
-}
-
-impl OpenedCluster {
-    /// Starts the thread.
-    pub(crate) fn start(
-        self,
-        events: impl crate::journal::cluster::events::ClusterEvents,
-        answers: super::link::AnswerQuestion,
-        name: String,
-        ended: impl FnOnce(Result<(), String>) + Send + 'static,
-    ) -> Result<ClusterThread, ClusterError> {
-        ClusterThread::start(self, events, answers, name, ended).map_err(ClusterError::Thread)
-    }
 }

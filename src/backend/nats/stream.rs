@@ -15,7 +15,7 @@ use crate::core::event_id::Epoch;
 use crate::core::partition::PartitionId;
 use crate::core::random::random_key;
 use crate::journal::cluster::inbound::{Begun, Inbound, StreamMessage};
-use crate::journal::cluster::message::{FORMAT, Item, MessageHead, MessageWriter, decode};
+use crate::journal::cluster::message::{FORMAT, MessageHead, MessageItem, MessageWriter, decode};
 
 /// How long JetStream knows the numbers of messages, so that one that is sent again is stored once.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
@@ -96,8 +96,7 @@ struct InfoWithTime {
 impl ClusterStream {
     pub(super) fn new(jetstream: Context, node: &NodeConfig, clock: Clock) -> Self {
         let name = node.name.clone();
-        let secret: [u8; 16] = random_key();
-        let secret = secret.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let secret = format!("{:032x}", u128::from_be_bytes(random_key()));
         let metadata = [
             (FORMAT_KEY, FORMAT.to_string()),
             (READABLE_KEY, FORMAT.to_string()),
@@ -129,6 +128,14 @@ impl ClusterStream {
     /// Returns the subject of a partition.
     pub(super) fn subject(&self, partition: PartitionId) -> String {
         format!("{}.{partition}", self.name)
+    }
+
+    /// Returns the subject on which a node hears the others, or all nodes do; the stream keeps nothing of it.
+    pub(super) fn node_subject(&self, node: Option<u64>) -> String {
+        match node {
+            Some(node) => format!("{}.node.{node}", self.name),
+            None => format!("{}.node.all", self.name),
+        }
     }
 
     fn control_subject(&self) -> String {
@@ -275,7 +282,7 @@ impl ClusterStream {
         };
         let items = decode(&message.payload, 0).map(|(_, items)| items).unwrap_or_default();
         let began = items.into_iter().find_map(|item| match item {
-            Item::Epoch { new, ended } => Some((new, ended)),
+            MessageItem::Epoch { new, ended } => Some((new, ended)),
             _ => None,
         });
         Ok(Some(ControlMessage { number: message.sequence, began }))
@@ -352,14 +359,8 @@ fn is_wrong_sequence(error: &PublishError) -> bool {
 }
 
 fn secret_of(text: &str) -> Option<[u8; 16]> {
-    let mut secret = [0; 16];
-    if text.len() != 32 || !text.is_ascii() {
-        return None;
-    }
-    for (at, byte) in secret.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
-    }
-    Some(secret)
+    let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    u128::from_str_radix(text, 16).ok().filter(|_| is_hex).map(u128::to_be_bytes)
 }
 
 #[cfg(test)]

@@ -28,11 +28,7 @@ impl Fanout {
         let marks = [Mark { sequence: upto, end, id_at }];
         let logs = self.logs.of_partition(partition);
         for number in &logs {
-            let log = &mut self.logs[*number];
-            log.log.gain(&Gain { chunk: &chunk, events: 0, last: upto, at_us: 0, marks: &marks });
-            if !std::mem::replace(&mut log.gained, true) {
-                self.gained.push(*number);
-            }
+            self.gain(*number, Gain { chunk: &chunk, events: 0, last: upto, at_us: 0, marks: &marks });
         }
         logs.len()
     }

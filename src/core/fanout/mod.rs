@@ -268,13 +268,8 @@ impl Fanout {
                 // A home hears late that the last stream left: until then its events find no log.
                 for topic in &topics {
                     let Some(number) = self.logs.find(topic, partition) else { continue };
-                    let log = &mut self.logs[number];
-                    let marks = if log.merging > 0 { &marks[..] } else { &[] };
-                    log.log.gain(&Gain { chunk: &frames, events: count, last, at_us, marks });
-                    if !std::mem::replace(&mut log.gained, true) {
-                        self.gained.push(number);
-                    }
-                    streams += log.streams;
+                    self.gain(number, Gain { chunk: &frames, events: count, last, at_us, marks: &marks });
+                    streams += self.logs[number].streams;
                     work += 1;
                 }
                 out.extend(delivery_count.and_then(|count| count.add(streams)).map(Post::from));
@@ -297,6 +292,17 @@ impl Fanout {
             }
         }
         work
+    }
+
+    /// Adds to the log of a topic, which is sealed when the turn ends; it keeps the places of events only for streams
+    /// that need them.
+    fn gain(&mut self, number: u32, gain: Gain<'_>) {
+        let log = &mut self.logs[number];
+        let marks = if log.merging > 0 { gain.marks } else { &[] };
+        log.log.gain(&Gain { marks, ..gain });
+        if !std::mem::replace(&mut log.gained, true) {
+            self.gained.push(number);
+        }
     }
 
     /// Hands a stream a page of its topics in `partition`; `None` for topics that bypass the homes.

@@ -18,7 +18,7 @@ use crate::core::chunk::{Chunk, Mark};
 use crate::core::delivery_count::DeliveryCount;
 use crate::core::epochs::Epochs;
 use crate::core::event_id::Epoch;
-use crate::core::message::{Message, Reply, Ticket};
+use crate::core::message::{CountFor, Message, Reply, Ticket};
 use crate::core::partition::Placement;
 use crate::core::sent_count::SentCount;
 use crate::core::topic::TopicHasher;
@@ -353,8 +353,7 @@ fn an_emit_is_answered_with_the_streams_that_take_it() {
     let ticket = Ticket { shard: 0, connection: other, request: 1 };
     for (topic, streams) in [(all, 3), (user, 2), (tester.topic(1), 0)] {
         let partition = topic.partition();
-        let (mut out, count) =
-            (Vec::new(), DeliveryCount::new(crate::core::message::CountFor::Connection(ticket), None));
+        let (mut out, count) = (Vec::new(), DeliveryCount::new(CountFor::Connection(ticket), None));
         let message = ToFanout::Events {
             partition,
             topics: [topic].into(),

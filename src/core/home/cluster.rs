@@ -10,7 +10,7 @@ use super::{Home, Homes};
 use crate::core::arena::Key;
 use crate::core::epochs::Epochs;
 use crate::core::event_id::Sequence;
-use crate::core::message::{Disconnect, ListenerId, Message, OrderError, Post, Publish, ShardId, ToFanout};
+use crate::core::message::{Disconnect, ListenerId, Message, Post, Publish, ShardId, ToFanout};
 use crate::core::partition::PartitionId;
 use crate::core::selection::Selection;
 use crate::core::topic::Topic;
@@ -139,17 +139,6 @@ impl Homes {
             }));
         }
     }
-
-    /// Answers a publish of this node that the cluster did not take.
-    pub(crate) fn not_applied(
-        &mut self,
-        partition: PartitionId,
-        publish: Publish,
-        error: OrderError,
-        out: &mut Vec<Post>,
-    ) {
-        self.with(partition, |home| home.refuse(0, publish, error, out));
-    }
 }
 
 impl Home {
@@ -158,6 +147,7 @@ impl Home {
         self.stream_ms = Some(stream_ms);
         self.stream_ahead_ms = stream_ms.cast_signed().saturating_sub(at_ms.cast_signed());
         self.keys.expire(stream_ms, usize::MAX);
+        let last = first + publish.events.len() as u64 - 1;
         let held = if is_own { self.history.topics().find(&publish.topic) } else { None };
         let repeated = publish.key.as_ref().and_then(|key| self.keys.repeated(key, stream_ms));
         let events = match repeated {
@@ -171,7 +161,7 @@ impl Home {
             }
         };
         if is_own {
-            self.give_back(held, first, out);
+            self.give_back(held, last, out);
         }
         self.let_in(|_| false, out);
         events

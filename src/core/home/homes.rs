@@ -207,3 +207,10 @@ impl Homes {
         self.homes.iter_mut().flatten().map(|home| &mut **home)
     }
 }
+
+/// Returns the bytes that each of these homes has to release for all histories to be within the limit of memory.
+pub(crate) fn excess_share(homes: &[Homes], memory: &Memory) -> usize {
+    let bytes = homes.iter().map(Homes::bytes).sum::<usize>();
+    let excess = memory.bytes().max(bytes).saturating_sub(memory.bytes_max());
+    excess.div_ceil(homes.len().max(1))
+}

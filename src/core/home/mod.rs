@@ -26,7 +26,7 @@ use cluster::WaitingJoin;
 pub(crate) use cluster::{Applied, Reset};
 use history::PartitionHistory;
 pub(crate) use history::{Dropped, HistoryLimits, PAGE_FRAMES_MAX, TopicEnd};
-pub(crate) use homes::{HomeSettings, Homes};
+pub(crate) use homes::{HomeSettings, Homes, excess_share};
 pub(crate) use idempotency::KEYS_KNOWN_MS;
 use idempotency::KnownKeys;
 use listeners::Listeners;

@@ -19,8 +19,8 @@ use crate::core::event_id::EventId;
 use crate::core::journal::MemoryJournal;
 use crate::core::memory::Memory;
 use crate::core::message::{
-    Gap, GapReason, ListenerId, OrderError, Ordered, Publish, PublishKey, ReplayPage, Reply, ReplyTo,
-    ShardId, Ticket,
+    CountFor, Gap, GapReason, ListenerId, OrderError, Ordered, Publish, PublishKey, ReplayPage, Reply,
+    ReplyTo, ShardId, Ticket,
 };
 use crate::core::partition::{Partitioner, Placement};
 use crate::core::selection::Selection;
@@ -399,11 +399,8 @@ fn the_last_of_all_shards_answers_with_the_streams_of_all() {
     let ticket = Ticket { shard: 3, connection: tester.key, request: 5 };
     let topic = Topic::of_session("chat", None, &tester.hasher);
     let mut posts = Vec::new();
-    let disconnect = ToHome::Disconnect(Disconnect {
-        topic,
-        shards: 3,
-        count_for: crate::core::message::CountFor::Connection(ticket),
-    });
+    let disconnect =
+        ToHome::Disconnect(Disconnect { topic, shards: 3, count_for: CountFor::Connection(ticket) });
     tester.homes.handle(0, disconnect, 0, &mut tester.journal, &mut posts);
     assert_eq!(posts.iter().map(|post| post.to).collect::<Vec<_>>(), [0, 1, 2]);
     let mut counts = posts.into_iter().map(|post| match post.message {

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::message::{FORMAT, Item, MessageHead, decode, end_of};
+use super::message::{FORMAT, MessageHead, MessageItem, decode, end_of};
 use crate::core::event_id::{Epoch, Sequence};
 use crate::core::partition::PartitionId;
 
@@ -25,7 +25,7 @@ pub(crate) struct ReadMessage {
     /// Messages before it are missing: events up to this one.
     pub(crate) missed: Option<Sequence>,
     pub(crate) head: Option<MessageHead>,
-    pub(crate) items: Vec<Item>,
+    pub(crate) items: Vec<MessageItem>,
     /// Why it is not one of ours.
     pub(crate) malformed: Option<String>,
     /// It ends the epoch in force.
@@ -107,7 +107,7 @@ impl Inbound {
         self.last_head = head;
         let ends_epoch = message.partition.is_none()
             && message.number > self.control
-            && items.iter().any(|item| matches!(item, Item::Epoch { .. }));
+            && items.iter().any(|item| matches!(item, MessageItem::Epoch { .. }));
         Some(ReadMessage { missed, head, items, malformed, ends_epoch })
     }
 

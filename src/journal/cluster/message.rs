@@ -29,6 +29,8 @@ pub(crate) const FORMAT: u8 = 1;
 pub(crate) const EVENTS_MAX: usize = 1 << 16;
 /// The most epochs that ended which a message names.
 const ENDED_MAX: usize = 64;
+/// Room for the head of a message.
+pub(crate) const HEAD_BYTES: usize = 64;
 /// Bytes of an item beside names, key and text of a publish with one event, and those of each event.
 const ITEM_BYTES: usize = 160;
 const EVENT_BYTES: usize = 40;
@@ -68,7 +70,7 @@ impl MessageHead {
 
 /// One item of a message.
 #[derive(Debug)]
-pub(crate) enum Item {
+pub(crate) enum MessageItem {
     Publish(PublishItem),
     Disconnect(DisconnectItem),
     Epoch { new: Epoch, ended: Vec<Epoch> },
@@ -177,7 +179,10 @@ pub(crate) fn bytes_of(topic: &str, events: &Events, key: Option<&PublishKey>) -
 ///
 /// # Errors
 /// It is not one of ours, or it is of a later version that this program cannot read.
-pub(crate) fn decode(payload: &Bytes, partition: PartitionId) -> Result<(MessageHead, Vec<Item>), Malformed> {
+pub(crate) fn decode(
+    payload: &Bytes,
+    partition: PartitionId,
+) -> Result<(MessageHead, Vec<MessageItem>), Malformed> {
     let mut reader = Reader::new(payload);
     if reader.u8()? != FORMAT {
         return Err(Malformed("it is of another version of esper"));
@@ -206,17 +211,23 @@ pub(crate) fn decode(payload: &Bytes, partition: PartitionId) -> Result<(Message
                     return Err(Malformed("it has too many events"));
                 }
                 let topic = record.topic.into();
-                items.push(Item::Publish(PublishItem { events_before, topic, events: parsed, key, count }));
+                items.push(MessageItem::Publish(PublishItem {
+                    events_before,
+                    topic,
+                    events: parsed,
+                    key,
+                    count,
+                }));
             }
             2 => {
                 let (count, topic) = (item.varint()?, item.str()?.into());
-                items.push(Item::Disconnect(DisconnectItem { topic, count }));
+                items.push(MessageItem::Disconnect(DisconnectItem { topic, count }));
             }
             3 => {
                 let new = Epoch::at(item.u64()?);
                 let count = item.count(8)?.min(ENDED_MAX);
                 let ended = (0..count).map(|_| item.u64().map(Epoch::at)).collect::<Result<_, _>>()?;
-                items.push(Item::Epoch { new, ended });
+                items.push(MessageItem::Epoch { new, ended });
             }
             _ => {}
         }
@@ -252,8 +263,12 @@ mod tests {
     fn a_message_is_read_back_as_it_was_written() {
         let (head, items) = decode(&message().finish(), 5).unwrap();
         assert_eq!(head, HEAD);
-        let [Item::Publish(first), Item::Disconnect(end), Item::Publish(second), Item::Epoch { new, ended }] =
-            &items[..]
+        let [
+            MessageItem::Publish(first),
+            MessageItem::Disconnect(end),
+            MessageItem::Publish(second),
+            MessageItem::Epoch { new, ended },
+        ] = &items[..]
         else {
             panic!("{items:?}")
         };
@@ -304,7 +319,7 @@ mod tests {
             damaged[at] = to;
             if let Ok((_, items)) = decode(&damaged.into(), 5) {
                 for item in items {
-                    if let Item::Publish(publish) = item {
+                    if let MessageItem::Publish(publish) = item {
                         prop_assert!(publish.events.iter().all(|event| !event.lines.is_empty()));
                     }
                 }

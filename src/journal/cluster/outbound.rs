@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::message::{DisconnectItem, MessageHead, MessageWriter, bytes_of};
+use super::message::{DisconnectItem, HEAD_BYTES, MessageHead, MessageWriter, bytes_of};
 use crate::core::event_id::Epoch;
 use crate::core::message::{CountFor, OrderError, Publish};
 use crate::core::partition::PartitionId;
@@ -97,7 +97,7 @@ impl Outbound {
     /// Takes in a wish; gives it back when it is too large to be sent.
     pub(crate) fn push(&mut self, partition: PartitionId, wish: Wish) -> Option<Wish> {
         let fits = match &wish {
-            Wish::Publish(publish) => size(publish) + 64 <= self.bytes_max,
+            Wish::Publish(publish) => size(publish) + HEAD_BYTES <= self.bytes_max,
             Wish::Disconnect { .. } => true,
         };
         match self.lanes.get_mut(usize::from(partition)) {

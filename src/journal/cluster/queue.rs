@@ -16,7 +16,7 @@ use crate::core::partition::PartitionId;
 pub(crate) enum ToCluster {
     /// To be ordered, in this order within a partition.
     Wishes(Vec<(PartitionId, Wish)>),
-    /// So many streams of this node got what the message with this number for a count asked about, of this node.
+    /// Tells `node` how many streams here its count with this number reached.
     Counted { node: u64, count: u64, streams: u32 },
     /// This node's own reply to what it counts under this number.
     OwnReply { count: u64, reply: Reply },

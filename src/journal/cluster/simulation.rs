@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 
 use super::inbound::{Inbound, ReadMessage, StreamMessage};
-use super::message::{Item, decode};
+use super::message::{MessageItem, decode};
 use super::outbound::{Ack, GIVE_UP_MS, OutMessage, Outbound, Wish};
 use crate::core::budget::Budget;
 use crate::core::event::{EventLimits, Events};
@@ -31,7 +31,7 @@ const BYTES_MAX: usize = 1200;
 
 /// A bug put in on purpose, to see that the simulation looks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Canary {
+enum ClusterCanary {
     None,
     /// A message that is sent again has another number.
     OtherNumber,
@@ -61,7 +61,7 @@ struct Node {
 
 /// JetStream: what it stored, and the numbers it knows.
 #[derive(Default)]
-struct Stream {
+struct StoredStream {
     messages: Vec<(PartitionId, Bytes)>,
     known: HashSet<(usize, u64)>,
 }
@@ -74,9 +74,9 @@ enum Packet {
 
 struct World {
     random: fastrand::Rng,
-    canary: Canary,
+    canary: ClusterCanary,
     nodes: Vec<Node>,
-    stream: Stream,
+    stream: StoredStream,
     network: Vec<Packet>,
     hasher: TopicHasher,
     now_ms: u64,
@@ -84,7 +84,7 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, canary: Canary) -> Self {
+    fn new(seed: u64, canary: ClusterCanary) -> Self {
         let epoch = Epoch::at(7);
         let node = |number| Node {
             outbound: Outbound::new(epoch, number, PARTITIONS, BYTES_MAX),
@@ -100,7 +100,7 @@ impl World {
             random: fastrand::Rng::with_seed(seed),
             canary,
             nodes: (0..NODES as u64).map(node).collect(),
-            stream: Stream::default(),
+            stream: StoredStream::default(),
             network: Vec::new(),
             hasher: TopicHasher::of(PARTITIONS),
             now_ms: 0,
@@ -152,7 +152,7 @@ impl World {
         }
         let next = self.nodes[node].outbound.next(self.now_ms, self.now_ms, |_| 0);
         for mut message in again {
-            if self.canary == Canary::OtherNumber {
+            if self.canary == ClusterCanary::OtherNumber {
                 message.number += 1 << 40;
             }
             self.network.push(Packet::Message(node, message));
@@ -189,7 +189,8 @@ impl World {
                     }
                     _ => Ack::Stored,
                 };
-                let is_new = self.canary == Canary::NoDuplicates || self.stream.known.insert((node, number));
+                let is_new =
+                    self.canary == ClusterCanary::NoDuplicates || self.stream.known.insert((node, number));
                 if ack == Ack::Stored && is_new {
                     self.stream.messages.push((partition, payload));
                 } else if is_new && ack != Ack::Stored {
@@ -201,7 +202,8 @@ impl World {
             Packet::Ack(node, number, ack) => {
                 let node = &mut self.nodes[node];
                 if let Some((_, wishes, error)) = node.outbound.acknowledged(number, ack) {
-                    let is_firm = error != OrderError::Unconfirmed || self.canary == Canary::FirmRefusal;
+                    let is_firm =
+                        error != OrderError::Unconfirmed || self.canary == ClusterCanary::FirmRefusal;
                     let settled = if is_firm { &mut node.refused } else { &mut node.given_up };
                     settled.extend(wishes.iter().map(number_of));
                 }
@@ -221,7 +223,7 @@ impl World {
         let (from, all) = (inbound.last() as usize, self.stream.messages.len());
         let count = if is_calm { all - from } else { self.random.usize(0..=all - from) };
         for at in from..from + count {
-            if self.canary == Canary::SkippedMessage && self.random.u8(0..50) == 0 {
+            if self.canary == ClusterCanary::SkippedMessage && self.random.u8(0..50) == 0 {
                 continue;
             }
             let (partition, payload) = self.stream.messages[at].clone();
@@ -292,8 +294,8 @@ fn number_of(wish: &Wish) -> u64 {
     number_in(&publish.events)
 }
 
-fn number_of_item(item: &Item) -> u64 {
-    let Item::Publish(publish) = item else { panic!("{item:?}") };
+fn number_of_item(item: &MessageItem) -> u64 {
+    let MessageItem::Publish(publish) = item else { panic!("{item:?}") };
     number_in(&publish.events)
 }
 
@@ -310,14 +312,19 @@ fn seeds() -> u64 {
 #[test]
 fn what_is_answered_is_stored_once_and_applied_in_one_order_whatever_the_network_does() {
     for seed in 0..seeds() {
-        let result = std::panic::catch_unwind(|| World::new(seed, Canary::None).run());
+        let result = std::panic::catch_unwind(|| World::new(seed, ClusterCanary::None).run());
         assert!(result.is_ok(), "seed {seed}");
     }
 }
 
 #[test]
 fn bugs_put_in_on_purpose_are_found() {
-    for canary in [Canary::OtherNumber, Canary::FirmRefusal, Canary::NoDuplicates, Canary::SkippedMessage] {
+    for canary in [
+        ClusterCanary::OtherNumber,
+        ClusterCanary::FirmRefusal,
+        ClusterCanary::NoDuplicates,
+        ClusterCanary::SkippedMessage,
+    ] {
         let found =
             (0..50).find(|seed| std::panic::catch_unwind(|| World::new(*seed, canary).run()).is_err());
         assert!(found.is_some(), "{canary:?} is not found");

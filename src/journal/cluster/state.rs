@@ -1,7 +1,7 @@
 //! What all threads may know of the cluster, and its counters.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -91,13 +91,12 @@ impl ClusterState {
     }
 
     pub(crate) fn acknowledged(&self, time: Duration) {
-        let mut ack_us = self.ack_us.lock().unwrap_or_else(PoisonError::into_inner);
-        ack_us.saturating_record(time.as_micros() as u64);
+        self.acks().saturating_record(time.as_micros() as u64);
     }
 
     /// Returns the times from sending a message to its acknowledgement, in microseconds.
     pub(crate) fn acks_us(&self) -> Histogram<u64> {
-        self.ack_us.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.acks().clone()
     }
 
     /// Returns the counters as `/stats` shows them.
@@ -117,7 +116,11 @@ impl ClusterState {
             "resets": self.resets.value(),
             "malformed": self.malformed.value(),
             "waiting": self.waiting(),
-            "ack_us": percentiles(&self.acks_us()),
+            "ack_us": percentiles(&self.acks()),
         })
+    }
+
+    fn acks(&self) -> MutexGuard<'_, Histogram<u64>> {
+        self.ack_us.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

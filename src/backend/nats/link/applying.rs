@@ -7,7 +7,7 @@ use crate::core::message::{Callback, CountFor, Disconnect, OrderError, Publish, 
 use crate::core::partition::PartitionId;
 use crate::journal::cluster::events::{ClusterEvents, ClusterNews};
 use crate::journal::cluster::inbound::StreamMessage;
-use crate::journal::cluster::message::{DisconnectItem, Item, MessageHead, PublishItem, end_of};
+use crate::journal::cluster::message::{DisconnectItem, MessageHead, MessageItem, PublishItem, end_of};
 use crate::journal::cluster::outbound::Wish;
 use crate::journal::cluster::queue::ToCluster;
 
@@ -58,37 +58,36 @@ impl<E: ClusterEvents> Link<E> {
         let shard = self.placement.home(partition);
         let mut applied = Vec::new();
         if is_late {
-            wishes.for_each(|wish| self.refuse(partition, wish, OrderError::Unconfirmed));
-            return;
+            return self.refuse_all(partition, wishes, OrderError::Unconfirmed);
         }
         for item in taken.items {
             let wish = wishes.next();
             match item {
-                Item::Publish(item) => {
+                MessageItem::Publish(item) => {
                     self.state.publishes.add(1);
                     applied
                         .extend(self.applied(&message, head, item, wish).map(|applied| (partition, applied)));
                 }
-                Item::Disconnect(item) => {
+                MessageItem::Disconnect(item) => {
                     self.hand_over(shard, &mut applied);
                     if let Some(disconnect) = self.disconnect(partition, head, item, wish) {
                         self.events.tell(shard, ClusterNews::Disconnect(partition, disconnect));
                     }
                 }
-                Item::Epoch { .. } => {}
+                MessageItem::Epoch { .. } => {}
             }
         }
         self.hand_over(shard, &mut applied);
     }
 
-    pub(super) fn hand_over(&self, shard: ShardId, applied: &mut Vec<(PartitionId, Applied)>) {
+    fn hand_over(&self, shard: ShardId, applied: &mut Vec<(PartitionId, Applied)>) {
         if !applied.is_empty() {
             self.events.tell(shard, ClusterNews::Applied(std::mem::take(applied)));
         }
     }
 
     /// Returns a publish to apply, with who waits for its answer.
-    pub(super) fn applied(
+    fn applied(
         &self,
         message: &StreamMessage,
         head: MessageHead,
@@ -110,7 +109,7 @@ impl<E: ClusterEvents> Link<E> {
         Some(applied)
     }
 
-    pub(super) fn disconnect(
+    fn disconnect(
         &self,
         partition: PartitionId,
         head: MessageHead,
@@ -126,7 +125,7 @@ impl<E: ClusterEvents> Link<E> {
     }
 
     /// Returns what tells another node how many streams of this one were reached.
-    pub(super) fn count_for(&self, node: u64, count: u64) -> Callback {
+    fn count_for(&self, node: u64, count: u64) -> Callback {
         let to_self = self.to_self.clone();
         Callback::new(move |reply| {
             let streams = match reply {

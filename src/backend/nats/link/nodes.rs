@@ -13,17 +13,19 @@ use crate::journal::cluster::queue::ToCluster;
 impl<E: ClusterEvents> Link<E> {
     pub(super) async fn say_here(&mut self, is_new: bool) {
         let message = NodeMessage::Here { node: self.node, name: self.name.clone(), is_new };
-        self.tell(&format!("{}.node.all", self.stream.name), &message).await;
+        self.tell(None, &message).await;
     }
 
-    pub(super) async fn tell(&self, subject: &str, message: &NodeMessage) {
+    /// Tells a node something, or all nodes.
+    pub(super) async fn tell(&self, node: Option<u64>, message: &NodeMessage) {
         // While there is no connection nobody would hear it; later it would be old.
         if !is_connected(&self.client) {
             return;
         }
         let Ok(text) = serde_json::to_vec(message) else { return };
-        if let Err(error) = self.client.publish(subject.to_owned(), Bytes::from(text)).await {
-            tracing::debug!("a message to {subject} was not sent: {error}");
+        let subject = self.stream.node_subject(node);
+        if let Err(error) = self.client.publish(subject, Bytes::from(text)).await {
+            tracing::debug!("a message to other nodes was not sent: {error}");
         }
     }
 

@@ -1,11 +1,11 @@
 //! Watches the connection and the stream: when the node is cut off, what it missed, and whether the stream is still the
 //! one it read.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{
     ANOTHER_MIN, DELETED_MIN, HERE_INTERVAL, Link, NOT_READY_AFTER, Polled, READY_LAG_MAX, SEND_AWAY_AFTER,
-    SEND_AWAY_STEP, SILENT_MAX, SILENT_MOVE, STALL,
+    SEND_AWAY_STEP, SENT_KNOWN, SILENT_MAX, SILENT_MOVE, STALL,
 };
 use crate::backend::nats::ClusterError;
 use crate::backend::nats::connect::is_connected;
@@ -46,6 +46,11 @@ impl<E: ClusterEvents> Link<E> {
         tracing::warn!("cut off from the cluster: {reason}; publishes are refused, and streams stay");
         self.cut_off_since = Some(Instant::now());
         self.state.set_cut_off(true);
+        self.refuse_waiting();
+    }
+
+    /// Refuses what was not sent yet.
+    fn refuse_waiting(&mut self) {
         for (partition, wish) in self.outbound.take_waiting() {
             self.refuse(partition, wish, OrderError::CutOff);
         }
@@ -168,18 +173,13 @@ impl<E: ClusterEvents> Link<E> {
         (self.must_reset, self.another, self.is_epoch_noted) = (false, 0, false);
         self.agreed = agreed;
         self.state.resets.add(1);
-        for (partition, wish) in self.outbound.take_waiting() {
-            self.refuse(partition, wish, OrderError::CutOff);
-        }
+        self.refuse_waiting();
         for (partition, wishes) in self.outbound.take_under_way() {
-            for wish in wishes {
-                self.refuse(partition, wish, OrderError::Unconfirmed);
-            }
+            self.refuse_all(partition, wishes, OrderError::Unconfirmed);
         }
-        let control = begun.0;
         self.inbound = Inbound::new(facts.first.saturating_sub(1), begun);
         self.outbound.set_epoch(self.inbound.epoch());
-        let reset = begin(&self.inbound, control);
+        let reset = begin(&self.inbound, end_of(self.inbound.control()));
         self.tell_all(|| ClusterNews::Reset(reset.clone()));
         read_from(&self.from, self.inbound.last() + 1);
         self.ask.send_replace(self.inbound.clone());
@@ -197,11 +197,9 @@ impl<E: ClusterEvents> Link<E> {
         }
         for (partition, wishes) in given_up {
             self.state.unconfirmed.add(wishes.len() as u64);
-            for wish in wishes {
-                self.refuse(partition, wish, OrderError::Unconfirmed);
-            }
+            self.refuse_all(partition, wishes, OrderError::Unconfirmed);
         }
-        self.sent.retain(|_, sent| now.duration_since(*sent) < Duration::from_secs(30));
+        self.sent.retain(|_, sent| now.duration_since(*sent) < SENT_KNOWN);
         for done in self.counts.overdue(now) {
             self.reply(Some(done));
         }

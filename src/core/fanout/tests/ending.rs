@@ -125,7 +125,7 @@ fn a_disconnect_looks_no_further_than_the_last_stream_of_its_topic_and_that_is_i
     tester.idle(3, u64::MAX);
     for (topic, work) in [(1, 0), (3, 4), (4, 0)] {
         let (topic, mut out) = (tester.topic(topic), Vec::new());
-        let delivery_count = DeliveryCount::new(crate::core::message::CountFor::Connection(ticket), None);
+        let delivery_count = DeliveryCount::new(CountFor::Connection(ticket), None);
         let message = ToFanout::Disconnect { topic, upto: 7, delivery_count };
         assert_eq!(tester.fanout.handle(message, &mut out), work);
     }

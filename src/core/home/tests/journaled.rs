@@ -153,7 +153,7 @@ fn streams_end_after_what_was_published_before_they_were_to_end() {
         ToHome::Disconnect(Disconnect {
             topic: topic.clone(),
             shards: 2,
-            count_for: crate::core::message::CountFor::Connection(ticket),
+            count_for: CountFor::Connection(ticket),
         })
     };
     let ended = |upto| (0..2).map(move |shard| format!("{shard}: disconnect after {upto}"));
@@ -211,11 +211,7 @@ fn a_publish_that_was_refused_leaves_nothing_behind() {
     let chat = Topic::of_session("chat", None, &late.tester.hasher);
     let ticket = Ticket { shard: 0, connection: late.tester.key, request: 0 };
     late.publish(&chat, "data:a");
-    let disconnect = Disconnect {
-        topic: chat.clone(),
-        shards: 1,
-        count_for: crate::core::message::CountFor::Connection(ticket),
-    };
+    let disconnect = Disconnect { topic: chat.clone(), shards: 1, count_for: CountFor::Connection(ticket) };
     assert_eq!(late.ask(ToHome::Disconnect(disconnect)), (nothing(), 0));
     assert_eq!(late.refuse(), ["DiskFull", "0: disconnect after 0"], "what waited for it goes on");
     assert_eq!(late.tester.homes.topics(), 0);
