@@ -180,6 +180,8 @@ fn whoever_waits_too_long_for_a_node_is_told_to_come_again() {
     farewell(&mut events);
     assert_eq!(events, []);
     world.mend(1);
+    // Until it is connected again it sends its streams away.
+    world.wait_all_publish();
     let mut stream = world.resume(1, "toolong01", &id);
     publish_at(&world, 0, "toolong01", "2");
     let event = stream.event();
