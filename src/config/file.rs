@@ -67,10 +67,11 @@ impl Files {
         let mut reader = FileReader { name: &name, command, layer: Layer::default(), subscribe: None };
         reader.read(root)?;
         let FileReader { mut layer, subscribe, .. } = reader;
-        let mut nodes = layer.get("broker-node").into_iter().flat_map(|setting| &setting.values);
-        if mode & 0o004 != 0 && nodes.any(|(_, url)| url.contains('@')) {
+        let urls = ["broker-node", "cluster"].into_iter().filter_map(|flag| layer.get(flag));
+        let has_login = urls.flat_map(|setting| &setting.values).any(|(_, url)| url.contains('@'));
+        if mode & 0o004 != 0 && has_login {
             self.notes.warnings.push(format!(
-                "{name}: everybody on this machine may read the brokers' passwords in it; chmod o-r"
+                "{name}: everybody on this machine may read the passwords in its URLs; chmod o-r"
             ));
         }
         layer.split_port();

@@ -10,8 +10,10 @@ use crate::support::{Answer, Event, PATIENCE, Server, Stream, eventually, exchan
 
 const NGINX: &str = include_str!("../../deploy/nginx.conf");
 const NGINX_INSTANCES: &str = include_str!("../../deploy/nginx-instances.conf");
+const NGINX_CLUSTER: &str = include_str!("../../deploy/nginx-cluster.conf");
 const HAPROXY: &str = include_str!("../../deploy/haproxy.cfg");
 const HAPROXY_INSTANCES: &str = include_str!("../../deploy/haproxy-instances.cfg");
+const HAPROXY_CLUSTER: &str = include_str!("../../deploy/haproxy-cluster.cfg");
 
 /// The least that somebody would write.
 const NGINX_MINIMAL: &str = "
@@ -103,6 +105,8 @@ fn a_client_that_leaves_frees_its_place_at_once() {
         (nginx, NGINX_MINIMAL),
         (haproxy, HAPROXY),
         (haproxy, HAPROXY_INSTANCES),
+        (nginx, NGINX_CLUSTER),
+        (haproxy, HAPROXY_CLUSTER),
     ] {
         let server = Server::start(&["--heartbeat", "0s"]);
         let proxy = start(config, [server.address; 2]);
@@ -122,6 +126,8 @@ fn a_stream_that_no_instance_can_serve_is_closed_without_an_answer() {
         (nginx, NGINX_INSTANCES, "proxy_read_timeout 60s", 502),
         (haproxy, HAPROXY, "timeout server 60s", 503),
         (haproxy, HAPROXY_INSTANCES, "timeout server 60s", 503),
+        (nginx, NGINX_CLUSTER, "proxy_read_timeout 60s", 502),
+        (haproxy, HAPROXY_CLUSTER, "timeout server 60s", 503),
     ] {
         let subscribe = |proxy: &Proxy| exchange(proxy.address, "GET", "/subscribe/downdown1", &[], "");
         // One that is not there.

@@ -23,6 +23,27 @@ const STREAM: &str = "esper";
 const ROUTES_ABOVE: u16 = 2000;
 const MONITOR_ABOVE: u16 = 4000;
 
+/// The path of nats-server, which is downloaded first if it is not there.
+pub(crate) fn program() -> PathBuf {
+    let output = Command::new(SCRIPT).arg("install").output().expect("scripts/nats, which needs python3");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("a path").trim_end().into()
+}
+
+/// A port for `scripts/nats run`: all that it takes are free.
+pub(crate) fn free_ports() -> u16 {
+    // Below what the kernel gives to connections, and what `free_port` takes.
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let all =
+        |port: u16| (0..3).flat_map(move |n| [port + n, port + ROUTES_ABOVE + n, port + MONITOR_ABOVE + n]);
+    loop {
+        let port = fastrand::u16(10_000..15_900);
+        if all(port).all(is_free) {
+            return port;
+        }
+    }
+}
+
 /// One NATS server or three; ended when dropped.
 pub(crate) struct Nats {
     script: Option<Child>,
@@ -51,13 +72,7 @@ impl Nats {
     }
 
     fn try_start(nodes: usize, has_links: bool) -> Option<Nats> {
-        // Below what the kernel gives to connections, and what `free_port` takes.
-        let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        let all = |port: u16| {
-            (0..3).flat_map(move |n| [port + n, port + ROUTES_ABOVE + n, port + MONITOR_ABOVE + n])
-        };
-        let free = |port: &u16| all(*port).all(is_free);
-        let port = std::iter::repeat_with(|| fastrand::u16(10_000..15_900)).find(free)?;
+        let port = free_ports();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let mut nats = Nats { script: None, dir: TempDir::new(), port, nodes, routes: Vec::new(), runtime };
         if has_links {
@@ -230,6 +245,22 @@ impl Nats {
         self.ask(|context| {
             let config = config.clone();
             async move { context.update_stream(config).await.map_err(|error| error.to_string()) }
+        });
+    }
+
+    /// Sends the stream's newest message once more, as `change` makes it.
+    pub(crate) fn send_again(&self, change: impl Fn(Vec<u8>) -> Vec<u8>) {
+        let newest = self.info().state.last_sequence;
+        self.ask(|context| {
+            let change = &change;
+            async move {
+                let stream = context.get_stream(STREAM).await.map_err(|error| error.to_string())?;
+                let message = stream.get_raw_message(newest).await.map_err(|error| error.to_string())?;
+                let payload = change(message.payload.to_vec());
+                let sent = context.publish(message.subject, payload.into()).await;
+                let sent = sent.map_err(|error| error.to_string())?;
+                sent.await.map_err(|error| error.to_string())
+            }
         });
     }
 

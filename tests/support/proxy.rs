@@ -74,8 +74,8 @@ impl Drop for Proxy {
     }
 }
 
-pub(crate) fn nginx(config: &str, servers: [SocketAddr; 2]) -> Proxy {
-    let config = replace(&with_servers(config, servers), "user www-data;", "daemon off;");
+pub(crate) fn nginx<const N: usize>(config: &str, servers: [SocketAddr; N]) -> Proxy {
+    let config = replace(&with_servers(config, &servers), "user www-data;", "daemon off;");
     Proxy::start(
         |dir, address| {
             let dir = dir.0.to_str().unwrap();
@@ -95,8 +95,8 @@ pub(crate) fn nginx(config: &str, servers: [SocketAddr; 2]) -> Proxy {
     )
 }
 
-pub(crate) fn haproxy(config: &str, servers: [SocketAddr; 2]) -> Proxy {
-    let config = with_servers(config, servers);
+pub(crate) fn haproxy<const N: usize>(config: &str, servers: [SocketAddr; N]) -> Proxy {
+    let config = with_servers(config, &servers);
     Proxy::start(
         |_, address| replace(&config, "bind :80\n", &format!("bind {address}\n")),
         |path| {
@@ -112,7 +112,7 @@ pub(crate) fn apache(site: &str, server: SocketAddr) -> Proxy {
     let modules = ["mpm_event", "authz_core", "asis", "deflate", "filter", "proxy", "proxy_http"]
         .map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"))
         .concat();
-    let site = replace(&with_servers(site, [server; 2]), "*:80>", "*>");
+    let site = replace(&with_servers(site, &[server]), "*:80>", "*>");
     Proxy::start(
         |dir, address| {
             let dir = dir.0.to_str().unwrap();
@@ -131,15 +131,18 @@ pub(crate) fn apache(site: &str, server: SocketAddr) -> Proxy {
     )
 }
 
-/// With these servers in place of those on the port 3000 or 8000 or, for several, 3001 and 3002.
-fn with_servers(config: &str, servers: [SocketAddr; 2]) -> String {
+/// With these servers in place of those on the port 3000 or 8000 or, for several, 3001 and the next ones.
+fn with_servers(config: &str, servers: &[SocketAddr]) -> String {
     for one in ["127.0.0.1:3000", "127.0.0.1:8000"] {
         if config.contains(one) {
             return replace(config, one, &servers[0].to_string());
         }
     }
-    let config = replace(config, "127.0.0.1:3001", &servers[0].to_string());
-    replace(&config, "127.0.0.1:3002", &servers[1].to_string())
+    let several = (3001..).map(|port| format!("127.0.0.1:{port}"));
+    let several: Vec<String> = several.take_while(|one| config.contains(one)).collect();
+    assert!(!several.is_empty(), "no server in {config}");
+    let places = several.iter().zip(servers.iter().cycle());
+    places.fold(config.to_owned(), |config, (one, server)| config.replace(one, &server.to_string()))
 }
 
 /// Replaces what must be there, so that no change of a configuration leaves a test with another one than it thinks.

@@ -1,10 +1,15 @@
 //! The connection to the NATS servers.
 
+use std::error::Error as _;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use nkeys::KeyPair;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{ClusterError, NodeConfig};
@@ -35,11 +40,11 @@ pub(super) async fn connect(
     let nodes = config.shown();
     let addresses: Vec<ServerAddr> =
         config.nodes.iter().filter_map(|node| node.address().parse().ok()).collect();
+    let options = options(config, changed)?;
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let options = options(config, changed.clone())?;
-        match options.connect(&addresses[..]).await {
+        match options.clone().connect(&addresses[..]).await {
             Ok(client) => return check(client, config.body_bytes_max),
             Err(error) => {
                 let reason = error.to_string();
@@ -47,7 +52,7 @@ pub(super) async fn connect(
                     ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
                         return Err(ClusterError::Login { nodes, reason });
                     }
-                    ConnectErrorKind::Tls => return Err(ClusterError::Tls { nodes, reason }),
+                    _ if is_of_tls(&error) => return Err(ClusterError::Tls { nodes, reason }),
                     _ if attempts % ATTEMPTS_SAID == 1 => {
                         tracing::warn!("cannot reach a NATS server at {nodes}: {reason}; trying again");
                     }
@@ -60,6 +65,9 @@ pub(super) async fn connect(
 }
 
 fn options(config: &NodeConfig, changed: UnboundedSender<()>) -> Result<ConnectOptions, ClusterError> {
+    // The library takes the process's default, and rustls panics without one where two are built in; any server may ask
+    // for TLS. An error is that there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut options = ConnectOptions::new()
         .name("esper")
         .ping_interval(PING)
@@ -88,23 +96,29 @@ fn options(config: &NodeConfig, changed: UnboundedSender<()>) -> Result<ConnectO
     } else if let Some(token) = config.token() {
         options = options.token(token);
     }
-    if let Some(file) = &config.nkey_file {
-        options = options.nkey(read("cluster-nkey-file", file)?.trim().to_owned());
+    // The library's own reasons would not name the flags, and of a wrong seed it says nothing at all.
+    if let Some(path) = &config.nkey_file {
+        let file = LoginFile { flag: "cluster-nkey-file", path };
+        let seed = file.read_secret()?.trim().to_owned();
+        KeyPair::from_seed(&seed).map_err(|_| {
+            file.refused("not the seed of an NKey; write the line there that begins with SU".to_owned())
+        })?;
+        options = options.nkey(seed);
     }
-    if let Some(file) = &config.credentials_file {
-        let flag = "cluster-credentials-file";
-        let text = read(flag, file)?;
-        let wrong = |error: std::io::Error| ClusterError::File {
-            flag,
-            file: file.display().to_string(),
-            reason: error.kind().to_string(),
-        };
-        options = options.credentials(&text).map_err(wrong)?;
+    if let Some(path) = &config.credentials_file {
+        let file = LoginFile { flag: "cluster-credentials-file", path };
+        options = options.credentials(&file.read_secret()?).map_err(|_| {
+            file.refused(
+                "not the JWT and the seed of a user; name a .creds file, as nsc writes it".to_owned(),
+            )
+        })?;
     }
-    if let Some(file) = &config.ca_file {
-        // Read first: the library's reason would not name the flag.
-        read("cluster-ca-file", file)?;
-        options = options.add_root_certificates(file.clone());
+    if let Some(path) = &config.ca_file {
+        let file = LoginFile { flag: "cluster-ca-file", path };
+        if !file.read()?.contains("-----BEGIN CERTIFICATE-----") {
+            return Err(file.refused("no certificate is in it; name a file with one, as PEM".to_owned()));
+        }
+        options = options.add_root_certificates(path.clone());
     }
     if config.nodes.iter().any(|node| node.is_tls()) {
         // Servers that the first one tells of come without a name, which a certificate would have to have.
@@ -113,12 +127,40 @@ fn options(config: &NodeConfig, changed: UnboundedSender<()>) -> Result<ConnectO
     Ok(options)
 }
 
-fn read(flag: &'static str, file: &Path) -> Result<String, ClusterError> {
-    std::fs::read_to_string(file).map_err(|error| ClusterError::File {
-        flag,
-        file: file.display().to_string(),
-        reason: error.to_string(),
-    })
+/// Returns whether TLS could not be set up: a certificate that is not to be trusted counts as an error of the socket.
+fn is_of_tls(error: &ConnectError) -> bool {
+    let socket_error = error.source().and_then(|error| error.downcast_ref::<io::Error>());
+    let is_rustls = |error: &io::Error| error.get_ref().is_some_and(|error| error.is::<rustls::Error>());
+    error.kind() == ConnectErrorKind::Tls || socket_error.is_some_and(is_rustls)
+}
+
+/// A file that a flag names.
+struct LoginFile<'a> {
+    flag: &'static str,
+    path: &'a Path,
+}
+
+impl LoginFile<'_> {
+    fn read(&self) -> Result<String, ClusterError> {
+        fs::read_to_string(self.path).map_err(|error| self.refused(error.to_string()))
+    }
+
+    /// Reads a file that is nobody else's to read, and warns if others may.
+    fn read_secret(&self) -> Result<String, ClusterError> {
+        let mode = fs::metadata(self.path).map_or(0, |metadata| metadata.permissions().mode());
+        if mode & 0o004 != 0 {
+            tracing::warn!(
+                "--{} {}: everybody on this machine may read it; chmod o-r",
+                self.flag,
+                self.path.display()
+            );
+        }
+        self.read()
+    }
+
+    fn refused(&self, reason: String) -> ClusterError {
+        ClusterError::File { flag: self.flag, file: self.path.display().to_string(), reason }
+    }
 }
 
 /// Returns the client if its server is one that this node can work with.

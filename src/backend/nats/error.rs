@@ -5,7 +5,7 @@ use thiserror::Error;
 /// Why a node does not start, with the remedy. None of it shows credentials.
 #[derive(Debug, Error)]
 pub(crate) enum ClusterError {
-    #[error("cannot read {file}, of --{flag}: {reason}")]
+    #[error("--{flag} {file}: {reason}")]
     File { flag: &'static str, file: String, reason: String },
     #[error(
         "the NATS servers at {nodes} refuse this node: {reason}; correct user, password, token, --cluster-nkey-file or \

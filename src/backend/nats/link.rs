@@ -29,7 +29,7 @@ use crate::core::partition::{PartitionId, Placement};
 use crate::journal::cluster::events::{ClusterEvents, ClusterNews};
 use crate::journal::cluster::inbound::Inbound;
 use crate::journal::cluster::outbound::{Ack, OutMessage, Outbound, Wish};
-use crate::journal::cluster::question::NodeQuestion;
+use crate::journal::cluster::question::{NodeQuestion, fitting};
 use crate::journal::cluster::queue::ToCluster;
 use crate::journal::cluster::state::ClusterState;
 
@@ -58,6 +58,8 @@ const SEND_AWAY_AFTER: Duration = Duration::from_secs(10);
 const SEND_AWAY_STEP: Duration = Duration::from_secs(1);
 /// Messages that a node may be behind and still be ready.
 const READY_LAG_MAX: u64 = 1000;
+/// How long an attempt to begin the order anew may take: nothing else is done meanwhile.
+const RESET_TIME: Duration = Duration::from_secs(5);
 /// How long an ending node waits for what it sent.
 const STOP_TIME: Duration = Duration::from_secs(3);
 /// How long the time of sending a message is kept for one that is not acknowledged: longer than it is sent again.
@@ -343,6 +345,7 @@ impl<E: ClusterEvents> Link<E> {
                 self.tell(None, &message).await;
             }
             ToCluster::Answer { node, id, body } => {
+                let body = fitting(body, self.client.server_info().max_payload.saturating_sub(HEADER_BYTES));
                 let message = NodeMessage::Answer { node: self.node, id, body };
                 self.tell(Some(node), &message).await;
             }

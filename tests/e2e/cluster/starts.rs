@@ -3,7 +3,7 @@
 use super::load::publish_at;
 use super::world::World;
 use crate::support::nats::Nats;
-use crate::support::{Ended, TempDir, esper, run};
+use crate::support::{Ended, TempDir, esper, run, wait_until};
 
 #[test]
 fn a_node_that_starts_has_what_the_stream_has_before_it_listens() {
@@ -31,7 +31,7 @@ fn a_node_that_starts_has_what_the_stream_has_before_it_listens() {
 }
 
 /// Runs a node that must not start, and returns what it said.
-fn refused(urls: &str, flags: &[&str]) -> Ended {
+pub(super) fn refused(urls: &str, flags: &[&str]) -> Ended {
     let flags = [&["--port", "0", "--threads", "1", "--cluster-replicas", "1"], flags].concat();
     let ended = run(esper(&flags, &[("ESPER_CLUSTER", urls)]));
     assert!(ended.code.is_some_and(|code| code != 0), "it does not start: {ended:?}");
@@ -41,7 +41,7 @@ fn refused(urls: &str, flags: &[&str]) -> Ended {
 }
 
 #[track_caller]
-fn check_last_line(ended: &Ended, about: &[&str]) {
+pub(super) fn check_last_line(ended: &Ended, about: &[&str]) {
     let last = ended.stderr.lines().last().unwrap_or_default();
     about.iter().for_each(|about| assert!(last.contains(about), "{about:?} is not in {last:?}: {ended:?}"));
 }
@@ -89,4 +89,44 @@ fn a_node_waits_for_servers_that_are_not_there_and_logs_no_password() {
     world.mend(0);
     world.start_node(0);
     publish_at(&world, 0, "waited001", "x");
+}
+
+/// During an upgrade nodes of two releases are at one stream. The later one writes what the earlier can read, and notes so.
+#[test]
+fn what_a_later_release_adds_is_passed_over_until_it_says_that_it_cannot_be_read() {
+    const ITEMS_AT: usize = 1 + 4 * 8;
+    let mut world = World::of(Nats::start(1), 2, &[]);
+    let mut stream = world.subscribe(1, "upgraded1");
+    let note = |world: &World, key: &str, value: &str| {
+        world.nats.configure(|config| drop(config.metadata.insert(key.to_owned(), value.to_owned())));
+    };
+    note(&world, "esper-format", "2");
+    note(&world, "esper-of-later", "something");
+    let first = publish_at(&world, 0, "upgraded1", "x");
+    world.nats.send_again(|mut message| {
+        assert!(message[ITEMS_AT] < 0x70, "its length is one byte: {message:?}");
+        // Another node, which says more of the publish, and something that nobody here knows.
+        message[9] ^= 1;
+        message[ITEMS_AT] += 3;
+        message.extend_from_slice(b"new\x05\x63else");
+        message
+    });
+    publish_at(&world, 0, "upgraded1", "y");
+    let [one, two, three] = [(); 3].map(|()| stream.event());
+    assert_eq!([&*one.data, &*two.data, &*three.data], ["x", "x", "y"]);
+    assert_eq!(one.id, first);
+    world.kill_node(1);
+    world.start_node(1);
+    let mut stream = world.resume(1, "upgraded1", &first);
+    assert_eq!([(); 2].map(|()| stream.event().id), [two.id, three.id]);
+
+    note(&world, "esper-readable-by", "2");
+    let ended = refused(&world.urls(0), &[]);
+    let remedy = ["has format 2, and this version of esper reads up to 1", "update this node"];
+    check_last_line(&ended, &remedy);
+    // Those that run cannot go on either.
+    for node in [0, 1] {
+        let log = || world.node(node).server.log();
+        wait_until("it ends with the reason", || remedy.iter().all(|part| log().contains(part)));
+    }
 }

@@ -4,8 +4,8 @@
 use std::time::Instant;
 
 use super::{
-    ANOTHER_MIN, DELETED_MIN, HERE_INTERVAL, Link, NOT_READY_AFTER, Polled, READY_LAG_MAX, SEND_AWAY_AFTER,
-    SEND_AWAY_STEP, SENT_KNOWN, SILENT_MAX, SILENT_MOVE, STALL,
+    ANOTHER_MIN, DELETED_MIN, HERE_INTERVAL, Link, NOT_READY_AFTER, Polled, READY_LAG_MAX, RESET_TIME,
+    SEND_AWAY_AFTER, SEND_AWAY_STEP, SENT_KNOWN, SILENT_MAX, SILENT_MOVE, STALL,
 };
 use crate::backend::nats::ClusterError;
 use crate::backend::nats::connect::is_connected;
@@ -160,7 +160,8 @@ impl<E: ClusterEvents> Link<E> {
     /// answer tries again.
     pub(super) async fn reset(&mut self) {
         self.must_reset = true;
-        let begun = self.stream.begin_anew(&self.inbound, self.node).await;
+        let begun = tokio::time::timeout(RESET_TIME, self.stream.begin_anew(&self.inbound, self.node)).await;
+        let begun = begun.unwrap_or_else(|_| Err("the stream does not answer in time".to_owned()));
         let facts = self.stream.facts().await;
         let (begun, facts) = match (begun, facts) {
             (Ok(begun), Ok(facts)) => (begun, facts),

@@ -21,16 +21,17 @@ fn what_looks_like_a_mistake_is_warned_of() {
     let both = format!("{named}header: {{cors: {{Access-Control-Allow-Origin: https://a.example}}}}\n");
     assert_eq!(read(&[&both], "", &[]).unwrap().1, [""; 0]);
 
-    let open = TempFile::with_mode("broker: {node: amqp://a:hunter2@localhost/}\n", 0o644);
+    let open = ["broker: {node: amqp://a:hunter2@localhost/}\n", "cluster: nats://token@localhost\n"];
     let own = TempFile::with_mode("broker: {node: amqp://localhost/}\n", 0o644);
     let warned = |file: &TempFile| {
         parse_with_warnings(vec!["esper".into()], &|_| None, &[file.path().into()]).unwrap().1
     };
-    let expected = format!(
-        "{}: everybody on this machine may read the brokers' passwords in it; chmod o-r",
-        open.path()
-    );
-    assert_eq!(warned(&open), [expected]);
+    for open in open.map(|text| TempFile::with_mode(text, 0o644)) {
+        let path = open.path();
+        let expected =
+            format!("{path}: everybody on this machine may read the passwords in its URLs; chmod o-r");
+        assert_eq!(warned(&open), [expected]);
+    }
     assert_eq!(warned(&own), [""; 0]);
 }
 
