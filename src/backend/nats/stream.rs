@@ -56,6 +56,10 @@ pub(super) struct StreamFacts {
     pub(super) last: u64,
     /// The stream's clock minus the server's, in milliseconds.
     pub(super) ahead_ms: i64,
+    /// The server that leads it; `None` where one server is all there is.
+    pub(super) leader: Option<String>,
+    /// Consumers of it, of all nodes.
+    pub(super) consumers: usize,
     config: Config,
 }
 
@@ -198,6 +202,8 @@ impl ClusterStream {
             first: info.state.first_sequence,
             last: info.state.last_sequence,
             ahead_ms,
+            leader: info.cluster.and_then(|cluster| cluster.leader),
+            consumers: info.state.consumer_count,
             config: info.config,
         })
     }
