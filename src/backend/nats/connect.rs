@@ -1,10 +1,12 @@
 //! The connection to the NATS servers.
 
+use std::collections::HashSet;
 use std::error::Error as _;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -22,6 +24,10 @@ const RETRY: Duration = Duration::from_secs(1);
 const ATTEMPTS_SAID: u32 = 5;
 /// How often the library pings; the thread asks the stream's leader itself.
 const PING: Duration = Duration::from_secs(5);
+/// Reasons of a lost connection that are logged until there is one again.
+const REASONS_MAX: usize = 8;
+/// A file to log in with is never larger.
+const FILE_BYTES_MAX: u64 = 256 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest time between two attempts of a running node.
@@ -68,6 +74,7 @@ fn options(config: &NodeConfig, changed: UnboundedSender<()>) -> Result<ConnectO
     // The library takes the process's default, and rustls panics without one where two are built in; any server may ask
     // for TLS. An error is that there is one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let said = Mutex::new(HashSet::new());
     let mut options = ConnectOptions::new()
         .name("esper")
         .ping_interval(PING)
@@ -79,10 +86,20 @@ fn options(config: &NodeConfig, changed: UnboundedSender<()>) -> Result<ConnectO
                 .mul_f64(0.5 + fastrand::f64() / 2.0)
         })
         .event_callback(move |event| {
+            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
             let is_change = matches!(event, Event::Connected | Event::Disconnected | Event::Closed);
             match &event {
                 Event::ServerError(error) => tracing::warn!("the NATS server says: {error}"),
-                Event::ClientError(error) => tracing::debug!("the NATS connection: {error}"),
+                Event::ClientError(error) => {
+                    // It is tried again and again, each time with the same reasons.
+                    if said.len() < REASONS_MAX && said.insert(error.to_string()) {
+                        tracing::warn!(
+                            "the NATS connection: {error}; if the servers are there, see the user, password or token, \
+                             --cluster-nkey-file, --cluster-credentials-file and --cluster-ca-file"
+                        );
+                    }
+                }
+                Event::Connected => said.clear(),
                 _ => {}
             }
             if is_change {
@@ -98,7 +115,7 @@ fn options(config: &NodeConfig, changed: UnboundedSender<()>) -> Result<ConnectO
     }
     // The library's own reasons would not name the flags, and of a wrong seed it says nothing at all.
     if let Some(path) = &config.nkey_file {
-        let file = LoginFile { flag: "cluster-nkey-file", path };
+        let file = FlagFile { flag: "cluster-nkey-file", path };
         let seed = file.read_secret()?.trim().to_owned();
         KeyPair::from_seed(&seed).map_err(|_| {
             file.refused("not the seed of an NKey; write the line there that begins with SU".to_owned())
@@ -106,7 +123,7 @@ fn options(config: &NodeConfig, changed: UnboundedSender<()>) -> Result<ConnectO
         options = options.nkey(seed);
     }
     if let Some(path) = &config.credentials_file {
-        let file = LoginFile { flag: "cluster-credentials-file", path };
+        let file = FlagFile { flag: "cluster-credentials-file", path };
         options = options.credentials(&file.read_secret()?).map_err(|_| {
             file.refused(
                 "not the JWT and the seed of a user; name a .creds file, as nsc writes it".to_owned(),
@@ -114,7 +131,7 @@ fn options(config: &NodeConfig, changed: UnboundedSender<()>) -> Result<ConnectO
         })?;
     }
     if let Some(path) = &config.ca_file {
-        let file = LoginFile { flag: "cluster-ca-file", path };
+        let file = FlagFile { flag: "cluster-ca-file", path };
         if !file.read()?.contains("-----BEGIN CERTIFICATE-----") {
             return Err(file.refused("no certificate is in it; name a file with one, as PEM".to_owned()));
         }
@@ -135,20 +152,25 @@ fn is_of_tls(error: &ConnectError) -> bool {
 }
 
 /// A file that a flag names.
-struct LoginFile<'a> {
+struct FlagFile<'a> {
     flag: &'static str,
     path: &'a Path,
 }
 
-impl LoginFile<'_> {
+impl FlagFile<'_> {
     fn read(&self) -> Result<String, ClusterError> {
-        fs::read_to_string(self.path).map_err(|error| self.refused(error.to_string()))
+        let metadata = self.metadata()?;
+        // Opening a pipe would block.
+        if !metadata.is_file() || metadata.len() > FILE_BYTES_MAX {
+            let reason = format!("not a regular file of at most {FILE_BYTES_MAX} bytes; name one");
+            return Err(self.refused(reason));
+        }
+        fs::read_to_string(self.path).map_err(|error| self.unreadable(&error))
     }
 
     /// Reads a file that is nobody else's to read, and warns if others may.
     fn read_secret(&self) -> Result<String, ClusterError> {
-        let mode = fs::metadata(self.path).map_or(0, |metadata| metadata.permissions().mode());
-        if mode & 0o004 != 0 {
+        if self.metadata()?.permissions().mode() & 0o004 != 0 {
             tracing::warn!(
                 "--{} {}: everybody on this machine may read it; chmod o-r",
                 self.flag,
@@ -156,6 +178,14 @@ impl LoginFile<'_> {
             );
         }
         self.read()
+    }
+
+    fn metadata(&self) -> Result<fs::Metadata, ClusterError> {
+        fs::metadata(self.path).map_err(|error| self.unreadable(&error))
+    }
+
+    fn unreadable(&self, error: &io::Error) -> ClusterError {
+        self.refused(format!("{error}; name a file that this process may read"))
     }
 
     fn refused(&self, reason: String) -> ClusterError {

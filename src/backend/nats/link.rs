@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::NodeConfig;
 use super::acks;
+use super::connect::is_connected;
 use super::counts::Counts;
 use super::peers::{HERE_INTERVAL, NodeMessage, Peers};
 use super::reader::ReadFrom;
@@ -183,6 +184,11 @@ async fn run<E: ClusterEvents>(
         name,
         to_self,
     };
+    // The connection of the start is none that was made again; but it may be lost by now.
+    while changed.try_recv().is_ok() {}
+    if !is_connected(&link.client) {
+        link.connection_changed();
+    }
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut stopping: Option<Instant> = None;

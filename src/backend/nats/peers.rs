@@ -16,8 +16,8 @@ const GONE_AFTER: Duration = Duration::from_secs(7);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The most nodes that are known at a time: what else comes on the subject is ignored.
 const NODES_MAX: usize = 1000;
-/// Bytes of a node's name that are kept.
-const NAME_BYTES_MAX: usize = 128;
+/// Characters of a node's name that are kept.
+const NAME_CHARS_MAX: usize = 128;
 
 /// A message from one node to another, or to all.
 #[derive(Debug, Deserialize, Serialize)]
@@ -114,7 +114,7 @@ impl Peers {
     pub(super) fn here(&mut self, node: u64, name: &str, now: Instant) {
         let has_room = self.others.len() < NODES_MAX || self.others.contains_key(&node);
         if node != self.me && has_room {
-            let name = name.chars().filter(|c| !c.is_control()).take(NAME_BYTES_MAX).collect();
+            let name = name.chars().filter(|c| !c.is_control()).take(NAME_CHARS_MAX).collect();
             self.others.insert(node, Peer { name, heard: now });
         }
     }

@@ -17,6 +17,8 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const INACTIVE: Duration = Duration::from_secs(10);
 /// Time before the next attempt to make one.
 const RETRY: Duration = Duration::from_millis(200);
+/// Attempts in a row at one place between two lines in the log: some 5 s.
+const FAILURES_SAID: u32 = 25;
 /// Consumers of a stream that are at its leader, if they can be: more would fill that server's network.
 const AT_LEADER_MAX: usize = 8;
 /// Attempts to have one there. NATS chooses its server at random: of three, nine attempts miss it once in 38 times.
@@ -48,16 +50,22 @@ pub(super) async fn read(
     messages: mpsc::Sender<TurnMessage>,
 ) {
     let mut next = *from.borrow_and_update();
+    let (mut failures, mut failed_at) = (0_u32, 0);
     loop {
         match read_on(&client, &stream, &mut next, &mut from, &messages).await {
             Ok(()) => return,
             Err(Broken::Moved) => next = *from.borrow_and_update(),
             Err(Broken::Reason(reason)) => {
-                tracing::debug!(
-                    "reading the stream {} again from message {}: {reason}",
-                    stream.name,
-                    next.next
-                );
+                let (name, at) = (&stream.name, next.next);
+                failures = if failed_at == at { failures + 1 } else { 1 };
+                failed_at = at;
+                if failures.is_multiple_of(FAILURES_SAID) {
+                    tracing::warn!(
+                        "cannot read the stream {name} from message {at}: {reason}; trying again. This user needs \
+                         permission to publish to $JS.API.> and $JS.FC.>, and to subscribe to _INBOX.>"
+                    );
+                }
+                tracing::debug!("reading the stream {name} again from message {at}: {reason}");
                 tokio::select! {
                     _ = from.changed() => next = *from.borrow_and_update(),
                     () = tokio::time::sleep(RETRY) => {}
@@ -81,7 +89,10 @@ async fn read_on(
     from: &mut watch::Receiver<ReadFrom>,
     messages: &mpsc::Sender<TurnMessage>,
 ) -> Result<(), Broken> {
-    let consumer = make(client, stream, next.next).await.map_err(Broken::Reason)?;
+    let consumer = tokio::select! {
+        _ = from.changed() => return Err(Broken::Moved),
+        made = make(client, stream, next.next) => made.map_err(Broken::Reason)?,
+    };
     let broken = |reason: String| Broken::Reason(reason);
     let mut read = consumer.messages().await.map_err(|error| broken(error.to_string()))?;
     let mut consumed = 0;
@@ -110,7 +121,6 @@ async fn read_on(
 /// message later than the leader acknowledges it: half of them 1 ms, one in a hundred 60 ms.
 async fn make(client: &Client, stream: &ClusterStream, next: u64) -> Result<Consumer<Config>, String> {
     let config = Config {
-        deliver_subject: client.new_inbox(),
         // The one before is read once more: it tells whether this is still the stream that was read.
         deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: next.saturating_sub(1).max(1) },
         ack_policy: AckPolicy::None,
@@ -127,7 +137,9 @@ async fn make(client: &Client, stream: &ClusterStream, next: u64) -> Result<Cons
     let mut attempts = 0;
     loop {
         attempts += 1;
-        let consumer = stream.jetstream.create_consumer_on_stream(config.clone(), &stream.name);
+        // One of its own each time: a consumer that could not be deleted would send to the next one's.
+        let config = Config { deliver_subject: client.new_inbox(), ..config.clone() };
+        let consumer = stream.jetstream.create_consumer_on_stream(config, &stream.name);
         let consumer = consumer.await.map_err(|error| error.to_string())?;
         let info = consumer.cached_info();
         let its_leader = info.cluster.as_ref().and_then(|cluster| cluster.leader.as_ref());

@@ -102,7 +102,7 @@ impl Decoder {
         (topic.partition() == Some(partition)).then_some(topic)
     }
 
-    /// Returns a publish of another node; `None` if its topic belongs to another partition.
+    /// Returns a publish of the stream, which nobody here waits for yet; `None` if its topic belongs to another partition.
     pub(super) fn publish(&self, message: &StreamMessage, item: PublishItem) -> Option<Applied> {
         let partition = message.partition?;
         let PublishItem { events_before, topic, events, key, count: _ } = item;
@@ -269,6 +269,7 @@ async fn read_back(parts: &mut NodeParts, settings: &HomeSettings, homes: &mut [
                     }
                     Ok(_) | Err(NoFacts::Silent(_)) => {}
                 }
+                tracing::info!("waiting for message {} of {last}", parts.inbound.last() + 1);
                 continue;
             }
         };

@@ -8,6 +8,7 @@ use async_nats::jetstream::stream::{ClusterInfo, Config, DiscardPolicy, Info, Re
 use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::{HeaderMap, header};
 use serde::Deserialize;
+use thiserror::Error;
 
 use super::{ClusterError, NodeConfig};
 use crate::clock::Clock;
@@ -82,11 +83,12 @@ pub(super) struct ControlMessage {
 }
 
 /// Why the stream says nothing.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub(super) enum NoFacts {
-    /// It is not there.
+    #[error("it is not there")]
     Deleted,
     /// Nobody answers: no leader, or no connection.
+    #[error("{0}")]
     Silent(String),
 }
 

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::message::{FORMAT, MessageHead, MessageItem, decode, end_of};
+use super::message::{FORMAT, HEAD_BYTES_MIN, MessageHead, MessageItem, decode, end_of};
 use crate::core::event_id::{Epoch, Sequence};
 use crate::core::partition::PartitionId;
 
@@ -92,7 +92,7 @@ impl Inbound {
             return None;
         }
         // What a later version wrote cannot be read, so its events are missing here.
-        let is_later = message.payload.first().is_some_and(|version| *version > FORMAT);
+        let is_later = message.partition.is_some() && is_of_later_version(&message.payload);
         let missed = match is_later {
             true => Some(end_of(message.number)),
             false => (message.number > self.last + 1).then(|| end_of(message.number - 1)),
@@ -122,6 +122,11 @@ impl Inbound {
         self.last_head = None;
         Some(end_of(upto))
     }
+}
+
+/// Returns whether it may be a message that a later version of esper wrote, and not text of some other program.
+fn is_of_later_version(payload: &[u8]) -> bool {
+    payload.len() >= HEAD_BYTES_MIN && (FORMAT + 1..b' ').contains(&payload[0])
 }
 
 #[cfg(test)]
@@ -183,10 +188,17 @@ mod tests {
     #[test]
     fn what_is_no_message_of_ours_is_told_and_passed_over() {
         let mut inbound = Inbound::new(0, (0, Epoch::at(1), Vec::new()));
-        let foreign =
-            StreamMessage { number: 1, partition: Some(0), at_ms: 0, payload: Bytes::from_static(b"hello") };
-        let taken = inbound.take(&foreign).unwrap();
-        assert!(taken.malformed.is_some() && taken.items.is_empty());
-        assert_eq!(inbound.last(), 1);
+        let mut take = |number, partition, payload: &[u8]| {
+            let payload = Bytes::copy_from_slice(payload);
+            inbound.take(&StreamMessage { number, partition, at_ms: 0, payload }).unwrap()
+        };
+        for (number, payload) in [(1, &b"hello"[..]), (2, &[b'h'; 99]), (3, &[2; 20]), (4, b"")] {
+            let taken = take(number, Some(0), payload);
+            assert!(taken.malformed.is_some() && taken.items.is_empty() && taken.missed.is_none());
+        }
+        assert_eq!(take(5, None, &[2; 99]).missed, None, "it is about no events");
+        let later = take(6, Some(0), &[2; 99]);
+        assert!(later.malformed.is_some() && later.missed == Some(end_of(6)), "its events are missing");
+        assert_eq!(inbound.last(), 6);
     }
 }

@@ -29,7 +29,8 @@ pub(crate) const FORMAT: u8 = 1;
 pub(crate) const EVENTS_MAX: usize = 1 << 16;
 /// The most epochs that ended which a message names.
 const ENDED_MAX: usize = 64;
-/// Room for the head of a message.
+/// Bytes of the head of a message, and room for it.
+pub(crate) const HEAD_BYTES_MIN: usize = 1 + 4 * 8;
 pub(crate) const HEAD_BYTES: usize = 64;
 /// Bytes of an item beside names, key and text of a publish with one event, and those of each event.
 const ITEM_BYTES: usize = 160;

@@ -43,7 +43,7 @@ fn three_nodes_are_there_after_the_guides_two_commands_and_a_publish_at_one_is_a
     let shown = replace(&shown, "esper --port", "setpriv --pdeathsig KILL esper --port");
     let _nodes = Background::start(&format!("bash -c '{shown}'"));
     let ready = |port: &String| {
-        bash(&format!("curl -s -o {{}} -w '%{{http_code}}' http://127.0.0.1:{port}/readyz || true"), &[])
+        bash(&format!("curl -s -o /dev/null -w '%{{http_code}}' http://127.0.0.1:{port}/readyz || true"), &[])
     };
     wait_until("all three are ready", || ports.iter().all(|port| ready(port) == "200"));
     let printed = without_run(&bash(&publish, &[]));

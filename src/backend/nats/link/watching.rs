@@ -160,17 +160,27 @@ impl<E: ClusterEvents> Link<E> {
     /// answer tries again.
     pub(super) async fn reset(&mut self) {
         self.must_reset = true;
-        let begun = tokio::time::timeout(RESET_TIME, self.stream.begin_anew(&self.inbound, self.node)).await;
-        let begun = begun.unwrap_or_else(|_| Err("the stream does not answer in time".to_owned()));
-        let facts = self.stream.facts().await;
-        let (begun, facts) = match (begun, facts) {
-            (Ok(begun), Ok(facts)) => (begun, facts),
-            (begun, _) => {
-                let reason = begun.err().unwrap_or_default();
-                return tracing::warn!("a new epoch could not begin yet: {reason}");
+        let stream = &self.stream;
+        let begin_anew = async {
+            let begun = stream.begin_anew(&self.inbound, self.node).await?;
+            let facts = stream.facts().await.map_err(|reason| reason.to_string())?;
+            Ok::<_, String>((begun, facts))
+        };
+        let begun = tokio::time::timeout(RESET_TIME, begin_anew).await;
+        let (begun, facts) = match begun.unwrap_or_else(|_| Err("it does not answer in time".to_owned())) {
+            Ok(begun) => begun,
+            Err(reason) => {
+                return tracing::warn!(
+                    "a new epoch of the stream {} could not begin yet: {reason}",
+                    stream.name
+                );
             }
         };
-        let Ok(agreed) = self.stream.agreed(&facts, &self.config) else { return };
+        let Ok(agreed) = stream.agreed(&facts, &self.config) else { return };
+        if agreed.secret != self.agreed.secret {
+            // The next answer of its leader ends this node, with the reason.
+            return;
+        }
         (self.must_reset, self.another, self.is_epoch_noted) = (false, 0, false);
         self.agreed = agreed;
         self.state.resets.add(1);
