@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::http::{Answer, connect, request_text};
 use super::machine::{eventually, raise_file_limit};
@@ -104,7 +105,13 @@ impl Server {
 
     /// Waits for the end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        eventually("the server ends", || self.child.try_wait().expect("our child"))
+        let status = eventually("the server ends", || self.child.try_wait().expect("our child"));
+        // What it wrote last is still on its way through the pipe. A child of its own may hold the other end for longer.
+        let start = Instant::now();
+        while Arc::strong_count(&self.log) > 1 && start.elapsed() < Duration::from_secs(5) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        status
     }
 
     /// Whether it still runs.

@@ -27,6 +27,9 @@ const BEGIN_ATTEMPTS: u32 = 20;
 /// Time before another attempt to begin an epoch.
 const RETRY: Duration = Duration::from_millis(50);
 
+/// How long ago a leader heard of a follower at most, which answers it once a second.
+const HEARD_MAX: Duration = Duration::from_millis(3500);
+
 const FORMAT_KEY: &str = "esper-format";
 const READABLE_KEY: &str = "esper-readable-by";
 const PARTITIONS_KEY: &str = "esper-partitions";
@@ -189,10 +192,7 @@ impl ClusterStream {
             }
             Response::Err { error } => return Err(NoFacts::Silent(error.to_string())),
         };
-        // Without a majority any server answers, with what it has, which may be less than others had.
-        let has_leader =
-            |cluster: &ClusterInfo| cluster.leader.as_deref().is_some_and(|leader| !leader.is_empty());
-        if !info.cluster.as_ref().is_none_or(has_leader) {
+        if !info.cluster.as_ref().is_none_or(is_of_majority) {
             return Err(NoFacts::Silent("too few servers reach each other".to_owned()));
         }
         let server_ms = ts.and_then(|ts| humantime::parse_rfc3339(&ts).ok());
@@ -358,6 +358,15 @@ impl ClusterStream {
     }
 }
 
+/// Returns whether the answer is that of the one leader that there can be: not of a server that answers because there is
+/// none, with what it has, nor of a leader that was parted from the others, which have another one by now. Followers elect
+/// one after 4 seconds of silence at the earliest, so a leader that heard of a majority since is the only one.
+fn is_of_majority(cluster: &ClusterInfo) -> bool {
+    let has_leader = cluster.leader.as_deref().is_some_and(|leader| !leader.is_empty());
+    let heard = cluster.replicas.iter().filter(|peer| !peer.offline && peer.active < HEARD_MAX).count();
+    has_leader && 2 * (heard + 1) > cluster.replicas.len() + 1
+}
+
 /// Returns whether a message was refused because there is a newer one of its subject, or one under way.
 fn is_wrong_sequence(error: &PublishError) -> bool {
     let source = std::error::Error::source(error);
@@ -373,7 +382,27 @@ fn secret_of(text: &str) -> Option<[u8; 16]> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_leader_that_hears_of_no_majority_is_not_believed() {
+        let info = |leader: Option<&str>, peers: &[(u64, bool)]| {
+            let peer = |(ms, offline): &(u64, bool)| json!({"name": "x", "current": true, "active": ms * 1_000_000, "offline": offline});
+            let replicas: Vec<_> = peers.iter().map(peer).collect();
+            let info = json!({"name": "c", "leader": leader, "replicas": replicas});
+            is_of_majority(&serde_json::from_value(info).unwrap())
+        };
+        assert!(info(Some("a"), &[]));
+        assert!(info(Some("a"), &[(900, false), (60_000, true)]));
+        assert!(info(Some("a"), &[(0, false), (1, false)]));
+        assert!(!info(Some("a"), &[(4000, false), (60_000, false)]));
+        assert!(!info(Some("a"), &[(100, true), (100, true)]));
+        assert!(info(Some("a"), &[(1, false), (1, false), (9999, false), (9999, false)]));
+        assert!(!info(Some("a"), &[(1, false), (9999, false), (9999, false), (9999, false)]));
+        assert!(!info(None, &[(1, false), (1, false)]) && !info(Some(""), &[(1, false), (1, false)]));
+    }
 
     #[test]
     fn a_secret_is_32_hexadecimal_digits() {
