@@ -10,7 +10,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use async_nats::{
+    Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ReconnectToServer, Server, ServerAddr,
+};
 use nkeys::KeyPair;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -74,7 +76,7 @@ fn options(config: &NodeConfig, changed: UnboundedSender<()>) -> Result<ConnectO
     // The library takes the process's default, and rustls panics without one where two are built in; any server may ask
     // for TLS. An error is that there is one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let said = Mutex::new(HashSet::new());
+    let (said, last_server) = (Mutex::new(HashSet::new()), Mutex::new(None));
     let mut options = ConnectOptions::new()
         .name("esper")
         .ping_interval(PING)
@@ -84,6 +86,10 @@ fn options(config: &NodeConfig, changed: UnboundedSender<()>) -> Result<ConnectO
             RECONNECT_MAX
                 .min(Duration::from_millis(50 * attempts as u64))
                 .mul_f64(0.5 + fastrand::f64() / 2.0)
+        })
+        .reconnect_to_server_callback(move |servers, _| {
+            let mut last = last_server.lock().unwrap_or_else(PoisonError::into_inner);
+            std::future::ready(another(&servers, &mut last))
         })
         .event_callback(move |event| {
             let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,6 +148,19 @@ fn options(config: &NodeConfig, changed: UnboundedSender<()>) -> Result<ConnectO
         options = options.require_tls(true).ignore_discovered_servers();
     }
     Ok(options)
+}
+
+/// Returns a server to connect to again: any but the one that was chosen last. By itself the library prefers those that it
+/// never failed to reach, so a node would come back for ever to a server that is parted from the others.
+fn another(servers: &[Server], last: &mut Option<ServerAddr>) -> Option<ReconnectToServer> {
+    // At a start the library tries all of them.
+    if !servers.iter().any(|server| server.did_connect) {
+        return None;
+    }
+    let others: Vec<&Server> = servers.iter().filter(|server| Some(&server.addr) != last.as_ref()).collect();
+    let chosen = fastrand::choice(others).or(servers.first())?;
+    *last = Some(chosen.addr.clone());
+    Some(ReconnectToServer { addr: chosen.addr.clone(), delay: None })
 }
 
 /// Returns whether TLS could not be set up: a certificate that is not to be trusted counts as an error of the socket.
@@ -212,4 +231,32 @@ fn check(client: Client, body_max: usize) -> Result<Client, ClusterError> {
 /// Returns whether there is a connection.
 pub(super) fn is_connected(client: &Client) -> bool {
     client.connection_state() == State::Connected
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn server(port: u16, failed_attempts: usize) -> Server {
+        let addr = format!("nats://127.0.0.1:{port}").parse().unwrap();
+        Server { addr, failed_attempts, did_connect: port == 1, is_discovered: false, last_error: None }
+    }
+
+    #[test]
+    fn a_server_is_never_chosen_twice_in_a_row_and_each_is_tried_however_often_it_failed() {
+        let servers = [server(1, 0), server(2, 5), server(3, 9)];
+        let (mut last, mut times) = (None, HashMap::new());
+        for _ in 0..300 {
+            let before = last.clone();
+            let chosen = another(&servers, &mut last).unwrap().addr;
+            assert_ne!(Some(&chosen), before.as_ref());
+            *times.entry(chosen.port()).or_insert(0) += 1;
+        }
+        assert!((1..=3).all(|port| times.get(&port).is_some_and(|times| *times > 50)), "{times:?}");
+        let one = &servers[..1];
+        assert_eq!([(); 2].map(|()| another(one, &mut last).unwrap().addr.port()), [1, 1]);
+        assert!(another(&servers[1..], &mut None).is_none(), "none was reached yet");
+    }
 }

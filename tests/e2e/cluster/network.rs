@@ -75,6 +75,31 @@ fn a_node_whose_server_is_parted_from_the_others_goes_to_another_one() {
     story.check_without_gaps();
 }
 
+/// It answers as if it led, with less than the others have by then.
+#[test]
+fn a_node_that_comes_to_a_leader_which_was_parted_from_the_others_does_not_believe_it() {
+    let mut world = World::of(Nats::with_links(), 2, &[]);
+    let story = through(&mut world, |world, load| {
+        let leader = world.nats.leader();
+        (0..2).for_each(|node| world.links(node)[leader].cut());
+        world.wait_all_publish();
+        load.run_on(20);
+        world.nats.part(&[leader]);
+        // The others have elected another one, and stored what the first does not have.
+        let start = Instant::now();
+        while world.publish(1, "parted001", "data: x").status != 200 {
+            assert!(start.elapsed() < PATIENCE, "{}", world.node(1).server.log());
+        }
+        world.mend(0);
+        (0..3).filter(|server| *server != leader).for_each(|server| world.links(0)[server].cut());
+        thread::sleep(Duration::from_secs(8));
+        world.nats.mend();
+        (0..2).for_each(|node| world.mend(node));
+        world.nats.wait_ready();
+    });
+    story.check_without_gaps();
+}
+
 #[test]
 fn without_a_majority_publishes_are_refused_and_nothing_is_lost() {
     let mut world = World::of(Nats::with_links(), 3, &[]);
