@@ -96,14 +96,14 @@ fn options(config: &NodeConfig, changed: UnboundedSender<()>) -> Result<ConnectO
             let is_change = matches!(event, Event::Connected | Event::Disconnected | Event::Closed);
             match &event {
                 Event::ServerError(error) => tracing::warn!("the NATS server says: {error}"),
-                Event::ClientError(error) => {
-                    // It is tried again and again, each time with the same reasons.
-                    if said.len() < REASONS_MAX && said.insert(error.to_string()) {
-                        tracing::warn!(
-                            "the NATS connection: {error}; if the servers are there, see the user, password or token, \
-                             --cluster-nkey-file, --cluster-credentials-file and --cluster-ca-file"
-                        );
-                    }
+                // It is tried again and again, each time with the same reasons.
+                Event::ClientError(error)
+                    if said.len() < REASONS_MAX && said.insert(error.to_string()) =>
+                {
+                    tracing::warn!(
+                        "the NATS connection: {error}; if the servers are there, see the user, password or token, \
+                         --cluster-nkey-file, --cluster-credentials-file and --cluster-ca-file"
+                    );
                 }
                 Event::Connected => said.clear(),
                 _ => {}
