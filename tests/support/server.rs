@@ -106,7 +106,8 @@ impl Server {
     /// Waits for the end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let status = eventually("the server ends", || self.child.try_wait().expect("our child"));
-        // What it wrote last is still on its way through the pipe. A child of its own may hold the other end for longer.
+        // The reading thread ends at the end of the pipe, when it has the last line. A child process of the server may keep
+        // the pipe open, so this wait has a limit.
         let start = Instant::now();
         while Arc::strong_count(&self.log) > 1 && start.elapsed() < Duration::from_secs(5) {
             thread::sleep(Duration::from_millis(1));

@@ -22,7 +22,8 @@ const STARTS_MAX: usize = 3;
 /// `scripts/nats` takes ports up to so far above the one it is given.
 const PORTS_ABOVE: u16 = 4_000;
 
-/// One or three running NATS servers. Dropping it ends them; when this process is killed they end by themselves.
+/// One or three running NATS servers, ended when this value is dropped. They also end when this process is killed, because
+/// `scripts/nats` reads the end of its standard input.
 #[derive(Debug)]
 pub(crate) struct Nats {
     /// With the password, for `ESPER_CLUSTER`.

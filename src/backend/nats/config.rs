@@ -21,9 +21,9 @@ pub(crate) struct NodeConfig {
     pub(crate) namespaces: bool,
     /// The longest body of a publish, in bytes.
     pub(crate) body_bytes_max: usize,
-    /// Bytes of history, and of a stream that this node makes.
+    /// Bytes that histories hold; `max_bytes` of the stream, if this node creates it.
     pub(crate) memory_bytes_max: usize,
-    /// How long an event is kept, in the history and in a stream that this node makes.
+    /// How long histories keep an event; `max_age` of the stream, if this node creates it.
     pub(crate) age_max: Duration,
 }
 

@@ -59,11 +59,12 @@ const SEND_AWAY_AFTER: Duration = Duration::from_secs(10);
 const SEND_AWAY_STEP: Duration = Duration::from_secs(1);
 /// Messages that a node may be behind and still be ready.
 const READY_LAG_MAX: u64 = 1000;
-/// How long an attempt to begin the order anew may take: nothing else is done meanwhile.
+/// The time limit of one attempt to begin a new epoch. The thread handles no message during it.
 const RESET_TIME: Duration = Duration::from_secs(5);
 /// How long an ending node waits for what it sent.
 const STOP_TIME: Duration = Duration::from_secs(3);
-/// How long the time of sending a message is kept for one that is not acknowledged: longer than it is sent again.
+/// How long the send time of an unacknowledged message is kept, for the histogram of acknowledgements. Longer than
+/// `GIVE_UP_MS` (20 s), after which the message is not sent again.
 const SENT_KNOWN: Duration = Duration::from_secs(30);
 /// Bytes of a message beside its payload: its headers.
 const HEADER_BYTES: usize = 512;

@@ -61,8 +61,8 @@ pub(super) async fn read(
                 failed_at = at;
                 if failures.is_multiple_of(FAILURES_SAID) {
                     tracing::warn!(
-                        "cannot read the stream {name} from message {at}: {reason}; trying again. This user needs \
-                         permission to publish to $JS.API.> and $JS.FC.>, and to subscribe to _INBOX.>"
+                        "cannot read the stream {name} from message {at}: {reason}; trying again. If this lasts, \
+                         see that the NATS user may publish to $JS.API.> and $JS.FC.>, and subscribe to _INBOX.>"
                     );
                 }
                 tracing::debug!("reading the stream {name} again from message {at}: {reason}");
@@ -137,7 +137,7 @@ async fn make(client: &Client, stream: &ClusterStream, next: u64) -> Result<Cons
     let mut attempts = 0;
     loop {
         attempts += 1;
-        // One of its own each time: a consumer that could not be deleted would send to the next one's.
+        // Each consumer gets a subject of its own, so that one that could not be deleted does not send to the next one's.
         let config = Config { deliver_subject: client.new_inbox(), ..config.clone() };
         let consumer = stream.jetstream.create_consumer_on_stream(config, &stream.name);
         let consumer = consumer.await.map_err(|error| error.to_string())?;

@@ -27,7 +27,8 @@ const BEGIN_ATTEMPTS: u32 = 20;
 /// Time before another attempt to begin an epoch.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// How long ago a leader heard of a follower at most, which answers it once a second.
+/// The longest silence of a follower, as its leader reports it, at which the leader still counts it for its majority.
+/// Followers answer a heartbeat each second.
 const HEARD_MAX: Duration = Duration::from_millis(3500);
 
 const FORMAT_KEY: &str = "esper-format";

@@ -29,8 +29,9 @@ pub(crate) const FORMAT: u8 = 1;
 pub(crate) const EVENTS_MAX: usize = 1 << 16;
 /// The most epochs that ended which a message names.
 const ENDED_MAX: usize = 64;
-/// Bytes of the head of a message, and room for it.
+/// Bytes of a message's head: its version, epoch, node, number and time.
 pub(crate) const HEAD_BYTES_MIN: usize = 1 + 4 * 8;
+/// Bytes that are reserved for the head when a message's size is estimated.
 pub(crate) const HEAD_BYTES: usize = 64;
 /// Bytes of an item beside names, key and text of a publish with one event, and those of each event.
 const ITEM_BYTES: usize = 160;
