@@ -66,8 +66,7 @@ fn run(config: Config, signals: io::Result<Signals>) -> Result<(), Box<dyn Error
     });
     let publishing = if is_publishing_public(&config) { publishing } else { "on the control port" };
     let queue_path = config.queues.as_ref().map(|queues| queues.path.clone());
-    let server = Server::start(config)?;
-    signals.starting.store(false, Ordering::Relaxed);
+    let server = Server::start_then(config, || signals.starting.store(false, Ordering::Relaxed))?;
     if let Some(address) = server.control_address() {
         tracing::info!(%address, "control on http://{address}");
     }
@@ -104,7 +103,7 @@ fn reread(server: &Server) {
 
 /// Flags that signals set.
 struct Signals {
-    /// Set while the server starts, which may wait for others as long as it likes: SIGTERM and SIGINT end the process.
+    /// Set until the server serves. Its start may wait for others as long as it likes: SIGTERM and SIGINT end the process.
     starting: Arc<AtomicBool>,
     /// Set by the first SIGTERM or SIGINT; the second ends the process.
     stop: Arc<AtomicBool>,

@@ -159,6 +159,15 @@ impl Server {
     /// # Errors
     /// [`StartError`] names the cause and the remedy.
     pub fn start(config: Config) -> Result<Server, StartError> {
+        Server::start_then(config, || ())
+    }
+
+    /// Starts a server as [`Server::start`] does, and calls `before_serving` between what may wait for others (a port, a
+    /// journal, a cluster) and the first answer to a client. Until then the process may end without anybody's notice.
+    ///
+    /// # Errors
+    /// The errors of [`Server::start`].
+    pub fn start_then(config: Config, before_serving: impl FnOnce()) -> Result<Server, StartError> {
         config.check().map_err(StartError::Config)?;
         let shards = config.cpus.ids.len();
         let files = host::file_limit(config.raise_file_limit);
@@ -202,6 +211,7 @@ impl Server {
             ended,
         };
         let homes_and_journals = server.homes_and_journals(kept, cluster, &end)?;
+        before_serving();
         let plans = listeners.into_iter().zip(receivers).zip(homes_and_journals).enumerate();
         for (id, ((listeners, receiver), (homes, journal))) in plans {
             let plan = ShardPlan {

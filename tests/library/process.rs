@@ -1,7 +1,7 @@
 //! What a server within a program changes of its process, and what it leaves behind: by default nothing.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
@@ -30,6 +30,26 @@ fn a_configuration_that_cannot_hold_and_a_port_that_is_taken_are_refused() {
     let refused = builder().port(taken.local_addr().unwrap().port()).start().unwrap_err();
     assert!(matches!(refused, StartError::Listen { .. }), "{refused}");
     no_thread_is_left();
+}
+
+#[test]
+fn nobody_is_answered_before_the_program_was_told_that_serving_begins() {
+    let _process = alone();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut early = None;
+    let server = Server::start_then(Config { port, ..Config::default() }, || {
+        let mut connection = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        connection.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        connection.read(&mut [0; 1]).expect_err("no answer yet");
+        early = Some(connection);
+    });
+    let _server = server.unwrap();
+    let mut early = early.expect("the program was told");
+    early.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut answer = [0; 15];
+    early.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
 }
 
 #[test]
