@@ -211,7 +211,7 @@ pub struct Tokens(Keys);
 impl Tokens {
     /// Returns a verifier of these signers' tokens; `None` when there are none.
     pub fn new(signers: &Signers) -> Option<Self> {
-        Keys::new(signers).map(Tokens)
+        Keys::new(signers, 0).map(Tokens)
     }
 
     /// Returns whether the token is valid at `now_s`, in Unix seconds.

@@ -6,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
-use super::{AuthError, Grant, SessionGrant};
+use super::{AuthError, Grant, SessionGrant, TokenTime};
 use crate::core::session::Session;
 use crate::core::topic::TOPICS_PER_STREAM_MAX;
 
@@ -14,37 +14,40 @@ use crate::core::topic::TOPICS_PER_STREAM_MAX;
 pub(super) struct Claims(Map<String, Value>);
 
 impl Claims {
-    /// Returns what a subscriber's or publisher's token grants at `now_s`, in Unix seconds.
+    /// Returns what a subscriber's or publisher's token grants at this time.
     ///
     /// # Errors
     /// [`AuthError`] names the claim.
-    pub(super) fn grant(&self, now_s: u64) -> Result<Grant, AuthError> {
-        let expires_s = self.expires_s(now_s, |exp| exp.as_u64())?;
+    pub(super) fn grant(&self, now: TokenTime) -> Result<Grant, AuthError> {
+        let expires_s = self.expires_s(now, seconds)?;
         Ok(Grant { subs: self.subjects()?, has_sub: self.0.contains_key("sub"), expires_s })
     }
 
-    /// Returns what a session token grants at `now_s`, in Unix seconds. Its `exp` may also be a string of digits.
+    /// Returns what a session token grants at this time. Its `exp` may also be a string of digits.
     ///
     /// # Errors
     /// [`AuthError`] names the claim.
-    pub(super) fn session_grant(&self, now_s: u64) -> Result<SessionGrant, AuthError> {
-        let expires_s = self.expires_s(now_s, |exp| exp.as_str().map_or(exp.as_u64(), digits))?;
+    pub(super) fn session_grant(&self, now: TokenTime) -> Result<SessionGrant, AuthError> {
+        let expires_s = self.expires_s(now, |exp| exp.as_str().map_or_else(|| seconds(exp), digits))?;
         let (user, channel) = (self.text("userId")?, self.text("channel")?);
         let session = Session::new(user, channel).map_err(AuthError::Name)?;
         Ok(SessionGrant { session, expires_s })
     }
 
-    /// Returns `exp` in Unix seconds. `exp` must be there and later than now, and `nbf`, where it is there, not later
-    /// than now (RFC 7519, sections 4.1.4 and 4.1.5); there is no leeway.
-    fn expires_s(&self, now_s: u64, read: impl Fn(&Value) -> Option<u64>) -> Result<u64, AuthError> {
+    /// Returns when the token is no longer taken, in Unix seconds: the leeway after `exp`. `exp` must be there and later
+    /// than now, and `nbf`, where it is there, not later than now (RFC 7519, sections 4.1.4 and 4.1.5).
+    fn expires_s(
+        &self,
+        TokenTime { now_s, leeway_s }: TokenTime,
+        read: impl Fn(&Value) -> Option<u64>,
+    ) -> Result<u64, AuthError> {
         let exp = self.0.get("exp").ok_or(AuthError::NoExpiry)?;
-        // RFC 7519 allows fractions; here times are in whole seconds.
-        let expires_s = read(exp).ok_or(AuthError::Time { claim: "exp" })?;
+        let expires_s = read(exp).ok_or(AuthError::Time { claim: "exp" })?.saturating_add(leeway_s);
         if expires_s <= now_s {
             return Err(AuthError::Expired);
         }
-        let from_s = self.0.get("nbf").map(|nbf| nbf.as_u64().ok_or(AuthError::Time { claim: "nbf" }));
-        if from_s.transpose()?.is_some_and(|from_s| now_s < from_s) {
+        let from_s = self.0.get("nbf").map(|nbf| seconds(nbf).ok_or(AuthError::Time { claim: "nbf" }));
+        if from_s.transpose()?.is_some_and(|from_s| now_s.saturating_add(leeway_s) < from_s) {
             return Err(AuthError::NotYet);
         }
         Ok(expires_s)
@@ -105,6 +108,12 @@ impl<'de> Visitor<'de> for ClaimsVisitor {
         }
         Ok(Claims(claims))
     }
+}
+
+/// Reads a NumericDate, which may have a fraction (RFC 7519, section 2), as whole seconds; `None` below 0.
+fn seconds(value: &Value) -> Option<u64> {
+    // Rounded down; a number too large for 64 bits becomes their largest.
+    value.as_u64().or_else(|| value.as_f64().filter(|seconds| *seconds >= 0.0).map(|seconds| seconds as u64))
 }
 
 /// Parses a whole number in ASCII digits alone: without a sign, a space or a fraction.

@@ -22,20 +22,21 @@ pub(crate) struct Keyring {
 }
 
 impl Keyring {
-    /// Returns the keyring of these signers, and of the control port's token. When not `enabled`, anybody may subscribe
+    /// Returns the keyring of these signers, whose tokens' times have this leeway, and of the control port's token. When not `enabled`, anybody may subscribe
     /// and publish; sessions need their tokens all the same, which say who a user is.
     pub(crate) fn new(
         enabled: bool,
         subscriber: &Signers,
         publisher: &Signers,
         session: &Signers,
+        leeway_s: u64,
         control_token: Option<&Secret>,
     ) -> Self {
-        let keys = |signers: &Signers| Keys::new(signers).filter(|_| enabled);
+        let keys = |signers: &Signers| Keys::new(signers, leeway_s).filter(|_| enabled);
         Keyring {
             subscriber: keys(subscriber),
             publisher: keys(publisher),
-            session: Keys::new(session),
+            session: Keys::new(session, leeway_s),
             session_secret: session.secret.as_ref().map(|pair| pair.current.clone()),
             has_public_keys: [subscriber, publisher, session]
                 .iter()

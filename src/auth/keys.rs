@@ -3,11 +3,15 @@
 use std::fmt;
 use std::iter;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, crypto, decode, decode_header};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::claims::Claims;
-use super::{AuthError, Grant, SessionGrant, Signers, TOKEN_BYTES_MAX};
+use super::{AuthError, Grant, SessionGrant, Signers, TOKEN_BYTES_MAX, TokenTime};
 
 /// The algorithms of all kinds of keys, by their names in a token's header (RFC 7518, section 3.1; RFC 8037).
 const ALGORITHMS: [(Algorithm, &str); 4] = [
@@ -22,12 +26,13 @@ const ALGORITHMS: [(Algorithm, &str); 4] = [
 pub(crate) struct Keys {
     keys: Vec<VerifyingKey>,
     pub(super) algorithms: Algorithms,
+    leeway_s: u64,
 }
 
 impl Keys {
     /// Returns keys of the secrets, whose bytes are used as they are, and of the public keys; `None` when there are
-    /// none.
-    pub(crate) fn new(signers: &Signers) -> Option<Self> {
+    /// none. Times of tokens are taken with so many seconds of leeway.
+    pub(crate) fn new(signers: &Signers, leeway_s: u64) -> Option<Self> {
         let pairs = signers.secret.iter();
         let secrets = pairs.flat_map(|pair| iter::once(&pair.current).chain(&pair.previous));
         let secrets = secrets
@@ -35,17 +40,17 @@ impl Keys {
         let public_keys = signers.public_keys.iter();
         let public_keys = public_keys.map(|key| VerifyingKey::new(key.algorithm(), key.decoding_key()));
         let keys: Vec<VerifyingKey> = secrets.chain(public_keys).collect();
-        (!keys.is_empty()).then(|| Keys { algorithms: Algorithms::of(&keys), keys })
+        (!keys.is_empty()).then(|| Keys { algorithms: Algorithms::of(&keys), keys, leeway_s })
     }
 
     /// Returns what a subscriber's or publisher's token grants at `now_s`, in Unix seconds. Its signature must be
-    /// right, `exp` must be there and later than now, and `nbf`, where it is there, not later than now. Claims other
-    /// than these, `sub` and `topics` are ignored.
+    /// right, `exp` must be there and later than now, and `nbf`, where it is there, not later than now, both with the
+    /// leeway. Claims other than these, `sub` and `topics` are ignored.
     ///
     /// # Errors
     /// [`AuthError`] says why the token is refused; for a wrong signature it says no more than that.
     pub(crate) fn verify(&self, token: &str, now_s: u64) -> Result<Grant, AuthError> {
-        self.claims(token)?.grant(now_s)
+        self.claims(token)?.grant(TokenTime { now_s, leeway_s: self.leeway_s })
     }
 
     /// Returns whom a session token is for at `now_s`, in Unix seconds; verified as in [`Keys::verify`], with the
@@ -54,7 +59,7 @@ impl Keys {
     /// # Errors
     /// As [`Keys::verify`].
     pub(crate) fn verify_session(&self, token: &str, now_s: u64) -> Result<SessionGrant, AuthError> {
-        self.claims(token)?.session_grant(now_s)
+        self.claims(token)?.session_grant(TokenTime { now_s, leeway_s: self.leeway_s })
     }
 
     /// Returns the claims of a token that one of the keys has signed.
@@ -143,7 +148,13 @@ impl VerifyingKey {
             // `"alg":"none"` and other algorithms unknown to the library fail as JSON of the wrong shape.
             ErrorKind::Json(_) if has_unknown_header(token) => KeyError::Algorithm,
             _ => KeyError::Token(AuthError::Malformed),
-        })?;
+        });
+        let data = match data {
+            Err(KeyError::Algorithm) => {
+                return self.ed25519_claims(token).unwrap_or(Err(KeyError::Algorithm));
+            }
+            data => data?,
+        };
         // RFC 7515, section 4.1.11: a critical extension that is not understood is refused. No extension is understood
         // here.
         match data.header.crit {
@@ -151,6 +162,37 @@ impl VerifyingKey {
             None => Ok(data.claims),
         }
     }
+
+    /// Returns the claims of a token that calls EdDSA's one curve here by its new name (RFC 9864, section 2.2), which the
+    /// library does not know; `None` for any other token or key.
+    fn ed25519_claims(&self, token: &str) -> Option<Result<Claims, KeyError>> {
+        let (message, signature) = token.rsplit_once('.')?;
+        let (header, payload) = message.split_once('.')?;
+        let header = BASE64_URL_SAFE_NO_PAD.decode(header).ok()?;
+        let Ed25519Header { alg, crit } = serde_json::from_slice(&header).ok()?;
+        if alg != "Ed25519" || !self.validation.algorithms.contains(&Algorithm::EdDSA) {
+            return None;
+        }
+        let malformed = KeyError::Token(AuthError::Malformed);
+        let is_signed = crypto::verify(signature, message.as_bytes(), &self.key, Algorithm::EdDSA);
+        Some(match is_signed {
+            Ok(true) if crit.is_some() => Err(KeyError::Token(AuthError::Critical)),
+            Ok(true) => BASE64_URL_SAFE_NO_PAD
+                .decode(payload)
+                .ok()
+                .and_then(|claims| serde_json::from_slice(&claims).ok())
+                .ok_or(malformed),
+            Ok(false) => Err(KeyError::Signature),
+            Err(_) => Err(malformed),
+        })
+    }
+}
+
+/// What is read of a header that the library does not know.
+#[derive(Deserialize)]
+struct Ed25519Header {
+    alg: String,
+    crit: Option<IgnoredAny>,
 }
 
 /// Returns whether the header is JSON, but not a header that the library knows.

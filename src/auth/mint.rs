@@ -47,7 +47,7 @@ mod tests {
 
     fn keys() -> Keys {
         let pair = SecretPair { current: secret(), previous: None };
-        Keys::new(&Signers { secret: Some(pair), public_keys: Vec::new() }).unwrap()
+        Keys::new(&Signers { secret: Some(pair), public_keys: Vec::new() }, 0).unwrap()
     }
 
     #[test]

@@ -27,6 +27,15 @@ use crate::core::topic::{TOPICS_PER_STREAM_MAX, Topic};
 /// may be a few kilobytes.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
+/// The time at which a token is looked at.
+#[derive(Clone, Copy, Debug)]
+struct TokenTime {
+    /// Unix seconds.
+    now_s: u64,
+    /// How far the clock of who made it may be from ours, in seconds.
+    leeway_s: u64,
+}
+
 /// The rights of a verified token until it expires.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Grant {
@@ -34,7 +43,7 @@ pub(crate) struct Grant {
     subs: SmallVec<[String; 1]>,
     /// Set if the first of `subs` is the token's `sub`, and not one of its `topics`.
     has_sub: bool,
-    /// Unix seconds, from which on the token is no longer valid.
+    /// Unix seconds, from which on the token is no longer taken.
     pub(crate) expires_s: u64,
 }
 
@@ -69,7 +78,7 @@ impl Grant {
 pub(crate) struct SessionGrant {
     /// The channel and the user, who may be everybody.
     pub(crate) session: Session,
-    /// Unix seconds, from which on the token is no longer valid.
+    /// Unix seconds, from which on the token is no longer taken.
     pub(crate) expires_s: u64,
 }
 
@@ -97,12 +106,10 @@ pub(crate) enum AuthError {
     #[error("token with a crit header: leave it out, no extension is supported")]
     Critical,
     /// There is no `exp`.
-    #[error("token without exp: add one, in whole Unix seconds")]
+    #[error("token without exp: add one, in Unix seconds")]
     NoExpiry,
-    /// `exp` or `nbf` is not a whole number from 0.
-    #[error(
-        "{claim} of the token is not a whole number: give it in Unix seconds, without quotes or a fraction"
-    )]
+    /// `exp` or `nbf` is not a number from 0.
+    #[error("{claim} of the token is not a number from 0: give it in Unix seconds, without quotes")]
     Time {
         /// `exp` or `nbf`.
         claim: &'static str,

@@ -53,7 +53,7 @@ fn secrets(current: &str, previous: Option<&str>) -> Signers {
 }
 
 fn keys(current: &str, previous: Option<&str>) -> Keys {
-    Keys::new(&secrets(current, previous)).unwrap()
+    Keys::new(&secrets(current, previous), 0).unwrap()
 }
 
 fn signed_by(secret: &str, header: &Header, claims: &Value) -> String {
@@ -126,8 +126,10 @@ fn times_are_kept_to_the_second() {
         (json!({"exp": null}), Err(exp)),
         (json!({"exp": (NOW_S + 60).to_string()}), Err(exp)),
         (json!({"exp": -1}), Err(exp)),
-        (json!({"exp": (NOW_S + 60) as f64}), Err(exp)),
-        (json!({"exp": 1e300}), Err(exp)),
+        (json!({"exp": NOW_S as f64 + 60.9}), Ok(NOW_S + 60)),
+        (json!({"exp": NOW_S as f64 + 0.9}), Err(AuthError::Expired)),
+        (json!({"exp": -0.5}), Err(exp)),
+        (json!({"exp": 1e300}), Ok(u64::MAX)),
         (json!({"exp": true}), Err(exp)),
         (json!({"exp": 0}), Err(AuthError::Expired)),
         (json!({"exp": NOW_S - 1}), Err(AuthError::Expired)),
@@ -136,7 +138,8 @@ fn times_are_kept_to_the_second() {
         (json!({"exp": u64::MAX}), Ok(u64::MAX)),
         (json!({"exp": NOW_S + 60, "nbf": NOW_S}), Ok(NOW_S + 60)),
         (json!({"exp": NOW_S + 60, "nbf": NOW_S + 1}), Err(AuthError::NotYet)),
-        (json!({"exp": NOW_S + 60, "nbf": 1.5}), Err(nbf)),
+        (json!({"exp": NOW_S + 60, "nbf": NOW_S as f64 + 0.5}), Ok(NOW_S + 60)),
+        (json!({"exp": NOW_S + 60, "nbf": NOW_S as f64 + 1.5}), Err(AuthError::NotYet)),
         (json!({"exp": NOW_S + 60, "nbf": "0"}), Err(nbf)),
         (json!({"exp": NOW_S + 60, "nbf": null}), Err(nbf)),
         (json!({"exp": NOW_S + 60, "nbf": -1}), Err(nbf)),
@@ -145,7 +148,22 @@ fn times_are_kept_to_the_second() {
     }
     // Written as a number past u64, which JSON readers make a float.
     let beyond = signed_text(HEADER, r#"{"exp":18446744073709551616}"#);
-    assert_eq!(verify(&beyond), Err(exp));
+    assert_eq!(verify(&beyond).map(|grant| grant.expires_s), Ok(u64::MAX));
+}
+
+#[test]
+fn clocks_may_be_apart_by_the_leeway_and_no_more() {
+    let keys = Keys::new(&secrets(SECRET, None), 5).unwrap();
+    for (claims, expected) in [
+        (json!({"exp": NOW_S - 4}), Ok(NOW_S + 1)),
+        (json!({"exp": NOW_S - 5}), Err(AuthError::Expired)),
+        (json!({"exp": NOW_S + 60, "nbf": NOW_S + 5}), Ok(NOW_S + 65)),
+        (json!({"exp": NOW_S + 60, "nbf": NOW_S + 6}), Err(AuthError::NotYet)),
+        (json!({"exp": u64::MAX}), Ok(u64::MAX)),
+    ] {
+        let granted = keys.verify(&signed(&claims), NOW_S).map(|grant| grant.expires_s);
+        assert_eq!(granted, expected, "{claims}");
+    }
 }
 
 #[test]

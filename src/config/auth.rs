@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
-use super::values::{cookie_name, token_time};
+use super::values::{cookie_name, time, token_time};
 use super::{Secret, Signers};
 
 /// Who may subscribe and publish, and whose session tokens are good.
@@ -32,6 +32,11 @@ pub struct Auth {
     /// A token of RFC 9110, 5.6.2.
     #[arg(long, value_name = "NAME", value_parser = cookie_name, default_value = "esper_token")]
     pub cookie_name: String,
+    /// How far clocks may be apart: a token counts so long before its nbf, and so long after its exp.
+    ///
+    /// 0 s to 10 minutes.
+    #[arg(long, value_name = "TIME", value_parser = leeway, default_value = "5s")]
+    pub leeway: Duration,
     /// How long a session token made by /token/ may be good for, at most.
     ///
     /// 1 s to 365 days.
@@ -76,6 +81,14 @@ pub(super) struct KeyFlags {
     /// PEM file of public keys, whose private keys sign session tokens
     #[arg(long, value_name = "FILE", help_heading = "Sessions")]
     pub(super) session_public_key: Option<PathBuf>,
+}
+
+/// Parses the difference of two clocks. With more than a few minutes a token's times would mean nothing.
+fn leeway(text: &str) -> Result<Duration, String> {
+    match time(text)? {
+        leeway if leeway <= Duration::from_secs(600) => Ok(leeway),
+        _ => Err("too long; write at most 10m".to_owned()),
+    }
 }
 
 /// Reads a secret. The refusal never shows the text.

@@ -44,6 +44,7 @@ impl Config {
             ("port", "port", &self.port),
             ("partitions", "partitions", &self.partitions),
             ("topics_max", "topics-max", &self.topics_max),
+            ("auth.leeway", "leeway", &auth.leeway),
             ("auth.session_time_max", "session-time-max", &auth.session_time_max),
             ("history.events_max", "history-events", &history.events_max),
             ("history.bytes_max", "history-bytes", &history.bytes_max),

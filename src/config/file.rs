@@ -132,6 +132,8 @@ impl<'a> FileReader<'a> {
         place: FilePlace,
         node: YamlNode,
     ) -> Result<(), String> {
+        // As in the file that comes with eventsourced; its README has the other word.
+        let name = if (section, name) == (Some("queue"), "expires") { "expire" } else { name };
         let is_nested =
             |arg: &&Arg| arg.get_id().as_str().split_once('.') == section.map(|section| (section, name));
         let is_flag = |arg: &&Arg| arg.get_long() == Some(name) && is_key(name);

@@ -29,8 +29,9 @@ pub struct Http {
     /// How long a request's body may take.
     #[arg(id = "body-timeout", long, value_name = "TIME", value_parser = some_time, default_value = "30s")]
     pub body_timeout: Duration,
-    /// How long a connection may wait between requests.
-    #[arg(id = "idle-timeout", long, value_name = "TIME", value_parser = some_time, default_value = "1m")]
+    /// How long a connection may wait between requests: longer than the balancer in front lets it, 60 s with most, or that
+    /// one sends a request on a connection that is being closed.
+    #[arg(id = "idle-timeout", long, value_name = "TIME", value_parser = some_time, default_value = "75s")]
     pub idle_timeout: Duration,
     /// Publishes of one connection that are read but not answered yet.
     #[arg(id = "unanswered-max", long, value_name = "N", value_parser = count(1), default_value = "512")]

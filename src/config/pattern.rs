@@ -11,7 +11,7 @@ const NAME_BYTES_MAX: usize = 255;
 const RESERVED: &str = "amq.";
 
 /// The pattern of a queue's name: `${query:id}` is a parameter of the request's query, `${cookie:sid}` one of its
-/// cookies, and all else is text, in any mix.
+/// cookies, and all else is text, in any mix. Blanks around the two words do not count.
 ///
 /// ```
 /// use esper::config::Pattern;
@@ -132,8 +132,10 @@ impl FromStr for Pattern {
 impl PatternPart {
     /// Parses the text between `${` and `}`.
     fn parse(source: &str) -> Result<Self, &'static str> {
+        // With blanks, as in the file that comes with eventsourced.
         let (kind, name) = source
             .split_once(':')
+            .map(|(kind, name)| (kind.trim_ascii(), name.trim_ascii()))
             .filter(|(kind, _)| matches!(*kind, "query" | "cookie"))
             .ok_or("neither query nor cookie; write ${query:NAME} or ${cookie:NAME}")?;
         if name.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 
 use super::values::{any_size, some_time, time};
 
@@ -10,6 +10,12 @@ use super::values::{any_size, some_time, time};
 #[derive(Args, Clone, Copy, Debug, Eq, PartialEq)]
 #[command(next_help_heading = "Streams")]
 pub struct Stream {
+    /// Begin streams with their first event, and not with the retry time by which browsers that lost the server do not all
+    /// come back at once, and for which Firefox and some proxies need not wait. Implied by --history-events 0.
+    ///
+    /// That is `false`.
+    #[arg(long = "no-first-retry", action = ArgAction::SetFalse)]
+    pub first_retry: bool,
     /// How often a stream that got nothing else gets a comment; 0s for never.
     ///
     /// At least 100 ms; `None` is never.

@@ -1,8 +1,8 @@
 //! The body of a publish or a command: reads it and says what it asks for.
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 
-use crate::core::event::{EventError, EventLimits, Events};
+use crate::core::event::{BYTE_ORDER_MARK, EventError, EventLimits, Events};
 use crate::core::message::PublishKey;
 use crate::core::topic::Topic;
 use crate::dialects::Access;
@@ -94,15 +94,20 @@ pub(super) fn effect_of(
 fn events(form: BodyForm, body: Bytes, limits: &EventLimits) -> Result<Events, EventError> {
     match form {
         BodyForm::EventStream => Events::parse(body, limits),
+        BodyForm::Data { is_json: true, .. } if body.is_empty() => Err(EventError::Empty),
         BodyForm::Data { event, id, is_json } => {
-            let body = if is_json { without_final_line_end(body) } else { body };
+            let body = if is_json { json_text(body) } else { body };
             Events::wrap(body, event.as_deref(), id.as_deref(), limits)
         }
     }
 }
 
-/// Returns the body without its final line end, which means nothing in JSON and which `curl -d @file` often sends.
-fn without_final_line_end(mut body: Bytes) -> Bytes {
+/// Returns JSON without its final line end, which means nothing and which `curl -d @file` often sends, and without a
+/// byte-order mark, with which a page could not parse it (RFC 8259 section 8.1).
+fn json_text(mut body: Bytes) -> Bytes {
+    if body.starts_with(BYTE_ORDER_MARK) {
+        body.advance(BYTE_ORDER_MARK.len());
+    }
     if body.ends_with(b"\n") {
         body.truncate(body.len() - 1);
         if body.ends_with(b"\r") {

@@ -1,6 +1,7 @@
 //! Makes a stream of a connection: the head it begins with, or the bytes it is refused with.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use bytes::Bytes;
 
@@ -8,7 +9,7 @@ use super::Connections;
 use super::pipeline::Encoding;
 use super::request::RequestInfo;
 use crate::backend::{NoQueue, without_queue};
-use crate::config::RefuseStreams;
+use crate::config::{Config, RefuseStreams};
 use crate::core::chunk::Framing;
 use crate::core::fanout::subscriber::Opening;
 use crate::core::fanout::wire::retry_field;
@@ -19,7 +20,7 @@ use crate::http::{self, Refusal, Response, Version};
 use crate::shard::queue::QueueStream;
 use crate::shard::stream::{StreamSource, StreamStart};
 
-/// The first line of a queue's stream, so that proxies and pages see at once that it is open.
+/// The first line of a queue's stream, as clients of eventsourced know it.
 const GREETING: &str = ": SSE stream\n";
 /// The reason sent when the limit of streams is reached.
 pub(super) const FULL: &str =
@@ -85,9 +86,13 @@ impl StreamRequest {
         let framing = connections.framing(&request, &wish);
         let opening = connections.opening(&request, &wish, framing);
         let (source, feeds_admin_page) = match wish {
-            StreamWish::Topics(Subscribe { topics, last_event_id, expires_s, feeds_admin_page }) => {
-                (StreamSource::Topics { topics, last_event_id, expires_s }, feeds_admin_page)
-            }
+            StreamWish::Topics(Subscribe {
+                topics,
+                last_event_id,
+                heartbeat,
+                expires_s,
+                feeds_admin_page,
+            }) => (StreamSource::Topics { topics, last_event_id, heartbeat, expires_s }, feeds_admin_page),
             StreamWish::Queue(queue) => (StreamSource::Queue(queue), false),
             StreamWish::NoQueue(_) => (StreamSource::None, false),
         };
@@ -108,11 +113,16 @@ impl Connections {
 
     /// Returns the bytes that the stream begins with, and those that refuse it: EventSource gives up for ever on any
     /// status but 200, so by default a refusal is a 200 that says when to come back.
+    ///
+    /// Firefox and several proxies announce a stream only with the first byte of its body, which would be a heartbeat up to
+    /// 15 s later; so a retry time goes with the head, drawn anew for each stream, so that the clients of a server that
+    /// dies do not come back all at once.
     fn opening(&self, request: &RequestInfo, wish: &StreamWish, framing: Framing) -> Opening {
         let date = self.date();
         let encoding = Encoding::of(&self.service, &date);
         let mut head = Vec::with_capacity(256);
         let cx = request.context(encoding);
+        let mut first = String::new();
         match (wish, &self.service.access.queues) {
             (StreamWish::Queue(_) | StreamWish::NoQueue(_), Some(queues)) => {
                 let is_chunked = framing == Framing::Chunked;
@@ -121,24 +131,35 @@ impl Connections {
                     _ => None,
                 };
                 http::encode_queue_head(&queues.stream_lines, reason, is_chunked, &cx, &mut head);
-                let mut greeting = Vec::new();
-                // An id without data is no event, but sets the page's Last-Event-ID (WHATWG HTML, 9.2.6). A page that
-                // reconnects without one would be refused while its own old connection still has the queue.
-                let id = match wish {
-                    StreamWish::Queue(QueueStream { first_id: Some(id), .. }) => format!("id: {id}\n"),
-                    _ => String::new(),
-                };
-                framing.frame([Bytes::from(format!("{GREETING}{id}\n"))], &mut greeting);
-                head.extend(greeting.iter().flatten());
+                first.push_str(GREETING);
             }
             _ => {
                 Response::stream_head().encode(&cx, &mut head);
             }
         }
-        let refusal = match self.shard.common.config.stream.refuse {
+        let Config { stream, history, .. } = &self.shard.common.config;
+        let begins_with_retry = stream.first_retry && history.events_max > 0;
+        let retry = retry_field(self.shard.retry_ms());
+        if begins_with_retry {
+            first.push_str(&retry);
+        }
+        // An id without data is no event, but sets the page's Last-Event-ID (WHATWG HTML, 9.2.6). A page that reconnects
+        // without one would be refused while its own old connection still has the queue.
+        match wish {
+            StreamWish::Queue(QueueStream { first_id: Some(id), .. }) => {
+                let _ = write!(first, "id: {id}\n\n");
+            }
+            StreamWish::Queue(_) | StreamWish::NoQueue(_) if !begins_with_retry => first.push('\n'),
+            _ => {}
+        }
+        if !first.is_empty() {
+            let mut framed = Vec::new();
+            framing.frame([Bytes::from(first)], &mut framed);
+            head.extend(framed.iter().flatten());
+        }
+        let refusal = match stream.refuse {
             RefuseStreams::Retry => {
-                let retry_ms = self.shard.retry_ms();
-                let farewell = framing.farewell(&retry_field(retry_ms));
+                let farewell = framing.farewell(if begins_with_retry { "" } else { &retry });
                 [&head, &farewell[..]].concat()
             }
             RefuseStreams::Unavailable => {

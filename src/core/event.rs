@@ -15,7 +15,7 @@ use thiserror::Error;
 use crate::core::event_id::has_our_form;
 
 /// U+FEFF in UTF-8. A parser drops it at the very start of a stream and nowhere else.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Checked events of one publish, in order: at least one, each with data, UTF-8 without NUL, lines ended by
 /// LF alone.
@@ -83,7 +83,10 @@ impl Events {
     /// # Errors
     /// [`EventError`] says what is wrong, and with which event, counted from 1.
     pub(crate) fn parse(body: Bytes, limits: &EventLimits) -> Result<Events, EventError> {
-        check_utf8(&body)?;
+        if body.is_empty() {
+            return Err(EventError::Empty);
+        }
+        check_text(&body)?;
         let text = normalize(body);
         check_length(text.len(), limits)?;
 
@@ -133,7 +136,7 @@ impl Events {
         id: Option<&str>,
         limits: &EventLimits,
     ) -> Result<Events, EventError> {
-        check_utf8(&body)?;
+        check_text(&body)?;
         let name = event.unwrap_or_default().as_bytes();
         if name.len() > limits.name_bytes_max {
             return Err(EventError::NameTooLong { name_bytes_max: limits.name_bytes_max });
@@ -307,10 +310,7 @@ impl TextSpan {
     }
 }
 
-fn check_utf8(body: &[u8]) -> Result<(), EventError> {
-    if body.is_empty() {
-        return Err(EventError::Empty);
-    }
+fn check_text(body: &[u8]) -> Result<(), EventError> {
     if let Some(offset) = memchr(0, body) {
         return Err(EventError::Nul { offset });
     }

@@ -231,6 +231,7 @@ mod tests {
     use crate::core::arena::Arena;
     use crate::core::chunk::Framing;
     use crate::core::fanout::subscriber::Opening;
+    use crate::core::fanout::wire::Heartbeat;
     use crate::core::fanout::{FanoutLimits, Subscription};
     use crate::core::memory::Memory;
     use crate::core::partition::Placement;
@@ -306,6 +307,7 @@ mod tests {
             topics: topics.into(),
             framing: Framing::Plain,
             last_event_id: None,
+            heartbeat: Heartbeat::Comment,
             expires_s: u64::MAX,
             opening: Opening::default(),
         };

@@ -63,7 +63,7 @@ impl Access {
 
 /// Returns the keys and secrets of this configuration.
 fn keyring(config: &Config) -> Keyring {
-    let Auth { enabled, subscriber, publisher, session, .. } = &config.auth;
+    let Auth { enabled, subscriber, publisher, session, leeway, .. } = &config.auth;
     let token = config.control.as_ref().and_then(|control| control.token.as_ref());
-    Keyring::new(*enabled, subscriber, publisher, session, token)
+    Keyring::new(*enabled, subscriber, publisher, session, leeway.as_secs(), token)
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::call::{Call, READ};
 use super::native::Subscribe;
 use super::{Action, Port};
+use crate::core::fanout::wire::Heartbeat;
 use crate::core::topic::Topic;
 use crate::http::{Refusal, Status, target};
 
@@ -45,7 +46,12 @@ const CONNECTIONS_MAX: usize = 10_000;
 
 /// Returns the action for one of the operators' paths.
 pub(super) fn route(call: &Call<'_>) -> Option<Result<Action, Refusal>> {
-    let inside = |report| call.allow(&READ, || call.verify_insider().map(|_| Action::Report(report)));
+    let inside = |report| {
+        call.allow(&READ, || {
+            call.check_name()?;
+            call.verify_insider().map(|_| Action::Report(report))
+        })
+    };
     Some(match (call.first, call.rest) {
         (b"healthz", []) => call.allow(&READ, || Ok(Action::Report(Report::Health))),
         (b"readyz", []) => call.allow(&READ, || Ok(Action::Report(Report::Ready))),
@@ -86,6 +92,7 @@ impl Call<'_> {
                 Ok(Action::Subscribe(Subscribe {
                     topics,
                     last_event_id: None,
+                    heartbeat: Heartbeat::Comment,
                     expires_s,
                     feeds_admin_page: true,
                 }))
@@ -106,7 +113,7 @@ impl Call<'_> {
         }
         Err(Refusal::new(
             Status::Forbidden,
-            "without a secret the admin page is for an address or localhost; set ESPER_PUBLISHER_SECRET to use a name",
+            "without a secret this is for an address or localhost as the host; set ESPER_PUBLISHER_SECRET to use a name",
         ))
     }
 }

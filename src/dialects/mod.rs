@@ -133,14 +133,13 @@ pub(crate) fn may_have_taken_long(head: &Head, access: &Access) -> bool {
 impl Action {
     /// Returns whether pages of other origins may read the answer; `at_listener` is the default of the listener.
     ///
-    /// Metrics and the admin page's data are shared with no other origin: no page needs them, and any page could fetch
+    /// Statistics, metrics and the admin page's data are shared with no other origin: no page needs them, and any page could fetch
     /// them from within a network.
     pub(crate) fn sharing(&self, at_listener: Sharing) -> Sharing {
         match self {
             Action::Subscribe(subscribe) if subscribe.feeds_admin_page => Sharing::None,
-            Action::Report(Report::Metrics | Report::Vars | Report::AdminPage) | Action::Ask(_) => {
-                Sharing::None
-            }
+            Action::Report(Report::Stats | Report::Metrics | Report::Vars | Report::AdminPage)
+            | Action::Ask(_) => Sharing::None,
             _ => at_listener,
         }
     }

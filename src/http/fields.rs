@@ -10,6 +10,7 @@ use super::{BodyLength, HttpLimits, Refusal, Status, Version};
 pub(super) struct Fields<'h> {
     pub(super) host: Option<&'h [u8]>,
     length: Option<&'h [u8]>,
+    /// The last one's value, where several make one list.
     coding: Option<&'h [u8]>,
     coding_twice: bool,
     expect: Option<&'h [u8]>,
@@ -18,11 +19,13 @@ pub(super) struct Fields<'h> {
     pub(super) origin: Option<&'h [u8]>,
     pub(super) accept: Option<&'h [u8]>,
     pub(super) content_type: Option<&'h [u8]>,
+    pub(super) content_encoding: Option<&'h [u8]>,
     pub(super) authorization: Option<&'h [u8]>,
-    pub(super) cookie: Option<&'h [u8]>,
     pub(super) last_event_id: Option<&'h [u8]>,
     pub(super) idempotency_key: Option<&'h [u8]>,
     pub(super) user_agent: Option<&'h [u8]>,
+    // Proxies split the field when they speak HTTP/2 (RFC 9113 section 8.2.3), and servers put it together again.
+    pub(super) cookie: SmallVec<[&'h [u8]; 1]>,
     // Each proxy may add a field or lengthen the last one.
     pub(super) forwarded_for: SmallVec<[&'h [u8]; 1]>,
 }
@@ -32,7 +35,7 @@ impl<'h> Fields<'h> {
     pub(super) fn gather(headers: &[httparse::Header<'h>]) -> Result<Self, Refusal> {
         let mut fields = Self::default();
         for header in headers {
-            // The comparison looks at the lengths first, so an unused field costs thirteen of those.
+            // The comparison looks at the lengths first, so an unused field costs fourteen of those.
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
             let slot = if is("host") {
                 &mut fields.host
@@ -40,12 +43,12 @@ impl<'h> Fields<'h> {
                 &mut fields.length
             } else if is("content-type") {
                 &mut fields.content_type
+            } else if is("content-encoding") {
+                &mut fields.content_encoding
             } else if is("authorization") {
                 &mut fields.authorization
             } else if is("origin") {
                 &mut fields.origin
-            } else if is("cookie") {
-                &mut fields.cookie
             } else if is("last-event-id") {
                 &mut fields.last_event_id
             } else if is("idempotency-key") {
@@ -63,6 +66,9 @@ impl<'h> Fields<'h> {
             } else if is("accept") {
                 // Used only to see whether JSON is asked for.
                 fields.accept.get_or_insert(header.value);
+                continue;
+            } else if is("cookie") {
+                fields.cookie.push(header.value);
                 continue;
             } else if is("x-forwarded-for") {
                 fields.forwarded_for.push(header.value);
@@ -106,13 +112,7 @@ impl<'h> Fields<'h> {
             (Some(_), None) if version == Version::Http10 => {
                 Err(malformed("HTTP/1.0 has no Transfer-Encoding: send a Content-Length"))
             }
-            (Some(coding), None) if self.coding_twice || !coding.eq_ignore_ascii_case(b"chunked") => {
-                Err(Refusal::closing(
-                    Status::NotImplemented,
-                    "unknown Transfer-Encoding: send 'chunked' alone, or a Content-Length",
-                ))
-            }
-            (Some(_), None) => Ok(BodyLength::Chunked),
+            (Some(coding), None) => self.chunked(coding),
             (None, Some(length)) => match decimal(length) {
                 None => Err(malformed("malformed Content-Length: send one decimal number of bytes")),
                 Some(0) => Ok(BodyLength::None),
@@ -122,6 +122,25 @@ impl<'h> Fields<'h> {
                 Some(length) => Ok(BodyLength::Length(length)),
             },
             (None, None) => Ok(BodyLength::None),
+        }
+    }
+
+    /// Returns that the body is chunked and nothing else. 400 if nothing says where it ends, 501 if it is compressed too.
+    fn chunked(&self, coding: &[u8]) -> Result<BodyLength, Refusal> {
+        let is_chunked = |coding: &[u8]| coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
+        let codings = coding.split(|byte| *byte == b',');
+        match codings.clone().next_back() {
+            Some(last) if !is_chunked(last) => {
+                Err(malformed("the last Transfer-Encoding is not chunked: send 'chunked' alone"))
+            }
+            _ if codings.filter(|coding| is_chunked(coding)).count() > 1 => {
+                Err(malformed("Transfer-Encoding is chunked twice: send 'chunked' alone"))
+            }
+            _ if self.coding_twice || coding.contains(&b',') => Err(Refusal::closing(
+                Status::NotImplemented,
+                "unknown Transfer-Encoding: send 'chunked' alone, or a Content-Length",
+            )),
+            _ => Ok(BodyLength::Chunked),
         }
     }
 
@@ -248,9 +267,10 @@ mod tests {
     fn transfer_encoding_is_chunked_alone() {
         assert_eq!(with("Transfer-Encoding: chunked\r\n").unwrap().body, BodyLength::Chunked);
         assert_eq!(with("transfer-encoding:  CHUNKED \r\n").unwrap().body, BodyLength::Chunked);
+        // RFC 9112, section 6.3: without `chunked` at the end nobody knows where the body ends.
         for coding in [
             "gzip",
-            "gzip, chunked",
+            "chunked, gzip",
             "chunked, chunked",
             "chunked,",
             "identity",
@@ -258,12 +278,13 @@ mod tests {
             "xchunked",
             "\"chunked\"",
         ] {
-            refused(
-                with(&format!("Transfer-Encoding: {coding}\r\n")),
-                Status::NotImplemented,
-                "Transfer-Encoding",
-            );
+            bad(with(&format!("Transfer-Encoding: {coding}\r\n")), "Transfer-Encoding");
         }
+        for coding in ["gzip, chunked", "identity,Chunked", ",chunked"] {
+            let line = format!("Transfer-Encoding: {coding}\r\n");
+            refused(with(&line), Status::NotImplemented, "Transfer-Encoding");
+        }
+        bad(with("Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n"), "Transfer-Encoding");
         refused(
             with("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"),
             Status::NotImplemented,
@@ -284,7 +305,7 @@ mod tests {
             "Origin",
             "Authorization",
             "Content-Type",
-            "Cookie",
+            "Content-Encoding",
             "Last-Event-ID",
             "Idempotency-Key",
             "Expect",
@@ -303,6 +324,13 @@ mod tests {
             forwarded("X-Forwarded-For: 1.1.1.1, 2.2.2.2\r\nX: y\r\nx-forwarded-for: 3.3.3.3\r\n").unwrap(),
             "1.1.1.1, 2.2.2.2,3.3.3.3"
         );
+    }
+
+    #[test]
+    fn cookies_in_several_fields_are_those_of_one() {
+        let cookie = |lines: &str| with(lines).unwrap().cookie;
+        assert_eq!(cookie(""), None);
+        assert_eq!(cookie("Cookie: a=b\r\nX: y\r\ncookie: c=d; e=f\r\n").unwrap(), "a=b; c=d; e=f");
     }
 
     #[test]

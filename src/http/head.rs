@@ -68,9 +68,11 @@ pub(crate) struct Head {
     pub(crate) accept: Option<Bytes>,
     /// `Content-Type`
     pub(crate) content_type: Option<Bytes>,
+    /// `Content-Encoding`
+    pub(crate) content_encoding: Option<Bytes>,
     /// `Authorization`
     pub(crate) authorization: Option<Bytes>,
-    /// `Cookie`
+    /// `Cookie`, joined by semicolons where it was sent several times
     pub(crate) cookie: Option<Bytes>,
     /// `Last-Event-ID`
     pub(crate) last_event_id: Option<Bytes>,
@@ -138,6 +140,9 @@ impl Head {
             Ok(_) => {
                 return Err(malformed("malformed head: send one header field a line, then a blank line"));
             }
+            Err(httparse::Error::Version) if let Some(head) = with_known_minor(bytes) => {
+                return Self::parse(&head, limits);
+            }
             Err(error) => return Err(refuse_syntax(error, bytes)),
         }
         let method = match request.method.unwrap_or_default() {
@@ -152,8 +157,18 @@ impl Head {
         fields.check_host(version)?;
         let body = fields.body_length(version, limits)?;
         let expect_continue = fields.expect_continue(version)? && body != BodyLength::None;
+        // Its target is another server's authority (RFC 9110 section 9.3.6).
+        if request.method == Some("CONNECT") {
+            let reason = "CONNECT is for proxies, and this is no proxy: send GET, HEAD, POST or OPTIONS";
+            return Err(Refusal::closing(Status::NotImplemented, reason));
+        }
         let (authority, path, query) = split_target(request.path.unwrap_or_default(), method, bytes)?;
         let share = |value: Option<&[u8]>| value.map(|value| bytes.slice_ref(value));
+        let join = |values: &[&[u8]], separator: &[u8]| match values {
+            [] => None,
+            [one] => share(Some(one)),
+            several => Some(several.join(separator).into()),
+        };
         Ok(Self {
             method,
             version,
@@ -165,18 +180,15 @@ impl Head {
             origin: share(fields.origin),
             accept: share(fields.accept),
             content_type: share(fields.content_type),
+            content_encoding: share(fields.content_encoding),
             authorization: share(fields.authorization),
-            cookie: share(fields.cookie),
+            cookie: join(&fields.cookie, b"; "),
             last_event_id: share(fields.last_event_id),
             idempotency_key: share(fields.idempotency_key),
             user_agent: share(fields.user_agent),
             // RFC 9112, section 3.2.2: the authority of an absolute-form overrides `Host`.
             host: authority.or_else(|| share(fields.host)),
-            forwarded_for: match &fields.forwarded_for[..] {
-                [] => None,
-                [one] => share(Some(one)),
-                several => Some(several.join(&b',').into()),
-            },
+            forwarded_for: join(&fields.forwarded_for, b","),
         })
     }
 
@@ -283,6 +295,16 @@ fn refuse_syntax(error: httparse::Error, head: &[u8]) -> Refusal {
             malformed("malformed request line: send 'METHOD /path HTTP/1.1', one space apart")
         }
     }
+}
+
+/// Returns the head as one of HTTP/1.1 if it is of a later minor version, which is served as that (RFC 9110 section 2.5);
+/// `None` for any other.
+fn with_known_minor(head: &[u8]) -> Option<Bytes> {
+    let line = head.split(|&byte| byte == b'\n').next()?;
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let (before, minor) = line.split_at_checked(line.len().checked_sub(1)?)?;
+    let is_later = before.ends_with(b" HTTP/1.") && matches!(minor, [b'2'..=b'9']);
+    is_later.then(|| [before, b"1", &head[line.len()..]].concat().into())
 }
 
 /// Returns whether the request line is sound except for its version (RFC 9112 section 2.3).
@@ -394,7 +416,8 @@ mod tests {
         {
             bad(target(bad_target), "request target");
         }
-        bad(parse("CONNECT h:443 HTTP/1.1\r\nHost: h\r\n\r\n"), "request target");
+        let connect = parse("CONNECT h:443 HTTP/1.1\r\nHost: h\r\n\r\n");
+        refused(connect, Status::NotImplemented, "no proxy");
         for fragment in ["/a#b", "/#", "/a?b#c", "http://h#a"] {
             bad(target(fragment), "fragment");
         }
@@ -412,8 +435,7 @@ mod tests {
 
     #[test]
     fn another_http_version_is_505_and_garbage_is_400() {
-        for line in ["GET / HTTP/2.0", "PRI * HTTP/2.0", "GET / HTTP/1.2", "GET / HTTP/0.9", "GET / HTTP/3.0"]
-        {
+        for line in ["GET / HTTP/2.0", "PRI * HTTP/2.0", "GET / HTTP/0.9", "GET / HTTP/3.0"] {
             refused(parse(&format!("{line}\r\n\r\n")), Status::VersionNotSupported, "HTTP/1.1");
             refused(parse(&format!("{line}\n\n")), Status::VersionNotSupported, "HTTP/1.1");
         }
@@ -433,6 +455,18 @@ mod tests {
         ] {
             bad(parse(&format!("{line}\r\nHost: h\r\n\r\n")), "request line");
         }
+    }
+
+    #[test]
+    fn a_later_minor_version_is_served_as_http_1_1() {
+        for line_end in ["\r\n", "\n"] {
+            for minor in 2..=9 {
+                let head = format!("GET /a?b HTTP/1.{minor}{line_end}Host: h{line_end}{line_end}");
+                assert_eq!(parse(&head), parse("GET /a?b HTTP/1.1\r\nHost: h\r\n\r\n"), "{head}");
+            }
+        }
+        bad(parse("GET / HTTP/1.2\r\n\r\n"), "Host");
+        bad(parse("GET  HTTP/1.2\r\nHost: h\r\n\r\n"), "request line");
     }
 
     #[test]

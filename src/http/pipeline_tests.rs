@@ -166,6 +166,7 @@ fn sent() -> impl Strategy<Value = Sent> {
         Sent {
             text: [text.into_bytes(), wire].concat(),
             head: Head {
+                content_encoding: None,
                 method,
                 version: Version::Http11,
                 path: Bytes::from(path),

@@ -41,6 +41,8 @@ pub(crate) enum Extra {
     Preflight(&'static str),
     /// `Retry-After` in seconds (503, 507; RFC 9110 section 10.2.3).
     RetryAfter(u32),
+    /// `Accept-Encoding: identity` (415; RFC 9110 section 15.5.16).
+    AcceptIdentity,
     /// `WWW-Authenticate: Bearer` (401; RFC 6750 section 3).
     Bearer,
     /// `X-Status-Reason`: repeats the reason.
@@ -135,12 +137,13 @@ impl Response {
                     // longest that a browser caches a preflight (Firefox; Chromium two hours).
                     out.extend_from_slice(
                         b"Access-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID, Idempotency-Key, \
-                          Cache-Control\r\n\
+                          Cache-Control, X-Requested-With\r\n\
                           Access-Control-Max-Age: 86400\r\n",
                     );
                 }
             }
             Some(Extra::RetryAfter(seconds)) => number_field("Retry-After", seconds.into(), out),
+            Some(Extra::AcceptIdentity) => field("Accept-Encoding", b"identity", out),
             Some(Extra::Bearer) => field("WWW-Authenticate", b"Bearer", out),
             Some(Extra::StatusReason) => reason_field(self.body.strip_suffix(b"\n").unwrap_or(&self.body), out),
             Some(Extra::EventStream) => stream_fields(cx.version == Version::Http11, out),
@@ -166,9 +169,12 @@ impl From<Refusal> for Response {
 
 /// Appends the fields of an event stream's head. HTTP/1.1 gets chunks, HTTP/1.0 plain bytes until the close.
 fn stream_fields(is_chunked: bool, out: &mut Vec<u8>) {
-    // Without `X-Accel-Buffering: no` nginx buffers what it proxies.
+    // Without `charset` some clients read Latin-1. Without `no-transform` (RFC 9111 section 5.2.2.6) proxies compress, and
+    // those that do not flush deliver nothing at all: webpack-dev-server, express, HAProxy. Without
+    // `X-Accel-Buffering: no` nginx buffers what it proxies.
     out.extend_from_slice(
-        b"Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n",
+        b"Content-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-cache, no-transform\r\n\
+          X-Accel-Buffering: no\r\n",
     );
     if is_chunked {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
@@ -288,7 +294,7 @@ mod tests {
              Access-Control-Allow-Origin: *\r\nAllow: POST, OPTIONS\r\n\
              Access-Control-Allow-Methods: POST, OPTIONS\r\n\
              Access-Control-Allow-Headers: Authorization, Content-Type, Last-Event-ID, Idempotency-Key, \
-             Cache-Control\r\n\
+             Cache-Control, X-Requested-With\r\n\
              Access-Control-Max-Age: 86400\r\n\r\n"
         );
     }
@@ -297,8 +303,8 @@ mod tests {
     fn a_stream_is_chunked_for_http_1_1_and_ends_with_the_connection_for_http_1_0() {
         let head = |cx: &Context<'_>| text(|out| _ = Response::stream_head().encode(cx, out));
         let common = "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
-                      Access-Control-Allow-Origin: *\r\nContent-Type: text/event-stream\r\n\
-                      Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n";
+                      Access-Control-Allow-Origin: *\r\nContent-Type: text/event-stream; charset=utf-8\r\n\
+                      Cache-Control: no-cache, no-transform\r\nX-Accel-Buffering: no\r\n";
         assert_eq!(head(&CX), format!("{common}Transfer-Encoding: chunked\r\n\r\n"));
         let old = Context { version: Version::Http10, ..CX };
         assert_eq!(head(&old), format!("{common}Connection: close\r\n\r\n"));

@@ -26,6 +26,8 @@ pub(crate) enum Status {
     ContentTooLarge = 413,
     /// 414
     UriTooLong = 414,
+    /// 415
+    UnsupportedMediaType = 415,
     /// 417
     ExpectationFailed = 417,
     /// 422
@@ -64,6 +66,7 @@ impl Status {
             Self::RequestTimeout => "Request Timeout",
             Self::ContentTooLarge => "Content Too Large",
             Self::UriTooLong => "URI Too Long",
+            Self::UnsupportedMediaType => "Unsupported Media Type",
             Self::ExpectationFailed => "Expectation Failed",
             Self::UnprocessableContent => "Unprocessable Content",
             Self::HeaderFieldsTooLarge => "Request Header Fields Too Large",

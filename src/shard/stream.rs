@@ -24,7 +24,7 @@ use crate::core::chunk::Framing;
 use crate::core::fanout::Subscription;
 use crate::core::fanout::sending::{Next, Outgoing};
 use crate::core::fanout::subscriber::Opening;
-use crate::core::fanout::wire::{Buffers, skip};
+use crate::core::fanout::wire::{Buffers, Heartbeat, skip};
 use crate::core::survey::Client;
 use crate::core::topic::Topic;
 
@@ -53,6 +53,7 @@ pub(crate) enum StreamSource {
     Topics {
         topics: SmallVec<[Topic; 1]>,
         last_event_id: Option<Box<str>>,
+        heartbeat: Heartbeat,
         /// Unix seconds; `u64::MAX` for never.
         expires_s: u64,
     },
@@ -72,8 +73,8 @@ pub(crate) async fn begin(
     let StreamStart { source, framing, opening, client, feeds_admin_page } = start;
     let open = StreamCount::open(&shard.common, feeds_admin_page).filter(|_| shard.phase() == Phase::Serving);
     let (key, open) = match (source, open) {
-        (StreamSource::Topics { topics, last_event_id, expires_s }, Some(open)) => {
-            let subscription = Subscription { topics, framing, last_event_id, expires_s, opening };
+        (StreamSource::Topics { topics, last_event_id, heartbeat, expires_s }, Some(open)) => {
+            let subscription = Subscription { topics, framing, last_event_id, heartbeat, expires_s, opening };
             (shard.with_fanout(|fanout, now_ms, out| fanout.subscribe(subscription, now_ms, out)), open)
         }
         (StreamSource::Queue(queue), Some(mut open)) => {
@@ -266,8 +267,14 @@ impl Shard {
     /// Adds the subscriber that receives a queue's events; returns its key.
     fn follow(&self, queue: &QueueStream, framing: Framing, opening: Opening) -> Key {
         let topics = [queue.topic.clone()].into();
-        let subscription =
-            Subscription { topics, framing, last_event_id: None, expires_s: u64::MAX, opening };
+        let subscription = Subscription {
+            topics,
+            framing,
+            last_event_id: None,
+            heartbeat: Heartbeat::Comment,
+            expires_s: u64::MAX,
+            opening,
+        };
         self.with_fanout(|fanout, now_ms, _| fanout.follow(subscription, Arc::clone(&queue.sent), now_ms))
     }
 }

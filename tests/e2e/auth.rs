@@ -176,19 +176,12 @@ fn bad_tokens(secret: &str, topic: &str) -> Vec<(String, &'static str)> {
     // {"alg":"none"}, as it is and with a type.
     let none = ["eyJhbGciOiJub25lIn0", "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0"];
     vec![
-        (hs256(json!({"sub": topic, "exp": now - 1})), "expired token"),
+        (hs256(json!({"sub": topic, "exp": now - 6})), "expired token"),
         (hs256(json!({"sub": topic, "exp": 0})), "expired token"),
         (hs256(json!({"sub": topic})), "token without exp"),
-        (
-            hs256(json!({"sub": topic, "exp": (now + 600).to_string()})),
-            "exp of the token is not a whole number",
-        ),
-        (hs256(json!({"sub": topic, "exp": now as f64 + 600.5})), "exp of the token is not a whole number"),
+        (hs256(json!({"sub": topic, "exp": (now + 600).to_string()})), "exp of the token is not a number"),
         (hs256(json!({"sub": topic, "exp": now + 600, "nbf": now + 300})), "not valid yet (nbf)"),
-        (
-            hs256(json!({"sub": topic, "exp": now + 600, "nbf": "0"})),
-            "nbf of the token is not a whole number",
-        ),
+        (hs256(json!({"sub": topic, "exp": now + 600, "nbf": "0"})), "nbf of the token is not a number"),
         (hs256(json!({"sub": 12345678, "exp": now + 600})), "sub of the token is not a string"),
         (sign("another secret", Algorithm::HS256, &good), "wrong signature"),
         (sign("", Algorithm::HS256, &good), "wrong signature"),
@@ -243,7 +236,9 @@ fn a_token_that_is_not_good_is_401_and_the_line_says_why() {
 #[test]
 fn a_token_that_has_begun_is_good() {
     let server = Server::start_with(&[], BOTH);
-    let claims = json!({"sub": "begun0001", "exp": now_s() + 600, "nbf": now_s(), "iat": now_s() + 300});
+    // A time may have a fraction, and a clock may be a little behind.
+    let (exp, nbf) = (now_s() as f64 + 600.5, now_s() as f64 + 4.5);
+    let claims = json!({"sub": "begun0001", "exp": exp, "nbf": nbf, "iat": now_s() + 300});
     let field = bearer(&sign(PUBLISHER, Algorithm::HS256, &claims));
     assert_eq!(try_publish(&server, "begun0001", &[&field]).status, 200);
 }
@@ -272,8 +267,8 @@ fn while_a_secret_is_being_changed_the_previous_one_is_good_too() {
 
 #[test]
 fn a_stream_ends_when_its_token_expires_and_coming_back_with_it_is_401() {
-    let server = Server::start_with(&[], &BOTH[..1]);
-    let exp = now_s() + 3;
+    let server = Server::start_with(&["--leeway", "1s"], &BOTH[..1]);
+    let exp = now_s() + 2;
     let short = sign(SUBSCRIBER, Algorithm::HS256, &json!({"sub": "expiring1", "exp": exp}));
     let target = format!("/subscribe/expiring1?token={short}");
     let mut stream = Stream::open(&server, &target);
@@ -288,7 +283,7 @@ fn a_stream_ends_when_its_token_expires_and_coming_back_with_it_is_401() {
         assert_eq!((&*last.name, &*last.data, &*last.id), ("expired", "token expired", ""));
         assert!(stream.next_event().is_none(), "the stream ends");
     }
-    assert!(now_s() >= exp, "not before its time");
+    assert!(now_s() > exp, "not before its time and the leeway");
     check_unauthorized(&refused_stream(&server, &target, &[]), "expired token");
     server.post("/publish/expiring1", "data: goes on");
     assert_eq!(lasting.event().data, "in time");

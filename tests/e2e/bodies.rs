@@ -104,7 +104,7 @@ fn json_and_wrapped_bodies_are_the_data_of_one_event() {
     assert_eq!((&*id, &*events[0].id, &*events[0].data), ("my id", "my id", "1"));
     // These are event-stream text, though they look alike.
     for field in
-        ["Content-Type: application/jsonp", "Content-Type: text/json", "Content-Type: application/json+x"]
+        ["Content-Type: application/jsonp", "Content-Type: text/jsonx", "Content-Type: application/json+x"]
     {
         assert_eq!(
             server.request("POST", "/publish/wrapped01?event=e", &[field], "{}").status,

@@ -39,3 +39,4 @@ mod starting;
 mod stopping;
 mod streams;
 mod token;
+mod wire;

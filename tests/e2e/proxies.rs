@@ -61,7 +61,10 @@ fn deploy_haproxy_cfg_hands_each_event_on_at_once() {
 /// Each event is published only when the one before has come out: a proxy that holds back even a little waits for ever.
 fn hands_each_event_on_at_once(proxy: &Proxy, server: Server) {
     let mut stream = proxy.subscribe("proxied01", "");
-    assert_eq!((stream.head.status, stream.head.field("Content-Type")), (200, Some("text/event-stream")));
+    assert_eq!(
+        (stream.head.status, stream.head.field("Content-Type")),
+        (200, Some("text/event-stream; charset=utf-8"))
+    );
     assert_eq!(stream.head.field("Access-Control-Allow-Origin"), Some("*"));
     let mut first_id = String::new();
     for n in 0..5 {

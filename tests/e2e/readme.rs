@@ -43,7 +43,7 @@ fn the_walk_through_pasted_whole_prints_what_the_readme_shows_and_leaves_no_brok
     // Its end is that of the last process that has its output, the broker's as well.
     let output = shell(&script).env("ESPER_PORT", &port).output().expect("bash is installed");
 
-    let shown = fence(README, "publish:\n").replace("14695981039346656037", "RUN");
+    let shown = without_run(fence(README, "publish:\n"));
     let printed = without_run(&String::from_utf8(output.stdout).unwrap());
     assert_eq!(printed, shown, "{}", String::from_utf8_lossy(&output.stderr));
     assert!(TcpStream::connect(format!("127.0.0.1:{port}")).is_err(), "the broker has ended");
@@ -116,7 +116,8 @@ fn what_the_journals_guide_publishes_outlives_its_kill_and_is_in_its_backup() {
         let script = block(JOURNAL, name).replace("127.0.0.1:3000", &server.address.to_string());
         without_run(&bash(&format!("cd '{}'\n{script}", dir.0.display()), &[]))
     };
-    let kept = "event:gap\ndata:{\"from\":\"0\",\"reason\":\"unknown\"}\n\ndata: hello\nid:RUN-1\n\n";
+    let kept =
+        "retry:RANDOM\nevent:gap\ndata:{\"from\":\"0\",\"reason\":\"unknown\"}\n\ndata: hello\nid:RUN-1\n\n";
 
     let mut server = start();
     assert_eq!(run(&server, "kill"), r#"{"id":"RUN-1","events":1}"#);
@@ -339,7 +340,8 @@ impl Drop for Background {
     }
 }
 
-/// The text with RUN for the first part of ids, which is another at each run of the server.
+/// The text with RUN for the first part of ids, which is another at each run of the server, and RANDOM for the time at
+/// which a client is to come back.
 pub(crate) fn without_run(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -348,7 +350,11 @@ pub(crate) fn without_run(text: &str) -> String {
         let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
         let is_run = end == 20 && digits[end..].starts_with('-');
         out.push_str(before);
-        out.push_str(if is_run { "RUN" } else { &digits[..end] });
+        out.push_str(match before {
+            _ if is_run => "RUN",
+            before if before.ends_with("retry:") => "RANDOM",
+            _ => &digits[..end],
+        });
         rest = &digits[end..];
     }
     out + rest

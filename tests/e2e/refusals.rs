@@ -98,7 +98,7 @@ fn malformed_heads() -> Vec<Row> {
     for host in ["a b", "a/b", "u@h", "a, b", "a\u{e9}"] {
         rows.push(closes(400, "malformed Host", format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n")));
     }
-    for name in ["Host", "Content-Type", "Authorization", "Cookie", "Origin", "Last-Event-ID", "Expect"] {
+    for name in ["Host", "Content-Type", "Authorization", "Origin", "Last-Event-ID", "Expect"] {
         rows.push(closes(400, "was sent twice", with(&format!("{name}: a\r\n{name}: a\r\n"))));
     }
     for first in
@@ -215,7 +215,6 @@ fn bad_bodies() -> Vec<Row> {
         keeps(400, "empty body", text("")),
         keeps(400, "empty body", with("")),
         keeps(400, "empty body", chunked("0\r\n\r\n")),
-        keeps(400, "empty body", publish_request("/publish/refused01?wrap", "", "")),
         keeps(
             400,
             "empty body",
@@ -329,15 +328,16 @@ fn other_statuses() -> Vec<Row> {
             with(&format!("Expect: {expectation}\r\nContent-Length: 5\r\n")),
         ));
     }
+    let coded = |coding: &str| with(&format!("Transfer-Encoding: {coding}\r\n")) + "5\r\ndata:\r\n0\r\n\r\n";
     for coding in
-        ["gzip", "gzip, chunked", "chunked, chunked", "chunked,", "identity", "", "xchunked", "\"chunked\""]
+        ["gzip", "chunked, gzip", "chunked, chunked", "chunked,", "identity", "", "xchunked", "\"chunked\""]
     {
-        let request = with(&format!("Transfer-Encoding: {coding}\r\n")) + "5\r\ndata:\r\n0\r\n\r\n";
-        rows.push(closes(501, "unknown Transfer-Encoding: send 'chunked' alone", request));
+        rows.push(closes(400, "send 'chunked' alone", coded(coding)));
     }
+    rows.push(closes(501, "unknown Transfer-Encoding: send 'chunked' alone", coded("gzip, chunked")));
     let twice = with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n");
     rows.push(closes(501, "unknown Transfer-Encoding", twice + "0\r\n\r\n"));
-    for version in ["0.9", "1.2", "2.0", "3.0", "9.9"] {
+    for version in ["0.9", "2.0", "3.0", "9.9"] {
         let request = format!("GET /healthz HTTP/{version}\r\nHost: h\r\n\r\n");
         rows.push(closes(505, "send HTTP/1.1 or HTTP/1.0", request));
     }

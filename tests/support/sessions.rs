@@ -89,7 +89,7 @@ impl Sessions {
     pub(crate) fn resume(&self, token: &str, last_event_id: &str) -> Stream {
         let stream = stream_at(self.public, "/events/", token, last_event_id);
         assert_eq!(stream.head.status, 200, "{:?}", stream.head);
-        assert_eq!(stream.head.field("Content-Type"), Some("text/event-stream"));
+        assert_eq!(stream.head.field("Content-Type"), Some("text/event-stream; charset=utf-8"));
         stream
     }
 }

@@ -29,6 +29,10 @@ pub(crate) struct Stream {
     pub(crate) head: Answer,
     /// Undecoded text that came with the last chunk.
     text: String,
+    /// The retry time that it began with.
+    pub(crate) first_retry: Option<Event>,
+    /// Nothing else came yet.
+    is_empty: bool,
     /// Whether the body came to its orderly end, not just the connection.
     pub(crate) is_complete: bool,
 }
@@ -68,10 +72,26 @@ impl Stream {
     pub(crate) fn try_of(connection: TcpStream) -> Option<Stream> {
         let mut reader = BufReader::new(connection);
         let head = read_head(&mut reader).ok().filter(|head| head.ends_with("\r\n\r\n"))?;
-        Some(Stream { reader, head: Answer::parse(&head), text: String::new(), is_complete: false })
+        let (head, text) = (Answer::parse(&head), String::new());
+        let mut stream = Stream { reader, head, text, first_retry: None, is_empty: true, is_complete: false };
+        stream.take_first_retry();
+        Some(stream)
     }
 
-    /// The next event; heartbeats and other comments are passed over.
+    /// Takes the retry time that came with the head, if there is one.
+    fn take_first_retry(&mut self) {
+        let came = String::from_utf8_lossy(self.reader.buffer());
+        let is_chunked = self.head.field("Transfer-Encoding").is_some();
+        let text = if is_chunked { came.split_once("\r\n").map_or("", |(_, text)| text) } else { &came };
+        if is_retry(text) {
+            // A proxy may send more with it.
+            let piece = self.read_some().expect("it is there");
+            let (line, rest) = piece.split_once('\n').expect("a whole line");
+            (self.first_retry, self.text) = (Some(parse_event(line)), rest.to_owned());
+        }
+    }
+
+    /// The next event; heartbeats and other comments are passed over, and so is the retry time at the beginning.
     pub(crate) fn event(&mut self) -> Event {
         self.next_event().expect("an event before the end")
     }
@@ -89,16 +109,38 @@ impl Stream {
     /// The next event, or none at the end of the stream, or when `goes_on` says so, which is asked between what comes.
     pub(crate) fn next_event_while(&mut self, goes_on: impl Fn() -> bool) -> Option<Event> {
         while goes_on() {
-            if let Some((lines, rest)) = self.text.split_once("\n\n") {
+            if let Some(rest) = self.text.strip_prefix('\n') {
+                self.text = rest.to_owned();
+            } else if let Some(rest) =
+                self.text.strip_prefix(":\n").or_else(|| self.text.strip_prefix(": SSE stream\n"))
+            {
+                self.text = rest.to_owned();
+            } else if self.is_empty
+                && self.first_retry.is_none()
+                && let Some((line, rest)) = self.text.split_once('\n')
+                && is_retry(line)
+            {
+                // A proxy sent it later than the head.
+                self.first_retry = Some(parse_event(line));
+                self.text = rest.to_owned();
+            } else if let Some((lines, rest)) = self.text.split_once("\n\n") {
                 let event = parse_event(lines);
                 self.text = rest.to_owned();
                 if event.lines.lines().any(|line| !line.starts_with(':')) {
+                    self.is_empty = false;
                     return Some(event);
                 }
-                continue;
+            } else if let Some(more) = self.read_some() {
+                self.text.push_str(&more);
+            } else {
+                // What is left has no blank line: the time at which to come back. A stream that is refused has no other.
+                let left = std::mem::take(&mut self.text);
+                let last = left.strip_suffix('\n').map(parse_event);
+                let is_cut = !self.is_complete && self.head.field("Transfer-Encoding").is_some();
+                let last = last.or_else(|| self.first_retry.take_if(|_| self.is_empty));
+                self.is_empty = false;
+                return last.filter(|_| !is_cut);
             }
-            let more = self.read_some()?;
-            self.text.push_str(&more);
         }
         None
     }
@@ -142,6 +184,11 @@ impl Stream {
     pub(crate) fn socket(&self) -> &TcpStream {
         self.reader.get_ref()
     }
+}
+
+/// Whether it is a retry time as esper writes it; in an event of a publisher a blank may follow the colon.
+fn is_retry(text: &str) -> bool {
+    text.strip_prefix("retry:").is_some_and(|text| text.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// Returns the data of events.
@@ -198,7 +245,7 @@ pub(crate) fn check_no_heartbeat_while_busy(server: &Server, stream: &mut Stream
         let mut comments = 0;
         loop {
             let text = stream.read_some().unwrap();
-            comments += text.matches(":\n\n").count();
+            comments += text.lines().filter(|line| *line == ":").count();
             if text.contains("data: x") {
                 break;
             }

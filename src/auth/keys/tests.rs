@@ -26,7 +26,7 @@ fn a_known_token_signed_with_a_secret_is_taken() {
     let secret =
         decoded("AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow");
     let key = VerifyingKey::new(Algorithm::HS256, DecodingKey::from_secret(&secret));
-    let keys = Keys { algorithms: Algorithms::of(std::slice::from_ref(&key)), keys: vec![key] };
+    let keys = Keys { algorithms: Algorithms::of(std::slice::from_ref(&key)), keys: vec![key], leeway_s: 0 };
     let header = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9";
     let token = format!("{header}.{RFC_CLAIMS}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
     check(&keys, &token, RFC_EXPIRES_S);
@@ -40,7 +40,7 @@ fn a_known_token_signed_on_p_256_is_taken() {
     let y = decoded("x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0");
     let der = [decoded(start), x, y].concat();
     let public_keys = PublicKey::list_from_pem(&pem::encode(&pem::Pem::new("PUBLIC KEY", der))).unwrap();
-    let keys = Keys::new(&Signers { secret: None, public_keys }).unwrap();
+    let keys = Keys::new(&Signers { secret: None, public_keys }, 0).unwrap();
     let signature = "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q";
     check(&keys, &format!("eyJhbGciOiJFUzI1NiJ9.{RFC_CLAIMS}.{signature}"), RFC_EXPIRES_S);
 }
@@ -53,7 +53,7 @@ fn what_openssl_signed_is_taken() {
         include_str!("../public_key/test_keys/ed25519.pem"),
     );
     let public_keys = PublicKey::list_from_pem(pem).unwrap();
-    let keys = Keys::new(&Signers { secret: None, public_keys }).unwrap();
+    let keys = Keys::new(&Signers { secret: None, public_keys }, 0).unwrap();
     // {"sub":"abcdef123","exp":1700000060}, signed by `openssl dgst -sha256 -sign` and `openssl pkeyutl -sign
     // -rawin`; for ES256 the two numbers of its DER, 32 bytes each.
     let claims = "eyJzdWIiOiJhYmNkZWYxMjMiLCJleHAiOjE3MDAwMDAwNjB9";

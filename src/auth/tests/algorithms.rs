@@ -20,13 +20,13 @@ fn ed25519() -> Signer {
 
 fn public_keys(pem: &str) -> Keys {
     let public_keys = PublicKey::list_from_pem(pem).unwrap();
-    Keys::new(&Signers { secret: None, public_keys }).unwrap()
+    Keys::new(&Signers { secret: None, public_keys }, 0).unwrap()
 }
 
 /// Returns one key of each type, and a secret that is being changed.
 fn all() -> Keys {
     let public_keys = PublicKey::list_from_pem(&format!("{RSA}{P256}{ED25519}")).unwrap();
-    Keys::new(&Signers { public_keys, ..secrets("new", Some(SECRET)) }).unwrap()
+    Keys::new(&Signers { public_keys, ..secrets("new", Some(SECRET)) }, 0).unwrap()
 }
 
 fn header(algorithm: &str) -> String {
@@ -34,13 +34,15 @@ fn header(algorithm: &str) -> String {
 }
 
 /// Returns valid tokens of all algorithms: the name, the keys that alone accept it, and the token.
-fn tokens() -> [(&'static str, Keys, String); 4] {
+fn tokens() -> [(&'static str, Keys, String); 5] {
     let token = |signer: Signer, name| signer.sign(&header(name), &good().to_string());
     [
         ("HS256", keys(SECRET, None), token(Signer::secret(SECRET), "HS256")),
         ("RS256", public_keys(RSA), token(rsa(), "RS256")),
         ("ES256", public_keys(P256), token(p256(), "ES256")),
         ("EdDSA", public_keys(ED25519), token(ed25519(), "EdDSA")),
+        // By its new name (RFC 9864).
+        ("EdDSA", public_keys(ED25519), token(ed25519(), "Ed25519")),
     ]
 }
 
@@ -81,7 +83,7 @@ fn the_refusal_of_an_algorithm_names_those_that_are_taken() {
 
 #[test]
 fn without_a_signer_there_are_no_keys() {
-    assert!(Keys::new(&Signers::default()).is_none());
+    assert!(Keys::new(&Signers::default(), 0).is_none());
 }
 
 /// The classic forgery: a server that lets the token choose the algorithm takes its own public key's text for a secret.
@@ -119,12 +121,12 @@ fn a_public_key_is_never_a_secret() {
 fn a_signature_under_the_name_of_another_algorithm_is_refused() {
     let names = ["HS256", "RS256", "ES256", "EdDSA"];
     for (own, signer) in names.into_iter().zip([Signer::secret(SECRET), rsa(), p256(), ed25519()]) {
-        for name in names.into_iter().filter(|name| *name != own) {
+        let new_name = (own != "EdDSA").then_some("Ed25519");
+        for name in names.into_iter().filter(|name| *name != own).chain(new_name) {
             let token = signer.sign(&header(name), &good().to_string());
             assert_eq!(refusal(&all(), &token), Some(AuthError::Signature), "{own} as {name}");
         }
-        for name in
-            ["none", "None", "nOnE", "NONE", "", "rs256", "ES256K", "Ed25519", "HS256 ", "HS1", "ES512"]
+        for name in ["none", "None", "nOnE", "NONE", "", "rs256", "ES256K", "Ed448", "HS256 ", "HS1", "ES512"]
         {
             let token = signer.sign(&header(name), &good().to_string());
             assert_eq!(
@@ -193,7 +195,7 @@ fn a_signature_that_is_not_the_one_is_refused() {
 
 #[test]
 fn an_es256_signature_of_zeros_or_in_der_is_refused() {
-    let [_, _, (_, keys, token), _] = tokens();
+    let [_, _, (_, keys, token), ..] = tokens();
     let filled =
         |range: std::ops::Range<usize>, byte| with_signature(&token, |bytes| bytes[range].fill(byte));
     // RFC 7518, section 3.4, wants the two numbers alone, 64 bytes.

@@ -33,11 +33,11 @@ fn without_flags_and_variables_it_is_the_default_on_every_cpu() {
 
 #[test]
 fn the_defaults_are_allowed_when_they_are_written_out() {
-    let written = "--bind 127.0.0.1 --port 3000 --session-time-max 30d --cookie-name esper_token --history-events 1000 \
+    let written = "--bind 127.0.0.1 --port 3000 --session-time-max 30d --cookie-name esper_token --leeway 5s --history-events 1000 \
         --history-bytes 4MiB --history-age 10m --history-memory 256MiB --partitions 16 --topics-max 100000 --sync always \
         --heartbeat 15s --slow-lag 4MiB --slow-policy cut --send-timeout 20s --refuse-streams retry \
         --retry-min 1s --retry-max 5s --head-max 16KiB --body-max 1MiB --head-timeout 10s \
-        --body-timeout 30s --idle-timeout 60s --unanswered-max 512 --request-memory 128MiB --cors-origin * --mailbox-bytes 64MiB \
+        --body-timeout 30s --idle-timeout 75s --unanswered-max 512 --request-memory 128MiB --cors-origin * --mailbox-bytes 64MiB \
         --mailbox-messages 65536 --mailbox-wait 1s --drain-delay 0s --drain-time 10s --log-format text \
         --log-level info";
     assert_eq!(parse(written, &[]), Ok(unflagged()));
@@ -112,6 +112,7 @@ const ROWS: &[Row] = &[
     ("session-public-key", "KEY", |c| c.auth.session.public_keys = public_keys()),
     ("session-time-max", "1h", |c| c.auth.session_time_max = Duration::from_secs(3600)),
     ("no-auth", "true", |c| c.auth.enabled = false),
+    ("leeway", "0s", |c| c.auth.leeway = Duration::ZERO),
     ("cookie-name", "t", |c| c.auth.cookie_name = "t".into()),
     ("no-admin", "true", |c| c.admin = false),
     ("broker-node", "amqp://localhost/", |c| c.queues = queues(|_| {})),
@@ -141,6 +142,7 @@ const ROWS: &[Row] = &[
         c.cluster = cluster(|k| k.credentials_file = Some("/tmp/creds".into()));
     }),
     ("cluster-ca-file", "/tmp/ca.pem", |c| c.cluster = cluster(|k| k.ca_file = Some("/tmp/ca.pem".into()))),
+    ("no-first-retry", "true", |c| c.stream.first_retry = false),
     ("heartbeat", "0s", |c| c.stream.heartbeat = None),
     ("slow-lag", "2MiB", |c| c.stream.lag_bytes_max = 2 << 20),
     ("slow-policy", "skip", |c| c.stream.slow_policy = SlowPolicy::Skip),

@@ -22,6 +22,7 @@ fn a_name_is_made_of_text_query_and_cookies_in_any_mix() {
         assert_eq!(name(pattern, "7", "é").as_deref(), Ok(expected), "{pattern}");
         assert_eq!(pattern.parse::<Pattern>().unwrap().to_string(), pattern);
     }
+    assert_eq!(name("${ query : id }", "7", "").as_deref(), Ok("7"));
 }
 
 #[test]

@@ -209,6 +209,7 @@ fn wrap_makes_the_body_one_events_data() {
         ("Corgi", Some("new-dog"), Some("7"), "event:new-dog\nid:7\ndata:Corgi\n"),
         ("{\n \"a\": 1\r\n}", None, None, "data:{\ndata:  \"a\": 1\ndata:}\n"),
         ("a\n", Some(""), Some(""), "data:a\ndata:\n"),
+        ("", None, None, "data:\n"),
         ("\r", Some(" x"), Some(" y"), "event:  x\nid:  y\ndata:\ndata:\n"),
     ] {
         let events = wrap(body, event, id).unwrap();
@@ -219,7 +220,6 @@ fn wrap_makes_the_body_one_events_data() {
 
 #[test]
 fn wrap_refuses_what_no_event_can_carry() {
-    assert_eq!(wrap("", None, None).unwrap_err(), EventError::Empty);
     assert_eq!(wrap("a\0", None, None).unwrap_err(), EventError::Nul { offset: 1 });
     let bytes = Events::wrap(Bytes::from_static(b"a\x80"), None, None, &LIMITS);
     assert_eq!(bytes.unwrap_err(), EventError::Utf8 { offset: 1 });

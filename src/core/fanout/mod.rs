@@ -32,7 +32,7 @@ use crate::core::fanout::logs::{Logs, TopicLog};
 use crate::core::fanout::part::Replayed;
 use crate::core::fanout::sending::{Next, Outgoing, Sender};
 use crate::core::fanout::subscriber::{NewSubscriber, Opening, Subscriber};
-use crate::core::fanout::wire::retry_field;
+use crate::core::fanout::wire::{Heartbeat, retry_field};
 use crate::core::memory::Memory;
 use crate::core::message::{Post, ReplayPage, ShardId, ToFanout, ToHome};
 use crate::core::partition::{PartitionId, Placement};
@@ -58,6 +58,7 @@ pub(crate) struct Subscription {
     pub(crate) topics: SmallVec<[Topic; 1]>,
     pub(crate) framing: Framing,
     pub(crate) last_event_id: Option<Box<str>>,
+    pub(crate) heartbeat: Heartbeat,
     /// Unix seconds; `u64::MAX` for never.
     pub(crate) expires_s: u64,
     pub(crate) opening: Opening,
@@ -129,9 +130,9 @@ impl Fanout {
 
     /// Adds a stream and posts a Join to the homes of its topics. Its response begins when all have answered.
     pub(crate) fn subscribe(&mut self, subscription: Subscription, now_ms: u64, out: &mut Vec<Post>) -> Key {
-        let Subscription { topics, framing, last_event_id, expires_s, opening } = subscription;
+        let Subscription { topics, framing, last_event_id, heartbeat, expires_s, opening } = subscription;
         let has_positions = has_positions(&topics);
-        let new = NewSubscriber { framing, has_positions, expires_s, opening };
+        let new = NewSubscriber { framing, has_positions, heartbeat, expires_s, opening };
         let mut subscriber = Subscriber::new(new, now_ms);
         let selections = Selection::of(&topics, self.placement);
         for selection in &selections {

@@ -16,6 +16,7 @@ use crate::core::fanout::log::Place;
 use crate::core::fanout::logs::Logs;
 use crate::core::fanout::part::{Cursor, Part, Replayed, Stage, attach, detach};
 use crate::core::fanout::sending::{Next, Outgoing, Pending, Sender};
+use crate::core::fanout::wire::Heartbeat;
 use crate::core::message::ReplayPage;
 use crate::core::partition::PartitionId;
 
@@ -38,6 +39,7 @@ pub(crate) struct Subscriber {
     pub(super) framing: Framing,
     /// Its ids name its place in each partition, because it is a multi-topic stream.
     pub(super) has_positions: bool,
+    heartbeat: Heartbeat,
     is_closed: bool,
     /// Set when it was closed because its client is too slow.
     is_cut: bool,
@@ -107,18 +109,20 @@ pub(super) struct Ending {
 pub(crate) struct NewSubscriber {
     pub(crate) framing: Framing,
     pub(crate) has_positions: bool,
+    pub(crate) heartbeat: Heartbeat,
     pub(crate) expires_s: u64,
     pub(crate) opening: Opening,
 }
 
 impl Subscriber {
     pub(crate) fn new(new: NewSubscriber, now_ms: u64) -> Self {
-        let NewSubscriber { framing, has_positions, expires_s, opening } = new;
+        let NewSubscriber { framing, has_positions, heartbeat, expires_s, opening } = new;
         Subscriber {
             cursors: SmallVec::new(),
             parts: SmallVec::new(),
             framing,
             has_positions,
+            heartbeat,
             is_closed: false,
             is_cut: false,
             flight: Flight::None,
@@ -184,7 +188,7 @@ impl Subscriber {
             Some(next) => next,
             None if let Some(ending) = self.ending.take() => (Flight::Farewell, ending.farewell.into()),
             None if head.is_some() => (Flight::Other, Outgoing::default()),
-            None if self.heartbeat_due => (Flight::Other, self.framing.heartbeat().into()),
+            None if self.heartbeat_due => (Flight::Other, self.framing.heartbeat(self.heartbeat).into()),
             None => return Next::Wait,
         };
         if let Some(head) = head {

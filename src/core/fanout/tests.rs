@@ -206,6 +206,7 @@ fn subscription(topics: &[Topic], expires_s: u64) -> Subscription {
         topics: topics.into(),
         framing: Framing::Plain,
         last_event_id: None,
+        heartbeat: Heartbeat::Comment,
         expires_s,
         opening: Opening { head: "HEAD\n".into(), refusal: "NO\n".into() },
     }
@@ -280,7 +281,7 @@ fn a_quiet_subscriber_gets_a_comment_within_the_interval_and_a_busy_one_none() {
     tester.sent(busy);
     tester.now_ms = 1000;
     tester.sweep(0);
-    assert_eq!((tester.send(quiet).as_str(), tester.send(busy).as_str()), (":\n\n", ""));
+    assert_eq!((tester.send(quiet).as_str(), tester.send(busy).as_str()), (":\n", ""));
 }
 
 #[test]
@@ -318,7 +319,7 @@ fn heartbeats_of_a_crowd_are_spread() {
     for now_ms in [800, 850, 900, 950, 1000] {
         tester.now_ms = now_ms;
         tester.sweep(0);
-        beats.push(keys.iter().filter(|key| tester.send(**key) == ":\n\n").count());
+        beats.push(keys.iter().filter(|key| tester.send(**key) == ":\n").count());
     }
     assert_eq!(beats.iter().sum::<usize>(), 400);
     assert!(beats.iter().all(|count| (40..120).contains(count)), "{beats:?}");

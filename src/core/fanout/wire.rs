@@ -9,15 +9,31 @@ use crate::core::message::Gap;
 /// Buffers that are sent in one call.
 pub(crate) type Buffers = SmallVec<[Bytes; 1]>;
 
-/// A comment that EventSource ignores, kept short: it goes to every quiet subscriber.
-const HEARTBEAT: &[u8] = b":\n\n";
-const HEARTBEAT_CHUNK: &[u8] = b"3\r\n:\n\n\r\n";
+/// A comment that EventSource ignores, kept short: it goes to every quiet subscriber. Without a blank line, which some
+/// clients take for the end of an empty message.
+const HEARTBEAT: &[u8] = b":\n";
+const HEARTBEAT_CHUNK: &[u8] = b"2\r\n:\n\r\n";
+/// An event that a page hears, for a client that asked for it.
+const HEARTBEAT_EVENT: &[u8] = b"event:heartbeat\ndata:{}\n\n";
+const HEARTBEAT_EVENT_CHUNK: &[u8] = b"19\r\nevent:heartbeat\ndata:{}\n\n\r\n";
+
+/// What a quiet stream gets.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Heartbeat {
+    /// A comment, which EventSource hides from its page.
+    #[default]
+    Comment,
+    /// An event of this name, without an id: a page that misses it knows that the line is dead.
+    Event,
+}
 
 impl Framing {
-    pub(crate) fn heartbeat(self) -> Bytes {
-        Bytes::from_static(match self {
-            Framing::Chunked => HEARTBEAT_CHUNK,
-            Framing::Plain => HEARTBEAT,
+    pub(crate) fn heartbeat(self, heartbeat: Heartbeat) -> Bytes {
+        Bytes::from_static(match (self, heartbeat) {
+            (Framing::Chunked, Heartbeat::Comment) => HEARTBEAT_CHUNK,
+            (Framing::Plain, Heartbeat::Comment) => HEARTBEAT,
+            (Framing::Chunked, Heartbeat::Event) => HEARTBEAT_EVENT_CHUNK,
+            (Framing::Plain, Heartbeat::Event) => HEARTBEAT_EVENT,
         })
     }
 
@@ -58,9 +74,10 @@ pub(crate) fn gap_event(gap: &Gap) -> Bytes {
     Bytes::from(format!("event:gap\ndata:{data}\n{id}\n"))
 }
 
-/// Returns the field that tells EventSource when to come back (WHATWG HTML, section 9.2.6, `retry`).
+/// Returns the field that tells EventSource when to come back (WHATWG HTML, section 9.2.6, `retry`). It counts from its
+/// line end on; with a blank line some clients would take it for an empty message.
 pub(crate) fn retry_field(ms: u64) -> String {
-    format!("retry:{ms}\n\n")
+    format!("retry:{ms}\n")
 }
 
 #[cfg(test)]
@@ -73,8 +90,17 @@ mod tests {
         let mut out = Vec::new();
         Framing::Chunked.frame([Bytes::from_static(b"abc"), Bytes::from_static(b"defghij")], &mut out);
         assert_eq!(out.concat(), b"a\r\nabcdefghij\r\n");
-        assert_eq!(Framing::Chunked.farewell("retry:1\n\n"), "9\r\nretry:1\n\n\r\n0\r\n\r\n");
-        assert_eq!(Framing::Plain.farewell("retry:1\n\n"), "retry:1\n\n");
+        assert_eq!(Framing::Chunked.farewell("retry:1\n"), "8\r\nretry:1\n\r\n0\r\n\r\n");
+        assert_eq!(Framing::Plain.farewell("retry:1\n"), "retry:1\n");
+    }
+
+    #[test]
+    fn heartbeats_are_framed_as_all_text_is() {
+        for heartbeat in [Heartbeat::Comment, Heartbeat::Event] {
+            let mut framed = Vec::new();
+            Framing::Chunked.frame([Framing::Plain.heartbeat(heartbeat)], &mut framed);
+            assert_eq!(framed.concat(), Framing::Chunked.heartbeat(heartbeat), "{heartbeat:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{Canary, World};
 use crate::core::chunk::Framing;
 use crate::core::fanout::sending::Next;
 use crate::core::fanout::subscriber::Opening;
+use crate::core::fanout::wire::Heartbeat;
 use crate::core::fanout::{Fanout, Subscription};
 use crate::core::selection::has_positions;
 
@@ -30,6 +31,7 @@ impl World {
             topics: state.topics.clone().into(),
             framing,
             last_event_id: state.last_id.as_deref().map(Into::into),
+            heartbeat: Heartbeat::Comment,
             expires_s,
             opening: Opening { head: HEAD.into(), refusal: REFUSAL.into() },
         };

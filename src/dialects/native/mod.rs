@@ -8,10 +8,11 @@ use smallvec::{SmallVec, smallvec};
 
 pub(crate) use idempotency::IdempotencyKey;
 
-use super::call::{Call, READ, WRITE};
+use super::call::{Call, READ, WRITE, is_json};
 use super::{Access, Action, bad_request};
 use crate::auth::Grant;
 use crate::core::event::known_id;
+use crate::core::fanout::wire::Heartbeat;
 use crate::core::topic::{TOPICS_PER_STREAM_MAX, Topic, TopicError};
 use crate::http::{Head, Refusal, Status, target};
 
@@ -21,6 +22,7 @@ pub(crate) struct Subscribe {
     /// 1 to 64 topics, none of which covers another, in the order of the request.
     pub(crate) topics: AskedTopics,
     pub(crate) last_event_id: Option<Box<str>>,
+    pub(crate) heartbeat: Heartbeat,
     /// When the token expires, in Unix seconds; `u64::MAX` without a token.
     pub(crate) expires_s: u64,
     /// Whether the subscriber is the admin page.
@@ -97,6 +99,7 @@ impl Call<'_> {
         Ok(Action::Subscribe(Subscribe {
             topics,
             last_event_id: last_event_id(self.head),
+            heartbeat: heartbeat(self.head)?,
             expires_s,
             feeds_admin_page: false,
         }))
@@ -114,10 +117,15 @@ impl Call<'_> {
         let grant = keys.map(|keys| self.verify(keys, None)).transpose()?;
         grant.iter().try_for_each(|grant| check_covered(grant, &topic))?;
         let key = IdempotencyKey::of(head, &topic, grant.as_ref().map_or("", Grant::subject))?;
+        self.check_encoding()?;
         let is_json = head.content_type.as_deref().is_some_and(is_json);
-        let body = if is_json || target::query_has(&head.query, "wrap") {
+        let body = if is_json || wraps(&head.query)? {
             let value = |name| Ok(target::query_value(&head.query, name)?.map(Cow::into_owned));
             BodyForm::Data { event: value("event")?, id: value("id")?, is_json }
+        } else if ["event", "id"].iter().any(|name| target::query_has(&head.query, name)) {
+            return Err(bad_request(
+                "event and id in the query are for a body that is wrapped: add wrap, or write them into the body",
+            ));
         } else {
             BodyForm::EventStream
         };
@@ -139,6 +147,18 @@ pub(super) fn last_event_id(head: &Head) -> Option<Box<str>> {
         Err(_) => id.iter().copied().map(char::from).collect(),
     };
     known_id(&text).map(Box::from)
+}
+
+/// Returns what the stream gets when it is quiet, by `?heartbeat=`.
+///
+/// # Errors
+/// 400 for a value that is not known, because a page that asked for more would wait for it in vain.
+pub(super) fn heartbeat(head: &Head) -> Result<Heartbeat, Refusal> {
+    match target::query_bytes(&head.query, "heartbeat").as_deref() {
+        None | Some(b"comment") => Ok(Heartbeat::Comment),
+        Some(b"event") => Ok(Heartbeat::Event),
+        Some(_) => Err(bad_request("bad heartbeat: write heartbeat=comment or heartbeat=event")),
+    }
 }
 
 /// Returns the one topic that a subscription's path names; 400 when the query names topics too, because only one of the
@@ -193,8 +213,15 @@ fn check_covered(grant: &Grant, topic: &Topic) -> Result<(), Refusal> {
     Err(Refusal::new(Status::Forbidden, reason))
 }
 
-/// Returns whether the type is `application/json`, whatever its parameters.
-fn is_json(content_type: &[u8]) -> bool {
-    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
-    essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
+/// Returns whether the query asks for the body to be wrapped.
+///
+/// # Errors
+/// 400 for a value that says neither.
+fn wraps(query: &[u8]) -> Result<bool, Refusal> {
+    let Some(value) = target::query_bytes(query, "wrap") else { return Ok(false) };
+    match &value.to_ascii_lowercase()[..] {
+        b"" | b"1" | b"true" | b"yes" | b"on" => Ok(true),
+        b"0" | b"false" | b"no" | b"off" => Ok(false),
+        _ => Err(bad_request("bad wrap: write wrap, wrap=true or wrap=false")),
+    }
 }

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use crate::dialects::bad_request;
+use crate::dialects::call::is_json;
 use crate::http::{Refusal, target};
 
 /// The encoding of the fields.
@@ -46,11 +47,12 @@ impl Form {
         let is = |name: &str| essence.trim_ascii().eq_ignore_ascii_case(name.as_bytes());
         if is("") || is("application/x-www-form-urlencoded") {
             Ok(Form::UrlEncoded)
-        } else if is("application/json") {
+        } else if content_type.is_some_and(is_json) {
             Ok(Form::Json)
         } else {
             Err(bad_request(
-                "bad Content-Type: send the fields as application/x-www-form-urlencoded or application/json",
+                "bad Content-Type: send the fields as application/x-www-form-urlencoded or application/json, and not as \
+                 multipart/form-data (curl: -d, not -F)",
             ))
         }
     }

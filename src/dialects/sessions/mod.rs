@@ -12,7 +12,7 @@ pub(crate) use command::{Command, CommandEffect};
 use self::command::Task;
 use super::admin::Question;
 use super::call::{Call, READ, WRITE};
-use super::native::{IdempotencyKey, Subscribe, last_event_id};
+use super::native::{IdempotencyKey, Subscribe, heartbeat, last_event_id};
 use super::{Access, Action, Port, bad_request};
 use crate::auth::SessionGrant;
 use crate::core::session::{ALL, Session};
@@ -64,8 +64,13 @@ impl Call<'_> {
             let hasher = self.access.names.hasher();
             let (all, own) = (session.topic_of_all(hasher), session.topic(hasher));
             let topics = if own == all { smallvec![all] } else { smallvec![all, own] };
-            let last_event_id = last_event_id(self.head);
-            Ok(Action::Subscribe(Subscribe { topics, last_event_id, expires_s, feeds_admin_page: false }))
+            Ok(Action::Subscribe(Subscribe {
+                topics,
+                last_event_id: last_event_id(self.head),
+                heartbeat: heartbeat(self.head)?,
+                expires_s,
+                feeds_admin_page: false,
+            }))
         })
     }
 
@@ -85,7 +90,10 @@ impl Call<'_> {
                 Ok(Action::Ask(Question::Sessions { channel: session.topic(self.access.names.hasher()) }))
             });
         };
-        self.allow(&WRITE, || Ok(Action::Command(Command::new(task, self.head)?)))
+        self.allow(&WRITE, || {
+            self.check_encoding()?;
+            Ok(Action::Command(Command::new(task, self.head)?))
+        })
     }
 }
 

@@ -26,7 +26,7 @@ fn the_three_commands_of_a_queue_print_what_the_guide_shows() {
     bash(publish, &[]);
     // What it begins with has an id that nobody can guess.
     let message = |text: &str| {
-        let rest = text.strip_prefix(": SSE stream\nid: ")?;
+        let rest = text.strip_prefix(": SSE stream\nretry:")?;
         rest.split_once("\n\n")
             .map(|(_, message)| message.trim_end().to_owned())
             .filter(|text| !text.is_empty())

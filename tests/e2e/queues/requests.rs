@@ -50,7 +50,7 @@ fn eventsourceds_own_file_makes_streams_as_eventsourced_does() {
         text += &stream.read_some().unwrap();
     }
     let (greeting, events) = text.split_once("\n\n").unwrap();
-    assert!(greeting.starts_with(": SSE stream\nid: "), "{greeting}");
+    assert!(greeting.starts_with(": SSE stream\nretry:") && greeting.contains("\nid: "), "{greeting}");
     let without_ids: Vec<_> = events.lines().filter(|line| !line.starts_with("id: ")).collect();
     assert_eq!(without_ids, ["data: one", "", "data: two", "data: lines", ""]);
     assert_eq!(refused(&server, &format!("/?id={queue}"), &[]), "another client has this queue");
@@ -64,7 +64,7 @@ fn without_a_word_on_its_coding_a_stream_is_chunked_and_goes_to_the_close_for_ht
     let mut stream = Stream::open(&server, &format!("/?id={queue}"));
     assert_eq!(stream.head.field("Transfer-Encoding"), Some("chunked"));
     let greeting = stream.read_some().unwrap();
-    assert!(greeting.starts_with(": SSE stream\nid: ") && greeting.ends_with("\n\n"), "{greeting}");
+    assert!(greeting.starts_with(": SSE stream\nretry:") && greeting.ends_with("\n\n"), "{greeting}");
     publisher.queue(&queue, &["one"]);
     assert_eq!(stream.event().data, "one");
     drop(stream);

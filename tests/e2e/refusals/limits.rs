@@ -75,7 +75,10 @@ fn a_connection_between_requests_is_closed_without_a_word_when_it_idles() {
 
 /// The time to come back after, of a stream that was refused with a 200.
 fn retry_ms(mut stream: Stream) -> u64 {
-    assert_eq!((stream.head.status, stream.head.field("Content-Type")), (200, Some("text/event-stream")));
+    assert_eq!(
+        (stream.head.status, stream.head.field("Content-Type")),
+        (200, Some("text/event-stream; charset=utf-8"))
+    );
     let refusal = stream.event();
     assert_eq!((&*refusal.data, &*refusal.name), ("", ""), "nothing is dispatched: {refusal:?}");
     assert!(stream.next_event().is_none());

@@ -264,7 +264,10 @@ fn the_access_logs_hold_no_token() {
 #[track_caller]
 fn subscribe(proxy: &Proxy, token: &str, last_event_id: &str) -> Stream {
     let stream = stream_at(proxy.address, "/api/sse/", token, last_event_id);
-    assert_eq!((stream.head.status, stream.head.field("Content-Type")), (200, Some("text/event-stream")));
+    assert_eq!(
+        (stream.head.status, stream.head.field("Content-Type")),
+        (200, Some("text/event-stream; charset=utf-8"))
+    );
     stream
 }
 

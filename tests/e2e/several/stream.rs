@@ -113,7 +113,7 @@ fn without_history_a_page_gets_the_publishers_lines_alone() {
             }
             assert!(server.stop().success());
             let text: String = std::iter::from_fn(|| stream.read_some()).collect();
-            let expected = "event: e0\ndata:0\n\nevent: e1\ndata:1\n\nevent: e2\ndata:2\n\nretry:7\n\n";
+            let expected = "event: e0\ndata:0\n\nevent: e1\ndata:1\n\nevent: e2\ndata:2\n\nretry:7\n";
             assert_eq!(text, expected);
         }
     }
@@ -140,7 +140,7 @@ fn an_http_1_0_client_gets_the_events_of_several_topics_bare_up_to_the_close() {
         }
         assert!(server.stop().success());
         let rest: String = std::iter::from_fn(|| stream.read_some()).collect();
-        assert_eq!(rest, "retry:7\n\n");
+        assert_eq!(rest, "retry:7\n");
     }
 }
 
@@ -151,7 +151,7 @@ fn a_quiet_page_gets_a_comment_each_heartbeat_and_nothing_else() {
             let server = start(cpus, &[setup.flags, &["--heartbeat", "200ms"]].concat());
             let mut stream = Page::new(&setup.target).connect(&server);
             for _ in 0..3 {
-                assert_eq!(stream.read_some().unwrap(), ":\n\n");
+                assert_eq!(stream.read_some().unwrap(), ":\n");
             }
         }
     }
@@ -179,7 +179,7 @@ fn browsers_may_ask_beforehand_and_for_the_head_alone() {
             assert_eq!((answer.status, answer.field("Allow")), (204, Some("GET, HEAD, OPTIONS")), "{target}");
             let answer = server.request("HEAD", target, &[], "");
             assert_eq!((answer.status, &*answer.body), (200, ""), "{target}");
-            assert_eq!(answer.field("Content-Type"), Some("text/event-stream"));
+            assert_eq!(answer.field("Content-Type"), Some("text/event-stream; charset=utf-8"));
         }
         assert_eq!(server.stats()["clients"], 0);
     }

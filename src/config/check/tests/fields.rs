@@ -12,7 +12,7 @@ fn control(bind: &str) -> Control {
 #[test]
 fn what_is_out_of_range_is_refused_by_its_field() {
     type Row = (&'static str, fn(&mut Config));
-    let rows: [Row; 38] = [
+    let rows: [Row; 39] = [
         ("cpus.ids.len() 0", |c| c.cpus.ids.clear()),
         ("cpus.ids.len() 1025", |c| c.cpus.ids = (0..1025).collect()),
         ("partitions 0", |c| c.partitions = 0),
@@ -42,6 +42,7 @@ fn what_is_out_of_range_is_refused_by_its_field() {
         ("drain.time_max 0ns", |c| c.drain.time_max = Duration::ZERO),
         ("auth.cookie_name", |c| c.auth.cookie_name = "a;b".into()),
         ("auth.session_time_max 999ms", |c| c.auth.session_time_max = Duration::from_millis(999)),
+        ("auth.leeway", |c| c.auth.leeway = Duration::from_secs(601)),
         ("auth.session_time_max", |c| c.auth.session_time_max = Duration::MAX),
         ("control.bind 127.0.0.1:3000: the public", |c| c.control = Some(control("127.0.0.1:3000"))),
         ("control.token None: other machines", |c| c.control = Some(control("0.0.0.0:1"))),

@@ -1,0 +1,146 @@
+//! What clients see on the wire beside events: the first bytes of a stream, heartbeats, and what requests may look like.
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use crate::support::tokens::{SUBSCRIBER, token};
+use crate::support::{Server, Stream, connect};
+
+/// Firefox and several proxies announce no stream before the first byte of its body.
+#[test]
+fn a_stream_begins_with_a_retry_time_of_its_own_in_one_piece_with_its_head() {
+    let server = Server::start(&["--retry-min", "100ms", "--retry-max", "900ms", "--heartbeat", "1h"]);
+    let mut times = HashSet::new();
+    for version in ["1.1", "1.0"].repeat(10) {
+        let mut connection = connect(server.address);
+        write!(connection, "GET /subscribe/first0001 HTTP/{version}\r\nHost: h\r\n\r\n").unwrap();
+        let mut bytes = [0; 4096];
+        // One read, because it was one write.
+        let count = connection.read(&mut bytes).unwrap();
+        let text = std::str::from_utf8(&bytes[..count]).unwrap();
+        let (_, body) = text.split_once("\r\n\r\n").unwrap();
+        let line = if version == "1.1" { body.split("\r\n").nth(1).unwrap() } else { body };
+        let ms = line.strip_prefix("retry:").and_then(|line| line.strip_suffix('\n')).expect("alone");
+        let ms: u64 = ms.parse().unwrap();
+        assert!((100..=900).contains(&ms), "{ms}");
+        times.insert(ms);
+    }
+    assert!(times.len() > 5, "they are drawn: {times:?}");
+    let stream = Stream::open(&server, "/subscribe/first0001");
+    assert!(stream.first_retry.is_some());
+}
+
+#[test]
+fn without_a_first_retry_a_stream_has_what_was_published_and_nothing_else() {
+    for flags in [&["--no-first-retry"][..], &["--history-events", "0"]] {
+        let server = Server::start(&[&["--heartbeat", "1h"], flags].concat());
+        let mut stream = Stream::open(&server, "/subscribe/exact0001");
+        assert_eq!(server.post("/publish/exact0001", "data: x").status, 200);
+        let text = stream.read_some().unwrap();
+        assert!(text.starts_with("data: x\n"), "{text}");
+        assert!(stream.first_retry.is_none());
+    }
+}
+
+#[test]
+fn a_page_may_ask_for_heartbeats_that_it_hears() {
+    let server = Server::start(&["--heartbeat", "200ms"]);
+    for target in
+        ["/subscribe/beats0001?heartbeat=event", "/subscribe?topic=beats0001&topic=beats0002&heartbeat=event"]
+    {
+        let mut stream = Stream::open(&server, target);
+        for _ in 0..2 {
+            let event = stream.event();
+            assert_eq!((&*event.name, &*event.data, &*event.id), ("heartbeat", "{}", ""), "{target}");
+        }
+    }
+    let mut stream = Stream::open(&server, "/subscribe/beats0001?heartbeat=comment");
+    assert_eq!(stream.read_some().unwrap(), ":\n");
+    for value in ["", "Event", "1"] {
+        let answer = server.get(&format!("/subscribe/beats0001?heartbeat={value}"));
+        assert_eq!(answer.status, 400);
+        assert!(answer.body.contains("heartbeat=comment or heartbeat=event"), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_cookie_that_a_proxy_split_is_put_together() {
+    let server = Server::start_with(
+        &["--cors-origin", "https://page.example"],
+        &[("ESPER_SUBSCRIBER_SECRET", SUBSCRIBER)],
+    );
+    let cookie = format!("Cookie: esper_token={}; last=1", token(SUBSCRIBER, "cookies01"));
+    for fields in [[&*cookie, "Cookie: first=1"], ["Cookie: first=1", &cookie]] {
+        let stream = Stream::open_with(&server, "/subscribe/cookies01", &fields);
+        assert_eq!(stream.head.status, 200, "{:?}", stream.head);
+    }
+}
+
+#[test]
+fn what_a_publish_asks_for_is_done_or_refused_and_never_passed_over() {
+    let server = Server::start(&[]);
+    let mut stream = Stream::open(&server, "/subscribe/asking001");
+    let json = "Content-Type: application/json";
+    for (query, field, body, name, data) in [
+        ("?wrap=true&event=x", "X: y", "a", "x", "a"),
+        ("?wrap=false", "X: y", "data: b", "", "b"),
+        ("?wrap", "X: y", "", "", ""),
+        ("", json, "\u{feff}{\"a\":1}\r\n", "", "{\"a\":1}"),
+        ("", "Content-Type: text/json", "[1]", "", "[1]"),
+        ("?event=x", "Content-Type: application/vnd.api+json; charset=utf-8", "[2]", "x", "[2]"),
+        ("", "Content-Encoding: identity", "data: c", "", "c"),
+    ] {
+        let answer = server.request("POST", &format!("/publish/asking001{query}"), &[field], body);
+        assert_eq!(answer.status, 200, "{query} {field}: {answer:?}");
+        let event = stream.event();
+        assert_eq!((&*event.name, &*event.data), (name, data), "{query} {field}");
+    }
+    for (query, field, body, status, about) in [
+        ("?event=x", "X: y", "data: a", 400, "add wrap"),
+        ("?id=x&wrap=no", "X: y", "data: a", 400, "add wrap"),
+        ("?wrap=perhaps", "X: y", "data: a", 400, "wrap=false"),
+        ("", json, "", 400, "empty body"),
+        ("", "Content-Encoding: gzip", "data: a", 415, "as it is"),
+        ("", "Content-Encoding: br", "data: a", 415, "as it is"),
+    ] {
+        let answer = server.request("POST", &format!("/publish/asking001{query}"), &[field], body);
+        assert_eq!(answer.status, status, "{query} {field}: {answer:?}");
+        assert!(answer.body.contains(about), "{answer:?}");
+        assert_eq!(answer.field("Accept-Encoding"), (status == 415).then_some("identity"));
+    }
+}
+
+#[test]
+fn requests_are_read_as_the_rfcs_have_it() {
+    let server = Server::start(&[]);
+    for (request, status) in [
+        ("GET /healthz HTTP/1.2\r\nHost: h\r\n\r\n", 200),
+        ("GET /healthz HTTP/1.9\r\nHost: h\r\n\r\n", 200),
+        ("GET /healthz HTTP/2.0\r\nHost: h\r\n\r\n", 505),
+        ("CONNECT h:443 HTTP/1.1\r\nHost: h\r\n\r\n", 501),
+        ("POST /publish/reading01 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, gzip\r\n\r\n", 400),
+        ("POST /publish/reading01 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
+    ] {
+        let mut connection = connect(server.address);
+        connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        connection.write_all(request.as_bytes()).unwrap();
+        let mut bytes = [0; 256];
+        let count = connection.read(&mut bytes).unwrap();
+        let text = String::from_utf8_lossy(&bytes[..count]);
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {text}");
+    }
+}
+
+/// An attacker's page may be loaded under a name that was then pointed at this address (DNS rebinding).
+#[test]
+fn what_shows_the_broker_from_inside_is_for_no_name_that_anybody_may_point_here() {
+    let server = Server::start(&[]);
+    for path in ["/stats", "/metrics", "/debug/vars", "/admin/status.json"] {
+        for (host, status) in [("evil.example", 403), ("127.0.0.1:3000", 200), ("localhost", 200)] {
+            let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            let answer = server.raw(request);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path} at {host}: {answer}");
+        }
+    }
+}
