@@ -25,7 +25,7 @@ use crate::shard::mailbox::{ShardMailbox, mailboxes};
 use crate::shard::message::{ShardControl, ShardMessage};
 
 use crate::core::chunk::{Chunk, Framing};
-use crate::core::selection::Selection;
+use crate::core::selection::{Selection, StreamIds};
 use crate::core::topic::{Topic, TopicHasher};
 
 /// Opens, verifies and repairs the data directory that these bytes are, as `fuzz/fuzz_targets/journal.rs` asks.
@@ -104,7 +104,8 @@ impl Ordering {
         let mut homes = Homes::new(0, &settings);
         let mut journal = MemoryJournal::default();
         let mut out = Vec::new();
-        let selection = Selection::of(std::slice::from_ref(&topic), settings.placement).pop()?;
+        let selection =
+            Selection::of(std::slice::from_ref(&topic), StreamIds::Plain, settings.placement).pop()?;
         let join = ToHome::Join { selection, from: 0, key, last_event_id: None };
         homes.handle(0, join, 0, &mut journal, &mut out);
         out.clear();

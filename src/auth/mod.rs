@@ -58,6 +58,11 @@ impl Grant {
         self.subs.first().filter(|_| self.has_sub).map_or("", String::as_str)
     }
 
+    /// Returns the memory that it takes beside itself, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.subs.iter().map(|sub| size_of::<String>() + sub.len()).sum()
+    }
+
     /// Returns whether the token is for this topic: its `sub`, or one of its `topics`, is `*`, or the topic's id in any
     /// case, or the topic's path or one above it in the same case. A token without both is for no topic. The topic of
     /// everything needs `*`.

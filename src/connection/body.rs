@@ -1,12 +1,13 @@
-//! The body of a publish or a command: reads it and says what it asks for.
+//! The body of a publish, a command or a subscription: reads it and says what it asks for.
 
 use bytes::{Buf as _, Bytes};
 
 use crate::core::event::{BYTE_ORDER_MARK, EventError, EventLimits, Events};
 use crate::core::message::PublishKey;
+use crate::core::survey::Client;
 use crate::core::topic::Topic;
 use crate::dialects::Access;
-use crate::dialects::native::{BodyForm, IdempotencyKey, PublishRequest};
+use crate::dialects::native::{BodyForm, BodySubscription, IdempotencyKey, PublishRequest, Subscribe};
 use crate::dialects::sessions::{Command, CommandEffect};
 use crate::http::{Refusal, Response, Status};
 
@@ -15,6 +16,8 @@ use crate::http::{Refusal, Response, Status};
 pub(super) enum Purpose {
     Publish(PublishRequest),
     Command(Command),
+    /// With the client, which is `None` where nobody may ask who is connected.
+    Subscribe(Box<(BodySubscription, Option<Client>)>),
 }
 
 /// Events to be posted to their topic's home.
@@ -51,6 +54,7 @@ impl Purpose {
                 text_bytes + key.as_ref().map_or(0, IdempotencyKey::bytes)
             }
             Purpose::Command(_) => 0,
+            Purpose::Subscribe(subscribe) => size_of_val(&**subscribe) + subscribe.0.bytes(),
         }
     }
 }
@@ -62,12 +66,14 @@ pub(super) enum Effect {
     Respond(Response),
     /// Ends the streams of this topic.
     Disconnect(Topic),
+    /// Begins this stream.
+    Subscribe(Subscribe, Option<Client>),
 }
 
 /// Reads a body and returns what it asks for; `now_s` returns Unix time in seconds.
 ///
 /// # Errors
-/// The refusal to send instead: 400, or 403 for a token that cannot be minted.
+/// The refusal to send instead: 400, or 403 for a token that cannot be minted or does not cover the topics.
 pub(super) fn effect_of(
     purpose: Purpose,
     body: Bytes,
@@ -82,6 +88,10 @@ pub(super) fn effect_of(
             let events = events(form, body, limits)
                 .map_err(|error| Refusal::new(Status::BadRequest, error.to_string()))?;
             Ok(post(topic, events, false, key))
+        }
+        Purpose::Subscribe(subscribe) => {
+            let (subscription, client) = *subscribe;
+            Ok(Effect::Subscribe(subscription.read(&body, access)?, client))
         }
         Purpose::Command(command) => Ok(match command.read(&body, access, limits, now_s)? {
             CommandEffect::Respond(response) => Effect::Respond(response),

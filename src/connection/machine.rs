@@ -283,12 +283,10 @@ impl<'c, 'm> Connection<'c, 'm> {
         let keep_alive = head.keep_alive && self.phase() == Phase::Serving;
         let request = RequestInfo::of(&head, keep_alive, self.port, &action, service);
         match plan(action, &head, &service.reports) {
-            Plan::Read(purpose) => {
-                if head.expect_continue {
-                    self.pipeline.push(request.clone(), Response::interim().into());
-                }
-                self.state = ConnectionState::Body { request, purpose };
-                true
+            Plan::Read(purpose) => self.read_body(request, purpose, head.expect_continue),
+            Plan::ReadTopics(subscription) => {
+                let purpose = Purpose::Subscribe(Box::new((subscription, self.client(&head))));
+                self.read_body(request, purpose, head.expect_continue)
             }
             Plan::Answer(answer) => {
                 let answer = self.afford(answer, head.has_body());
@@ -321,6 +319,15 @@ impl<'c, 'm> Connection<'c, 'm> {
         }
     }
 
+    /// Reads a body, which some clients send only once they are told to.
+    fn read_body(&mut self, request: RequestInfo, purpose: Purpose, is_awaited: bool) -> bool {
+        if is_awaited {
+            self.pipeline.push(request.clone(), Response::interim().into());
+        }
+        self.state = ConnectionState::Body { request, purpose };
+        true
+    }
+
     /// Returns the answer if there is memory to hold it until it is sent, else a refusal. Requests pipelined behind a
     /// long answer wait until it is sent and other tasks had a turn: making one takes 16 us.
     fn afford(&mut self, answer: Answer, has_body: bool) -> Answer {
@@ -343,6 +350,9 @@ impl<'c, 'm> Connection<'c, 'm> {
         match effect {
             Ok(Effect::Post(posting)) => self.post(request, posting, self.since),
             Ok(Effect::Respond(response)) => self.push(request, response),
+            Ok(Effect::Subscribe(subscribe, client)) => {
+                self.begin((request, client), Ok(StreamWish::Topics(subscribe)))
+            }
             Ok(Effect::Disconnect(topic)) => {
                 let ticket = self.expect(request);
                 let shard = &self.connections.shard;

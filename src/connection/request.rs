@@ -7,7 +7,7 @@ use super::body::Purpose;
 use super::pipeline::Encoding;
 use super::service::{Reports, Service};
 use crate::dialects::admin::Question;
-use crate::dialects::native::Subscribe;
+use crate::dialects::native::{BodySubscription, Subscribe};
 use crate::dialects::queues::QueueRequest;
 use crate::dialects::{Action, Port, Sharing};
 use crate::http::{Asking, Context, Head, Method, Refusal, Response, Status, Version};
@@ -80,6 +80,8 @@ fn sharing_at(port: Port) -> Sharing {
 pub(super) enum Plan {
     /// Read its body, then carry it out.
     Read(Purpose),
+    /// Read the topics to subscribe to.
+    ReadTopics(BodySubscription),
     /// Send this answer; a body is skipped.
     Answer(Answer),
     Subscribe(Subscribe),
@@ -94,8 +96,9 @@ pub(super) fn plan(action: Result<Action, Refusal>, head: &Head, reports: &Arc<d
         Ok(Action::Publish(publish)) => Plan::Read(Purpose::Publish(publish)),
         Ok(Action::Command(command)) => Plan::Read(Purpose::Command(command)),
         Ok(Action::Subscribe(_) | Action::Queue(_)) if head.has_body() => {
-            refuse("a subscription has no body; send none")
+            refuse("a subscription by GET has no body: send none, or POST the topics to /subscribe")
         }
+        Ok(Action::SubscribeByBody(subscription)) => Plan::ReadTopics(subscription),
         Ok(Action::Subscribe(subscribe)) => Plan::Subscribe(subscribe),
         Ok(Action::Queue(queue)) => Plan::OpenQueue(queue),
         Ok(Action::Ask(_)) if head.has_body() => refuse("this request has no body; send none"),

@@ -14,7 +14,7 @@ use crate::core::chunk::Framing;
 use crate::core::fanout::subscriber::Opening;
 use crate::core::fanout::wire::retry_field;
 use crate::core::survey::Client;
-use crate::dialects::native::Subscribe;
+use crate::dialects::native::{Subscribe, Wishes};
 use crate::dialects::queues::queue_refused;
 use crate::http::{self, Refusal, Response, Version};
 use crate::shard::queue::QueueStream;
@@ -88,11 +88,13 @@ impl StreamRequest {
         let (source, feeds_admin_page) = match wish {
             StreamWish::Topics(Subscribe {
                 topics,
-                last_event_id,
-                heartbeat,
+                wishes: Wishes { last_event_id, heartbeat, names_topics, place: _ },
                 expires_s,
                 feeds_admin_page,
-            }) => (StreamSource::Topics { topics, last_event_id, heartbeat, expires_s }, feeds_admin_page),
+            }) => (
+                StreamSource::Topics { topics, last_event_id, names_topics, heartbeat, expires_s },
+                feeds_admin_page,
+            ),
             StreamWish::Queue(queue) => (StreamSource::Queue(queue), false),
             StreamWish::NoQueue(_) => (StreamSource::None, false),
         };
@@ -169,6 +171,13 @@ impl Connections {
                 out
             }
         };
-        Opening { head: head.into(), refusal: refusal.into() }
+        // Whoever resumes knows its place.
+        let tells_place = match wish {
+            StreamWish::Topics(subscribe) => {
+                subscribe.wishes.place && subscribe.wishes.last_event_id.is_none()
+            }
+            _ => false,
+        };
+        Opening { head: head.into(), refusal: refusal.into(), tells_place }
     }
 }

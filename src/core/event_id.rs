@@ -17,6 +17,9 @@ use crate::core::random::random_u64;
 /// An event's place among all that its partition ordered, from 1.
 pub(crate) type Sequence = u64;
 
+/// Stands between a position and the topic of its event, on streams that name topics; no topic has it.
+pub(crate) const TOPIC_SEPARATOR: u8 = b'@';
+
 /// The least `run` of an id. It has 20 digits, more than any time and any signed 64-bit number, so that publishers' ids of the
 /// form `<number>-<number>`, such as those of Redis streams, are not taken for the broker's.
 pub(crate) const RUN_MIN: u64 = 10_000_000_000_000_000_000;
@@ -130,8 +133,17 @@ impl Position {
     }
 }
 
-/// Returns whether an id has the form of the broker's own ids or positions, of this run or any other.
+/// Returns an id of the broker's own form without the topic that follows it on streams that name topics, and any other id
+/// as it is.
+pub(crate) fn without_topic(id: &str) -> &str {
+    let place = id.split(char::from(TOPIC_SEPARATOR)).next().unwrap_or(id);
+    if has_our_form(place) { place } else { id }
+}
+
+/// Returns whether an id has the form of the broker's own ids or positions, of this run or any other, with or without a
+/// topic.
 pub(crate) fn has_our_form(id: &str) -> bool {
+    let id = id.split(char::from(TOPIC_SEPARATOR)).next().unwrap_or(id);
     let Some((run, places)) = id.split_once('-') else { return false };
     number(run).is_some_and(|run| run >= RUN_MIN)
         && (number(places).is_some() || places.split('-').all(|place| position_place(place).is_some()))
@@ -206,6 +218,9 @@ mod tests {
         for ours in [&run.text(0), &run.text(u64::MAX), &other.text(7), &position, "10000000000000000000-1.z"]
         {
             assert!(has_our_form(ours), "{ours}");
+            let with_topic = format!("{ours}@pets/dogs");
+            assert!(has_our_form(&with_topic), "{with_topic}");
+            assert_eq!((without_topic(&with_topic), without_topic(ours)), (ours, ours));
         }
         for own in [
             "1700000000000-5",
@@ -231,6 +246,8 @@ mod tests {
             "",
         ] {
             assert!(!has_our_form(own), "{own}");
+            let with_more = format!("{own}@pets");
+            assert_eq!(without_topic(&with_more), with_more);
         }
     }
 

@@ -155,6 +155,8 @@ pub(crate) enum ToFanout {
         frames: Chunk,
         /// The place of each event; empty for topics that bypass the homes, which are read alone.
         marks: Marks,
+        /// The topic that they were published to, where a stream of the listener names topics. Boxed: few do.
+        published_to: Option<Box<Topic>>,
         count: u32,
         last: Sequence,
         at_us: u64,
@@ -230,6 +232,7 @@ mod tests {
     use crate::core::budget::Budget;
     use crate::core::event::EventLimits;
     use crate::core::memory::Memory;
+    use crate::core::selection::StreamIds;
     use crate::core::topic::TopicHasher;
 
     #[test]
@@ -246,7 +249,7 @@ mod tests {
             let (reply, charge) = (ReplyTo::Connection(ticket), Budget::new(9, 9).take(1).unwrap());
             home(ToHome::Publish(Publish { topic: id(), events, reply, at_us: 0, charge, key: None }))
         };
-        let selection = |topic, is_part| Selection::new(0, [topic].into(), is_part);
+        let selection = |topic, ids| Selection::new(0, [topic].into(), ids);
         let join = |selection, last_event_id: Option<&str>| {
             home(ToHome::Join { selection, from: 0, key, last_event_id: last_event_id.map(Into::into) })
         };
@@ -257,6 +260,7 @@ mod tests {
                 topics: [id()].into(),
                 frames: Chunk::of([&*vec![b'x'; bytes]], bytes, &Memory::new(usize::MAX)),
                 marks: Marks::new(),
+                published_to: None,
                 count: 1,
                 last: 1,
                 at_us: 0,
@@ -270,12 +274,12 @@ mod tests {
             ("3 events, 9 KB", publish(3, 9000), 3 + 2),
             ("frames of few bytes", events(10), 1),
             ("frames of 13 KB", events(13_000), 1 + 3),
-            ("a new stream", join(selection(id(), false), None), 1),
-            ("a new stream on a tree", join(selection(path.clone(), true), None), 1),
-            ("a page of one topic", join(selection(id(), false), Some("9-1")), 8),
-            ("the next page of it", more(selection(id(), false)), 8),
-            ("a page of several topics", join(selection(id(), true), Some("9-1")), 256),
-            ("the next page of a tree", more(selection(path, false)), 256),
+            ("a new stream", join(selection(id(), StreamIds::Plain), None), 1),
+            ("a new stream on a tree", join(selection(path.clone(), StreamIds::Positions), None), 1),
+            ("a page of one topic", join(selection(id(), StreamIds::Plain), Some("9-1")), 8),
+            ("the next page of it", more(selection(id(), StreamIds::Plain)), 8),
+            ("a page of several topics", join(selection(id(), StreamIds::Positions), Some("9-1")), 256),
+            ("the next page of a tree", more(selection(path, StreamIds::Plain)), 256),
             ("a leave", home(ToHome::Leave { topic: id(), from: 0 }), 1),
             ("an answer", Message::Reply(ticket, Reply::Disconnected(400)), 1),
         ] {

@@ -65,6 +65,7 @@ pub(crate) mod home;
 pub(crate) mod journal;
 pub(crate) mod memory;
 pub(crate) mod message;
+pub(crate) mod named;
 pub(crate) mod partition;
 pub(crate) mod random;
 pub(crate) mod reply;

@@ -307,6 +307,7 @@ mod tests {
             topics: topics.into(),
             framing: Framing::Plain,
             last_event_id: None,
+            names_topics: false,
             heartbeat: Heartbeat::Comment,
             expires_s: u64::MAX,
             opening: Opening::default(),

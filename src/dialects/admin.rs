@@ -4,9 +4,8 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use super::call::{Call, READ};
-use super::native::Subscribe;
+use super::native::{Subscribe, Wishes};
 use super::{Action, Port};
-use crate::core::fanout::wire::Heartbeat;
 use crate::core::topic::Topic;
 use crate::http::{Refusal, Status, target};
 
@@ -91,8 +90,7 @@ impl Call<'_> {
                 let expires_s = self.verify_insider()?;
                 Ok(Action::Subscribe(Subscribe {
                     topics,
-                    last_event_id: None,
-                    heartbeat: Heartbeat::Comment,
+                    wishes: Wishes::default(),
                     expires_s,
                     feeds_admin_page: true,
                 }))

@@ -34,15 +34,12 @@ pub(super) const READ: Methods =
 pub(super) const WRITE: Methods =
     Methods { names: "POST, OPTIONS", methods: &[Method::Post], options: Extra::Preflight };
 
-/// Returns whether a `Content-Type` is JSON, by one of its names or a suffix (RFC 6839, section 3.1), whatever its
-/// parameters.
-pub(super) fn is_json(content_type: &[u8]) -> bool {
-    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    let Ok(essence) = str::from_utf8(essence) else { return false };
-    let essence = essence.to_ascii_lowercase();
-    let is_suffixed = essence.strip_prefix("application/").is_some_and(|name| name.ends_with("+json"));
-    ["application/json", "text/json"].contains(&&*essence) || is_suffixed
-}
+/// For a subscription whose wishes are in a body too (QUERY: RFC 10008).
+pub(super) const READ_BY_BODY: Methods = Methods {
+    names: "GET, HEAD, POST, QUERY, OPTIONS",
+    methods: &[Method::Get, Method::Head, Method::Post, Method::Query],
+    options: Extra::Preflight,
+};
 
 impl Call<'_> {
     /// Returns whether publishing and inside views are served on this listener.
@@ -118,29 +115,5 @@ impl Call<'_> {
             return Err(Refusal::new(Status::Forbidden, reason));
         }
         Ok(grant.expires_s)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_has_several_names() {
-        for json in [
-            "application/json",
-            "Application/JSON ; charset=utf-8",
-            "text/json",
-            "application/vnd.api+json",
-            "application/cloudevents+json;x=y",
-        ] {
-            assert!(is_json(json.as_bytes()), "{json}");
-        }
-        for other in
-            ["", "json", "application/jsonp", "text/event-stream+json", "image/json", "application/x+jsons"]
-        {
-            assert!(!is_json(other.as_bytes()), "{other}");
-        }
-        assert!(!is_json(b"application/\xff+json"));
     }
 }

@@ -10,13 +10,14 @@
 //! | [`queues`] | one queue of another broker for each client |
 //! | [`admin`] | what operators see: the admin page, statistics, health |
 //! | [`control`] | access to the control port |
-//! | [`access`], [`call`], [`mod@client_address`] | what requests are checked against, a request, its client's address |
+//! | [`access`], [`call`], [`form`], [`mod@client_address`] | what requests are checked against, a request, the encoding of a body's fields, a client's address |
 
 pub(crate) mod access;
 pub(crate) mod admin;
 mod call;
 mod client_address;
 mod control;
+mod form;
 pub(crate) mod native;
 pub(crate) mod queues;
 pub(crate) mod sessions;
@@ -33,7 +34,7 @@ pub(crate) use client_address::client_address;
 use crate::http::{Extra, Head, Method, Refusal, Status, target};
 use admin::{Question, Report};
 use call::Call;
-use native::{PublishRequest, Subscribe};
+use native::{BodySubscription, PublishRequest, Subscribe};
 use queues::QueueRequest;
 use sessions::Command;
 
@@ -41,6 +42,8 @@ use sessions::Command;
 #[derive(Debug)]
 pub(crate) enum Action {
     Subscribe(Subscribe),
+    /// A subscription whose topics are in its body.
+    SubscribeByBody(BodySubscription),
     Publish(PublishRequest),
     Queue(QueueRequest),
     /// A command whose details are in its body.
@@ -108,7 +111,7 @@ pub(crate) fn route(head: &Head, port: Port, access: &Access, now_s: fn() -> u64
         call.is_operator = control::enter(&call)?;
     }
     if head.method == Method::Options && head.path[..] == *b"*" {
-        return Ok(Action::Options(Extra::Preflight("GET, HEAD, POST, OPTIONS")));
+        return Ok(Action::Options(Extra::Preflight("GET, HEAD, POST, QUERY, OPTIONS")));
     }
     let found = DIALECTS.iter().find_map(|dialect| (dialect.route)(&call));
     found.unwrap_or_else(|| Err(malformed.unwrap_or_else(|| not_found(&call))))

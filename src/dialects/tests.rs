@@ -4,7 +4,7 @@ use bytes::Bytes;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-use super::call::{READ, WRITE};
+use super::call::{READ, READ_BY_BODY, WRITE};
 use super::*;
 use crate::config::Config;
 use crate::core::topic::{TopicHasher, TopicNames};
@@ -175,7 +175,8 @@ fn several_topics_are_asked_for_in_the_query() {
     {
         refused(get(target, access), Status::BadRequest, "topics in the path and in the query");
     }
-    refused(post("/subscribe?topic=a", &spaces), Status::MethodNotAllowed, "GET, HEAD, OPTIONS");
+    refused(post("/subscribe?topic=a", &spaces), Status::BadRequest, "name them all in the body");
+    refused(post("/subscribe/a", &spaces), Status::MethodNotAllowed, "GET, HEAD, OPTIONS");
 }
 
 #[test]
@@ -303,8 +304,8 @@ fn a_list_of_connections_is_filtered_and_cut_as_the_query_says() {
 fn a_browser_may_ask_for_the_methods_without_a_token() {
     let access = access("--namespaces", &[SUBSCRIBER, PUBLISHER]);
     for (target, methods) in [
-        ("/subscribe", READ.names),
-        ("/subscribe?topic=a", READ.names),
+        ("/subscribe", READ_BY_BODY.names),
+        ("/subscribe?topic=a", READ_BY_BODY.names),
         ("/subscribe/pets/dogs", READ.names),
         ("/publish/pets/dogs", WRITE.names),
         ("/metrics", READ.names),

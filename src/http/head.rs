@@ -18,6 +18,8 @@ pub(crate) enum Method {
     Head,
     /// POST
     Post,
+    /// QUERY (RFC 10008)
+    Query,
     /// OPTIONS
     Options,
     /// Any other token.
@@ -149,6 +151,7 @@ impl Head {
             "GET" => Method::Get,
             "HEAD" => Method::Head,
             "POST" => Method::Post,
+            "QUERY" => Method::Query,
             "OPTIONS" => Method::Options,
             _ => Method::Other,
         };
@@ -379,6 +382,7 @@ mod tests {
             ("GET", Method::Get),
             ("HEAD", Method::Head),
             ("POST", Method::Post),
+            ("QUERY", Method::Query),
             ("OPTIONS", Method::Options),
             ("DELETE", Method::Other),
             ("FOO", Method::Other),

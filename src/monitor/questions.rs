@@ -191,6 +191,7 @@ impl Admin<'_> {
                 topics: smallvec![topic.clone()],
                 frames: frames.clone(),
                 marks: Marks::new(),
+                published_to: None,
                 // These are not published events, so they are not counted as delivered.
                 count: 0,
                 last: 0,

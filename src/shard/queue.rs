@@ -125,6 +125,7 @@ impl StreamOutlet for ShardsOutlet {
                 topics: smallvec![topic],
                 frames: Chunk::of([&text[..]], text.len(), &self.memory),
                 marks: Marks::new(),
+                published_to: None,
                 count: events,
                 last,
                 at_us: 0,

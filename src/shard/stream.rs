@@ -53,6 +53,7 @@ pub(crate) enum StreamSource {
     Topics {
         topics: SmallVec<[Topic; 1]>,
         last_event_id: Option<Box<str>>,
+        names_topics: bool,
         heartbeat: Heartbeat,
         /// Unix seconds; `u64::MAX` for never.
         expires_s: u64,
@@ -73,8 +74,9 @@ pub(crate) async fn begin(
     let StreamStart { source, framing, opening, client, feeds_admin_page } = start;
     let open = StreamCount::open(&shard.common, feeds_admin_page).filter(|_| shard.phase() == Phase::Serving);
     let (key, open) = match (source, open) {
-        (StreamSource::Topics { topics, last_event_id, heartbeat, expires_s }, Some(open)) => {
-            let subscription = Subscription { topics, framing, last_event_id, heartbeat, expires_s, opening };
+        (StreamSource::Topics { topics, last_event_id, names_topics, heartbeat, expires_s }, Some(open)) => {
+            let subscription =
+                Subscription { topics, framing, last_event_id, names_topics, heartbeat, expires_s, opening };
             (shard.with_fanout(|fanout, now_ms, out| fanout.subscribe(subscription, now_ms, out)), open)
         }
         (StreamSource::Queue(queue), Some(mut open)) => {
@@ -271,6 +273,7 @@ impl Shard {
             topics,
             framing,
             last_event_id: None,
+            names_topics: false,
             heartbeat: Heartbeat::Comment,
             expires_s: u64::MAX,
             opening,

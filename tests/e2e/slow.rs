@@ -6,7 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::slow_clients::{STALLING, number, numbered, read_until, stall};
-use crate::support::{PATIENCE, Publisher, Server, Stream, dechunk, eventually, wait_until};
+use crate::support::{
+    PATIENCE, Publisher, Server, Stream, behind_first_retry, dechunk, eventually, wait_until,
+};
 
 const TOPIC: &str = "slow00001";
 
@@ -38,7 +40,7 @@ fn a_subscriber_that_stops_reading_is_cut_and_delays_no_other() {
     let _ = stalled.read_to_end(&mut rest);
     assert!(!rest.ends_with(b"0\r\n\r\n"));
     let text = dechunk(&rest);
-    let numbers: Vec<usize> = text
+    let numbers: Vec<usize> = behind_first_retry(&text)
         .split_inclusive("\n\n")
         .filter(|event| event.ends_with("\n\n"))
         .filter_map(|event| event.strip_prefix("data: ").map(number))
@@ -78,7 +80,7 @@ fn under_skip_a_subscriber_that_stops_reading_is_told_of_the_gap_and_goes_on() {
 
     let text = dechunk(&bytes);
     let (mut gaps, mut is_behind_gap, mut expected, mut last_id) = (0, false, 0, "");
-    for event in text.split("\n\n") {
+    for event in behind_first_retry(&text).split("\n\n") {
         if let Some(gap) = event.strip_prefix("event:gap\n") {
             assert_eq!(gap, format!("data:{{\"from\":\"{last_id}\",\"reason\":\"slow\"}}"));
             (gaps, is_behind_gap) = (gaps + 1, true);

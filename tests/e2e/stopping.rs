@@ -183,7 +183,7 @@ fn a_subscriber_that_is_behind_when_streams_are_closed_still_gets_all_it_has_com
     behind.read_to_string(&mut rest).unwrap();
     assert_eq!(rest.matches(&format!("data: {}\n", "x".repeat(700_000))).count(), 3);
     let (_, farewell) = rest.rsplit_once("\nretry:").expect("a farewell");
-    assert!(farewell.ends_with("\n\n\r\n0\r\n\r\n"), "{farewell:?}");
+    assert!(farewell.ends_with("\n\r\n0\r\n\r\n"), "{farewell:?}");
     assert_eq!(server.wait().code(), Some(0));
 }
 

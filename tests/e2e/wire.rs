@@ -144,3 +144,143 @@ fn what_shows_the_broker_from_inside_is_for_no_name_that_anybody_may_point_here(
         }
     }
 }
+
+/// A connection that breaks before its first event leaves a page without an id to resume after, unless it asked for one.
+#[test]
+fn a_stream_that_asks_for_its_place_resumes_there_although_it_saw_no_event() {
+    let server = Server::start(&["--namespaces", "--heartbeat", "1h"]);
+    for before in ["", "data: old"] {
+        for target in [
+            "/subscribe/pets?place=1",
+            "/subscribe?topic=pets&topic=cars&place=1",
+            "/subscribe/?place=1",
+            "/subscribe/quiet?place=1",
+        ] {
+            if !before.is_empty() {
+                assert_eq!(server.post("/publish/pets/dogs", before).status, 200);
+            }
+            let mut stream = Stream::open(&server, target);
+            let place = stream.event();
+            assert_eq!(place.lines.lines().count(), 1, "an id and no data: {place:?}");
+            assert!(stream.first_retry.is_some());
+            drop(stream);
+            for n in 0..3 {
+                assert_eq!(server.post("/publish/pets/dogs", &format!("data: {n}")).status, 200);
+                assert_eq!(server.post("/publish/quiet", &format!("data: {n}")).status, 200);
+            }
+            let field = format!("Last-Event-ID: {}", place.id);
+            let mut stream = Stream::open_with(&server, target, &[&field]);
+            let seen: Vec<_> = (0..3).map(|_| stream.event()).map(|event| (event.name, event.data)).collect();
+            let all = ["0", "1", "2"].map(|n| (String::new(), n.to_owned()));
+            match target {
+                // Everything has the other topic's events too.
+                "/subscribe/?place=1" => assert!(seen.iter().all(|event| all.contains(event)), "{seen:?}"),
+                _ => assert_eq!(seen, all, "{target}"),
+            }
+        }
+    }
+    let answer = server.get("/subscribe/pets?place=yes");
+    assert!(answer.status == 400 && answer.body.contains("place=1 or place=0"), "{answer:?}");
+}
+
+#[test]
+fn without_history_there_is_no_place_to_tell() {
+    let server = Server::start(&["--history-events", "0"]);
+    let mut stream = Stream::open(&server, "/subscribe/placing01?place=1");
+    assert_eq!(server.post("/publish/placing01", "data: x").status, 200);
+    assert_eq!(stream.event().data, "x");
+}
+
+/// Sends the head and the body of a subscription and reads the head of its answer.
+fn subscribe_by(server: &Server, method: &str, content_type: &str, fields: &str, body: &str) -> Stream {
+    let length = body.len();
+    let head = format!(
+        "{method} /subscribe HTTP/1.1\r\nHost: h\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n{fields}"
+    );
+    Stream::send(server.address, &format!("{head}\r\n{body}"))
+}
+
+#[test]
+fn topics_may_be_asked_for_by_a_body() {
+    let server = Server::start(&["--heartbeat", "200ms"]);
+    let (form, json) = ("application/x-www-form-urlencoded", "application/json");
+    let first = server.post("/publish/bodies001", "data: first").id();
+    for (method, content_type, body) in [
+        ("POST", form, format!("topic=bodies001&lastEventId={first}&heartbeat=event")),
+        ("QUERY", form, format!("topic=bodies001&lastEventId={first}&heartbeat=event")),
+        (
+            "QUERY",
+            json,
+            format!("{{\"topic\":\"bodies001\",\"lastEventId\":\"{first}\",\"heartbeat\":\"event\"}}"),
+        ),
+        (
+            "POST",
+            json,
+            format!("{{\"topic\":[\"bodies001\"],\"lastEventId\":{first:?},\"heartbeat\":\"event\"}}"),
+        ),
+    ] {
+        let mut stream = subscribe_by(&server, method, content_type, "", &body);
+        assert_eq!(stream.head.status, 200, "{:?}", stream.head);
+        assert_eq!(stream.event().name, "heartbeat", "{method} {content_type}");
+        assert_eq!(server.post("/publish/bodies001", "data: x").status, 200);
+        let mut next = stream.event();
+        while next.name == "heartbeat" {
+            next = stream.event();
+        }
+        assert_eq!(next.data, "x");
+    }
+    // The header is what a client that comes back knows last.
+    let field = format!("Last-Event-ID: {first}\r\n");
+    let mut stream = subscribe_by(&server, "POST", form, &field, "topic=bodies001&lastEventId=unknown");
+    assert_eq!(stream.event().data, "x");
+    // As many as a query may name, of the longest names.
+    let topics: Vec<_> = (0..64).map(|n| format!("topic={n:064}")).collect();
+    let mut stream = subscribe_by(&server, "POST", form, "", &topics.join("&"));
+    assert_eq!(server.post(&format!("/publish/{:064}", 63), "data: last").status, 200);
+    while stream.event().data != "last" {}
+}
+
+#[test]
+fn a_body_that_asks_for_topics_is_refused_for_what_is_wrong_with_it() {
+    let server = Server::start_with(&[], &[("ESPER_SUBSCRIBER_SECRET", SUBSCRIBER)]);
+    let bearer = format!("Authorization: Bearer {}\r\n", token(SUBSCRIBER, "bodies001"));
+    let (form, json) = ("application/x-www-form-urlencoded", "application/json");
+    let many = (0..65).map(|n| format!("topic=bodies{n:03}")).collect::<Vec<_>>().join("&");
+    for (content_type, field, body, status, about) in [
+        (form, &*bearer, "topic=bodies001", 200, ""),
+        (json, &bearer, "{\"topic\":[\"bodies001\",\"BODIES001\"],\"place\":1}", 200, ""),
+        (form, "", "topic=bodies001", 401, "no token"),
+        (form, &bearer, "topic=bodies001&topic=bodies002", 403, "another topic"),
+        (json, &bearer, "{\"topic\":\"bodies002\"}", 403, "another topic"),
+        (form, &bearer, "", 400, "no topic"),
+        (json, &bearer, "{}", 400, "no topic"),
+        (json, &bearer, "[]", 400, "bad JSON"),
+        (json, &bearer, "{\"topic\":{}}", 400, "write strings"),
+        (json, &bearer, "{\"topic\":[[]]}", 400, "write strings"),
+        (json, &bearer, "{\"topics\":[\"bodies001\"]}", 400, "topic, lastEventId, heartbeat, place"),
+        (form, &bearer, "topic=bodies001&token=x", 400, "topic, lastEventId, heartbeat, place"),
+        (form, &bearer, "topic=bodies001&heartbeat=x", 400, "heartbeat=event"),
+        (form, &bearer, "topic=bodies%zz", 400, "percent-encoding"),
+        (form, &bearer, "topic=x", 400, "topic"),
+        (form, &bearer, &many, 400, "at most 64"),
+        ("text/plain", &bearer, "topic=bodies001", 400, "Content-Type"),
+    ] {
+        let stream = subscribe_by(&server, "POST", content_type, field, body);
+        assert_eq!(stream.head.status, status, "{body}: {:?}", stream.head);
+        if status != 200 {
+            let fields = [&format!("Content-Type: {content_type}"), field.trim_end(), "X: y"];
+            let fields = fields.into_iter().filter(|field| !field.is_empty()).collect::<Vec<_>>();
+            let answer = server.request("QUERY", "/subscribe", &fields, body);
+            assert!(answer.status == status && answer.body.contains(about), "{body}: {answer:?}");
+        }
+    }
+    let answer =
+        server.request("POST", "/subscribe?topic=bodies001", &[bearer.trim_end()], "topic=bodies001");
+    assert!(answer.status == 400 && answer.body.contains("in the body"), "{answer:?}");
+    let answer = server.request("POST", "/subscribe/bodies001", &[bearer.trim_end()], "");
+    assert_eq!((answer.status, answer.field("Allow")), (405, Some("GET, HEAD, OPTIONS")));
+    let gzip = [bearer.trim_end(), "Content-Encoding: gzip"];
+    assert_eq!(server.request("POST", "/subscribe", &gzip, "topic=bodies001").status, 415);
+    let answer = server.request("OPTIONS", "/subscribe", &["Origin: https://page.example"], "");
+    assert_eq!(answer.field("Access-Control-Allow-Methods"), Some("GET, HEAD, POST, QUERY, OPTIONS"));
+}

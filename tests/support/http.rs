@@ -106,6 +106,12 @@ pub(crate) fn dechunk(mut bytes: &[u8]) -> String {
     String::from_utf8(text).unwrap()
 }
 
+/// The text of a stream behind the retry time that it begins with.
+pub(crate) fn behind_first_retry(text: &str) -> &str {
+    let rest = text.strip_prefix("retry:").expect("a retry time");
+    rest.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix('\n').expect("one line")
+}
+
 /// What every refusal has: its status, one line of plain text, and the permission to read it.
 #[track_caller]
 pub(crate) fn check_refusal(answer: &Answer, status: u16, about: &str) {

@@ -19,7 +19,8 @@ pub(crate) mod tokens;
 
 pub(crate) use client::{Client, Publisher, publish_request};
 pub(crate) use http::{
-    Answer, check_refusal, check_unauthorized, connect, dechunk, exchange, read_head, try_connect,
+    Answer, behind_first_retry, check_refusal, check_unauthorized, connect, dechunk, exchange, read_head,
+    try_connect,
 };
 pub(crate) use machine::{CPUS, PATIENCE, TempDir, eventually, free_port, wait_until};
 pub(crate) use process::{Ended, WITHOUT_CALL, esper, launched, run, signal};

@@ -19,7 +19,8 @@ use crate::core::topic::{Topic, TopicMap};
 #[derive(Debug, Default)]
 pub(crate) struct Logs {
     slots: Slab<TopicLog>,
-    /// The logs of a topic: one, or of everything one for each partition.
+    /// The logs of a topic: one, or of everything one for each partition; and as many whose events name their topics, where
+    /// streams want that.
     by_topic: TopicMap<SmallVec<[u32; 1]>>,
 }
 
@@ -29,6 +30,8 @@ pub(crate) struct TopicLog {
     pub(crate) topic: Topic,
     /// `None` for a topic that bypasses the homes.
     pub(crate) partition: Option<PartitionId>,
+    /// Whether its events begin with a line that names their topic.
+    pub(crate) names_topics: bool,
     pub(crate) log: BlockLog,
     /// Streams that take it, also those that have not joined yet.
     pub(crate) streams: u32,
@@ -40,6 +43,15 @@ pub(crate) struct TopicLog {
     pub(crate) follower: Option<Follower>,
     /// Set when it gained something this turn.
     pub(crate) gained: bool,
+}
+
+/// What a stream needs of its logs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogKind {
+    /// Each event begins with a line that names its topic.
+    pub(crate) names_topics: bool,
+    /// The places of events are kept.
+    pub(crate) is_merging: bool,
 }
 
 /// The one stream of a queue's topic.
@@ -56,14 +68,20 @@ impl Logs {
         &mut self,
         topic: &Topic,
         partition: Option<PartitionId>,
-        is_merging: bool,
+        kind: LogKind,
         memory: &Arc<Memory>,
     ) -> u32 {
-        let number = self.find(topic, partition).unwrap_or_else(|| {
+        let LogKind { names_topics, is_merging } = kind;
+        let same = |number: &u32| {
+            let log = &self[*number];
+            log.partition == partition && log.names_topics == names_topics
+        };
+        let number = self.of(topic).iter().copied().find(same).unwrap_or_else(|| {
             // At most one per topic and partition, far below 2^32.
             let number = self.slots.insert(TopicLog {
                 topic: topic.clone(),
                 partition,
+                names_topics,
                 log: BlockLog::new(Arc::clone(memory)),
                 streams: 0,
                 merging: 0,
@@ -80,7 +98,8 @@ impl Logs {
         number
     }
 
-    /// Counts one stream less; after the last removes the log and returns its topic and partition.
+    /// Counts one stream less; after the last removes the log, and returns its topic and partition if these have no other
+    /// log.
     pub(crate) fn close(&mut self, number: u32, is_merging: bool) -> Option<(Topic, Option<PartitionId>)> {
         let log = &mut self[number];
         log.streams -= 1;
@@ -95,17 +114,18 @@ impl Logs {
                 self.by_topic.remove(&topic);
             }
         }
-        Some((topic, partition))
+        let has_other = self.of(&topic).iter().any(|number| self[*number].partition == partition);
+        (!has_other).then_some((topic, partition))
     }
 
-    /// Returns the log of a topic of `partition`, if a stream takes it.
-    pub(crate) fn find(&self, topic: &Topic, partition: Option<PartitionId>) -> Option<u32> {
-        self.of(topic).iter().copied().find(|number| self[*number].partition == partition)
-    }
-
-    /// Returns the logs of a topic: one, or for everything one per partition.
+    /// Returns the logs of a topic: one, or for everything one per partition; and those whose events name their topics.
     pub(crate) fn of(&self, topic: &Topic) -> &[u32] {
         self.by_topic.get(topic).map_or(&[], |numbers| numbers)
+    }
+
+    /// Returns the logs of a topic in a partition: at most two.
+    pub(crate) fn of_part(&self, topic: &Topic, partition: Option<PartitionId>) -> SmallVec<[u32; 2]> {
+        self.of(topic).iter().copied().filter(|number| self[*number].partition == partition).collect()
     }
 
     /// Returns the logs of a partition.

@@ -28,15 +28,16 @@ use crate::core::arena::{Arena, Key};
 use crate::core::chunk::Framing;
 use crate::core::event_id::Sequence;
 use crate::core::fanout::log::Gain;
-use crate::core::fanout::logs::{Logs, TopicLog};
+use crate::core::fanout::logs::{LogKind, Logs, TopicLog};
 use crate::core::fanout::part::Replayed;
 use crate::core::fanout::sending::{Next, Outgoing, Sender};
 use crate::core::fanout::subscriber::{NewSubscriber, Opening, Subscriber};
 use crate::core::fanout::wire::{Heartbeat, retry_field};
 use crate::core::memory::Memory;
 use crate::core::message::{Post, ReplayPage, ShardId, ToFanout, ToHome};
+use crate::core::named::named_frames;
 use crate::core::partition::{PartitionId, Placement};
-use crate::core::selection::{Selection, has_positions};
+use crate::core::selection::{Selection, StreamIds};
 use crate::core::topic::Topic;
 
 pub(crate) use cluster::SEND_AWAY_STEPS;
@@ -58,6 +59,8 @@ pub(crate) struct Subscription {
     pub(crate) topics: SmallVec<[Topic; 1]>,
     pub(crate) framing: Framing,
     pub(crate) last_event_id: Option<Box<str>>,
+    /// Whether each event says which topic it was published to.
+    pub(crate) names_topics: bool,
     pub(crate) heartbeat: Heartbeat,
     /// Unix seconds; `u64::MAX` for never.
     pub(crate) expires_s: u64,
@@ -130,15 +133,16 @@ impl Fanout {
 
     /// Adds a stream and posts a Join to the homes of its topics. Its response begins when all have answered.
     pub(crate) fn subscribe(&mut self, subscription: Subscription, now_ms: u64, out: &mut Vec<Post>) -> Key {
-        let Subscription { topics, framing, last_event_id, heartbeat, expires_s, opening } = subscription;
-        let has_positions = has_positions(&topics);
-        let new = NewSubscriber { framing, has_positions, heartbeat, expires_s, opening };
+        let Subscription { topics, framing, last_event_id, names_topics, heartbeat, expires_s, opening } =
+            subscription;
+        let ids = StreamIds::of(&topics, names_topics);
+        let new = NewSubscriber { framing, ids, heartbeat, expires_s, opening };
         let mut subscriber = Subscriber::new(new, now_ms);
-        let selections = Selection::of(&topics, self.placement);
+        let selections = Selection::of(&topics, ids, self.placement);
         for selection in &selections {
             let partition = selection.partition();
             let known = || self.limits.epochs.as_ref()?.place_in(last_event_id.as_deref()?, partition);
-            let place = has_positions.then(known).flatten().unwrap_or(0);
+            let place = ids.are_positions().then(known).flatten().unwrap_or(0);
             self.add_part(&mut subscriber, Some(partition), selection.topics(), place);
         }
         if selections.is_empty() {
@@ -164,9 +168,10 @@ impl Fanout {
         topics: &[Topic],
         place: Sequence,
     ) {
-        let is_merging = subscriber.has_positions() || topics.len() > 1;
+        let names_topics = subscriber.ids().name_topics();
+        let kind = LogKind { names_topics, is_merging: subscriber.has_positions() || topics.len() > 1 };
         let Self { logs, memory, .. } = self;
-        let logs = topics.iter().map(|topic| logs.open(topic, partition, is_merging, memory));
+        let logs = topics.iter().map(|topic| logs.open(topic, partition, kind, memory));
         subscriber.add_part(partition, logs, place);
     }
 
@@ -205,7 +210,7 @@ impl Fanout {
         if let Some((partition, Replayed { upto, told })) = subscriber.sent(&mut self.logs, now_ms) {
             let logs = subscriber.cursors().iter().map(|cursor| &self.logs[cursor.log]);
             let topics = logs.filter(|log| log.partition == Some(partition)).map(|log| log.topic.clone());
-            let selection = Selection::new(partition, topics.collect(), subscriber.has_positions());
+            let selection = Selection::new(partition, topics.collect(), subscriber.ids());
             let more = ToHome::More { selection, from: self.shard, key, after: upto, told };
             out.push(Post::to_home(partition, self.placement, more));
         }
@@ -259,6 +264,7 @@ impl Fanout {
                 topics,
                 frames,
                 marks,
+                published_to,
                 count,
                 last,
                 at_us,
@@ -267,11 +273,23 @@ impl Fanout {
             } => {
                 let mut streams = 0;
                 // A home hears late that the last stream left: until then its events find no log.
+                let mut named = None;
                 for topic in &topics {
-                    let Some(number) = self.logs.find(topic, partition) else { continue };
-                    self.gain(number, Gain { chunk: &frames, events: count, last, at_us, marks: &marks });
-                    streams += self.logs[number].streams;
-                    work += 1;
+                    for number in self.logs.of_part(topic, partition) {
+                        let log = &self.logs[number];
+                        streams += log.streams;
+                        work += 1;
+                        // Without the topic no stream that names it is live: its home would know.
+                        let (chunk, marks) = match &published_to {
+                            Some(topic) if log.names_topics => {
+                                let make = || named_frames(topic, &frames, &marks, &self.memory);
+                                let (named, marks) = named.get_or_insert_with(make);
+                                (&*named, &*marks)
+                            }
+                            _ => (&frames, &marks),
+                        };
+                        self.gain(number, Gain { chunk, events: count, last, at_us, marks });
+                    }
                 }
                 out.extend(delivery_count.and_then(|count| count.add(streams)).map(Post::from));
             }

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::core::chunk::{Chunk, Mark};
-use crate::core::event_id::{Epoch, Sequence};
+use crate::core::event_id::{Epoch, Sequence, TOPIC_SEPARATOR};
 use crate::core::fanout::log::SHARED_BYTES_MIN;
 use crate::core::memory::Memory;
+use crate::core::named::topic_of;
 use crate::core::partition::PartitionId;
+use crate::core::selection::StreamIds;
 
 /// Most shared pieces; what comes after is copied. The kernel takes 1024 buffers in one call (IOV_MAX).
 const PIECES_MAX: usize = 512;
@@ -23,6 +25,8 @@ const PIECES_MAX: usize = 512;
 pub(super) struct PositionIds<P> {
     /// `None` without history: then there are no ids.
     epoch: Option<Epoch>,
+    /// Whether the topic that an event's first line names follows its position.
+    names_topics: bool,
     /// The stream's place in each partition.
     places: P,
     /// The partition whose events are being sent.
@@ -31,15 +35,15 @@ pub(super) struct PositionIds<P> {
 
 impl<P: Iterator<Item = (PartitionId, Sequence)> + Clone> PositionIds<P> {
     /// Returns the ids of a stream at `places`, while events of partition `moving` are sent.
-    pub(super) fn new(epoch: Option<Epoch>, places: P, moving: Option<PartitionId>) -> Self {
-        PositionIds { epoch, places, moving }
+    pub(super) fn new(epoch: Option<Epoch>, ids: StreamIds, places: P, moving: Option<PartitionId>) -> Self {
+        PositionIds { epoch, names_topics: ids.name_topics(), places, moving }
     }
 
     /// Appends an event of a block, which begins at `start` among its frames, with its position as id.
     pub(super) fn write_event(&self, frames: &Chunk, start: usize, mark: Mark, out: &mut Pieces) {
         let Some(epoch) = self.epoch else { return out.push(frames, start..mark.end as usize) };
         out.push(frames, start..mark.id_at as usize);
-        self.write_id(epoch, mark.sequence, out);
+        self.write_id(epoch, mark.sequence, &frames.frames()[start..], out);
     }
 
     /// Appends an event of a replay, or a notice, with its position as id if it has an id; returns its place in that
@@ -51,15 +55,21 @@ impl<P: Iterator<Item = (PartitionId, Sequence)> + Clone> PositionIds<P> {
             return None;
         };
         out.push_bytes(text.slice_ref(lines));
-        self.write_id(epoch, place, out);
+        self.write_id(epoch, place, text, out);
         Some(place)
     }
 
-    /// Appends an event's `id:` line and the blank line that ends the event.
-    fn write_id(&self, epoch: Epoch, place: Sequence, out: &mut Pieces) {
+    /// Appends the `id:` line of an event, which begins at `event`, and the blank line that ends it.
+    fn write_id(&self, epoch: Epoch, place: Sequence, event: &[u8], out: &mut Pieces) {
         let moved = |(of, at)| (of, if self.moving == Some(of) { place } else { at });
         out.own.extend_from_slice(b"id:");
         epoch.write_position(self.places.clone().map(moved), &mut out.own);
+        if self.names_topics
+            && let Some(topic) = topic_of(event)
+        {
+            out.own.push(TOPIC_SEPARATOR);
+            out.own.extend_from_slice(topic);
+        }
         out.own.extend_from_slice(b"\n\n");
     }
 }
@@ -132,7 +142,7 @@ mod tests {
     #[test]
     fn an_id_on_the_wire_names_the_place_in_each_partition() {
         let places = [(0, 3), (2, 5)];
-        let ids = PositionIds::new(Some(Epoch::at(EPOCH)), places.into_iter(), Some(2));
+        let ids = PositionIds::new(Some(Epoch::at(EPOCH)), StreamIds::Positions, places.into_iter(), Some(2));
         let mut out = Pieces::default();
         let written = ["data:a\nid:7-8\n\n", ":\n\n", "event:gap\ndata:{}\n\n", "data:b\nid:own\n\n"]
             .map(|event| ids.write_text(&Bytes::from(event), &mut out));
@@ -151,7 +161,7 @@ mod tests {
             // Without history frames are sent unchanged.
             (None, frames),
         ] {
-            let ids = PositionIds::new(epoch, [(1, 3)].into_iter(), Some(1));
+            let ids = PositionIds::new(epoch, StreamIds::Positions, [(1, 3)].into_iter(), Some(1));
             let mut out = Pieces::default();
             ids.write_event(&chunk, 0, marks[0], &mut out);
             ids.write_event(&chunk, 15, marks[1], &mut out);
@@ -170,13 +180,14 @@ mod tests {
             (SHARED_BYTES_MIN - 1, 300, 1),
         ] {
             let chunk = Chunk::of([&*vec![b'x'; bytes]], bytes, &memory);
-            let ids = PositionIds::new(Some(Epoch::at(EPOCH)), [(1, 3)].into_iter(), Some(1));
+            let places = [(1, 3)].into_iter();
+            let ids = PositionIds::new(Some(Epoch::at(EPOCH)), StreamIds::Positions, places, Some(1));
             let mark = Mark { sequence: 4, end: bytes as u32, id_at: bytes as u32 };
             let [mut of_blocks, mut of_texts] = [Pieces::default(), Pieces::default()];
             for _ in 0..count {
                 ids.write_event(&chunk, 0, mark, &mut of_blocks);
                 of_texts.push_bytes(chunk.slice(0..bytes));
-                ids.write_id(Epoch::at(EPOCH), 4, &mut of_texts);
+                ids.write_id(Epoch::at(EPOCH), 4, b"", &mut of_texts);
             }
             for pieces in [of_blocks, of_texts] {
                 let sent: Vec<_> = pieces.into_buffers(&memory).collect();

@@ -83,9 +83,9 @@ impl Subscriber {
         }
         let texts = gap.as_ref().map(gap_event).into_iter().chain(frames);
         let mut buffers = Vec::with_capacity(events as usize + 3);
-        if self.has_positions {
+        if self.has_positions() {
             let mut pieces = Pieces::default();
-            let ids = PositionIds::new(sender.epoch, self.places(), self.parts[number].partition);
+            let ids = PositionIds::new(sender.epoch, self.ids, self.places(), self.parts[number].partition);
             let place = texts.fold(None, |place, text| ids.write_text(&text, &mut pieces).or(place));
             drop(ids);
             if let Some(place) = place {
@@ -96,7 +96,7 @@ impl Subscriber {
             self.framing.frame_some(texts, &mut buffers);
         }
         // With positions the place is that of the last id written: a page without events leaves it.
-        if let Some(replayed) = replayed.filter(|_| events > 0 || !self.has_positions) {
+        if let Some(replayed) = replayed.filter(|_| events > 0 || !self.has_positions()) {
             self.parts[number].sent = replayed.upto;
         }
         self.replayed = replayed.map(Box::new);
@@ -109,8 +109,9 @@ impl Subscriber {
         logs: &mut Logs,
         sender: Sender<'_>,
     ) -> Option<(Flight, Outgoing)> {
+        let has_positions = self.has_positions();
         let outgoing = match &mut self.cursors[..] {
-            [cursor] if !self.has_positions => {
+            [cursor] if !has_positions => {
                 let cursor = *cursor;
                 let log = &mut logs[cursor.log].log;
                 if !self.may_send_blocks(0) {
@@ -157,9 +158,9 @@ impl Subscriber {
                 continue;
             }
             let part = &self.parts[number];
-            let buffers = match self.has_positions {
+            let buffers = match self.has_positions() {
                 true => {
-                    let ids = PositionIds::new(sender.epoch, self.places(), part.partition);
+                    let ids = PositionIds::new(sender.epoch, self.ids, self.places(), part.partition);
                     merged.with_positions(&ids, self.framing, sender.memory)
                 }
                 false => merged.as_they_are(self.framing, sender.memory),
@@ -187,7 +188,7 @@ impl Subscriber {
     }
 
     /// Returns its place in each of its partitions.
-    fn places(&self) -> impl Iterator<Item = (PartitionId, Sequence)> + Clone {
+    pub(super) fn places(&self) -> impl Iterator<Item = (PartitionId, Sequence)> + Clone {
         self.parts.iter().filter_map(|part| Some((part.partition?, part.sent)))
     }
 

@@ -19,6 +19,7 @@ use crate::core::fanout::sending::{Next, Outgoing, Pending, Sender};
 use crate::core::fanout::wire::Heartbeat;
 use crate::core::message::ReplayPage;
 use crate::core::partition::PartitionId;
+use crate::core::selection::StreamIds;
 
 /// The ways in which a stream ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,8 +38,7 @@ pub(crate) struct Subscriber {
     pub(super) cursors: SmallVec<[Cursor; 1]>,
     pub(super) parts: SmallVec<[Part; 1]>,
     pub(super) framing: Framing,
-    /// Its ids name its place in each partition, because it is a multi-topic stream.
-    pub(super) has_positions: bool,
+    pub(super) ids: StreamIds,
     heartbeat: Heartbeat,
     is_closed: bool,
     /// Set when it was closed because its client is too slow.
@@ -81,6 +81,8 @@ pub(crate) struct Opening {
     pub(crate) head: Bytes,
     /// The whole response if a home has no room for its topic.
     pub(crate) refusal: Bytes,
+    /// Whether the id of the place where it begins follows the head.
+    pub(crate) tells_place: bool,
 }
 
 /// The send under way.
@@ -108,7 +110,7 @@ pub(super) struct Ending {
 #[derive(Debug)]
 pub(crate) struct NewSubscriber {
     pub(crate) framing: Framing,
-    pub(crate) has_positions: bool,
+    pub(crate) ids: StreamIds,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) expires_s: u64,
     pub(crate) opening: Opening,
@@ -116,12 +118,12 @@ pub(crate) struct NewSubscriber {
 
 impl Subscriber {
     pub(crate) fn new(new: NewSubscriber, now_ms: u64) -> Self {
-        let NewSubscriber { framing, has_positions, heartbeat, expires_s, opening } = new;
+        let NewSubscriber { framing, ids, heartbeat, expires_s, opening } = new;
         Subscriber {
             cursors: SmallVec::new(),
             parts: SmallVec::new(),
             framing,
-            has_positions,
+            ids,
             heartbeat,
             is_closed: false,
             is_cut: false,
@@ -175,7 +177,7 @@ impl Subscriber {
             return Next::Wait;
         }
         self.skip_forward(logs);
-        let head = self.opening.take().map(|opening| opening.head);
+        let opening = self.opening.take().map(|opening| self.first_bytes(*opening, sender));
         let ends_now = self.ending.as_ref().is_some_and(|ending| ending.ends != EndKind::Flushed);
         let next = match ends_now {
             true => None,
@@ -187,12 +189,12 @@ impl Subscriber {
         let (flight, mut outgoing) = match next {
             Some(next) => next,
             None if let Some(ending) = self.ending.take() => (Flight::Farewell, ending.farewell.into()),
-            None if head.is_some() => (Flight::Other, Outgoing::default()),
+            None if opening.is_some() => (Flight::Other, Outgoing::default()),
             None if self.heartbeat_due => (Flight::Other, self.framing.heartbeat(self.heartbeat).into()),
             None => return Next::Wait,
         };
-        if let Some(head) = head {
-            outgoing.buffers.insert(0, head);
+        if let Some(first) = opening {
+            outgoing.buffers.insert_many(0, first);
         }
         self.flight = flight;
         self.sent_page = matches!(flight, Flight::Page(_));
@@ -341,13 +343,29 @@ impl Subscriber {
 
     /// Returns the id by which it resumes after this place of each of its partitions.
     pub(crate) fn id_at(&self, epoch: Epoch, place: Sequence) -> String {
-        if !self.has_positions {
+        if !self.has_positions() {
             return epoch.text(place);
         }
         let mut id = Vec::new();
         let partitions = self.parts.iter().filter_map(|part| part.partition);
         epoch.write_position(partitions.map(|partition| (partition, place)), &mut id);
         String::from_utf8_lossy(&id).into_owned()
+    }
+
+    /// Returns the head of the response and, if it was asked for, the id of the place from which the stream begins: without
+    /// data it is no event, but sets a page's Last-Event-ID (WHATWG HTML, section 9.2.6). Without history there is none.
+    fn first_bytes(&self, opening: Opening, sender: Sender<'_>) -> Vec<Bytes> {
+        let mut bytes = vec![opening.head];
+        if let Some(epoch) = sender.epoch.filter(|_| opening.tells_place) {
+            let mut id = Vec::from(b"id:");
+            match self.has_positions() {
+                true => epoch.write_position(self.places(), &mut id),
+                false => epoch.write(self.last_sent(), &mut id),
+            }
+            id.extend_from_slice(b"\n\n");
+            self.framing.frame([Bytes::from(id)], &mut bytes);
+        }
+        bytes
     }
 
     /// Returns whether it waits for its topics alone.
@@ -388,11 +406,16 @@ impl Subscriber {
 
     /// Returns whether its logs must keep the places of events.
     pub(crate) fn is_merging(&self) -> bool {
-        self.has_positions || self.cursors.len() > 1
+        self.has_positions() || self.cursors.len() > 1
     }
 
+    pub(crate) fn ids(&self) -> StreamIds {
+        self.ids
+    }
+
+    /// Returns whether its ids name its place in each partition.
     pub(crate) fn has_positions(&self) -> bool {
-        self.has_positions
+        self.ids.are_positions()
     }
 
     /// Returns the newest event sent of its first partition.

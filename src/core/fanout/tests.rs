@@ -150,6 +150,8 @@ impl Tester {
             topics: [topic].into(),
             frames: Chunk::of([frame.as_bytes()], frame.len(), &self.memory),
             marks: [mark].into(),
+
+            published_to: None,
             count: 1,
             last: self.sequence,
             at_us: self.at_us,
@@ -167,7 +169,7 @@ impl Tester {
 
     /// Returns the log of a topic of one partition or of none.
     fn log(&self, topic: &Topic) -> &TopicLog {
-        &self.fanout.logs[self.fanout.logs.find(topic, topic.partition()).unwrap()]
+        &self.fanout.logs[self.fanout.logs.of_part(topic, topic.partition())[0]]
     }
 
     fn next(&mut self, key: Key) -> Next {
@@ -205,10 +207,11 @@ fn subscription(topics: &[Topic], expires_s: u64) -> Subscription {
     Subscription {
         topics: topics.into(),
         framing: Framing::Plain,
+        names_topics: false,
         last_event_id: None,
         heartbeat: Heartbeat::Comment,
         expires_s,
-        opening: Opening { head: "HEAD\n".into(), refusal: "NO\n".into() },
+        opening: Opening { head: "HEAD\n".into(), refusal: "NO\n".into(), tells_place: false },
     }
 }
 
@@ -360,6 +363,8 @@ fn an_emit_is_answered_with_the_streams_that_take_it() {
             topics: [topic].into(),
             frames: Chunk::of([&b"x"[..]], 1, &tester.memory),
             marks: [Mark { sequence: 1, end: 1, id_at: 0 }].into(),
+
+            published_to: None,
             count: 1,
             last: 1,
             at_us: 0,

@@ -7,31 +7,49 @@ use crate::core::message::ListenerId;
 use crate::core::topic::Topic;
 
 /// A topic's listeners. Few: a linear look-up beats a set.
-type OfTopic = SmallVec<[ListenerId; 4]>;
+type OfTopic = SmallVec<[Listener; 4]>;
+
+#[derive(Clone, Copy, Debug)]
+struct Listener {
+    id: ListenerId,
+    /// Whether a stream of it names the topics of events.
+    names_topics: bool,
+}
+
+/// A listener of an event, and what it is told.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) to: ListenerId,
+    /// Those it listens to, of the event's topic and the ones above it.
+    pub(super) topics: SmallVec<[Topic; 1]>,
+    /// Whether it needs the topic that the event was published to.
+    pub(super) names_topics: bool,
+}
 
 /// Listeners by topic. A topic that has any is held in the history, so that its key stays its own.
 #[derive(Debug, Default)]
 pub(super) struct Listeners(Vec<OfTopic>);
 
 impl Listeners {
-    /// Adds a listener to a topic; returns whether it is new.
-    pub(super) fn add(&mut self, topic: TopicKey, listener: ListenerId) -> bool {
+    /// Adds a listener to a topic, or notes that it names topics too; returns whether it is new.
+    pub(super) fn add(&mut self, topic: TopicKey, id: ListenerId, names_topics: bool) -> bool {
         let at = topic as usize;
         if self.0.len() <= at {
             self.0.resize_with(at + 1, OfTopic::new);
         }
-        let is_new = !self.0[at].contains(&listener);
-        if is_new {
-            self.0[at].push(listener);
+        if let Some(known) = self.0[at].iter_mut().find(|other| other.id == id) {
+            known.names_topics |= names_topics;
+            return false;
         }
-        is_new
+        self.0[at].push(Listener { id, names_topics });
+        true
     }
 
     /// Removes a listener of a topic; returns whether it was one.
     pub(super) fn remove(&mut self, topic: TopicKey, listener: ListenerId) -> bool {
         let Some(listeners) = self.0.get_mut(topic as usize) else { return false };
         let before = listeners.len();
-        listeners.retain(|other| *other != listener);
+        listeners.retain(|other| other.id != listener);
         let was_one = listeners.len() < before;
         while self.0.last().is_some_and(SmallVec::is_empty) {
             self.0.pop();
@@ -39,18 +57,20 @@ impl Listeners {
         was_one
     }
 
-    /// Returns the listeners of a topic and of those above it, each with the topics it listens to.
-    pub(super) fn of(
-        &self,
-        topic: TopicKey,
-        topics: &Topics,
-    ) -> SmallVec<[(ListenerId, SmallVec<[Topic; 1]>); 4]> {
-        let mut all = SmallVec::<[(ListenerId, SmallVec<[Topic; 1]>); 4]>::new();
+    /// Returns the listeners of a topic and of those above it.
+    pub(super) fn of(&self, topic: TopicKey, topics: &Topics) -> SmallVec<[Told; 4]> {
+        let mut all = SmallVec::<[Told; 4]>::new();
         for key in topics.lineage(topic) {
-            for listener in self.0.get(key as usize).into_iter().flatten() {
-                match all.iter_mut().find(|(other, _)| other == listener) {
-                    Some((_, listened)) => listened.push(topics.topic(key).clone()),
-                    None => all.push((*listener, [topics.topic(key).clone()].into())),
+            for Listener { id, names_topics } in self.0.get(key as usize).into_iter().flatten() {
+                let listened = topics.topic(key).clone();
+                match all.iter_mut().find(|told| told.to == *id) {
+                    Some(told) => {
+                        told.topics.push(listened);
+                        told.names_topics |= names_topics;
+                    }
+                    None => {
+                        all.push(Told { to: *id, topics: [listened].into(), names_topics: *names_topics });
+                    }
                 }
             }
         }

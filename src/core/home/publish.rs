@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Home;
 use super::history::{Frames, TopicEnd, TopicKey};
 use super::idempotency::Seen;
+use super::listeners::Told;
 use crate::core::delivery_count::DeliveryCount;
 use crate::core::event_id::Sequence;
 use crate::core::journal::{Journal, Kept};
@@ -124,19 +125,20 @@ impl Home {
         now_ms: u64,
         out: &mut Vec<Post>,
     ) -> u64 {
-        let Publish { events, reply, at_us, charge, key: publish_key, .. } = publish;
+        let Publish { topic, events, reply, at_us, charge, key: publish_key } = publish;
         let appended = self.history.append(key, &events, first, now_ms);
         let Frames { frames, marks, last_id, ids_replaced } = appended;
         let published = Ordered { last_id, events: marks.len() as u32, ids_replaced, streams: None };
         let first_post = out.len();
         if let Some(key) = key {
             let charge = Arc::new(charge);
-            for (to, topics) in self.listeners.of(key, self.history.topics()) {
+            for Told { to, topics, names_topics } in self.listeners.of(key, self.history.topics()) {
                 let message = ToFanout::Events {
                     partition: Some(self.partition),
                     topics,
                     frames: frames.clone(),
                     marks: marks.clone(),
+                    published_to: names_topics.then(|| Box::new(topic.clone())),
                     count: published.events,
                     last: self.history.sequence(),
                     at_us,

@@ -45,7 +45,7 @@ impl Home {
                 self.page(selection, &topics, resumed.after, gap)
             }
         };
-        self.answer_with(page, &topics, from, key, out);
+        self.answer_with(page, selection, &topics, from, key, out);
     }
 
     /// Posts the page after `after`, with a gap for events that were dropped since the last page.
@@ -69,7 +69,7 @@ impl Home {
             id: None,
         });
         let page = self.page(selection, &topics, after, gap);
-        self.answer_with(page, &topics, from, key, out);
+        self.answer_with(page, selection, &topics, from, key, out);
     }
 
     /// Returns the page after `after`.
@@ -80,7 +80,7 @@ impl Home {
         after: Sequence,
         gap: Option<Gap>,
     ) -> ReplayPage {
-        let Page { frames, upto, more } = self.history.after(topics, after, selection.is_part());
+        let Page { frames, upto, more } = self.history.after(topics, after, selection.ids());
         let joined = !more;
         let id = (frames.is_empty() && joined).then(|| self.epoch.text(self.history.sequence()).into());
         let gap = gap.map(|gap| Gap { id, ..gap });
@@ -92,6 +92,7 @@ impl Home {
     fn answer_with(
         &mut self,
         page: ReplayPage,
+        selection: &Selection,
         topics: &TopicKeys,
         from: ListenerId,
         key: Key,
@@ -99,7 +100,7 @@ impl Home {
     ) {
         if page.joined {
             for &topic in topics {
-                if self.listeners.add(topic, from) {
+                if self.listeners.add(topic, from, selection.ids().name_topics()) {
                     self.history.topics_mut().hold(topic);
                 }
             }

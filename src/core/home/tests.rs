@@ -23,7 +23,7 @@ use crate::core::message::{
     ReplyTo, ShardId, Ticket,
 };
 use crate::core::partition::{Partitioner, Placement};
-use crate::core::selection::Selection;
+use crate::core::selection::{Selection, StreamIds};
 use crate::core::topic::{Topic, TopicHasher};
 
 const LIMITS: HistoryLimits =
@@ -32,7 +32,7 @@ const LIMITS: HistoryLimits =
 type PublishResult = Result<Ordered, OrderError>;
 
 fn selection(topics: &[Topic]) -> Selection {
-    Selection::of(topics, Placement::new(1, 1)).pop().unwrap()
+    Selection::of(topics, StreamIds::of(topics, false), Placement::new(1, 1)).pop().unwrap()
 }
 
 struct Tester {

@@ -49,6 +49,8 @@ pub(super) struct Model {
 #[derive(Default)]
 pub(super) struct SimulatedClient {
     pub(super) topics: Vec<Topic>,
+    /// It asks for the topic of each event.
+    pub(super) names_topics: bool,
     pub(super) stream: Option<Stream>,
     pub(super) last_id: Option<String>,
     /// The id that its connection began with, until an event came.
@@ -140,9 +142,10 @@ fn covers(topics: &[Topic], topic: &Topic) -> bool {
 }
 
 impl SimulatedClient {
-    pub(super) fn new(topics: Vec<Topic>, partitions: usize) -> Self {
+    pub(super) fn new(topics: Vec<Topic>, names_topics: bool, partitions: usize) -> Self {
         SimulatedClient {
             topics,
+            names_topics,
             expected: vec![None; partitions],
             gap_told: vec![false; partitions],
             holes_end: vec![0; partitions],
@@ -188,12 +191,16 @@ impl SimulatedClient {
 
     fn see(&mut self, event: &str, model: &Model, may_forget: bool, is_single: bool) {
         assert!(!self.farewell, "something after the farewell");
-        if event == ":" {
+        let event = event.trim_start_matches(":\n");
+        if event.is_empty() {
             return;
         }
         if ["retry:", "event:expired\n", "event:disconnected\n"].iter().any(|last| event.starts_with(last)) {
             self.farewell = true;
             return;
+        }
+        if let Some(id) = event.strip_prefix("id:").filter(|_| event.lines().count() == 1) {
+            return self.see_place(id, model, is_single);
         }
         if event.starts_with("event:gap\n") && self.is_deaf_to_gaps {
             return;
@@ -258,6 +265,14 @@ impl SimulatedClient {
         self.events += 1;
         // Without history a publisher's own id comes through, but nobody can resume after it.
         self.last_id = id(event).filter(|_| model.epoch.is_some());
+        if self.names_topics {
+            let topic = model.ordered[partition][place].1.name();
+            assert!(event.starts_with(&format!("topic:{topic}\n")), "{topic} is not named: {event}");
+            self.last_id = self.last_id.take().map(|id| {
+                let place = id.strip_suffix(&format!("@{topic}")).expect("an id that names the topic");
+                place.to_owned()
+            });
+        }
         assert!(self.last_id.is_some() || model.epoch.is_none(), "an event without an id");
         if is_single
             && let (Some(epoch), Some(id)) = (model.epoch, &self.last_id)
@@ -273,6 +288,27 @@ impl SimulatedClient {
                 self.expected[other] = self.expected[other].or(named);
             }
         }
+    }
+
+    /// Notes the place from which its stream begins, before any event: from there on nothing may be missing.
+    fn see_place(&mut self, id: &str, model: &Model, is_single: bool) {
+        let epoch = model.epoch.expect("no ids without history");
+        assert!(self.last_id.is_none(), "a place for a client that has one");
+        for partition in 0..model.ordered.len() {
+            let is_there =
+                |topic: &Topic| topic.is_everything() || topic.partition() == Some(partition as u8);
+            if !self.topics.iter().any(is_there) {
+                continue;
+            }
+            let named = match is_single {
+                true => epoch.sequence(id),
+                false => place_in(epoch, id, partition),
+            };
+            let place = named.expect("a place of this run") as usize;
+            assert!(place >= self.first_min[partition], "a place from before it came");
+            self.expected[partition] = Some(place);
+        }
+        self.last_id = Some(id.to_owned());
     }
 
     /// Notes a gap's id, which stands for all losses: after it, no earlier event is expected any more.
@@ -322,9 +358,17 @@ fn number(event: &str) -> u64 {
     event.lines().find_map(|line| line.strip_prefix("data:")).unwrap().parse().unwrap()
 }
 
-/// Takes everything up to the last blank line.
+/// Returns whether this is a heartbeat or a farewell, which have no blank line.
+fn is_lone_line(text: &[u8]) -> bool {
+    text == b":\n" || text.starts_with(b"retry:") && text.ends_with(b"\n")
+}
+
+/// Takes everything up to the last blank line, and a lone line behind it.
 fn take_text(received: &mut Vec<u8>) -> String {
-    let end = received.windows(2).rposition(|two| two == b"\n\n").map_or(0, |at| at + 2);
+    let mut end = received.windows(2).rposition(|two| two == b"\n\n").map_or(0, |at| at + 2);
+    if is_lone_line(&received[end..]) {
+        end = received.len();
+    }
     String::from_utf8(received.drain(..end).collect()).unwrap()
 }
 
@@ -338,10 +382,8 @@ fn take_chunks(received: &mut Vec<u8>) -> String {
             break;
         }
         let chunk = String::from_utf8(received[line_end + 2..end - 2].to_vec()).unwrap();
-        assert!(
-            (chunk.ends_with("\n\n") || size == 0) && received[..end].ends_with(b"\r\n"),
-            "a chunk of whole events"
-        );
+        let is_whole = chunk.ends_with("\n\n") || is_lone_line(chunk.as_bytes()) || size == 0;
+        assert!(is_whole && received[..end].ends_with(b"\r\n"), "a chunk of whole events: {chunk:?}");
         text += &chunk;
         received.drain(..end);
     }

@@ -10,7 +10,7 @@ use crate::core::fanout::sending::Next;
 use crate::core::fanout::subscriber::Opening;
 use crate::core::fanout::wire::Heartbeat;
 use crate::core::fanout::{Fanout, Subscription};
-use crate::core::selection::has_positions;
+use crate::core::selection::StreamIds;
 
 impl World {
     pub(super) fn connect(&mut self, client: usize) {
@@ -27,13 +27,15 @@ impl World {
                 (self.canary == Canary::EarlyHead).then(|| self.model.ordered.iter().map(Vec::len).collect());
         }
         let expires_s = if self.random.u8(0..10) == 0 { self.now_ms / 1000 + 1 } else { u64::MAX };
+        let tells_place = state.last_id.is_none() && self.random.bool();
         let subscription = Subscription {
             topics: state.topics.clone().into(),
             framing,
             last_event_id: state.last_id.as_deref().map(Into::into),
+            names_topics: state.names_topics,
             heartbeat: Heartbeat::Comment,
             expires_s,
-            opening: Opening { head: HEAD.into(), refusal: REFUSAL.into() },
+            opening: Opening { head: HEAD.into(), refusal: REFUSAL.into(), tells_place },
         };
         let mut out = Vec::new();
         let key = self.fanouts[shard].subscribe(subscription, self.now_ms, &mut out);
@@ -41,7 +43,7 @@ impl World {
         state.stream = Some(Stream {
             shard,
             key,
-            is_single: !has_positions(&state.topics),
+            is_single: !StreamIds::of(&state.topics, state.names_topics).are_positions(),
             framing,
             woken,
             flying: None,

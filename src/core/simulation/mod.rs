@@ -159,7 +159,10 @@ impl World {
                 epoch: (history_limits.events_max > 0).then_some(epoch),
             },
             clients: (0..random.usize(1..=12))
-                .map(|_| SimulatedClient::new(kind.choose(&topics, &mut random), partitions))
+                .map(|_| {
+                    let names_topics = random.u8(0..4) == 0;
+                    SimulatedClient::new(kind.choose(&topics, &mut random), names_topics, partitions)
+                })
                 .collect(),
             topics,
             random,

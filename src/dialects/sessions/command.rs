@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::fields::{Form, FormFields};
-use super::{Access, IdempotencyKey, bad_request};
+use super::fields::FormFields;
+use super::{Access, Form, IdempotencyKey, bad_request};
 use crate::auth::{Keyring, mint};
 use crate::core::event::{EventError, EventLimits, Events};
 use crate::core::session::{NAME_BYTES_MAX, NameError, Session};

@@ -8,17 +8,8 @@ use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use crate::dialects::bad_request;
-use crate::dialects::call::is_json;
+use crate::dialects::form::{Form, bad_json};
 use crate::http::{Refusal, target};
-
-/// The encoding of the fields.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Form {
-    /// `application/x-www-form-urlencoded`, as curl and pages send them.
-    UrlEncoded,
-    /// An object of `application/json`.
-    Json,
-}
 
 /// The known fields; others are dropped, however many there are.
 const NAMES: [&str; 7] = ["userId", "channel", "exp", "payload", "event", "id", "data"];
@@ -35,27 +26,6 @@ enum Field<'b> {
     Text(Cow<'b, [u8]>),
     /// The value as it was written.
     Json(&'b RawValue),
-}
-
-impl Form {
-    /// Returns the encoding that a `Content-Type` names; a body without one is a form.
-    ///
-    /// # Errors
-    /// 400 for another type.
-    pub(super) fn of(content_type: Option<&[u8]>) -> Result<Self, Refusal> {
-        let essence = content_type.unwrap_or_default().split(|byte| *byte == b';').next().unwrap_or_default();
-        let is = |name: &str| essence.trim_ascii().eq_ignore_ascii_case(name.as_bytes());
-        if is("") || is("application/x-www-form-urlencoded") {
-            Ok(Form::UrlEncoded)
-        } else if content_type.is_some_and(is_json) {
-            Ok(Form::Json)
-        } else {
-            Err(bad_request(
-                "bad Content-Type: send the fields as application/x-www-form-urlencoded or application/json, and not as \
-                 multipart/form-data (curl: -d, not -F)",
-            ))
-        }
-    }
 }
 
 impl<'b> FormFields<'b> {
@@ -78,11 +48,7 @@ impl<'b> FormFields<'b> {
                 }
                 Ok(fields)
             }
-            Form::Json => serde_json::from_slice(body).map_err(|error| {
-                // serde's message would show what was sent, which may be a secret, and long.
-                let place = format!("line {} column {}", error.line(), error.column());
-                bad_request(format!("bad JSON at {place}: send an object with the fields"))
-            }),
+            Form::Json => serde_json::from_slice(body).map_err(|error| bad_json(&error)),
         }
     }
 
@@ -204,16 +170,6 @@ mod tests {
             assert_eq!(fields.seconds("exp", 60).unwrap(), Some(60));
             assert_eq!(fields.text("channel").unwrap(), None);
         }
-    }
-
-    #[test]
-    fn the_type_of_a_body_is_a_form_or_json() {
-        for form in [None, Some("application/x-www-form-urlencoded; charset=UTF-8")] {
-            assert_eq!(Form::of(form.map(str::as_bytes)), Ok(Form::UrlEncoded));
-        }
-        assert_eq!(Form::of(Some(b"Application/JSON ; charset=utf-8")), Ok(Form::Json));
-        refused(Form::of(Some(b"multipart/form-data; boundary=x")), "bad Content-Type");
-        refused(Form::of(Some(b"text/plain")), "bad Content-Type");
     }
 
     #[test]

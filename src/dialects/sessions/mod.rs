@@ -12,7 +12,8 @@ pub(crate) use command::{Command, CommandEffect};
 use self::command::Task;
 use super::admin::Question;
 use super::call::{Call, READ, WRITE};
-use super::native::{IdempotencyKey, Subscribe, heartbeat, last_event_id};
+use super::form::Form;
+use super::native::{IdempotencyKey, Subscribe, Wishes};
 use super::{Access, Action, Port, bad_request};
 use crate::auth::SessionGrant;
 use crate::core::session::{ALL, Session};
@@ -64,13 +65,11 @@ impl Call<'_> {
             let hasher = self.access.names.hasher();
             let (all, own) = (session.topic_of_all(hasher), session.topic(hasher));
             let topics = if own == all { smallvec![all] } else { smallvec![all, own] };
-            Ok(Action::Subscribe(Subscribe {
-                topics,
-                last_event_id: last_event_id(self.head),
-                heartbeat: heartbeat(self.head)?,
-                expires_s,
-                feeds_admin_page: false,
-            }))
+            let wishes = Wishes::of(self.head)?;
+            if wishes.names_topics {
+                return Err(bad_request("a session has no topics to name: leave out with"));
+            }
+            Ok(Action::Subscribe(Subscribe { topics, wishes, expires_s, feeds_admin_page: false }))
         })
     }
 

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::control::request;
 use crate::support::sessions::{SECRET, Sessions, encode};
 use crate::support::tokens::{now_s, sign};
-use crate::support::{Client, PATIENCE, connect, dechunk};
+use crate::support::{Client, PATIENCE, behind_first_retry, connect, dechunk};
 
 /// Each is a file here and one in the server, and a process may have 20,000 of them in many places.
 const SESSIONS: usize = 10_000;
@@ -87,7 +87,8 @@ impl Session {
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
         let events = dechunk(body.as_bytes());
         // What stands behind the last blank line was cut short.
-        let whole = events.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
+        let Some((whole, _)) = events.rsplit_once("\n\n") else { return };
+        let whole = behind_first_retry(whole);
         self.seen.extend(
             whole.split("\n\n").filter(|event| !event.is_empty() && !event.starts_with(':')).map(|event| {
                 let (data, id) = event.split_once("\nid:").unwrap_or((event, ""));

@@ -6,6 +6,8 @@ use smallvec::SmallVec;
 use super::topic_history::{Page, Retained};
 use super::{Aged, PartitionHistory, TopicKey};
 use crate::core::event_id::Sequence;
+use crate::core::named::named;
+use crate::core::selection::StreamIds;
 
 /// Most bytes of a page of replay: large enough that a subscriber needs one round trip to the home per 64 KiB, small
 /// enough that a slow one holds little.
@@ -18,35 +20,35 @@ const PAGE_LOOKS_MAX: usize = 4096;
 
 impl PartitionHistory {
     /// Returns a page of the retained events of these topics and those below them after `after`, in the partition's
-    /// order. With `replaces_own_ids` each event's last line has the broker's id, even if its publisher gave it
-    /// another.
-    pub(crate) fn after(&self, topics: &[TopicKey], after: Sequence, replaces_own_ids: bool) -> Page {
+    /// order. Where the stream's ids are positions, each event's last line has the broker's id, even if its publisher gave it
+    /// another, and where they name topics its first line has its topic.
+    pub(crate) fn after(&self, topics: &[TopicKey], after: Sequence, ids: StreamIds) -> Page {
         let are_leaves = topics.iter().all(|key| self.topics.is_leaf(*key));
         match topics {
-            [only] if are_leaves && !replaces_own_ids => {
+            [only] if are_leaves && ids == StreamIds::Plain => {
                 self.topics[*only].history.page(after, PAGE_BYTES_MAX, self.limits.page_frames_max)
             }
-            _ if are_leaves => self.page_of_leaves(topics, after, replaces_own_ids),
-            _ => self.page_of_trees(topics, after, replaces_own_ids),
+            _ if are_leaves => self.page_of_leaves(topics, after, ids),
+            _ => self.page_of_trees(topics, after, ids),
         }
     }
 
     /// Returns a page of topics that have none below them, without a look at other topics' events.
-    fn page_of_leaves(&self, topics: &[TopicKey], after: Sequence, replaces_own_ids: bool) -> Page {
-        let histories = topics.iter().map(|key| &self.topics[*key].history);
-        let mut ahead: SmallVec<[_; 4]> = histories
-            .map(|history| {
-                let mut rest = history.after(after);
-                (rest.next(), rest)
+    fn page_of_leaves(&self, topics: &[TopicKey], after: Sequence, ids: StreamIds) -> Page {
+        let mut ahead: SmallVec<[_; 4]> = topics
+            .iter()
+            .map(|key| {
+                let mut rest = self.topics[*key].history.after(after);
+                (*key, rest.next(), rest)
             })
             .collect();
         let mut page = Page { upto: after, ..Page::default() };
         let mut bytes = 0;
         // The oldest head is the next event; at most 64 looks for each frame.
-        while let Some((next, rest)) =
-            ahead.iter_mut().min_by_key(|(next, _)| next.map_or(Sequence::MAX, |event| event.sequence))
+        while let Some((key, next, rest)) =
+            ahead.iter_mut().min_by_key(|(_, next, _)| next.map_or(Sequence::MAX, |event| event.sequence))
             && let Some(event) = *next
-            && self.add(&mut page, &mut bytes, replaces_own_ids, event)
+            && self.add(&mut page, &mut bytes, ids, (*key, event))
         {
             *next = rest.next();
         }
@@ -54,7 +56,7 @@ impl PartitionHistory {
     }
 
     /// Returns a page of these topics and all below them.
-    fn page_of_trees(&self, topics: &[TopicKey], after: Sequence, replaces_own_ids: bool) -> Page {
+    fn page_of_trees(&self, topics: &[TopicKey], after: Sequence, ids: StreamIds) -> Page {
         let start = self.by_age.partition_point(|aged| aged.sequence <= after);
         let mut page = Page { upto: after, ..Page::default() };
         let mut bytes = 0;
@@ -68,15 +70,22 @@ impl PartitionHistory {
                 page.upto = sequence;
                 continue;
             };
-            if !self.add(&mut page, &mut bytes, replaces_own_ids, Retained { sequence, frame, has_own_id }) {
+            let event = (aged.topic, Retained { sequence, frame, has_own_id });
+            if !self.add(&mut page, &mut bytes, ids, event) {
                 break;
             }
         }
         page
     }
 
-    /// Adds an event to a page that has `bytes` so far; if the page is full, sets its `more` and returns false.
-    fn add(&self, page: &mut Page, bytes: &mut usize, replaces_own_ids: bool, event: Retained<'_>) -> bool {
+    /// Adds an event of a topic to a page that has `bytes` so far; if the page is full, sets its `more` and returns false.
+    fn add(
+        &self,
+        page: &mut Page,
+        bytes: &mut usize,
+        ids: StreamIds,
+        (topic, event): (TopicKey, Retained<'_>),
+    ) -> bool {
         let Retained { sequence, frame, has_own_id } = event;
         *bytes += frame.len();
         let full = *bytes > PAGE_BYTES_MAX || page.frames.len() == self.limits.page_frames_max;
@@ -84,9 +93,13 @@ impl PartitionHistory {
             page.more = true;
             return false;
         }
-        page.frames.push(match replaces_own_ids && has_own_id {
+        let frame = match ids.are_positions() && has_own_id {
             true => self.with_our_id(frame, sequence),
             false => frame.clone(),
+        };
+        page.frames.push(match ids.name_topics() {
+            true => self.memory.share(named(self.topics.topic(topic), &frame)),
+            false => frame,
         });
         page.upto = sequence;
         true

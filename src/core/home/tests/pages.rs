@@ -152,11 +152,13 @@ fn a_page_of_a_part_has_the_brokers_ids_alone() {
     for body in ["data:a", "data:b\nid:own"] {
         let _ = tester.publish(1, body);
     }
-    for (is_part, expected) in [
-        (false, "data:a\nid:9-1\n\ndata:b\nid:own\n\n"),
-        (true, "data:a\nid:9-1\n\ndata:b\nid:own\nid:9-2\n\n"),
+    let line = format!("topic:{}\n", topic.name());
+    for (ids, expected) in [
+        (StreamIds::Plain, "data:a\nid:9-1\n\ndata:b\nid:own\n\n".to_owned()),
+        (StreamIds::Positions, "data:a\nid:9-1\n\ndata:b\nid:own\nid:9-2\n\n".to_owned()),
+        (StreamIds::PositionsAndTopics, format!("{line}data:a\nid:9-1\n\n{line}data:b\nid:own\nid:9-2\n\n")),
     ] {
-        let selection = Selection::new(0, [topic.clone()].into(), is_part);
+        let selection = Selection::new(0, [topic.clone()].into(), ids);
         let more = ToHome::More { selection, from: 0, key: tester.key, after: 0, told: 0 };
         let [Message::Fanout(ToFanout::Page { page, .. })] = &tester.ask(more)[..] else { panic!() };
         assert_eq!(page.frames.concat(), expected.as_bytes());
