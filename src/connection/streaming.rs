@@ -14,7 +14,7 @@ use crate::core::chunk::Framing;
 use crate::core::fanout::subscriber::Opening;
 use crate::core::fanout::wire::retry_field;
 use crate::core::survey::Client;
-use crate::dialects::native::{Subscribe, Wishes};
+use crate::dialects::native::{Subscribe, SubscribeOptions};
 use crate::dialects::queues::queue_refused;
 use crate::http::{self, Refusal, Response, Version};
 use crate::shard::queue::QueueStream;
@@ -88,7 +88,7 @@ impl StreamRequest {
         let (source, feeds_admin_page) = match wish {
             StreamWish::Topics(Subscribe {
                 topics,
-                wishes: Wishes { last_event_id, heartbeat, names_topics, place: _ },
+                options: SubscribeOptions { last_event_id, heartbeat, names_topics, place: _ },
                 expires_s,
                 feeds_admin_page,
             }) => (
@@ -174,7 +174,7 @@ impl Connections {
         // Whoever resumes knows its place.
         let tells_place = match wish {
             StreamWish::Topics(subscribe) => {
-                subscribe.wishes.place && subscribe.wishes.last_event_id.is_none()
+                subscribe.options.place && subscribe.options.last_event_id.is_none()
             }
             _ => false,
         };

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use super::call::{Call, READ};
-use super::native::{Subscribe, Wishes};
+use super::native::{Subscribe, SubscribeOptions};
 use super::{Action, Port};
 use crate::core::topic::Topic;
 use crate::http::{Refusal, Status, target};
@@ -90,7 +90,7 @@ impl Call<'_> {
                 let expires_s = self.verify_insider()?;
                 Ok(Action::Subscribe(Subscribe {
                     topics,
-                    wishes: Wishes::default(),
+                    options: SubscribeOptions::default(),
                     expires_s,
                     feeds_admin_page: true,
                 }))

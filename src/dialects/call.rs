@@ -34,7 +34,7 @@ pub(super) const READ: Methods =
 pub(super) const WRITE: Methods =
     Methods { names: "POST, OPTIONS", methods: &[Method::Post], options: Extra::Preflight };
 
-/// For a subscription whose wishes are in a body too (QUERY: RFC 10008).
+/// For a subscription whose options may be in a body (QUERY: RFC 10008).
 pub(super) const READ_BY_BODY: Methods = Methods {
     names: "GET, HEAD, POST, QUERY, OPTIONS",
     methods: &[Method::Get, Method::Head, Method::Post, Method::Query],

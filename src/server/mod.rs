@@ -3,10 +3,10 @@
 mod assembly;
 mod backend;
 mod builder;
+mod error;
 mod help;
 mod shard_thread;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,9 +14,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use thiserror::Error;
 
 pub use self::builder::ServerBuilder;
+pub use self::error::StartError;
 
 use crate::backend::BackendThread;
 use crate::backend::nats::{ClusterThread, OpenedCluster};
@@ -45,6 +45,7 @@ use shard_thread::{ShardPlan, completions};
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// The drain of a server that is dropped: long enough for clients that read to get their last bytes, and no longer.
 const DROPPED: Drain = Drain { delay: Duration::ZERO, time_max: Duration::from_millis(100) };
+
 /// A running broker: threads of its own, which listen on an address of its own.
 ///
 /// Several run in one process, with nothing in common but the process's limits. A server pins no thread to a
@@ -91,57 +92,6 @@ pub struct Server {
     backend: Option<BackendThread>,
     cluster: Option<ClusterThread>,
     ended: Receiver<Result<(), StartError>>,
-}
-
-/// Why the server did not start, or could not go on.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {}", help::listen_help(Port::Public, .error))]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// The kernel's reason.
-        error: io::Error,
-    },
-    /// The address of the control port cannot be listened on.
-    #[error("cannot listen on {address} for control: {}", help::listen_help(Port::Control, .error))]
-    ListenControl {
-        /// Where.
-        address: SocketAddr,
-        /// The kernel's reason.
-        error: io::Error,
-    },
-    /// The kernel gives no ring, or takes no operations from it.
-    #[error("cannot set up io_uring: {}", help::ring_help(.0))]
-    Ring(io::Error),
-    /// The process's limit on open files leaves none for a subscriber.
-    #[error(
-        "the limit on open files is {limit}, and the server itself takes {needed}, {} for each CPU, so that none is left \
-         for subscribers; raise it (ulimit -n, LimitNOFILE=), or use fewer CPUs with --threads",
-        host::FILES_PER_SHARD
-    )]
-    FileLimit {
-        /// How many files may be open.
-        limit: u64,
-        /// How many the server needs for itself.
-        needed: u64,
-    },
-    /// A thread cannot be started.
-    #[error("cannot start a thread: {0}; raise the process limit (ulimit -u, TasksMax=)")]
-    Thread(io::Error),
-    /// A value of the configuration is out of range, or does not go with another; its field is named.
-    #[error("{0}")]
-    Config(String),
-    /// The journal's directory cannot be used, or its disk failed.
-    #[error("{0}")]
-    Journal(String),
-    /// The node cannot take part in its cluster.
-    #[error("{0}")]
-    Cluster(String),
-    /// A shard's task failed, which is a bug.
-    #[error("a shard failed: {0}")]
-    Shard(String),
 }
 
 impl Server {

@@ -205,6 +205,7 @@ fn topics_may_be_asked_for_by_a_body() {
     let server = Server::start(&["--heartbeat", "200ms"]);
     let (form, json) = ("application/x-www-form-urlencoded", "application/json");
     let first = server.post("/publish/bodies001", "data: first").id();
+    assert_eq!(server.post("/publish/bodies001", "data: second").status, 200);
     for (method, content_type, body) in [
         ("POST", form, format!("topic=bodies001&lastEventId={first}&heartbeat=event")),
         ("QUERY", form, format!("topic=bodies001&lastEventId={first}&heartbeat=event")),
@@ -221,18 +222,13 @@ fn topics_may_be_asked_for_by_a_body() {
     ] {
         let mut stream = subscribe_by(&server, method, content_type, "", &body);
         assert_eq!(stream.head.status, 200, "{:?}", stream.head);
-        assert_eq!(stream.event().name, "heartbeat", "{method} {content_type}");
-        assert_eq!(server.post("/publish/bodies001", "data: x").status, 200);
-        let mut next = stream.event();
-        while next.name == "heartbeat" {
-            next = stream.event();
-        }
-        assert_eq!(next.data, "x");
+        assert_eq!(stream.event().data, "second", "{method} {content_type}");
+        assert_eq!(stream.event().name, "heartbeat");
     }
     // The header is what a client that comes back knows last.
     let field = format!("Last-Event-ID: {first}\r\n");
     let mut stream = subscribe_by(&server, "POST", form, &field, "topic=bodies001&lastEventId=unknown");
-    assert_eq!(stream.event().data, "x");
+    assert_eq!(stream.event().data, "second");
     // As many as a query may name, of the longest names.
     let topics: Vec<_> = (0..64).map(|n| format!("topic={n:064}")).collect();
     let mut stream = subscribe_by(&server, "POST", form, "", &topics.join("&"));
@@ -257,8 +253,8 @@ fn a_body_that_asks_for_topics_is_refused_for_what_is_wrong_with_it() {
         (json, &bearer, "[]", 400, "bad JSON"),
         (json, &bearer, "{\"topic\":{}}", 400, "write strings"),
         (json, &bearer, "{\"topic\":[[]]}", 400, "write strings"),
-        (json, &bearer, "{\"topics\":[\"bodies001\"]}", 400, "topic, lastEventId, heartbeat, place"),
-        (form, &bearer, "topic=bodies001&token=x", 400, "topic, lastEventId, heartbeat, place"),
+        (json, &bearer, "{\"topics\":[\"bodies001\"]}", 400, "topic, lastEventId, heartbeat, place, with"),
+        (form, &bearer, "topic=bodies001&token=x", 400, "topic, lastEventId, heartbeat, place, with"),
         (form, &bearer, "topic=bodies001&heartbeat=x", 400, "heartbeat=event"),
         (form, &bearer, "topic=bodies%zz", 400, "percent-encoding"),
         (form, &bearer, "topic=x", 400, "topic"),
@@ -283,4 +279,65 @@ fn a_body_that_asks_for_topics_is_refused_for_what_is_wrong_with_it() {
     assert_eq!(server.request("POST", "/subscribe", &gzip, "topic=bodies001").status, 415);
     let answer = server.request("OPTIONS", "/subscribe", &["Origin: https://page.example"], "");
     assert_eq!(answer.field("Access-Control-Allow-Methods"), Some("GET, HEAD, POST, QUERY, OPTIONS"));
+}
+
+/// An EventSource shows its page the id of an event, and no line that it does not know.
+#[test]
+fn each_event_of_a_stream_that_asks_for_it_names_its_topic_live_and_replayed() {
+    let server = Server::start(&["--namespaces", "--heartbeat", "1h"]);
+    let publish =
+        |topic: &str, body: &str| assert_eq!(server.post(&format!("/publish/{topic}"), body).status, 200);
+    let topics = ["pets/dogs", "pets", "cars/red"];
+    for target in [
+        "/subscribe/?with=topic",
+        "/subscribe?topic=pets&topic=cars&with=topic",
+        "/subscribe/pets?with=topic",
+        "/subscribe/pets/dogs?with=topic",
+    ] {
+        let is_asked = |topic: &str| match target {
+            "/subscribe/pets?with=topic" => topic.starts_with("pets"),
+            "/subscribe/pets/dogs?with=topic" => topic == "pets/dogs",
+            _ => true,
+        };
+        let asked: Vec<_> = topics.into_iter().filter(|topic| is_asked(topic)).collect();
+        // Others on the same topics get what they always got.
+        let mut plain = Stream::open(&server, "/subscribe/pets");
+        let mut stream = Stream::open(&server, target);
+        let check = |stream: &mut Stream, name: &str| {
+            let mut left = asked.clone();
+            while !left.is_empty() {
+                let event = stream.event();
+                let topic = event.data.strip_prefix(&format!("{name} ")).expect("an event of this round");
+                assert_eq!(event.lines.lines().next(), Some(&*format!("topic:{topic}")), "{event:?}");
+                let (place, named) = event.id.split_once('@').expect("a topic behind the id");
+                assert_eq!(named, topic, "{event:?}");
+                assert!(place.contains('.'), "a position: {event:?}");
+                left.retain(|other| *other != topic);
+                if left.is_empty() {
+                    return event.id;
+                }
+            }
+            unreachable!("it was asked for something")
+        };
+        for topic in topics {
+            publish(topic, &format!("data: live {topic}\nid: own"));
+        }
+        let last_id = check(&mut stream, "live");
+        let event = plain.event();
+        assert!(!event.lines.contains("topic:") && event.id == "own", "{event:?}");
+        drop((stream, plain));
+        for topic in topics {
+            publish(topic, &format!("data: replayed {topic}"));
+        }
+        let field = format!("Last-Event-ID: {last_id}");
+        check(&mut Stream::open_with(&server, target, &[&field]), "replayed");
+    }
+    for target in ["/subscribe/pets?with=id", "/subscribe/pets?with="] {
+        let answer = server.get(target);
+        assert!(answer.status == 400 && answer.body.contains("with=topic"), "{answer:?}");
+    }
+    // What this form of ids is taken for must not be a publisher's.
+    let own = Stream::open(&server, "/subscribe/pets?with=topic&place=1").event().id;
+    let answer = server.post("/publish/pets", &format!("data: x\nid: {own}@pets")).json();
+    assert_eq!(answer["ids_replaced"], 1, "{answer}");
 }

@@ -7,10 +7,10 @@ use crate::core::message::ListenerId;
 use crate::core::topic::Topic;
 
 /// A topic's listeners. Few: a linear look-up beats a set.
-type OfTopic = SmallVec<[Listener; 4]>;
+type OfTopic = SmallVec<[TopicListener; 4]>;
 
 #[derive(Clone, Copy, Debug)]
-struct Listener {
+struct TopicListener {
     id: ListenerId,
     /// Whether a stream of it names the topics of events.
     names_topics: bool,
@@ -41,7 +41,7 @@ impl Listeners {
             known.names_topics |= names_topics;
             return false;
         }
-        self.0[at].push(Listener { id, names_topics });
+        self.0[at].push(TopicListener { id, names_topics });
         true
     }
 
@@ -61,7 +61,7 @@ impl Listeners {
     pub(super) fn of(&self, topic: TopicKey, topics: &Topics) -> SmallVec<[Told; 4]> {
         let mut all = SmallVec::<[Told; 4]>::new();
         for key in topics.lineage(topic) {
-            for Listener { id, names_topics } in self.0.get(key as usize).into_iter().flatten() {
+            for TopicListener { id, names_topics } in self.0.get(key as usize).into_iter().flatten() {
                 let listened = topics.topic(key).clone();
                 match all.iter_mut().find(|told| told.to == *id) {
                     Some(told) => {

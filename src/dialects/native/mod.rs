@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use smallvec::{SmallVec, smallvec};
 
 pub(crate) use idempotency::IdempotencyKey;
-pub(crate) use subscribe::{BodySubscription, Subscribe, Wishes, last_event_id};
+pub(crate) use subscribe::{BodySubscription, Subscribe, SubscribeOptions, last_event_id};
 
 use self::subscribe::topic_in_path;
 use super::call::{Call, READ, READ_BY_BODY, WRITE};

@@ -1,4 +1,4 @@
-//! A subscription: its topics and its wishes, from the path, the query or the body.
+//! A subscription: its topics and options, from the path, the query or the body.
 
 use std::borrow::Cow;
 
@@ -22,7 +22,7 @@ use crate::http::{Head, Method, Refusal, target};
 pub(crate) struct Subscribe {
     /// 1 to 64 topics, none of which covers another, in the order of the request.
     pub(crate) topics: AskedTopics,
-    pub(crate) wishes: Wishes,
+    pub(crate) options: SubscribeOptions,
     /// When the token expires, in Unix seconds; `u64::MAX` without a token.
     pub(crate) expires_s: u64,
     /// Whether the subscriber is the admin page.
@@ -32,9 +32,9 @@ pub(crate) struct Subscribe {
 /// The topics of one stream, nearly always one.
 pub(crate) type AskedTopics = SmallVec<[Topic; 1]>;
 
-/// What a subscriber may wish for beside its topics.
+/// What a subscriber may ask for beside its topics.
 #[derive(Debug, Default)]
-pub(crate) struct Wishes {
+pub(crate) struct SubscribeOptions {
     /// The id to resume after.
     pub(crate) last_event_id: Option<Box<str>>,
     pub(crate) heartbeat: Heartbeat,
@@ -44,18 +44,18 @@ pub(crate) struct Wishes {
     pub(crate) names_topics: bool,
 }
 
-impl Wishes {
-    /// Returns the wishes in a request's query and head.
+impl SubscribeOptions {
+    /// Returns the options in a request's query and head.
     ///
     /// # Errors
     /// 400 for a value that is not known, because a page that asked for more would wait for it in vain.
     pub(crate) fn of(head: &Head) -> Result<Self, Refusal> {
-        Wishes::read(&head.query, head.last_event_id.as_deref())
+        SubscribeOptions::read(&head.query, head.last_event_id.as_deref())
     }
 
-    /// Returns the wishes in a query or form; `resumed` is the header `Last-Event-ID`, which counts more.
+    /// Returns the options in a query or form; `resumed` is the header `Last-Event-ID`, which counts more.
     fn read(form: &[u8], resumed: Option<&[u8]>) -> Result<Self, Refusal> {
-        Ok(Wishes {
+        Ok(SubscribeOptions {
             last_event_id: id_in(form, resumed),
             heartbeat: match target::query_bytes(form, "heartbeat").as_deref() {
                 None | Some(b"comment") => Heartbeat::Comment,
@@ -142,7 +142,7 @@ impl BodySubscription {
             _ if access.names.are_paths() => smallvec![Topic::everything(access.names.hasher())],
             _ => return Err(bad_request("no topic: name 1 to 64 in the body, as topic=...&topic=...")),
         };
-        subscribe(topics, Wishes::read(&form, resumed.as_deref())?, grant.as_ref())
+        subscribe(topics, SubscribeOptions::read(&form, resumed.as_deref())?, grant.as_ref())
     }
 }
 
@@ -175,19 +175,23 @@ fn form_of_json(body: &[u8]) -> Result<String, Refusal> {
 }
 
 /// Returns the subscription to these topics; 403 when the token does not cover them.
-fn subscribe(topics: AskedTopics, wishes: Wishes, grant: Option<&Grant>) -> Result<Subscribe, Refusal> {
+fn subscribe(
+    topics: AskedTopics,
+    options: SubscribeOptions,
+    grant: Option<&Grant>,
+) -> Result<Subscribe, Refusal> {
     if let Some(grant) = grant {
         topics.iter().try_for_each(|topic| super::check_covered(grant, topic))?;
     }
     let expires_s = grant.map_or(u64::MAX, |grant| grant.expires_s);
-    Ok(Subscribe { topics, wishes, expires_s, feeds_admin_page: false })
+    Ok(Subscribe { topics, options, expires_s, feeds_admin_page: false })
 }
 
 impl Call<'_> {
     /// Returns the subscription to these topics, or 401 or 403 when the token does not cover them.
     pub(super) fn subscribe(&self, topics: AskedTopics) -> Result<Action, Refusal> {
         let grant = self.subscribers_grant()?;
-        subscribe(topics, Wishes::of(self.head)?, grant.as_ref()).map(Action::Subscribe)
+        subscribe(topics, SubscribeOptions::of(self.head)?, grant.as_ref()).map(Action::Subscribe)
     }
 
     /// Returns the subscription to the topics in the query, or in the body of a POST or QUERY; to everything without any.

@@ -13,7 +13,7 @@ use self::command::Task;
 use super::admin::Question;
 use super::call::{Call, READ, WRITE};
 use super::form::Form;
-use super::native::{IdempotencyKey, Subscribe, Wishes};
+use super::native::{IdempotencyKey, Subscribe, SubscribeOptions};
 use super::{Access, Action, Port, bad_request};
 use crate::auth::SessionGrant;
 use crate::core::session::{ALL, Session};
@@ -65,11 +65,11 @@ impl Call<'_> {
             let hasher = self.access.names.hasher();
             let (all, own) = (session.topic_of_all(hasher), session.topic(hasher));
             let topics = if own == all { smallvec![all] } else { smallvec![all, own] };
-            let wishes = Wishes::of(self.head)?;
-            if wishes.names_topics {
+            let options = SubscribeOptions::of(self.head)?;
+            if options.names_topics {
                 return Err(bad_request("a session has no topics to name: leave out with"));
             }
-            Ok(Action::Subscribe(Subscribe { topics, wishes, expires_s, feeds_admin_page: false }))
+            Ok(Action::Subscribe(Subscribe { topics, options, expires_s, feeds_admin_page: false }))
         })
     }
 
