@@ -148,7 +148,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// Returns an event with this data, any text but the empty one and without NUL. `EventSource` dispatches it as it
+    /// Returns an event with this data, any text without NUL. `EventSource` dispatches it as it
     /// is, except that CR and CRLF become LF. All lines of an event together may be twice
     /// [`body_bytes_max`](crate::config::Http::body_bytes_max) long, 2 MiB by default.
     pub fn data(data: impl Into<String>) -> Event {

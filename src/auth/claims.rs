@@ -23,6 +23,17 @@ impl Claims {
         Ok(Grant { subs: self.subjects()?, has_sub: self.0.contains_key("sub"), expires_s })
     }
 
+    /// Returns what a ticket grants at this time, its number, and until when it admits, in Unix seconds.
+    ///
+    /// # Errors
+    /// [`AuthError`] names the claim.
+    pub(super) fn ticket(&self, now: TokenTime) -> Result<(Grant, u128, u64), AuthError> {
+        let id = self.0.get("jti").and_then(Value::as_str).and_then(|id| u128::from_str_radix(id, 16).ok());
+        let admits_until_s = self.0.get("admit").and_then(Value::as_u64);
+        let (id, admits_until_s) = id.zip(admits_until_s).ok_or(AuthError::Malformed)?;
+        Ok((self.grant(now)?, id, admits_until_s))
+    }
+
     /// Returns what a session token grants at this time. Its `exp` may also be a string of digits.
     ///
     /// # Errors

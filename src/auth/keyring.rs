@@ -2,7 +2,8 @@
 
 use subtle::ConstantTimeEq;
 
-use super::{Keys, Secret, Signers};
+use super::ticket::TicketKeys;
+use super::{AuthError, Grant, Keys, Secret, Signers, StreamTicket};
 
 /// All keys and secrets of a server, replaced as a whole on reload; [`Access`](crate::dialects::Access) owns it.
 /// `Debug` shows none of them.
@@ -18,23 +19,30 @@ pub(crate) struct Keyring {
     pub(crate) session_secret: Option<Secret>,
     /// Set if verifying a token may take long: up to 0.5 ms for each public key.
     pub(crate) has_public_keys: bool,
+    /// Keys of tickets; `None` when anybody may subscribe.
+    tickets: Option<TicketKeys>,
     control_token: Option<Secret>,
 }
 
 impl Keyring {
-    /// Returns the keyring of these signers, whose tokens' times have this leeway, and of the control port's token. When not `enabled`, anybody may subscribe
-    /// and publish; sessions need their tokens all the same, which say who a user is.
+    /// Returns the keyring of these signers, whose tokens' times have this leeway, and of the control port's token. When not
+    /// `enabled`, anybody may subscribe and publish; sessions need their tokens all the same, which say who a user is.
+    /// `own_secret` is for tickets where subscribers have public keys alone.
     pub(crate) fn new(
         enabled: bool,
         subscriber: &Signers,
         publisher: &Signers,
         session: &Signers,
         leeway_s: u64,
+        own_secret: &Secret,
         control_token: Option<&Secret>,
     ) -> Self {
         let keys = |signers: &Signers| Keys::new(signers, leeway_s).filter(|_| enabled);
+        let subscriber_keys = keys(subscriber);
+        let is_needed = subscriber_keys.is_some();
         Keyring {
-            subscriber: keys(subscriber),
+            tickets: is_needed.then(|| TicketKeys::new(subscriber, own_secret)).flatten(),
+            subscriber: subscriber_keys,
             publisher: keys(publisher),
             session: Keys::new(session, leeway_s),
             session_secret: session.secret.as_ref().map(|pair| pair.current.clone()),
@@ -43,6 +51,19 @@ impl Keyring {
                 .any(|signers| !signers.public_keys.is_empty()),
             control_token: control_token.cloned(),
         }
+    }
+
+    /// Returns a ticket for what a subscriber's token grants; `None` where subscribers need none.
+    pub(crate) fn sign_ticket(&self, grant: &Grant, now_s: u64) -> Option<String> {
+        self.tickets.as_ref()?.sign(grant, now_s)
+    }
+
+    /// Verifies a ticket at `now_s`, in Unix seconds.
+    ///
+    /// # Errors
+    /// [`AuthError`] says why it is refused.
+    pub(crate) fn verify_ticket(&self, ticket: &str, now_s: u64) -> Result<StreamTicket, AuthError> {
+        self.tickets.as_ref().ok_or(AuthError::Missing)?.verify(ticket, now_s)
     }
 
     /// Returns whether the control port asks for a token.

@@ -53,6 +53,14 @@ impl Keys {
         self.claims(token)?.grant(TokenTime { now_s, leeway_s: self.leeway_s })
     }
 
+    /// Returns what a ticket grants at `now_s`, in Unix seconds, its number, and until when it admits.
+    ///
+    /// # Errors
+    /// As [`Keys::verify`].
+    pub(super) fn verify_ticket(&self, ticket: &str, now_s: u64) -> Result<(Grant, u128, u64), AuthError> {
+        self.claims(ticket)?.ticket(TokenTime { now_s, leeway_s: self.leeway_s })
+    }
+
     /// Returns whom a session token is for at `now_s`, in Unix seconds; verified as in [`Keys::verify`], with the
     /// claims `userId` and `channel`.
     ///

@@ -1,7 +1,8 @@
 //! Authorisation: JSON Web Tokens (RFC 7519), and where a request carries one.
 //!
 //! `signers` says what tokens may be signed with, `public_key` parses public keys. `request` finds the token, `keys`
-//! verifies its signature, `claims` reads it; `keyring` holds the keys in force, `mint` makes tokens.
+//! verifies its signature, `claims` reads it; `keyring` holds the keys in force, `mint` makes tokens, and `ticket` tickets,
+//! which stand for a token in a URL.
 
 mod claims;
 mod keyring;
@@ -10,6 +11,7 @@ pub(crate) mod mint;
 mod public_key;
 mod request;
 mod signers;
+mod ticket;
 
 use smallvec::SmallVec;
 use thiserror::Error;
@@ -19,6 +21,7 @@ pub(crate) use keys::{Algorithms, Keys};
 pub use public_key::{KeyType, PublicKey};
 pub(crate) use request::{bearer, cookie_value, token};
 pub use signers::{Secret, SecretPair, Signers};
+pub(crate) use ticket::{ADMIT_S, StreamTicket, UsedTickets};
 
 use crate::core::session::{NameError, Session};
 use crate::core::topic::{TOPICS_PER_STREAM_MAX, Topic};
@@ -48,6 +51,16 @@ pub(crate) struct Grant {
 }
 
 impl Grant {
+    /// Returns what a token for these topics grants.
+    pub(crate) fn of_topics(topics: impl Iterator<Item = String>, expires_s: u64) -> Self {
+        Grant { subs: topics.collect(), has_sub: false, expires_s }
+    }
+
+    /// Returns the topics that it names, its `sub` among them.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.subs.iter().map(String::as_str)
+    }
+
     /// Returns whether the token is for no topic at all, as a session's is.
     pub(crate) fn is_empty(&self) -> bool {
         self.subs.is_empty()
@@ -148,6 +161,15 @@ pub(crate) enum AuthError {
     /// The time is at or after `exp`.
     #[error("expired token: get a new one")]
     Expired,
+    /// A ticket admitted a stream already.
+    #[error("used ticket: get a new one by POST /ticket")]
+    UsedTicket,
+    /// A ticket was made too long ago, or by a clock that is ahead.
+    #[error("this ticket admits no more: get a new one by POST /ticket, and use it within {ADMIT_S} seconds")]
+    LateTicket,
+    /// So many tickets came in so short a time that no more can be remembered.
+    #[error("too many tickets were used at once; try again in a minute")]
+    TooManyTickets,
     /// The time is before `nbf`.
     #[error("token not valid yet (nbf): wait, or check the clock of who made it")]
     NotYet,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::PublicKey;
+use crate::core::random::random_key;
 
 /// The secrets and keys that tokens of one kind may be signed with: any of these.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -29,6 +30,11 @@ impl Secret {
     pub fn new(text: impl Into<String>) -> Option<Self> {
         let text = text.into();
         if text.is_empty() { None } else { Some(Self(text)) }
+    }
+
+    /// Returns a secret of 128 random bits.
+    pub(crate) fn random() -> Self {
+        Self(format!("{:032x}", u128::from_ne_bytes(random_key())))
     }
 
     /// Returns the bytes to make a key of. Nothing else needs them.

@@ -91,7 +91,7 @@ pub(super) fn effect_of(
         }
         Purpose::Subscribe(subscribe) => {
             let (subscription, client) = *subscribe;
-            Ok(Effect::Subscribe(subscription.read(&body, access)?, client))
+            Ok(Effect::Subscribe(subscription.read(&body, access, now_s)?, client))
         }
         Purpose::Command(command) => Ok(match command.read(&body, access, limits, now_s)? {
             CommandEffect::Respond(response) => Effect::Respond(response),

@@ -107,6 +107,7 @@ pub(super) fn plan(action: Result<Action, Refusal>, head: &Head, reports: &Arc<d
             Ok(response) => Plan::Answer(response.into()),
             Err(refusal) => Plan::Answer(refusal.into()),
         },
+        Ok(Action::Answer(response)) => Plan::Answer(response.into()),
         Ok(Action::Options(extra)) => Plan::Answer(Response::options(extra).into()),
         Err(refusal) => Plan::Answer(refusal.into()),
     }

@@ -14,9 +14,9 @@ use crate::core::chunk::Framing;
 use crate::core::fanout::subscriber::Opening;
 use crate::core::fanout::wire::retry_field;
 use crate::core::survey::Client;
-use crate::dialects::native::{Subscribe, SubscribeOptions};
+use crate::dialects::native::Subscribe;
 use crate::dialects::queues::queue_refused;
-use crate::http::{self, Refusal, Response, Version};
+use crate::http::{self, Context, Refusal, Response, Version};
 use crate::shard::queue::QueueStream;
 use crate::shard::stream::{StreamSource, StreamStart};
 
@@ -86,15 +86,9 @@ impl StreamRequest {
         let framing = connections.framing(&request, &wish);
         let opening = connections.opening(&request, &wish, framing);
         let (source, feeds_admin_page) = match wish {
-            StreamWish::Topics(Subscribe {
-                topics,
-                options: SubscribeOptions { last_event_id, heartbeat, names_topics, place: _ },
-                expires_s,
-                feeds_admin_page,
-            }) => (
-                StreamSource::Topics { topics, last_event_id, names_topics, heartbeat, expires_s },
-                feeds_admin_page,
-            ),
+            StreamWish::Topics(Subscribe { terms, feeds_admin_page, .. }) => {
+                (StreamSource::Topics(terms), feeds_admin_page)
+            }
             StreamWish::Queue(queue) => (StreamSource::Queue(queue), false),
             StreamWish::NoQueue(_) => (StreamSource::None, false),
         };
@@ -123,7 +117,8 @@ impl Connections {
         let date = self.date();
         let encoding = Encoding::of(&self.service, &date);
         let mut head = Vec::with_capacity(256);
-        let cx = request.context(encoding);
+        // No request follows a stream. A client that is not told would send one as soon as a refusal ends, and lose it.
+        let cx = Context { keep_alive: false, ..request.context(encoding) };
         let mut first = String::new();
         match (wish, &self.service.access.queues) {
             (StreamWish::Queue(_) | StreamWish::NoQueue(_), Some(queues)) => {
@@ -171,13 +166,7 @@ impl Connections {
                 out
             }
         };
-        // Whoever resumes knows its place.
-        let tells_place = match wish {
-            StreamWish::Topics(subscribe) => {
-                subscribe.options.place && subscribe.options.last_event_id.is_none()
-            }
-            _ => false,
-        };
+        let tells_place = matches!(wish, StreamWish::Topics(Subscribe { tells_place: true, .. }));
         Opening { head: head.into(), refusal: refusal.into(), tells_place }
     }
 }

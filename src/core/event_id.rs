@@ -19,6 +19,8 @@ pub(crate) type Sequence = u64;
 
 /// Stands between a position and the topic of its event, on streams that name topics; no topic has it.
 pub(crate) const TOPIC_SEPARATOR: u8 = b'@';
+/// Stands between a position and the code of the ticket that opened the stream.
+pub(crate) const CODE_SEPARATOR: u8 = b'~';
 
 /// The least `run` of an id. It has 20 digits, more than any time and any signed 64-bit number, so that publishers' ids of the
 /// form `<number>-<number>`, such as those of Redis streams, are not taken for the broker's.
@@ -133,17 +135,21 @@ impl Position {
     }
 }
 
-/// Returns an id of the broker's own form without the topic that follows it on streams that name topics, and any other id
-/// as it is.
-pub(crate) fn without_topic(id: &str) -> &str {
-    let place = id.split(char::from(TOPIC_SEPARATOR)).next().unwrap_or(id);
+/// Returns an id of the broker's own form without the code and the topic that may follow it, and any other id as it is.
+pub(crate) fn without_suffix(id: &str) -> &str {
+    let place = place_of(id);
     if has_our_form(place) { place } else { id }
 }
 
+/// Returns what stands before a code or a topic.
+fn place_of(id: &str) -> &str {
+    id.split([char::from(CODE_SEPARATOR), char::from(TOPIC_SEPARATOR)]).next().unwrap_or(id)
+}
+
 /// Returns whether an id has the form of the broker's own ids or positions, of this run or any other, with or without a
-/// topic.
+/// code and a topic.
 pub(crate) fn has_our_form(id: &str) -> bool {
-    let id = id.split(char::from(TOPIC_SEPARATOR)).next().unwrap_or(id);
+    let id = place_of(id);
     let Some((run, places)) = id.split_once('-') else { return false };
     number(run).is_some_and(|run| run >= RUN_MIN)
         && (number(places).is_some() || places.split('-').all(|place| position_place(place).is_some()))
@@ -218,9 +224,11 @@ mod tests {
         for ours in [&run.text(0), &run.text(u64::MAX), &other.text(7), &position, "10000000000000000000-1.z"]
         {
             assert!(has_our_form(ours), "{ours}");
-            let with_topic = format!("{ours}@pets/dogs");
-            assert!(has_our_form(&with_topic), "{with_topic}");
-            assert_eq!((without_topic(&with_topic), without_topic(ours)), (ours, ours));
+            for suffix in ["", "@pets/dogs", "~code", "~c-o_d@pets", "@~a", "~"] {
+                let with_suffix = format!("{ours}{suffix}");
+                assert!(has_our_form(&with_suffix), "{with_suffix}");
+                assert_eq!(without_suffix(&with_suffix), ours);
+            }
         }
         for own in [
             "1700000000000-5",
@@ -246,8 +254,9 @@ mod tests {
             "",
         ] {
             assert!(!has_our_form(own), "{own}");
-            let with_more = format!("{own}@pets");
-            assert_eq!(without_topic(&with_more), with_more);
+            for with_more in [format!("{own}@pets"), format!("{own}~code")] {
+                assert_eq!(without_suffix(&with_more), with_more);
+            }
         }
     }
 

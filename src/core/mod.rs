@@ -43,7 +43,9 @@
 //! | [`fanout`] | the next send of each stream, and the streams that are too slow |
 //! | [`message`] | the messages between homes and fan-outs |
 //! | [`sent_count`] | counts the messages sent on a queue's stream, for their acknowledgement |
-//! | [`selection`] | the topics a stream takes of one partition |
+//! | [`selection`] | the topics a stream takes of one partition, and the form of its ids |
+//! | [`named`] | events that say which topic they were published to |
+//! | [`renewal`] | streams whose end may be moved |
 //! | [`delivery_count`] | counts the streams an emit reached, over all shards |
 //! | [`reply`] | replies, and the addresses they are sent to |
 //! | [`session`], [`topic`], [`partition`] | a user on a channel, names, and the unit of order |
@@ -68,6 +70,7 @@ pub(crate) mod message;
 pub(crate) mod named;
 pub(crate) mod partition;
 pub(crate) mod random;
+pub(crate) mod renewal;
 pub(crate) mod reply;
 pub(crate) mod selection;
 pub(crate) mod sent_count;

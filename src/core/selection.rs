@@ -28,16 +28,17 @@ pub(crate) enum StreamIds {
 
 impl StreamIds {
     /// Returns the ids of a stream on these topics. A single topic, or a user's and its channel's, has one partition by
-    /// its nature, and plain ids; "everything" and any other list have positions.
-    pub(crate) fn of(topics: &[Topic], names_topics: bool) -> Self {
+    /// its nature, and plain ids; "everything" and any other list have positions, and so has a stream whose ids say more
+    /// than its place.
+    pub(crate) fn of(topics: &[Topic], names_topics: bool, has_code: bool) -> Self {
         let is_of_one_partition = match topics {
             [topic] => !topic.is_everything(),
             topics => topics.iter().all(Topic::is_of_session),
         };
-        match (names_topics, is_of_one_partition) {
-            (true, _) => StreamIds::PositionsAndTopics,
-            (false, false) => StreamIds::Positions,
-            (false, true) => StreamIds::Plain,
+        match names_topics {
+            true => StreamIds::PositionsAndTopics,
+            false if has_code || !is_of_one_partition => StreamIds::Positions,
+            false => StreamIds::Plain,
         }
     }
 
@@ -110,7 +111,7 @@ mod tests {
         let topics: Vec<_> =
             (0..20).map(|n| Topic::parse(format!("topicnumber{n}").as_bytes(), &hasher).unwrap()).collect();
         let backwards: Vec<_> = topics.iter().rev().cloned().collect();
-        let parts = Selection::of(&topics, StreamIds::of(&topics, false), placement);
+        let parts = Selection::of(&topics, StreamIds::of(&topics, false, false), placement);
         assert_eq!(parts, Selection::of(&backwards, StreamIds::Positions, placement));
         assert_eq!(parts.iter().map(Selection::partition).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(parts.iter().map(|part| part.topics().len()).sum::<usize>(), 20);
@@ -118,14 +119,16 @@ mod tests {
             let is_its = |topic: &Topic| topic.partition() == Some(part.partition());
             assert!(part.is_part() && part.topics().iter().all(is_its));
         }
-        assert!(!Selection::of(&topics[..1], StreamIds::of(&topics[..1], false), placement)[0].is_part());
+        assert!(
+            !Selection::of(&topics[..1], StreamIds::of(&topics[..1], false, false), placement)[0].is_part()
+        );
     }
 
     #[test]
     fn a_user_and_the_channel_are_the_whole_of_a_stream() {
         let hasher = TopicHasher::of(16);
         let topics = [None, Some("ann")].map(|user| Topic::of_session("chat", user, &hasher));
-        let ids = StreamIds::of(&topics, false);
+        let ids = StreamIds::of(&topics, false, false);
         let [whole] = &Selection::of(&topics, ids, Placement::new(16, 1))[..] else {
             panic!("one partition")
         };
@@ -137,7 +140,7 @@ mod tests {
         let hasher = TopicHasher::of(3);
         let placement = Placement::new(3, 2);
         let everything = [Topic::everything(&hasher)];
-        let parts = Selection::of(&everything, StreamIds::of(&everything, false), placement);
+        let parts = Selection::of(&everything, StreamIds::of(&everything, false, false), placement);
         assert_eq!(parts.iter().map(Selection::partition).collect::<Vec<_>>(), [0, 1, 2]);
         assert!(parts.iter().all(Selection::is_part));
         let internal = Topic::internal("admin events", &hasher);

@@ -230,8 +230,8 @@ mod tests {
     use super::*;
     use crate::core::arena::Arena;
     use crate::core::chunk::Framing;
+    use crate::core::fanout::StreamTerms;
     use crate::core::fanout::subscriber::Opening;
-    use crate::core::fanout::wire::Heartbeat;
     use crate::core::fanout::{FanoutLimits, Subscription};
     use crate::core::memory::Memory;
     use crate::core::partition::Placement;
@@ -303,15 +303,8 @@ mod tests {
     }
 
     fn subscribe(topics: &[Topic], fanout: &mut Fanout) -> Key {
-        let subscription = Subscription {
-            topics: topics.into(),
-            framing: Framing::Plain,
-            last_event_id: None,
-            names_topics: false,
-            heartbeat: Heartbeat::Comment,
-            expires_s: u64::MAX,
-            opening: Opening::default(),
-        };
+        let terms = StreamTerms::of(topics.into());
+        let subscription = Subscription { terms, framing: Framing::Plain, opening: Opening::default() };
         fanout.subscribe(subscription, 0, &mut Vec::new())
     }
 

@@ -280,7 +280,7 @@ impl TopicHasher {
         Self::with_key(key, Partitioner::new(partitions, key))
     }
 
-    fn hash(&self, name: &str) -> u64 {
+    pub(crate) fn hash(&self, name: &str) -> u64 {
         let mut hasher = self.maps;
         hasher.write(name.as_bytes());
         hasher.finish()

@@ -1,12 +1,14 @@
 //! The rules that requests are checked against: keys, and which interfaces are on.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
 use super::queues::QueueAccess;
-use crate::auth::Keyring;
+use crate::auth::{Keyring, Secret, UsedTickets};
 use crate::config::{Auth, Config, IpNet};
+use crate::core::renewal::RenewableStreams;
 use crate::core::topic::{Topic, TopicNames};
 
 /// The access rules, made of the configuration once; all shards share them.
@@ -14,6 +16,12 @@ use crate::core::topic::{Topic, TopicNames};
 pub(crate) struct Access {
     /// Replaced as a whole when keys are reloaded.
     pub(super) keyring: ArcSwap<Keyring>,
+    /// Signs tickets where subscribers have public keys alone; no other node has it.
+    own_secret: Secret,
+    pub(super) used_tickets: UsedTickets,
+    /// How far the clocks of those who sign may be from ours, in seconds.
+    pub(super) leeway_s: u64,
+    pub(super) renewable: Arc<RenewableStreams>,
     pub(crate) cookie_name: String,
     /// The longest lifetime of a token that is minted here, in seconds.
     pub(crate) session_s_max: u64,
@@ -36,8 +44,13 @@ impl Access {
     /// Returns the access rules of this configuration.
     pub(crate) fn new(config: &Config, names: TopicNames) -> Self {
         let control = config.control.as_ref();
+        let own_secret = Secret::random();
         Access {
-            keyring: ArcSwap::from_pointee(keyring(config)),
+            keyring: ArcSwap::from_pointee(keyring(config, &own_secret)),
+            own_secret,
+            used_tickets: UsedTickets::new(Instant::now()),
+            leeway_s: config.auth.leeway.as_secs(),
+            renewable: Arc::default(),
             cookie_name: config.auth.cookie_name.clone(),
             session_s_max: config.auth.session_time_max.as_secs(),
             control_hosts: control.map(|control| control.hosts.clone()),
@@ -52,7 +65,7 @@ impl Access {
 
     /// Replaces the keys and secrets by those of this configuration.
     pub(crate) fn replace_keys(&self, config: &Config) {
-        self.keyring.store(Arc::new(keyring(config)));
+        self.keyring.store(Arc::new(keyring(config, &self.own_secret)));
     }
 
     /// Returns whether anybody may ask who is connected.
@@ -62,8 +75,8 @@ impl Access {
 }
 
 /// Returns the keys and secrets of this configuration.
-fn keyring(config: &Config) -> Keyring {
+fn keyring(config: &Config, own_secret: &Secret) -> Keyring {
     let Auth { enabled, subscriber, publisher, session, leeway, .. } = &config.auth;
     let token = config.control.as_ref().and_then(|control| control.token.as_ref());
-    Keyring::new(*enabled, subscriber, publisher, session, leeway.as_secs(), token)
+    Keyring::new(*enabled, subscriber, publisher, session, leeway.as_secs(), own_secret, token)
 }

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use super::call::{Call, READ};
-use super::native::{Subscribe, SubscribeOptions};
+use super::native::Subscribe;
 use super::{Action, Port};
+use crate::core::fanout::StreamTerms;
 use crate::core::topic::Topic;
 use crate::http::{Refusal, Status, target};
 
@@ -89,9 +90,8 @@ impl Call<'_> {
                 let topics = [self.access.admin_topic.clone()].into();
                 let expires_s = self.verify_insider()?;
                 Ok(Action::Subscribe(Subscribe {
-                    topics,
-                    options: SubscribeOptions::default(),
-                    expires_s,
+                    terms: StreamTerms { expires_s, ..StreamTerms::of(topics) },
+                    tells_place: false,
                     feeds_admin_page: true,
                 }))
             }),

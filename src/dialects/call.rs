@@ -1,6 +1,6 @@
 //! A request whose head is read, and the checks that all dialects share: method and token.
 
-use super::{Access, Action, Port, unauthorized};
+use super::{Access, Action, Port, refuse_token};
 use crate::auth::{self, AuthError, Grant, Keyring, Keys};
 use crate::http::{Extra, Head, Method, Refusal, Status, target};
 
@@ -97,9 +97,7 @@ impl Call<'_> {
         let header = self.head.authorization.as_deref();
         let header = header.filter(|header| auth::bearer(header).is_none_or(is_other));
         let cookie = self.head.cookie.as_deref().zip(cookie_name);
-        auth::token(query, header, cookie)
-            .and_then(|token| judge(&token))
-            .map_err(|error| unauthorized(error.to_string()))
+        auth::token(query, header, cookie).and_then(|token| judge(&token)).map_err(refuse_token)
     }
 
     /// Checks that the request may see the broker from inside: with any publisher's token, whatever its topics. Returns

@@ -31,7 +31,8 @@ use smallvec::SmallVec;
 pub(crate) use access::Access;
 pub(crate) use client_address::client_address;
 
-use crate::http::{Extra, Head, Method, Refusal, Status, target};
+use crate::auth::AuthError;
+use crate::http::{Extra, Head, Method, Refusal, Response, Status, target};
 use admin::{Question, Report};
 use call::Call;
 use native::{BodySubscription, PublishRequest, Subscribe};
@@ -48,6 +49,8 @@ pub(crate) enum Action {
     Queue(QueueRequest),
     /// A command whose details are in its body.
     Command(Command),
+    /// A request that is done: its answer.
+    Answer(Response),
     /// A report that can be composed at once.
     Report(Report),
     /// A question that all shards answer.
@@ -145,6 +148,14 @@ impl Action {
             | Action::Ask(_) => Sharing::None,
             _ => at_listener,
         }
+    }
+}
+
+/// Returns the refusal of a token or a ticket.
+fn refuse_token(error: AuthError) -> Refusal {
+    match error {
+        AuthError::TooManyTickets => Refusal::unavailable(error.to_string()),
+        error => unauthorized(error.to_string()),
     }
 }
 

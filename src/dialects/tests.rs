@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::call::{READ, READ_BY_BODY, WRITE};
 use super::*;
 use crate::config::Config;
+use crate::core::fanout::StreamTerms;
 use crate::core::topic::{TopicHasher, TopicNames};
 use crate::http::{BodyLength, Version};
 
@@ -68,7 +69,7 @@ fn post(target: &str, access: &Access) -> Result<Action, Refusal> {
 fn subscribed(action: Result<Action, Refusal>) -> Vec<String> {
     match action {
         Ok(Action::Subscribe(subscribe)) => {
-            subscribe.topics.iter().map(|topic| topic.name().to_owned()).collect()
+            subscribe.terms.topics.iter().map(|topic| topic.name().to_owned()).collect()
         }
         other => panic!("no subscription: {other:?}"),
     }
@@ -258,7 +259,11 @@ fn what_shows_the_broker_from_inside_needs_a_publishers_token_where_there_is_a_s
         assert!(matches!(get(page, &guarded), Ok(Action::Report(Report::AdminPage))), "{page}");
     }
     match get(&format!("/admin/events?token={right}"), &guarded) {
-        Ok(Action::Subscribe(Subscribe { expires_s, feeds_admin_page: true, .. })) => {
+        Ok(Action::Subscribe(Subscribe {
+            terms: StreamTerms { expires_s, .. },
+            feeds_admin_page: true,
+            ..
+        })) => {
             assert_eq!(expires_s, NOW_S + 60 + 5, "with the leeway")
         }
         other => panic!("no events: {other:?}"),

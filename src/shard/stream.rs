@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use smallvec::SmallVec;
 use tokio::time::timeout;
 use tokio_uring::net::TcpStream;
 use tokio_uring::{BufResult, InFlightOneshot, WriteData, WriteTransform};
@@ -21,12 +20,11 @@ use super::sockets::reset_at_close;
 use super::{Phase, Shard};
 use crate::core::arena::Key;
 use crate::core::chunk::Framing;
-use crate::core::fanout::Subscription;
 use crate::core::fanout::sending::{Next, Outgoing};
 use crate::core::fanout::subscriber::Opening;
-use crate::core::fanout::wire::{Buffers, Heartbeat, skip};
+use crate::core::fanout::wire::{Buffers, skip};
+use crate::core::fanout::{StreamTerms, Subscription};
 use crate::core::survey::Client;
-use crate::core::topic::Topic;
 
 /// The most bytes that a subscriber may send, which are discarded: it has nothing to say, and more is a mistake or an
 /// attack.
@@ -50,14 +48,7 @@ pub(crate) struct StreamStart {
 /// The source of a stream's events.
 #[derive(Debug)]
 pub(crate) enum StreamSource {
-    Topics {
-        topics: SmallVec<[Topic; 1]>,
-        last_event_id: Option<Box<str>>,
-        names_topics: bool,
-        heartbeat: Heartbeat,
-        /// Unix seconds; `u64::MAX` for never.
-        expires_s: u64,
-    },
+    Topics(StreamTerms),
     Queue(QueueStream),
     /// Nothing for now: the stream is refused.
     None,
@@ -74,9 +65,8 @@ pub(crate) async fn begin(
     let StreamStart { source, framing, opening, client, feeds_admin_page } = start;
     let open = StreamCount::open(&shard.common, feeds_admin_page).filter(|_| shard.phase() == Phase::Serving);
     let (key, open) = match (source, open) {
-        (StreamSource::Topics { topics, last_event_id, names_topics, heartbeat, expires_s }, Some(open)) => {
-            let subscription =
-                Subscription { topics, framing, last_event_id, names_topics, heartbeat, expires_s, opening };
+        (StreamSource::Topics(terms), Some(open)) => {
+            let subscription = Subscription { terms, framing, opening };
             (shard.with_fanout(|fanout, now_ms, out| fanout.subscribe(subscription, now_ms, out)), open)
         }
         (StreamSource::Queue(queue), Some(mut open)) => {
@@ -269,15 +259,8 @@ impl Shard {
     /// Adds the subscriber that receives a queue's events; returns its key.
     fn follow(&self, queue: &QueueStream, framing: Framing, opening: Opening) -> Key {
         let topics = [queue.topic.clone()].into();
-        let subscription = Subscription {
-            topics,
-            framing,
-            last_event_id: None,
-            names_topics: false,
-            heartbeat: Heartbeat::Comment,
-            expires_s: u64::MAX,
-            opening,
-        };
+        let terms = StreamTerms::of(topics);
+        let subscription = Subscription { terms, framing, opening };
         self.with_fanout(|fanout, now_ms, _| fanout.follow(subscription, Arc::clone(&queue.sent), now_ms))
     }
 }

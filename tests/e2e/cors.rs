@@ -91,7 +91,10 @@ fn a_preflight_allows_what_a_publisher_in_a_browser_sends() {
         ("/subscribe/preflight", "GET, HEAD, OPTIONS"),
         ("/stats", "GET, HEAD, OPTIONS"),
         ("/healthz", "GET, HEAD, OPTIONS"),
-        ("*", "GET, HEAD, POST, OPTIONS"),
+        ("*", "GET, HEAD, POST, QUERY, OPTIONS"),
+        ("/subscribe", "GET, HEAD, POST, QUERY, OPTIONS"),
+        ("/ticket", "POST, OPTIONS"),
+        ("/renew", "POST, OPTIONS"),
     ] {
         client.send(format!(
             "OPTIONS {path} HTTP/1.1\r\nHost: h\r\nOrigin: https://o.example\r\n\

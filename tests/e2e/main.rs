@@ -38,5 +38,6 @@ mod slow;
 mod starting;
 mod stopping;
 mod streams;
+mod tickets;
 mod token;
 mod wire;

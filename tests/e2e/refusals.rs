@@ -204,7 +204,7 @@ fn bad_urls() -> Vec<Row> {
     rows.push(keeps(400, "not UTF-8", get("/subscribe?topic=%ff")));
     rows.push(keeps(
         400,
-        "a subscription has no body",
+        "a subscription by GET has no body",
         get("/subscribe/refused01").replace("\r\n\r\n", "\r\nContent-Length: 9\r\n\r\nGET /none"),
     ));
     rows
@@ -266,7 +266,6 @@ fn other_statuses() -> Vec<Row> {
     for target in [
         "/",
         "/nowhere",
-        "/subscribe",
         "/publish",
         "/subscribe/refused01/x",
         "/publish/refused01/",
@@ -281,7 +280,12 @@ fn other_statuses() -> Vec<Row> {
         rows.push(keeps(404, "no such path", publish_request(target, "", "data: x")));
         rows.push(keeps(404, "no such path", get(target).replace("GET", "OPTIONS")));
     }
+    // Without a topic it is nothing to GET, but a body may name some.
+    rows.push(keeps(404, "no such path; there are GET /subscribe/{topic}", get("/subscribe")));
     for (method, target, allow) in [
+        ("PUT", "/subscribe", "GET, HEAD, POST, QUERY, OPTIONS"),
+        ("GET", "/ticket", "POST, OPTIONS"),
+        ("GET", "/renew", "POST, OPTIONS"),
         ("GET", "/publish/refused01", "POST, OPTIONS"),
         ("PUT", "/publish/refused01", "POST, OPTIONS"),
         ("DELETE", "/publish/refused01", "POST, OPTIONS"),

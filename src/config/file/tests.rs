@@ -98,12 +98,12 @@ fn the_example_of_the_documentation_has_every_key_and_says_the_defaults() {
         assert!(apart || dumped.contains(&key), "--dump-config shows no {key}");
     }
 
-    // Unchanged it gives the configuration without it, except for its broker.
+    // Unchanged it gives the configuration without it, also where a flag names a broker.
     let file = TempFile::new(text);
-    let with_file = parse(&format!("--config {}", file.path()), &[]).unwrap();
-    let nodes = with_file.queues.as_ref().map(|queues| queues.nodes.clone()).unwrap();
-    let node = nodes[0].expose();
-    assert_eq!(with_file, parse(&format!("--broker-node {node}"), &[]).unwrap());
+    for flags in ["", "--broker-node amqp://h"] {
+        let with_file = parse(&format!("--config {} {flags}", file.path()), &[]).unwrap();
+        assert_eq!(with_file, parse(flags, &[]).unwrap());
+    }
 }
 
 #[test]

@@ -41,8 +41,8 @@ impl Fanout {
             *known = Arc::clone(epochs);
         }
         let epoch = self.limits.epochs.as_ref().map(|epochs| epochs.current());
-        let Self { subscribers, random, limits, .. } = self;
-        for (_, subscriber) in subscribers.iter_mut() {
+        let Self { subscribers, extras, random, limits, .. } = self;
+        for (index, subscriber) in subscribers.iter_mut() {
             if !subscriber.is_of_homes() {
                 continue;
             }
@@ -52,7 +52,8 @@ impl Fanout {
                 subscriber.wake();
                 continue;
             }
-            let id = epoch.map(|epoch| subscriber.id_at(epoch, ready_at).into());
+            let code = extras.get(&index).and_then(|extras| extras.code.as_deref());
+            let id = epoch.map(|epoch| subscriber.id_at(epoch, ready_at, code).into());
             let gap = gap_event(&Gap { from: None, reason: GapReason::Reset, id });
             let retry = retry_field(limits.retry_ms(random));
             subscriber.end(&format!("{}{retry}", String::from_utf8_lossy(&gap)), false);

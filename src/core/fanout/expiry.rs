@@ -23,9 +23,13 @@ impl Fanout {
         for index in share(part)..share(part + 1) {
             let Some(subscriber) = self.subscribers.at_mut(index) else { continue };
             if subscriber.expires_s <= unix_s {
-                subscriber.expires_s = u64::MAX;
-                subscriber.end(EXPIRED, false);
-                subscriber.wake();
+                let renewable = self.extras.get(&index).and_then(|extras| extras.renewable.as_ref());
+                let renewed = renewable.and_then(|stream| stream.end_after(unix_s));
+                subscriber.expires_s = renewed.unwrap_or(u64::MAX);
+                if renewed.is_none() {
+                    subscriber.end(EXPIRED, false);
+                    subscriber.wake();
+                }
             }
             let FanoutLimits { lag_bytes_max, skip_slow: skips, .. } = self.limits;
             // A stream that is not sending notices when its turn comes.

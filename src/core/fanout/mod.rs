@@ -18,7 +18,7 @@ pub(crate) mod sending;
 pub(crate) mod subscriber;
 pub(crate) mod wire;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -37,6 +37,7 @@ use crate::core::memory::Memory;
 use crate::core::message::{Post, ReplayPage, ShardId, ToFanout, ToHome};
 use crate::core::named::named_frames;
 use crate::core::partition::{PartitionId, Placement};
+use crate::core::renewal::RenewableStream;
 use crate::core::selection::{Selection, StreamIds};
 use crate::core::topic::Topic;
 
@@ -55,16 +56,46 @@ const SPARE_LISTS_MAX: usize = 64;
 /// A request for a stream, made by its connection.
 #[derive(Debug)]
 pub(crate) struct Subscription {
+    pub(crate) terms: StreamTerms,
+    pub(crate) framing: Framing,
+    pub(crate) opening: Opening,
+}
+
+/// What a client asked for and may have.
+#[derive(Debug)]
+pub(crate) struct StreamTerms {
     /// The topics, none of which covers another.
     pub(crate) topics: SmallVec<[Topic; 1]>,
-    pub(crate) framing: Framing,
     pub(crate) last_event_id: Option<Box<str>>,
     /// Whether each event says which topic it was published to.
     pub(crate) names_topics: bool,
     pub(crate) heartbeat: Heartbeat,
     /// Unix seconds; `u64::MAX` for never.
     pub(crate) expires_s: u64,
-    pub(crate) opening: Opening,
+    pub(crate) extras: Option<Box<StreamExtras>>,
+}
+
+impl StreamTerms {
+    /// Returns those of a stream of these topics for which nothing else was asked.
+    pub(crate) fn of(topics: SmallVec<[Topic; 1]>) -> Self {
+        StreamTerms {
+            topics,
+            last_event_id: None,
+            names_topics: false,
+            heartbeat: Heartbeat::Comment,
+            expires_s: u64::MAX,
+            extras: None,
+        }
+    }
+}
+
+/// What few streams have.
+#[derive(Debug, Default)]
+pub(crate) struct StreamExtras {
+    /// The code behind its ids, of the ticket that opened it.
+    pub(crate) code: Option<Box<str>>,
+    /// Says whether its end was moved.
+    pub(crate) renewable: Option<Arc<RenewableStream>>,
 }
 
 /// The progress of a subscriber, for the admin page.
@@ -88,6 +119,8 @@ pub(crate) struct Fanout {
     limits: FanoutLimits,
     logs: Logs,
     subscribers: Arena<Subscriber>,
+    /// By the number of the subscriber. Apart from it, because few have any.
+    extras: HashMap<u32, Box<StreamExtras>>,
     /// Logs that gained something this turn.
     gained: Vec<u32>,
     /// Idle subscribers that have a block to read, by topic, so that topics take turns.
@@ -119,6 +152,7 @@ impl Fanout {
             limits,
             logs: Logs::default(),
             subscribers: Arena::default(),
+            extras: HashMap::new(),
             gained: Vec::new(),
             ready: VecDeque::new(),
             spare: Vec::new(),
@@ -133,10 +167,12 @@ impl Fanout {
 
     /// Adds a stream and posts a Join to the homes of its topics. Its response begins when all have answered.
     pub(crate) fn subscribe(&mut self, subscription: Subscription, now_ms: u64, out: &mut Vec<Post>) -> Key {
-        let Subscription { topics, framing, last_event_id, names_topics, heartbeat, expires_s, opening } =
-            subscription;
-        let ids = StreamIds::of(&topics, names_topics);
-        let new = NewSubscriber { framing, ids, heartbeat, expires_s, opening };
+        let Subscription { terms, framing, opening } = subscription;
+        let StreamTerms { topics, last_event_id, names_topics, heartbeat, expires_s, extras } = terms;
+        let has_code = extras.as_ref().is_some_and(|extras| extras.code.is_some());
+        let ids = StreamIds::of(&topics, names_topics, has_code);
+        let has_extras = extras.is_some();
+        let new = NewSubscriber { framing, ids, has_extras, heartbeat, expires_s, opening };
         let mut subscriber = Subscriber::new(new, now_ms);
         let selections = Selection::of(&topics, ids, self.placement);
         for selection in &selections {
@@ -149,6 +185,9 @@ impl Fanout {
             self.add_part(&mut subscriber, None, &topics, 0);
         }
         let key = self.subscribers.insert(subscriber);
+        if let Some(extras) = extras {
+            self.extras.insert(key.index, extras);
+        }
         if selections.is_empty() {
             // No home to ask: it is live at once.
             self.take_page(key, None, ReplayPage { joined: true, ..ReplayPage::default() });
@@ -195,7 +234,9 @@ impl Fanout {
             subscriber = again;
         }
         let epoch = self.limits.epochs.as_ref().map(|epochs| epochs.current());
-        let sender = Sender { epoch, memory: &self.memory, now_ms };
+        let extras = if subscriber.has_extras { self.extras.get(&index) } else { None };
+        let code = extras.and_then(|extras| extras.code.as_deref());
+        let sender = Sender { epoch, code, memory: &self.memory, now_ms };
         let next = subscriber.next(&mut self.logs, sender);
         if matches!(next, Next::Wait) {
             subscriber.list_idle(index, &mut self.logs);
@@ -240,6 +281,9 @@ impl Fanout {
     pub(crate) fn leave(&mut self, key: Key, out: &mut Vec<Post>) {
         let Some(mut subscriber) = self.subscribers.remove(key) else { return };
         subscriber.close(&mut self.logs);
+        if subscriber.has_extras {
+            self.extras.remove(&key.index);
+        }
         let is_merging = subscriber.is_merging();
         for cursor in subscriber.cursors() {
             let moved = self.logs[cursor.log].unlist_idle(key.index, cursor.idle_at);

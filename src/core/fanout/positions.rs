@@ -10,8 +10,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::core::chunk::{Chunk, Mark};
-use crate::core::event_id::{Epoch, Sequence, TOPIC_SEPARATOR};
+use crate::core::event_id::{CODE_SEPARATOR, Epoch, Sequence, TOPIC_SEPARATOR};
 use crate::core::fanout::log::SHARED_BYTES_MIN;
+use crate::core::fanout::sending::Sender;
 use crate::core::memory::Memory;
 use crate::core::named::topic_of;
 use crate::core::partition::PartitionId;
@@ -22,9 +23,10 @@ const PIECES_MAX: usize = 512;
 
 /// The ids to write while a stream is sent events of one partition.
 #[derive(Clone, Debug)]
-pub(super) struct PositionIds<P> {
+pub(super) struct PositionIds<'c, P> {
     /// `None` without history: then there are no ids.
     epoch: Option<Epoch>,
+    code: Option<&'c str>,
     /// Whether the topic that an event's first line names follows its position.
     names_topics: bool,
     /// The stream's place in each partition.
@@ -33,10 +35,11 @@ pub(super) struct PositionIds<P> {
     moving: Option<PartitionId>,
 }
 
-impl<P: Iterator<Item = (PartitionId, Sequence)> + Clone> PositionIds<P> {
+impl<'c, P: Iterator<Item = (PartitionId, Sequence)> + Clone> PositionIds<'c, P> {
     /// Returns the ids of a stream at `places`, while events of partition `moving` are sent.
-    pub(super) fn new(epoch: Option<Epoch>, ids: StreamIds, places: P, moving: Option<PartitionId>) -> Self {
-        PositionIds { epoch, names_topics: ids.name_topics(), places, moving }
+    pub(super) fn new(sender: Sender<'c>, ids: StreamIds, places: P, moving: Option<PartitionId>) -> Self {
+        let Sender { epoch, code, .. } = sender;
+        PositionIds { epoch, code, names_topics: ids.name_topics(), places, moving }
     }
 
     /// Appends an event of a block, which begins at `start` among its frames, with its position as id.
@@ -64,6 +67,7 @@ impl<P: Iterator<Item = (PartitionId, Sequence)> + Clone> PositionIds<P> {
         let moved = |(of, at)| (of, if self.moving == Some(of) { place } else { at });
         out.own.extend_from_slice(b"id:");
         epoch.write_position(self.places.clone().map(moved), &mut out.own);
+        write_code(self.code, &mut out.own);
         if self.names_topics
             && let Some(topic) = topic_of(event)
         {
@@ -121,6 +125,14 @@ impl Pieces {
     }
 }
 
+/// Appends the code of a ticket to an id.
+pub(super) fn write_code(code: Option<&str>, id: &mut Vec<u8>) {
+    if let Some(code) = code {
+        id.push(CODE_SEPARATOR);
+        id.extend_from_slice(code.as_bytes());
+    }
+}
+
 /// Returns the lines of an event before its last line, and the place that the last line's id names.
 fn place_in(event: &[u8], epoch: Epoch) -> Option<(&[u8], Sequence)> {
     let text = event.strip_suffix(b"\n\n")?;
@@ -135,6 +147,10 @@ mod tests {
 
     const EPOCH: u64 = 7;
 
+    fn sender(epoch: Option<Epoch>, memory: &Arc<Memory>) -> Sender<'_> {
+        Sender { epoch, code: None, memory, now_ms: 0 }
+    }
+
     fn text(pieces: Pieces) -> String {
         String::from_utf8(pieces.into_buffers(&Memory::new(usize::MAX)).collect::<Vec<_>>().concat()).unwrap()
     }
@@ -142,12 +158,27 @@ mod tests {
     #[test]
     fn an_id_on_the_wire_names_the_place_in_each_partition() {
         let places = [(0, 3), (2, 5)];
-        let ids = PositionIds::new(Some(Epoch::at(EPOCH)), StreamIds::Positions, places.into_iter(), Some(2));
+        let memory = Memory::new(usize::MAX);
+        let sender = Sender { code: Some("code"), ..sender(Some(Epoch::at(EPOCH)), &memory) };
+        let ids = PositionIds::new(sender, StreamIds::PositionsAndTopics, places.into_iter(), Some(2));
         let mut out = Pieces::default();
-        let written = ["data:a\nid:7-8\n\n", ":\n\n", "event:gap\ndata:{}\n\n", "data:b\nid:own\n\n"]
-            .map(|event| ids.write_text(&Bytes::from(event), &mut out));
-        assert_eq!(written, [Some(8), None, None, None]);
-        assert_eq!(text(out), "data:a\nid:7-0.3-2.8\n\n:\n\nevent:gap\ndata:{}\n\ndata:b\nid:own\n\n");
+        let events = [
+            "topic:a/b\ndata:a\nid:7-8\n\n",
+            ":\n\n",
+            "event:gap\ndata:{}\n\n",
+            "data:b\nid:own\n\n",
+            "event:gap\nid:7-9\n\n",
+        ];
+        let written = events.map(|event| ids.write_text(&Bytes::from(event), &mut out));
+        assert_eq!(written, [Some(8), None, None, None, Some(9)]);
+        let expected = [
+            "topic:a/b\ndata:a\nid:7-0.3-2.8~code@a/b\n\n",
+            ":\n\n",
+            "event:gap\ndata:{}\n\n",
+            "data:b\nid:own\n\n",
+            "event:gap\nid:7-0.3-2.9~code\n\n",
+        ];
+        assert_eq!(text(out), expected.concat());
     }
 
     #[test]
@@ -161,7 +192,8 @@ mod tests {
             // Without history frames are sent unchanged.
             (None, frames),
         ] {
-            let ids = PositionIds::new(epoch, StreamIds::Positions, [(1, 3)].into_iter(), Some(1));
+            let ids =
+                PositionIds::new(sender(epoch, &memory), StreamIds::Positions, [(1, 3)].into_iter(), Some(1));
             let mut out = Pieces::default();
             ids.write_event(&chunk, 0, marks[0], &mut out);
             ids.write_event(&chunk, 15, marks[1], &mut out);
@@ -181,7 +213,12 @@ mod tests {
         ] {
             let chunk = Chunk::of([&*vec![b'x'; bytes]], bytes, &memory);
             let places = [(1, 3)].into_iter();
-            let ids = PositionIds::new(Some(Epoch::at(EPOCH)), StreamIds::Positions, places, Some(1));
+            let ids = PositionIds::new(
+                sender(Some(Epoch::at(EPOCH)), &memory),
+                StreamIds::Positions,
+                places,
+                Some(1),
+            );
             let mark = Mark { sequence: 4, end: bytes as u32, id_at: bytes as u32 };
             let [mut of_blocks, mut of_texts] = [Pieces::default(), Pieces::default()];
             for _ in 0..count {

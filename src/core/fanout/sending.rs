@@ -53,6 +53,8 @@ impl From<Bytes> for Outgoing {
 pub(crate) struct Sender<'s> {
     /// The epoch of ids; `None` when there are no ids.
     pub(crate) epoch: Option<Epoch>,
+    /// The code behind the stream's ids, if they have one.
+    pub(crate) code: Option<&'s str>,
     /// Counts the bytes that are made for one stream.
     pub(crate) memory: &'s Arc<Memory>,
     pub(crate) now_ms: u64,
@@ -85,7 +87,7 @@ impl Subscriber {
         let mut buffers = Vec::with_capacity(events as usize + 3);
         if self.has_positions() {
             let mut pieces = Pieces::default();
-            let ids = PositionIds::new(sender.epoch, self.ids, self.places(), self.parts[number].partition);
+            let ids = PositionIds::new(sender, self.ids, self.places(), self.parts[number].partition);
             let place = texts.fold(None, |place, text| ids.write_text(&text, &mut pieces).or(place));
             drop(ids);
             if let Some(place) = place {
@@ -160,7 +162,7 @@ impl Subscriber {
             let part = &self.parts[number];
             let buffers = match self.has_positions() {
                 true => {
-                    let ids = PositionIds::new(sender.epoch, self.ids, self.places(), part.partition);
+                    let ids = PositionIds::new(sender, self.ids, self.places(), part.partition);
                     merged.with_positions(&ids, self.framing, sender.memory)
                 }
                 false => merged.as_they_are(self.framing, sender.memory),

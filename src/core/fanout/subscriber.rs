@@ -15,6 +15,7 @@ use crate::core::event_id::{Epoch, Sequence};
 use crate::core::fanout::log::Place;
 use crate::core::fanout::logs::Logs;
 use crate::core::fanout::part::{Cursor, Part, Replayed, Stage, attach, detach};
+use crate::core::fanout::positions::write_code;
 use crate::core::fanout::sending::{Next, Outgoing, Pending, Sender};
 use crate::core::fanout::wire::Heartbeat;
 use crate::core::message::ReplayPage;
@@ -39,6 +40,8 @@ pub(crate) struct Subscriber {
     pub(super) parts: SmallVec<[Part; 1]>,
     pub(super) framing: Framing,
     pub(super) ids: StreamIds,
+    /// Whether the fan-out has extras of it.
+    pub(super) has_extras: bool,
     heartbeat: Heartbeat,
     is_closed: bool,
     /// Set when it was closed because its client is too slow.
@@ -111,6 +114,7 @@ pub(super) struct Ending {
 pub(crate) struct NewSubscriber {
     pub(crate) framing: Framing,
     pub(crate) ids: StreamIds,
+    pub(crate) has_extras: bool,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) expires_s: u64,
     pub(crate) opening: Opening,
@@ -118,12 +122,13 @@ pub(crate) struct NewSubscriber {
 
 impl Subscriber {
     pub(crate) fn new(new: NewSubscriber, now_ms: u64) -> Self {
-        let NewSubscriber { framing, ids, heartbeat, expires_s, opening } = new;
+        let NewSubscriber { framing, ids, has_extras, heartbeat, expires_s, opening } = new;
         Subscriber {
             cursors: SmallVec::new(),
             parts: SmallVec::new(),
             framing,
             ids,
+            has_extras,
             heartbeat,
             is_closed: false,
             is_cut: false,
@@ -341,14 +346,15 @@ impl Subscriber {
         self.parts.iter().any(|part| part.partition.is_some())
     }
 
-    /// Returns the id by which it resumes after this place of each of its partitions.
-    pub(crate) fn id_at(&self, epoch: Epoch, place: Sequence) -> String {
+    /// Returns the id by which it resumes after this place of each of its partitions, with the code of its ids.
+    pub(crate) fn id_at(&self, epoch: Epoch, place: Sequence, code: Option<&str>) -> String {
         if !self.has_positions() {
             return epoch.text(place);
         }
         let mut id = Vec::new();
         let partitions = self.parts.iter().filter_map(|part| part.partition);
         epoch.write_position(partitions.map(|partition| (partition, place)), &mut id);
+        write_code(code, &mut id);
         String::from_utf8_lossy(&id).into_owned()
     }
 
@@ -362,6 +368,7 @@ impl Subscriber {
                 true => epoch.write_position(self.places(), &mut id),
                 false => epoch.write(self.last_sent(), &mut id),
             }
+            write_code(sender.code, &mut id);
             id.extend_from_slice(b"\n\n");
             self.framing.frame([Bytes::from(id)], &mut bytes);
         }

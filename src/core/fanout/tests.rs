@@ -205,12 +205,8 @@ impl Tester {
 
 fn subscription(topics: &[Topic], expires_s: u64) -> Subscription {
     Subscription {
-        topics: topics.into(),
+        terms: StreamTerms { expires_s, ..StreamTerms::of(topics.into()) },
         framing: Framing::Plain,
-        names_topics: false,
-        last_event_id: None,
-        heartbeat: Heartbeat::Comment,
-        expires_s,
         opening: Opening { head: "HEAD\n".into(), refusal: "NO\n".into(), tells_place: false },
     }
 }

@@ -32,7 +32,7 @@ const LIMITS: HistoryLimits =
 type PublishResult = Result<Ordered, OrderError>;
 
 fn selection(topics: &[Topic]) -> Selection {
-    Selection::of(topics, StreamIds::of(topics, false), Placement::new(1, 1)).pop().unwrap()
+    Selection::of(topics, StreamIds::of(topics, false, false), Placement::new(1, 1)).pop().unwrap()
 }
 
 struct Tester {

@@ -8,8 +8,7 @@ use super::{Canary, World};
 use crate::core::chunk::Framing;
 use crate::core::fanout::sending::Next;
 use crate::core::fanout::subscriber::Opening;
-use crate::core::fanout::wire::Heartbeat;
-use crate::core::fanout::{Fanout, Subscription};
+use crate::core::fanout::{Fanout, StreamTerms, Subscription};
 use crate::core::selection::StreamIds;
 
 impl World {
@@ -28,22 +27,21 @@ impl World {
         }
         let expires_s = if self.random.u8(0..10) == 0 { self.now_ms / 1000 + 1 } else { u64::MAX };
         let tells_place = state.last_id.is_none() && self.random.bool();
-        let subscription = Subscription {
-            topics: state.topics.clone().into(),
-            framing,
+        let terms = StreamTerms {
             last_event_id: state.last_id.as_deref().map(Into::into),
             names_topics: state.names_topics,
-            heartbeat: Heartbeat::Comment,
             expires_s,
-            opening: Opening { head: HEAD.into(), refusal: REFUSAL.into(), tells_place },
+            ..StreamTerms::of(state.topics.clone().into())
         };
+        let opening = Opening { head: HEAD.into(), refusal: REFUSAL.into(), tells_place };
+        let subscription = Subscription { terms, framing, opening };
         let mut out = Vec::new();
         let key = self.fanouts[shard].subscribe(subscription, self.now_ms, &mut out);
         let woken = Flag::raised();
         state.stream = Some(Stream {
             shard,
             key,
-            is_single: !StreamIds::of(&state.topics, state.names_topics).are_positions(),
+            is_single: !StreamIds::of(&state.topics, state.names_topics, false).are_positions(),
             framing,
             woken,
             flying: None,

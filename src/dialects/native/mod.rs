@@ -1,7 +1,9 @@
 //! `/subscribe` and `/publish`: finds the topics and checks that the token covers them.
 
 mod idempotency;
+mod renew;
 mod subscribe;
+mod ticket;
 
 use std::borrow::Cow;
 
@@ -45,6 +47,8 @@ pub(super) fn route(call: &Call<'_>) -> Option<Result<Action, Refusal>> {
         (b"subscribe", path) if is_topic(path, access) => {
             call.allow(&READ, || call.subscribe(smallvec![topic_in_path(head, path, access)?]))
         }
+        (b"ticket", [] | [b""]) => call.allow(&WRITE, || call.ticket()),
+        (b"renew", [] | [b""]) => call.allow(&WRITE, || call.renew()),
         (b"publish", path) if is_topic(path, access) && call.is_inside() => {
             call.allow(&WRITE, || call.publish(path))
         }
@@ -56,6 +60,9 @@ pub(super) fn paths(call: &Call<'_>, paths: &mut Vec<Cow<'static, str>>) {
     paths.extend(
         ["GET /subscribe/{topic}", "GET /subscribe?topic={topic}", "POST /subscribe"].map(Cow::Borrowed),
     );
+    if call.keyring.subscriber.is_some() {
+        paths.extend(["POST /ticket", "POST /renew?handle={handle}"].map(Cow::Borrowed));
+    }
     if call.is_inside() {
         paths.push("POST /publish/{topic}".into());
     }

@@ -1,30 +1,32 @@
 //! A subscription: its topics and options, from the path, the query or the body.
 
 use std::borrow::Cow;
+use std::time::Instant;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use smallvec::{SmallVec, smallvec};
 
-use super::{parse_path, refuse_topic};
-use crate::auth::Grant;
+use super::renew::renewable;
+use super::{check_covered, parse_path, refuse_topic};
+use crate::auth::{Grant, StreamTicket};
 use crate::core::event::known_id;
-use crate::core::event_id::without_topic;
+use crate::core::event_id::without_suffix;
 use crate::core::fanout::wire::Heartbeat;
+use crate::core::fanout::{StreamExtras, StreamTerms};
 use crate::core::topic::{TOPICS_PER_STREAM_MAX, Topic};
 use crate::dialects::call::Call;
 use crate::dialects::form::{Form, bad_json};
-use crate::dialects::{Access, Action, bad_request};
+use crate::dialects::{Access, Action, bad_request, refuse_token};
 use crate::http::{Head, Method, Refusal, target};
 
 /// `GET /subscribe/{topic}`, `GET /subscribe?topic={topic}&topic={topic}`, the same by a body, or `GET /events/`.
 #[derive(Debug)]
 pub(crate) struct Subscribe {
-    /// 1 to 64 topics, none of which covers another, in the order of the request.
-    pub(crate) topics: AskedTopics,
-    pub(crate) options: SubscribeOptions,
-    /// When the token expires, in Unix seconds; `u64::MAX` without a token.
-    pub(crate) expires_s: u64,
+    /// Of its topics there are 1 to 64.
+    pub(crate) terms: StreamTerms,
+    /// Whether the stream begins with the id of its place.
+    pub(crate) tells_place: bool,
     /// Whether the subscriber is the admin page.
     pub(crate) feeds_admin_page: bool,
 }
@@ -42,6 +44,8 @@ pub(crate) struct SubscribeOptions {
     pub(crate) place: bool,
     /// Whether each event says which topic it was published to.
     pub(crate) names_topics: bool,
+    /// By which the client will name the stream when it renews it.
+    pub(crate) handle: Option<Box<str>>,
 }
 
 impl SubscribeOptions {
@@ -74,7 +78,52 @@ impl SubscribeOptions {
                 Some(b"topic") => true,
                 Some(_) => return Err(bad_request("bad with: write with=topic, or leave it out")),
             },
+            handle: match target::query_value(form, "handle")? {
+                None => None,
+                Some(handle) if is_handle(&handle) => Some(handle.into()),
+                Some(_) => {
+                    return Err(bad_request(
+                        "bad handle: draw 16 to 64 letters, digits, '-' or '_' at random",
+                    ));
+                }
+            },
         })
+    }
+
+    /// Returns the subscription to these topics until `expires_s`. Whoever resumes knows its place and is not told it.
+    pub(crate) fn subscribe(
+        self,
+        topics: AskedTopics,
+        expires_s: u64,
+        extras: Option<Box<StreamExtras>>,
+    ) -> Subscribe {
+        let SubscribeOptions { last_event_id, heartbeat, place, names_topics, handle: _ } = self;
+        let tells_place = place && last_event_id.is_none();
+        let terms = StreamTerms { topics, last_event_id, names_topics, heartbeat, expires_s, extras };
+        Subscribe { terms, tells_place, feeds_admin_page: false }
+    }
+}
+
+fn is_handle(handle: &str) -> bool {
+    let is_of_handles = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    (16..=64).contains(&handle.len()) && handle.bytes().all(is_of_handles)
+}
+
+/// What a subscriber showed.
+#[derive(Debug)]
+enum Credential {
+    /// None, where none is needed.
+    None,
+    Token(Grant),
+    Ticket(StreamTicket),
+}
+
+impl Credential {
+    fn grant(&self) -> Option<&Grant> {
+        match self {
+            Credential::None => None,
+            Credential::Token(grant) | Credential::Ticket(StreamTicket { grant, .. }) => Some(grant),
+        }
     }
 }
 
@@ -87,43 +136,45 @@ pub(crate) fn last_event_id(head: &Head) -> Option<Box<str>> {
 ///
 /// No text is refused: an EventSource would give up for ever, and its page never learn of the gap.
 fn id_in(form: &[u8], resumed: Option<&[u8]>) -> Option<Box<str>> {
-    let id = match resumed {
-        Some(id) => Cow::Borrowed(id),
-        None => target::query_bytes(form, "lastEventId")?,
-    };
+    let id = resumed_id(form, resumed)?;
     // EventSource sends UTF-8. A script that sets the header can send only Latin-1 (Fetch standard, ByteString).
     let text = match str::from_utf8(&id) {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => id.iter().copied().map(char::from).collect(),
     };
-    known_id(&text).map(|id| without_topic(id).into())
+    known_id(&text).map(|id| without_suffix(id).into())
+}
+
+/// Returns the same as it was sent.
+fn resumed_id<'r>(form: &'r [u8], resumed: Option<&'r [u8]>) -> Option<Cow<'r, [u8]>> {
+    resumed.map(Cow::Borrowed).or_else(|| target::query_bytes(form, "lastEventId"))
 }
 
 /// A subscription by POST or QUERY, whose body is still to come.
 #[derive(Debug)]
 pub(crate) struct BodySubscription {
     form: Form,
-    /// What the token grants; `None` where none is needed.
-    grant: Option<Grant>,
+    credential: Credential,
     /// The header `Last-Event-ID`.
     resumed: Option<Box<[u8]>>,
 }
 
 /// The names of fields that a body may have.
-const NAMES: [&str; 5] = ["topic", "lastEventId", "heartbeat", "place", "with"];
+const NAMES: [&str; 6] = ["topic", "lastEventId", "heartbeat", "place", "with", "handle"];
 
 impl BodySubscription {
     /// Returns the memory that it takes beside itself, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.grant.as_ref().map_or(0, Grant::bytes) + self.resumed.as_ref().map_or(0, |id| id.len())
+        self.credential.grant().map_or(0, Grant::bytes) + self.resumed.as_ref().map_or(0, |id| id.len())
     }
 
     /// Reads the body, a form or a JSON object with the fields of the query.
     ///
     /// # Errors
-    /// 400 that names the field and the remedy; 403 for a topic that the token does not cover.
-    pub(crate) fn read(self, body: &[u8], access: &Access) -> Result<Subscribe, Refusal> {
-        let BodySubscription { form, grant, resumed } = self;
+    /// 400 that names the field and the remedy; 401 for a ticket that admits no more; 403 for a topic that the token does
+    /// not cover.
+    pub(crate) fn read(self, body: &[u8], access: &Access, now_s: fn() -> u64) -> Result<Subscribe, Refusal> {
+        let BodySubscription { form, credential, resumed } = self;
         let form = match form {
             Form::UrlEncoded => Cow::Borrowed(body),
             Form::Json => Cow::Owned(form_of_json(body)?.into_bytes()),
@@ -142,7 +193,9 @@ impl BodySubscription {
             _ if access.names.are_paths() => smallvec![Topic::everything(access.names.hasher())],
             _ => return Err(bad_request("no topic: name 1 to 64 in the body, as topic=...&topic=...")),
         };
-        subscribe(topics, SubscribeOptions::read(&form, resumed.as_deref())?, grant.as_ref())
+        let options = SubscribeOptions::read(&form, resumed.as_deref())?;
+        let resumed = resumed_id(&form, resumed.as_deref());
+        admit(access, topics, options, credential, resumed.as_deref(), now_s)
     }
 }
 
@@ -174,24 +227,48 @@ fn form_of_json(body: &[u8]) -> Result<String, Refusal> {
     Ok(form)
 }
 
-/// Returns the subscription to these topics; 403 when the token does not cover them.
-fn subscribe(
+/// Lets a subscriber in, who showed the id `resumed`, if any.
+///
+/// # Errors
+/// 403 when the token does not cover the topics, 401 when the ticket admits no more.
+fn admit(
+    access: &Access,
     topics: AskedTopics,
-    options: SubscribeOptions,
-    grant: Option<&Grant>,
+    mut options: SubscribeOptions,
+    credential: Credential,
+    resumed: Option<&[u8]>,
+    now_s: fn() -> u64,
 ) -> Result<Subscribe, Refusal> {
-    if let Some(grant) = grant {
-        topics.iter().try_for_each(|topic| super::check_covered(grant, topic))?;
+    let Some(grant) = credential.grant() else {
+        return Ok(options.subscribe(topics, u64::MAX, None));
+    };
+    topics.iter().try_for_each(|topic| check_covered(grant, topic))?;
+    let renewable = options.handle.as_deref().map(|handle| renewable(access, handle, grant, &topics));
+    let mut extras = StreamExtras { code: None, renewable };
+    if let Credential::Ticket(ticket) = &credential {
+        let times = (Instant::now(), now_s(), access.leeway_s);
+        access.used_tickets.admit(ticket, resumed, times).map_err(refuse_token)?;
+        extras.code = Some(ticket.code.clone());
+        // Without an id a client that is cut before its first event could not come back.
+        options.place = true;
     }
-    let expires_s = grant.map_or(u64::MAX, |grant| grant.expires_s);
-    Ok(Subscribe { topics, options, expires_s, feeds_admin_page: false })
+    let has_extras = extras.code.is_some() || extras.renewable.is_some();
+    let extras = has_extras.then(|| Box::new(extras));
+    Ok(options.subscribe(topics, grant.expires_s, extras))
 }
 
 impl Call<'_> {
     /// Returns the subscription to these topics, or 401 or 403 when the token does not cover them.
     pub(super) fn subscribe(&self, topics: AskedTopics) -> Result<Action, Refusal> {
-        let grant = self.subscribers_grant()?;
-        subscribe(topics, SubscribeOptions::of(self.head)?, grant.as_ref()).map(Action::Subscribe)
+        let Call { head, access, now_s, .. } = self;
+        let options = SubscribeOptions::of(head)?;
+        let credential = match self.subscribers_credential()? {
+            // Nothing is opened, and so the ticket is not used.
+            Credential::Ticket(ticket) if head.method == Method::Head => Credential::Token(ticket.grant),
+            credential => credential,
+        };
+        let resumed = resumed_id(&head.query, head.last_event_id.as_deref());
+        admit(access, topics, options, credential, resumed.as_deref(), *now_s).map(Action::Subscribe)
     }
 
     /// Returns the subscription to the topics in the query, or in the body of a POST or QUERY; to everything without any.
@@ -202,22 +279,29 @@ impl Call<'_> {
             true if is_by_body => Err(bad_request("topics in the query: name them all in the body")),
             true => self.subscribe(topics_in_query(&head.query, access)?),
             false if is_by_body => {
-                let grant = self.subscribers_grant()?;
+                let credential = self.subscribers_credential()?;
                 self.check_encoding()?;
                 let form = Form::of(head.content_type.as_deref())?;
                 let resumed = head.last_event_id.as_deref().map(Box::from);
-                Ok(Action::SubscribeByBody(BodySubscription { form, grant, resumed }))
+                Ok(Action::SubscribeByBody(BodySubscription { form, credential, resumed }))
             }
             false => self.subscribe(smallvec![Topic::everything(access.names.hasher())]),
         }
     }
 
-    /// Returns what the subscriber's token grants; `None` where none is needed.
-    fn subscribers_grant(&self) -> Result<Option<Grant>, Refusal> {
-        let keys = self.keyring.subscriber.as_ref().filter(|_| !self.is_operator);
+    /// Returns what the subscriber showed: a ticket, or a token.
+    fn subscribers_credential(&self) -> Result<Credential, Refusal> {
+        let Some(keys) = self.keyring.subscriber.as_ref().filter(|_| !self.is_operator) else {
+            return Ok(Credential::None);
+        };
+        if let Some(ticket) = target::query_value(&self.head.query, "ticket")?.filter(|text| !text.is_empty())
+        {
+            let ticket = self.keyring.verify_ticket(&ticket, (self.now_s)());
+            return ticket.map(Credential::Ticket).map_err(refuse_token);
+        }
         // Here a cookie may carry the token, because CORS guards reading. For publishing it may not: any page that the user
         // visits could publish in the user's name.
-        keys.map(|keys| self.verify(keys, Some(&self.access.cookie_name))).transpose()
+        self.verify(keys, Some(&self.access.cookie_name)).map(Credential::Token)
     }
 }
 
@@ -232,7 +316,7 @@ pub(super) fn topic_in_path(head: &Head, path: &[&[u8]], access: &Access) -> Res
 }
 
 /// Returns the topics of a query, without duplicates and those that another one covers.
-fn topics_in_query(query: &[u8], access: &Access) -> Result<AskedTopics, Refusal> {
+pub(super) fn topics_in_query(query: &[u8], access: &Access) -> Result<AskedTopics, Refusal> {
     let mut topics = AskedTopics::new();
     for (index, value) in target::query_values(query, "topic").enumerate() {
         if index == TOPICS_PER_STREAM_MAX {

@@ -13,7 +13,7 @@ use self::command::Task;
 use super::admin::Question;
 use super::call::{Call, READ, WRITE};
 use super::form::Form;
-use super::native::{IdempotencyKey, Subscribe, SubscribeOptions};
+use super::native::{IdempotencyKey, SubscribeOptions};
 use super::{Access, Action, Port, bad_request};
 use crate::auth::SessionGrant;
 use crate::core::session::{ALL, Session};
@@ -66,10 +66,10 @@ impl Call<'_> {
             let (all, own) = (session.topic_of_all(hasher), session.topic(hasher));
             let topics = if own == all { smallvec![all] } else { smallvec![all, own] };
             let options = SubscribeOptions::of(self.head)?;
-            if options.names_topics {
-                return Err(bad_request("a session has no topics to name: leave out with"));
+            if options.names_topics || options.handle.is_some() {
+                return Err(bad_request("a session's stream takes no with and no handle: leave them out"));
             }
-            Ok(Action::Subscribe(Subscribe { topics, options, expires_s, feeds_admin_page: false }))
+            Ok(Action::Subscribe(options.subscribe(topics, expires_s, None)))
         })
     }
 
