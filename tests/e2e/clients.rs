@@ -15,7 +15,8 @@ use crate::support::{Server, Stream, wait_until};
 use installed::Program;
 use subscriber::Subscriber;
 
-/// How long a library is watched that is not to ask again. None waits so long by itself before it does.
+/// How long a library is watched that is not to ask again. Those that wait for less by themselves would do it meanwhile; of
+/// those that wait for longer [`Refused::check_comes_back_soon`] shows that they do not when they are told a shorter time.
 const WATCHED: Duration = Duration::from_secs(4);
 
 /// Soon, but not so soon that one gives up meanwhile that waits twice as long each time, five times.
@@ -96,22 +97,20 @@ libraries! {
     eventsource_5: "eventsource" { ..USUAL }
     eventsource_4: "eventsource4" { ..USUAL }
     eventsource_2: "eventsource2" { after_503: Next::Waits, ..USUAL }
-    eventsource_client: "eventsource-client" {
-        after_503: Next::Waits, after_401: Next::Waits, ..USUAL
-    }
-    launchdarkly_eventsource: "launchdarkly-eventsource" {
-        after_503: Next::Waits, ..USUAL
-    }
+    eventsource_client: "eventsource-client" { after_503: Next::Waits, after_401: Next::Waits, ..USUAL }
+    launchdarkly_eventsource: "launchdarkly-eventsource" { after_503: Next::Waits, ..USUAL }
     extended_eventsource: "extended-eventsource" { ..USUAL }
-    undici: "undici" {
-        after_an_end: Next::Waits, header: false, ..USUAL
-    }
+    undici: "undici" { after_an_end: Next::Waits, header: false, ..USUAL }
     event_source_polyfill: "event-source-polyfill" { ..USUAL }
     fetch_event_source: "@microsoft/fetch-event-source" {
         after_an_end: Next::GivesUp, after_503: Next::Waits, after_401: Next::Waits, ..USUAL
     }
     event_source_plus: "event-source-plus" {
-        after_an_end: Next::Hammers, after_503: Next::Waits, after_401: Next::Waits, data: Data::LastLine, ..USUAL
+        after_an_end: Next::Hammers,
+        after_503: Next::Waits,
+        after_401: Next::Waits,
+        data: Data::LastLine,
+        ..USUAL
     }
     sse_js: "sse.js" { after_503: Next::Waits, after_401: Next::Waits, ..USUAL }
     eventsource_parser: "eventsource-parser" { ..PARSER }

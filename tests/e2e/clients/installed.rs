@@ -29,18 +29,16 @@ impl Program {
             Program::Python => &*PYTHON,
         };
         let folder = folder.as_ref().unwrap_or_else(|why| panic!("{why}"));
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
         match self {
             Program::Node => {
-                // Node looks for packages beside the program.
-                let program = folder.join("client.mjs");
                 let mut command = Command::new("node");
-                command.arg(program);
+                command.arg(folder.join("client.mjs"));
                 command
             }
             Program::Python => {
+                let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/client.py");
                 let mut command = Command::new("python3");
-                command.arg(source.join("client.py")).env("PYTHONPATH", folder.join("packages"));
+                command.arg(program).env("PYTHONPATH", folder.join("packages"));
                 command
             }
         }
@@ -70,6 +68,7 @@ impl Program {
 
 fn install_node() -> Result<PathBuf, String> {
     install("node", "node_modules", PACKAGE_LOCK, |folder| {
+        // Node looks for packages beside the program.
         fs::write(folder.join("client.mjs"), include_str!("../../clients/client.mjs")).unwrap();
         fs::write(folder.join("package.json"), PACKAGE_JSON).unwrap();
         fs::write(folder.join("package-lock.json"), PACKAGE_LOCK).unwrap();
@@ -118,7 +117,7 @@ fn install(
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let why = said.lines().find(|line| line.to_lowercase().contains("error")).unwrap_or(&said);
-        return Err(format!("{program} could not install the libraries of tests/clients: {why}"));
+        return Err(format!("{program} could not install tests/clients from its registry: {why}"));
     }
     fs::write(installed, what).unwrap();
     Ok(folder)
