@@ -13,6 +13,7 @@ mod admin;
 mod auth;
 mod bodies;
 mod browser;
+mod browsers;
 mod clients;
 mod cluster;
 mod config_file;

@@ -1,4 +1,6 @@
-//! The real nginx and HAProxy in front, with the configurations of deploy/.
+//! Real proxies in front, with the configurations of deploy/.
+
+mod at_once;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -8,6 +10,7 @@ use std::thread;
 use crate::support::proxy::{Proxy, haproxy, nginx, replace};
 use crate::support::{Answer, Event, PATIENCE, Server, Stream, eventually, exchange, wait_until};
 
+const CADDY: &str = include_str!("../../deploy/Caddyfile");
 const NGINX: &str = include_str!("../../deploy/nginx.conf");
 const NGINX_INSTANCES: &str = include_str!("../../deploy/nginx-instances.conf");
 const NGINX_CLUSTER: &str = include_str!("../../deploy/nginx-cluster.conf");

@@ -1,8 +1,10 @@
-//! The real nginx, HAProxy and Apache, in front of servers.
+//! The real nginx, HAProxy, Apache, Caddy and lighttpd, and a development proxy of Node.js, in front of servers.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -129,6 +131,84 @@ pub(crate) fn apache(site: &str, server: SocketAddr) -> Proxy {
             command
         },
     )
+}
+
+pub(crate) fn caddy(config: &str, server: SocketAddr) -> Proxy {
+    let config = with_servers(config, &[server]);
+    Proxy::start(
+        |_, address| {
+            // Its own port, for control, is the same for every Caddy.
+            let site = format!("{{\n\tadmin off\n}}\n:{} {{\n\tbind {}\n", address.port(), address.ip());
+            replace(&config, ":80 {\n", &site)
+        },
+        |path| {
+            let mut command = Command::new("caddy");
+            command.args(["run", "--adapter", "caddyfile", "--config", path]);
+            // It would keep certificates and the like at home.
+            command
+                .env("HOME", Path::new(path).parent().unwrap())
+                .env_remove("XDG_DATA_HOME")
+                .env_remove("XDG_CONFIG_HOME");
+            command
+        },
+    )
+}
+
+/// lighttpd with a configuration that says what it does, but not where: there each part of an address stands alone.
+pub(crate) fn lighttpd(config: &str) -> Proxy {
+    Proxy::start(
+        |dir, address| {
+            let dir = dir.0.to_str().unwrap();
+            let (ip, port) = (address.ip(), address.port());
+            let listen = format!("server.bind = \"{ip}\"\nserver.port = {port}\n");
+            let folders =
+                format!("server.document-root = \"{dir}/www\"\nserver.upload-dirs = ( \"{dir}\" )\n");
+            format!("{listen}{folders}{config}")
+        },
+        |path| {
+            let mut command = Command::new("lighttpd");
+            command.args(["-D", "-f", path]);
+            command
+        },
+    )
+}
+
+/// What development servers are made of, in `tests/proxies`: http-proxy-middleware behind compression, in Express.
+pub(crate) fn development(server: SocketAddr) -> Proxy {
+    let packages = installed_packages();
+    Proxy::start(
+        |_, address| address.to_string(),
+        |path| {
+            let mut command = Command::new("node");
+            command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/proxies/development.mjs"));
+            command.args([&fs::read_to_string(path).unwrap(), &server.to_string()]);
+            command.current_dir(&packages);
+            command
+        },
+    )
+}
+
+/// Installs the packages of `tests/proxies` below `target`, unless those of this lock are there, and returns where.
+fn installed_packages() -> PathBuf {
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let _installing = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/proxies");
+    let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join("proxies");
+    let lock = fs::read_to_string(from.join("package-lock.json")).unwrap();
+    let done = to.join("installed");
+    if fs::read_to_string(&done).is_ok_and(|installed| installed == lock) {
+        return to;
+    }
+    fs::create_dir_all(&to).unwrap();
+    for file in ["package.json", "package-lock.json"] {
+        fs::copy(from.join(file), to.join(file)).unwrap();
+    }
+    let arguments = ["ci", "--ignore-scripts", "--no-audit", "--no-fund"];
+    let output = Command::new("npm").args(arguments).current_dir(&to).stdin(Stdio::null()).output();
+    let output = output.expect("npm is installed");
+    assert!(output.status.success(), "npm ci: {}", String::from_utf8_lossy(&output.stderr));
+    fs::write(done, lock).unwrap();
+    to
 }
 
 /// With these servers in place of those on the port 3000 or 8000 or, for several, 3001 and the next ones.

@@ -89,12 +89,12 @@ impl Session {
         // What stands behind the last blank line was cut short.
         let Some((whole, _)) = events.rsplit_once("\n\n") else { return };
         let whole = behind_first_retry(whole);
-        self.seen.extend(
-            whole.split("\n\n").filter(|event| !event.is_empty() && !event.starts_with(':')).map(|event| {
-                let (data, id) = event.split_once("\nid:").unwrap_or((event, ""));
-                (data.strip_prefix("data: ").unwrap_or(data).to_owned(), id.to_owned())
-            }),
-        );
+        // Heartbeats stand before the event that ended the quiet.
+        let events = whole.split("\n\n").map(|event| event.trim_start_matches(":\n"));
+        self.seen.extend(events.filter(|event| !event.is_empty()).map(|event| {
+            let (data, id) = event.split_once("\nid:").unwrap_or((event, ""));
+            (data.strip_prefix("data: ").unwrap_or(data).to_owned(), id.to_owned())
+        }));
     }
 
     /// Whether this is the last that was read.

@@ -1,14 +1,16 @@
-//! A real browser, a network between it and the server, and pages of other origins.
+//! Real browsers, a network between it and the server, and pages of other origins.
 
 mod cutter;
 mod driver;
+mod marionette;
+mod webdriver;
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 pub(crate) use cutter::Cutter;
-pub(crate) use driver::Browser;
+pub(crate) use driver::{Browser, Kind};
 
 use super::machine::PATIENCE;
 
@@ -20,20 +22,23 @@ pub(crate) fn serve_page(cookie: &str) -> String {
     let address: SocketAddr = listener.local_addr().unwrap();
     let cookie = if cookie.is_empty() { String::new() } else { format!("Set-Cookie: {cookie}\r\n") };
     thread::spawn(move || {
-        for mut connection in listener.incoming().map_while(Result::ok) {
+        for connection in listener.incoming().map_while(Result::ok) {
             // Browsers open connections ahead of time and may send nothing on them.
             let cookie = cookie.clone();
-            thread::spawn(move || {
-                connection.set_read_timeout(Some(PATIENCE))?;
-                let lines = BufReader::new(&connection).lines().map_while(Result::ok);
-                if lines.take_while(|line| !line.is_empty()).count() > 0 {
-                    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n";
-                    let length = PAGE.len();
-                    write!(connection, "{head}{cookie}Content-Length: {length}\r\n\r\n{PAGE}")?;
-                }
-                std::io::Result::Ok(())
-            });
+            thread::spawn(move || send_page(&connection, &cookie));
         }
     });
     format!("http://{address}")
+}
+
+/// Answers a request, whatever it asks for, with the page and with this header field.
+fn send_page(mut connection: &TcpStream, field: &str) -> io::Result<()> {
+    connection.set_read_timeout(Some(PATIENCE))?;
+    let lines = BufReader::new(connection).lines().map_while(Result::ok);
+    if lines.take_while(|line| !line.is_empty()).count() > 0 {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n";
+        let length = PAGE.len();
+        write!(connection, "{head}{field}Content-Length: {length}\r\n\r\n{PAGE}")?;
+    }
+    Ok(())
 }
