@@ -146,6 +146,11 @@ impl Connections {
             StreamWish::Queue(QueueStream { first_id: Some(id), .. }) => {
                 let _ = write!(first, "id: {id}\n\n");
             }
+            // WebKit keeps what came of an event before its connection was cut, and adds what comes next: this ends it under
+            // a name that no page listens to, and sets right the id that may have been cut too.
+            StreamWish::Topics(Subscribe { resumed_id: Some(id), .. }) if history.events_max > 0 => {
+                let _ = write!(first, "event: place\nid: {id}\n\n");
+            }
             StreamWish::Queue(_) | StreamWish::NoQueue(_) if !begins_with_retry => first.push('\n'),
             _ => {}
         }

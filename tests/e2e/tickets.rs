@@ -61,11 +61,16 @@ fn a_ticket_opens_one_stream_and_again_for_whoever_shows_an_id_of_it() {
         assert_eq!(server.post("/publish/pets", "data: two").status, 200);
         for (id, seen) in [(&place, &["one", "two"][..]), (&first.id, &["two"])] {
             let mut resumed = Stream::open_with(&server, &target, &[&format!("Last-Event-ID: {id}")]);
+            assert_eq!(resumed.event().lines, format!("event: place\nid: {id}"));
             for data in seen {
                 assert_eq!(resumed.event().data, *data, "after {id}");
             }
             let by_query = format!("{target}&lastEventId={}", id.replace('~', "%7E"));
-            assert_eq!(Stream::open(&server, &by_query).event().data, seen[0]);
+            let mut resumed = Stream::open(&server, &by_query);
+            assert_eq!(
+                (resumed.event().name, resumed.event().data),
+                ("place".to_owned(), seen[0].to_owned())
+            );
             let elsewhere = Stream::open_with(&other, &target, &[&format!("Last-Event-ID: {id}")]);
             assert_eq!(elsewhere.head.status, 200);
         }

@@ -170,6 +170,7 @@ fn a_stream_that_asks_for_its_place_resumes_there_although_it_saw_no_event() {
             }
             let field = format!("Last-Event-ID: {}", place.id);
             let mut stream = Stream::open_with(&server, target, &[&field]);
+            assert_eq!(stream.event().name, "place");
             let seen: Vec<_> = (0..3).map(|_| stream.event()).map(|event| (event.name, event.data)).collect();
             let all = ["0", "1", "2"].map(|n| (String::new(), n.to_owned()));
             match target {
@@ -346,4 +347,31 @@ fn each_event_of_a_stream_that_asks_for_it_names_its_topic_live_and_replayed() {
     let own = Stream::open(&server, "/subscribe/pets?with=topic&place=1").event().id;
     let answer = server.post("/publish/pets", &format!("data: x\nid: {own}@pets")).json();
     assert_eq!(answer["ids_replaced"], 1, "{answer}");
+}
+
+/// WebKit takes it for the rest of an event that was cut.
+#[test]
+fn a_stream_that_resumes_and_asks_for_its_place_begins_with_the_end_of_whatever_came_before() {
+    let server = Server::start(&["--heartbeat", "1h"]);
+    let id = server.post("/publish/resumed01", "data: x\n\ndata: y").id();
+    for (target, field, told) in [
+        ("/subscribe/resumed01?place=1", format!("Last-Event-ID: {id}"), Some(&*id)),
+        (
+            "/subscribe/resumed01?place=1&with=topic",
+            format!("Last-Event-ID: {id}@a"),
+            Some(&*format!("{id}@a")),
+        ),
+        ("/subscribe/resumed01?place=1", "Last-Event-ID: my own".to_owned(), Some("my own")),
+        ("/subscribe/resumed01", format!("Last-Event-ID: {id}"), None),
+        ("/subscribe/resumed01?place=1&lastEventId=a%0Adata:b", "X: y".to_owned(), None),
+    ] {
+        let mut stream = Stream::open_with(&server, target, &[&field]);
+        assert!(stream.first_retry.is_some());
+        server.post("/publish/resumed01", "data: z");
+        let first = stream.event();
+        match told {
+            Some(id) => assert_eq!(first.lines, format!("event: place\nid: {id}"), "{target}"),
+            None => assert_ne!(first.name, "place", "{target}"),
+        }
+    }
 }

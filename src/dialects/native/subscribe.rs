@@ -27,6 +27,8 @@ pub(crate) struct Subscribe {
     pub(crate) terms: StreamTerms,
     /// Whether the stream begins with the id of its place.
     pub(crate) tells_place: bool,
+    /// The id that it resumes after, as the client sent it, where the client asked to be told its place.
+    pub(crate) resumed_id: Option<Box<str>>,
     /// Whether the subscriber is the admin page.
     pub(crate) feeds_admin_page: bool,
 }
@@ -42,6 +44,8 @@ pub(crate) struct SubscribeOptions {
     pub(crate) heartbeat: Heartbeat,
     /// Whether the stream begins with the id of its place.
     pub(crate) place: bool,
+    /// The id to resume after as it was sent, with the code and the topic that may follow it; `None` for one that is no line.
+    resumed_id: Option<Box<str>>,
     /// Whether each event says which topic it was published to.
     pub(crate) names_topics: bool,
     /// By which the client will name the stream when it renews it.
@@ -59,8 +63,10 @@ impl SubscribeOptions {
 
     /// Returns the options in a query or form; `resumed` is the header `Last-Event-ID`, which counts more.
     fn read(form: &[u8], resumed: Option<&[u8]>) -> Result<Self, Refusal> {
+        let sent = id_in(form, resumed);
         Ok(SubscribeOptions {
-            last_event_id: id_in(form, resumed),
+            last_event_id: sent.as_deref().map(|id| without_suffix(id).into()),
+            resumed_id: sent.filter(|id| !id.contains(char::is_control)),
             heartbeat: match target::query_bytes(form, "heartbeat").as_deref() {
                 None | Some(b"comment") => Heartbeat::Comment,
                 Some(b"event") => Heartbeat::Event,
@@ -90,17 +96,18 @@ impl SubscribeOptions {
         })
     }
 
-    /// Returns the subscription to these topics until `expires_s`. Whoever resumes knows its place and is not told it.
+    /// Returns the subscription to these topics until `expires_s`.
     pub(crate) fn subscribe(
         self,
         topics: AskedTopics,
         expires_s: u64,
         extras: Option<Box<StreamExtras>>,
     ) -> Subscribe {
-        let SubscribeOptions { last_event_id, heartbeat, place, names_topics, handle: _ } = self;
+        let SubscribeOptions { last_event_id, resumed_id, heartbeat, place, names_topics, handle: _ } = self;
         let tells_place = place && last_event_id.is_none();
+        let resumed_id = resumed_id.filter(|_| place);
         let terms = StreamTerms { topics, last_event_id, names_topics, heartbeat, expires_s, extras };
-        Subscribe { terms, tells_place, feeds_admin_page: false }
+        Subscribe { terms, tells_place, resumed_id, feeds_admin_page: false }
     }
 }
 
@@ -129,7 +136,7 @@ impl Credential {
 
 /// Returns the id that a request resumes after.
 pub(crate) fn last_event_id(head: &Head) -> Option<Box<str>> {
-    id_in(&head.query, head.last_event_id.as_deref())
+    id_in(&head.query, head.last_event_id.as_deref()).map(|id| without_suffix(&id).into())
 }
 
 /// Returns the id to resume after: that of `Last-Event-ID`, or of the query or form, for clients that cannot set the header.
@@ -142,7 +149,7 @@ fn id_in(form: &[u8], resumed: Option<&[u8]>) -> Option<Box<str>> {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => id.iter().copied().map(char::from).collect(),
     };
-    known_id(&text).map(|id| without_suffix(id).into())
+    known_id(&text).map(Box::from)
 }
 
 /// Returns the same as it was sent.

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -24,8 +24,6 @@ pub(crate) struct Cutter {
 struct Inner {
     upstream: Mutex<SocketAddr>,
     next_cut: Mutex<Box<dyn FnMut() -> Cut + Send>>,
-    /// Whether an answer that has begun is cut at the next end of an event alone.
-    between_events: AtomicBool,
     connections: AtomicUsize,
     cuts: AtomicUsize,
 }
@@ -38,7 +36,6 @@ impl Cutter {
         let inner = Arc::new(Inner {
             upstream: Mutex::new(upstream),
             next_cut: Mutex::new(Box::new(next_cut)),
-            between_events: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             cuts: AtomicUsize::new(0),
         });
@@ -60,11 +57,6 @@ impl Cutter {
     /// Goes to another server from now on.
     pub(crate) fn point_to(&self, upstream: SocketAddr) {
         *self.inner.upstream.lock().unwrap() = upstream;
-    }
-
-    /// Cuts no event in two from now on.
-    pub(crate) fn cut_between_events(&self) {
-        self.inner.between_events.store(true, Ordering::Relaxed);
     }
 
     /// Connections so far.
@@ -104,19 +96,18 @@ impl Inner {
 
     /// Passes an answer on; returns whether it was cut.
     fn answer(&self, mut server: &TcpStream, mut client: &TcpStream, cut: Cut) -> bool {
-        let between_events = self.between_events.load(Ordering::Relaxed) && cut != Some(0);
         let mut left = cut.unwrap_or(usize::MAX);
         let mut buffer = [0; 4096];
         loop {
             let Ok(bytes @ 1..) = server.read(&mut buffer) else { return false };
-            let passed = if between_events { bytes } else { bytes.min(left) };
+            let passed = bytes.min(left);
             if client.write_all(&buffer[..passed]).is_err() {
                 return false;
             }
-            left = left.saturating_sub(passed);
-            if left == 0 && (!between_events || buffer[..passed].ends_with(b"\n\n\r\n")) {
+            left -= passed;
+            if left == 0 {
                 // Every second time as networks cut, by a reset, which throws away what the client has not read yet.
-                if passed % 2 == 0 && !between_events {
+                if passed % 2 == 0 {
                     let _ = SockRef::from(client).set_linger(Some(Duration::ZERO));
                 }
                 return true;
