@@ -7,6 +7,7 @@
 //! A ticket is a JSON Web Token with the claims of the token that it was made of, signed with a key of its own.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::mem;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -34,8 +35,8 @@ pub(super) struct TicketKeys {
     keys: Keys,
 }
 
-/// A ticket that was verified, and is still to be admitted.
-#[derive(Debug, Eq, PartialEq)]
+/// A ticket that was verified, and is still to be admitted. `Debug` does not show its code.
+#[derive(Eq, PartialEq)]
 pub(crate) struct StreamTicket {
     pub(crate) grant: Grant,
     /// The code behind the ids of its streams.
@@ -43,6 +44,12 @@ pub(crate) struct StreamTicket {
     id: u128,
     /// Until when it admits a new stream, in Unix seconds.
     admits_until_s: u64,
+}
+
+impl fmt::Debug for StreamTicket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamTicket").field("grant", &self.grant).finish_non_exhaustive()
+    }
 }
 
 impl TicketKeys {

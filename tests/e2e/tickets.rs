@@ -84,6 +84,29 @@ fn a_ticket_opens_one_stream_and_again_for_whoever_shows_an_id_of_it() {
     check_refusal(&server.request("POST", &by_body, &[], "topic=pets"), 401, "used ticket");
 }
 
+/// Whoever knows a ticket and the code of its ids may open its stream.
+#[test]
+fn the_log_has_no_ticket_no_code_and_no_token() {
+    let server = start(&["--log-level", "debug"]);
+    let token = token(SUBSCRIBER, "pets");
+    let ticket = ticket(&server, &token);
+    let target = format!("/subscribe/pets?ticket={ticket}&handle={HANDLE}");
+    let id = Stream::open(&server, &target).event().id;
+    check_refusal(&server.get(&target), 401, "used ticket");
+    let resumed = Stream::open_with(&server, &target, &[&format!("Last-Event-ID: {id}")]);
+    let mut connection = connect(server.address);
+    let head = format!("POST {} HTTP/1.1\r\nHost: h\r\nLast-Event-ID: {id}", target.replace("/pets", ""));
+    write!(connection, "{head}\r\nContent-Length: 10\r\n\r\ntopic=pets").unwrap();
+    assert_eq!(Stream::of(connection).head.status, 200);
+    assert_eq!(renew(&server, HANDLE, &token).status, 200);
+    drop(resumed);
+    wait_until("it is logged", || server.log().matches("stream asked for").count() == 3);
+    let code = id.split('~').nth(1).unwrap();
+    for secret in [&*ticket, code, &token, HANDLE] {
+        assert!(!server.log().contains(secret), "{secret} is in {}", server.log());
+    }
+}
+
 #[test]
 fn a_ticket_lasts_as_long_as_its_token() {
     let server = start(&["--leeway", "0s"]);

@@ -19,6 +19,7 @@ pub(crate) mod subscriber;
 pub(crate) mod wire;
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -89,13 +90,19 @@ impl StreamTerms {
     }
 }
 
-/// What few streams have.
-#[derive(Debug, Default)]
+/// What few streams have. `Debug` shows none of it: the code admits whoever knows it and the ticket.
+#[derive(Default)]
 pub(crate) struct StreamExtras {
     /// The code behind its ids, of the ticket that opened it.
     pub(crate) code: Option<Box<str>>,
     /// Says whether its end was moved.
     pub(crate) renewable: Option<Arc<RenewableStream>>,
+}
+
+impl fmt::Debug for StreamExtras {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamExtras").finish_non_exhaustive()
+    }
 }
 
 /// The progress of a subscriber, for the admin page.

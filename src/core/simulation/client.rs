@@ -13,6 +13,8 @@ use crate::core::topic::Topic;
 
 pub(super) const HEAD: &str = "HEAD\n";
 pub(super) const REFUSAL: &str = "GONE\n";
+pub(super) const CODE: &str = "code";
+const CODE_SUFFIX: &str = "~code";
 
 /// A flag that a wake-up sets.
 #[derive(Default)]
@@ -51,6 +53,8 @@ pub(super) struct SimulatedClient {
     pub(super) topics: Vec<Topic>,
     /// It asks for the topic of each event.
     pub(super) names_topics: bool,
+    /// Its ids have a code.
+    pub(super) has_code: bool,
     pub(super) stream: Option<Stream>,
     pub(super) last_id: Option<String>,
     /// The id that its connection began with, until an event came.
@@ -142,10 +146,11 @@ fn covers(topics: &[Topic], topic: &Topic) -> bool {
 }
 
 impl SimulatedClient {
-    pub(super) fn new(topics: Vec<Topic>, names_topics: bool, partitions: usize) -> Self {
+    pub(super) fn new(topics: Vec<Topic>, names_topics: bool, has_code: bool, partitions: usize) -> Self {
         SimulatedClient {
             topics,
             names_topics,
+            has_code,
             expected: vec![None; partitions],
             gap_told: vec![false; partitions],
             holes_end: vec![0; partitions],
@@ -200,7 +205,7 @@ impl SimulatedClient {
             return;
         }
         if let Some(id) = event.strip_prefix("id:").filter(|_| event.lines().count() == 1) {
-            return self.see_place(id, model, is_single);
+            return self.see_place(&self.without_code(id), model, is_single);
         }
         if event.starts_with("event:gap\n") && self.is_deaf_to_gaps {
             return;
@@ -219,7 +224,7 @@ impl SimulatedClient {
                 }
             }
             if let Some(id) = id(event) {
-                self.see_gap(id, model, is_single);
+                self.see_gap(self.without_code(&id), model, is_single);
             }
             return;
         }
@@ -264,7 +269,8 @@ impl SimulatedClient {
         self.expected[partition] = Some(place + 1);
         self.events += 1;
         // Without history a publisher's own id comes through, but nobody can resume after it.
-        self.last_id = id(event).filter(|_| model.epoch.is_some());
+        let id = id(event).filter(|_| model.epoch.is_some());
+        self.last_id = id.map(|id| self.without_code(&id));
         if self.names_topics {
             let topic = model.ordered[partition][place].1.name();
             assert!(event.starts_with(&format!("topic:{topic}\n")), "{topic} is not named: {event}");
@@ -288,6 +294,12 @@ impl SimulatedClient {
                 self.expected[other] = self.expected[other].or(named);
             }
         }
+    }
+
+    /// Returns an id without the code that it must have.
+    fn without_code(&self, id: &str) -> String {
+        assert_eq!(self.has_code, id.contains(CODE_SUFFIX), "{id}");
+        id.replace(CODE_SUFFIX, "")
     }
 
     /// Notes the place from which its stream begins, before any event: from there on nothing may be missing.

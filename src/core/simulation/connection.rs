@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::client::{Flag, HEAD, REFUSAL, Stream};
+use super::client::{CODE, Flag, HEAD, REFUSAL, Stream};
 use super::{Canary, World};
 use crate::core::chunk::Framing;
 use crate::core::fanout::sending::Next;
 use crate::core::fanout::subscriber::Opening;
-use crate::core::fanout::{Fanout, StreamTerms, Subscription};
+use crate::core::fanout::{Fanout, StreamExtras, StreamTerms, Subscription};
 use crate::core::selection::StreamIds;
 
 impl World {
@@ -30,6 +30,9 @@ impl World {
         let terms = StreamTerms {
             last_event_id: state.last_id.as_deref().map(Into::into),
             names_topics: state.names_topics,
+            extras: state
+                .has_code
+                .then(|| Box::new(StreamExtras { code: Some(CODE.into()), ..StreamExtras::default() })),
             expires_s,
             ..StreamTerms::of(state.topics.clone().into())
         };
@@ -41,7 +44,7 @@ impl World {
         state.stream = Some(Stream {
             shard,
             key,
-            is_single: !StreamIds::of(&state.topics, state.names_topics, false).are_positions(),
+            is_single: !StreamIds::of(&state.topics, state.names_topics, state.has_code).are_positions(),
             framing,
             woken,
             flying: None,

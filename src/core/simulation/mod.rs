@@ -161,7 +161,13 @@ impl World {
             clients: (0..random.usize(1..=12))
                 .map(|_| {
                     let names_topics = random.u8(0..4) == 0;
-                    SimulatedClient::new(kind.choose(&topics, &mut random), names_topics, partitions)
+                    let has_code = random.u8(0..4) == 0;
+                    SimulatedClient::new(
+                        kind.choose(&topics, &mut random),
+                        names_topics,
+                        has_code,
+                        partitions,
+                    )
                 })
                 .collect(),
             topics,

@@ -1,6 +1,7 @@
 //! A subscription: its topics and options, from the path, the query or the body.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Instant;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -21,7 +22,7 @@ use crate::dialects::{Access, Action, bad_request, refuse_token};
 use crate::http::{Head, Method, Refusal, target};
 
 /// `GET /subscribe/{topic}`, `GET /subscribe?topic={topic}&topic={topic}`, the same by a body, or `GET /events/`.
-#[derive(Debug)]
+/// `Debug` shows no id, which may have a code that admits whoever knows it and the ticket.
 pub(crate) struct Subscribe {
     /// Of its topics there are 1 to 64.
     pub(crate) terms: StreamTerms,
@@ -31,6 +32,12 @@ pub(crate) struct Subscribe {
     pub(crate) resumed_id: Option<Box<str>>,
     /// Whether the subscriber is the admin page.
     pub(crate) feeds_admin_page: bool,
+}
+
+impl fmt::Debug for Subscribe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscribe").field("terms", &self.terms).finish_non_exhaustive()
+    }
 }
 
 /// The topics of one stream, nearly always one.
