@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, crypto, encode};
 use serde_json::json;
+use smallvec::SmallVec;
 use subtle::ConstantTimeEq;
 
 use super::{AuthError, Grant, Keys, Secret, SecretPair, Signers};
-use crate::core::event_id::{CODE_SEPARATOR, TOPIC_SEPARATOR};
+use crate::core::event_id::{CODE_SEPARATOR, TOPIC_SEPARATOR, has_our_form};
 use crate::core::random::random_key;
 
 /// How long a ticket admits a stream after it was made, in seconds.
@@ -30,8 +31,9 @@ const CODE_CHARS: usize = 11;
 /// The keys that a server signs and verifies tickets with.
 #[derive(Debug)]
 pub(super) struct TicketKeys {
-    /// Signs; derived from the subscribers' secret, so that all nodes which have that take each other's tickets.
-    current: Secret,
+    /// Derived from the subscribers' secrets, so that all nodes which have those take each other's tickets. The current one
+    /// signs.
+    pair: SecretPair,
     keys: Keys,
 }
 
@@ -39,11 +41,18 @@ pub(super) struct TicketKeys {
 #[derive(Eq, PartialEq)]
 pub(crate) struct StreamTicket {
     pub(crate) grant: Grant,
-    /// The code behind the ids of its streams.
-    pub(crate) code: Box<str>,
+    /// The code behind the ids of its streams, and that of the secret before, which is taken as well.
+    codes: SmallVec<[Box<str>; 2]>,
     id: u128,
     /// Until when it admits a new stream, in Unix seconds.
     admits_until_s: u64,
+}
+
+impl StreamTicket {
+    /// Returns the code behind the ids of its streams.
+    pub(crate) fn code(&self) -> &str {
+        self.codes.first().map_or("", |code| code)
+    }
 }
 
 impl fmt::Debug for StreamTicket {
@@ -62,9 +71,8 @@ impl TicketKeys {
             }
             None => SecretPair { current: derived(own)?, previous: None },
         };
-        let current = pair.current.clone();
-        let keys = Keys::new(&Signers { secret: Some(pair), public_keys: Vec::new() }, 0)?;
-        Some(TicketKeys { current, keys })
+        let keys = Keys::new(&Signers { secret: Some(pair.clone()), public_keys: Vec::new() }, 0)?;
+        Some(TicketKeys { pair, keys })
     }
 
     /// Returns a ticket for what a token grants.
@@ -77,7 +85,7 @@ impl TicketKeys {
         if let [sub] = sub {
             claims["sub"] = json!(sub);
         }
-        encode(&Header::default(), &claims, &EncodingKey::from_secret(self.current.expose())).ok()
+        encode(&Header::default(), &claims, &EncodingKey::from_secret(self.pair.current.expose())).ok()
     }
 
     /// Verifies a ticket at `now_s`, in Unix seconds; whether it admits is still to be asked.
@@ -86,12 +94,11 @@ impl TicketKeys {
     /// As [`Keys::verify`].
     pub(super) fn verify(&self, ticket: &str, now_s: u64) -> Result<StreamTicket, AuthError> {
         let (grant, id, admits_until_s) = self.keys.verify_ticket(ticket, now_s)?;
-        // By the present key alone: ids of before a change of secrets do not admit, and the page gets a new ticket.
-        let code = mac(&self.current, &format!("id {id:032x}"))
-            .get(..CODE_CHARS)
-            .ok_or(AuthError::Malformed)?
-            .into();
-        Ok(StreamTicket { grant, code, id, admits_until_s })
+        let secrets = [&self.pair.current].into_iter().chain(&self.pair.previous);
+        let codes =
+            secrets.map(|secret| mac(secret, &format!("id {id:032x}")).get(..CODE_CHARS).map(Box::from));
+        let codes = codes.collect::<Option<_>>().ok_or(AuthError::Malformed)?;
+        Ok(StreamTicket { grant, codes, id, admits_until_s })
     }
 }
 
@@ -116,7 +123,7 @@ struct Generations {
 }
 
 impl UsedTickets {
-    /// Returns that none was used.
+    /// Returns a memory of no ticket.
     pub(crate) fn new(now: Instant) -> Self {
         UsedTickets(Mutex::new(Generations { before: HashSet::new(), now: HashSet::new(), since: now }))
     }
@@ -125,15 +132,16 @@ impl UsedTickets {
     /// clock of who made it may be `leeway_s` seconds from this one.
     ///
     /// # Errors
-    /// Why it does not admit.
+    /// [`AuthError::LateTicket`], [`AuthError::UsedTicket`], or [`AuthError::TooManyTickets`] where no more are remembered.
     pub(crate) fn admit(
         &self,
         ticket: &StreamTicket,
         resumed: Option<&[u8]>,
         (now, now_s, leeway_s): (Instant, u64, u64),
     ) -> Result<(), AuthError> {
-        let code = ticket.code.as_bytes();
-        if resumed.and_then(code_in).is_some_and(|shown| bool::from(shown.ct_eq(code))) {
+        let is_shown =
+            |shown: &[u8]| ticket.codes.iter().any(|code| bool::from(shown.ct_eq(code.as_bytes())));
+        if resumed.and_then(code_in).is_some_and(is_shown) {
             return Ok(());
         }
         let (least, most) = (now_s.saturating_sub(leeway_s), now_s.saturating_add(ADMIT_S + leeway_s));
@@ -161,9 +169,10 @@ impl UsedTickets {
     }
 }
 
-/// Returns the code behind an id, if it has one.
+/// Returns the code behind an id of ours, if it has one.
 fn code_in(id: &[u8]) -> Option<&[u8]> {
-    let id = id.split(|byte| *byte == TOPIC_SEPARATOR).next()?;
+    let id = str::from_utf8(id).ok().filter(|id| has_our_form(id))?;
+    let id = id.as_bytes().split(|byte| *byte == TOPIC_SEPARATOR).next()?;
     let start = id.iter().position(|byte| *byte == CODE_SEPARATOR)?;
     Some(&id[start + 1..])
 }
@@ -173,6 +182,7 @@ mod tests {
     use super::*;
 
     const NOW_S: u64 = 1_700_000_000;
+    const PLACE: &str = "12345678901234567890-0.5";
 
     fn secret(text: &str) -> Secret {
         Secret::new(text).unwrap()
@@ -225,7 +235,7 @@ mod tests {
         assert_eq!(tokens.verify(&ticket, NOW_S), Err(AuthError::Signature));
         // The right key alone makes no ticket either.
         let claims = json!({ "sub": "*", "exp": NOW_S + 60 });
-        let key = EncodingKey::from_secret(tickets.current.expose());
+        let key = EncodingKey::from_secret(tickets.pair.current.expose());
         let bare = encode(&Header::default(), &claims, &key).unwrap();
         assert_eq!(tickets.verify(&bare, NOW_S), Err(AuthError::Malformed));
     }
@@ -236,22 +246,42 @@ mod tests {
         let used = UsedTickets::new(start);
         let (one, other) = (ticket(), ticket());
         let at = (start, NOW_S, 0);
-        let id = |code: &str| format!("7-0.5~{code}@pets/dogs").into_bytes();
+        let id = |code: &str| format!("{PLACE}~{code}@pets/dogs").into_bytes();
         assert_eq!(used.admit(&one, None, at), Ok(()));
         assert_eq!(used.admit(&one, None, at), Err(AuthError::UsedTicket));
-        let code = &*one.code;
+        let code = one.code();
         assert_eq!(code.len(), CODE_CHARS);
-        for wrong in [&id(&other.code), &id(""), &id(&code[1..]), &b"7-0.5"[..].to_vec(), &b"~"[..].to_vec()]
-        {
+        for wrong in [
+            &id(other.code()),
+            &id(""),
+            &id(&code[1..]),
+            &PLACE.as_bytes().to_vec(),
+            &format!("own~{code}").into_bytes(),
+        ] {
             assert_eq!(used.admit(&one, Some(wrong), at), Err(AuthError::UsedTicket));
         }
         let late = (start, NOW_S + 599, 0);
-        for right in [id(code), format!("7-0.5~{code}").into_bytes()] {
+        for right in [id(code), format!("{PLACE}~{code}").into_bytes()] {
             assert_eq!(used.admit(&one, Some(&right), late), Ok(()));
         }
         // Someone else's ticket is not used up by that.
         assert_eq!(used.admit(&other, Some(&id(code)), at), Ok(()));
         assert_eq!(used.admit(&other, Some(&id(code)), at), Err(AuthError::UsedTicket));
+    }
+
+    #[test]
+    fn a_code_is_taken_while_the_secret_is_being_changed() {
+        let before = keys(Some(("old", None)), "own");
+        let signed = before.sign(&grant(), NOW_S).unwrap();
+        let code = before.verify(&signed, NOW_S).unwrap().code().to_owned();
+        let ticket = keys(Some(("new", Some("old"))), "own").verify(&signed, NOW_S).unwrap();
+        assert_ne!(ticket.code(), code);
+        let start = Instant::now();
+        for code in [&*code, ticket.code()] {
+            let id = format!("{PLACE}~{code}").into_bytes();
+            let late = (start, NOW_S + 300, 0);
+            assert_eq!(UsedTickets::new(start).admit(&ticket, Some(&id), late), Ok(()));
+        }
     }
 
     #[test]

@@ -116,24 +116,27 @@ impl Connections {
     fn opening(&self, request: &RequestInfo, wish: &StreamWish, framing: Framing) -> Opening {
         let date = self.date();
         let encoding = Encoding::of(&self.service, &date);
-        let mut head = Vec::with_capacity(256);
-        // No request follows a stream. A client that is not told would send one as soon as a refusal ends, and lose it.
-        let cx = Context { keep_alive: false, ..request.context(encoding) };
-        let mut first = String::new();
-        match (wish, &self.service.access.queues) {
-            (StreamWish::Queue(_) | StreamWish::NoQueue(_), Some(queues)) => {
-                let is_chunked = framing == Framing::Chunked;
-                let reason = match wish {
-                    StreamWish::NoQueue(reason) => Some(&**reason),
-                    _ => None,
-                };
-                http::encode_queue_head(&queues.stream_lines, reason, is_chunked, &cx, &mut head);
-                first.push_str(GREETING);
+        let queues = match wish {
+            StreamWish::Queue(_) | StreamWish::NoQueue(_) => self.service.access.queues.as_ref(),
+            StreamWish::Topics(_) => None,
+        };
+        let encode_head = |keep_alive: bool| {
+            let mut head = Vec::with_capacity(256);
+            let cx = Context { keep_alive, ..request.context(encoding) };
+            match queues {
+                Some(queues) => {
+                    let is_chunked = framing == Framing::Chunked;
+                    let reason = match wish {
+                        StreamWish::NoQueue(reason) => Some(&**reason),
+                        _ => None,
+                    };
+                    http::encode_queue_head(&queues.stream_lines, reason, is_chunked, &cx, &mut head);
+                }
+                None => drop(Response::stream_head().encode(&cx, &mut head)),
             }
-            _ => {
-                Response::stream_head().encode(&cx, &mut head);
-            }
-        }
+            head
+        };
+        let mut first = String::from(if queues.is_some() { GREETING } else { "" });
         let Config { stream, history, .. } = &self.shard.common.config;
         let begins_with_retry = stream.first_retry && history.events_max > 0;
         let retry = retry_field(self.shard.retry_ms());
@@ -149,28 +152,32 @@ impl Connections {
             // WebKit keeps what came of an event before its connection was cut, and adds what comes next: this ends it under
             // a name that no page listens to, and sets right the id that may have been cut too.
             StreamWish::Topics(Subscribe { resumed_id: Some(id), .. }) if history.events_max > 0 => {
-                let _ = write!(first, "event: place\nid: {id}\n\n");
+                // A line of its own, because a line may have been cut too.
+                let start = if begins_with_retry { "" } else { ":\n" };
+                let _ = write!(first, "{start}event: place\nid: {id}\n\n");
             }
             StreamWish::Queue(_) | StreamWish::NoQueue(_) if !begins_with_retry => first.push('\n'),
             _ => {}
         }
-        if !first.is_empty() {
-            let mut framed = Vec::new();
-            framing.frame([Bytes::from(first)], &mut framed);
-            head.extend(framed.iter().flatten());
-        }
+        let mut framed = Vec::new();
+        framing.frame_some([Bytes::from(first)].into_iter().filter(|first| !first.is_empty()), &mut framed);
+        let first = framed.concat();
         let refusal = match stream.refuse {
             RefuseStreams::Retry => {
+                // A client that is not told of the close sends its next request on the same connection, and loses it. On a
+                // stream that goes on it must not be told: undici would take a cut of it for its end.
+                let head = encode_head(false);
                 let farewell = framing.farewell(if begins_with_retry { "" } else { &retry });
-                [&head, &farewell[..]].concat()
+                [&head, &first, &farewell[..]].concat()
             }
             RefuseStreams::Unavailable => {
                 let refusal = Refusal { close: true, ..Refusal::unavailable(FULL) };
                 let mut out = Vec::with_capacity(256);
-                Response::from(refusal).encode(&cx, &mut out);
+                Response::from(refusal).encode(&request.context(encoding), &mut out);
                 out
             }
         };
+        let head = [encode_head(request.keep_alive), first].concat();
         let tells_place = matches!(wish, StreamWish::Topics(Subscribe { tells_place: true, .. }));
         Opening { head: head.into(), refusal: refusal.into(), tells_place }
     }

@@ -146,6 +146,24 @@ fn place_of(id: &str) -> &str {
     id.split([char::from(CODE_SEPARATOR), char::from(TOPIC_SEPARATOR)]).next().unwrap_or(id)
 }
 
+/// Returns the id of the same place in the form of a stream over this one partition, with positions for ids or without;
+/// `None` for an id that has that form already, or that says more or less than a place in this partition.
+pub(crate) fn in_form_of(partition: PartitionId, has_positions: bool, id: &str) -> Option<String> {
+    if !has_our_form(id) {
+        return None;
+    }
+    if has_positions {
+        let Id { epoch, sequence } = Id::parse(id)?;
+        let mut position = Vec::new();
+        epoch.write_position([(partition, sequence)].into_iter(), &mut position);
+        return String::from_utf8(position).ok();
+    }
+    let (_, places) = id.split_once('-')?;
+    let (of, _) = position_place(places)?;
+    let Position { epoch, sequence } = Position::parse(id, partition)?;
+    (of == u64::from(partition)).then(|| epoch.text(sequence))
+}
+
 /// Returns whether an id has the form of the broker's own ids or positions, of this run or any other, with or without a
 /// code and a topic.
 pub(crate) fn has_our_form(id: &str) -> bool {
@@ -296,6 +314,22 @@ mod tests {
         {
             assert_eq!(place(other, 0), None, "{other}");
         }
+    }
+
+    #[test]
+    fn an_id_of_one_partition_has_two_forms() {
+        const RUN: &str = "12345678901234567890";
+        let in_form_of = |has_positions, id: &str| in_form_of(3, has_positions, &format!("{RUN}-{id}"));
+        for (id, position) in [("5", "3.5"), ("36", "3.10")] {
+            assert_eq!(in_form_of(true, id), Some(format!("{RUN}-{position}")));
+            assert_eq!(in_form_of(false, position), Some(format!("{RUN}-{id}")));
+            // As they are wanted, or of elsewhere.
+            assert_eq!((in_form_of(false, id), in_form_of(true, position)), (None, None));
+        }
+        for other in ["4.5", "3.5-4.1", "0.0", "x"] {
+            assert_eq!(in_form_of(false, other), None, "{other}");
+        }
+        assert_eq!(super::in_form_of(3, true, "9-5"), None, "a publisher's own");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Streams whose end may be moved: a client that gave its stream a handle shows a newer token, and the stream goes on.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -8,16 +9,18 @@ use smallvec::SmallVec;
 
 use crate::core::topic::Topic;
 
-/// The open streams that clients gave a handle, by handle; all shards share them.
-#[derive(Debug, Default)]
-pub(crate) struct RenewableStreams(Mutex<HashMap<Box<str>, Weak<RenewableStream>>>);
+/// The open streams that clients gave a handle; all shards share them. `Debug` shows no handle.
+#[derive(Default)]
+pub(crate) struct RenewableStreams(Mutex<ByHandle>);
+
+/// By the digest of the subject and by handle: nobody takes another's handle.
+type ByHandle = HashMap<(u64, Box<str>), Weak<RenewableStream>>;
 
 /// An open stream that its client gave a handle.
-#[derive(Debug)]
 pub(crate) struct RenewableStream {
     streams: Arc<RenewableStreams>,
     handle: Box<str>,
-    /// Whom its token was for, and what: digests, for whoever renews it.
+    /// The rights that its token gave it, which a newer one must not exceed.
     pub(crate) rights: Rights,
     /// Its topics.
     pub(crate) topics: SmallVec<[Topic; 1]>,
@@ -33,8 +36,8 @@ pub(crate) struct Rights {
 }
 
 impl RenewableStreams {
-    /// Adds a stream that ends at `expires_s`, in Unix seconds. It takes the handle from an earlier one, whose client came
-    /// back before that was noticed to be gone.
+    /// Adds a stream that ends at `expires_s`, in Unix seconds. It takes the handle from an earlier one of the same subject,
+    /// whose client came back before that was noticed to be gone.
     pub(crate) fn add(
         self: &Arc<Self>,
         handle: &str,
@@ -50,16 +53,16 @@ impl RenewableStreams {
             expires_s: expires_s.into(),
         };
         let stream = Arc::new(stream);
-        self.lock().insert(handle.into(), Arc::downgrade(&stream));
+        self.lock().insert((stream.rights.subject, handle.into()), Arc::downgrade(&stream));
         stream
     }
 
-    /// Returns the open stream with this handle.
-    pub(crate) fn find(&self, handle: &str) -> Option<Arc<RenewableStream>> {
-        self.lock().get(handle)?.upgrade()
+    /// Returns the open stream of this subject with this handle.
+    pub(crate) fn find(&self, subject: u64, handle: &str) -> Option<Arc<RenewableStream>> {
+        self.lock().get(&(subject, handle.into()))?.upgrade()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Weak<RenewableStream>>> {
+    fn lock(&self) -> MutexGuard<'_, ByHandle> {
         // Nothing panics while it is held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,12 +84,25 @@ impl RenewableStream {
     }
 }
 
+impl fmt::Debug for RenewableStreams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RenewableStreams").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RenewableStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RenewableStream").field("topics", &self.topics).finish_non_exhaustive()
+    }
+}
+
 impl Drop for RenewableStream {
     fn drop(&mut self) {
         let mut streams = self.streams.lock();
         // A later stream may have the handle.
-        if streams.get(&*self.handle).is_some_and(|stream| stream.strong_count() == 0) {
-            streams.remove(&*self.handle);
+        let key = (self.rights.subject, std::mem::take(&mut self.handle));
+        if streams.get(&key).is_some_and(|stream| stream.strong_count() == 0) {
+            streams.remove(&key);
         }
         if streams.len() < streams.capacity() / 4 {
             let kept = 2 * streams.len();
@@ -122,11 +138,12 @@ mod tests {
         let (first, second) = (add(&streams, "a"), add(&streams, "a"));
         let is_second =
             |found: Option<Arc<RenewableStream>>| found.is_some_and(|it| Arc::ptr_eq(&it, &second));
-        assert!(is_second(streams.find("a")));
+        assert!(is_second(streams.find(1, "a")));
         drop(first);
-        assert!(is_second(streams.find("a")));
+        assert!(is_second(streams.find(1, "a")));
+        assert!(streams.find(2, "a").is_none(), "another subject's");
         drop(second);
-        assert!(streams.find("a").is_none() && streams.lock().is_empty());
+        assert!(streams.find(1, "a").is_none() && streams.lock().is_empty());
         let many: Vec<_> = (0..1000).map(|n| add(&streams, &n.to_string())).collect();
         drop(many);
         assert!(streams.lock().capacity() < 10);

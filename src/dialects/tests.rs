@@ -176,7 +176,7 @@ fn several_topics_are_asked_for_in_the_query() {
     {
         refused(get(target, access), Status::BadRequest, "topics in the path and in the query");
     }
-    refused(post("/subscribe?topic=a", &spaces), Status::BadRequest, "name them all in the body");
+    refused(post("/subscribe?topic=a", &spaces), Status::BadRequest, "write it into the body");
     refused(post("/subscribe/a", &spaces), Status::MethodNotAllowed, "GET, HEAD, OPTIONS");
 }
 

@@ -21,7 +21,7 @@ fn subscribe(server: &Server) -> Stream {
 #[test]
 fn a_stream_begins_with_exactly_the_head_that_is_promised() {
     let server = Server::start(&[]);
-    check_head(&subscribe(&server), &["Transfer-Encoding: chunked", "Connection: close"]);
+    check_head(&subscribe(&server), &["Transfer-Encoding: chunked"]);
 }
 
 /// Expects the head that is promised, with these fields at its end.

@@ -41,6 +41,7 @@ fn a_ticket_opens_one_stream_and_again_for_whoever_shows_an_id_of_it() {
         let target = format!("/subscribe/pets?ticket={}{with}", ticket(&server, &token));
         // Nothing is opened by these.
         assert_eq!(server.request("HEAD", &target, &[], "").status, 200);
+        assert_eq!(server.request("GET", &target, &[], "x").status, 400);
         let cars = target.replace("pets", "cars");
         check_refusal(&server.get(&cars), 403, "must cover cars");
 
@@ -61,7 +62,7 @@ fn a_ticket_opens_one_stream_and_again_for_whoever_shows_an_id_of_it() {
         assert_eq!(server.post("/publish/pets", "data: two").status, 200);
         for (id, seen) in [(&place, &["one", "two"][..]), (&first.id, &["two"])] {
             let mut resumed = Stream::open_with(&server, &target, &[&format!("Last-Event-ID: {id}")]);
-            assert_eq!(resumed.event().lines, format!("event: place\nid: {id}"));
+            assert_eq!(resumed.event().lines, format!("event: place\nid: {}", id.split('@').next().unwrap()));
             for data in seen {
                 assert_eq!(resumed.event().data, *data, "after {id}");
             }
@@ -75,6 +76,16 @@ fn a_ticket_opens_one_stream_and_again_for_whoever_shows_an_id_of_it() {
             assert_eq!(elsewhere.head.status, 200);
         }
     }
+    // A page whose ticket is over brings its id to a new one, and is cut before anything was published.
+    let (old, new) = (ticket(&server, &token), ticket(&server, &token));
+    let id = Stream::open(&server, &format!("/subscribe/pets?ticket={old}")).event().id;
+    let target = format!("/subscribe/pets?ticket={new}");
+    let told = Stream::open(&server, &format!("{target}&lastEventId={id}")).event().id;
+    assert_ne!(told, id);
+    assert_eq!(server.post("/publish/pets", "data: three").status, 200);
+    let mut resumed = Stream::open_with(&server, &target, &[&format!("Last-Event-ID: {told}")]);
+    assert_eq!((resumed.event().name, resumed.event().data), ("place".to_owned(), "three".to_owned()));
+
     let answer = server.request("POST", "/subscribe?ticket=x", &[], "topic=pets");
     check_refusal(&answer, 401, "malformed token");
     let by_body = format!("/subscribe?ticket={}", ticket(&server, &token));
@@ -95,11 +106,13 @@ fn the_log_has_no_ticket_no_code_and_no_token() {
     check_refusal(&server.get(&target), 401, "used ticket");
     let resumed = Stream::open_with(&server, &target, &[&format!("Last-Event-ID: {id}")]);
     let mut connection = connect(server.address);
-    let head = format!("POST {} HTTP/1.1\r\nHost: h\r\nLast-Event-ID: {id}", target.replace("/pets", ""));
-    write!(connection, "{head}\r\nContent-Length: 10\r\n\r\ntopic=pets").unwrap();
-    assert_eq!(Stream::of(connection).head.status, 200);
+    let head = format!("POST /subscribe?ticket={ticket} HTTP/1.1\r\nHost: h\r\nLast-Event-ID: {id}");
+    let body = format!("topic=pets&handle={HANDLE}");
+    write!(connection, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let by_body = Stream::of(connection);
+    assert_eq!(by_body.head.status, 200);
     assert_eq!(renew(&server, HANDLE, &token).status, 200);
-    drop(resumed);
+    drop((resumed, by_body));
     wait_until("it is logged", || server.log().matches("stream asked for").count() == 3);
     let code = id.split('~').nth(1).unwrap();
     for secret in [&*ticket, code, &token, HANDLE] {
@@ -242,7 +255,7 @@ fn a_newer_token_moves_the_end_of_an_open_stream() {
     check_refusal(
         &renew(&server, HANDLE, &token_of("ann", &["pets"], 60)),
         404,
-        "no stream with this handle",
+        "no stream of this subject with this handle",
     );
 
     // And one of a ticket.
@@ -264,11 +277,24 @@ fn a_stream_is_renewed_by_its_own_subject_for_no_more_than_it_had() {
     let stream = Stream::open(&server, &target);
     let again = |sub: &str, topics: &[&str]| renew(&server, HANDLE, &token_of(sub, topics, 120));
     assert_eq!(again("ann", &["cars", "pets"]).status, 200);
-    check_refusal(&again("eve", &["pets", "cars"]), 403, "another subject");
+    // Nobody else finds it, also with a stream of the same handle.
+    check_refusal(&again("eve", &["pets", "cars"]), 404, "no stream of this subject");
+    let foreign = format!("/subscribe/trees?handle={HANDLE}&token={}", token_of("eve", &["trees"], 60));
+    drop(Stream::open(&server, &foreign));
+    assert_eq!(again("ann", &["cars", "pets"]).status, 200);
+    // Nor does a request that opens nothing take it.
+    for (method, body, status) in [("HEAD", "", 200), ("GET", "x", 400)] {
+        assert_eq!(server.request(method, &target, &[], body).status, status);
+    }
+    assert_eq!(again("ann", &["cars", "pets"]).status, 200);
     check_refusal(&again("ann", &["pets", "cars", "trees"]), 403, "topics that the stream's did not");
     check_refusal(&again("ann", &["*"]), 403, "topics that the stream's did not");
     check_refusal(&again("ann", &["pets"]), 403, "must cover cars");
-    check_refusal(&renew(&server, "0b6e1f3c-7a52-4c1f", &token), 404, "no stream with this handle");
+    check_refusal(
+        &renew(&server, "0b6e1f3c-7a52-4c1f", &token),
+        404,
+        "no stream of this subject with this handle",
+    );
     check_refusal(&renew(&server, HANDLE, "x"), 401, "malformed token");
     check_refusal(&server.request("POST", "/renew", &[&bearer(&token)], ""), 400, "no handle");
     drop(stream);
@@ -278,6 +304,9 @@ fn a_stream_is_renewed_by_its_own_subject_for_no_more_than_it_had() {
     let _stream = Stream::open(&server, &target);
     assert_eq!(renew(&server, HANDLE, &token_of("*", &["pets"], 120)).status, 200);
 
+    let nobodys = sign(SUBSCRIBER, Algorithm::HS256, &json!({ "topics": ["pets"], "exp": now_s() + 60 }));
+    let answer = server.get(&format!("/subscribe/pets?handle={HANDLE}&token={nobodys}"));
+    check_refusal(&answer, 400, "tokens with a sub");
     for handle in ["short", "has a space in it..", &"x".repeat(65)] {
         let target = format!("/subscribe/pets?handle={}&token={token}", handle.replace(' ', "+"));
         check_refusal(&server.get(&target), 400, "bad handle");

@@ -242,6 +242,7 @@ fn a_body_that_asks_for_topics_is_refused_for_what_is_wrong_with_it() {
     let server = Server::start_with(&[], &[("ESPER_SUBSCRIBER_SECRET", SUBSCRIBER)]);
     let bearer = format!("Authorization: Bearer {}\r\n", token(SUBSCRIBER, "bodies001"));
     let (form, json) = ("application/x-www-form-urlencoded", "application/json");
+    let long = format!("topic=bodies001&lastEventId={}", "x".repeat(300_000));
     let many = (0..65).map(|n| format!("topic=bodies{n:03}")).collect::<Vec<_>>().join("&");
     for (content_type, field, body, status, about) in [
         (form, &*bearer, "topic=bodies001", 200, ""),
@@ -265,6 +266,11 @@ fn a_body_that_asks_for_topics_is_refused_for_what_is_wrong_with_it() {
         (form, &bearer, "topic=bodies001&heartbeat=x", 400, "heartbeat=event"),
         (form, &bearer, "topic=bodies%zz", 400, "percent-encoding"),
         (form, &bearer, "topic=x", 400, "topic"),
+        (form, &bearer, "topic=bodies001&place=1&place=1", 400, "place is there twice"),
+        (json, &bearer, "{\"topic\":\"bodies001\",\"place\":1,\"place\":1}", 400, "place is there twice"),
+        (json, &bearer, "{\"topic\":[]}", 400, "empty list"),
+        (json, &bearer, "\u{feff}{\"topic\":\"bodies001\"}", 200, ""),
+        (form, &bearer, &long, 413, "at most"),
         (form, &bearer, &many, 400, "at most 64"),
         ("text/plain", &bearer, "topic=bodies001", 400, "Content-Type"),
     ] {
@@ -279,7 +285,12 @@ fn a_body_that_asks_for_topics_is_refused_for_what_is_wrong_with_it() {
     }
     let answer =
         server.request("POST", "/subscribe?topic=bodies001", &[bearer.trim_end()], "topic=bodies001");
-    assert!(answer.status == 400 && answer.body.contains("in the body"), "{answer:?}");
+    assert!(answer.status == 400 && answer.body.contains("into the body"), "{answer:?}");
+    for name in ["lastEventId", "heartbeat", "place", "with", "handle"] {
+        let answer =
+            server.request("POST", &format!("/subscribe?{name}=1"), &[bearer.trim_end()], "topic=bodies001");
+        assert!(answer.status == 400 && answer.body.contains("into the body"), "{answer:?}");
+    }
     let answer = server.request("POST", "/subscribe/bodies001", &[bearer.trim_end()], "");
     assert_eq!((answer.status, answer.field("Allow")), (405, Some("GET, HEAD, OPTIONS")));
     let gzip = [bearer.trim_end(), "Content-Encoding: gzip"];
@@ -343,6 +354,16 @@ fn each_event_of_a_stream_that_asks_for_it_names_its_topic_live_and_replayed() {
         let answer = server.get(target);
         assert!(answer.status == 400 && answer.body.contains("with=topic"), "{answer:?}");
     }
+    // A page may begin to ask, or no longer ask: its id is good for both.
+    let plain = server.post("/publish/pets/dogs", "data: before").id();
+    assert_eq!(server.post("/publish/pets/dogs", "data: after").status, 200);
+    let field = format!("Last-Event-ID: {plain}");
+    let named = Stream::open_with(&server, "/subscribe/pets/dogs?with=topic", &[&field]).event();
+    assert_eq!((&*named.name, &*named.data), ("", "after"), "no gap");
+    assert_eq!(server.post("/publish/pets/dogs", "data: later").status, 200);
+    let field = format!("Last-Event-ID: {}", named.id);
+    let later = Stream::open_with(&server, "/subscribe/pets/dogs", &[&field]).event();
+    assert_eq!((&*later.name, &*later.data), ("", "later"), "no gap");
     // What this form of ids is taken for must not be a publisher's.
     let own = Stream::open(&server, "/subscribe/pets?with=topic&place=1").event().id;
     let answer = server.post("/publish/pets", &format!("data: x\nid: {own}@pets")).json();
@@ -364,6 +385,12 @@ fn a_stream_that_resumes_and_asks_for_its_place_begins_with_the_end_of_whatever_
         ("/subscribe/resumed01?place=1", "Last-Event-ID: my own".to_owned(), Some("my own")),
         ("/subscribe/resumed01", format!("Last-Event-ID: {id}"), None),
         ("/subscribe/resumed01?place=1&lastEventId=a%0Adata:b", "X: y".to_owned(), None),
+        // So long an id is no event's, and is neither kept nor sent back whole.
+        (
+            "/subscribe/resumed01?place=1",
+            format!("Last-Event-ID: {}", "x".repeat(5000)),
+            Some(&*format!("{}\u{2026}", "x".repeat(200))),
+        ),
     ] {
         let mut stream = Stream::open_with(&server, target, &[&field]);
         assert!(stream.first_retry.is_some());
@@ -374,4 +401,18 @@ fn a_stream_that_resumes_and_asks_for_its_place_begins_with_the_end_of_whatever_
             None => assert_ne!(first.name, "place", "{target}"),
         }
     }
+}
+
+/// A client that is not told sends its next request on the connection that is closing; one that is told so of a stream
+/// which goes on takes a cut for the end (undici).
+#[test]
+fn a_refusal_says_that_the_connection_closes_and_a_stream_does_not() {
+    let server = Server::start(&["--subscribers-max", "1"]);
+    let stream = Stream::open(&server, "/subscribe/closing01");
+    assert_eq!(stream.head.field("Connection"), None);
+    let mut refused = Stream::open(&server, "/subscribe/closing01");
+    assert_eq!((refused.head.status, refused.head.field("Connection")), (200, Some("close")));
+    assert!(refused.event().retry.is_some());
+    assert_eq!(refused.next_event(), None);
+    assert!(refused.is_complete);
 }

@@ -27,7 +27,7 @@ use smallvec::SmallVec;
 
 use crate::core::arena::{Arena, Key};
 use crate::core::chunk::Framing;
-use crate::core::event_id::Sequence;
+use crate::core::event_id::{Sequence, in_form_of};
 use crate::core::fanout::log::Gain;
 use crate::core::fanout::logs::{LogKind, Logs, TopicLog};
 use crate::core::fanout::part::Replayed;
@@ -62,7 +62,7 @@ pub(crate) struct Subscription {
     pub(crate) opening: Opening,
 }
 
-/// What a client asked for and may have.
+/// Says what a client asked for and may have.
 #[derive(Debug)]
 pub(crate) struct StreamTerms {
     /// The topics, none of which covers another.
@@ -90,7 +90,7 @@ impl StreamTerms {
     }
 }
 
-/// What few streams have. `Debug` shows none of it: the code admits whoever knows it and the ticket.
+/// Holds what few streams have. `Debug` shows none of it: the code admits whoever knows it and the ticket.
 #[derive(Default)]
 pub(crate) struct StreamExtras {
     /// The code behind its ids, of the ticket that opened it.
@@ -182,6 +182,14 @@ impl Fanout {
         let new = NewSubscriber { framing, ids, has_extras, heartbeat, expires_s, opening };
         let mut subscriber = Subscriber::new(new, now_ms);
         let selections = Selection::of(&topics, ids, self.placement);
+        // A client may have come by another form of its stream's ids: with a ticket, or the topics of events.
+        let last_event_id = match (&selections[..], last_event_id) {
+            ([only], Some(id)) => {
+                let other = in_form_of(only.partition(), ids.are_positions(), &id);
+                Some(other.map_or(id, String::into_boxed_str))
+            }
+            (_, last_event_id) => last_event_id,
+        };
         for selection in &selections {
             let partition = selection.partition();
             let known = || self.limits.epochs.as_ref()?.place_in(last_event_id.as_deref()?, partition);
@@ -290,6 +298,9 @@ impl Fanout {
         subscriber.close(&mut self.logs);
         if subscriber.has_extras {
             self.extras.remove(&key.index);
+            if self.extras.len() < self.extras.capacity() / 4 {
+                self.extras.shrink_to(2 * self.extras.len());
+            }
         }
         let is_merging = subscriber.is_merging();
         for cursor in subscriber.cursors() {

@@ -372,7 +372,8 @@ fn number(event: &str) -> u64 {
 
 /// Returns whether this is a heartbeat or a farewell, which have no blank line.
 fn is_lone_line(text: &[u8]) -> bool {
-    text == b":\n" || text.starts_with(b"retry:") && text.ends_with(b"\n")
+    let is_line = text.iter().position(|byte| *byte == b'\n') == text.len().checked_sub(1);
+    is_line && (text == b":\n" || text.starts_with(b"retry:"))
 }
 
 /// Takes everything up to the last blank line, and a lone line behind it.

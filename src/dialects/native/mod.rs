@@ -41,7 +41,7 @@ pub(crate) enum BodyForm {
 pub(super) fn route(call: &Call<'_>) -> Option<Result<Action, Refusal>> {
     let Call { head, access, .. } = call;
     Some(match (call.first, call.rest) {
-        (b"subscribe", [] | [b""]) if names_topics(call) => {
+        (b"subscribe", [] | [b""]) if may_name_topics(call) => {
             call.allow(&READ_BY_BODY, || call.subscribe_to_several())
         }
         (b"subscribe", path) if is_topic(path, access) => {
@@ -69,7 +69,7 @@ pub(super) fn paths(call: &Call<'_>, paths: &mut Vec<Cow<'static, str>>) {
 }
 
 /// Returns whether a request to `/subscribe` may name topics: in its query, or in its body. With namespaces it need not.
-fn names_topics(call: &Call<'_>) -> bool {
+fn may_name_topics(call: &Call<'_>) -> bool {
     !matches!(call.head.method, Method::Get | Method::Head)
         || call.access.names.are_paths()
         || target::query_has(&call.head.query, "topic")

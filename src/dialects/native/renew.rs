@@ -29,8 +29,8 @@ impl Call<'_> {
     /// Moves the end of the stream with this handle to that of the token, and returns the answer with its end.
     ///
     /// # Errors
-    /// 400 without a handle; 401 for a bad token; 403 for one of another subject or for more topics; 404 when no such stream
-    /// is open here.
+    /// 400 without a handle; 401 for a bad token; 403 for one for more topics; 404 when its subject has no such stream open
+    /// here.
     pub(super) fn renew(&self) -> Result<Action, Refusal> {
         let Some(keys) = &self.keyring.subscriber else {
             let reason = "streams need no token here, and none expires; there is nothing to renew";
@@ -42,17 +42,12 @@ impl Call<'_> {
             return Err(bad_request("no handle: name the stream as /renew?handle=..., as it was opened"));
         };
         let gone = || {
-            let reason = "no stream with this handle is open here: it has ended, or another node has it";
+            let reason = "no stream of this subject with this handle is open here: it has ended, or another node has it";
             Refusal::new(Status::NotFound, reason)
         };
-        let stream = self.access.renewable.find(&handle).ok_or_else(gone)?;
-        let (before, now) = (&stream.rights, rights(self.access, &grant));
-        if now.subject != before.subject {
-            return Err(Refusal::new(
-                Status::Forbidden,
-                "this token is for another subject than the stream's",
-            ));
-        }
+        let now = rights(self.access, &grant);
+        let stream = self.access.renewable.find(now.subject, &handle).ok_or_else(gone)?;
+        let before = &stream.rights;
         let all = self.access.names.hasher().hash("*");
         if !before.topics.contains(&all) && !now.topics.iter().all(|topic| before.topics.contains(topic)) {
             let reason = "this token names topics that the stream's did not: open a new stream with it";

@@ -5,26 +5,27 @@ use std::fmt;
 use std::time::Instant;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use smallvec::{SmallVec, smallvec};
 
 use super::renew::renewable;
 use super::{check_covered, parse_path, refuse_topic};
 use crate::auth::{Grant, StreamTicket};
-use crate::core::event::known_id;
-use crate::core::event_id::without_suffix;
+use crate::core::event::{BYTE_ORDER_MARK, known_id};
+use crate::core::event_id::{CODE_SEPARATOR, has_our_form, without_suffix};
 use crate::core::fanout::wire::Heartbeat;
 use crate::core::fanout::{StreamExtras, StreamTerms};
 use crate::core::topic::{TOPICS_PER_STREAM_MAX, Topic};
 use crate::dialects::call::Call;
 use crate::dialects::form::{Form, bad_json};
 use crate::dialects::{Access, Action, bad_request, refuse_token};
-use crate::http::{Head, Method, Refusal, target};
+use crate::http::{Head, Method, Refusal, Status, target};
 
 /// `GET /subscribe/{topic}`, `GET /subscribe?topic={topic}&topic={topic}`, the same by a body, or `GET /events/`.
 /// `Debug` shows no id, which may have a code that admits whoever knows it and the ticket.
 pub(crate) struct Subscribe {
-    /// Of its topics there are 1 to 64.
+    /// What it asks for, with 1 to 64 topics.
     pub(crate) terms: StreamTerms,
     /// Whether the stream begins with the id of its place.
     pub(crate) tells_place: bool,
@@ -52,7 +53,7 @@ pub(crate) struct SubscribeOptions {
     /// Whether the stream begins with the id of its place.
     pub(crate) place: bool,
     /// The id to resume after as it was sent, with the code and the topic that may follow it; `None` for one that is no line.
-    resumed_id: Option<Box<str>>,
+    sent_id: Option<Box<str>>,
     /// Whether each event says which topic it was published to.
     pub(crate) names_topics: bool,
     /// By which the client will name the stream when it renews it.
@@ -73,7 +74,7 @@ impl SubscribeOptions {
         let sent = id_in(form, resumed);
         Ok(SubscribeOptions {
             last_event_id: sent.as_deref().map(|id| without_suffix(id).into()),
-            resumed_id: sent.filter(|id| !id.contains(char::is_control)),
+            sent_id: sent.filter(|id| !id.contains(char::is_control)),
             heartbeat: match target::query_bytes(form, "heartbeat").as_deref() {
                 None | Some(b"comment") => Heartbeat::Comment,
                 Some(b"event") => Heartbeat::Event,
@@ -91,14 +92,11 @@ impl SubscribeOptions {
                 Some(b"topic") => true,
                 Some(_) => return Err(bad_request("bad with: write with=topic, or leave it out")),
             },
-            handle: match target::query_value(form, "handle")? {
+            handle: match target::query_bytes(form, "handle").as_deref() {
                 None => None,
-                Some(handle) if is_handle(&handle) => Some(handle.into()),
-                Some(_) => {
-                    return Err(bad_request(
-                        "bad handle: draw 16 to 64 letters, digits, '-' or '_' at random",
-                    ));
-                }
+                Some(handle) => Some(checked_handle(handle).ok_or_else(|| {
+                    bad_request("bad handle: draw 16 to 64 letters, digits, '-' or '_' at random")
+                })?),
             },
         })
     }
@@ -110,20 +108,22 @@ impl SubscribeOptions {
         expires_s: u64,
         extras: Option<Box<StreamExtras>>,
     ) -> Subscribe {
-        let SubscribeOptions { last_event_id, resumed_id, heartbeat, place, names_topics, handle: _ } = self;
+        let SubscribeOptions { last_event_id, sent_id, heartbeat, place, names_topics, handle: _ } = self;
         let tells_place = place && last_event_id.is_none();
-        let resumed_id = resumed_id.filter(|_| place);
+        let resumed_id = sent_id.filter(|_| place);
         let terms = StreamTerms { topics, last_event_id, names_topics, heartbeat, expires_s, extras };
         Subscribe { terms, tells_place, resumed_id, feeds_admin_page: false }
     }
 }
 
-fn is_handle(handle: &str) -> bool {
-    let is_of_handles = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-    (16..=64).contains(&handle.len()) && handle.bytes().all(is_of_handles)
+/// Returns the handle; `None` for a text that is none.
+fn checked_handle(text: &[u8]) -> Option<Box<str>> {
+    let is_of_handles = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
+    let handle = str::from_utf8(text).ok().filter(|handle| (16..=64).contains(&handle.len()))?;
+    text.iter().all(is_of_handles).then(|| handle.into())
 }
 
-/// What a subscriber showed.
+/// Says who a subscriber is.
 #[derive(Debug)]
 enum Credential {
     /// None, where none is needed.
@@ -150,19 +150,32 @@ pub(crate) fn last_event_id(head: &Head) -> Option<Box<str>> {
 ///
 /// No text is refused: an EventSource would give up for ever, and its page never learn of the gap.
 fn id_in(form: &[u8], resumed: Option<&[u8]>) -> Option<Box<str>> {
-    let id = resumed_id(form, resumed)?;
+    let id = sent_id(form, resumed)?;
     // EventSource sends UTF-8. A script that sets the header can send only Latin-1 (Fetch standard, ByteString).
     let text = match str::from_utf8(&id) {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => id.iter().copied().map(char::from).collect(),
     };
-    known_id(&text).map(Box::from)
+    known_id(&text).map(|id| match id.len() {
+        // The form is that of no id, so that it stays unknown.
+        ID_BYTES_MAX.. => id.chars().take(ID_SHOWN_CHARS).chain(['\u{2026}']).collect::<String>().into(),
+        _ => id.into(),
+    })
 }
 
-/// Returns the same as it was sent.
-fn resumed_id<'r>(form: &'r [u8], resumed: Option<&'r [u8]>) -> Option<Cow<'r, [u8]>> {
+/// Returns the id to resume after as it was sent: that of the header, else of the query or form.
+fn sent_id<'r>(form: &'r [u8], resumed: Option<&'r [u8]>) -> Option<Cow<'r, [u8]>> {
     resumed.map(Cow::Borrowed).or_else(|| target::query_bytes(form, "lastEventId"))
 }
+
+/// The longest id that is looked up, in bytes: a position in all partitions, with a code and a topic, has fewer.
+const ID_BYTES_MAX: usize = 3 << 10;
+/// The characters of a longer one that are told with the gap; more than a publisher's own id may have.
+const ID_SHOWN_CHARS: usize = 200;
+/// The longest body of a subscription, in bytes: 64 of the longest topics, all of it percent-encoded, take fewer than half.
+const BODY_BYTES_MAX: usize = 256 << 10;
+/// The most fields of a subscription's body: 64 topics, and each other one once.
+const FIELDS_MAX: usize = TOPICS_PER_STREAM_MAX + NAMES.len() - 1;
 
 /// A subscription by POST or QUERY, whose body is still to come.
 #[derive(Debug)]
@@ -189,27 +202,70 @@ impl BodySubscription {
     /// not cover.
     pub(crate) fn read(self, body: &[u8], access: &Access, now_s: fn() -> u64) -> Result<Subscribe, Refusal> {
         let BodySubscription { form, credential, resumed } = self;
+        if body.len() > BODY_BYTES_MAX {
+            let reason = format!("too many topics: a subscription's body has at most {BODY_BYTES_MAX} bytes");
+            return Err(Refusal::new(Status::ContentTooLarge, reason));
+        }
         let form = match form {
             Form::UrlEncoded => Cow::Borrowed(body),
             Form::Json => Cow::Owned(form_of_json(body)?.into_bytes()),
         };
-        for pair in target::form_pairs(&form).filter(|_| !form.is_empty()) {
-            let (name, _) = pair?;
-            if !NAMES.iter().any(|known| known.as_bytes() == &*name) {
-                return Err(bad_request(format!(
-                    "unknown field in the body: it may have {}",
-                    NAMES.join(", ")
-                )));
-            }
-        }
+        check_names(&form)?;
         let topics = match topics_in_query(&form, access)? {
             topics if !topics.is_empty() => topics,
             _ if access.names.are_paths() => smallvec![Topic::everything(access.names.hasher())],
             _ => return Err(bad_request("no topic: name 1 to 64 in the body, as topic=...&topic=...")),
         };
         let options = SubscribeOptions::read(&form, resumed.as_deref())?;
-        let resumed = resumed_id(&form, resumed.as_deref());
+        let resumed = sent_id(&form, resumed.as_deref());
         admit(access, topics, options, credential, resumed.as_deref(), now_s)
+    }
+}
+
+/// Checks that a form has known fields alone, each once but for the topics.
+///
+/// # Errors
+/// 400 that names the field.
+fn check_names(form: &[u8]) -> Result<(), Refusal> {
+    let mut seen = [false; NAMES.len()];
+    for (index, pair) in target::form_pairs(form).filter(|_| !form.is_empty()).enumerate() {
+        let (name, _) = pair?;
+        let known = NAMES.iter().position(|known| known.as_bytes() == &*name);
+        let Some(known) = known else {
+            return Err(bad_request(format!("unknown field in the body: it may have {}", NAMES.join(", "))));
+        };
+        if index >= FIELDS_MAX {
+            return Err(too_many_topics());
+        }
+        if std::mem::replace(&mut seen[known], true) && NAMES[known] != "topic" {
+            return Err(bad_request(format!("{} is there twice: send it once", NAMES[known])));
+        }
+    }
+    Ok(())
+}
+
+/// The members of a JSON object, in their order; a map would hide one that is there twice.
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
     }
 }
 
@@ -218,11 +274,15 @@ impl BodySubscription {
 /// # Errors
 /// 400 for anything else.
 fn form_of_json(body: &[u8]) -> Result<String, Refusal> {
-    let object: serde_json::Map<String, Value> =
-        serde_json::from_slice(body).map_err(|error| bad_json(&error))?;
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    let Members(members) = serde_json::from_slice(body).map_err(|error| bad_json(&error))?;
     let mut form = String::new();
-    for (name, value) in &object {
-        for value in value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice) {
+    for (name, value) in &members {
+        let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+        if values.is_empty() {
+            return Err(bad_request("a field of the body is an empty list: leave it out"));
+        }
+        for value in values {
             let text = match value {
                 Value::String(text) => Cow::Borrowed(&**text),
                 Value::Number(number) => number.to_string().into(),
@@ -241,7 +301,7 @@ fn form_of_json(body: &[u8]) -> Result<String, Refusal> {
     Ok(form)
 }
 
-/// Lets a subscriber in, who showed the id `resumed`, if any.
+/// Returns the subscription of this credential to these topics. `resumed` is the id that it showed, if any.
 ///
 /// # Errors
 /// 403 when the token does not cover the topics, 401 when the ticket admits no more.
@@ -257,15 +317,23 @@ fn admit(
         return Ok(options.subscribe(topics, u64::MAX, None));
     };
     topics.iter().try_for_each(|topic| check_covered(grant, topic))?;
-    let renewable = options.handle.as_deref().map(|handle| renewable(access, handle, grant, &topics));
-    let mut extras = StreamExtras { code: None, renewable };
+    if options.handle.is_some() && grant.subject().is_empty() {
+        return Err(bad_request(
+            "a handle is for tokens with a sub, which says whose stream it is: leave it out",
+        ));
+    }
+    let mut extras = StreamExtras::default();
     if let Credential::Ticket(ticket) = &credential {
         let times = (Instant::now(), now_s(), access.leeway_s);
         access.used_tickets.admit(ticket, resumed, times).map_err(refuse_token)?;
-        extras.code = Some(ticket.code.clone());
-        // Without an id a client that is cut before its first event could not come back.
+        extras.code = Some(ticket.code().into());
+        // Without an id a client that is cut before its first event could not come back, nor with that of another ticket.
         options.place = true;
+        let id = options.last_event_id.as_deref().filter(|id| has_our_form(id));
+        options.sent_id = id.map(|id| format!("{id}{}{}", char::from(CODE_SEPARATOR), ticket.code()).into());
     }
+    // Last, so that a request which opens nothing takes no handle from a stream.
+    extras.renewable = options.handle.as_deref().map(|handle| renewable(access, handle, grant, &topics));
     let has_extras = extras.code.is_some() || extras.renewable.is_some();
     let extras = has_extras.then(|| Box::new(extras));
     Ok(options.subscribe(topics, grant.expires_s, extras))
@@ -276,12 +344,19 @@ impl Call<'_> {
     pub(super) fn subscribe(&self, topics: AskedTopics) -> Result<Action, Refusal> {
         let Call { head, access, now_s, .. } = self;
         let options = SubscribeOptions::of(head)?;
-        let credential = match self.subscribers_credential()? {
-            // Nothing is opened, and so the ticket is not used.
-            Credential::Ticket(ticket) if head.method == Method::Head => Credential::Token(ticket.grant),
-            credential => credential,
-        };
-        let resumed = resumed_id(&head.query, head.last_event_id.as_deref());
+        let credential = self.subscribers_credential()?;
+        // Nothing is opened by these, and so no ticket is used and no handle taken.
+        if head.has_body() {
+            return Err(bad_request(
+                "a subscription by GET has no body: send none, or POST the topics to /subscribe",
+            ));
+        }
+        if head.method == Method::Head {
+            let grant = credential.grant();
+            grant.map_or(Ok(()), |grant| topics.iter().try_for_each(|topic| check_covered(grant, topic)))?;
+            return Ok(Action::Subscribe(options.subscribe(topics, u64::MAX, None)));
+        }
+        let resumed = sent_id(&head.query, head.last_event_id.as_deref());
         admit(access, topics, options, credential, resumed.as_deref(), *now_s).map(Action::Subscribe)
     }
 
@@ -289,8 +364,10 @@ impl Call<'_> {
     pub(super) fn subscribe_to_several(&self) -> Result<Action, Refusal> {
         let Call { head, access, .. } = self;
         let is_by_body = matches!(head.method, Method::Post | Method::Query);
+        if is_by_body && let Some(name) = NAMES.iter().find(|name| target::query_has(&head.query, name)) {
+            return Err(bad_request(format!("{name} in the query: write it into the body")));
+        }
         match target::query_has(&head.query, "topic") {
-            true if is_by_body => Err(bad_request("topics in the query: name them all in the body")),
             true => self.subscribe(topics_in_query(&head.query, access)?),
             false if is_by_body => {
                 let credential = self.subscribers_credential()?;
@@ -329,16 +406,18 @@ pub(super) fn topic_in_path(head: &Head, path: &[&[u8]], access: &Access) -> Res
     parse_path(path, access)
 }
 
+fn too_many_topics() -> Refusal {
+    bad_request(format!(
+        "too many topics: ask for at most {TOPICS_PER_STREAM_MAX} on one connection, and for the others on another"
+    ))
+}
+
 /// Returns the topics of a query, without duplicates and those that another one covers.
 pub(super) fn topics_in_query(query: &[u8], access: &Access) -> Result<AskedTopics, Refusal> {
     let mut topics = AskedTopics::new();
     for (index, value) in target::query_values(query, "topic").enumerate() {
         if index == TOPICS_PER_STREAM_MAX {
-            let reason = format!(
-                "too many topics: ask for at most {TOPICS_PER_STREAM_MAX} on one connection, \
-                 and for the others on another"
-            );
-            return Err(bad_request(reason));
+            return Err(too_many_topics());
         }
         let topic = access.names.parse(&value?).map_err(refuse_topic)?;
         if !topics.iter().any(|other| other.covers(&topic)) {

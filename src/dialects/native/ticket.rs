@@ -9,6 +9,9 @@ use crate::http::{Refusal, Response, Status, target};
 /// How long the streams of a ticket for topics last without `exp`, in seconds: a day.
 const STREAM_S: u64 = 24 * 60 * 60;
 
+/// The longest ticket, in bytes: a request's target has at most 8 KiB.
+const TICKET_BYTES_MAX: usize = 7 << 10;
+
 impl Call<'_> {
     /// Returns the answer with a new ticket: for what a subscriber's token grants, or, on the control port, for the topics of
     /// the query.
@@ -28,6 +31,11 @@ impl Call<'_> {
         let ticket = self.keyring.sign_ticket(&grant, now_s);
         let ticket =
             ticket.ok_or_else(|| Refusal::unavailable("the ticket could not be signed; try again"))?;
+        if ticket.len() > TICKET_BYTES_MAX {
+            return Err(bad_request(
+                "this token is too long for a ticket, which must fit into a URL: leave out topics",
+            ));
+        }
         let json = serde_json::json!({ "ticket": ticket, "expires_at": now_s.saturating_add(ADMIT_S) });
         Ok(Action::Answer(Response::json(json.to_string().into_bytes())))
     }

@@ -97,7 +97,7 @@ fn one_bad_topic_among_good_ones_is_refused_with_its_rule() {
     ] {
         check_refusal(&server.get(&format!("/subscribe?{query}")), 400, about);
     }
-    check_refusal(&server.post("/subscribe?topic=abcdef123", "data: x"), 400, "in the body");
+    check_refusal(&server.post("/subscribe?topic=abcdef123", "data: x"), 400, "into the body");
     check_refusal(&server.post("/subscribe/abcdef123", "data: x"), 405, "use GET");
 }
 
