@@ -70,7 +70,6 @@ pub(crate) struct StreamTerms {
     pub(crate) last_event_id: Option<Box<str>>,
     /// Whether each event says which topic it was published to.
     pub(crate) names_topics: bool,
-    pub(crate) heartbeat: Heartbeat,
     /// Unix seconds; `u64::MAX` for never.
     pub(crate) expires_s: u64,
     pub(crate) extras: Option<Box<StreamExtras>>,
@@ -79,20 +78,15 @@ pub(crate) struct StreamTerms {
 impl StreamTerms {
     /// Returns those of a stream of these topics for which nothing else was asked.
     pub(crate) fn of(topics: SmallVec<[Topic; 1]>) -> Self {
-        StreamTerms {
-            topics,
-            last_event_id: None,
-            names_topics: false,
-            heartbeat: Heartbeat::Comment,
-            expires_s: u64::MAX,
-            extras: None,
-        }
+        StreamTerms { topics, last_event_id: None, names_topics: false, expires_s: u64::MAX, extras: None }
     }
 }
 
 /// Holds what few streams have. `Debug` shows none of it: the code admits whoever knows it and the ticket.
 #[derive(Default)]
 pub(crate) struct StreamExtras {
+    /// What it gets when it is quiet.
+    pub(crate) heartbeat: Heartbeat,
     /// The code behind its ids, of the ticket that opened it.
     pub(crate) code: Option<Box<str>>,
     /// Says whether its end was moved.
@@ -175,11 +169,11 @@ impl Fanout {
     /// Adds a stream and posts a Join to the homes of its topics. Its response begins when all have answered.
     pub(crate) fn subscribe(&mut self, subscription: Subscription, now_ms: u64, out: &mut Vec<Post>) -> Key {
         let Subscription { terms, framing, opening } = subscription;
-        let StreamTerms { topics, last_event_id, names_topics, heartbeat, expires_s, extras } = terms;
+        let StreamTerms { topics, last_event_id, names_topics, expires_s, extras } = terms;
         let has_code = extras.as_ref().is_some_and(|extras| extras.code.is_some());
         let ids = StreamIds::of(&topics, names_topics, has_code);
         let has_extras = extras.is_some();
-        let new = NewSubscriber { framing, ids, has_extras, heartbeat, expires_s, opening };
+        let new = NewSubscriber { framing, ids, has_extras, expires_s, opening };
         let mut subscriber = Subscriber::new(new, now_ms);
         let selections = Selection::of(&topics, ids, self.placement);
         // A client may have come by another form of its stream's ids: with a ticket, or the topics of events.
@@ -251,7 +245,8 @@ impl Fanout {
         let epoch = self.limits.epochs.as_ref().map(|epochs| epochs.current());
         let extras = if subscriber.has_extras { self.extras.get(&index) } else { None };
         let code = extras.and_then(|extras| extras.code.as_deref());
-        let sender = Sender { epoch, code, memory: &self.memory, now_ms };
+        let heartbeat = extras.map_or(Heartbeat::Comment, |extras| extras.heartbeat);
+        let sender = Sender { epoch, code, heartbeat, memory: &self.memory, now_ms };
         let next = subscriber.next(&mut self.logs, sender);
         if matches!(next, Next::Wait) {
             subscriber.list_idle(index, &mut self.logs);

@@ -144,11 +144,12 @@ fn place_in(event: &[u8], epoch: Epoch) -> Option<(&[u8], Sequence)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::fanout::wire::Heartbeat;
 
     const EPOCH: u64 = 7;
 
     fn sender(epoch: Option<Epoch>, memory: &Arc<Memory>) -> Sender<'_> {
-        Sender { epoch, code: None, memory, now_ms: 0 }
+        Sender { epoch, code: None, heartbeat: Heartbeat::Comment, memory, now_ms: 0 }
     }
 
     fn text(pieces: Pieces) -> String {

@@ -12,7 +12,7 @@ use crate::core::fanout::merge::{Merged, Taken};
 use crate::core::fanout::part::{Replayed, Stage, attach};
 use crate::core::fanout::positions::{Pieces, PositionIds};
 use crate::core::fanout::subscriber::{Flight, Subscriber};
-use crate::core::fanout::wire::{Buffers, gap_event};
+use crate::core::fanout::wire::{Buffers, Heartbeat, gap_event};
 use crate::core::memory::Memory;
 use crate::core::message::{Gap, GapReason};
 use crate::core::partition::PartitionId;
@@ -55,6 +55,8 @@ pub(crate) struct Sender<'s> {
     pub(crate) epoch: Option<Epoch>,
     /// The code behind the stream's ids, if they have one.
     pub(crate) code: Option<&'s str>,
+    /// What the stream gets when it is quiet.
+    pub(crate) heartbeat: Heartbeat,
     /// Counts the bytes that are made for one stream.
     pub(crate) memory: &'s Arc<Memory>,
     pub(crate) now_ms: u64,

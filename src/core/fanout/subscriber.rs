@@ -17,7 +17,6 @@ use crate::core::fanout::logs::Logs;
 use crate::core::fanout::part::{Cursor, Part, Replayed, Stage, attach, detach};
 use crate::core::fanout::positions::write_code;
 use crate::core::fanout::sending::{Next, Outgoing, Pending, Sender};
-use crate::core::fanout::wire::Heartbeat;
 use crate::core::message::ReplayPage;
 use crate::core::partition::PartitionId;
 use crate::core::selection::StreamIds;
@@ -33,6 +32,16 @@ enum EndKind {
     Flushed,
 }
 
+/// The life of a stream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Life {
+    Open,
+    /// Everything due was sent, or its client left.
+    Closed,
+    /// Closed because its client is too slow.
+    Cut,
+}
+
 /// A stream of one client; owned by the shard's [`Fanout`](super::Fanout).
 #[derive(Debug)]
 pub(crate) struct Subscriber {
@@ -42,10 +51,7 @@ pub(crate) struct Subscriber {
     pub(super) ids: StreamIds,
     /// Whether the fan-out has extras of it.
     pub(super) has_extras: bool,
-    heartbeat: Heartbeat,
-    is_closed: bool,
-    /// Set when it was closed because its client is too slow.
-    is_cut: bool,
+    pub(super) life: Life,
     pub(super) flight: Flight,
     /// The part whose blocks are sent first next time.
     pub(super) turn: u16,
@@ -115,23 +121,20 @@ pub(crate) struct NewSubscriber {
     pub(crate) framing: Framing,
     pub(crate) ids: StreamIds,
     pub(crate) has_extras: bool,
-    pub(crate) heartbeat: Heartbeat,
     pub(crate) expires_s: u64,
     pub(crate) opening: Opening,
 }
 
 impl Subscriber {
     pub(crate) fn new(new: NewSubscriber, now_ms: u64) -> Self {
-        let NewSubscriber { framing, ids, has_extras, heartbeat, expires_s, opening } = new;
+        let NewSubscriber { framing, ids, has_extras, expires_s, opening } = new;
         Subscriber {
             cursors: SmallVec::new(),
             parts: SmallVec::new(),
             framing,
             ids,
             has_extras,
-            heartbeat,
-            is_closed: false,
-            is_cut: false,
+            life: Life::Open,
             flight: Flight::None,
             turn: 0,
             sent_page: false,
@@ -166,8 +169,10 @@ impl Subscriber {
 
     /// Returns what to do now. A live stream that gets [`Next::Wait`] is idle: its topics must wake it.
     pub(crate) fn next(&mut self, logs: &mut Logs, sender: Sender<'_>) -> Next {
-        if self.is_closed {
-            return if self.is_cut { Next::Cut } else { Next::Close };
+        match self.life {
+            Life::Open => {}
+            Life::Closed => return Next::Close,
+            Life::Cut => return Next::Cut,
         }
         if let Some(unsent) = self.unsent.take() {
             return Next::Send(*unsent);
@@ -195,7 +200,7 @@ impl Subscriber {
             Some(next) => next,
             None if let Some(ending) = self.ending.take() => (Flight::Farewell, ending.farewell.into()),
             None if opening.is_some() => (Flight::Other, Outgoing::default()),
-            None if self.heartbeat_due => (Flight::Other, self.framing.heartbeat(self.heartbeat).into()),
+            None if self.heartbeat_due => (Flight::Other, self.framing.heartbeat(sender.heartbeat).into()),
             None => return Next::Wait,
         };
         if let Some(first) = opening {
@@ -240,7 +245,7 @@ impl Subscriber {
     pub(crate) fn page(&mut self, partition: Option<PartitionId>, page: ReplayPage, logs: &mut Logs) {
         let ReplayPage { gap, frames, upto, told, joined } = page;
         let Some(number) = self.parts.iter().position(|part| part.partition == partition) else { return };
-        if self.is_closed {
+        if self.life != Life::Open {
             return;
         }
         let part = &mut self.parts[number];
@@ -298,7 +303,7 @@ impl Subscriber {
 
     /// Returns whether its farewell is due, under way or sent, or it was cut.
     pub(crate) fn is_ending(&self) -> bool {
-        self.ending.is_some() || self.flight == Flight::Farewell || self.is_closed
+        self.ending.is_some() || self.flight == Flight::Farewell || self.life != Life::Open
     }
 
     /// Releases its cursors and pages; nothing more is sent.
@@ -306,7 +311,9 @@ impl Subscriber {
         for part in self.parts.iter().filter(|part| self.is_live(part)) {
             detach(&self.cursors[part.cursors()], logs);
         }
-        self.is_closed = true;
+        if self.life == Life::Open {
+            self.life = Life::Closed;
+        }
         self.pending = None;
     }
 
@@ -328,7 +335,7 @@ impl Subscriber {
     }
 
     fn is_live(&self, part: &Part) -> bool {
-        !self.is_closed && part.stage == Stage::Live
+        self.life == Life::Open && part.stage == Stage::Live
     }
 
     /// Returns whether there was no room for its topics.
@@ -377,7 +384,9 @@ impl Subscriber {
 
     /// Returns whether it waits for its topics alone.
     pub(crate) fn is_idle(&self) -> bool {
-        !self.is_closed && !self.is_sending() && self.parts.iter().all(|part| part.stage == Stage::Live)
+        self.life == Life::Open
+            && !self.is_sending()
+            && self.parts.iter().all(|part| part.stage == Stage::Live)
     }
 
     /// Lists it as idle in the logs of its live parts, so that they wake it, unless it is sending. `index` is its

@@ -338,7 +338,7 @@ fn a_late_answer_finds_nobody_in_the_place_of_one_that_left() {
 #[test]
 fn an_idle_subscriber_is_small() {
     // There are 15,000 of them and more.
-    assert!(size_of::<Subscriber>() <= 152, "{}", size_of::<Subscriber>());
+    assert!(size_of::<Subscriber>() <= 144, "{}", size_of::<Subscriber>());
 }
 
 #[test]

@@ -102,16 +102,14 @@ impl SubscribeOptions {
     }
 
     /// Returns the subscription to these topics until `expires_s`.
-    pub(crate) fn subscribe(
-        self,
-        topics: AskedTopics,
-        expires_s: u64,
-        extras: Option<Box<StreamExtras>>,
-    ) -> Subscribe {
+    pub(crate) fn subscribe(self, topics: AskedTopics, expires_s: u64, extras: StreamExtras) -> Subscribe {
         let SubscribeOptions { last_event_id, sent_id, heartbeat, place, names_topics, handle: _ } = self;
+        let has_extras =
+            heartbeat != Heartbeat::Comment || extras.code.is_some() || extras.renewable.is_some();
+        let extras = has_extras.then(|| Box::new(StreamExtras { heartbeat, ..extras }));
         let tells_place = place && last_event_id.is_none();
         let resumed_id = sent_id.filter(|_| place);
-        let terms = StreamTerms { topics, last_event_id, names_topics, heartbeat, expires_s, extras };
+        let terms = StreamTerms { topics, last_event_id, names_topics, expires_s, extras };
         Subscribe { terms, tells_place, resumed_id, feeds_admin_page: false }
     }
 }
@@ -314,7 +312,7 @@ fn admit(
     now_s: fn() -> u64,
 ) -> Result<Subscribe, Refusal> {
     let Some(grant) = credential.grant() else {
-        return Ok(options.subscribe(topics, u64::MAX, None));
+        return Ok(options.subscribe(topics, u64::MAX, StreamExtras::default()));
     };
     topics.iter().try_for_each(|topic| check_covered(grant, topic))?;
     if options.handle.is_some() && grant.subject().is_empty() {
@@ -334,8 +332,6 @@ fn admit(
     }
     // Last, so that a request which opens nothing takes no handle from a stream.
     extras.renewable = options.handle.as_deref().map(|handle| renewable(access, handle, grant, &topics));
-    let has_extras = extras.code.is_some() || extras.renewable.is_some();
-    let extras = has_extras.then(|| Box::new(extras));
     Ok(options.subscribe(topics, grant.expires_s, extras))
 }
 
@@ -354,7 +350,7 @@ impl Call<'_> {
         if head.method == Method::Head {
             let grant = credential.grant();
             grant.map_or(Ok(()), |grant| topics.iter().try_for_each(|topic| check_covered(grant, topic)))?;
-            return Ok(Action::Subscribe(options.subscribe(topics, u64::MAX, None)));
+            return Ok(Action::Subscribe(options.subscribe(topics, u64::MAX, StreamExtras::default())));
         }
         let resumed = sent_id(&head.query, head.last_event_id.as_deref());
         admit(access, topics, options, credential, resumed.as_deref(), *now_s).map(Action::Subscribe)

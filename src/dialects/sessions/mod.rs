@@ -16,6 +16,7 @@ use super::form::Form;
 use super::native::{IdempotencyKey, SubscribeOptions};
 use super::{Access, Action, Port, bad_request};
 use crate::auth::SessionGrant;
+use crate::core::fanout::StreamExtras;
 use crate::core::session::{ALL, Session};
 use crate::http::{Refusal, Status, target};
 
@@ -69,7 +70,7 @@ impl Call<'_> {
             if options.names_topics || options.handle.is_some() {
                 return Err(bad_request("a session's stream takes no with and no handle: leave them out"));
             }
-            Ok(Action::Subscribe(options.subscribe(topics, expires_s, None)))
+            Ok(Action::Subscribe(options.subscribe(topics, expires_s, StreamExtras::default())))
         })
     }
 

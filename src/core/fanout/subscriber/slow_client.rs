@@ -1,6 +1,6 @@
 //! A client that reads too slowly: it is cut, or skipped forward and told of the gap.
 
-use super::{Cursor, Logs, Stage, Subscriber, detach};
+use super::{Cursor, Life, Logs, Stage, Subscriber, detach};
 
 impl Subscriber {
     /// Checks whether a log dropped blocks that the stream was not sent. With `skip` it is told of the gap when it goes
@@ -43,7 +43,7 @@ impl Subscriber {
     /// Closes the stream of a client that is too slow, whose connection is then cut.
     pub(crate) fn cut(&mut self, logs: &mut Logs) {
         self.close(logs);
-        self.is_cut = true;
+        self.life = Life::Cut;
     }
 
     /// Returns whether its next send tells of a gap.
@@ -53,6 +53,6 @@ impl Subscriber {
 
     /// Returns whether its send takes too long.
     pub(crate) fn is_stuck(&self, now_ms: u64, timeout_ms: u64) -> bool {
-        self.is_sending() && !self.is_closed && now_ms.saturating_sub(self.touched_ms) > timeout_ms
+        self.is_sending() && self.life == Life::Open && now_ms.saturating_sub(self.touched_ms) > timeout_ms
     }
 }
