@@ -164,6 +164,7 @@ async fn join(
     let epoch = begun.1;
 
     let mut settings = settings(Partitioner::new(config.partitions, agreed.secret), epoch);
+    stream.check_window(&facts)?;
     let hasher = TopicHasher::new(settings.partitioner);
     let mut homes: Vec<Homes> =
         (0..settings.placement.shards()).map(|shard| Homes::new(shard, &settings)).collect();
