@@ -264,6 +264,20 @@ impl Nats {
         });
     }
 
+    /// Puts another stream in the place of the stream, before any node can make it again.
+    pub(crate) fn replace_stream(&self, change: impl Fn(&mut Config)) {
+        let mut config = self.info().config;
+        change(&mut config);
+        self.ask(|context| {
+            let config = config.clone();
+            async move {
+                // It may be gone already, when the first attempt did only this.
+                let _ = context.delete_stream(STREAM).await;
+                context.create_stream(config).await.map(drop).map_err(|error| error.to_string())
+            }
+        });
+    }
+
     /// Deletes the stream.
     pub(crate) fn delete_stream(&self) {
         self.ask(

@@ -48,7 +48,7 @@ const SILENT_MOVE: u32 = 3;
 /// Answers that must say that the stream is another one: one of a leader that others have already replaced, and that does
 /// not know it yet, may be the first.
 const ANOTHER_MIN: u32 = 2;
-/// Answers that must say that the stream is not there before it is made again.
+/// Answers that must say that the stream is not there before it is made again. A silent leader is no answer.
 const DELETED_MIN: u32 = 4;
 /// A node that is behind and reads nothing for so long reads again.
 const STALL: Duration = Duration::from_secs(3);
@@ -167,6 +167,9 @@ async fn run<E: ClusterEvents>(
         next_here: Instant::now(),
         is_new: true,
         client,
+        deleted: 0,
+        unfit: None,
+        is_window_said: false,
         stream,
         config,
         agreed,
@@ -309,6 +312,12 @@ struct Link<E> {
     is_new: bool,
     from: watch::Sender<ReadFrom>,
     node: u64,
+    /// Answers, since the last of the stream itself, that said that it is not there.
+    deleted: u32,
+    /// Why this node cannot take part in the stream that is there; nothing is read or sent meanwhile.
+    unfit: Option<String>,
+    /// The log was told that the stream forgets numbers of messages too early.
+    is_window_said: bool,
     inbox: String,
     ask: watch::Sender<Inbound>,
     placement: Placement,

@@ -16,7 +16,7 @@ impl<E: ClusterEvents> Link<E> {
     /// taken for the new stream's.
     pub(super) async fn read(&mut self, turn: u64, message: StreamMessage) {
         let is_of_turn = self.from.borrow().turn == turn;
-        if !is_of_turn || self.must_reset {
+        if !is_of_turn || self.must_reset || self.unfit.is_some() {
             return;
         }
         if self.inbound.contradicts(&message) {
