@@ -50,6 +50,8 @@ pub(crate) struct Nats {
     dir: TempDir,
     port: u16,
     nodes: usize,
+    /// The first word of the subjects that esper's user may use.
+    name: &'static str,
     /// The links from each server to each other one, if they are this test's.
     routes: Vec<(usize, usize, Relay)>,
     runtime: Runtime,
@@ -58,23 +60,31 @@ pub(crate) struct Nats {
 impl Nats {
     /// Starts one server or three, and waits until they are ready.
     pub(crate) fn start(nodes: usize) -> Nats {
-        Nats::start_with(nodes, false)
+        Nats::start_with(nodes, false, STREAM)
+    }
+
+    /// Starts one for nodes with this `--cluster-name`.
+    pub(crate) fn with_name(name: &'static str) -> Nats {
+        Nats::start_with(1, false, name)
     }
 
     /// Starts three that reach each other by links, for [`Nats::part`].
     pub(crate) fn with_links() -> Nats {
-        Nats::start_with(3, true)
+        Nats::start_with(3, true, STREAM)
     }
 
-    fn start_with(nodes: usize, has_links: bool) -> Nats {
+    fn start_with(nodes: usize, has_links: bool, name: &'static str) -> Nats {
         // Another test's may take a port between the look and the start.
-        (0..4).find_map(|_| Nats::try_start(nodes, has_links)).expect("NATS starts; see the lines above")
+        (0..4)
+            .find_map(|_| Nats::try_start(nodes, has_links, name))
+            .expect("NATS starts; see the lines above")
     }
 
-    fn try_start(nodes: usize, has_links: bool) -> Option<Nats> {
+    fn try_start(nodes: usize, has_links: bool, name: &'static str) -> Option<Nats> {
         let port = free_ports();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let mut nats = Nats { script: None, dir: TempDir::new(), port, nodes, routes: Vec::new(), runtime };
+        let mut nats =
+            Nats { script: None, dir: TempDir::new(), port, nodes, name, routes: Vec::new(), runtime };
         if has_links {
             let pairs = (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to)));
             let link = |(from, to)| (from, to, Relay::to(loopback(port + ROUTES_ABOVE + to as u16)));
@@ -94,6 +104,8 @@ impl Nats {
             &self.nodes.to_string(),
             "--port",
             &self.port.to_string(),
+            "--name",
+            self.name,
         ]);
         command.arg("--dir").arg(self.servers());
         for (from, to, relay) in &self.routes {

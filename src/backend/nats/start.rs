@@ -38,8 +38,9 @@ const APPLIED_BYTES_MAX: usize = 32 << 20;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 /// Time before the stream's leader is asked again.
 const RETRY: Duration = Duration::from_millis(500);
-/// Refused attempts to make the stream before the reason ends the start.
-const MAKE_ATTEMPTS: u32 = 40;
+/// Refused attempts to make the stream, after each of which other nodes are looked for, before the reason ends the start:
+/// 20 seconds.
+const MAKE_ATTEMPTS: u32 = 8;
 /// How long other nodes may take to say that they are there: they answer within milliseconds, unless they are busy.
 const NODES_PATIENCE: Duration = Duration::from_secs(2);
 /// Attempts between two lines in the log about a stream without a leader.
