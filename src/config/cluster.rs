@@ -14,7 +14,8 @@ pub struct Cluster {
     /// The NATS servers; never empty.
     #[arg(skip)]
     pub nodes: Vec<NatsUrl>,
-    /// Name of the stream, the same on all nodes; its subjects begin with it.
+    /// Name of the stream, the same on all nodes; its subjects begin with it, so the permissions of the NATS user must
+    /// name NAME.>
     #[arg(id = "cluster-name", long, value_name = "NAME", value_parser = name, default_value = "esper")]
     pub name: String,
     /// NATS servers that keep each event: 1, 3 or 5. It counts when the stream is made.
