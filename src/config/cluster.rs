@@ -14,7 +14,8 @@ pub struct Cluster {
     /// The NATS servers; never empty.
     #[arg(skip)]
     pub nodes: Vec<NatsUrl>,
-    /// Name of the stream, the same on all nodes; its subjects begin with it.
+    /// Name of the stream, the same on all nodes; its subjects begin with it, so the permissions of the NATS user must
+    /// name NAME.>
     #[arg(id = "cluster-name", long, value_name = "NAME", value_parser = name, default_value = "esper")]
     pub name: String,
     /// NATS servers that keep each event: 1, 3 or 5. It counts when the stream is made.
@@ -65,6 +66,17 @@ impl Cluster {
         if self.nodes.is_empty() {
             return Err(format!("{}: no server; name one, such as nats://127.0.0.1:4222", flag("cluster")));
         }
+        // The library logs in at all servers with one of them.
+        let mut with_credentials = self.nodes.iter().filter(|node| node.has_credentials());
+        if let Some(first) = with_credentials.next()
+            && let Some(other) = with_credentials.find(|node| !node.logs_in_as(first))
+        {
+            return Err(format!(
+                "{}: {first} and {other} have different credentials, and a node logs in with one user at all servers; \
+                 write the same before each host, or before one alone",
+                flag("cluster")
+            ));
+        }
         let logins = [
             self.nodes.iter().any(NatsUrl::has_credentials).then(|| flag("cluster")),
             self.nkey_file.is_some().then(|| flag("cluster-nkey-file")),
@@ -104,6 +116,22 @@ fn name(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_logins_are_refused_without_being_shown_and_one_may_stand_before_one_host_alone() {
+        let parse = |urls: &str| crate::config::Config::parse(["esper", "--cluster", urls], &|_| None);
+        for urls in ["nats://a:b@x,nats://a:b@y", "nats://a:b@x,nats://y", "nats://y,nats://token@x"] {
+            assert!(parse(urls).is_ok(), "{urls}");
+        }
+        for urls in ["nats://u:hunter2@x,nats://u:hunter3@y", "nats://hunter2@x,nats://z,nats://hunter3@y"] {
+            let reason = parse(urls).unwrap_err().to_string();
+            assert!(
+                reason.contains("--cluster: nats://***@x and nats://***@y have different credentials"),
+                "{reason}"
+            );
+            assert!(reason.contains("write the same") && !reason.contains("hunter"), "{reason}");
+        }
+    }
 
     #[test]
     fn replicas_and_names_are_those_that_nats_takes() {

@@ -100,14 +100,16 @@ pub(crate) enum OrderError {
     CutOff,
     #[error(
         "the cluster did not confirm it in time: it may have been published; to try again without publishing it twice, \
-         send it with an Idempotency-Key"
+         send it with an Idempotency-Key; if this lasts, the log of this node has NATS's reason"
     )]
     Unconfirmed,
     #[error(
         "the cluster's stream is full, so nothing is published; raise its limits, or let it discard old messages"
     )]
     StreamFull,
-    #[error("the event is larger than the cluster's NATS servers take; raise their max_payload")]
+    #[error(
+        "the event is larger than the cluster takes; raise the NATS servers' max_payload, or the stream's max_msg_size"
+    )]
     TooLarge,
 }
 

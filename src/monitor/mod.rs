@@ -92,7 +92,8 @@ impl Reports for Monitor {
                 return Err(Refusal::new(Status::ServiceUnavailable, "draining"));
             }
             Report::Ready if self.cluster.as_ref().is_some_and(|(cluster, _)| !cluster.is_ready()) => {
-                let reason = "cut off from the cluster, or far behind it";
+                let unfit = self.cluster.as_ref().and_then(|(cluster, _)| cluster.unfit());
+                let reason = unfit.unwrap_or_else(|| "cut off from the cluster, or far behind it".to_owned());
                 return Err(Refusal::new(Status::ServiceUnavailable, reason));
             }
             Report::Health | Report::Ready => Response::text("ok\n"),

@@ -14,6 +14,7 @@ mod lost;
 mod model;
 mod network;
 mod page;
+mod reasons;
 mod replies;
 mod sessions;
 mod starts;

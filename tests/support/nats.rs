@@ -50,6 +50,8 @@ pub(crate) struct Nats {
     dir: TempDir,
     port: u16,
     nodes: usize,
+    /// The first word of the subjects that esper's user may use.
+    name: &'static str,
     /// The links from each server to each other one, if they are this test's.
     routes: Vec<(usize, usize, Relay)>,
     runtime: Runtime,
@@ -58,23 +60,31 @@ pub(crate) struct Nats {
 impl Nats {
     /// Starts one server or three, and waits until they are ready.
     pub(crate) fn start(nodes: usize) -> Nats {
-        Nats::start_with(nodes, false)
+        Nats::start_with(nodes, false, STREAM)
+    }
+
+    /// Starts one for nodes with this `--cluster-name`.
+    pub(crate) fn with_name(name: &'static str) -> Nats {
+        Nats::start_with(1, false, name)
     }
 
     /// Starts three that reach each other by links, for [`Nats::part`].
     pub(crate) fn with_links() -> Nats {
-        Nats::start_with(3, true)
+        Nats::start_with(3, true, STREAM)
     }
 
-    fn start_with(nodes: usize, has_links: bool) -> Nats {
+    fn start_with(nodes: usize, has_links: bool, name: &'static str) -> Nats {
         // Another test's may take a port between the look and the start.
-        (0..4).find_map(|_| Nats::try_start(nodes, has_links)).expect("NATS starts; see the lines above")
+        (0..4)
+            .find_map(|_| Nats::try_start(nodes, has_links, name))
+            .expect("NATS starts; see the lines above")
     }
 
-    fn try_start(nodes: usize, has_links: bool) -> Option<Nats> {
+    fn try_start(nodes: usize, has_links: bool, name: &'static str) -> Option<Nats> {
         let port = free_ports();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let mut nats = Nats { script: None, dir: TempDir::new(), port, nodes, routes: Vec::new(), runtime };
+        let mut nats =
+            Nats { script: None, dir: TempDir::new(), port, nodes, name, routes: Vec::new(), runtime };
         if has_links {
             let pairs = (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to)));
             let link = |(from, to)| (from, to, Relay::to(loopback(port + ROUTES_ABOVE + to as u16)));
@@ -94,6 +104,8 @@ impl Nats {
             &self.nodes.to_string(),
             "--port",
             &self.port.to_string(),
+            "--name",
+            self.name,
         ]);
         command.arg("--dir").arg(self.servers());
         for (from, to, relay) in &self.routes {
@@ -260,6 +272,20 @@ impl Nats {
                 let sent = context.publish(message.subject, payload.into()).await;
                 let sent = sent.map_err(|error| error.to_string())?;
                 sent.await.map_err(|error| error.to_string())
+            }
+        });
+    }
+
+    /// Puts another stream in the place of the stream, before any node can make it again.
+    pub(crate) fn replace_stream(&self, change: impl Fn(&mut Config)) {
+        let mut config = self.info().config;
+        change(&mut config);
+        self.ask(|context| {
+            let config = config.clone();
+            async move {
+                // It may be gone already, when the first attempt did only this.
+                let _ = context.delete_stream(STREAM).await;
+                context.create_stream(config).await.map(drop).map_err(|error| error.to_string())
             }
         });
     }

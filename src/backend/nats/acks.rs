@@ -14,12 +14,25 @@ const STORE_FAILED: ErrorCode = ErrorCode(10_077);
 const NO_STORAGE: ErrorCode = ErrorCode(10_047);
 const TOO_LARGE: ErrorCode = ErrorCode(10_054);
 
-/// Returns the number of a message, and what its answer says; `None` if it is no answer.
-pub(super) fn read(message: &Message) -> Option<(u64, Ack)> {
+/// The answer to a message.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Answered {
+    /// Of the message.
+    pub(super) number: u64,
+    pub(super) ack: Ack,
+    /// Why the message must be sent again.
+    pub(super) reason: Option<String>,
+}
+
+/// Returns what an answer says; `None` if it is none.
+pub(super) fn read(message: &Message) -> Option<Answered> {
     let number = message.subject.rsplit('.').next()?.parse().ok()?;
     if message.status == Some(StatusCode::NO_RESPONDERS) {
-        return Some((number, Ack::Again));
+        let reason =
+            "no stream takes its subject (see the stream's subjects), or the stream has no leader".to_owned();
+        return Some(Answered { number, ack: Ack::Again, reason: Some(reason) });
     }
+    let mut reason = None;
     let ack = match serde_json::from_slice::<Response<PublishAck>>(&message.payload).ok()? {
         Response::Ok(_) => Ack::Stored,
         Response::Err { error } => match error.error_code() {
@@ -27,19 +40,19 @@ pub(super) fn read(message: &Message) -> Option<(u64, Ack)> {
             NO_STORAGE => Ack::Refused(OrderError::StreamFull),
             TOO_LARGE => Ack::Refused(OrderError::TooLarge),
             code => {
-                tracing::debug!("the stream's answer to message {number}: {} ({})", error, code.0);
+                reason = Some(format!("NATS says: {error} ({})", code.0));
                 Ack::Again
             }
         },
     };
-    Some((number, ack))
+    Some(Answered { number, ack, reason })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn answer(payload: &'static str, status: Option<StatusCode>) -> Option<(u64, Ack)> {
+    fn answered(payload: &'static str, status: Option<StatusCode>) -> Option<Answered> {
         read(&Message {
             subject: "_INBOX.x.17".into(),
             reply: None,
@@ -49,6 +62,20 @@ mod tests {
             description: None,
             length: 0,
         })
+    }
+
+    fn answer(payload: &'static str, status: Option<StatusCode>) -> Option<(u64, Ack)> {
+        answered(payload, status).map(|Answered { number, ack, .. }| (number, ack))
+    }
+
+    #[test]
+    fn an_answer_that_is_neither_yes_nor_no_has_the_reason() {
+        let reason =
+            |payload, status| answered(payload, status).and_then(|answer| answer.reason).unwrap_or_default();
+        let sealed = r#"{"error":{"code":400,"err_code":10109,"description":"invalid operation on sealed stream"},"stream":"e"}"#;
+        assert!(reason(sealed, None).contains("invalid operation on sealed stream"));
+        assert!(reason("", Some(StatusCode::NO_RESPONDERS)).contains("the stream's subjects"));
+        assert_eq!(reason(r#"{"stream":"esper","seq":5}"#, None), "");
     }
 
     #[test]

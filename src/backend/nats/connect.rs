@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
 use async_nats::{
@@ -26,8 +26,10 @@ const RETRY: Duration = Duration::from_secs(1);
 const ATTEMPTS_SAID: u32 = 5;
 /// How often the library pings; the thread asks the stream's leader itself.
 const PING: Duration = Duration::from_secs(5);
-/// Reasons of a lost connection that are logged until there is one again.
+/// Reasons that are logged until there was a connection for a while.
 const REASONS_MAX: usize = 8;
+/// A connection that lasted for so long was well: one to a server that is about to end is lost again at once.
+const WELL_AFTER: Duration = Duration::from_secs(10);
 /// A file to log in with is never larger.
 const FILE_BYTES_MAX: u64 = 256 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -76,7 +78,8 @@ fn options(config: &NodeConfig, changed: UnboundedSender<()>) -> Result<ConnectO
     // The library takes the process's default, and rustls panics without one where two are built in; any server may ask
     // for TLS. An error is that there is one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let (said, last_server) = (Mutex::new(HashSet::new()), Mutex::new(None));
+    let (said, last_server) = (Mutex::new(Reasons::default()), Mutex::new(None));
+    let name = config.name.clone();
     let mut options = ConnectOptions::new()
         .name("esper")
         .ping_interval(PING)
@@ -95,17 +98,20 @@ fn options(config: &NodeConfig, changed: UnboundedSender<()>) -> Result<ConnectO
             let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
             let is_change = matches!(event, Event::Connected | Event::Disconnected | Event::Closed);
             match &event {
-                Event::ServerError(error) => tracing::warn!("the NATS server says: {error}"),
-                // It is tried again and again, each time with the same reasons.
-                Event::ClientError(error)
-                    if said.len() < REASONS_MAX && said.insert(error.to_string()) =>
-                {
-                    tracing::warn!(
-                        "the NATS connection: {error}; if the servers are there, see the user, password or token, \
-                         --cluster-nkey-file, --cluster-credentials-file and --cluster-ca-file"
-                    );
+                Event::ServerError(error) => {
+                    let reason = error.to_string();
+                    if said.is_new(&reason) {
+                        tracing::warn!("the NATS server says: {reason}{}", remedy_of(&reason, &name));
+                    }
                 }
-                Event::Connected => said.clear(),
+                Event::ClientError(error) => {
+                    let reason = error.to_string();
+                    if said.is_new(&reason) {
+                        tracing::warn!("the NATS connection: {reason}{}", remedy_of(&reason, &name));
+                    }
+                }
+                Event::Connected => said.connected(Instant::now()),
+                Event::Disconnected | Event::Closed => said.lost(Instant::now()),
                 _ => {}
             }
             if is_change {
@@ -148,6 +154,52 @@ fn options(config: &NodeConfig, changed: UnboundedSender<()>) -> Result<ConnectO
         options = options.require_tls(true).ignore_discovered_servers();
     }
     Ok(options)
+}
+
+/// The reasons that the log was told: what is tried again and again fails for the same ones.
+#[derive(Debug, Default)]
+struct Reasons {
+    said: HashSet<String>,
+    connected: Option<Instant>,
+}
+
+impl Reasons {
+    /// Returns whether the log is to be told a reason.
+    fn is_new(&mut self, reason: &str) -> bool {
+        self.said.len() < REASONS_MAX && self.said.insert(reason.to_owned())
+    }
+
+    fn connected(&mut self, now: Instant) {
+        self.connected = Some(now);
+    }
+
+    /// Forgets them if all was well before the connection was lost.
+    fn lost(&mut self, now: Instant) {
+        if self.connected.take().is_some_and(|since| now.duration_since(since) >= WELL_AFTER) {
+            self.said.clear();
+        }
+    }
+}
+
+/// Returns what to do about an error of a connection, or of its server, as the end of its line; nothing if that cannot be
+/// known.
+fn remedy_of(reason: &str, name: &str) -> String {
+    let reason = reason.to_ascii_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
+    if has(&["permissions violation"]) {
+        return format!(
+            "; let its user publish and subscribe to {name}.> (--cluster-name {name}), as deploy/nats.conf has it for \
+             esper.>"
+        );
+    }
+    if has(&["authorization", "authentication", "nonce", "credentials"]) {
+        return "; see the user, password or token, --cluster-nkey-file and --cluster-credentials-file"
+            .to_owned();
+    }
+    if has(&["tls", "certificate"]) {
+        return "; see --cluster-ca-file".to_owned();
+    }
+    String::new()
 }
 
 /// Returns a server to connect to again: any but the one that was chosen last. By itself the library prefers those that it
@@ -242,6 +294,26 @@ mod tests {
     fn server(port: u16, failed_attempts: usize) -> Server {
         let addr = format!("nats://127.0.0.1:{port}").parse().unwrap();
         Server { addr, failed_attempts, did_connect: port == 1, is_discovered: false, last_error: None }
+    }
+
+    #[test]
+    fn a_reason_is_said_once_until_the_connection_was_well_and_a_remedy_only_where_it_helps() {
+        let (mut reasons, now) = (Reasons::default(), Instant::now());
+        assert!(reasons.is_new("a") && !reasons.is_new("a") && reasons.is_new("b"));
+        reasons.connected(now);
+        reasons.lost(now + WELL_AFTER - Duration::from_millis(1));
+        assert!(!reasons.is_new("a"));
+        reasons.connected(now);
+        reasons.lost(now + WELL_AFTER);
+        assert!(reasons.is_new("a"));
+        let many = (0..100).filter(|n| reasons.is_new(&n.to_string())).count();
+        assert_eq!(many, REASONS_MAX - 1);
+
+        let remedy = |reason| remedy_of(reason, "other");
+        assert_eq!(remedy("nats: IO error: Connection refused (os error 111)"), "");
+        assert!(remedy("nats: authorization violation").contains("user, password or token"));
+        let permission = remedy("nats: Permissions Violation for Publish to \"other.3\"");
+        assert!(permission.contains("other.>") && !permission.contains("password"), "{permission}");
     }
 
     #[test]

@@ -28,8 +28,17 @@ pub(crate) enum ClusterError {
         "the NATS server has no JetStream for this account: {reason}; enable it (jetstream {{ store_dir: ... }})"
     )]
     NoJetStream { reason: String },
-    #[error("cannot make the stream {stream}: {reason}")]
-    Create { stream: String, reason: String },
+    #[error(
+        "cannot make the stream {stream}{}: {reason}{}",
+        if *.replicas > 1 { format!(", which {} NATS servers are to keep", .replicas) } else { String::new() },
+        if *.replicas > 1 { "; start as many, or give --cluster-replicas 1" } else { "" }
+    )]
+    Create { stream: String, replicas: usize, reason: String },
+    #[error(
+        "the stream {stream} knows the numbers of messages for {window}, and one that is sent again may come after \
+         {needed} seconds, so publishes could be doubled: `nats stream edit {stream} --dupe-window 2m`"
+    )]
+    Window { stream: String, window: String, needed: u64 },
     #[error(
         "the stream {stream} is not esper's, for it says nothing of a format: choose another --cluster-name, or remove \
          the stream"
@@ -64,6 +73,18 @@ pub(crate) enum ClusterError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_that_too_few_servers_could_keep_is_refused_with_the_flag_to_change() {
+        let line = |replicas| {
+            ClusterError::Create { stream: "e".to_owned(), replicas, reason: "no".to_owned() }.to_string()
+        };
+        assert_eq!(line(1), "cannot make the stream e: no");
+        assert!(
+            line(3).contains("which 3 NATS servers are to keep: no; start as many")
+                && line(3).ends_with("give --cluster-replicas 1")
+        );
+    }
 
     #[test]
     fn a_stream_of_other_topics_is_refused_with_the_flag_to_change() {

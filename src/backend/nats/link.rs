@@ -17,13 +17,14 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 
 use super::NodeConfig;
-use super::acks;
+use super::acks::{self, Answered};
 use super::connect::is_connected;
 use super::counts::Counts;
 use super::peers::{HERE_INTERVAL, NodeMessage, Peers};
 use super::reader::ReadFrom;
 use super::start::{Decoder, NodeParts, OpenedCluster};
 use super::stream::{Agreed, ClusterStream, NoFacts, StreamFacts};
+use crate::backend::throttle::Throttle;
 use crate::core::event_id::Epoch;
 use crate::core::message::{Callback, CountFor, OrderError, Publish, Reply, ReplyTo, Ticket};
 use crate::core::partition::{PartitionId, Placement};
@@ -48,7 +49,7 @@ const SILENT_MOVE: u32 = 3;
 /// Answers that must say that the stream is another one: one of a leader that others have already replaced, and that does
 /// not know it yet, may be the first.
 const ANOTHER_MIN: u32 = 2;
-/// Answers that must say that the stream is not there before it is made again.
+/// Answers that must say that the stream is not there before it is made again. A silent leader is no answer.
 const DELETED_MIN: u32 = 4;
 /// A node that is behind and reads nothing for so long reads again.
 const STALL: Duration = Duration::from_secs(3);
@@ -66,6 +67,8 @@ const STOP_TIME: Duration = Duration::from_secs(3);
 /// How long the send time of an unacknowledged message is kept, for the histogram of acknowledgements. Longer than
 /// `GIVE_UP_MS` (20 s), after which the message is not sent again.
 const SENT_KNOWN: Duration = Duration::from_secs(30);
+/// Time between two lines in the log about what may come with each message.
+const SAID_EVERY: Duration = Duration::from_secs(10);
 /// Bytes of a message beside its payload: its headers.
 const HEADER_BYTES: usize = 512;
 
@@ -158,10 +161,15 @@ async fn run<E: ClusterEvents>(
         counts: Counts::default(),
         peers: Peers::new(node),
         sent: HashMap::new(),
+        foreign: Throttle::new(SAID_EVERY),
+        refusals: Throttle::new(SAID_EVERY),
         started: Instant::now(),
         cut_off_since: None,
         disconnected: None,
         silent: 0,
+        deleted: 0,
+        unfit: None,
+        is_window_said: false,
         another: 0,
         stalled: None,
         next_here: Instant::now(),
@@ -295,12 +303,21 @@ struct Link<E> {
     peers: Peers,
     /// When messages that are not acknowledged were sent.
     sent: HashMap<u64, Instant>,
+    /// Limits lines about messages that are not esper's, and about answers of NATS that are no acknowledgement.
+    foreign: Throttle,
+    refusals: Throttle,
     started: Instant,
     cut_off_since: Option<Instant>,
     /// When the connection was lost, and the steps left in which streams are sent to other nodes.
     disconnected: Option<(Instant, u32)>,
     /// Answers that the leader owes.
     silent: u32,
+    /// Answers, since the last of the stream itself, that said that it is not there.
+    deleted: u32,
+    /// Why this node cannot take part in the stream that is there; nothing is read or sent meanwhile.
+    unfit: Option<String>,
+    /// The log was told that the stream forgets numbers of messages too early.
+    is_window_said: bool,
     /// Answers in a row that said that the stream is another one.
     another: u32,
     /// The place at which the node is behind, and since when.
@@ -391,7 +408,16 @@ impl<E: ClusterEvents> Link<E> {
     }
 
     fn acknowledged(&mut self, message: &async_nats::Message) {
-        let Some((number, ack)) = acks::read(message) else { return };
+        let Some(Answered { number, ack, reason }) = acks::read(message) else { return };
+        if let Some(reason) = reason
+            && let Some(times) = self.refusals.count()
+        {
+            tracing::warn!(
+                times,
+                "the stream {} did not take a message, which is sent again for 20 seconds: {reason}",
+                self.stream.name
+            );
+        }
         if ack == Ack::Stored
             && let Some(sent) = self.sent.remove(&number)
         {

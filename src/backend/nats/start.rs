@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use async_nats::jetstream;
+use futures_util::StreamExt as _;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 
 use super::connect::connect;
+use super::peers::{AskedQuestion, NodeMessage};
 use super::reader::{self, ReadFrom, TurnMessage, read_from};
 use super::stream::{Agreed, ClusterStream, ControlMessage, NoFacts, StreamFacts};
 use super::{ClusterError, NodeConfig};
@@ -36,8 +38,11 @@ const APPLIED_BYTES_MAX: usize = 32 << 20;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 /// Time before the stream's leader is asked again.
 const RETRY: Duration = Duration::from_millis(500);
-/// Attempts to make the stream before the reason ends the start: 20 seconds.
-const MAKE_ATTEMPTS: u32 = 40;
+/// Refused attempts to make the stream, after each of which other nodes are looked for, before the reason ends the start:
+/// 20 seconds.
+const MAKE_ATTEMPTS: u32 = 8;
+/// How long other nodes may take to say that they are there: they answer within milliseconds, unless they are busy.
+const NODES_PATIENCE: Duration = Duration::from_secs(2);
 /// Attempts between two lines in the log about a stream without a leader.
 const ATTEMPTS_SAID: u32 = 10;
 /// A topic's name is never longer, and never has more segments.
@@ -157,8 +162,10 @@ async fn join(
     let (change, changed) = mpsc::unbounded_channel();
     let client = connect(config, change).await?;
     let mut stream = ClusterStream::new(jetstream::new(client.clone()), config, clock);
-    let facts = first_facts(&stream).await?;
+    let node = random_u64();
+    let facts = first_facts(&client, &stream, node).await?;
     let agreed = stream.agreed(&facts, config)?;
+    stream.check_window(&facts)?;
     stream.keep(&facts);
     let begun = first_epoch(&stream, &agreed).await;
     let epoch = begun.1;
@@ -195,31 +202,72 @@ async fn join(
         from,
         messages,
         changed,
-        node: random_u64(),
+        node,
     };
     read_back(&mut parts, &settings, &mut homes).await;
     Ok((settings, hasher, homes, parts))
 }
 
-/// Returns what the stream's leader says, once it says something; makes the stream if it is not there.
-async fn first_facts(stream: &ClusterStream) -> Result<StreamFacts, ClusterError> {
-    let mut attempts = 0;
+/// Returns what the stream's leader says, once it says something; makes the stream if it is not there, and no other node
+/// is that would make it again.
+async fn first_facts(
+    client: &Client,
+    stream: &ClusterStream,
+    node: u64,
+) -> Result<StreamFacts, ClusterError> {
+    let (mut refused, mut waited, mut silent, mut said) = (0, 0, 0, String::new());
     loop {
-        attempts += 1;
         match stream.facts().await {
             Ok(facts) => return Ok(facts),
+            // Somebody deleted it. Only those who read it know the secret of its partitions, and could not go on with
+            // another one.
+            Err(NoFacts::Deleted) if is_node_there(client, stream, node).await => {
+                if waited % ATTEMPTS_SAID == 0 {
+                    tracing::warn!(
+                        "the stream {} is not there, but other nodes are: waiting until one makes it again",
+                        stream.name
+                    );
+                }
+                waited += 1;
+            }
             Err(NoFacts::Deleted) => match stream.make().await {
                 // A server that has just started has no JetStream, or too few servers for the replicas, for a while.
-                Err(error) if attempts <= MAKE_ATTEMPTS => tracing::debug!("{error}"),
+                Err(error) if refused < MAKE_ATTEMPTS => {
+                    refused += 1;
+                    let reason = error.to_string();
+                    if said != reason {
+                        tracing::warn!("{reason}; trying again for 20 seconds");
+                        said = reason;
+                    }
+                }
                 made => made?,
             },
-            Err(NoFacts::Silent(reason)) if attempts % ATTEMPTS_SAID == 0 => {
-                tracing::warn!("the stream {} has no leader: {reason}; trying again", stream.name);
+            Err(NoFacts::Silent(reason)) => {
+                silent += 1;
+                if silent % ATTEMPTS_SAID == 0 {
+                    tracing::warn!("the stream {} has no leader: {reason}; trying again", stream.name);
+                }
             }
-            Err(NoFacts::Silent(_)) => {}
         }
         tokio::time::sleep(RETRY).await;
     }
+}
+
+/// Returns whether a node answers a question to all in time. One that starts itself, as this one, answers nobody.
+async fn is_node_there(client: &Client, stream: &ClusterStream, node: u64) -> bool {
+    let ask = async {
+        let mut answers = client.subscribe(stream.node_subject(Some(node))).await.ok()?;
+        let question = NodeMessage::Ask { node, id: 0, question: AskedQuestion::Stats };
+        let text = serde_json::to_vec(&question).ok()?;
+        client.publish(stream.node_subject(None), text.into()).await.ok()?;
+        loop {
+            let message = answers.next().await?;
+            if let Ok(NodeMessage::Answer { .. }) = serde_json::from_slice(&message.payload) {
+                return Some(());
+            }
+        }
+    };
+    matches!(tokio::time::timeout(NODES_PATIENCE, ask).await, Ok(Some(())))
 }
 
 /// Returns how the epoch in force began.

@@ -16,7 +16,7 @@ use crate::core::event_id::Epoch;
 use crate::core::partition::PartitionId;
 use crate::core::random::random_key;
 use crate::journal::cluster::inbound::{Begun, Inbound, StreamMessage};
-use crate::journal::cluster::message::{FORMAT, MessageHead, MessageItem, MessageWriter, decode};
+use crate::journal::cluster::message::{FORMAT, LATE_MS, MessageHead, MessageItem, MessageWriter, decode};
 
 /// How long JetStream knows the numbers of messages, so that one that is sent again is stored once.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
@@ -175,7 +175,11 @@ impl ClusterStream {
                 {
                     Ok(())
                 }
-                _ => Err(ClusterError::Create { stream: stream(), reason: error.to_string() }),
+                _ => Err(ClusterError::Create {
+                    stream: stream(),
+                    replicas: self.config.num_replicas,
+                    reason: error.to_string(),
+                }),
             },
         }
     }
@@ -240,6 +244,14 @@ impl ClusterStream {
         let epoch = epoch.parse().map(Epoch::at).map_err(|_| foreign())?;
         let ended = value(ENDED_KEY).unwrap_or_default().split(',').filter_map(|epoch| epoch.parse().ok());
         Ok(Agreed { secret, epoch, ended: ended.map(Epoch::at).collect(), id: id.to_owned() })
+    }
+
+    /// Checks that the stream knows the numbers of messages for long enough.
+    ///
+    /// # Errors
+    /// It forgets them while a message may still be sent again.
+    pub(super) fn check_window(&self, facts: &StreamFacts) -> Result<(), ClusterError> {
+        check_window(&self.name, facts.config.duplicate_window)
     }
 
     /// Keeps what this node agreed to, for the case that the stream must be made again.
@@ -376,6 +388,18 @@ fn is_wrong_sequence(error: &PublishError) -> bool {
         || code.is_some_and(|error| error.error_code() == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)
 }
 
+/// A message is sent again for 20 seconds, and the last copy may wait in a connection until all nodes would drop it.
+fn check_window(stream: &str, window: Duration) -> Result<(), ClusterError> {
+    match window >= Duration::from_millis(LATE_MS) {
+        true => Ok(()),
+        false => Err(ClusterError::Window {
+            stream: stream.to_owned(),
+            window: humantime::format_duration(window).to_string(),
+            needed: LATE_MS / 1000,
+        }),
+    }
+}
+
 fn secret_of(text: &str) -> Option<[u8; 16]> {
     let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     u128::from_str_radix(text, 16).ok().filter(|_| is_hex).map(u128::to_be_bytes)
@@ -403,6 +427,14 @@ mod tests {
         assert!(info(Some("a"), &[(1, false), (1, false), (9999, false), (9999, false)]));
         assert!(!info(Some("a"), &[(1, false), (9999, false), (9999, false), (9999, false)]));
         assert!(!info(None, &[(1, false), (1, false)]) && !info(Some(""), &[(1, false), (1, false)]));
+    }
+
+    #[test]
+    fn a_stream_that_forgets_numbers_while_a_message_may_come_again_is_refused_with_the_remedy() {
+        let ms = Duration::from_millis;
+        assert!(check_window("e", DUPLICATE_WINDOW).is_ok() && check_window("e", ms(LATE_MS)).is_ok());
+        let reason = check_window("e", ms(LATE_MS - 1)).unwrap_err().to_string();
+        assert!(reason.contains("59s 999ms") && reason.contains("--dupe-window"), "{reason}");
     }
 
     #[test]

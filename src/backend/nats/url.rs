@@ -28,6 +28,11 @@ impl NatsUrl {
         self.user.is_some()
     }
 
+    /// Returns whether both log in as the same.
+    pub(crate) fn logs_in_as(&self, other: &NatsUrl) -> bool {
+        (&self.user, &self.password) == (&other.user, &other.password)
+    }
+
     /// Returns whether the connection must be TLS.
     pub(crate) fn is_tls(&self) -> bool {
         self.is_tls

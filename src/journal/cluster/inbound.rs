@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::message::{FORMAT, HEAD_BYTES_MIN, MessageHead, MessageItem, decode, end_of};
+use super::message::{MessageHead, MessageItem, decode, end_of, is_of_later_version};
 use crate::core::event_id::{Epoch, Sequence};
 use crate::core::partition::PartitionId;
 
@@ -92,8 +92,8 @@ impl Inbound {
             return None;
         }
         // What a later version wrote cannot be read, so its events are missing here.
-        let is_later = message.partition.is_some() && is_of_later_version(&message.payload);
-        let missed = match is_later {
+        let is_later = is_of_later_version(&message.payload, message.at_ms);
+        let missed = match is_later && message.partition.is_some() {
             true => Some(end_of(message.number)),
             false => (message.number > self.last + 1).then(|| end_of(message.number - 1)),
         };
@@ -102,6 +102,7 @@ impl Inbound {
         let decoded = decode(&message.payload, message.partition.unwrap_or(0));
         let (head, items, malformed) = match decoded {
             Ok((head, items)) => (Some(head), items, None),
+            Err(_) if is_later => (None, Vec::new(), Some("it is of a later version of esper".to_owned())),
             Err(error) => (None, Vec::new(), Some(error.to_string())),
         };
         self.last_head = head;
@@ -122,11 +123,6 @@ impl Inbound {
         self.last_head = None;
         Some(end_of(upto))
     }
-}
-
-/// Returns whether it may be a message that a later version of esper wrote, and not text of some other program.
-fn is_of_later_version(payload: &[u8]) -> bool {
-    payload.len() >= HEAD_BYTES_MIN && (FORMAT + 1..b' ').contains(&payload[0])
 }
 
 #[cfg(test)]
@@ -192,13 +188,21 @@ mod tests {
             let payload = Bytes::copy_from_slice(payload);
             inbound.take(&StreamMessage { number, partition, at_ms: 0, payload }).unwrap()
         };
-        for (number, payload) in [(1, &b"hello"[..]), (2, &[b'h'; 99]), (3, &[2; 20]), (4, b"")] {
+        for (number, payload) in
+            [(1, &b"hello"[..]), (2, &[b'h'; 99]), (3, &[2; 20]), (4, &[2; 99]), (5, b"")]
+        {
             let taken = take(number, Some(0), payload);
             assert!(taken.malformed.is_some() && taken.items.is_empty() && taken.missed.is_none());
+            assert!(!taken.malformed.is_some_and(|reason| reason.contains("version")), "{payload:?}");
         }
-        assert_eq!(take(5, None, &[2; 99]).missed, None, "it is about no events");
-        let later = take(6, Some(0), &[2; 99]);
-        assert!(later.malformed.is_some() && later.missed == Some(end_of(6)), "its events are missing");
-        assert_eq!(inbound.last(), 6);
+        // A version and the time, at which it was made: 0.
+        let mut later = [7; 99];
+        later[0] = 2;
+        later[25..33].fill(0);
+        assert_eq!(take(6, None, &later).missed, None, "it is about no events");
+        let later = take(7, Some(0), &later);
+        assert_eq!(later.missed, Some(end_of(7)), "its events are missing");
+        assert_eq!(later.malformed.as_deref(), Some("it is of a later version of esper"));
+        assert_eq!(inbound.last(), 7);
     }
 }

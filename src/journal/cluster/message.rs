@@ -12,6 +12,9 @@
 //! | disconnect (tag 2) | number of the request for a count of streams, topic (text) |
 //! | epoch (tag 3) | the new epoch (8 bytes), number of epochs that ended, 8 bytes each |
 //!
+//! The version, and the head of epoch, node, number and time, are those of all later versions too. By the time they are told
+//! from messages of other programs.
+//!
 //! Numbers are varints. Bytes behind what an item says, and items of other tags, are of a later version and are skipped.
 
 use bytes::Bytes;
@@ -30,7 +33,7 @@ pub(crate) const EVENTS_MAX: usize = 1 << 16;
 /// The most epochs that ended which a message names.
 const ENDED_MAX: usize = 64;
 /// Bytes of a message's head: its version, epoch, node, number and time.
-pub(crate) const HEAD_BYTES_MIN: usize = 1 + 4 * 8;
+const HEAD_BYTES_MIN: usize = 1 + 4 * 8;
 /// Bytes that are reserved for the head when a message's size is estimated.
 pub(crate) const HEAD_BYTES: usize = 64;
 /// Bytes of an item beside names, key and text of a publish with one event, and those of each event.
@@ -171,6 +174,17 @@ impl MessageWriter {
     }
 }
 
+/// Returns whether a message that the stream took at `at_ms` is one of a later version of esper, which is not too late to
+/// count. The bytes of another program would hardly tell the time in the same place.
+pub(crate) fn is_of_later_version(payload: &[u8], at_ms: u64) -> bool {
+    const TIME_AT: usize = HEAD_BYTES_MIN - 8;
+    let made_ms = payload.get(TIME_AT..HEAD_BYTES_MIN).and_then(|bytes| bytes.try_into().ok());
+    let made_ms = made_ms.map(u64::from_le_bytes);
+    // Written by a node that knows the stream's clock about.
+    payload.first().is_some_and(|version| *version > FORMAT)
+        && made_ms.is_some_and(|made_ms| made_ms.abs_diff(at_ms) <= LATE_MS)
+}
+
 /// Returns the bytes that a publish takes in a message, at most.
 pub(crate) fn bytes_of(topic: &str, events: &Events, key: Option<&PublishKey>) -> usize {
     let key_bytes = key.map_or(0, |key| key.name.len());
@@ -187,7 +201,7 @@ pub(crate) fn decode(
 ) -> Result<(MessageHead, Vec<MessageItem>), Malformed> {
     let mut reader = Reader::new(payload);
     if reader.u8()? != FORMAT {
-        return Err(Malformed("it is of another version of esper"));
+        return Err(Malformed("it is not esper's"));
     }
     let epoch = Epoch::at(reader.u64()?);
     let head = MessageHead { epoch, node: reader.u64()?, number: reader.u64()?, made_ms: reader.u64()? };
@@ -295,7 +309,12 @@ mod tests {
         assert_eq!(items.len(), 5);
         let mut other = message().finish().to_vec();
         other[0] = FORMAT + 1;
-        assert_eq!(decode(&other.into(), 5).unwrap_err(), Malformed("it is of another version of esper"));
+        let other = Bytes::from(other);
+        assert!(decode(&other, 5).is_err());
+        // It was made at 10.
+        assert!([10, 10 + LATE_MS].iter().all(|at_ms| is_of_later_version(&other, *at_ms)));
+        assert!(!is_of_later_version(&other, 11 + LATE_MS), "all nodes drop it");
+        assert!(!is_of_later_version(&message().finish(), 10), "it is of this one");
     }
 
     #[test]

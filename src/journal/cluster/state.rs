@@ -16,6 +16,8 @@ pub(crate) struct ClusterState {
     pub(crate) connected: Counter,
     /// 1, or 0 when the node has been cut off for a while, or is far behind.
     ready: Counter,
+    /// Why the stream that is there cannot be used, while it cannot.
+    unfit: Mutex<Option<String>>,
     /// By shard, the subscribers that wait for events of other nodes.
     waiting: Vec<AtomicUsize>,
     /// The newest message of the stream that was applied, and the newest that it has.
@@ -42,6 +44,7 @@ impl ClusterState {
         let state = ClusterState {
             connected: Counter::default(),
             ready: Counter::default(),
+            unfit: Mutex::new(None),
             waiting: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             applied: Counter::default(),
             tail: Counter::default(),
@@ -77,6 +80,15 @@ impl ClusterState {
 
     pub(crate) fn set_ready(&self, is_ready: bool) {
         self.ready.set(is_ready.into());
+    }
+
+    /// Returns why the stream that is there cannot be used; `None` while it can.
+    pub(crate) fn unfit(&self) -> Option<String> {
+        self.unfit.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_unfit(&self, reason: Option<String>) {
+        *self.unfit.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     pub(super) fn note_waiting(&self, shard: usize, waiting: usize) {

@@ -121,6 +121,63 @@ fn streams_that_are_deleted_and_put_back_again_and_again_under_load_leave_one_or
 }
 
 #[test]
+fn a_node_that_starts_while_the_stream_is_gone_leaves_it_to_those_that_run_to_make_it_again() {
+    let mut world = World::without_nodes(Nats::start(1), 2, &[]);
+    world.start_node(0);
+    let mut stream = world.subscribe(0, "startgone");
+    world.nats.delete_stream();
+    world.start_node(1);
+    let gap = stream.event();
+    assert_eq!((&*gap.name, &*gap_reason(&gap.data)), ("gap", "reset"), "{gap:?}");
+    world.wait_all_publish();
+    let ids: Vec<_> = (0..2).map(|node| publish_at(&world, node, "startgone", "x")).collect();
+    let epochs: Vec<_> = ids.iter().map(|id| id.split_once('-').unwrap().0).collect();
+    assert_eq!(epochs[0], epochs[1], "{ids:?}");
+    let log = world.node(1).server.log();
+    assert!(log.contains("waiting until one makes it again"), "{log}");
+}
+
+#[test]
+fn a_node_under_which_another_stream_is_put_waits_with_the_reason_until_its_own_is_there() {
+    let world = World::of(Nats::start(1), 2, &[]);
+    let mut streams: Vec<_> = (0..2).map(|node| world.subscribe(node, "unfit0001")).collect();
+    let is_refused = |reason: &str| {
+        for node in 0..2 {
+            world.wait_status(node, "/readyz", 503);
+            let answer = world.node(node).server.get("/readyz");
+            assert!(answer.body.contains(reason), "{answer:?}");
+            assert_eq!(world.publish(node, "unfit0001", "data: no").status, 503);
+            let log = world.node(node).server.log();
+            assert_eq!(log.matches(reason).count(), 1, "{log}");
+        }
+    };
+    let with_partitions = |partitions: &str| {
+        world.nats.configure(|config| {
+            config.metadata.insert("esper-partitions".to_owned(), partitions.to_owned());
+        });
+    };
+    with_partitions("4");
+    is_refused("has 4 partitions, and --partitions is 16");
+    with_partitions("16");
+    world.wait_all_publish();
+    publish_at(&world, 0, "unfit0001", "kept");
+    for stream in &mut streams {
+        assert_eq!(stream.event().data, "kept", "it is the stream that it was: no gap");
+    }
+
+    world.nats.replace_stream(|config| config.metadata.clear());
+    is_refused("is not esper's, for it says nothing of a format");
+    assert_eq!(world.nats.info().state.last_sequence, 0, "nothing is written to it");
+    world.nats.delete_stream();
+    world.wait_all_publish();
+    for stream in &mut streams {
+        let gap = stream.event();
+        assert_eq!((&*gap.name, &*gap_reason(&gap.data)), ("gap", "reset"), "{gap:?}");
+    }
+    (0..2).for_each(|node| world.wait_status(node, "/readyz", 200));
+}
+
+#[test]
 fn a_stream_whose_size_is_reached_drops_its_oldest_and_loses_nothing_to_those_who_are_there() {
     let mut world = World::start(3);
     world.nats.configure(|config| config.max_bytes = 64 << 10);

@@ -11,21 +11,24 @@ use crate::readme::{Background, bash, block, without_run};
 use crate::support::browser::{Browser, serve_page};
 use crate::support::nats::{Nats, free_ports};
 use crate::support::proxy::{Proxy, haproxy, nginx, replace};
-use crate::support::{eventually, free_port, wait_until};
+use crate::support::{TempDir, eventually, free_port, wait_until};
 
 const CLUSTER: &str = include_str!("../../../docs/cluster.md");
 const HAPROXY: &str = include_str!("../../../deploy/haproxy-cluster.cfg");
 const NGINX: &str = include_str!("../../../deploy/nginx-cluster.conf");
 
 #[test]
-fn three_nodes_are_there_after_the_guides_two_commands_and_a_publish_at_one_is_at_another() {
+fn three_nodes_are_there_after_the_guides_two_commands_and_a_publish_at_one_is_at_another_also_when_one_is_killed()
+ {
+    let dir = TempDir::new();
+    let pids = format!("{}/esper-", dir.0.display());
     let port = free_ports();
     let nats = replace(block(CLUSTER, "nats").trim_end(), "--nodes 3", &format!("--nodes 3 --port {port}"));
     let nats = format!("{}/{nats}", env!("CARGO_MANIFEST_DIR"));
     let nats = Background::start(&nats);
     eventually("NATS is ready", || nats.printed().contains('\n').then_some(()));
     let mut shown = block(CLUSTER, "nodes").to_owned();
-    let mut publish = block(CLUSTER, "publish").to_owned();
+    let [mut publish, mut kill] = ["publish", "kill"].map(|name| block(CLUSTER, name).to_owned());
     for n in 0..3 {
         shown = replace(&shown, &format!(":{}", 4222 + n), &format!(":{}", port + n));
     }
@@ -38,7 +41,10 @@ fn three_nodes_are_there_after_the_guides_two_commands_and_a_publish_at_one_is_a
     for (n, port) in ports.iter().enumerate() {
         shown = replace(&shown, &format!(" {}", 3001 + n), &format!(" {port}"));
         publish = publish.replace(&format!(":{}", 3001 + n), &format!(":{port}"));
+        kill = kill.replace(&format!(":{}", 3001 + n), &format!(":{port}"));
     }
+    let kill = replace(&kill, "/tmp/esper-3001", &format!("{pids}{}", ports[0]));
+    let shown = replace(&shown, "/tmp/esper-", &pids);
     // They end with the shell that started them.
     let shown = replace(&shown, "esper --port", "setpriv --pdeathsig KILL esper --port");
     let _nodes = Background::start(&format!("bash -c '{shown}'"));
@@ -46,9 +52,12 @@ fn three_nodes_are_there_after_the_guides_two_commands_and_a_publish_at_one_is_a
         bash(&format!("curl -s -o /dev/null -w '%{{http_code}}' http://127.0.0.1:{port}/readyz || true"), &[])
     };
     wait_until("all three are ready", || ports.iter().all(|port| ready(port) == "200"));
-    let printed = without_run(&bash(&publish, &[]));
-    assert!(printed.starts_with("{\"id\":\"RUN-"), "{printed}");
-    assert!(printed.contains("data: hello\nid:RUN-"), "{printed}");
+    // In one shell, which has the id.
+    let printed = bash(&format!("{publish}echo ---\n{kill}"), &[]);
+    let (published, killed) = printed.split_once("---\n").expect("the line between them");
+    assert_eq!(without_run(published), without_run(block(CLUSTER, "published")));
+    assert_eq!(without_run(killed), without_run(block(CLUSTER, "killed")));
+    assert_ne!(ready(&ports[0]), "200", "it was killed");
 }
 
 /// A page sees every event once and in order, whatever its node.

@@ -124,9 +124,10 @@ fn what_a_later_release_adds_is_passed_over_until_it_says_that_it_cannot_be_read
     let ended = refused(&world.urls(0), &[]);
     let remedy = ["has format 2, and this version of esper reads up to 1", "update this node"];
     check_last_line(&ended, &remedy);
-    // The running nodes read the same notes, and end with the same reason.
+    // The running nodes read the same notes, and are cut off with the same reason.
     for node in [0, 1] {
         let log = || world.node(node).server.log();
-        wait_until("it ends with the reason", || remedy.iter().all(|part| log().contains(part)));
+        wait_until("it says the reason", || remedy.iter().all(|part| log().contains(part)));
+        world.wait_status(node, "/readyz", 503);
     }
 }

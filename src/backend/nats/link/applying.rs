@@ -16,7 +16,7 @@ impl<E: ClusterEvents> Link<E> {
     /// taken for the new stream's.
     pub(super) async fn read(&mut self, turn: u64, message: StreamMessage) {
         let is_of_turn = self.from.borrow().turn == turn;
-        if !is_of_turn || self.must_reset {
+        if !is_of_turn || self.must_reset || self.unfit.is_some() {
             return;
         }
         if self.inbound.contradicts(&message) {
@@ -36,11 +36,14 @@ impl<E: ClusterEvents> Link<E> {
         self.state.applied.set(self.inbound.last());
         if let Some(reason) = taken.malformed {
             self.state.malformed.add(1);
-            tracing::warn!(
-                "message {} of the stream {} is passed over: {reason}",
-                message.number,
-                self.stream.name
-            );
+            let (number, name) = (message.number, &self.stream.name);
+            match self.foreign.count() {
+                Some(1) => tracing::warn!("message {number} of the stream {name} is passed over: {reason}"),
+                Some(times) => tracing::warn!(
+                    "{times} messages of the stream {name} are passed over, up to {number}; of that one: {reason}"
+                ),
+                None => {}
+            }
         }
         if let Some(upto) = taken.missed {
             self.missed(upto);

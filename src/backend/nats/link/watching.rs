@@ -11,7 +11,7 @@ use crate::backend::nats::ClusterError;
 use crate::backend::nats::connect::is_connected;
 use crate::backend::nats::reader::read_from;
 use crate::backend::nats::start::begin;
-use crate::backend::nats::stream::NoFacts;
+use crate::backend::nats::stream::{NoFacts, StreamFacts};
 use crate::core::fanout::SEND_AWAY_STEPS;
 use crate::core::message::OrderError;
 use crate::journal::cluster::events::{ClusterEvents, ClusterNews};
@@ -59,7 +59,7 @@ impl<E: ClusterEvents> Link<E> {
     /// Takes in what the stream's leader said.
     ///
     /// # Errors
-    /// The stream became one that this node cannot take part in.
+    /// The stream was made again by a node that did not know it: this one would look for topics in other partitions.
     pub(super) async fn polled(&mut self, polled: Polled) -> Result<(), ClusterError> {
         let Polled { facts, epoch, last, has_last } = polled;
         // It was asked before the order began anew.
@@ -70,8 +70,9 @@ impl<E: ClusterEvents> Link<E> {
             Ok(facts) => facts,
             Err(NoFacts::Deleted) => {
                 self.silent(&format!("the stream {} is not there", self.stream.name)).await;
+                self.deleted += 1;
                 // A leader that has just come up may not know it yet.
-                if self.silent >= DELETED_MIN {
+                if self.deleted >= DELETED_MIN {
                     tracing::error!("the stream {} was deleted; it is made again", self.stream.name);
                     if let Err(error) = self.stream.make_again().await {
                         tracing::error!("{error}");
@@ -85,12 +86,23 @@ impl<E: ClusterEvents> Link<E> {
                 return Ok(());
             }
         };
-        self.silent = 0;
+        (self.silent, self.deleted) = (0, 0);
         self.stay();
-        let agreed = self.stream.agreed(&facts, &self.config)?;
+        let agreed = match self.stream.agreed(&facts, &self.config) {
+            Ok(agreed) => agreed,
+            Err(reason) => {
+                self.cannot_take_part(&reason);
+                return Ok(());
+            }
+        };
         if agreed.secret != self.agreed.secret {
             return Err(ClusterError::Other { stream: self.stream.name.clone() });
         }
+        if self.unfit.take().is_some() {
+            self.state.set_unfit(None);
+            read_from(&self.from, self.inbound.last() + 1);
+        }
+        self.check_window(&facts);
         self.state.tail.set(facts.last);
         self.decoder.ahead_ms = facts.ahead_ms;
         let is_another = agreed.id != self.agreed.id || facts.last < last || has_last == Some(false);
@@ -129,6 +141,30 @@ impl<E: ClusterEvents> Link<E> {
         Ok(())
     }
 
+    /// Notes that the stream is one that this node cannot take part in: it is cut off until somebody puts that right.
+    fn cannot_take_part(&mut self, reason: &ClusterError) {
+        let reason = reason.to_string();
+        if self.unfit.as_ref() != Some(&reason) {
+            tracing::error!("{reason}; this node waits until that is done, or for another stream");
+        }
+        self.cut_off("the stream that is there is not one that this node can take part in");
+        self.state.set_ready(false);
+        self.state.set_unfit(Some(reason.clone()));
+        self.unfit = Some(reason);
+    }
+
+    /// Tells the log when the stream begins to forget numbers of messages too early.
+    fn check_window(&mut self, facts: &StreamFacts) {
+        match self.stream.check_window(facts) {
+            Ok(()) => self.is_window_said = false,
+            Err(reason) => {
+                if !std::mem::replace(&mut self.is_window_said, true) {
+                    tracing::error!("{reason}");
+                }
+            }
+        }
+    }
+
     /// Notes that the leader did not answer: the node is cut off, and tries another server, which may reach the others.
     async fn silent(&mut self, reason: &str) {
         self.silent += 1;
@@ -161,7 +197,14 @@ impl<E: ClusterEvents> Link<E> {
     pub(super) async fn reset(&mut self) {
         self.must_reset = true;
         let stream = &self.stream;
+        let secret = self.agreed.secret;
         let begin_anew = async {
+            // Nothing is written to a stream that is none of ours.
+            let facts = stream.facts().await.map_err(|reason| reason.to_string())?;
+            let agreed = stream.agreed(&facts, &self.config).map_err(|reason| reason.to_string())?;
+            if agreed.secret != secret {
+                return Err("another node made it".to_owned());
+            }
             let begun = stream.begin_anew(&self.inbound, self.node).await?;
             let facts = stream.facts().await.map_err(|reason| reason.to_string())?;
             Ok::<_, String>((begun, facts))
@@ -200,7 +243,7 @@ impl<E: ClusterEvents> Link<E> {
         let now = Instant::now();
         let (again, given_up) = self.outbound.overdue(self.now_ms());
         // Without a connection the library would keep them all, and send them when there is one.
-        if is_connected(&self.client) {
+        if is_connected(&self.client) && self.unfit.is_none() {
             for sending in again {
                 self.state.resent.add(1);
                 self.send(sending).await;
