@@ -16,34 +16,33 @@ mod part;
 mod positions;
 pub(crate) mod sending;
 pub(crate) mod subscriber;
+mod terms;
 pub(crate) mod wire;
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
 
 use smallvec::SmallVec;
 
 use crate::core::arena::{Arena, Key};
-use crate::core::chunk::Framing;
 use crate::core::event_id::{Sequence, in_form_of};
 use crate::core::fanout::log::Gain;
 use crate::core::fanout::logs::{LogKind, Logs, TopicLog};
 use crate::core::fanout::part::Replayed;
 use crate::core::fanout::sending::{Next, Outgoing, Sender};
-use crate::core::fanout::subscriber::{NewSubscriber, Opening, Subscriber};
+use crate::core::fanout::subscriber::{NewSubscriber, Subscriber};
 use crate::core::fanout::wire::{Heartbeat, retry_field};
 use crate::core::memory::Memory;
 use crate::core::message::{Post, ReplayPage, ShardId, ToFanout, ToHome};
 use crate::core::named::named_frames;
 use crate::core::partition::{PartitionId, Placement};
-use crate::core::renewal::RenewableStream;
 use crate::core::selection::{Selection, StreamIds};
 use crate::core::topic::Topic;
 
 pub(crate) use cluster::SEND_AWAY_STEPS;
 pub(crate) use limits::FanoutLimits;
+pub(crate) use terms::{StreamExtras, StreamTerms, Subscription};
 
 /// Work of sends for one topic before the next topic's turn.
 const TOPIC_WORK_PER_TURN: usize = 64;
@@ -53,51 +52,6 @@ const SEND_BYTES_OF_WORK: usize = 16 << 10;
 const TRIM_SLACK: usize = 8;
 /// Emptied lists of idle subscribers kept for reuse, so that a turn allocates none.
 const SPARE_LISTS_MAX: usize = 64;
-
-/// A request for a stream, made by its connection.
-#[derive(Debug)]
-pub(crate) struct Subscription {
-    pub(crate) terms: StreamTerms,
-    pub(crate) framing: Framing,
-    pub(crate) opening: Opening,
-}
-
-/// Says what a client asked for and may have.
-#[derive(Debug)]
-pub(crate) struct StreamTerms {
-    /// The topics, none of which covers another.
-    pub(crate) topics: SmallVec<[Topic; 1]>,
-    pub(crate) last_event_id: Option<Box<str>>,
-    /// Whether each event says which topic it was published to.
-    pub(crate) names_topics: bool,
-    /// Unix seconds; `u64::MAX` for never.
-    pub(crate) expires_s: u64,
-    pub(crate) extras: Option<Box<StreamExtras>>,
-}
-
-impl StreamTerms {
-    /// Returns those of a stream of these topics for which nothing else was asked.
-    pub(crate) fn of(topics: SmallVec<[Topic; 1]>) -> Self {
-        StreamTerms { topics, last_event_id: None, names_topics: false, expires_s: u64::MAX, extras: None }
-    }
-}
-
-/// Holds what few streams have. `Debug` shows none of it: the code admits whoever knows it and the ticket.
-#[derive(Default)]
-pub(crate) struct StreamExtras {
-    /// What it gets when it is quiet.
-    pub(crate) heartbeat: Heartbeat,
-    /// The code behind its ids, of the ticket that opened it.
-    pub(crate) code: Option<Box<str>>,
-    /// Says whether its end was moved.
-    pub(crate) renewable: Option<Arc<RenewableStream>>,
-}
-
-impl fmt::Debug for StreamExtras {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StreamExtras").finish_non_exhaustive()
-    }
-}
 
 /// The progress of a subscriber, for the admin page.
 #[derive(Debug, Default)]

@@ -14,10 +14,12 @@ use bytes::Bytes;
 
 use super::ending::Ended;
 use super::*;
+use crate::core::chunk::Framing;
 use crate::core::chunk::{Chunk, Mark};
 use crate::core::delivery_count::DeliveryCount;
 use crate::core::epochs::Epochs;
 use crate::core::event_id::Epoch;
+use crate::core::fanout::subscriber::Opening;
 use crate::core::message::{CountFor, Message, Reply, Ticket};
 use crate::core::partition::Placement;
 use crate::core::sent_count::SentCount;

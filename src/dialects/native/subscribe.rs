@@ -243,27 +243,27 @@ fn check_names(form: &[u8]) -> Result<(), Refusal> {
 }
 
 /// The members of a JSON object, in their order; a map would hide one that is there twice.
-struct Members(Vec<(String, Value)>);
+struct FieldsInOrder(Vec<(String, Value)>);
 
-impl<'de> Deserialize<'de> for Members {
+impl<'de> Deserialize<'de> for FieldsInOrder {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Members;
+        struct ObjectVisitor;
+        impl<'de> Visitor<'de> for ObjectVisitor {
+            type Value = FieldsInOrder;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FieldsInOrder, A::Error> {
                 let mut members = Vec::new();
                 while let Some(member) = map.next_entry()? {
                     members.push(member);
                 }
-                Ok(Members(members))
+                Ok(FieldsInOrder(members))
             }
         }
-        deserializer.deserialize_map(InOrder)
+        deserializer.deserialize_map(ObjectVisitor)
     }
 }
 
@@ -273,7 +273,7 @@ impl<'de> Deserialize<'de> for Members {
 /// 400 for anything else.
 fn form_of_json(body: &[u8]) -> Result<String, Refusal> {
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
-    let Members(members) = serde_json::from_slice(body).map_err(|error| bad_json(&error))?;
+    let FieldsInOrder(members) = serde_json::from_slice(body).map_err(|error| bad_json(&error))?;
     let mut form = String::new();
     for (name, value) in &members {
         let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
