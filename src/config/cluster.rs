@@ -126,7 +126,9 @@ mod tests {
         for urls in ["nats://u:hunter2@x,nats://u:hunter3@y", "nats://hunter2@x,nats://z,nats://hunter3@y"] {
             let reason = parse(urls).unwrap_err().to_string();
             assert!(
-                reason.contains("--cluster: nats://***@x and nats://***@y have different credentials"),
+                reason.contains(
+                    "--cluster: nats://***@x:4222 and nats://***@y:4222 have different credentials"
+                ),
                 "{reason}"
             );
             assert!(reason.contains("write the same") && !reason.contains("hunter"), "{reason}");

@@ -43,6 +43,8 @@ use shard_thread::{ShardPlan, completions};
 
 /// How often a stopping server checks whether all connections are gone.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// Time for the answers to publishes that the cluster did not confirm in time.
+const ANSWER_TIME: Duration = Duration::from_millis(500);
 /// The drain of a server that is dropped: long enough for clients that read to get their last bytes, and no longer.
 const DROPPED: Drain = Drain { delay: Duration::ZERO, time_max: Duration::from_millis(100) };
 
@@ -355,7 +357,13 @@ impl Server {
         // go to those.
         let halfway = Instant::now() + drain.time_max / 2;
         let Common { stats, budget, .. } = &*self.common;
-        wait_until(halfway, || stats.sum(|shard| &shard.connections) == 0 && budget.messages() == 0);
+        let are_answered = || stats.sum(|shard| &shard.connections) == 0 && budget.messages() == 0;
+        if let Some(cluster) = &self.cluster {
+            // While NATS hangs they would be closed without an answer.
+            wait_until(halfway - ANSWER_TIME.min(drain.time_max / 4), are_answered);
+            cluster.give_up();
+        }
+        wait_until(halfway, are_answered);
         self.tell(ShardControl::CloseStreams);
         wait_until(deadline, || stats.sum(|shard| &shard.clients) == 0);
         self.tell(ShardControl::Stop);

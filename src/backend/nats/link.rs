@@ -105,6 +105,11 @@ impl ClusterThread {
         Ok(ClusterThread { sender, thread })
     }
 
+    /// Has what is not confirmed yet be answered now.
+    pub(crate) fn give_up(&self) {
+        let _ = self.sender.send(ToCluster::GiveUp);
+    }
+
     /// Sends what waits, and returns when the thread has ended.
     pub(crate) fn stop(self) {
         let _ = self.sender.send(ToCluster::Stop);
@@ -373,6 +378,7 @@ impl<E: ClusterEvents> Link<E> {
                 let message = NodeMessage::Answer { node: self.node, id, body };
                 self.tell(Some(node), &message).await;
             }
+            ToCluster::GiveUp => self.give_up(),
             ToCluster::Stop => {}
         }
     }

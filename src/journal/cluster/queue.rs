@@ -24,6 +24,8 @@ pub(crate) enum ToCluster {
     Ask(AskNodes),
     /// Answers another node's question.
     Answer { node: u64, id: u64, body: Value },
+    /// Refuses what waits and what is under way: its publishers' connections are about to be closed.
+    GiveUp,
     /// Sends what waits, then ends.
     Stop,
 }

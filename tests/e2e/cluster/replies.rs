@@ -55,6 +55,23 @@ fn a_publish_that_nobody_confirms_is_answered_504_in_time_and_then_refused() {
 }
 
 #[test]
+fn a_publish_that_nats_does_not_confirm_before_its_node_ends_is_answered_504_before_the_connection_closes() {
+    let world = World::of(Nats::start(1), 1, &["--drain-time", "2s", "--drain-delay", "0s"]);
+    world.wait_all_publish();
+    let address = world.node(0).control;
+    world.nats.stop_process(0);
+    let publishing =
+        thread::spawn(move || exchange(address, "POST", "/publish/ending001", &[], "data: maybe"));
+    // It is on its way by then.
+    thread::sleep(Duration::from_millis(500));
+    world.signal_node(0, "TERM");
+    let start = Instant::now();
+    let answer = Answer::parse(&publishing.join().unwrap());
+    assert_eq!(answer.status, 504, "{answer:?}");
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+#[test]
 fn stats_say_how_the_cluster_is() {
     let world = World::of(Nats::start(1), 3, &[]);
     for node in 0..3 {

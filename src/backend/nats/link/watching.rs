@@ -56,6 +56,20 @@ impl<E: ClusterEvents> Link<E> {
         }
     }
 
+    /// Refuses what was sent and is not confirmed, whose fate nobody knows.
+    fn refuse_under_way(&mut self) {
+        for (partition, wishes) in self.outbound.take_under_way() {
+            self.state.unconfirmed.add(wishes.len() as u64);
+            self.refuse_all(partition, wishes, OrderError::Unconfirmed);
+        }
+    }
+
+    /// Refuses all that has no answer yet.
+    pub(super) fn give_up(&mut self) {
+        self.refuse_waiting();
+        self.refuse_under_way();
+    }
+
     /// Takes in what the stream's leader said.
     ///
     /// # Errors
@@ -227,10 +241,7 @@ impl<E: ClusterEvents> Link<E> {
         (self.must_reset, self.another, self.is_epoch_noted) = (false, 0, false);
         self.agreed = agreed;
         self.state.resets.add(1);
-        self.refuse_waiting();
-        for (partition, wishes) in self.outbound.take_under_way() {
-            self.refuse_all(partition, wishes, OrderError::Unconfirmed);
-        }
+        self.give_up();
         self.inbound = Inbound::new(facts.first.saturating_sub(1), begun);
         self.outbound.set_epoch(self.inbound.epoch());
         let reset = begin(&self.inbound, end_of(self.inbound.control()));
