@@ -326,6 +326,30 @@ mod tests {
     }
 
     #[test]
+    fn of_a_hundred_thousand_that_are_tried_twice_at_once_each_is_admitted_once() {
+        let start = Instant::now();
+        let (used, one) = (UsedTickets::new(start), ticket());
+        let admitted = || {
+            let tickets = (0..100_000).map(|id| StreamTicket {
+                id,
+                grant: one.grant.clone(),
+                codes: SmallVec::new(),
+                ..one
+            });
+            tickets
+                .filter(|ticket| used.admit(ticket, None, (start, NOW_S, 0)).is_ok())
+                .map(|ticket| ticket.id)
+                .collect()
+        };
+        let both: [Vec<u128>; 2] = std::thread::scope(|scope| {
+            [scope.spawn(admitted), scope.spawn(admitted)].map(|thread| thread.join().unwrap())
+        });
+        let mut all = both.concat();
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..100_000));
+    }
+
+    #[test]
     fn no_more_tickets_are_remembered_than_the_limit() {
         let start = Instant::now();
         let used = UsedTickets::new(start);
