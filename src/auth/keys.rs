@@ -196,7 +196,7 @@ impl VerifyingKey {
     }
 }
 
-/// What is read of a header that the library does not know.
+/// The fields of a token's header by which `Ed25519` tokens are recognized.
 #[derive(Deserialize)]
 struct Ed25519Header {
     alg: String,

@@ -35,7 +35,7 @@ const TOKEN_BYTES_MAX: usize = 8 * 1024;
 struct TokenTime {
     /// Unix seconds.
     now_s: u64,
-    /// How far the clock of who made it may be from ours, in seconds.
+    /// The leeway for the signer's clock, in seconds.
     leeway_s: u64,
 }
 

@@ -21,7 +21,7 @@ use super::{AuthError, Grant, Keys, Secret, SecretPair, Signers};
 use crate::core::event_id::{CODE_SEPARATOR, TOPIC_SEPARATOR, has_our_form};
 use crate::core::random::random_key;
 
-/// How long a ticket admits a stream after it was made, in seconds.
+/// The time after its creation in which a ticket opens a stream, in seconds.
 pub(crate) const ADMIT_S: u64 = 30;
 /// The most tickets that are remembered as used, for a minute or two: some 50 MB.
 const USED_MAX: usize = 1_000_000;

@@ -32,7 +32,7 @@ pub struct Auth {
     /// A token of RFC 9110, 5.6.2.
     #[arg(long, value_name = "NAME", value_parser = cookie_name, default_value = "esper_token")]
     pub cookie_name: String,
-    /// How far clocks may be apart: a token counts so long before its nbf, and so long after its exp.
+    /// Leeway for the clocks of those who sign: a token is accepted this long before its nbf and after its exp.
     ///
     /// 0 s to 10 minutes.
     #[arg(long, value_name = "TIME", value_parser = leeway, default_value = "5s")]

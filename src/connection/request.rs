@@ -9,7 +9,7 @@ use super::service::{Reports, Service};
 use crate::dialects::admin::Question;
 use crate::dialects::native::{BodySubscription, Subscribe};
 use crate::dialects::queues::QueueRequest;
-use crate::dialects::{Action, Port, Sharing};
+use crate::dialects::{Action, Port, SUBSCRIPTION_BODY, Sharing};
 use crate::http::{Asking, Context, Head, Method, Refusal, Response, Status, Version};
 
 /// The part of a request that its answer depends on.
@@ -95,9 +95,7 @@ pub(super) fn plan(action: Result<Action, Refusal>, head: &Head, reports: &Arc<d
     match action {
         Ok(Action::Publish(publish)) => Plan::Read(Purpose::Publish(publish)),
         Ok(Action::Command(command)) => Plan::Read(Purpose::Command(command)),
-        Ok(Action::Subscribe(_) | Action::Queue(_)) if head.has_body() => {
-            refuse("a subscription by GET has no body: send none, or POST the topics to /subscribe")
-        }
+        Ok(Action::Subscribe(_) | Action::Queue(_)) if head.has_body() => refuse(SUBSCRIPTION_BODY),
         Ok(Action::SubscribeByBody(subscription)) => Plan::ReadTopics(subscription),
         Ok(Action::Subscribe(subscribe)) => Plan::Subscribe(subscribe),
         Ok(Action::Queue(queue)) => Plan::OpenQueue(queue),

@@ -151,7 +151,7 @@ impl Connections {
             }
             // WebKit keeps what came of an event before its connection was cut, and adds what comes next: this ends it under
             // a name that no page listens to, and sets right the id that may have been cut too.
-            StreamWish::Topics(Subscribe { resumed_id: Some(id), .. }) if history.events_max > 0 => {
+            StreamWish::Topics(Subscribe { echoed_id: Some(id), .. }) if history.events_max > 0 => {
                 // A line of its own, because a line may have been cut too.
                 let start = if begins_with_retry { "" } else { ":\n" };
                 let _ = write!(first, "{start}event: place\nid: {id}\n\n");

@@ -22,17 +22,15 @@ pub(crate) fn named_frames(
     marks: &Marks,
     memory: &Arc<Memory>,
 ) -> (Chunk, Marks) {
-    let line_bytes = FIELD.len() + topic.name().len() + 1;
-    let mut writer = ChunkWriter::with_capacity(frames.frame_bytes() + marks.len() * line_bytes);
+    let line = named(topic, b"");
+    let mut writer = ChunkWriter::with_capacity(frames.frame_bytes() + marks.len() * line.len());
     let mut start = 0;
     let shifted = marks.iter().enumerate().map(|(number, mark)| {
         let end = mark.end as usize;
-        writer.text().extend_from_slice(FIELD);
-        writer.text().extend_from_slice(topic.name().as_bytes());
-        writer.text().push(b'\n');
+        writer.text().extend_from_slice(&line);
         writer.text().extend_from_slice(&frames.frames()[start..end]);
         start = end;
-        mark.behind((number + 1) * line_bytes)
+        mark.behind((number + 1) * line.len())
     });
     let shifted: Marks = shifted.collect();
     (writer.finish(memory), shifted)

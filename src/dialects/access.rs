@@ -11,6 +11,8 @@ use crate::config::{Auth, Config, IpNet};
 use crate::core::renewal::RenewableStreams;
 use crate::core::topic::{Topic, TopicNames};
 
+const DAY_S: u64 = 24 * 60 * 60;
+
 /// The access rules, made of the configuration once; all shards share them.
 #[derive(Debug)]
 pub(crate) struct Access {
@@ -19,7 +21,7 @@ pub(crate) struct Access {
     /// Signs tickets where subscribers have public keys alone; no other node has it.
     own_secret: Secret,
     pub(super) used_tickets: UsedTickets,
-    /// How far the clocks of those who sign may be from ours, in seconds.
+    /// The leeway for the clocks of those who sign, in seconds.
     pub(super) leeway_s: u64,
     pub(super) renewable: Arc<RenewableStreams>,
     pub(crate) cookie_name: String,
@@ -66,6 +68,12 @@ impl Access {
     /// Replaces the keys and secrets by those of this configuration.
     pub(crate) fn replace_keys(&self, config: &Config) {
         self.keyring.store(Arc::new(keyring(config, &self.own_secret)));
+    }
+
+    /// Returns the lifetime of what is made here, in seconds: the one that was asked for, or a day, or less where less is the
+    /// most.
+    pub(super) fn lifetime_s(&self, asked: Option<u64>) -> u64 {
+        asked.unwrap_or_else(|| DAY_S.min(self.session_s_max))
     }
 
     /// Returns whether anybody may ask who is connected.

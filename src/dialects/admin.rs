@@ -92,7 +92,7 @@ impl Call<'_> {
                 Ok(Action::Subscribe(Subscribe {
                     terms: StreamTerms { expires_s, ..StreamTerms::of(topics) },
                     tells_place: false,
-                    resumed_id: None,
+                    echoed_id: None,
                     feeds_admin_page: true,
                 }))
             }),

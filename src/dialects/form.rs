@@ -1,5 +1,10 @@
 //! The encodings in which a body names fields.
 
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer as _, Error as _, MapAccess, Visitor};
+
 use super::bad_request;
 use crate::http::Refusal;
 
@@ -43,14 +48,59 @@ pub(super) fn is_json(content_type: &[u8]) -> bool {
     ["application/json", "text/json"].contains(&&*essence) || is_suffixed
 }
 
-/// Returns the refusal of a body that is not the JSON it should be. serde's own message would show what was sent, which may
-/// be a secret, and long.
-pub(super) fn bad_json(error: &serde_json::Error) -> Refusal {
-    bad_request(format!(
-        "bad JSON at line {} column {}: send an object with the fields",
-        error.line(),
-        error.column()
-    ))
+/// Returns the members of a JSON object, in their order: a map would hide one that is there twice.
+///
+/// # Errors
+/// 400 for anything else, and for more than `max` members.
+pub(super) fn members<'b, V: Deserialize<'b>>(
+    body: &'b [u8],
+    max: usize,
+) -> Result<Vec<(String, V)>, Refusal> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let members = json.deserialize_map(MembersVisitor { max, value: PhantomData });
+    let members = members.and_then(|members| json.end().map(|()| members));
+    // serde's own message would show what was sent, which may be a secret, and long.
+    members.map_err(|error| {
+        let place = format!("line {} column {}", error.line(), error.column());
+        bad_request(format!("bad JSON at {place}: send an object with the fields"))
+    })
+}
+
+struct MembersVisitor<V> {
+    max: usize,
+    value: PhantomData<V>,
+}
+
+impl<'de, V: Deserialize<'de>> Visitor<'de> for MembersVisitor<V> {
+    type Value = Vec<(String, V)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some(name) = map.next_key()? {
+            if members.len() == self.max {
+                return Err(A::Error::custom("too many members"));
+            }
+            members.push((name, map.next_value()?));
+        }
+        Ok(members)
+    }
+}
+
+/// Returns a number of seconds from 1 to `max`, written in digits.
+///
+/// # Errors
+/// 400 that names the field `name`, for anything else.
+pub(super) fn seconds(name: &str, text: &[u8], max: u64) -> Result<u64, Refusal> {
+    // `parse` by itself would take `+5` too.
+    let digits = str::from_utf8(text).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let seconds = digits.and_then(|digits| digits.parse().ok());
+    seconds.filter(|seconds| (1..=max).contains(seconds)).ok_or_else(|| {
+        bad_request(format!("bad {name}: write the seconds from now, a whole number from 1 to {max}"))
+    })
 }
 
 #[cfg(test)]

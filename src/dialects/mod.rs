@@ -39,6 +39,10 @@ use native::{BodySubscription, PublishRequest, Subscribe};
 use queues::QueueRequest;
 use sessions::Command;
 
+/// The refusal of a body that nobody reads.
+pub(crate) const SUBSCRIPTION_BODY: &str =
+    "a subscription by GET has no body: send none, or POST the topics to /subscribe";
+
 /// The action that a request asks for; dialects return it, and connections carry it out.
 #[derive(Debug)]
 pub(crate) enum Action {

@@ -184,33 +184,8 @@ fn decimal(text: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
-    use super::super::Head;
     use super::*;
-
-    const LIMITS: HttpLimits = HttpLimits { head_bytes_max: 16_384, body_bytes_max: 1000, headers_max: 10 };
-
-    fn parse(head: &str) -> Result<Head, Refusal> {
-        Head::parse(&Bytes::copy_from_slice(head.as_bytes()), &LIMITS)
-    }
-
-    /// Parses a sound HTTP/1.1 head with these additional lines, each ended by CRLF.
-    fn with(lines: &str) -> Result<Head, Refusal> {
-        parse(&format!("POST / HTTP/1.1\r\nHost: h\r\n{lines}\r\n"))
-    }
-
-    #[track_caller]
-    fn refused(result: Result<Head, Refusal>, status: Status, about: &str) {
-        let refusal = result.unwrap_err();
-        assert_eq!(refusal.status, status, "{refusal}");
-        assert!(refusal.reason.contains(about), "{refusal}");
-        assert!(refusal.close, "{refusal}");
-    }
-
-    fn bad(result: Result<Head, Refusal>, about: &str) {
-        refused(result, Status::BadRequest, about);
-    }
+    use crate::http::head::tests::{bad, parse, refused, with};
 
     #[test]
     fn host_is_sent_once_and_names_one_host() {

@@ -323,4 +323,4 @@ fn names_another_version(head: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

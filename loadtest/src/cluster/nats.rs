@@ -22,8 +22,8 @@ const STARTS_MAX: usize = 3;
 /// `scripts/nats` takes ports up to so far above the one it is given.
 const PORTS_ABOVE: u16 = 4_000;
 
-/// One or three running NATS servers, ended when this value is dropped. They also end when this process is killed, because
-/// `scripts/nats` reads the end of its standard input.
+/// Runs one or three NATS servers until it is dropped. `scripts/nats` ends them as well when this process is killed and its
+/// standard input closes.
 #[derive(Debug)]
 pub(crate) struct Nats {
     /// With the password, for `ESPER_CLUSTER`.

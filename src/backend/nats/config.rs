@@ -23,7 +23,7 @@ pub(crate) struct NodeConfig {
     pub(crate) body_bytes_max: usize,
     /// Bytes that histories hold; `max_bytes` of the stream, if this node creates it.
     pub(crate) memory_bytes_max: usize,
-    /// How long histories keep an event; `max_age` of the stream, if this node creates it.
+    /// The greatest age of an event in the history; `max_age` of the stream, if this node creates it.
     pub(crate) age_max: Duration,
 }
 

@@ -64,8 +64,8 @@ const READY_LAG_MAX: u64 = 1000;
 const RESET_TIME: Duration = Duration::from_secs(5);
 /// How long an ending node waits for what it sent.
 const STOP_TIME: Duration = Duration::from_secs(3);
-/// How long the send time of an unacknowledged message is kept, for the histogram of acknowledgements. Longer than
-/// `GIVE_UP_MS` (20 s), after which the message is not sent again.
+/// The time for which the histogram of acknowledgements remembers when a message was sent: longer than `GIVE_UP_MS` (20 s),
+/// after which the message is not sent again.
 const SENT_KNOWN: Duration = Duration::from_secs(30);
 /// Time between two lines in the log about what may come with each message.
 const SAID_EVERY: Duration = Duration::from_secs(10);

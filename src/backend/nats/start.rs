@@ -41,7 +41,7 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Refused attempts to make the stream, after each of which other nodes are looked for, before the reason ends the start:
 /// 20 seconds.
 const MAKE_ATTEMPTS: u32 = 8;
-/// How long other nodes may take to say that they are there: they answer within milliseconds, unless they are busy.
+/// The wait for an answer of other nodes, which takes milliseconds unless they are busy.
 const NODES_PATIENCE: Duration = Duration::from_secs(2);
 /// Attempts between two lines in the log about a stream without a leader.
 const ATTEMPTS_SAID: u32 = 10;

@@ -16,9 +16,9 @@ struct TopicListener {
     names_topics: bool,
 }
 
-/// A listener of an event, and what it is told.
+/// A listener that an event is posted to.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct Recipient {
     pub(super) to: ListenerId,
     /// Those it listens to, of the event's topic and the ones above it.
     pub(super) topics: SmallVec<[Topic; 1]>,
@@ -58,18 +58,22 @@ impl Listeners {
     }
 
     /// Returns the listeners of a topic and of those above it.
-    pub(super) fn of(&self, topic: TopicKey, topics: &Topics) -> SmallVec<[Told; 4]> {
-        let mut all = SmallVec::<[Told; 4]>::new();
+    pub(super) fn of(&self, topic: TopicKey, topics: &Topics) -> SmallVec<[Recipient; 4]> {
+        let mut all = SmallVec::<[Recipient; 4]>::new();
         for key in topics.lineage(topic) {
             for TopicListener { id, names_topics } in self.0.get(key as usize).into_iter().flatten() {
                 let listened = topics.topic(key).clone();
-                match all.iter_mut().find(|told| told.to == *id) {
-                    Some(told) => {
-                        told.topics.push(listened);
-                        told.names_topics |= names_topics;
+                match all.iter_mut().find(|recipient| recipient.to == *id) {
+                    Some(recipient) => {
+                        recipient.topics.push(listened);
+                        recipient.names_topics |= names_topics;
                     }
                     None => {
-                        all.push(Told { to: *id, topics: [listened].into(), names_topics: *names_topics });
+                        all.push(Recipient {
+                            to: *id,
+                            topics: [listened].into(),
+                            names_topics: *names_topics,
+                        });
                     }
                 }
             }

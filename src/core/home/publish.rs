@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Home;
 use super::history::{Frames, TopicEnd, TopicKey};
 use super::idempotency::Seen;
-use super::listeners::Told;
+use super::listeners::Recipient;
 use crate::core::delivery_count::DeliveryCount;
 use crate::core::event_id::Sequence;
 use crate::core::journal::{Journal, Kept};
@@ -132,7 +132,7 @@ impl Home {
         let first_post = out.len();
         if let Some(key) = key {
             let charge = Arc::new(charge);
-            for Told { to, topics, names_topics } in self.listeners.of(key, self.history.topics()) {
+            for Recipient { to, topics, names_topics } in self.listeners.of(key, self.history.topics()) {
                 let message = ToFanout::Events {
                     partition: Some(self.partition),
                     topics,

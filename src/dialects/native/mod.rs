@@ -6,6 +6,7 @@ mod subscribe;
 mod ticket;
 
 use std::borrow::Cow;
+use std::slice;
 
 use smallvec::{SmallVec, smallvec};
 
@@ -95,7 +96,7 @@ impl Call<'_> {
         let topic = parse_path(path, access)?;
         let keys = self.keyring.publisher.as_ref().filter(|_| !self.is_operator);
         let grant = keys.map(|keys| self.verify(keys, None)).transpose()?;
-        grant.iter().try_for_each(|grant| check_covered(grant, &topic))?;
+        grant.iter().try_for_each(|grant| check_covered(grant, slice::from_ref(&topic)))?;
         let key = IdempotencyKey::of(head, &topic, grant.as_ref().map_or("", Grant::subject))?;
         self.check_encoding()?;
         let is_json = head.content_type.as_deref().is_some_and(is_json);
@@ -123,10 +124,12 @@ fn refuse_topic(error: TopicError) -> Refusal {
     bad_request(error.to_string())
 }
 
-fn check_covered(grant: &Grant, topic: &Topic) -> Result<(), Refusal> {
-    if grant.covers(topic) {
-        return Ok(());
-    }
+/// Checks that a token covers all of these topics.
+///
+/// # Errors
+/// 403 that names the first which it does not cover.
+fn check_covered(grant: &Grant, topics: &[Topic]) -> Result<(), Refusal> {
+    let Some(topic) = topics.iter().find(|topic| !grant.covers(topic)) else { return Ok(()) };
     let reason = if topic.is_everything() {
         "this token is for another topic: to subscribe to everything its sub must be '*'".to_owned()
     } else {

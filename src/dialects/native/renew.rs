@@ -53,7 +53,7 @@ impl Call<'_> {
             let reason = "this token names topics that the stream's did not: open a new stream with it";
             return Err(Refusal::new(Status::Forbidden, reason));
         }
-        stream.topics.iter().try_for_each(|topic| check_covered(&grant, topic))?;
+        check_covered(&grant, &stream.topics)?;
         let expires_s = stream.renew(grant.expires_s).ok_or_else(gone)?;
         let json = serde_json::json!({ "expires_at": expires_s });
         Ok(Action::Answer(Response::json(json.to_string().into_bytes())))

@@ -5,7 +5,6 @@ use std::fmt;
 use std::time::Instant;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use smallvec::{SmallVec, smallvec};
 
@@ -18,8 +17,8 @@ use crate::core::fanout::wire::Heartbeat;
 use crate::core::fanout::{StreamExtras, StreamTerms};
 use crate::core::topic::{TOPICS_PER_STREAM_MAX, Topic};
 use crate::dialects::call::Call;
-use crate::dialects::form::{Form, bad_json};
-use crate::dialects::{Access, Action, bad_request, refuse_token};
+use crate::dialects::form::{Form, members};
+use crate::dialects::{Access, Action, SUBSCRIPTION_BODY, bad_request, refuse_token};
 use crate::http::{Head, Method, Refusal, Status, target};
 
 /// `GET /subscribe/{topic}`, `GET /subscribe?topic={topic}&topic={topic}`, the same by a body, or `GET /events/`.
@@ -30,7 +29,7 @@ pub(crate) struct Subscribe {
     /// Whether the stream begins with the id of its place.
     pub(crate) tells_place: bool,
     /// The id that it resumes after, as the client sent it, where the client asked to be told its place.
-    pub(crate) resumed_id: Option<Box<str>>,
+    pub(crate) echoed_id: Option<Box<str>>,
     /// Whether the subscriber is the admin page.
     pub(crate) feeds_admin_page: bool,
 }
@@ -53,7 +52,7 @@ pub(crate) struct SubscribeOptions {
     /// Whether the stream begins with the id of its place.
     pub(crate) place: bool,
     /// The id to resume after as it was sent, with the code and the topic that may follow it; `None` for one that is no line.
-    sent_id: Option<Box<str>>,
+    echoed_id: Option<Box<str>>,
     /// Whether each event says which topic it was published to.
     pub(crate) names_topics: bool,
     /// By which the client will name the stream when it renews it.
@@ -74,7 +73,7 @@ impl SubscribeOptions {
         let sent = id_in(form, resumed);
         Ok(SubscribeOptions {
             last_event_id: sent.as_deref().map(|id| without_suffix(id).into()),
-            sent_id: sent.filter(|id| !id.contains(char::is_control)),
+            echoed_id: sent.filter(|id| !id.contains(char::is_control)),
             heartbeat: match target::query_bytes(form, "heartbeat").as_deref() {
                 None | Some(b"comment") => Heartbeat::Comment,
                 Some(b"event") => Heartbeat::Event,
@@ -103,14 +102,14 @@ impl SubscribeOptions {
 
     /// Returns the subscription to these topics until `expires_s`.
     pub(crate) fn subscribe(self, topics: AskedTopics, expires_s: u64, extras: StreamExtras) -> Subscribe {
-        let SubscribeOptions { last_event_id, sent_id, heartbeat, place, names_topics, handle: _ } = self;
+        let SubscribeOptions { last_event_id, echoed_id, heartbeat, place, names_topics, handle: _ } = self;
         let has_extras =
             heartbeat != Heartbeat::Comment || extras.code.is_some() || extras.renewable.is_some();
         let extras = has_extras.then(|| Box::new(StreamExtras { heartbeat, ..extras }));
         let tells_place = place && last_event_id.is_none();
-        let resumed_id = sent_id.filter(|_| place);
+        let echoed_id = echoed_id.filter(|_| place);
         let terms = StreamTerms { topics, last_event_id, names_topics, expires_s, extras };
-        Subscribe { terms, tells_place, resumed_id, feeds_admin_page: false }
+        Subscribe { terms, tells_place, echoed_id, feeds_admin_page: false }
     }
 }
 
@@ -148,7 +147,7 @@ pub(crate) fn last_event_id(head: &Head) -> Option<Box<str>> {
 ///
 /// No text is refused: an EventSource would give up for ever, and its page never learn of the gap.
 fn id_in(form: &[u8], resumed: Option<&[u8]>) -> Option<Box<str>> {
-    let id = sent_id(form, resumed)?;
+    let id = raw_id(form, resumed)?;
     // EventSource sends UTF-8. A script that sets the header can send only Latin-1 (Fetch standard, ByteString).
     let text = match str::from_utf8(&id) {
         Ok(text) => Cow::Borrowed(text),
@@ -162,7 +161,7 @@ fn id_in(form: &[u8], resumed: Option<&[u8]>) -> Option<Box<str>> {
 }
 
 /// Returns the id to resume after as it was sent: that of the header, else of the query or form.
-fn sent_id<'r>(form: &'r [u8], resumed: Option<&'r [u8]>) -> Option<Cow<'r, [u8]>> {
+fn raw_id<'r>(form: &'r [u8], resumed: Option<&'r [u8]>) -> Option<Cow<'r, [u8]>> {
     resumed.map(Cow::Borrowed).or_else(|| target::query_bytes(form, "lastEventId"))
 }
 
@@ -215,7 +214,7 @@ impl BodySubscription {
             _ => return Err(bad_request("no topic: name 1 to 64 in the body, as topic=...&topic=...")),
         };
         let options = SubscribeOptions::read(&form, resumed.as_deref())?;
-        let resumed = sent_id(&form, resumed.as_deref());
+        let resumed = raw_id(&form, resumed.as_deref());
         admit(access, topics, options, credential, resumed.as_deref(), now_s)
     }
 }
@@ -242,40 +241,15 @@ fn check_names(form: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The members of a JSON object, in their order; a map would hide one that is there twice.
-struct FieldsInOrder(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for FieldsInOrder {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ObjectVisitor;
-        impl<'de> Visitor<'de> for ObjectVisitor {
-            type Value = FieldsInOrder;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FieldsInOrder, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(FieldsInOrder(members))
-            }
-        }
-        deserializer.deserialize_map(ObjectVisitor)
-    }
-}
-
 /// Returns the form that says the same as a JSON object, whose members are strings, numbers, or lists of them.
 ///
 /// # Errors
 /// 400 for anything else.
 fn form_of_json(body: &[u8]) -> Result<String, Refusal> {
     let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
-    let FieldsInOrder(members) = serde_json::from_slice(body).map_err(|error| bad_json(&error))?;
     let mut form = String::new();
-    for (name, value) in &members {
+    // The body's limit bounds them.
+    for (name, value) in &members::<Value>(body, usize::MAX)? {
         let values = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
         if values.is_empty() {
             return Err(bad_request("a field of the body is an empty list: leave it out"));
@@ -314,7 +288,7 @@ fn admit(
     let Some(grant) = credential.grant() else {
         return Ok(options.subscribe(topics, u64::MAX, StreamExtras::default()));
     };
-    topics.iter().try_for_each(|topic| check_covered(grant, topic))?;
+    check_covered(grant, &topics)?;
     if options.handle.is_some() && grant.subject().is_empty() {
         return Err(bad_request(
             "a handle is for tokens with a sub, which says whose stream it is: leave it out",
@@ -328,7 +302,8 @@ fn admit(
         // Without an id a client that is cut before its first event could not come back, nor with that of another ticket.
         options.place = true;
         let id = options.last_event_id.as_deref().filter(|id| has_our_form(id));
-        options.sent_id = id.map(|id| format!("{id}{}{}", char::from(CODE_SEPARATOR), ticket.code()).into());
+        options.echoed_id =
+            id.map(|id| format!("{id}{}{}", char::from(CODE_SEPARATOR), ticket.code()).into());
     }
     // Last, so that a request which opens nothing takes no handle from a stream.
     extras.renewable = options.handle.as_deref().map(|handle| renewable(access, handle, grant, &topics));
@@ -343,16 +318,13 @@ impl Call<'_> {
         let credential = self.subscribers_credential()?;
         // Nothing is opened by these, and so no ticket is used and no handle taken.
         if head.has_body() {
-            return Err(bad_request(
-                "a subscription by GET has no body: send none, or POST the topics to /subscribe",
-            ));
+            return Err(bad_request(SUBSCRIPTION_BODY));
         }
         if head.method == Method::Head {
-            let grant = credential.grant();
-            grant.map_or(Ok(()), |grant| topics.iter().try_for_each(|topic| check_covered(grant, topic)))?;
+            credential.grant().map_or(Ok(()), |grant| check_covered(grant, &topics))?;
             return Ok(Action::Subscribe(options.subscribe(topics, u64::MAX, StreamExtras::default())));
         }
-        let resumed = sent_id(&head.query, head.last_event_id.as_deref());
+        let resumed = raw_id(&head.query, head.last_event_id.as_deref());
         admit(access, topics, options, credential, resumed.as_deref(), *now_s).map(Action::Subscribe)
     }
 

@@ -3,11 +3,9 @@
 use super::subscribe::topics_in_query;
 use crate::auth::{ADMIT_S, Grant};
 use crate::dialects::call::Call;
+use crate::dialects::form::seconds;
 use crate::dialects::{Action, Port, bad_request};
 use crate::http::{Refusal, Response, Status, target};
-
-/// How long the streams of a ticket for topics last without `exp`, in seconds: a day.
-const STREAM_S: u64 = 24 * 60 * 60;
 
 /// The longest ticket, in bytes: a request's target has at most 8 KiB.
 const TICKET_BYTES_MAX: usize = 7 << 10;
@@ -47,19 +45,9 @@ impl Call<'_> {
             Some("*") => vec!["*".to_owned()],
             _ => topics_in_query(query, access)?.iter().map(|topic| topic.name().to_owned()).collect(),
         };
-        let max_s = access.session_s_max;
-        let stream_s = match target::query_value(query, "exp")? {
-            None => STREAM_S.min(max_s),
-            Some(text) => {
-                let seconds =
-                    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-                seconds.filter(|seconds| (1..=max_s).contains(seconds)).ok_or_else(|| {
-                    bad_request(format!(
-                        "bad exp: write the seconds from now, a whole number from 1 to {max_s}"
-                    ))
-                })?
-            }
-        };
+        let exp = target::query_value(query, "exp")?;
+        let asked = exp.map(|exp| seconds("exp", exp.as_bytes(), access.session_s_max)).transpose()?;
+        let stream_s = access.lifetime_s(asked);
         Ok(Grant::of_topics(topics.into_iter(), (self.now_s)().saturating_add(stream_s)))
     }
 }

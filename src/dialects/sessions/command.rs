@@ -12,9 +12,6 @@ use crate::core::session::{NAME_BYTES_MAX, NameError, Session};
 use crate::core::topic::Topic;
 use crate::http::{Head, Refusal, Response, Status};
 
-/// The lifetime of a token minted without `exp`, in seconds: a day.
-const TOKEN_S: u64 = 24 * 60 * 60;
-
 /// A command whose body is still to come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Command {
@@ -83,10 +80,7 @@ impl Command {
         let session = Session::new(&name("userId")?, &name("channel")?).map_err(unnamed)?;
         match self.task {
             Task::Token { as_json } => {
-                let token_s = match fields.seconds("exp", access.session_s_max)? {
-                    Some(seconds) => seconds,
-                    None => TOKEN_S.min(access.session_s_max),
-                };
+                let token_s = access.lifetime_s(fields.seconds("exp", access.session_s_max)?);
                 token(&session, now_s() + token_s, &access.keyring.load(), as_json)
             }
             Task::Emit => {

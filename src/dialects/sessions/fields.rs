@@ -1,14 +1,12 @@
 //! The named fields of a command's body, from a form or from JSON.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use crate::dialects::bad_request;
-use crate::dialects::form::{Form, bad_json};
+use crate::dialects::form::{Form, members, seconds};
 use crate::http::{Refusal, target};
 
 /// The known fields; others are dropped, however many there are.
@@ -48,7 +46,12 @@ impl<'b> FormFields<'b> {
                 }
                 Ok(fields)
             }
-            Form::Json => serde_json::from_slice(body).map_err(|error| bad_json(&error)),
+            Form::Json => {
+                let members = members::<&RawValue>(body, FIELDS_MAX)?.into_iter();
+                let known =
+                    members.filter_map(|(name, value)| Some((known(name.as_bytes())?, Field::Json(value))));
+                Ok(FormFields(known.collect()))
+            }
         }
     }
 
@@ -81,23 +84,16 @@ impl<'b> FormFields<'b> {
     /// # Errors
     /// 400 when the field is there twice or is anything else.
     pub(super) fn seconds(&self, name: &str, max: u64) -> Result<Option<u64>, Refusal> {
-        let number = match self.one(name)? {
+        let text = match self.one(name)? {
             None => return Ok(None),
-            Some(Field::Text(text)) => digits(text),
+            Some(Field::Text(text)) => text,
             // Accepted with quotes and without.
             Some(Field::Json(value)) => {
                 let text = value.get();
-                digits(
-                    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).as_bytes(),
-                )
+                text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).as_bytes()
             }
         };
-        match number {
-            Some(seconds) if (1..=max).contains(&seconds) => Ok(Some(seconds)),
-            _ => Err(bad_request(format!(
-                "bad {name}: write the seconds from now, a whole number from 1 to {max}"
-            ))),
-        }
+        seconds(name, text, max).map(Some)
     }
 
     fn one(&self, name: &str) -> Result<Option<&Field<'b>>, Refusal> {
@@ -110,49 +106,14 @@ impl<'b> FormFields<'b> {
     }
 }
 
-/// Parses digits alone: `parse` by itself would take `+5` too.
-fn digits(text: &[u8]) -> Option<u64> {
-    let text = str::from_utf8(text).ok()?;
-    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
-}
-
 fn known(name: &[u8]) -> Option<&'static str> {
     NAMES.into_iter().find(|known| known.as_bytes() == name)
 }
 
-// Written by hand: a map would hide a field that is there twice.
-impl<'de> Deserialize<'de> for FormFields<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = FormFields<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FormFields<'de>, A::Error> {
-                let mut fields = FormFields(SmallVec::new());
-                let mut seen = 0;
-                while let Some(name) = map.next_key::<String>()? {
-                    seen += 1;
-                    if seen > FIELDS_MAX {
-                        return Err(A::Error::custom("too many fields"));
-                    }
-                    match known(name.as_bytes()) {
-                        Some(name) => fields.0.push((name, Field::Json(map.next_value()?))),
-                        None => drop(map.next_value::<IgnoredAny>()?),
-                    }
-                }
-                Ok(fields)
-            }
-        }
-        deserializer.deserialize_map(Members)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fmt;
+
     use super::*;
 
     fn refused<T: fmt::Debug>(result: Result<T, Refusal>, about: &str) {

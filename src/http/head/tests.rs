@@ -2,12 +2,12 @@ use super::*;
 
 const LIMITS: HttpLimits = HttpLimits { head_bytes_max: 16_384, body_bytes_max: 1000, headers_max: 12 };
 
-fn parse(head: &str) -> Result<Head, Refusal> {
+pub(in crate::http) fn parse(head: &str) -> Result<Head, Refusal> {
     Head::parse(&Bytes::copy_from_slice(head.as_bytes()), &LIMITS)
 }
 
 /// Parses a sound HTTP/1.1 head with these additional lines, each ended by CRLF.
-fn with(lines: &str) -> Result<Head, Refusal> {
+pub(in crate::http) fn with(lines: &str) -> Result<Head, Refusal> {
     parse(&format!("POST / HTTP/1.1\r\nHost: h\r\n{lines}\r\n"))
 }
 
@@ -16,14 +16,14 @@ fn target(target: &str) -> Result<Head, Refusal> {
 }
 
 #[track_caller]
-fn refused(result: Result<Head, Refusal>, status: Status, about: &str) {
+pub(in crate::http) fn refused(result: Result<Head, Refusal>, status: Status, about: &str) {
     let refusal = result.unwrap_err();
     assert_eq!(refusal.status, status, "{refusal}");
     assert!(refusal.reason.contains(about), "{refusal}");
     assert!(refusal.close, "{refusal}");
 }
 
-fn bad(result: Result<Head, Refusal>, about: &str) {
+pub(in crate::http) fn bad(result: Result<Head, Refusal>, about: &str) {
     refused(result, Status::BadRequest, about);
 }
 
