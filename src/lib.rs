@@ -75,6 +75,7 @@
 //!
 //! | | |
 //! |---|---|
+//! | `command` | the binary's commands beside the server, such as `esper token` |
 //! | `server` | starts and stops the shards, the backend and the admin thread |
 //! | `monitor` | the admin page's data, `/sessions/`, Prometheus's metrics and `/debug/vars` |
 //! | `connection` | HTTP over one socket: requests in, answers out, until it becomes a stream |
@@ -89,7 +90,7 @@
 //! | `stats`, `clock` | counters, the time |
 //! | `core` | order, history, logs, cursors, events, topics: decides without I/O and imports none of these; its own page says more |
 //! | `access_log`, `log`, `lines` | a line for each request and each stream's end; the binary's log; the queue of both, which nobody waits for |
-//! | `host`, `token` | limits and listeners; `esper token` |
+//! | `host` | limits and listeners |
 
 #![forbid(unsafe_code)]
 // What queues and clusters need of the other modules stays in builds without their clients, and so do its tests. A build
@@ -100,6 +101,8 @@ mod access_log;
 mod auth;
 mod backend;
 mod clock;
+#[doc(hidden)]
+pub mod command;
 pub mod config;
 mod connection;
 mod core;
@@ -109,7 +112,6 @@ mod http;
 #[doc(hidden)]
 pub mod internal;
 mod journal;
-mod journal_command;
 mod lines;
 #[doc(hidden)]
 pub mod log;
@@ -118,10 +120,6 @@ mod publisher;
 mod server;
 mod shard;
 mod stats;
-#[doc(hidden)]
-pub mod token;
 
-#[doc(hidden)]
-pub use journal_command::run as run_journal;
 pub use publisher::{Event, PublishError, Published, Publisher, Receipt};
 pub use server::{Server, ServerBuilder, StartError};
