@@ -38,14 +38,14 @@ const TELL_INTERVAL: Duration = Duration::from_secs(10);
 /// The access log of a server; its connections and shards share it.
 #[derive(Debug)]
 pub(crate) struct AccessLog {
-    output: Arc<Output>,
+    output: Arc<AccessOutput>,
     /// Of so many requests one has a line.
     sample: usize,
 }
 
 /// The file and the lines on their way to it; shared with the thread that writes.
 #[derive(Debug)]
-struct Output {
+struct AccessOutput {
     path: PathBuf,
     file: ArcSwap<LineFile<LogTarget>>,
     queue: LineQueue,
@@ -67,7 +67,7 @@ impl AccessLog {
         let file = ArcSwap::from_pointee(LineFile::new(LogTarget::open(path)?));
         let (queue, lines) = LineQueue::new(BYTES_MAX, LINES_MAX);
         let reports = Mutex::new(LossReports::every(TELL_INTERVAL));
-        let output = Arc::new(Output { path: path.to_owned(), file, queue, reports });
+        let output = Arc::new(AccessOutput { path: path.to_owned(), file, queue, reports });
         Ok((Arc::new(AccessLog { output, sample }), lines))
     }
 
@@ -81,12 +81,15 @@ impl AccessLog {
         thread::Builder::new().name("esper-access".to_owned()).spawn(run).map(drop)
     }
 
-    /// Opens the file anew, so that lines from now on go to the file that has the name now.
+    /// Opens the file anew, so that lines from now on go to the file that has the name now. Standard output stays.
     ///
     /// # Errors
     /// It cannot be opened; lines still go to the old one.
     pub(crate) fn reopen(&self) -> io::Result<()> {
-        let Output { path, file, .. } = &*self.output;
+        let AccessOutput { path, file, .. } = &*self.output;
+        if path == Path::new("-") {
+            return Ok(());
+        }
         LogTarget::open(path).map(|target| file.store(Arc::new(LineFile::new(target))))
     }
 
@@ -125,7 +128,7 @@ impl Drop for AccessLog {
     }
 }
 
-impl Output {
+impl AccessOutput {
     fn write(&self, line: &[u8]) {
         // Each line by itself: then those of two processes that take over from one another stay whole in one file.
         if let Err(error) = (&**self.file.load()).write_all(line) {

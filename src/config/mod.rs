@@ -176,7 +176,7 @@ pub struct Config {
     )]
     pub log_level: LogLevel,
     /// File for a line of JSON for each request and for the end of each stream, - for standard output; SIGHUP opens it
-    /// anew [default: none].
+    /// anew [default: none: requests are not logged].
     ///
     /// A program opens it anew with [`Server::reopen_access_log`](crate::Server::reopen_access_log).
     #[arg(long, value_name = "FILE|-", help_heading = "Logging")]
