@@ -38,7 +38,7 @@ mod interface;
 mod memory;
 mod messages;
 #[cfg(feature = "nats")]
-mod nats;
+pub(crate) mod nats;
 mod nats_url;
 mod node_config;
 mod queue;

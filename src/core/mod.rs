@@ -52,7 +52,7 @@
 //! | [`chunk`] | frames as one HTTP chunk, written once and shared |
 //! | [`event`], [`event_id`], [`epochs`] | checked events, their ids, and the epochs whose ids are good |
 //! | [`arena`], [`random`] | keys, and random numbers |
-//! | [`budget`], [`line`], [`memory`] | bytes under way, those who wait for room for theirs, and bytes held |
+//! | [`budget`], [`mod@line`], [`memory`] | bytes under way, those who wait for room for theirs, and bytes held |
 //!
 //! Imports point down this table. Home and fan-out do not import one another.
 

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`connect`] | addresses, credentials, the connection |
 //! | [`stream`] | the stream: made, checked, asked about, begun anew |
-//! | [`start`] | reads what the stream has into the homes, before any client connects |
+//! | [`mod@start`] | reads what the stream has into the homes, before any client connects |
 //! | [`reader`] | the node's one consumer, made again whenever it may have missed anything |
 //! | [`link`] | the thread: sends what shards want ordered, applies what comes |
 //! | [`acks`] | JetStream's answers to messages |
