@@ -1,5 +1,6 @@
 //! The command line: what there is to do, and the flags of each.
 
+use crate::soak::SoakArgs;
 use crate::stamp::{EVENTS_MAX, PUBLISHERS_MAX, STAMP_BYTES, TOPICS_MAX};
 use clap::builder::RangedU64ValueParser;
 use clap::error::ErrorKind;
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     /// Measure publishes that are answered when they are on disk
     #[command(after_help = ON_DISK)]
     Journal(CompareArgs),
+    /// Load a server for long, with subscribers that come and go and stall, and look at its memory
+    Soak(SoakArgs),
     /// Measure a cluster of nodes on NATS JetStream, beside a bare client of it
     #[cfg(feature = "cluster")]
     #[command(after_help = ON_DISK)]
@@ -434,7 +437,7 @@ fn time(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads a time which is not none.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let duration = time(text)?;
     if duration.is_zero() { Err("must be longer than 0".to_owned()) } else { Ok(duration) }
 }

@@ -136,7 +136,6 @@ pub(crate) struct Running {
 
 impl Peer {
     /// Adds words to its command line, and variables for what nobody else is to see.
-    #[cfg(any(feature = "queues", feature = "cluster"))]
     pub(crate) fn with(mut self, words: &[&str], variables: Vec<(&'static str, String)>) -> Peer {
         self.command.extend(words.iter().map(|&word| word.to_owned()));
         self.variables = variables;
