@@ -52,7 +52,7 @@
 //! - **Decide without I/O, then do I/O.** Everything in `core` takes bytes, messages and the time, and returns what to
 //!   do; it imports no other module. Requests and tokens are read the same way. So a seeded simulation can run the
 //!   homes and fan-outs of several shards in one thread against a naive model. Threads, sockets and the runtime are
-//!   known to `server`, `shard`, `connection`, `backend`, `journal`, `host` and `log`.
+//!   known to `server`, `shard`, `connection`, `backend`, `journal`, `host` and `lines`.
 //! - **Memory is bounded where it enters.** No shard waits for another's mailbox. A publish takes room from one
 //!   budget before it is posted, and gives it back when the last shard has handled it; without room its
 //!   publisher is not read from.
@@ -80,10 +80,12 @@
 //! | `http` | a request's bytes, a response's bytes |
 //! | `stats`, `clock` | counters, the time |
 //! | `core` | order, history, logs, cursors, events, topics: decides without I/O and imports none of these; its own page says more |
-//! | `host`, `log` | limits and listeners; the binary's log, which nobody waits for |
+//! | `access_log`, `log`, `lines` | a line for each request and each stream's end; the binary's log; the queue of both, which nobody waits for |
+//! | `host` | limits and listeners |
 
 #![forbid(unsafe_code)]
 
+mod access_log;
 mod auth;
 mod backend;
 mod clock;
@@ -98,6 +100,7 @@ mod http;
 #[doc(hidden)]
 pub mod internal;
 mod journal;
+mod lines;
 #[doc(hidden)]
 pub mod log;
 mod monitor;

@@ -66,6 +66,7 @@ impl Config {
             ("mailbox.wait_max", "mailbox-wait", &mailbox.wait_max),
             ("drain.delay", "drain-delay", &drain.delay),
             ("drain.time_max", "drain-time", &drain.time_max),
+            ("access_log_sample", "access-log-sample", &self.access_log_sample),
         ];
         if let Some(subscribers) = &self.subscribers_max {
             fields.push(("subscribers_max", "subscribers-max", subscribers));

@@ -140,6 +140,12 @@ impl Config {
                 .warnings
                 .push(format!("{limit} does nothing without {dir}: events are kept in memory alone"));
         }
+        if config.access_log_sample > 1 && config.access_log.is_none() {
+            let sample = names.of("access-log-sample");
+            notes
+                .warnings
+                .push(format!("{sample} does nothing without --access-log: requests are not logged"));
+        }
         let namespaces = config.namespaces;
         config.queues = queues.with_files(&files, namespaces, &names, &mut notes.warnings).map_err(usage)?;
         config.check_together(&names).map_err(usage)?;

@@ -92,7 +92,7 @@ impl StreamRequest {
             StreamWish::Queue(queue) => (StreamSource::Queue(queue), false),
             StreamWish::NoQueue(_) => (StreamSource::None, false),
         };
-        StreamStart { source, framing, opening, client, feeds_admin_page }
+        StreamStart { source, framing, opening, client, feeds_admin_page, record: request.record }
     }
 }
 

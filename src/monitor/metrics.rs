@@ -155,6 +155,13 @@ impl Collector for Scrape {
             histogram(&mut encoder, name, help, &cluster.acks_us())?;
         }
 
+        if let Some(log) = &common.access_log {
+            let name = "esper_access_log_lines_dropped_total";
+            let help = "Lines of the access log that could not be written in time.";
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            metric.encode_gauge(&signed(log.lost()))?;
+        }
+
         // A program that embeds the server has its own log.
         if let Some(lost) = log::lines_lost() {
             let (name, help) =

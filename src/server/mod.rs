@@ -7,6 +7,7 @@ mod error;
 mod help;
 mod shard_thread;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -246,6 +247,15 @@ impl Server {
         Ok(())
     }
 
+    /// Opens the file of [`Config::access_log`] anew, after it was renamed or removed: lines from now on go to the file
+    /// that has the name now. Does nothing without one.
+    ///
+    /// # Errors
+    /// It cannot be opened; lines still go to the old one.
+    pub fn reopen_access_log(&self) -> io::Result<()> {
+        self.common.access_log.as_ref().map_or(Ok(()), |log| log.reopen())
+    }
+
     /// Returns a publisher to this server, for any thread, as long as it runs.
     pub fn publisher(&self) -> Publisher {
         self.publisher.clone()
@@ -265,6 +275,7 @@ impl Server {
     /// | `uptime_s` | seconds since it started |
     /// | `publish_to_send_us` | `p50`, `p99`, `p999`, `max` in microseconds, and `count`, from a publish to the kernel's taking its events for a subscriber |
     /// | `shards` | the same of each shard |
+    /// | `access_log` | with [`Config::access_log`] alone: `lines_dropped`, which could not be written in time |
     /// | `cluster` | with [`Config::cluster`] alone: whether it is `connected` and `ready`, how many `nodes` were heard of lately, the newest message `applied` and the `lag` behind the stream, `messages` sent and `resent`, `publishes` applied, those left `unconfirmed`, `reconnects`, times that events were `missed` and of `resets`, `malformed` messages, subscribers `waiting` for events of other nodes, and `ack_us`, as `publish_to_send_us`, of JetStream's answers |
     /// | `journal` | with [`Config::data`] alone: `publishes` and `batches` written, publishes `refused` for want of room, `bytes` and `segments` of the files, `recovered_events`, `recovered_bytes` and `recovered_ms` of the start, and `sync_us`, as `publish_to_send_us`, of each sync |
     pub fn stats(&self) -> serde_json::Value {
@@ -372,6 +383,9 @@ impl Server {
         }
         for thread in self.threads.drain(..) {
             let _ = thread.join();
+        }
+        if let Some(log) = &self.common.access_log {
+            log.close();
         }
         // Once no stream is left, all unacknowledged messages are back in their queues.
         if let Some(backend) = self.backend.take() {

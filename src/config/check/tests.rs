@@ -39,7 +39,7 @@ fn the_defaults_are_allowed_when_they_are_written_out() {
         --retry-min 1s --retry-max 5s --head-max 16KiB --body-max 1MiB --head-timeout 10s \
         --body-timeout 30s --idle-timeout 75s --unanswered-max 512 --request-memory 128MiB --cors-origin * --mailbox-bytes 64MiB \
         --mailbox-messages 65536 --mailbox-wait 1s --drain-delay 0s --drain-time 10s --log-format text \
-        --log-level info";
+        --log-level info --access-log-sample 1";
     assert_eq!(parse(written, &[]), Ok(unflagged()));
 }
 
@@ -167,6 +167,8 @@ const ROWS: &[Row] = &[
     ("drain-time", "5s", |c| c.drain.time_max = Duration::from_secs(5)),
     ("log-format", "json", |c| c.log_format = LogFormat::Json),
     ("log-level", "debug", |c| c.log_level = LogLevel::Debug),
+    ("access-log", "-", |c| c.access_log = Some("-".into())),
+    ("access-log-sample", "100", |c| c.access_log_sample = 100),
 ];
 
 /// Calls `each` with each row, its files' names put in, and the flags that it needs.
