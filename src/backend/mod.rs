@@ -16,6 +16,7 @@
 //! | [`interface`] | the traits that [`queue`] needs of a broker |
 //! | [`amqp`] | RabbitMQ; nothing else names the AMQP client library |
 //! | [`nats`] | the NATS servers of a cluster, on a thread of its own; nothing else names the NATS client library |
+//! | [`jwks`] | the keys of an identity provider, fetched on a thread of its own; nothing else names the HTTP client library |
 //! | `memory` | a broker within the process, for tests |
 //!
 //! **A further backend** is a folder beside [`amqp`] that implements [`interface::MessageBroker`], and a case in [`start`].
@@ -31,6 +32,7 @@ mod backoff;
 mod broker_url;
 mod config;
 mod interface;
+pub(crate) mod jwks;
 #[cfg(test)]
 mod memory;
 mod messages;

@@ -159,7 +159,7 @@ impl Response {
 impl From<Refusal> for Response {
     /// Returns the refusal as `text/plain`: its reason and a line end.
     fn from(refusal: Refusal) -> Self {
-        let Refusal { status, reason, close, extra } = refusal;
+        let Refusal { status, reason, close, extra, is_passing: _ } = refusal;
         // A reason may quote the client's text, and must stay one line.
         let visible = reason.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte });
         let body = visible.chain([b'\n']).collect::<Vec<_>>();

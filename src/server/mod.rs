@@ -20,8 +20,9 @@ pub use self::builder::ServerBuilder;
 pub use self::error::StartError;
 
 use crate::backend::BackendThread;
+use crate::backend::jwks::JwksThread;
 use crate::backend::nats::{ClusterThread, OpenedCluster};
-use crate::config::{Auth, Config, Control as ControlPort, Drain};
+use crate::config::{Auth, Config, Control as ControlPort, Drain, Signers};
 use crate::connection::accept::Listener;
 use crate::connection::service::Service;
 use crate::core::home::Homes;
@@ -55,7 +56,7 @@ const DROPPED: Drain = Drain { delay: Duration::ZERO, time_max: Duration::from_m
 /// CPU and raises no limit unless its [`Config`] asks for it; it never installs a signal handler, a panic
 /// hook or a log, and what it has to say goes to [`tracing`](https://docs.rs/tracing). It starts a thread for
 /// each shard and one that says who is connected, for the admin page and the control port, and none is left
-/// when it was stopped or dropped.
+/// when it was stopped or dropped, but for one that waits for an identity provider's answer: 10 s at most.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -94,6 +95,8 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
     backend: Option<BackendThread>,
     cluster: Option<ClusterThread>,
+    /// One for each identity provider whose keys are fetched.
+    providers: Vec<JwksThread>,
     ended: Receiver<Result<(), StartError>>,
 }
 
@@ -161,6 +164,7 @@ impl Server {
             threads: Vec::new(),
             backend: None,
             cluster: None,
+            providers: Vec::new(),
             ended,
         };
         let homes_and_journals = server.homes_and_journals(kept, cluster, &end)?;
@@ -188,6 +192,12 @@ impl Server {
             started
                 .recv()
                 .unwrap_or_else(|_| Err(StartError::Shard("it ended before it began".to_owned())))?;
+        }
+        for provider in &service.access.providers {
+            let access = Arc::clone(&service.access);
+            let publish = move |provider: &_, keys| access.replace_fetched(provider, keys);
+            let started = JwksThread::start(Arc::clone(provider), publish).map_err(StartError::Thread)?;
+            server.providers.push(started);
         }
         if let (Some(line), Some(queues)) = (backend, &config.queues) {
             let hasher = names.hasher().clone();
@@ -227,14 +237,24 @@ impl Server {
         self.control_address
     }
 
-    /// Replaces its secrets, public keys and control token by those of this configuration, and nothing else. Open
-    /// streams stay until their tokens expire, whatever these were signed with.
+    /// Replaces its secrets, public keys and control token by those of this configuration, and nothing else, and has the keys
+    /// of identity providers fetched anew. Open streams stay until their tokens expire, whatever these were signed with.
     ///
     /// # Errors
-    /// [`StartError::Config`] when they cannot be right; the present ones stay.
+    /// [`StartError::Config`] when they cannot be right, or there is another URL of keys; the present ones stay.
     pub fn replace_keys(&self, config: &Config) -> Result<(), StartError> {
         let own = &self.common.config;
-        let Auth { subscriber, publisher, session, .. } = config.auth.clone();
+        let replaced = |side, own: &Signers, new: &Signers| {
+            if own.jwks_url != new.jwks_url {
+                let reason = format!("--{side}-jwks: another URL needs a restart");
+                return Err(StartError::Config(reason));
+            }
+            let Signers { secret, public_keys, .. } = new.clone();
+            Ok(Signers { secret, public_keys, ..own.clone() })
+        };
+        let subscriber = replaced("subscriber", &own.auth.subscriber, &config.auth.subscriber)?;
+        let publisher = replaced("publisher", &own.auth.publisher, &config.auth.publisher)?;
+        let session = replaced("session", &own.auth.session, &config.auth.session)?;
         let control = own.control.as_ref().zip(config.control.as_ref());
         let control = control.map(|(own, new)| ControlPort { token: new.token.clone(), ..own.clone() });
         let merged = Config {
@@ -244,6 +264,7 @@ impl Server {
         };
         merged.check().map_err(StartError::Config)?;
         self.service.access.replace_keys(&merged);
+        self.service.access.providers.iter().for_each(|provider| provider.hurry());
         Ok(())
     }
 
@@ -277,6 +298,7 @@ impl Server {
     /// | `shards` | the same of each shard |
     /// | `access_log` | with [`Config::access_log`] alone: `lines_dropped`, which could not be written in time |
     /// | `cluster` | with [`Config::cluster`] alone: whether it is `connected` and `ready`, how many `nodes` were heard of lately, the newest message `applied` and the `lag` behind the stream, `messages` sent and `resent`, `publishes` applied, those left `unconfirmed`, `reconnects`, times that events were `missed` and of `resets`, `malformed` messages, subscribers `waiting` for events of other nodes, and `ack_us`, as `publish_to_send_us`, of JetStream's answers |
+    /// | `jwks` | with a URL of keys alone: `fetches` of documents that were taken, and `failures` |
     /// | `journal` | with [`Config::data`] alone: `publishes` and `batches` written, publishes `refused` for want of room, `bytes` and `segments` of the files, `recovered_events`, `recovered_bytes` and `recovered_ms` of the start, and `sync_us`, as `publish_to_send_us`, of each sync |
     pub fn stats(&self) -> serde_json::Value {
         self.monitor.stats()
@@ -387,6 +409,7 @@ impl Server {
         if let Some(log) = &self.common.access_log {
             log.close();
         }
+        self.providers.drain(..).for_each(JwksThread::stop);
         // Once no stream is left, all unacknowledged messages are back in their queues.
         if let Some(backend) = self.backend.take() {
             backend.stop();
