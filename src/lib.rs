@@ -20,8 +20,17 @@
 //! [`Publisher`] publishes an [`Event`] or event-stream text; [`Server::stats`] counts. Two examples show it
 //! in a browser: `cargo run --release --example clock`, and `petstore`.
 //!
-//! A program depends on it with `default-features = false`. The one feature, `jemalloc`, is the binary's allocator: it
-//! does not change that of a program, and takes a C compiler and `make` to build.
+//! A program depends on it with `default-features = false`, and the features it wants. Each is on by default, for the
+//! binary:
+//!
+//! | feature | |
+//! |---|---|
+//! | `amqp` | queues and exchanges of RabbitMQ: [`Config::queues`](config::Config::queues), `--broker-node` |
+//! | `nats` | clusters on NATS JetStream: [`Config::cluster`](config::Config::cluster), `--cluster` |
+//! | `jemalloc` | the binary's allocator: it does not change that of a program, and takes a C compiler and `make` to build |
+//!
+//! Without the first two half of the dependencies are not there, nor are TLS and its C code. Their flags and fields still
+//! are, and a server that is asked for them does not start and says which feature it lacks.
 //!
 //! # The ideas
 //!
@@ -84,6 +93,9 @@
 //! | `host` | limits and listeners |
 
 #![forbid(unsafe_code)]
+// What queues and clusters need of the other modules stays in builds without their clients, and so do its tests. A build
+// with both finds what nothing uses.
+#![cfg_attr(not(all(feature = "amqp", feature = "nats")), allow(dead_code, unused_imports))]
 
 mod access_log;
 mod auth;

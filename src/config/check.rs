@@ -37,6 +37,24 @@ impl Config {
         self.check_together(&fields)
     }
 
+    /// Checks that this build can do what is asked for.
+    ///
+    /// # Errors
+    /// One line with the flag, the field and the feature.
+    pub(crate) fn check_features(&self) -> Result<(), String> {
+        let asked = [
+            (cfg!(feature = "amqp"), self.queues.is_some(), "amqp", "--broker-node (Config::queues)"),
+            (cfg!(feature = "nats"), self.cluster.is_some(), "nats", "--cluster (Config::cluster)"),
+        ];
+        match asked.into_iter().find(|(is_built, is_asked, ..)| *is_asked && !is_built) {
+            Some((_, _, feature, flag)) => Err(format!(
+                "{flag}: this esper was built without the feature {feature}; build it with --features {feature}, or leave \
+                 this out"
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Returns its fields, each under the flag of the same meaning, with the values that a flag could refuse.
     pub(super) fn fields(&self) -> Layer {
         let Self { auth, history, stream, http, mailbox, drain, .. } = self;

@@ -51,13 +51,13 @@ impl Config {
         Ok((config, notes))
     }
 
-    /// Returns the notes on one configuration file, read without variables and other files, on whatever machine.
+    /// Returns one configuration file's configuration and the notes on it, read without variables and other files, on whatever machine.
     ///
     /// # Errors
     /// As [`Config::from_env_and_args`].
-    pub(crate) fn check_file(path: &Path) -> Result<Notes, ConfigError> {
+    pub(crate) fn check_file(path: &Path) -> Result<(Self, Notes), ConfigError> {
         let args = vec!["esper".into(), "--config".into(), path.into()];
-        Self::read(args, &|_| None, &[], no_cpus).map(|(_, notes)| notes)
+        Self::read(args, &|_| None, &[], no_cpus)
     }
 
     /// Returns where a server with these arguments listens, as [`Config::from_env_and`], without reading secrets and

@@ -133,7 +133,7 @@ impl Pipeline {
             taken.closes = closes;
             taken.records.extend(record.map(|mut record| {
                 record.answered(status.code(), out.len() - start);
-                record
+                *record
             }));
             if charge.is_some() {
                 taken.charge = charge;
@@ -230,7 +230,7 @@ pub(crate) struct TakenAnswers {
     /// To be dropped when all is sent.
     pub(crate) charge: Option<Charge>,
     /// The same, which writes their lines in the access log.
-    pub(crate) records: Vec<Box<RequestRecord>>,
+    pub(crate) records: Vec<RequestRecord>,
 }
 
 #[cfg(test)]

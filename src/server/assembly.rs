@@ -8,7 +8,8 @@ use tokio::sync::mpsc::unbounded_channel;
 use super::StartError;
 use super::backend::BackendLine;
 use crate::access_log::AccessLog;
-use crate::backend::nats::{self, NodeConfig, OpenedCluster};
+use crate::backend::NodeConfig;
+use crate::backend::cluster::{self, OpenedCluster};
 use crate::clock::{Clock, unix_s};
 use crate::config::{Cluster, Config, Data};
 use crate::connection::request_memory::RequestMemory;
@@ -67,8 +68,8 @@ impl Assembly {
         let cluster = match &config.cluster {
             Some(cluster) => {
                 let settings = |partitioner, epoch| home_settings(&config, partitioner, epoch, &memory);
-                let opened = nats::open(&node_config(cluster, &config), clock, settings);
-                Some(opened.map_err(|error| StartError::Cluster(error.to_string()))?)
+                let opened = cluster::open(&node_config(cluster, &config), clock, settings);
+                Some(opened.map_err(StartError::Cluster)?)
             }
             None => None,
         };

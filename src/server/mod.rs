@@ -20,8 +20,8 @@ pub use self::builder::ServerBuilder;
 pub use self::error::StartError;
 
 use crate::backend::BackendThread;
+use crate::backend::cluster::{ClusterThread, OpenedCluster};
 use crate::backend::jwks::JwksThread;
-use crate::backend::nats::{ClusterThread, OpenedCluster};
 use crate::config::{Auth, Config, Control as ControlPort, Drain, Signers};
 use crate::connection::accept::Listener;
 use crate::connection::service::Service;
@@ -55,8 +55,9 @@ const DROPPED: Drain = Drain { delay: Duration::ZERO, time_max: Duration::from_m
 /// Several run in one process, with nothing in common but the process's limits. A server pins no thread to a
 /// CPU and raises no limit unless its [`Config`] asks for it; it never installs a signal handler, a panic
 /// hook or a log, and what it has to say goes to [`tracing`](https://docs.rs/tracing). It starts a thread for
-/// each shard and one that says who is connected, for the admin page and the control port, and none is left
-/// when it was stopped or dropped, but for one that waits for an identity provider's answer: 10 s at most.
+/// each shard and one that says who is connected, for the admin page and the control port, with
+/// [`Config::access_log`] one that writes it, and none is left when it was stopped or dropped, but for one that waits for an
+/// identity provider's answer: 10 s at most.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -125,6 +126,7 @@ impl Server {
     /// The errors of [`Server::start`].
     pub fn start_then(config: Config, before_serving: impl FnOnce()) -> Result<Server, StartError> {
         config.check().map_err(StartError::Config)?;
+        config.check_features().map_err(StartError::Config)?;
         let shards = config.cpus.ids.len();
         let files = host::file_limit(config.raise_file_limit);
         let subscribers_allowed = host::subscribers_allowed(files, shards);

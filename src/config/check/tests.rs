@@ -1,6 +1,7 @@
 //! Flags, variables and files as a person writes them, and the configuration or the refusal they give.
 
 mod edges;
+mod features;
 mod fields;
 mod tokens;
 
