@@ -20,8 +20,9 @@
 //! [`Publisher`] publishes an [`Event`] or event-stream text; [`Server::stats`] counts. Two examples show it
 //! in a browser: `cargo run --release --example clock`, and `petstore`.
 //!
-//! A program depends on it with `default-features = false`. The one feature, `jemalloc`, is the binary's allocator: it
-//! does not change that of a program, and takes a C compiler and `make` to build.
+//! A program depends on it with `default-features = false`. The feature `jemalloc` is the binary's allocator: it does not
+//! change that of a program, and takes a C compiler and `make` to build. `jwks-url` is the HTTP client that fetches keys of
+//! identity providers.
 //!
 //! # The ideas
 //!
@@ -74,7 +75,7 @@
 //! | `shard` | the thread of one CPU: its turn and its streams |
 //! | `journal` | where the order of events becomes final: in memory, or in a log on disk that outlives a crash |
 //! | [`config`] | flags, variables and files become one checked [`config::Config`] |
-//! | `backend` | RabbitMQ's queues become clients' streams: a thread of its own, beside the shards |
+//! | `backend` | RabbitMQ's queues become clients' streams, and keys are fetched: threads of their own, beside the shards |
 //! | `auth` | secrets and public keys, those in force; verifies and mints tokens |
 //! | `http` | a request's bytes, a response's bytes |
 //! | `stats`, `clock` | counters, the time |

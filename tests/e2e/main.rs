@@ -23,6 +23,7 @@ mod history;
 mod idempotency;
 mod ids;
 mod journal;
+mod jwks;
 mod log;
 mod metrics;
 mod namespaces;
