@@ -67,6 +67,7 @@
 //!
 //! | | |
 //! |---|---|
+//! | `command` | the binary's commands beside the server, such as `esper token` |
 //! | `server` | starts and stops the shards, the backend and the admin thread |
 //! | `monitor` | the admin page's data, `/sessions/`, Prometheus's metrics and `/debug/vars` |
 //! | `connection` | HTTP over one socket: requests in, answers out, until it becomes a stream |
@@ -80,13 +81,15 @@
 //! | `http` | a request's bytes, a response's bytes |
 //! | `stats`, `clock` | counters, the time |
 //! | `core` | order, history, logs, cursors, events, topics: decides without I/O and imports none of these; its own page says more |
-//! | `host`, `log`, `token` | limits and listeners; the binary's log, which nobody waits for; `esper token` |
+//! | `host`, `log` | limits and listeners; the binary's log, which nobody waits for |
 
 #![forbid(unsafe_code)]
 
 mod auth;
 mod backend;
 mod clock;
+#[doc(hidden)]
+pub mod command;
 pub mod config;
 mod connection;
 mod core;
@@ -96,7 +99,6 @@ mod http;
 #[doc(hidden)]
 pub mod internal;
 mod journal;
-mod journal_command;
 #[doc(hidden)]
 pub mod log;
 mod monitor;
@@ -104,10 +106,6 @@ mod publisher;
 mod server;
 mod shard;
 mod stats;
-#[doc(hidden)]
-pub mod token;
 
-#[doc(hidden)]
-pub use journal_command::run as run_journal;
 pub use publisher::{Event, PublishError, Published, Publisher, Receipt};
 pub use server::{Server, ServerBuilder, StartError};

@@ -30,12 +30,14 @@ use crate::backend::{self, ToBackend};
 use crate::clock::unix_s;
 use crate::config::RefuseStreams;
 use crate::core::arena::Key;
+use crate::core::budget::Charge;
 use crate::core::event::EventLimits;
+use crate::core::line::PlaceInLine;
 use crate::core::message::{self, Post, ReplyTo, Ticket};
 use crate::core::survey::Client;
 use crate::dialects::queues::QueueRequest;
 use crate::dialects::{self, Port};
-use crate::http::{Head, Refusal, RequestReader, Response, Status};
+use crate::http::{Head, Refusal, RequestReader, Response};
 use crate::shard::Phase;
 use crate::shard::stream::StreamStart;
 
@@ -58,7 +60,7 @@ pub(super) struct Connection<'c, 'm> {
     pub(super) connections: &'c Connections,
     pub(super) stream: &'c TcpStream,
     peer: IpAddr,
-    port: Port,
+    pub(super) port: Port,
     pub(super) pipeline: Rc<Pipeline>,
     key: Key,
     reader: RequestReader,
@@ -97,6 +99,7 @@ pub(super) enum ConnectionState {
         request: RequestInfo,
         posting: Posting,
         since: Instant,
+        room: PlaceInLine<Charge>,
     },
     /// The backend is opening a queue for it.
     Queue(Box<Asked>),
@@ -185,7 +188,7 @@ impl<'c, 'm> Connection<'c, 'm> {
                     self.last_request_seen = true;
                 }
                 Woken::Read(_) => return End::Closed,
-                Woken::Answers => {}
+                Woken::Answers | Woken::Room => {}
                 Woken::Evicted => return End::Closed,
                 Woken::TimedOut if self.time_out() => {}
                 Woken::TimedOut => return End::Closed,
@@ -245,7 +248,10 @@ impl<'c, 'm> Connection<'c, 'm> {
                     Err(refusal) => self.push(request, refusal),
                 }
             }
-            ConnectionState::Blocked { request, posting, since } => self.post(request, posting, since),
+            ConnectionState::Blocked { request, posting, since, room } => match room.take() {
+                Some(charge) => self.post_with(charge, request, posting, since),
+                None => self.stay(ConnectionState::Blocked { request, posting, since, room }),
+            },
             ConnectionState::Queue(asked) => match self.pipeline.take_opened() {
                 Some(result) => self.begin(*asked, StreamWish::of_queue(result, self.refuse_streams())),
                 None if self.phase() == Phase::Serving => self.stay(ConnectionState::Queue(asked)),
@@ -363,10 +369,20 @@ impl<'c, 'm> Connection<'c, 'm> {
     /// Posts a publish whose last byte came at `since` to its home shard; waits in `Blocked` while there is no room on
     /// the way.
     fn post(&mut self, request: RequestInfo, posting: Posting, since: Instant) -> bool {
+        let common = &self.connections.shard.common;
+        match common.room(&posting.events, posting.key_bytes()) {
+            Some(charge) => self.post_with(charge, request, posting, since),
+            None => {
+                let room = common.wait_for_room(&posting.events, posting.key_bytes());
+                self.state = ConnectionState::Blocked { request, posting, since, room };
+                // It may have been given room at once.
+                self.step()
+            }
+        }
+    }
+
+    fn post_with(&mut self, charge: Charge, request: RequestInfo, posting: Posting, since: Instant) -> bool {
         let shard = &self.connections.shard;
-        let Some(charge) = shard.common.room(&posting.events, posting.key_bytes()) else {
-            return self.stay(ConnectionState::Blocked { request, posting, since });
-        };
         let ticket = self.expect(request);
         let Posting { topic, events, is_counted, key } = posting;
         let at_us = shard.common.clock.us_at(since.into_std());
@@ -402,41 +418,6 @@ impl<'c, 'm> Connection<'c, 'm> {
         }
     }
 
-    /// Acts on a deadline that passed. Returns false when the connection is closed without an answer.
-    fn time_out(&mut self) -> bool {
-        let wait_max = self.connections.shard.common.config.mailbox.wait_max;
-        if let ConnectionState::Blocked { since, .. } = self.state {
-            if since.elapsed() >= wait_max
-                && let ConnectionState::Blocked { request, .. } =
-                    std::mem::replace(&mut self.state, ConnectionState::Head)
-            {
-                let reason = "no room on the way between CPUs; publish again later, or raise --mailbox-bytes or --mailbox-messages";
-                self.push(request, Refusal::unavailable(reason));
-            }
-            return true;
-        }
-        let refusal = if self.holding.starved().is_some_and(|since| since.elapsed() >= wait_max) {
-            let reason = "too much is arriving at once; send it again later, or raise --request-memory";
-            Refusal { close: true, ..Refusal::unavailable(reason) }
-        } else if self.holding.gives_way() {
-            let reason =
-                "sent too slowly while others find no room; send it faster, or raise --request-memory";
-            Refusal::closing(Status::RequestTimeout, reason)
-        } else if self.patience_end().is_some_and(|end| Instant::now() >= end) {
-            let what = if let ConnectionState::Head = self.state { "head" } else { "body" };
-            let reason = format!("the {what} took too long; send it faster, or raise --{what}-timeout");
-            Refusal::closing(Status::RequestTimeout, reason)
-        } else {
-            return true;
-        };
-        let request = match std::mem::replace(&mut self.state, ConnectionState::Head) {
-            ConnectionState::Head if self.input.bytes() == 0 => return false,
-            ConnectionState::Body { request, .. } | ConnectionState::Skip { request, .. } => request,
-            _ => RequestInfo::unread(None, self.port, &self.connections.service),
-        };
-        self.push(request, refusal)
-    }
-
     /// Returns whether a further request may be taken before those under way are answered.
     pub(super) fn may_ask(&self) -> bool {
         let under_way = self.pipeline.len();
@@ -466,7 +447,7 @@ impl<'c, 'm> Connection<'c, 'm> {
     }
 
     /// Adds a request with its answer. Always returns true: a further request may be in the buffer.
-    fn push(&mut self, request: RequestInfo, answer: impl Into<Answer>) -> bool {
+    pub(super) fn push(&mut self, request: RequestInfo, answer: impl Into<Answer>) -> bool {
         let answer = answer.into();
         if answer.is_refusal() {
             let shard = self.connections.shard.id;

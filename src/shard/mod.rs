@@ -164,7 +164,14 @@ impl Shard {
                 bytes
             })
         };
-        self.keep_to_memory();
+        // Clients may have taken what kept publishes out.
+        self.common.budget.let_in();
+        let (memory, history_bytes) = (&self.common.memory, self.homes.borrow().bytes());
+        self.stats().history_bytes.set(history_bytes as u64);
+        // It looks at the counters of all shards, a cache miss each: not in every turn of many shards.
+        if memory.is_filling() || history_bytes > memory.bytes_max() / 2 / self.common.shards {
+            self.keep_to_memory();
+        }
         self.walk() || more_sends || !self.mailbox.is_empty()
     }
 
@@ -295,6 +302,7 @@ impl Shard {
             self.homes.borrow_mut().keep_to_count(FORGOTTEN_PER_SWEEP);
             self.fanout.borrow_mut().sweep(SWEEP_PARTS, now_ms, unix_s);
             self.keep_to_memory();
+            self.common.budget.let_in();
             self.sweep_cluster(now_ms);
             self.flush_journal();
             self.stats().topics.set(self.homes.borrow().topics() as u64);

@@ -16,6 +16,7 @@ mod browser;
 mod browsers;
 mod clients;
 mod cluster;
+mod commands;
 mod config_file;
 mod cors;
 mod guide;

@@ -1,4 +1,4 @@
-//! The command `esper token`: makes a token to try authentication with, without another tool.
+//! `esper token`: makes a token to try authentication with, without another tool.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -24,15 +24,11 @@ To subscribe to pets, and to everything; to publish; to be alex in the channel c
   esper token --sub pets --publish
   esper token --user alex --channel chat";
 
-/// Prints the token that the arguments behind `token` ask for, or what is wrong with them.
-pub fn run() -> ExitCode {
-    // clap expects a program's name first, and takes `token` for it.
-    let args = std::env::args_os().skip(1).collect();
+/// Prints the token that the arguments ask for, or what is wrong with them.
+pub(super) fn run(args: Vec<OsString>) -> ExitCode {
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    match token(args, &|name| std::env::var_os(name), now_s) {
-        Ok(token) => config::print("the token", &format!("{token}\n")),
-        Err(error) => error.report(),
-    }
+    let token = token(args, &|name| std::env::var_os(name), now_s);
+    super::print("the token", token.map(|token| token + "\n"))
 }
 
 fn token(
@@ -77,10 +73,10 @@ fn check_length(bytes: usize, bytes_max: usize) -> Result<(), String> {
 }
 
 // A doc comment here is the flag's help.
-/// Makes a token and prints it.
+/// The flags of `esper token`.
 #[derive(Debug, Parser)]
-#[command(name = "esper token", bin_name = "esper token", after_help = AFTER_HELP, max_term_width = 120)]
-struct TokenFlags {
+#[command(name = "esper token", bin_name = "esper token", about = config::about("token"), after_help = AFTER_HELP, max_term_width = 120)]
+pub(super) struct TokenFlags {
     /// Topic it is good for, with what is below it; '*' for all; repeat it
     #[arg(long = "sub", value_name = "TOPIC", help_heading = "For topics")]
     topics: Vec<String>,
