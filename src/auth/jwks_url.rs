@@ -10,6 +10,7 @@ use url::{Host, Url};
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct JwksUrl(Url);
 
+#[cfg(feature = "jwks-url")]
 impl JwksUrl {
     /// Returns the URL as it is asked for.
     pub(crate) fn as_str(&self) -> &str {
@@ -79,7 +80,8 @@ impl fmt::Display for JwksUrl {
     }
 }
 
-#[cfg(all(test, feature = "jwks-url"))]
+#[cfg(test)]
+#[cfg(feature = "jwks-url")]
 mod tests {
     use super::*;
 

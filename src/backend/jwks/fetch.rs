@@ -1,7 +1,7 @@
 //! Fetches a JWK Set over HTTP.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::config::Config;
 use ureq::http::header::{ACCEPT, CACHE_CONTROL, LOCATION};
@@ -18,54 +18,46 @@ const REDIRECTS_MAX: usize = 3;
 /// The most bytes of an answer's head.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
-/// The HTTP client of one provider.
-#[derive(Debug, Default)]
-pub(super) struct JwksClient;
-
-impl JwksClient {
-    /// Fetches the document at this URL.
-    ///
-    /// # Errors
-    /// One line: the reason, and the remedy if there is one.
-    pub(super) fn get(&self, url: &JwksUrl) -> Result<Document, String> {
-        let mut url = url.clone();
-        // A new one each time: the system's authorities may have changed, and the connection is closed by then.
-        let agent = agent(&url)?;
-        for _ in 0..=REDIRECTS_MAX {
-            let request =
-                agent.get(url.as_str()).header(ACCEPT, "application/jwk-set+json, application/json");
-            let mut response = request.call().map_err(|error| reason(&error))?;
-            let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-            match response.status().as_u16() {
-                200 => {}
-                301 | 302 | 303 | 307 | 308 => {
-                    url = url.redirected(header(LOCATION).unwrap_or_default())?;
-                    continue;
-                }
-                status => {
-                    return Err(format!(
-                        "it answered {status}; give the jwks_uri of the provider's \
-                                              /.well-known/openid-configuration"
-                    ));
-                }
+/// Fetches the document at this URL.
+///
+/// # Errors
+/// One line: the reason, and the remedy if there is one.
+pub(super) fn document(url: &JwksUrl) -> Result<Document, String> {
+    let mut url = url.clone();
+    let end = Instant::now() + TIME_MAX;
+    for _ in 0..=REDIRECTS_MAX {
+        let agent = agent(&url, end.saturating_duration_since(Instant::now()))?;
+        let request = agent.get(url.as_str()).header(ACCEPT, "application/jwk-set+json, application/json");
+        let mut response = request.call().map_err(|error| reason(&error))?;
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        match response.status().as_u16() {
+            200 => {}
+            301 | 302 | 303 | 307 | 308 => {
+                url = url.redirected(header(LOCATION).unwrap_or_default())?;
+                continue;
             }
-            let max_age = header(CACHE_CONTROL).and_then(max_age);
-            let body = response.body_mut().with_config().limit(JWKS_BYTES_MAX as u64);
-            let bytes = body.read_to_vec().map_err(|error| reason(&error))?;
-            let text = String::from_utf8(bytes).map_err(|_| "the document is not UTF-8")?;
-            return Ok(Document { text, max_age });
+            status => {
+                return Err(format!(
+                    "it answered {status}; give the jwks_uri of the provider's /.well-known/openid-configuration"
+                ));
+            }
         }
-        Err(format!("more than {REDIRECTS_MAX} redirects; give the URL that they lead to"))
+        let max_age = header(CACHE_CONTROL).and_then(max_age);
+        let body = response.body_mut().with_config().limit(JWKS_BYTES_MAX as u64);
+        let bytes = body.read_to_vec().map_err(|error| reason(&error))?;
+        let text = String::from_utf8(bytes).map_err(|_| "the document is not UTF-8")?;
+        return Ok(Document { text, max_age });
     }
+    Err(format!("more than {REDIRECTS_MAX} redirects; give the URL that they lead to"))
 }
 
-/// Returns a client that trusts the system's authorities.
-fn agent(url: &JwksUrl) -> Result<Agent, String> {
+/// Returns a client for one request of this URL, which trusts the authorities that the system has by now.
+fn agent(url: &JwksUrl, time_max: Duration) -> Result<Agent, String> {
     let config = Config::builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
-        .timeout_global(Some(TIME_MAX))
+        .timeout_global(Some(time_max))
         .max_response_header_size(HEAD_BYTES_MAX)
         .max_idle_connections(0)
         .user_agent(concat!("esper/", env!("CARGO_PKG_VERSION")));
@@ -89,16 +81,21 @@ fn agent(url: &JwksUrl) -> Result<Agent, String> {
 
 /// Returns the reason of a failure in one line.
 fn reason(error: &Error) -> String {
+    // A handshake's error comes within one of the connection.
+    let of_connection = match error {
+        Error::Io(error) => error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()),
+        _ => None,
+    };
     match error {
-        Error::BodyExceedsLimit(_) => {
-            format!("the document is larger than {} KiB", JWKS_BYTES_MAX / 1024)
-        }
+        Error::BodyExceedsLimit(_) => format!("the document is larger than {} KiB", JWKS_BYTES_MAX / 1024),
         Error::LargeResponseHeader(..) => "its answer has too large a head".to_owned(),
         Error::Timeout(_) => format!("no whole answer within {} s", TIME_MAX.as_secs()),
-        Error::Rustls(error) => format!(
-            "{error}; if its certificate is of an authority of your own, add that to the system's, or name a PEM file of all \
-             authorities in SSL_CERT_FILE"
-        ),
+        _ if let Some(rustls::Error::InvalidCertificate(reason)) = of_connection => {
+            format!(
+                "its certificate is not good ({reason}); if it is of an authority of your own, add that to the system's, or \
+                 name a PEM file of all authorities in SSL_CERT_FILE"
+            )
+        }
         error => error.to_string().replace(['\r', '\n'], " "),
     }
 }

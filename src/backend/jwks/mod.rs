@@ -15,13 +15,8 @@ mod fetch {
     use super::Document;
     use crate::auth::JwksUrl;
 
-    #[derive(Debug, Default)]
-    pub(super) struct JwksClient;
-
-    impl JwksClient {
-        pub(super) fn get(&self, _url: &JwksUrl) -> Result<Document, String> {
-            Err("this esper was built without the feature jwks-url".to_owned())
-        }
+    pub(super) fn document(_url: &JwksUrl) -> Result<Document, String> {
+        Err("this esper was built without the feature jwks-url".to_owned())
     }
 }
 
@@ -30,12 +25,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use self::fetch::JwksClient;
 use self::schedule::Schedule;
 use super::throttle::Throttle;
 use crate::auth::{JwkSet, KeyProvider, ProviderEvent, PublicKey};
 
-/// The most often that the log tells of a provider that gives no keys.
+/// The most often that the log tells of one reason why a provider gives no keys.
 const TOLD_EVERY: Duration = Duration::from_secs(600);
 /// The longest that a thread may take to end if it is not waiting for its provider's answer.
 const STOP_TIME: Duration = Duration::from_millis(100);
@@ -85,9 +79,8 @@ impl JwksThread {
 }
 
 fn run(provider: &KeyProvider, publish: impl Fn(&KeyProvider, Vec<PublicKey>)) {
-    let client = JwksClient::default();
     let mut schedule = Schedule::new(Instant::now());
-    let mut told = Told::new();
+    let mut told = Told::default();
     loop {
         let event = provider.wait(schedule.due());
         if provider.is_stopped() {
@@ -99,7 +92,7 @@ fn run(provider: &KeyProvider, publish: impl Fn(&KeyProvider, Vec<PublicKey>)) {
             ProviderEvent::Due => {
                 schedule.begin(Instant::now());
                 provider.begin();
-                let fetched = client.get(&provider.url);
+                let fetched = fetch::document(&provider.url);
                 let read =
                     fetched.and_then(|document| Ok((JwkSet::parse(&document.text)?, document.max_age)));
                 if provider.is_stopped() {
@@ -113,7 +106,7 @@ fn run(provider: &KeyProvider, publish: impl Fn(&KeyProvider, Vec<PublicKey>)) {
                         told.of_keys(provider, set);
                     }
                     Err(reason) => {
-                        told.of_failure(provider, &reason);
+                        told.of_failure(provider, reason);
                         provider.fail();
                         schedule.fail(Instant::now());
                     }
@@ -124,36 +117,33 @@ fn run(provider: &KeyProvider, publish: impl Fn(&KeyProvider, Vec<PublicKey>)) {
 }
 
 /// What the log was told.
+#[derive(Default)]
 struct Told {
     keys: Option<JwkSet>,
-    /// Of failures since the last keys.
-    failures: Option<Throttle>,
+    /// Of failures since the last keys: the last reason.
+    failure: Option<(String, Throttle)>,
 }
 
 impl Told {
-    fn new() -> Self {
-        Told { keys: None, failures: None }
-    }
-
     fn of_keys(&mut self, provider: &KeyProvider, set: JwkSet) {
-        let (was_away, url) = (self.failures.take().is_some(), &provider.url);
+        let (was_away, url) = (self.failure.take().is_some(), &provider.url);
         if was_away || self.keys.as_ref() != Some(&set) {
             let JwkSet { keys, skipped } = &set;
-            tracing::info!(%url, keys = keys.len(), skipped, "fetched the keys of the identity provider at {url}");
+            tracing::info!(keys = keys.len(), skipped, "fetched the keys of the identity provider at {url}");
         }
         self.keys = Some(set);
     }
 
-    fn of_failure(&mut self, provider: &KeyProvider, reason: &str) {
-        let failures = self.failures.get_or_insert_with(|| Throttle::new(TOLD_EVERY));
-        let Some(failures) = failures.count() else { return };
-        let url = &provider.url;
-        let then = match self.keys {
-            Some(_) => "the old ones stay",
-            None => "there are none of it yet",
+    fn of_failure(&mut self, provider: &KeyProvider, reason: String) {
+        let told = self.failure.take().filter(|(told, _)| *told == reason);
+        let (_, throttle) =
+            self.failure.insert(told.unwrap_or_else(|| (reason.clone(), Throttle::new(TOLD_EVERY))));
+        let Some(failures) = throttle.count() else { return };
+        let (url, then) = match self.keys {
+            Some(_) => (&provider.url, "the old ones stay"),
+            None => (&provider.url, "there are none of it yet"),
         };
         tracing::warn!(
-            %url,
             failures,
             "cannot fetch the keys of the identity provider at {url}, {then}; it is asked again and again: {reason}"
         );

@@ -86,3 +86,26 @@ fn a_file_of_keys_that_cannot_be_right_is_refused_without_its_text() {
     let refused = refused("--subscriber-jwks /nowhere");
     assert!(refused.starts_with("--subscriber-jwks /nowhere: No such file"), "{refused}");
 }
+
+#[test]
+#[cfg(feature = "jwks-url")]
+fn the_flags_and_urls_of_the_document_are_taken() {
+    let document = include_str!("../../../../docs/keys.md");
+    let (_, example) = document.split_once("```bash\nesper ").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    let config = parse(&example.replace("\\\n", " "), &[]).unwrap();
+    assert!(config.auth.subscriber.jwks_url.is_some() && config.auth.subscriber.issuers.len() == 1);
+    let mut taken = 0;
+    for flag in ["jwks", "issuer"] {
+        let row =
+            document.lines().find(|line| line.starts_with(&format!("| `--subscriber-{flag}` |"))).unwrap();
+        for value in row.split('`').skip(3).step_by(2) {
+            let host = value.replace("HOST", "idp.example").replace("TENANT", "t").replace("ORG", "o");
+            let line = format!("--subscriber-jwks https://a/ --subscriber-{flag} {host}");
+            let line = if flag == "jwks" { format!("--subscriber-jwks {host}") } else { line };
+            assert!(parse(&line, &[]).is_ok(), "{line}");
+            taken += 1;
+        }
+    }
+    assert_eq!(taken, 6);
+}
