@@ -62,6 +62,9 @@ impl Monitor {
         if let Some((cluster, _)) = &self.cluster {
             all["cluster"] = cluster.json();
         }
+        if let Some(backend) = &self.backend {
+            all["queues"] = backend.json();
+        }
         all
     }
 
