@@ -1,5 +1,6 @@
 //! The command line: what there is to do, and the flags of each.
 
+use crate::features;
 use crate::soak::SoakArgs;
 use crate::stamp::{EVENTS_MAX, PUBLISHERS_MAX, STAMP_BYTES, TOPICS_MAX};
 use clap::builder::RangedU64ValueParser;
@@ -19,7 +20,8 @@ const EVENT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 #[command(
     name = "esper-loadtest",
     version,
-    about = "Measures any Server-Sent Events server over its sockets alone"
+    about = "Measures any Server-Sent Events server over its sockets alone",
+    after_help = "cluster and queues are there in builds with the features of these names."
 )]
 pub(crate) struct Cli {
     /// What to do.
@@ -82,8 +84,12 @@ impl Cli {
     /// Reads the words behind the program's name. The error of a wrong value is one line, others have more. Help that is
     /// asked for ends the process.
     pub(crate) fn read(words: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Cli, String> {
+        let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+        if let Some(why) = words.first().and_then(|word| word.to_str()).and_then(features::left_out) {
+            return Err(why);
+        }
         let program = OsString::from("esper-loadtest");
-        Cli::try_parse_from([program].into_iter().chain(words.into_iter().map(Into::into))).map_err(|error| {
+        Cli::try_parse_from([program].into_iter().chain(words)).map_err(|error| {
             let text = error.to_string();
             match error.kind() {
                 ErrorKind::ValueValidation => text.lines().next().unwrap_or_default().to_owned(),

@@ -25,6 +25,7 @@ mod cluster;
 mod compare;
 mod connect;
 mod count;
+mod features;
 mod http;
 mod plan;
 mod poll;

@@ -71,6 +71,9 @@ impl Monitor {
             let [fetches, failures] = self.key_fetches();
             all["jwks"] = serde_json::json!({ "fetches": fetches, "failures": failures });
         }
+        if let Some(backend) = &self.backend {
+            all["queues"] = backend.json();
+        }
         all
     }
 
