@@ -27,6 +27,7 @@
 //! |---|---|
 //! | `amqp` | queues and exchanges of RabbitMQ: [`Config::queues`](config::Config::queues), `--broker-node` |
 //! | `nats` | clusters on NATS JetStream: [`Config::cluster`](config::Config::cluster), `--cluster` |
+//! | `jwks-url` | keys of identity providers by their URL: `--subscriber-jwks` and its like; files of them need no feature |
 //! | `jemalloc` | the binary's allocator: it does not change that of a program, and takes a C compiler and `make` to build |
 //!
 //! Without the first two half of the dependencies are not there, nor are TLS and its C code. Their flags and fields still
@@ -84,7 +85,7 @@
 //! | `shard` | the thread of one CPU: its turn and its streams |
 //! | `journal` | where the order of events becomes final: in memory, or in a log on disk that outlives a crash |
 //! | [`config`] | flags, variables and files become one checked [`config::Config`] |
-//! | `backend` | RabbitMQ's queues become clients' streams: a thread of its own, beside the shards |
+//! | `backend` | RabbitMQ's queues become clients' streams, and keys are fetched: threads of their own, beside the shards |
 //! | `auth` | secrets and public keys, those in force; verifies and mints tokens |
 //! | `http` | a request's bytes, a response's bytes |
 //! | `stats`, `clock` | counters, the time |

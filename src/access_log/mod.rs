@@ -38,14 +38,14 @@ const TELL_INTERVAL: Duration = Duration::from_secs(10);
 /// The access log of a server; its connections and shards share it.
 #[derive(Debug)]
 pub(crate) struct AccessLog {
-    output: Arc<AccessOutput>,
+    output: Arc<LogOutput>,
     /// Of so many requests one has a line.
     sample: usize,
 }
 
 /// The file and the lines on their way to it; shared with the thread that writes.
 #[derive(Debug)]
-struct AccessOutput {
+struct LogOutput {
     path: PathBuf,
     file: ArcSwap<LineFile<LogTarget>>,
     queue: LineQueue,
@@ -67,7 +67,7 @@ impl AccessLog {
         let file = ArcSwap::from_pointee(LineFile::new(LogTarget::open(path)?));
         let (queue, lines) = LineQueue::new(BYTES_MAX, LINES_MAX);
         let reports = Mutex::new(LossReports::every(TELL_INTERVAL));
-        let output = Arc::new(AccessOutput { path: path.to_owned(), file, queue, reports });
+        let output = Arc::new(LogOutput { path: path.to_owned(), file, queue, reports });
         Ok((Arc::new(AccessLog { output, sample }), lines))
     }
 
@@ -86,7 +86,7 @@ impl AccessLog {
     /// # Errors
     /// It cannot be opened; lines still go to the old one.
     pub(crate) fn reopen(&self) -> io::Result<()> {
-        let AccessOutput { path, file, .. } = &*self.output;
+        let LogOutput { path, file, .. } = &*self.output;
         if path == Path::new("-") {
             return Ok(());
         }
@@ -128,7 +128,7 @@ impl Drop for AccessLog {
     }
 }
 
-impl AccessOutput {
+impl LogOutput {
     fn write(&self, line: &[u8]) {
         // Each line by itself: then those of two processes that take over from one another stay whole in one file.
         if let Err(error) = (&**self.file.load()).write_all(line) {

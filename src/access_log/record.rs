@@ -33,12 +33,12 @@ pub(crate) struct RequestFacts {
     #[serde(skip_serializing_if = "Option::is_none")]
     user_agent: Option<Box<str>>,
     #[serde(flatten)]
-    stream: Option<Box<LoggedTopics>>,
+    stream: Option<Box<SubscriptionFacts>>,
 }
 
 /// Says what a stream takes.
 #[derive(Debug, Serialize)]
-struct LoggedTopics {
+struct SubscriptionFacts {
     /// The first of its topics.
     topics: Vec<Box<str>>,
     topic_count: usize,
@@ -140,7 +140,7 @@ impl RequestRecord {
     pub(crate) fn takes(&mut self, topics: &[Topic], resumed: bool) {
         let named = topics.iter().take(TOPICS_NAMED_MAX);
         let topics_named = named.map(|topic| beginning(shown(topic).as_bytes(), TOPIC_BYTES_MAX)).collect();
-        let stream = LoggedTopics { topics: topics_named, topic_count: topics.len(), resumed };
+        let stream = SubscriptionFacts { topics: topics_named, topic_count: topics.len(), resumed };
         self.facts.stream = Some(Box::new(stream));
     }
 

@@ -17,6 +17,7 @@
 //! | `amqp` | RabbitMQ; nothing else names the AMQP client library |
 //! | [`cluster`] | the node of a cluster, as the server starts and ends it; [`node_config`] and [`nats_url`] say how |
 //! | `nats` | the NATS servers of a cluster, on a thread of its own; nothing else names the NATS client library |
+//! | [`jwks`] | the keys of an identity provider, fetched on a thread of its own; nothing else names the HTTP client library |
 //! | `memory` | a broker within the process, for tests |
 //!
 //! **A further backend** is a folder beside `amqp`, with a feature, that implements [`interface::MessageBroker`], and a case in [`start`].
@@ -34,6 +35,7 @@ mod broker_url;
 pub(crate) mod cluster;
 mod config;
 mod interface;
+pub(crate) mod jwks;
 #[cfg(test)]
 mod memory;
 mod messages;

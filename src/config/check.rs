@@ -8,6 +8,7 @@ use super::clap_error::refusal;
 use super::layer::{Layer, port_of};
 use super::values::{Bind, Size, Time};
 use super::{Config, Control, Data, KIB, SyncPolicy, cli};
+use crate::auth::TOKEN_BYTES_DEFAULT;
 use crate::http::Cors;
 
 /// The most shards: each is a thread with a ring, a listener and a share of every limit.
@@ -63,6 +64,7 @@ impl Config {
             ("partitions", "partitions", &self.partitions),
             ("topics_max", "topics-max", &self.topics_max),
             ("auth.leeway", "leeway", &auth.leeway),
+            ("auth.token_bytes_max", "token-max", &auth.token_bytes_max),
             ("auth.session_time_max", "session-time-max", &auth.session_time_max),
             ("history.events_max", "history-events", &history.events_max),
             ("history.bytes_max", "history-bytes", &history.bytes_max),
@@ -119,6 +121,12 @@ impl Config {
             ("cors_origins", "cors-origin"),
             ("data.dir", "data-dir"),
             ("cluster.nodes", "cluster"),
+            ("auth.subscriber.audiences", "subscriber-audience"),
+            ("auth.publisher.audiences", "publisher-audience"),
+            ("auth.session.audiences", "session-audience"),
+            ("auth.subscriber.issuers", "subscriber-issuer"),
+            ("auth.publisher.issuers", "publisher-issuer"),
+            ("auth.session.issuers", "session-issuer"),
         ];
         let mut layer = Layer::default();
         for (name, flag, value) in fields {
@@ -189,12 +197,18 @@ impl Config {
         let (retry_min, retry_max) = (Time(stream.retry_min), Time(stream.retry_max));
         self::at_least(names, "retry-max", retry_max, retry_min, &names.with("retry-min", retry_min))?;
         self.queues.as_ref().map_or(Ok(()), |queues| queues.check(stream, names))?;
+        self.auth.check(names)?;
         self.check_head(names)
     }
 
-    /// Checks that a head has room for the id of a stream of everything, which names the place in each partition and
-    /// comes back in a header.
+    /// Checks that a head has room for a token of the greatest length, and for the id of a stream of everything, which names
+    /// the place in each partition and comes back in a header.
     fn check_head(&self, names: &Layer) -> Result<(), String> {
+        let token = self.auth.token_bytes_max;
+        if token > TOKEN_BYTES_DEFAULT {
+            let other = format!("{} and 4KiB for the rest of a head", names.with("token-max", Size(token)));
+            at_least(names, "head-max", Size(self.http.head_bytes_max), Size(token + 4 * KIB), &other)?;
+        }
         let least = Size(2 * KIB + 17 * usize::from(self.partitions));
         let head_max = Size(self.http.head_bytes_max);
         if !self.namespaces || head_max >= least {

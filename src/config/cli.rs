@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, Args, Command, Parser};
 
-use super::auth::{KeyFlags, SessionSecretFlags, SideSecretFlags};
+use super::auth::{KeyFlags, PartyFlags, SessionSecretFlags, SideSecretFlags};
 use super::cluster::ClusterFlags;
 use super::control::ControlFlags;
 use super::cpus::CpuFlags;
@@ -25,12 +25,12 @@ Secrets, from the environment alone:
   ESPER_PUBLISHER_SECRET_PREVIOUS   Accepted too, while the secret is being changed
   ESPER_SESSION_SECRET_PREVIOUS     Accepted too, while the secret is being changed
 
-Without a secret and a public key for subscribers anybody may subscribe;
+Without a secret, public key and JWK Set for subscribers anybody may subscribe;
 without one for publishers anybody may publish; without one for sessions there
 are none.
 A secret's file holds the secret in its first line and, while it is being
 changed, the one before in its second. SIGHUP rereads the files of secrets,
-keys and the control token; no stream ends by it.
+keys and the control token, and fetches JWK Sets anew; no stream ends by it.
 
 A flag overrides its variable, a variable a file, a file the default.
 The files: /etc/eventsourced/config.yml, /etc/esper/config.yml, config.yml
@@ -58,6 +58,8 @@ pub(super) struct Flags {
     pub(super) session: SessionSecretFlags,
     #[command(flatten)]
     pub(super) keys: KeyFlags,
+    #[command(flatten)]
+    pub(super) parties: PartyFlags,
     #[command(flatten)]
     pub(super) queues: Queues,
     #[command(flatten)]

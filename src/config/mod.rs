@@ -36,6 +36,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub use auth::Auth;
+pub(crate) use auth::token_size;
 pub(crate) use check::SHARDS_MAX;
 use clap::{ArgAction, Args, ValueEnum};
 pub(crate) use clap_error::{explain, parse_command};
@@ -56,7 +57,7 @@ pub use stream::{RefuseStreams, SlowPolicy, Stream};
 pub(crate) use values::token_time;
 use values::{address, count, network, port, trimmed, whole};
 
-pub use crate::auth::{KeyType, PublicKey, Secret, SecretPair, Signers};
+pub use crate::auth::{JwksUrl, KeyType, PublicKey, Secret, SecretPair, Signers};
 pub use crate::backend::{BrokerUrl, NatsUrl, SubscribeRule};
 use crate::core::partition::PARTITIONS_MAX;
 pub use crate::journal::config::SyncPolicy;
@@ -149,7 +150,8 @@ pub struct Config {
     #[arg(id = "cors-origin", long, value_name = "ORIGIN", value_delimiter = ',', value_parser = trimmed)]
     // Not the doc comment: rustdoc wants the address as a link, which would stand in the help.
     #[arg(
-        help = "Origin browsers may call from, such as https://example.org; repeat it, or separate by commas; * for any"
+        help = "Origin browsers may call from, such as https://example.org, https://*.example.org or null; repeat it, or \
+                separate by commas; * for any"
     )]
     #[arg(default_value = "*", help_heading = "HTTP")]
     pub cors_origins: Vec<String>,

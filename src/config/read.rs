@@ -99,6 +99,7 @@ impl Config {
             sides,
             session,
             keys,
+            parties,
             queues,
             data,
             cluster,
@@ -111,20 +112,23 @@ impl Config {
         config.cluster = cluster.cluster();
         let mut notes = files.notes.clone();
         let mut sources = Sources::new(&names, env);
-        let mut signers = |side, secret: &Option<Secret>, file, key| {
-            sources.signers(side, secret.as_ref(), file, key).map_err(usage)
+        let mut signers = |side, secret: &Option<Secret>, file, keys| {
+            sources.signers(side, secret.as_ref(), file, keys).map_err(usage)
         };
         let auth = &mut config.auth;
-        auth.subscriber =
-            signers("subscriber", &None, &sides.subscriber_secret_file, &keys.subscriber_public_key)?;
-        auth.publisher =
-            signers("publisher", &None, &sides.publisher_secret_file, &keys.publisher_public_key)?;
-        auth.session = signers(
-            "session",
-            &session.session_secret,
-            &session.session_secret_file,
-            &keys.session_public_key,
-        )?;
+        let keys_of = (&keys.subscriber_public_key, &keys.subscriber_jwks);
+        auth.subscriber = signers("subscriber", &None, &sides.subscriber_secret_file, keys_of)?;
+        auth.subscriber.audiences = parties.subscriber_audience;
+        auth.subscriber.issuers = parties.subscriber_issuer;
+        let keys_of = (&keys.publisher_public_key, &keys.publisher_jwks);
+        auth.publisher = signers("publisher", &None, &sides.publisher_secret_file, keys_of)?;
+        auth.publisher.audiences = parties.publisher_audience;
+        auth.publisher.issuers = parties.publisher_issuer;
+        let keys_of = (&keys.session_public_key, &keys.session_jwks);
+        let secret = &session.session_secret;
+        auth.session = signers("session", secret, &session.session_secret_file, keys_of)?;
+        auth.session.audiences = parties.session_audience;
+        auth.session.issuers = parties.session_issuer;
         config.control = sources.control(control).map_err(usage)?;
         notes.warnings.append(&mut sources.warnings);
         if !config.auth.session.is_empty() && config.control.is_none() {

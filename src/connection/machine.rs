@@ -21,7 +21,7 @@ use super::body::{Effect, Posting, Purpose, effect_of};
 use super::holding::Holding;
 use super::input::{DRAIN_BYTES, Input};
 use super::pipeline::Pipeline;
-use super::request::{Plan, RequestInfo, plan};
+use super::request::{Plan, RequestInfo, limits, plan};
 use super::sending::Flushed;
 use super::service::busy;
 use super::streaming::{FULL, STOPPING, StreamRequest, StreamWish};
@@ -37,12 +37,10 @@ use crate::core::message::{self, Post, ReplyTo, Ticket};
 use crate::core::survey::Client;
 use crate::dialects::queues::QueueRequest;
 use crate::dialects::{self, Port};
-use crate::http::{HttpLimits, Refusal, RequestReader, Response};
+use crate::http::{Refusal, RequestReader, Response};
 use crate::shard::Phase;
 use crate::shard::stream::StreamStart;
 
-/// The most header fields of one request.
-const HEADERS_MAX: usize = 100;
 /// The bytes that a connection takes beside its buffers: its task and its entry in [`Connections`].
 pub(super) const TASK_BYTES: usize = 2 << 10;
 
@@ -122,12 +120,7 @@ impl<'c, 'm> Connection<'c, 'm> {
         holding: &'c mut Holding<'m>,
     ) -> Self {
         let now = Instant::now();
-        let http = &connections.shard.common.config.http;
-        let limits = HttpLimits {
-            head_bytes_max: http.head_bytes_max,
-            body_bytes_max: http.body_bytes_max,
-            headers_max: HEADERS_MAX,
-        };
+        let limits = limits(&connections.shard.common.config);
         Connection {
             connections,
             stream,
@@ -313,6 +306,9 @@ impl<'c, 'm> Connection<'c, 'm> {
             Plan::Subscribe(subscribe) => {
                 let client = self.client(&head).filter(|_| !subscribe.feeds_admin_page);
                 self.begin((request, client), Ok(StreamWish::Topics(subscribe)))
+            }
+            Plan::RefuseStream(refusal) => {
+                self.begin((request, None), StreamWish::without_topics(refusal, self.refuse_streams()))
             }
             Plan::Ask(question) => {
                 let ticket = self.expect(request);

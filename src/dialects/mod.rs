@@ -55,6 +55,8 @@ pub(crate) enum Action {
     Command(Command),
     /// A request that is done: its answer.
     Answer(Response),
+    /// A stream that there may be soon, and why there is none now.
+    RefuseStream(Refusal),
     /// A report that can be composed at once.
     Report(Report),
     /// A question that all shards answer.
@@ -145,7 +147,7 @@ impl Action {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Action::Subscribe(subscribe) if subscribe.feeds_admin_page => "report",
-            Action::Subscribe(_) | Action::SubscribeByBody(_) => "subscribe",
+            Action::Subscribe(_) | Action::SubscribeByBody(_) | Action::RefuseStream(_) => "subscribe",
             Action::Publish(_) => "publish",
             Action::Queue(_) => "queue",
             Action::Command(_) | Action::Answer(_) => "command",
@@ -172,6 +174,8 @@ impl Action {
 fn refuse_token(error: AuthError) -> Refusal {
     match error {
         AuthError::TooManyTickets => Refusal::unavailable(error.to_string()),
+        AuthError::NoKeysYet => Refusal::unavailable(error.to_string()).passing(),
+        AuthError::KeyAsked => unauthorized(error.to_string()).passing(),
         error => unauthorized(error.to_string()),
     }
 }

@@ -25,6 +25,7 @@ mod history;
 mod idempotency;
 mod ids;
 mod journal;
+mod jwks;
 mod log;
 mod metrics;
 mod namespaces;
