@@ -27,6 +27,7 @@ fn start_with_all_parts(variables: &[(&str, &str)]) -> (TempDir, Server) {
     let dir = TempDir::new();
     let data = dir.0.join("data");
     let flags = ["--threads", "2", "--broker-node", NOBODY, "--data-dir", data.to_str().unwrap()];
+    let flags = [&flags[..], &["--session-jwks", "http://127.0.0.1:1/jwks"]].concat();
     let server = Server::start_with(&flags, variables);
     (dir, server)
 }

@@ -8,7 +8,7 @@ use ureq::http::header::{ACCEPT, CACHE_CONTROL, LOCATION};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Error};
 
-use super::Document;
+use super::FetchedDocument;
 use crate::auth::{JWKS_BYTES_MAX, JwksUrl};
 
 /// The longest that a request may take, with its redirects.
@@ -22,7 +22,7 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 ///
 /// # Errors
 /// One line: the reason, and the remedy if there is one.
-pub(super) fn document(url: &JwksUrl) -> Result<Document, String> {
+pub(super) fn document(url: &JwksUrl) -> Result<FetchedDocument, String> {
     let mut url = url.clone();
     let end = Instant::now() + TIME_MAX;
     for _ in 0..=REDIRECTS_MAX {
@@ -46,7 +46,7 @@ pub(super) fn document(url: &JwksUrl) -> Result<Document, String> {
         let body = response.body_mut().with_config().limit(JWKS_BYTES_MAX as u64);
         let bytes = body.read_to_vec().map_err(|error| reason(&error))?;
         let text = String::from_utf8(bytes).map_err(|_| "the document is not UTF-8")?;
-        return Ok(Document { text, max_age });
+        return Ok(FetchedDocument { text, max_age });
     }
     Err(format!("more than {REDIRECTS_MAX} redirects; give the URL that they lead to"))
 }

@@ -12,10 +12,10 @@ mod schedule;
 /// Without the client there is no URL either, because its parser refuses it.
 #[cfg(not(feature = "jwks-url"))]
 mod fetch {
-    use super::Document;
+    use super::FetchedDocument;
     use crate::auth::JwksUrl;
 
-    pub(super) fn document(_url: &JwksUrl) -> Result<Document, String> {
+    pub(super) fn document(_url: &JwksUrl) -> Result<FetchedDocument, String> {
         Err("this esper was built without the feature jwks-url".to_owned())
     }
 }
@@ -36,7 +36,7 @@ const STOP_TIME: Duration = Duration::from_millis(100);
 
 /// A fetched document.
 #[derive(Debug)]
-struct Document {
+struct FetchedDocument {
     text: String,
     /// How long it may be kept, as its server says.
     max_age: Option<Duration>,
