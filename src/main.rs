@@ -83,8 +83,11 @@ fn run(config: Config, signals: io::Result<Signals>) -> Result<(), Box<dyn Error
     Ok(())
 }
 
-/// Reloads secrets and keys from the files that the flags name.
+/// Opens the access log anew, and reloads secrets and keys from the files that the flags name.
 fn reread(server: &Server) {
+    if let Err(error) = server.reopen_access_log() {
+        tracing::error!("access log not opened anew, lines still go to the old file: {error}");
+    }
     let read = Config::keys_from_env_and_args().map_err(|error| error.to_string());
     let taken = read.and_then(|(config, notes)| {
         server.replace_keys(&config).map_err(|error| error.to_string()).map(|()| notes.warnings)

@@ -45,10 +45,11 @@ pub(super) fn run(args: Vec<OsString>) -> ExitCode {
 
 /// Returns what there is to say of a configuration that a server would start with.
 fn check(file: Option<PathBuf>) -> Result<String, ConfigError> {
-    let Notes { files, warnings } = match file {
+    let (config, Notes { files, warnings }) = match file {
         Some(file) => Config::check_file(&file)?,
-        None => Config::from_env_and(vec!["esper".into()])?.1,
+        None => Config::from_env_and(vec!["esper".into()])?,
     };
+    config.check_features().map_err(ConfigError::Usage)?;
     let mut text = String::new();
     for warning in warnings {
         let _ = writeln!(text, "warning: {warning}");

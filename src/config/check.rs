@@ -37,6 +37,24 @@ impl Config {
         self.check_together(&fields)
     }
 
+    /// Checks that this build can do what is asked for.
+    ///
+    /// # Errors
+    /// One line with the flag, the field and the feature.
+    pub(crate) fn check_features(&self) -> Result<(), String> {
+        let asked = [
+            (cfg!(feature = "amqp"), self.queues.is_some(), "amqp", "--broker-node (Config::queues)"),
+            (cfg!(feature = "nats"), self.cluster.is_some(), "nats", "--cluster (Config::cluster)"),
+        ];
+        match asked.into_iter().find(|(is_built, is_asked, ..)| *is_asked && !is_built) {
+            Some((_, _, feature, flag)) => Err(format!(
+                "{flag}: this esper was built without the feature {feature}; build it with --features {feature}, or leave \
+                 this out"
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Returns its fields, each under the flag of the same meaning, with the values that a flag could refuse.
     pub(super) fn fields(&self) -> Layer {
         let Self { auth, history, stream, http, mailbox, drain, .. } = self;
@@ -68,6 +86,7 @@ impl Config {
             ("mailbox.wait_max", "mailbox-wait", &mailbox.wait_max),
             ("drain.delay", "drain-delay", &drain.delay),
             ("drain.time_max", "drain-time", &drain.time_max),
+            ("access_log_sample", "access-log-sample", &self.access_log_sample),
         ];
         if let Some(subscribers) = &self.subscribers_max {
             fields.push(("subscribers_max", "subscribers-max", subscribers));

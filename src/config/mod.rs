@@ -33,6 +33,7 @@ mod values;
 mod yaml;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 pub use auth::Auth;
 pub(crate) use auth::token_size;
@@ -176,6 +177,15 @@ pub struct Config {
         help_heading = "Logging"
     )]
     pub log_level: LogLevel,
+    /// File for a line of JSON for each request and for the end of each stream, - for standard output; SIGHUP opens it
+    /// anew [default: none].
+    ///
+    /// A program opens it anew with [`Server::reopen_access_log`](crate::Server::reopen_access_log).
+    #[arg(long, value_name = "FILE|-", help_heading = "Logging")]
+    pub access_log: Option<PathBuf>,
+    /// Of so many requests one, drawn at random, has lines in it; those that are refused all have.
+    #[arg(long, value_name = "N", value_parser = count(1), default_value = "1", help_heading = "Logging")]
+    pub access_log_sample: usize,
 }
 
 /// How a process came to its configuration.

@@ -51,13 +51,13 @@ impl Config {
         Ok((config, notes))
     }
 
-    /// Returns the notes on one configuration file, read without variables and other files, on whatever machine.
+    /// Returns one configuration file's configuration and the notes on it, read without variables and other files, on whatever machine.
     ///
     /// # Errors
     /// As [`Config::from_env_and_args`].
-    pub(crate) fn check_file(path: &Path) -> Result<Notes, ConfigError> {
+    pub(crate) fn check_file(path: &Path) -> Result<(Self, Notes), ConfigError> {
         let args = vec!["esper".into(), "--config".into(), path.into()];
-        Self::read(args, &|_| None, &[], no_cpus).map(|(_, notes)| notes)
+        Self::read(args, &|_| None, &[], no_cpus)
     }
 
     /// Returns where a server with these arguments listens, as [`Config::from_env_and`], without reading secrets and
@@ -143,6 +143,12 @@ impl Config {
             notes
                 .warnings
                 .push(format!("{limit} does nothing without {dir}: events are kept in memory alone"));
+        }
+        if config.access_log_sample > 1 && config.access_log.is_none() {
+            let sample = names.of("access-log-sample");
+            notes
+                .warnings
+                .push(format!("{sample} does nothing without --access-log: requests are not logged"));
         }
         let namespaces = config.namespaces;
         config.queues = queues.with_files(&files, namespaces, &names, &mut notes.warnings).map_err(usage)?;

@@ -37,7 +37,7 @@ use crate::core::message::{self, Post, ReplyTo, Ticket};
 use crate::core::survey::Client;
 use crate::dialects::queues::QueueRequest;
 use crate::dialects::{self, Port};
-use crate::http::{Head, Refusal, RequestReader, Response};
+use crate::http::{Refusal, RequestReader, Response};
 use crate::shard::Phase;
 use crate::shard::stream::StreamStart;
 
@@ -59,8 +59,8 @@ pub(super) enum End {
 pub(super) struct Connection<'c, 'm> {
     pub(super) connections: &'c Connections,
     pub(super) stream: &'c TcpStream,
-    peer: IpAddr,
-    pub(super) port: Port,
+    pub(super) peer: IpAddr,
+    port: Port,
     pub(super) pipeline: Rc<Pipeline>,
     key: Key,
     reader: RequestReader,
@@ -201,9 +201,11 @@ impl<'c, 'm> Connection<'c, 'm> {
         self.input.shrink();
         self.pipeline.shrink();
         let (request, expected) = match &self.state {
-            ConnectionState::Body { purpose, .. } => (purpose.bytes(), self.reader.body_bytes_left()),
-            ConnectionState::Skip { answer, .. } => (answer.bytes(), 0),
-            ConnectionState::Blocked { posting, .. } => (posting.bytes(), 0),
+            ConnectionState::Body { request, purpose } => {
+                (request.held_bytes() + purpose.bytes(), self.reader.body_bytes_left())
+            }
+            ConnectionState::Skip { request, answer } => (request.held_bytes() + answer.bytes(), 0),
+            ConnectionState::Blocked { request, posting, .. } => (request.held_bytes() + posting.bytes(), 0),
             ConnectionState::Head | ConnectionState::Queue(_) | ConnectionState::Stream(_) => (0, 0),
         };
         self.input.expect(expected);
@@ -280,7 +282,8 @@ impl<'c, 'm> Connection<'c, 'm> {
         let action = dialects::route(&head, self.port, &service.access, unix_s);
         self.must_yield = dialects::may_have_taken_long(&head, &service.access);
         let keep_alive = head.keep_alive && self.phase() == Phase::Serving;
-        let request = RequestInfo::of(&head, keep_alive, self.port, &action, service);
+        let mut request = RequestInfo::of(&head, keep_alive, self.port, &action, service);
+        request.record = self.record(Some((&head, action.as_ref().ok())));
         match plan(action, &head, &service.reports) {
             Plan::Read(purpose) => self.read_body(request, purpose, head.expect_continue),
             Plan::ReadTopics(subscription) => {
@@ -324,7 +327,7 @@ impl<'c, 'm> Connection<'c, 'm> {
     /// Reads a body, which some clients send only once they are told to.
     fn read_body(&mut self, request: RequestInfo, purpose: Purpose, is_awaited: bool) -> bool {
         if is_awaited {
-            self.pipeline.push(request.clone(), Response::interim().into());
+            self.pipeline.push(request.interim(), Response::interim().into());
         }
         self.state = ConnectionState::Body { request, purpose };
         true
@@ -426,17 +429,10 @@ impl<'c, 'm> Connection<'c, 'm> {
     }
 
     /// Returns the info of a request whose head could not be read; of it only its `Origin` is known, if that.
-    fn unread(&mut self) -> RequestInfo {
+    pub(super) fn unread(&mut self) -> RequestInfo {
         let origin = self.reader.refused_origin();
-        RequestInfo::unread(origin.as_deref(), self.port, &self.connections.service)
-    }
-
-    fn client(&self, head: &Head) -> Option<Client> {
-        let access = &self.connections.service.access;
-        access.can_survey().then(|| {
-            let address = dialects::client_address(self.peer, head, access);
-            Client::new(address, head.user_agent.as_deref().unwrap_or_default(), unix_s())
-        })
+        let unread = RequestInfo::unread(origin.as_deref(), self.port, &self.connections.service);
+        RequestInfo { record: self.record(None), ..unread }
     }
 
     /// Adds a request that is answered later; returns the ticket for its answer.

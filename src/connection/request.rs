@@ -6,6 +6,7 @@ use super::answer::Answer;
 use super::body::Purpose;
 use super::pipeline::Encoding;
 use super::service::{Reports, Service};
+use crate::access_log::RequestRecord;
 use crate::auth::TOKEN_BYTES_DEFAULT;
 use crate::config::Config;
 use crate::dialects::admin::Question;
@@ -20,7 +21,7 @@ use crate::http::{
 const HEADERS_MAX: usize = 100;
 
 /// The part of a request that its answer depends on.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct RequestInfo {
     pub(crate) version: Version,
     pub(crate) keep_alive: bool,
@@ -28,6 +29,8 @@ pub(crate) struct RequestInfo {
     /// The origin that asks, for CORS.
     pub(crate) asking: Asking,
     pub(crate) sharing: Sharing,
+    /// `None` without an access log.
+    pub(crate) record: Option<Box<RequestRecord>>,
 }
 
 impl RequestInfo {
@@ -47,6 +50,7 @@ impl RequestInfo {
             head_only: head.method == Method::Head,
             asking: service.cors.find(head.origin.as_deref()),
             sharing: action.as_ref().map_or(at_port, |action| action.sharing(at_port)),
+            record: None,
         }
     }
 
@@ -58,7 +62,18 @@ impl RequestInfo {
             head_only: false,
             asking: service.cors.find(origin),
             sharing: sharing_at(port),
+            record: None,
         }
+    }
+
+    /// Returns the info of the answer by which the client is told to send its body.
+    pub(super) fn interim(&self) -> Self {
+        RequestInfo { record: None, asking: self.asking.clone(), ..*self }
+    }
+
+    /// Returns the memory that it takes beside itself, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.record.as_ref().map_or(0, |record| record.held_bytes())
     }
 
     pub(crate) fn context<'a>(&'a self, encoding: Encoding<'a>) -> Context<'a> {

@@ -106,7 +106,7 @@ impl StreamRequest {
             StreamWish::Queue(queue) => (StreamSource::Queue(queue), false),
             StreamWish::NoQueue(_) | StreamWish::NoTopics => (StreamSource::None, false),
         };
-        StreamStart { source, framing, opening, client, feeds_admin_page }
+        StreamStart { source, framing, opening, client, feeds_admin_page, record: request.record }
     }
 }
 

@@ -9,7 +9,6 @@ use tokio::time::{Instant, sleep_until};
 
 use super::machine::{Connection, ConnectionState};
 use super::pipeline::ClientWait;
-use super::request::RequestInfo;
 use super::shedding::Awaited;
 use crate::http::{Refusal, Status};
 
@@ -156,7 +155,7 @@ impl Connection<'_, '_> {
         let request = match std::mem::replace(&mut self.state, ConnectionState::Head) {
             ConnectionState::Head if self.input.bytes() == 0 => return false,
             ConnectionState::Body { request, .. } | ConnectionState::Skip { request, .. } => request,
-            _ => RequestInfo::unread(None, self.port, &self.connections.service),
+            _ => self.unread(),
         };
         self.push(request, refusal)
     }

@@ -143,6 +143,19 @@ pub(crate) fn may_have_taken_long(head: &Head, access: &Access) -> bool {
 }
 
 impl Action {
+    /// Returns what kind of request it is, as the access log names it.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Action::Subscribe(subscribe) if subscribe.feeds_admin_page => "report",
+            Action::Subscribe(_) | Action::SubscribeByBody(_) | Action::RefuseStream(_) => "subscribe",
+            Action::Publish(_) => "publish",
+            Action::Queue(_) => "queue",
+            Action::Command(_) | Action::Answer(_) => "command",
+            Action::Report(_) | Action::Ask(_) => "report",
+            Action::Options(_) => "options",
+        }
+    }
+
     /// Returns whether pages of other origins may read the answer; `at_listener` is the default of the listener.
     ///
     /// Statistics, metrics and the admin page's data are shared with no other origin: no page needs them, and any page could fetch

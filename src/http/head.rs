@@ -26,6 +26,20 @@ pub(crate) enum Method {
     Other,
 }
 
+impl Method {
+    /// Returns its name; `OTHER` for one that is not known.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Query => "QUERY",
+            Method::Options => "OPTIONS",
+            Method::Other => "OTHER",
+        }
+    }
+}
+
 /// The HTTP versions that the server speaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Version {

@@ -12,7 +12,7 @@ mod vars;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::auth::KeyProvider;
@@ -58,6 +58,9 @@ impl Monitor {
         all["held_bytes"] = memory.bytes().into();
         all["request_bytes"] = self.request_memory.bytes().into();
         all["uptime_s"] = clock.elapsed().as_secs().into();
+        if let Some(log) = &self.common.access_log {
+            all["access_log"] = json!({ "lines_dropped": log.lost() });
+        }
         if let Some(journal) = &self.journal {
             all["journal"] = journal.json();
         }
@@ -67,6 +70,9 @@ impl Monitor {
         if !self.access.providers.is_empty() {
             let [fetches, failures] = self.key_fetches();
             all["jwks"] = serde_json::json!({ "fetches": fetches, "failures": failures });
+        }
+        if let Some(backend) = &self.backend {
+            all["queues"] = backend.json();
         }
         all
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::queue::QueueStream;
 use arc_swap::ArcSwap;
 
+use crate::access_log::AccessLog;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core::budget::{Budget, Charge};
@@ -27,6 +28,8 @@ pub(crate) struct Common {
     /// When the server started, in Unix seconds.
     pub(crate) started_s: u64,
     pub(crate) stats: Stats,
+    /// `None` where requests are not logged.
+    pub(crate) access_log: Option<Arc<AccessLog>>,
     /// The budget of messages on their way between shards.
     pub(crate) budget: Arc<Budget>,
     /// The memory of events, wherever they are held.

@@ -1,6 +1,7 @@
 //! Flags, variables and files as a person writes them, and the configuration or the refusal they give.
 
 mod edges;
+mod features;
 mod fields;
 mod tokens;
 
@@ -44,7 +45,7 @@ fn the_defaults_are_allowed_when_they_are_written_out() {
         --retry-min 1s --retry-max 5s --head-max 16KiB --body-max 1MiB --head-timeout 10s \
         --body-timeout 30s --idle-timeout 75s --unanswered-max 512 --request-memory 128MiB --cors-origin * --mailbox-bytes 64MiB \
         --mailbox-messages 65536 --mailbox-wait 1s --drain-delay 0s --drain-time 10s --log-format text \
-        --log-level info";
+        --log-level info --access-log-sample 1";
     assert_eq!(parse(written, &[]), Ok(unflagged()));
 }
 
@@ -182,6 +183,8 @@ const ROWS: &[Row] = &[
     ("drain-time", "5s", |c| c.drain.time_max = Duration::from_secs(5)),
     ("log-format", "json", |c| c.log_format = LogFormat::Json),
     ("log-level", "debug", |c| c.log_level = LogLevel::Debug),
+    ("access-log", "-", |c| c.access_log = Some("-".into())),
+    ("access-log-sample", "100", |c| c.access_log_sample = 100),
 ];
 
 /// Calls `each` with each row, its files' names put in, and the flags that it needs.
@@ -425,35 +428,6 @@ fn limits_that_cannot_hold_are_refused_with_every_flag_and_the_mend() {
         ),
     ] {
         assert_eq!(parse(line, variables), Err(ConfigError::Usage(refused.to_owned())), "{line}");
-    }
-}
-
-#[test]
-fn limits_are_allowed_up_to_their_edges() {
-    for line in [
-        "--bind 127.0.0.1:3000 --port 3000",
-        "-b [::1]:0 -p 0 --bind-control [::1]:0",
-        "--bind 127.0.0.1 --bindctl=127.0.0.1:3001",
-        "--session-time-max 1s",
-        "--heartbeat 100ms",
-        "--head-max 1MiB --body-max 1KiB --slow-lag 2KiB --mailbox-bytes 2KiB --request-memory 1MiB",
-        "--body-max 64MiB --slow-lag 128MiB --mailbox-bytes 128MiB --history-memory 128MiB",
-        "--history-bytes 256MiB",
-        "--retry-min 5s --retry-max 5s",
-    ] {
-        assert!(parse(line, &[]).is_ok(), "{line}");
-    }
-}
-
-#[test]
-fn an_origin_that_is_none_is_refused_by_its_flag() {
-    for (line, variables, start) in [
-        ("--cors-origin example.org", &[][..], "--cors-origin: 'example.org' "),
-        ("", &[("ESPER_CORS_ORIGIN", "example.org")], "ESPER_CORS_ORIGIN: 'example.org' "),
-    ] {
-        let refused = parse(line, variables).unwrap_err();
-        assert_eq!(refused.exit_code(), 2);
-        assert!(refused.to_string().starts_with(start), "{refused}");
     }
 }
 
