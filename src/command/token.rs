@@ -97,11 +97,11 @@ pub(super) struct TokenFlags {
     #[arg(long, value_name = "TIME", value_parser = token_time, default_value = "1d")]
     exp: Duration,
 
-    /// Issuer that it is from, its claim iss, for a server with --subscriber-issuer or another side's
+    /// Issuer that it is from, its claim iss, for a server that asks for one
     #[arg(long, value_name = "TEXT")]
     issuer: Option<String>,
 
-    /// Audience that it is for, its claim aud, for a server with --subscriber-audience or another side's
+    /// Audience that it is for, its claim aud, for a server that asks for one
     #[arg(long, value_name = "TEXT")]
     audience: Option<String>,
 

@@ -1,7 +1,5 @@
 //! Keys of identity providers: which one a token's `kid` picks, and whom a token must be from and for.
 
-use std::sync::Arc;
-
 use super::*;
 use crate::auth::jwks::JwkSet;
 
@@ -184,8 +182,8 @@ fn a_token_must_be_for_this_server_and_from_its_provider_when_that_is_asked_for(
 
 /// Returns the keys of a provider that has answered with these, or not yet.
 #[cfg(feature = "jwks-url")]
-fn fetched(public_keys: Option<Vec<PublicKey>>, secret: Option<&str>) -> (Keys, Arc<KeyProvider>) {
-    let provider = Arc::new(KeyProvider::new("https://idp.example/keys".parse().unwrap()));
+fn fetched(public_keys: Option<Vec<PublicKey>>, secret: Option<&str>) -> (Keys, std::sync::Arc<KeyProvider>) {
+    let provider = std::sync::Arc::new(KeyProvider::new("https://idp.example/keys".parse().unwrap()));
     let jwks_url = Some(provider.url.clone());
     let secret = secret.and_then(|secret| secrets(secret, None).secret);
     let keys = Keys::new(&Signers { jwks_url, secret, ..Signers::default() }, 0).unwrap();

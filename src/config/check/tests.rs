@@ -11,9 +11,10 @@ use std::ffi::OsString;
 use super::super::keys::tests::{TempFile, pair, parse, parse_with_warnings};
 use super::super::{
     Cluster, ConfigError, Control, Cpus, Data, LogFormat, LogLevel, PublicKey, Queues, RefuseStreams, Secret,
-    Signers, SlowPolicy, SyncPolicy, cpus,
+    SlowPolicy, SyncPolicy, cpus,
 };
 use super::*;
+use tokens::asked_of;
 
 /// Ed25519, made for these tests.
 const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----
@@ -95,17 +96,6 @@ fn queues(change: fn(&mut Queues)) -> Option<Queues> {
 
 fn public_keys() -> Vec<PublicKey> {
     PublicKey::list_from_pem(PUBLIC_KEY).unwrap()
-}
-
-/// Returns the signers of a side that asks tokens for these claims.
-fn asked_of<const A: usize, const I: usize>(audiences: [&str; A], issuers: [&str; I]) -> Signers {
-    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-    Signers {
-        public_keys: public_keys(),
-        audiences: texts(&audiences),
-        issuers: texts(&issuers),
-        ..Signers::default()
-    }
 }
 
 const ROWS: &[Row] = &[

@@ -1,6 +1,18 @@
 //! What tokens are asked for, and where the keys of identity providers are.
 
 use super::*;
+use crate::config::Signers;
+
+/// Returns the signers of a side that asks tokens for these claims.
+pub(super) fn asked_of<const A: usize, const I: usize>(audiences: [&str; A], issuers: [&str; I]) -> Signers {
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    Signers {
+        public_keys: public_keys(),
+        audiences: texts(&audiences),
+        issuers: texts(&issuers),
+        ..Signers::default()
+    }
+}
 
 /// Returns why these flags are refused.
 fn refused(line: &str) -> String {
