@@ -30,7 +30,9 @@ pub(super) struct Files {
 
 /// Returns where files are looked for; later ones override earlier ones.
 pub(super) fn places() -> Vec<PathBuf> {
-    let mut places = vec!["/etc/eventsourced/config.yml".into(), "/etc/esper/config.yml".into()];
+    // The first is a package's or an image's own, so that what it needs otherwise stands under all that a person writes.
+    let known = ["/usr/lib/esper/config.yml", "/etc/eventsourced/config.yml", "/etc/esper/config.yml"];
+    let mut places: Vec<PathBuf> = known.map(Into::into).into();
     let binary = std::env::current_exe().ok();
     places.extend(binary.and_then(|binary| Some(binary.parent()?.join("config.yml"))));
     places

@@ -14,7 +14,7 @@ use super::{Config, ConfigError, Cpus, Notes, Secret, dump};
 
 impl Config {
     /// Returns the configuration that this process was started with, and notes for a person. Files are looked for in
-    /// `/etc/eventsourced`, `/etc/esper` and beside the binary.
+    /// `/usr/lib/esper`, `/etc/eventsourced`, `/etc/esper` and beside the binary.
     ///
     /// # Errors
     /// The reason and the remedy, or the text that was asked for instead of a start; see [`ConfigError`].
