@@ -5,12 +5,17 @@
 mod page;
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
 use esper::{Event, Server};
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    page::exit_code(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let server = Server::builder().port(8001).namespaces(true).start()?;
     page::serve(8002, include_str!("clock.html"))?;
     println!("watch it at http://localhost:8002, or by: curl -N http://localhost:8001/subscribe/time");

@@ -5,12 +5,17 @@
 mod page;
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
 use esper::{Event, Publisher, Server};
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    page::exit_code(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     // Without history there are no ids, and curl prints the events as they are written below.
     let server = Server::builder().port(8001).namespaces(true).history_events(0).start()?;
     page::serve(8002, include_str!("petstore.html"))?;

@@ -47,7 +47,12 @@ pub struct Requests {
 impl Requests {
     /// Returns a parser for this request, head and body.
     pub fn new(request: impl Into<Vec<u8>>) -> Self {
-        let limits = HttpLimits { head_bytes_max: 16 << 10, body_bytes_max: 1 << 20, headers_max: 100 };
+        let limits = HttpLimits {
+            head_bytes_max: 16 << 10,
+            body_bytes_max: 1 << 20,
+            headers_max: 100,
+            target_bytes_max: 8 << 10,
+        };
         Requests { reader: RequestReader::new(limits), request: request.into(), buffer: BytesMut::new() }
     }
 

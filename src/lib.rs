@@ -20,8 +20,18 @@
 //! [`Publisher`] publishes an [`Event`] or event-stream text; [`Server::stats`] counts. Two examples show it
 //! in a browser: `cargo run --release --example clock`, and `petstore`.
 //!
-//! A program depends on it with `default-features = false`. The one feature, `jemalloc`, is the binary's allocator: it
-//! does not change that of a program, and takes a C compiler and `make` to build.
+//! A program depends on it with `default-features = false`, and the features it wants. Each is on by default, for the
+//! binary:
+//!
+//! | feature | |
+//! |---|---|
+//! | `amqp` | queues and exchanges of RabbitMQ: [`Config::queues`](config::Config::queues), `--broker-node` |
+//! | `nats` | clusters on NATS JetStream: [`Config::cluster`](config::Config::cluster), `--cluster` |
+//! | `jwks-url` | keys of identity providers by their URL: `--subscriber-jwks` and its like; files of them need no feature |
+//! | `jemalloc` | the binary's allocator: it does not change that of a program, and takes a C compiler and `make` to build |
+//!
+//! Without the first two half of the dependencies are not there, nor are TLS and its C code. Their flags and fields still
+//! are, and a server that is asked for them does not start and says which feature it lacks.
 //!
 //! # The ideas
 //!
@@ -52,7 +62,7 @@
 //! - **Decide without I/O, then do I/O.** Everything in `core` takes bytes, messages and the time, and returns what to
 //!   do; it imports no other module. Requests and tokens are read the same way. So a seeded simulation can run the
 //!   homes and fan-outs of several shards in one thread against a naive model. Threads, sockets and the runtime are
-//!   known to `server`, `shard`, `connection`, `backend`, `journal`, `host` and `log`.
+//!   known to `server`, `shard`, `connection`, `backend`, `journal`, `host` and `lines`.
 //! - **Memory is bounded where it enters.** No shard waits for another's mailbox. A publish takes room from one
 //!   budget before it is posted, and gives it back when the last shard has handled it; without room its
 //!   publisher is not read from.
@@ -66,6 +76,7 @@
 //!
 //! | | |
 //! |---|---|
+//! | `command` | the binary's commands beside the server, such as `esper token` |
 //! | `server` | starts and stops the shards, the backend and the admin thread |
 //! | `monitor` | the admin page's data, `/sessions/`, Prometheus's metrics and `/debug/vars` |
 //! | `connection` | HTTP over one socket: requests in, answers out, until it becomes a stream |
@@ -74,18 +85,25 @@
 //! | `shard` | the thread of one CPU: its turn and its streams |
 //! | `journal` | where the order of events becomes final: in memory, or in a log on disk that outlives a crash |
 //! | [`config`] | flags, variables and files become one checked [`config::Config`] |
-//! | `backend` | RabbitMQ's queues become clients' streams: a thread of its own, beside the shards |
+//! | `backend` | RabbitMQ's queues become clients' streams, and keys are fetched: threads of their own, beside the shards |
 //! | `auth` | secrets and public keys, those in force; verifies and mints tokens |
 //! | `http` | a request's bytes, a response's bytes |
 //! | `stats`, `clock` | counters, the time |
 //! | `core` | order, history, logs, cursors, events, topics: decides without I/O and imports none of these; its own page says more |
-//! | `host`, `log`, `token` | limits and listeners; the binary's log, which nobody waits for; `esper token` |
+//! | `access_log`, `log`, `lines` | a line for each request and each stream's end; the binary's log; the queue of both, which nobody waits for |
+//! | `host` | limits and listeners |
 
 #![forbid(unsafe_code)]
+// What queues and clusters need of the other modules stays in builds without their clients, and so do its tests. A build
+// with both finds what nothing uses.
+#![cfg_attr(not(all(feature = "amqp", feature = "nats")), allow(dead_code, unused_imports))]
 
+mod access_log;
 mod auth;
 mod backend;
 mod clock;
+#[doc(hidden)]
+pub mod command;
 pub mod config;
 mod connection;
 mod core;
@@ -95,7 +113,7 @@ mod http;
 #[doc(hidden)]
 pub mod internal;
 mod journal;
-mod journal_command;
+mod lines;
 #[doc(hidden)]
 pub mod log;
 mod monitor;
@@ -103,10 +121,6 @@ mod publisher;
 mod server;
 mod shard;
 mod stats;
-#[doc(hidden)]
-pub mod token;
 
-#[doc(hidden)]
-pub use journal_command::run as run_journal;
 pub use publisher::{Event, PublishError, Published, Publisher, Receipt};
 pub use server::{Server, ServerBuilder, StartError};

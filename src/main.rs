@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
-use std::ffi::OsStr;
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use esper::config::{Config, ConfigError};
-use esper::{Server, log, run_journal, token};
+use esper::{Server, command, log};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -24,10 +23,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const SIGNAL_LATENCY: Duration = Duration::from_millis(50);
 
 fn main() -> ExitCode {
-    match std::env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
-        Some("token") => return token::run(),
-        Some("journal") => return run_journal(),
-        _ => {}
+    if let Some(code) = command::run() {
+        return code;
     }
     // Registered first: until then SIGHUP ends the process.
     let signals = Signals::register();
@@ -86,8 +83,11 @@ fn run(config: Config, signals: io::Result<Signals>) -> Result<(), Box<dyn Error
     Ok(())
 }
 
-/// Reloads secrets and keys from the files that the flags name.
+/// Opens the access log anew, and reloads secrets and keys from the files that the flags name.
 fn reread(server: &Server) {
+    if let Err(error) = server.reopen_access_log() {
+        tracing::error!("access log not opened anew, lines still go to the old file: {error}");
+    }
     let read = Config::keys_from_env_and_args().map_err(|error| error.to_string());
     let taken = read.and_then(|(config, notes)| {
         server.replace_keys(&config).map_err(|error| error.to_string()).map(|()| notes.warnings)
@@ -138,9 +138,6 @@ fn end_on_panic() {
 
 /// Logs warnings of settings that are dangerous or look like a mistake.
 fn warn(config: &Config, warnings: &[String]) {
-    for name in Config::unknown_variables() {
-        tracing::warn!("{name} is no variable of esper's and does nothing; --help names those there are");
-    }
     warnings.iter().for_each(|line| tracing::warn!("{line}"));
     let auth = &config.auth;
     let anybody = auth.enabled && auth.publisher.is_empty() && is_publishing_public(config);

@@ -1,16 +1,31 @@
-//! What the examples need beside the broker: a page to watch it in, and the time.
+//! What the examples need beside the broker: a page to watch it in, the time, and errors that can be read.
 
+use std::error::Error;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Returns what the process ends with, after it has said the error in one line. `main` returning the error would print
+/// it as Rust's `Debug` writes it.
+pub(crate) fn exit_code(ended: Result<(), Box<dyn Error>>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Answers every request on this port of localhost with this page, on a thread of its own.
 ///
 /// The page is of another origin than the broker, as pages mostly are; the broker lets it subscribe, because
 /// its CORS origins are `*` where nothing else is said.
-pub(crate) fn serve(port: u16, html: &'static str) -> io::Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+pub(crate) fn serve(port: u16, html: &'static str) -> Result<(), String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .map_err(|error| format!("cannot serve the page on port {port}: {error}; free that port"))?;
     thread::spawn(move || {
         for connection in listener.incoming().flatten() {
             // Browsers open connections ahead and leave them idle: none may keep the next one waiting.

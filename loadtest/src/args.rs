@@ -1,5 +1,7 @@
 //! The command line: what there is to do, and the flags of each.
 
+use crate::features;
+use crate::soak::SoakArgs;
 use crate::stamp::{EVENTS_MAX, PUBLISHERS_MAX, STAMP_BYTES, TOPICS_MAX};
 use clap::builder::RangedU64ValueParser;
 use clap::error::ErrorKind;
@@ -18,7 +20,8 @@ const EVENT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 #[command(
     name = "esper-loadtest",
     version,
-    about = "Measures any Server-Sent Events server over its sockets alone"
+    about = "Measures any Server-Sent Events server over its sockets alone",
+    after_help = "cluster and queues are there in builds with the features of these names."
 )]
 pub(crate) struct Cli {
     /// What to do.
@@ -42,6 +45,8 @@ pub(crate) enum Command {
     /// Measure publishes that are answered when they are on disk
     #[command(after_help = ON_DISK)]
     Journal(CompareArgs),
+    /// Load a server for long, with subscribers that come and go and stall, and look at its memory
+    Soak(SoakArgs),
     /// Measure a cluster of nodes on NATS JetStream, beside a bare client of it
     #[cfg(feature = "cluster")]
     #[command(after_help = ON_DISK)]
@@ -79,8 +84,12 @@ impl Cli {
     /// Reads the words behind the program's name. The error of a wrong value is one line, others have more. Help that is
     /// asked for ends the process.
     pub(crate) fn read(words: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Cli, String> {
+        let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+        if let Some(why) = words.first().and_then(|word| word.to_str()).and_then(features::left_out) {
+            return Err(why);
+        }
         let program = OsString::from("esper-loadtest");
-        Cli::try_parse_from([program].into_iter().chain(words.into_iter().map(Into::into))).map_err(|error| {
+        Cli::try_parse_from([program].into_iter().chain(words)).map_err(|error| {
             let text = error.to_string();
             match error.kind() {
                 ErrorKind::ValueValidation => text.lines().next().unwrap_or_default().to_owned(),
@@ -434,7 +443,7 @@ fn time(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads a time which is not none.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let duration = time(text)?;
     if duration.is_zero() { Err("must be longer than 0".to_owned()) } else { Ok(duration) }
 }

@@ -8,6 +8,7 @@
 //!
 //! compare, sweep, journal, queues, cluster
 //!         -> bench: for each case, round and peer a new process (child) and a run -> results -> tables, plot
+//! soak    -> many runs beside one another against one process
 //! ```
 //! It knows the server by HTTP and the event stream format only, so what it measures of one server it measures of another.
 
@@ -24,6 +25,7 @@ mod cluster;
 mod compare;
 mod connect;
 mod count;
+mod features;
 mod http;
 mod plan;
 mod poll;
@@ -39,6 +41,7 @@ mod schedule;
 mod sequence;
 mod serve;
 mod shared;
+mod soak;
 mod stamp;
 mod stream;
 mod subscribers;
@@ -80,6 +83,7 @@ fn done(command: Command) -> Result<bool, String> {
         Command::Compare(args) => compare::measure(&args, |all| all.compare),
         Command::Sweep(args) => compare::measure(&args, |all| all.sweep),
         Command::Journal(args) => compare::journal(&args),
+        Command::Soak(args) => soak::soak(&args),
         #[cfg(feature = "cluster")]
         Command::Cluster(args) => cluster::measure(&args),
         Command::Plot(args) => compare::plot(&args),

@@ -14,6 +14,33 @@ use crate::core::topic::TOPICS_PER_STREAM_MAX;
 pub(super) struct Claims(Map<String, Value>);
 
 impl Claims {
+    /// Checks that a token is for one of these audiences and from one of these issuers (RFC 7519, sections 4.1.1 and 4.1.3);
+    /// where there are none it may be for, and from, anybody.
+    ///
+    /// # Errors
+    /// [`AuthError`] names the claim.
+    pub(super) fn check_parties(&self, audiences: &[String], issuers: &[String]) -> Result<(), AuthError> {
+        let is_one_of = |known: &[String], value: &Value| {
+            value.as_str().is_some_and(|value| known.iter().any(|known| known == value))
+        };
+        if !issuers.is_empty() {
+            let issuer = self.0.get("iss").ok_or(AuthError::NoParty { claim: "iss" })?;
+            if !is_one_of(issuers, issuer) {
+                return Err(AuthError::Issuer);
+            }
+        }
+        if !audiences.is_empty() {
+            let is_for_us = match self.0.get("aud").ok_or(AuthError::NoParty { claim: "aud" })? {
+                Value::Array(list) => list.iter().any(|one| is_one_of(audiences, one)),
+                one => is_one_of(audiences, one),
+            };
+            if !is_for_us {
+                return Err(AuthError::Audience);
+            }
+        }
+        Ok(())
+    }
+
     /// Returns what a subscriber's or publisher's token grants at this time.
     ///
     /// # Errors

@@ -1,23 +1,33 @@
 //! Authorisation: JSON Web Tokens (RFC 7519), and where a request carries one.
 //!
-//! `signers` says what tokens may be signed with, `public_key` parses public keys. `request` finds the token, `keys`
-//! verifies its signature, `claims` reads it; `keyring` holds the keys in force, `mint` makes tokens, and `ticket` tickets,
-//! which stand for a token in a URL.
+//! `signers` says what tokens may be signed with, `public_key` parses public keys, and `jwks` the document of an identity
+//! provider, whose URL is a `jwks_url`. `request` finds the token, `token_text` its parts, `keys` verifies its signature by
+//! an `algorithm`, `claims` reads it; `keyring` holds the keys in force, `provider` what there is to know of an identity
+//! provider whose keys are fetched, `mint` makes tokens, and `ticket` tickets, which stand for a token in a URL.
 
+mod algorithm;
 mod claims;
+mod jwks;
+mod jwks_url;
 mod keyring;
 mod keys;
 pub(crate) mod mint;
+mod provider;
 mod public_key;
 mod request;
 mod signers;
 mod ticket;
+mod token_text;
 
 use smallvec::SmallVec;
 use thiserror::Error;
 
-pub(crate) use keyring::Keyring;
-pub(crate) use keys::{Algorithms, Keys};
+pub(crate) use algorithm::Algorithms;
+pub(crate) use jwks::{JWKS_BYTES_MAX, JwkSet};
+pub use jwks_url::JwksUrl;
+pub(crate) use keyring::{KeySources, Keyring};
+pub(crate) use keys::Keys;
+pub(crate) use provider::{KeyProvider, ProviderEvent};
 pub use public_key::{KeyType, PublicKey};
 pub(crate) use request::{bearer, cookie_value, token};
 pub use signers::{Secret, SecretPair, Signers};
@@ -26,9 +36,11 @@ pub(crate) use ticket::{ADMIT_S, StreamTicket, UsedTickets};
 use crate::core::session::{NameError, Session};
 use crate::core::topic::{TOPICS_PER_STREAM_MAX, Topic};
 
-/// The longest token that is read. A session token of ours is under 2300 bytes; one with an identity provider's claims
-/// may be a few kilobytes.
-const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// The longest token that is read unless `--token-max` says otherwise, in bytes. A session token of ours is under 2300
+/// bytes; one with an identity provider's claims may be a few kilobytes.
+pub(crate) const TOKEN_BYTES_DEFAULT: usize = 8 * 1024;
+/// The longest token that any server reads, in bytes.
+pub(crate) const TOKEN_BYTES_MOST: usize = 32 * 1024;
 
 /// The time at which a token is looked at.
 #[derive(Clone, Copy, Debug)]
@@ -107,8 +119,13 @@ pub(crate) enum AuthError {
     #[error("no token: send one as ?token=... or as Authorization: Bearer ...")]
     Missing,
     /// The token is too long to be read.
-    #[error("token longer than {TOKEN_BYTES_MAX} bytes: leave out claims; exp and sub are enough")]
-    TooLong,
+    #[error(
+        "token longer than {bytes_max} bytes: leave out claims, exp and sub are enough; or raise --token-max"
+    )]
+    TooLong {
+        /// The longest that is read.
+        bytes_max: usize,
+    },
     /// It is not three parts of base64url with JSON objects in the first two.
     #[error(
         "malformed token: send a JSON Web Token, three parts of base64url without padding, separated by dots"
@@ -120,9 +137,34 @@ pub(crate) enum AuthError {
     /// The signature is of another key or another text.
     #[error("wrong signature of the token: sign it with this server's secret or key for what is asked")]
     Signature,
+    /// No key has the `kid` that it names, and its provider has none either.
+    #[error(
+        "token of a key that is not known here (its kid): get a new one from the identity provider that this server trusts"
+    )]
+    UnknownKey,
+    /// No key has the `kid` that it names, and its provider is being asked for it.
+    #[error(
+        "token of a key that is not known yet (its kid): the identity provider is asked for it, try again in a while"
+    )]
+    KeyAsked,
+    /// The provider's keys were never fetched yet.
+    #[error("the keys of the identity provider are not here yet: try again in a while")]
+    NoKeysYet,
     /// The header has an extension that must be understood.
     #[error("token with a crit header: leave it out, no extension is supported")]
     Critical,
+    /// A claim that must be there, by `--*-issuer` or `--*-audience`, is not.
+    #[error("token without {claim}: this server takes those of its own issuer and audience alone")]
+    NoParty {
+        /// `iss` or `aud`.
+        claim: &'static str,
+    },
+    /// `iss` is somebody else.
+    #[error("token of another issuer (its iss): get one from the identity provider that this server trusts")]
+    Issuer,
+    /// `aud` is somebody else, or several others.
+    #[error("token for another audience (its aud): ask the identity provider for one for this server")]
+    Audience,
     /// There is no `exp`.
     #[error("token without exp: add one, in Unix seconds")]
     NoExpiry,

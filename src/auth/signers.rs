@@ -1,23 +1,29 @@
-//! What tokens may be signed with: public keys, and secrets, which are never shown.
+//! What tokens may be signed with: public keys, and secrets, which are never shown; and whom tokens must be from and for.
 
 use std::fmt;
 
-use super::PublicKey;
+use super::{JwksUrl, PublicKey};
 use crate::core::random::random_key;
 
-/// The secrets and keys that tokens of one kind may be signed with: any of these.
+/// The secrets and keys that tokens of one kind may be signed with, any of these, and the claims that all of them need.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Signers {
-    /// A secret, for HS256.
+    /// A secret, for HS256, HS384 and HS512.
     pub secret: Option<SecretPair>,
-    /// Public keys, for RS256, ES256 or EdDSA, by the type of each.
+    /// Public keys, whose type decides the algorithms of each.
     pub public_keys: Vec<PublicKey>,
+    /// Where an identity provider publishes further ones, which are fetched again and again.
+    pub jwks_url: Option<JwksUrl>,
+    /// A token must be for one of these (its claim `aud`); none: it may be for anybody.
+    pub audiences: Vec<String>,
+    /// A token must be from one of these (its claim `iss`); none: it may be from anybody.
+    pub issuers: Vec<String>,
 }
 
 impl Signers {
-    /// Returns whether there is neither a secret nor a key.
+    /// Returns whether there is neither a secret nor a key, nor a place to fetch keys from.
     pub fn is_empty(&self) -> bool {
-        self.secret.is_none() && self.public_keys.is_empty()
+        self.secret.is_none() && self.public_keys.is_empty() && self.jwks_url.is_none()
     }
 }
 

@@ -1,5 +1,6 @@
 mod algorithms;
 mod forged;
+mod kids;
 mod sessions;
 
 use std::borrow::Cow;
@@ -7,6 +8,7 @@ use std::borrow::Cow;
 use ::base64::Engine;
 use ::base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, Header, encode};
+use p521::ecdsa::signature::Signer as _;
 use serde_json::{Value, json};
 use smallvec::smallvec;
 
@@ -18,13 +20,20 @@ const NOW_S: u64 = 1_700_000_000;
 
 /// Signs tokens by one algorithm.
 struct Signer {
-    algorithm: Algorithm,
+    /// `None` for ES512, which the library does not know.
+    algorithm: Option<Algorithm>,
+    /// On P-521 the private number.
     key: EncodingKey,
+    p521: Option<p521::ecdsa::SigningKey>,
 }
 
 impl Signer {
     fn secret(secret: impl AsRef<[u8]>) -> Self {
-        Signer { algorithm: Algorithm::HS256, key: EncodingKey::from_secret(secret.as_ref()) }
+        Signer::by(Algorithm::HS256, EncodingKey::from_secret(secret.as_ref()))
+    }
+
+    fn by(algorithm: Algorithm, key: EncodingKey) -> Self {
+        Signer { algorithm: Some(algorithm), key, p521: None }
     }
 
     /// Returns the signer with this private key in PEM: PKCS #1 for RSA, PKCS #8 for the others.
@@ -35,13 +44,32 @@ impl Signer {
             AlgorithmFamily::Ec => EncodingKey::from_ec_der(&der),
             _ => EncodingKey::from_ed_der(&der),
         };
-        Signer { algorithm, key }
+        Signer::by(algorithm, key)
+    }
+
+    /// Returns the signer with this private key on P-521 in PEM, PKCS #8.
+    fn p521(pem: &str) -> Self {
+        let der = pem::parse(pem).unwrap().into_contents();
+        // The private number, an octet string of 66 bytes (RFC 5915).
+        let start = 2 + der.windows(2).position(|bytes| bytes == [4, 66]).unwrap();
+        let p521 = p521::ecdsa::SigningKey::from_slice(&der[start..start + 66]).unwrap();
+        Signer { algorithm: None, key: EncodingKey::from_secret(b""), p521: Some(p521) }
     }
 
     /// Returns a token with any header and payload, rightly signed.
     fn sign(&self, header: &str, payload: &str) -> String {
         let message = format!("{}.{}", base64(header), base64(payload));
-        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, self.algorithm).unwrap();
+        let signature = match (&self.p521, self.algorithm) {
+            (None, Some(algorithm)) => {
+                jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, algorithm).unwrap()
+            }
+            (Some(key), _) => {
+                // As RFC 6979 would draw it from the message; any number does that is used once.
+                let signature: p521::ecdsa::Signature = key.sign(message.as_bytes());
+                base64(signature.to_bytes())
+            }
+            (None, None) => panic!("no key"),
+        };
         format!("{message}.{signature}")
     }
 }
@@ -49,7 +77,7 @@ impl Signer {
 fn secrets(current: &str, previous: Option<&str>) -> Signers {
     let pair =
         SecretPair { current: Secret::new(current).unwrap(), previous: previous.and_then(Secret::new) };
-    Signers { secret: Some(pair), public_keys: Vec::new() }
+    Signers { secret: Some(pair), ..Signers::default() }
 }
 
 fn keys(current: &str, previous: Option<&str>) -> Keys {
@@ -111,9 +139,14 @@ fn a_token_past_8_kib_is_refused_unread() {
         signed_by(SECRET, &Header::default(), &json!({"exp": NOW_S + 60, "pad": "x".repeat(bytes)}))
     };
     assert!(verify(&padded(6000)).is_ok());
-    assert_eq!(verify(&padded(6800)), Err(AuthError::TooLong));
-    assert_eq!(verify(&"x".repeat(TOKEN_BYTES_MAX)), Err(AuthError::Malformed));
-    assert_eq!(verify(&"x".repeat(TOKEN_BYTES_MAX + 1)), Err(AuthError::TooLong));
+    let too_long = |bytes_max| Err(AuthError::TooLong { bytes_max });
+    assert_eq!(verify(&padded(6800)), too_long(8192));
+    assert_eq!(verify(&"x".repeat(8192)), Err(AuthError::Malformed));
+    assert_eq!(verify(&"x".repeat(8193)), too_long(8192));
+    // As --token-max says.
+    let longest = keys(SECRET, None).up_to(32 << 10);
+    assert!(longest.verify(&padded(24_000), NOW_S).is_ok());
+    assert_eq!(longest.verify(&padded(25_000), NOW_S), too_long(32_768));
 }
 
 #[test]

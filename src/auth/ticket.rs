@@ -71,7 +71,7 @@ impl TicketKeys {
             }
             None => SecretPair { current: derived(own)?, previous: None },
         };
-        let keys = Keys::new(&Signers { secret: Some(pair.clone()), public_keys: Vec::new() }, 0)?;
+        let keys = Keys::new(&Signers { secret: Some(pair.clone()), ..Signers::default() }, 0)?;
         Some(TicketKeys { pair, keys })
     }
 
@@ -179,6 +179,7 @@ fn code_in(id: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mint::{self, Parties};
     use super::*;
 
     const NOW_S: u64 = 1_700_000_000;
@@ -193,7 +194,7 @@ mod tests {
             current: secret(current),
             previous: previous.map(secret),
         });
-        let signers = Signers { secret: pair, public_keys: Vec::new() };
+        let signers = Signers { secret: pair, ..Signers::default() };
         TicketKeys::new(&signers, &secret(own)).unwrap()
     }
 
@@ -226,10 +227,10 @@ mod tests {
     #[test]
     fn a_token_is_no_ticket_and_a_ticket_no_token() {
         let pair = SecretPair { current: secret("secret"), previous: None };
-        let tokens = Keys::new(&Signers { secret: Some(pair), public_keys: Vec::new() }, 0).unwrap();
+        let tokens = Keys::new(&Signers { secret: Some(pair), ..Signers::default() }, 0).unwrap();
         let tickets = keys(Some(("secret", None)), "own");
-        let token =
-            super::super::mint::topics_token(&secret("secret"), &["*".to_owned()], NOW_S + 60).unwrap();
+        let token = mint::topics_token(&secret("secret"), &["*".to_owned()], NOW_S + 60, &Parties::default())
+            .unwrap();
         assert_eq!(tickets.verify(&token, NOW_S), Err(AuthError::Signature));
         let ticket = tickets.sign(&grant(), NOW_S).unwrap();
         assert_eq!(tokens.verify(&ticket, NOW_S), Err(AuthError::Signature));

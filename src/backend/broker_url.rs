@@ -1,9 +1,11 @@
 //! URLs of message brokers, and the rules by which messages of their exchanges are published to topics.
 
 use std::fmt;
+#[cfg(feature = "amqp")]
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
+#[cfg(feature = "amqp")]
 use amq_protocol_uri::AMQPUri;
 
 /// A broker node's URL, `amqp://user:password@host:port/vhost` or `amqps://...`. Printing one, by `{}` or
@@ -16,6 +18,7 @@ pub struct BrokerUrl {
     text: String,
     shown: String,
     /// Its `Debug` shows the password.
+    #[cfg(feature = "amqp")]
     uri: AMQPUri,
 }
 
@@ -31,6 +34,7 @@ impl BrokerUrl {
     }
 
     /// Returns its parts, decoded, with the credentials.
+    #[cfg(feature = "amqp")]
     pub(crate) fn uri(&self) -> &AMQPUri {
         &self.uri
     }
@@ -45,7 +49,13 @@ impl FromStr for BrokerUrl {
     /// The reason and the remedy, without any part of the text, which may be the password.
     fn from_str(text: &str) -> Result<Self, &'static str> {
         let text = text.trim();
-        Ok(Self { text: text.to_owned(), shown: masked(text), uri: checked(text)? })
+        checked_host(text)?;
+        Ok(Self {
+            text: text.to_owned(),
+            shown: masked(text),
+            #[cfg(feature = "amqp")]
+            uri: uri(text)?,
+        })
     }
 }
 
@@ -76,8 +86,9 @@ const SCHEME: &str = "not a broker's URL; write amqp://user:password@host:5672/ 
 const PARAMETERS: [&str; 5] =
     ["heartbeat", "channel_max", "frame_max", "connection_timeout", "auth_mechanism"];
 
-/// Parses a URL that has the parts a broker's needs and none that would be read as something else.
-fn checked(text: &str) -> Result<AMQPUri, &'static str> {
+/// Checks that a URL has the parts a broker's needs and none that would be read as something else. Returns its host, with
+/// the port if it has one.
+fn checked_host(text: &str) -> Result<&str, &'static str> {
     let Some((scheme, rest)) = text.split_once("://") else { return Err(SCHEME) };
     if !matches!(scheme, "amqp" | "amqps") || text.contains(|c: char| c.is_control() || c == ' ') {
         return Err(SCHEME);
@@ -105,6 +116,13 @@ fn checked(text: &str) -> Result<AMQPUri, &'static str> {
                     connection_timeout and auth_mechanism",
         );
     }
+    Ok(host)
+}
+
+/// Parses a URL.
+#[cfg(feature = "amqp")]
+fn uri(text: &str) -> Result<AMQPUri, &'static str> {
+    let host = checked_host(text)?;
     // The parser's reason may quote the password.
     let mut uri: AMQPUri = text.parse().map_err(|_| {
         "not a broker's URL; write amqp://user:password@host:5672/, and what is not a letter or digit of \
@@ -136,7 +154,7 @@ fn masked(text: &str) -> String {
     format!("{scheme}://{host}{tail}")
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "amqp"))]
 mod tests {
     use amq_protocol_uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUserInfo, SASLMechanism};
 

@@ -14,11 +14,13 @@
 //! | [`queue`] | which client has which queue, ids of messages, and when they are acknowledged; it knows no broker |
 //! | [`broker_url`] | brokers' URLs, and the rules by which messages of exchanges are published to topics |
 //! | [`interface`] | the traits that [`queue`] needs of a broker |
-//! | [`amqp`] | RabbitMQ; nothing else names the AMQP client library |
-//! | [`nats`] | the NATS servers of a cluster, on a thread of its own; nothing else names the NATS client library |
+//! | `amqp` | RabbitMQ; nothing else names the AMQP client library |
+//! | [`cluster`] | the node of a cluster, as the server starts and ends it; [`node_config`] and [`nats_url`] say how |
+//! | `nats` | the NATS servers of a cluster, on a thread of its own; nothing else names the NATS client library |
+//! | [`jwks`] | the keys of an identity provider, fetched on a thread of its own; nothing else names the HTTP client library |
 //! | `memory` | a broker within the process, for tests |
 //!
-//! **A further backend** is a folder beside [`amqp`] that implements [`interface::MessageBroker`], and a case in [`start`].
+//! **A further backend** is a folder beside `amqp`, with a feature, that implements [`interface::MessageBroker`], and a case in [`start`].
 //!
 //! **A message leaves its queue late.** A completed send only means that this machine's kernel has the bytes. So a
 //! message stays unacknowledged until newer ones have pushed it out of a window, or its connection has lived on for a
@@ -26,15 +28,21 @@
 //! Messages that are unacknowledged then go back to their queue, in order, and are delivered to the client's next
 //! connection; those that its Last-Event-ID shows it has are acknowledged unsent.
 
+#[cfg(feature = "amqp")]
 mod amqp;
 mod backoff;
 mod broker_url;
+pub(crate) mod cluster;
 mod config;
 mod interface;
+pub(crate) mod jwks;
 #[cfg(test)]
 mod memory;
 mod messages;
-pub(crate) mod nats;
+#[cfg(feature = "nats")]
+mod nats;
+mod nats_url;
+mod node_config;
 mod queue;
 mod redact;
 mod stats;
@@ -48,13 +56,13 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
-use self::amqp::AmqpBroker;
 pub use self::broker_url::{BrokerUrl, SubscribeRule};
 pub(crate) use self::config::BackendConfig;
 pub(crate) use self::messages::{
     NoQueue, OpenedQueue, PublishFailure, StreamId, StreamOutlet, ToBackend, TopicPublisher,
 };
-pub use self::nats::NatsUrl;
+pub use self::nats_url::NatsUrl;
+pub(crate) use self::node_config::NodeConfig;
 pub(crate) use self::redact::without_queue;
 pub(crate) use self::stats::BackendStats;
 pub(crate) use self::thread::BackendThread;
@@ -64,6 +72,7 @@ pub(crate) use self::thread::BackendThread;
 ///
 /// # Errors
 /// The thread or its runtime cannot be started.
+#[cfg(feature = "amqp")]
 pub(crate) fn start(
     config: BackendConfig,
     channel: (UnboundedSender<ToBackend>, UnboundedReceiver<ToBackend>),
@@ -71,5 +80,17 @@ pub(crate) fn start(
     topics: impl TopicPublisher,
     stats: Arc<BackendStats>,
 ) -> io::Result<BackendThread> {
-    BackendThread::start(AmqpBroker::new, config, channel, outlet, topics, stats)
+    BackendThread::start(amqp::AmqpBroker::new, config, channel, outlet, topics, stats)
+}
+
+/// Refuses to: the server has refused such a configuration before.
+#[cfg(not(feature = "amqp"))]
+pub(crate) fn start(
+    _: BackendConfig,
+    _: (UnboundedSender<ToBackend>, UnboundedReceiver<ToBackend>),
+    _: Box<dyn StreamOutlet>,
+    _: impl TopicPublisher,
+    _: Arc<BackendStats>,
+) -> io::Result<BackendThread> {
+    Err(io::Error::other("this esper was built without the feature amqp"))
 }

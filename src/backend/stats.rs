@@ -1,5 +1,7 @@
 //! The backend's counters.
 
+use serde_json::{Value, json};
+
 use crate::stats::Counter;
 
 /// Counters of the backend, which only its thread changes.
@@ -23,4 +25,21 @@ pub(crate) struct BackendStats {
     pub(crate) published: Counter,
     /// Clients that asked for a queue and did not get it.
     pub(crate) refused: Counter,
+}
+
+impl BackendStats {
+    /// Returns the counters as `/stats` shows them.
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "brokers": self.brokers_configured.value(),
+            "brokers_connected": self.brokers_connected.value(),
+            "open": self.consumers.value(),
+            "refused": self.refused.value(),
+            "delivered": self.delivered.value(),
+            "redelivered": self.redelivered.value(),
+            "acknowledged": self.acknowledged.value(),
+            "acknowledged_unsent": self.acknowledged_unsent.value(),
+            "published": self.published.value(),
+        })
+    }
 }

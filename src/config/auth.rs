@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
-use super::values::{cookie_name, time, token_time};
-use super::{Secret, Signers};
+use super::layer::Layer;
+use super::values::{cookie_name, size, time, token_time};
+use super::{JwksUrl, KIB, Secret, Signers};
+use crate::auth::TOKEN_BYTES_MOST;
 
 /// Who may subscribe and publish, and whose session tokens are good.
 #[derive(Args, Clone, Debug, Eq, PartialEq)]
@@ -37,11 +39,36 @@ pub struct Auth {
     /// 0 s to 10 minutes.
     #[arg(long, value_name = "TIME", value_parser = leeway, default_value = "5s")]
     pub leeway: Duration,
+    /// Bytes of a token; more than 8KiB take a larger --head-max, too.
+    ///
+    /// 1 to 32 KiB.
+    #[arg(id = "token-max", long, value_name = "SIZE", value_parser = token_size)]
+    #[arg(default_value = "8KiB")]
+    pub token_bytes_max: usize,
     /// How long a session token made by /token/ may be good for, at most.
     ///
     /// 1 s to 365 days.
     #[arg(long, value_name = "TIME", value_parser = token_time, default_value = "30d", help_heading = "Sessions")]
     pub session_time_max: Duration,
+}
+
+impl Auth {
+    /// Checks that what tokens must say is asked of somebody: without a key nobody needs a token.
+    pub(super) fn check(&self, names: &Layer) -> Result<(), String> {
+        let sides =
+            [("subscriber", &self.subscriber), ("publisher", &self.publisher), ("session", &self.session)];
+        for (side, signers) in sides.into_iter().filter(|(_, signers)| signers.is_empty()) {
+            let asked = [("audience", &signers.audiences), ("issuer", &signers.issuers)];
+            if let Some((claim, _)) = asked.iter().find(|(_, values)| !values.is_empty()) {
+                return Err(format!(
+                    "{}: no key verifies {side} tokens, so none would be asked for; give --{side}-jwks, \
+                     --{side}-public-key or a secret, or leave this out",
+                    names.of(&format!("{side}-{claim}"))
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Where the secrets of subscribers and publishers are.
@@ -72,7 +99,7 @@ pub(super) struct SessionSecretFlags {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Authentication")]
 pub(super) struct KeyFlags {
-    /// PEM file of public keys, whose private keys sign subscribers' tokens: RS256, ES256 or EdDSA, by the key's type
+    /// PEM file of public keys, whose private keys sign subscribers' tokens; a key's type says by which algorithms
     #[arg(long, value_name = "FILE")]
     pub(super) subscriber_public_key: Option<PathBuf>,
     /// PEM file of public keys, whose private keys sign publishers' tokens
@@ -81,6 +108,69 @@ pub(super) struct KeyFlags {
     /// PEM file of public keys, whose private keys sign session tokens
     #[arg(long, value_name = "FILE", help_heading = "Sessions")]
     pub(super) session_public_key: Option<PathBuf>,
+    /// JWK Set with the keys of an identity provider that signs subscribers' tokens: a file, or the https:// URL at
+    /// which it publishes them, to be fetched again every quarter of an hour or as it says
+    #[arg(long, value_name = "FILE|URL", value_parser = jwks)]
+    pub(super) subscriber_jwks: Option<JwksSource>,
+    /// JWK Set with the keys of an identity provider that signs publishers' tokens
+    #[arg(long, value_name = "FILE|URL", value_parser = jwks)]
+    pub(super) publisher_jwks: Option<JwksSource>,
+    /// JWK Set with the keys of an identity provider that signs session tokens
+    #[arg(long, value_name = "FILE|URL", value_parser = jwks, help_heading = "Sessions")]
+    pub(super) session_jwks: Option<JwksSource>,
+}
+
+/// Whom tokens must be from and for.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Authentication")]
+pub(super) struct PartyFlags {
+    /// Audience that a subscriber's token must be for, its claim aud; repeat it, or separate by commas: any of them
+    #[arg(long, value_name = "TEXT", value_delimiter = ',', value_parser = claim)]
+    pub(super) subscriber_audience: Vec<String>,
+    /// Audience that a publisher's token must be for
+    #[arg(long, value_name = "TEXT", value_delimiter = ',', value_parser = claim)]
+    pub(super) publisher_audience: Vec<String>,
+    /// Audience that a session token must be for
+    #[arg(long, value_name = "TEXT", value_delimiter = ',', value_parser = claim, help_heading = "Sessions")]
+    pub(super) session_audience: Vec<String>,
+    /// Issuer that a subscriber's token must be from, its claim iss, in every letter; repeat it, or separate by commas
+    #[arg(long, value_name = "TEXT", value_delimiter = ',', value_parser = claim)]
+    pub(super) subscriber_issuer: Vec<String>,
+    /// Issuer that a publisher's token must be from
+    #[arg(long, value_name = "TEXT", value_delimiter = ',', value_parser = claim)]
+    pub(super) publisher_issuer: Vec<String>,
+    /// Issuer that a session token must be from
+    #[arg(long, value_name = "TEXT", value_delimiter = ',', value_parser = claim, help_heading = "Sessions")]
+    pub(super) session_issuer: Vec<String>,
+}
+
+/// Where a JWK Set is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum JwksSource {
+    File(PathBuf),
+    Url(JwksUrl),
+}
+
+/// Parses the place of a JWK Set.
+fn jwks(text: &str) -> Result<JwksSource, String> {
+    match text.contains("://") {
+        true => text.parse().map(JwksSource::Url),
+        false if text.is_empty() => Err("empty; write a FILE or an https:// URL".to_owned()),
+        false => Ok(JwksSource::File(text.into())),
+    }
+}
+
+/// Parses a value of a token's claim. An empty one is in tokens that say nothing.
+fn claim(text: &str) -> Result<String, &'static str> {
+    match text.trim() {
+        "" => Err("empty; write what tokens have there, or leave it out"),
+        text => Ok(text.to_owned()),
+    }
+}
+
+/// Parses the most bytes of a token.
+pub(crate) fn token_size(text: &str) -> Result<usize, String> {
+    size(KIB..=TOKEN_BYTES_MOST)(text)
 }
 
 /// Parses the difference of two clocks. With more than a few minutes a token's times would mean nothing.

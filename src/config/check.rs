@@ -8,6 +8,7 @@ use super::clap_error::refusal;
 use super::layer::{Layer, port_of};
 use super::values::{Bind, Size, Time};
 use super::{Config, Control, Data, KIB, SyncPolicy, cli};
+use crate::auth::TOKEN_BYTES_DEFAULT;
 use crate::http::Cors;
 
 /// The most shards: each is a thread with a ring, a listener and a share of every limit.
@@ -36,6 +37,24 @@ impl Config {
         self.check_together(&fields)
     }
 
+    /// Checks that this build can do what is asked for.
+    ///
+    /// # Errors
+    /// One line with the flag, the field and the feature.
+    pub(crate) fn check_features(&self) -> Result<(), String> {
+        let asked = [
+            (cfg!(feature = "amqp"), self.queues.is_some(), "amqp", "--broker-node (Config::queues)"),
+            (cfg!(feature = "nats"), self.cluster.is_some(), "nats", "--cluster (Config::cluster)"),
+        ];
+        match asked.into_iter().find(|(is_built, is_asked, ..)| *is_asked && !is_built) {
+            Some((_, _, feature, flag)) => Err(format!(
+                "{flag}: this esper was built without the feature {feature}; build it with --features {feature}, or leave \
+                 this out"
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Returns its fields, each under the flag of the same meaning, with the values that a flag could refuse.
     pub(super) fn fields(&self) -> Layer {
         let Self { auth, history, stream, http, mailbox, drain, .. } = self;
@@ -45,6 +64,7 @@ impl Config {
             ("partitions", "partitions", &self.partitions),
             ("topics_max", "topics-max", &self.topics_max),
             ("auth.leeway", "leeway", &auth.leeway),
+            ("auth.token_bytes_max", "token-max", &auth.token_bytes_max),
             ("auth.session_time_max", "session-time-max", &auth.session_time_max),
             ("history.events_max", "history-events", &history.events_max),
             ("history.bytes_max", "history-bytes", &history.bytes_max),
@@ -66,6 +86,7 @@ impl Config {
             ("mailbox.wait_max", "mailbox-wait", &mailbox.wait_max),
             ("drain.delay", "drain-delay", &drain.delay),
             ("drain.time_max", "drain-time", &drain.time_max),
+            ("access_log_sample", "access-log-sample", &self.access_log_sample),
         ];
         if let Some(subscribers) = &self.subscribers_max {
             fields.push(("subscribers_max", "subscribers-max", subscribers));
@@ -100,6 +121,12 @@ impl Config {
             ("cors_origins", "cors-origin"),
             ("data.dir", "data-dir"),
             ("cluster.nodes", "cluster"),
+            ("auth.subscriber.audiences", "subscriber-audience"),
+            ("auth.publisher.audiences", "publisher-audience"),
+            ("auth.session.audiences", "session-audience"),
+            ("auth.subscriber.issuers", "subscriber-issuer"),
+            ("auth.publisher.issuers", "publisher-issuer"),
+            ("auth.session.issuers", "session-issuer"),
         ];
         let mut layer = Layer::default();
         for (name, flag, value) in fields {
@@ -170,12 +197,18 @@ impl Config {
         let (retry_min, retry_max) = (Time(stream.retry_min), Time(stream.retry_max));
         self::at_least(names, "retry-max", retry_max, retry_min, &names.with("retry-min", retry_min))?;
         self.queues.as_ref().map_or(Ok(()), |queues| queues.check(stream, names))?;
+        self.auth.check(names)?;
         self.check_head(names)
     }
 
-    /// Checks that a head has room for the id of a stream of everything, which names the place in each partition and
-    /// comes back in a header.
+    /// Checks that a head has room for a token of the greatest length, and for the id of a stream of everything, which names
+    /// the place in each partition and comes back in a header.
     fn check_head(&self, names: &Layer) -> Result<(), String> {
+        let token = self.auth.token_bytes_max;
+        if token > TOKEN_BYTES_DEFAULT {
+            let other = format!("{} and 4KiB for the rest of a head", names.with("token-max", Size(token)));
+            at_least(names, "head-max", Size(self.http.head_bytes_max), Size(token + 4 * KIB), &other)?;
+        }
         let least = Size(2 * KIB + 17 * usize::from(self.partitions));
         let head_max = Size(self.http.head_bytes_max);
         if !self.namespaces || head_max >= least {

@@ -15,14 +15,19 @@ use super::layer::{Layer, Written, shown};
 pub(crate) fn parse_command<C: clap::Parser>(
     args: impl IntoIterator<Item = OsString>,
 ) -> Result<C, ConfigError> {
-    C::try_parse_from(args).map_err(|error| match error.kind() {
+    C::try_parse_from(args).map_err(|error| explain(&error))
+}
+
+/// Returns the help that clap was asked for, or what it refuses, in one line.
+pub(crate) fn explain(error: &clap::Error) -> ConfigError {
+    match error.kind() {
         ErrorKind::DisplayHelp
         | ErrorKind::DisplayVersion
         | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             ConfigError::Help(error.render().to_string())
         }
-        _ => ConfigError::Usage(in_one_line(&error)),
-    })
+        _ => ConfigError::Usage(in_one_line(error)),
+    }
 }
 
 /// Returns clap's error in one line, `--heartbeat 15: no unit; write 15s or 15ms`; `names` says where it was written.
@@ -31,12 +36,8 @@ pub(super) fn refusal(error: &clap::Error, names: &Layer) -> ConfigError {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
     };
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            return ConfigError::Help(error.render().to_string());
-        }
-        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {}
-        _ => return ConfigError::Usage(in_one_line(error)),
+    if !matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue) {
+        return explain(error);
     }
     // clap names an argument as in its usage line: `--port <PORT>`.
     let flag = text(ContextKind::InvalidArg)

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, Args, Command, Parser};
 
-use super::auth::{KeyFlags, SessionSecretFlags, SideSecretFlags};
+use super::auth::{KeyFlags, PartyFlags, SessionSecretFlags, SideSecretFlags};
 use super::cluster::ClusterFlags;
 use super::control::ControlFlags;
 use super::cpus::CpuFlags;
@@ -25,15 +25,13 @@ Secrets, from the environment alone:
   ESPER_PUBLISHER_SECRET_PREVIOUS   Accepted too, while the secret is being changed
   ESPER_SESSION_SECRET_PREVIOUS     Accepted too, while the secret is being changed
 
-Without a secret and a public key for subscribers anybody may subscribe;
+Without a secret, public key and JWK Set for subscribers anybody may subscribe;
 without one for publishers anybody may publish; without one for sessions there
 are none.
 A secret's file holds the secret in its first line and, while it is being
 changed, the one before in its second. SIGHUP rereads the files of secrets,
-keys and the control token; no stream ends by it.
+keys and the control token, and fetches JWK Sets anew; no stream ends by it.
 
-To make a token: esper token --help
-To check, repair or copy the directory of --data-dir: esper journal --help
 A flag overrides its variable, a variable a file, a file the default.
 The files: /usr/lib/esper/config.yml (a package's own),
 /etc/eventsourced/config.yml, /etc/esper/config.yml, config.yml beside this
@@ -47,6 +45,7 @@ GiB (of 1024).";
 /// A standalone Server-Sent Events broker.
 #[derive(Debug, Parser)]
 #[command(name = "esper", version, after_help = AFTER_HELP, max_term_width = 120)]
+#[command(subcommands = commands(), args_conflicts_with_subcommands = true)]
 pub(super) struct Flags {
     #[command(flatten)]
     pub(super) files: FileFlags,
@@ -60,6 +59,8 @@ pub(super) struct Flags {
     pub(super) session: SessionSecretFlags,
     #[command(flatten)]
     pub(super) keys: KeyFlags,
+    #[command(flatten)]
+    pub(super) parties: PartyFlags,
     #[command(flatten)]
     pub(super) queues: Queues,
     #[command(flatten)]
@@ -81,9 +82,28 @@ pub(super) struct FileFlags {
     pub(super) dump_config: bool,
 }
 
-/// Returns the server's flags.
-pub(super) fn command() -> Command {
+/// Returns the server's flags, beside the names of the commands.
+pub(crate) fn command() -> Command {
     layers::command::<Flags>(has_variable)
+}
+
+/// The commands and their lines in the help. What each takes is known to the module of commands, above this one.
+const COMMANDS: [(&str, &str); 6] = [
+    ("serve", "Run the server: what it does without a command, with the flags below"),
+    ("token", "Make a token and print it"),
+    ("health", "Ask the server of this configuration how it is"),
+    ("journal", "Check, repair or copy the directory of --data-dir"),
+    ("config", "Check a configuration, or print what is in force"),
+    ("completions", "Print the script by which a shell completes these flags"),
+];
+
+fn commands() -> impl Iterator<Item = Command> {
+    COMMANDS.into_iter().map(|(name, line)| Command::new(name).about(line))
+}
+
+/// Returns the line of a command in the help; empty for a name that is none.
+pub(crate) fn about(command: &str) -> &'static str {
+    COMMANDS.into_iter().find(|(name, _)| *name == command).map_or("", |(_, line)| line)
 }
 
 /// Returns whether a flag has a variable. A forgotten one of `--dump-config` would make every start print and end.

@@ -290,7 +290,7 @@ impl<'a> FileReader<'a> {
         let similar = if is_flag(&flag) { Some(flag) } else { self.similar(&flag) };
         let hint = similar.filter(|flag| is_key(flag)).map(|flag| format!("there is {flag}, and "));
         let hint = hint.unwrap_or_default();
-        format!("{place}: unknown key; {hint}esper --dump-config shows all there are")
+        format!("{place}: unknown key; {hint}esper config dump shows all there are")
     }
 
     /// Returns the key that clap would suggest for a flag; `None` for one or two letters, which may mean anything.

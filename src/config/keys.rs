@@ -6,11 +6,13 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use super::auth::JwksSource;
 use super::control::ControlFlags;
 use super::layer::{Layer, on_one_line, variable};
 use super::layers::unicode;
 use super::values::Size;
 use super::{Control, KIB, PublicKey, Secret, SecretPair, Signers};
+use crate::auth::{JWKS_BYTES_MAX, JwkSet};
 
 /// The largest file, in bytes: eight RSA keys in PEM take 12 KiB.
 const FILE_BYTES_MAX: usize = 64 * KIB;
@@ -37,11 +39,20 @@ impl<'a> Sources<'a> {
         side: &str,
         secret: Option<&Secret>,
         file: &Option<PathBuf>,
-        key: &Option<PathBuf>,
+        (key, jwks): (&Option<PathBuf>, &Option<JwksSource>),
     ) -> Result<Signers, String> {
-        let keys =
-            key.as_ref().map(|path| self.public_keys(&format!("{side}-public-key"), path)).transpose()?;
-        Ok(Signers { secret: self.secret(side, secret, file)?, public_keys: keys.unwrap_or_default() })
+        let mut signers = Signers { secret: self.secret(side, secret, file)?, ..Signers::default() };
+        if let Some(path) = key {
+            signers.public_keys = self.public_keys(&format!("{side}-public-key"), path)?;
+        }
+        match jwks {
+            Some(JwksSource::File(path)) => {
+                signers.public_keys.append(&mut self.jwk_set(&format!("{side}-jwks"), path)?);
+            }
+            Some(JwksSource::Url(url)) => signers.jwks_url = Some(url.clone()),
+            None => {}
+        }
+        Ok(signers)
     }
 
     /// Returns a side's secret and the previous one: both from variables, or both from a file.
@@ -138,6 +149,11 @@ impl<'a> Sources<'a> {
         read(path, FILE_BYTES_MAX)
             .and_then(|(text, _)| PublicKey::list_from_pem(&text))
             .map_err(|reason| format!("{}: {reason}", self.file_name(flag, path)))
+    }
+
+    fn jwk_set(&self, flag: &str, path: &Path) -> Result<Vec<PublicKey>, String> {
+        let set = read(path, JWKS_BYTES_MAX).and_then(|(text, _)| JwkSet::parse(&text));
+        set.map(|set| set.keys).map_err(|reason| format!("{}: {reason}", self.file_name(flag, path)))
     }
 
     fn file_name(&self, flag: &str, path: &Path) -> String {

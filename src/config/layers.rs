@@ -46,6 +46,11 @@ impl Typed {
         Ok(Self { args, command, matches, has_variable })
     }
 
+    /// Returns the name of the command among the arguments, if there is one.
+    pub(super) fn command_name(&self) -> Option<&str> {
+        self.matches.subcommand_name()
+    }
+
     pub(super) fn command(&self) -> &Command {
         &self.command
     }

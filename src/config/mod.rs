@@ -33,11 +33,14 @@ mod values;
 mod yaml;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 pub use auth::Auth;
+pub(crate) use auth::token_size;
 pub(crate) use check::SHARDS_MAX;
 use clap::{ArgAction, Args, ValueEnum};
-pub(crate) use clap_error::parse_command;
+pub(crate) use clap_error::{explain, parse_command};
+pub(crate) use cli::{about, command};
 pub use cluster::Cluster;
 pub use control::Control;
 pub use cpus::Cpus;
@@ -48,12 +51,13 @@ pub use http::{Drain, Http, Mailbox};
 pub use ipnet::IpNet;
 pub use pattern::{Pattern, PatternError};
 pub use queues::Queues;
+pub(crate) use read::server_args;
 pub(crate) use signing::{SecretFlags, SigningCommand};
 pub use stream::{RefuseStreams, SlowPolicy, Stream};
 pub(crate) use values::token_time;
 use values::{address, count, network, port, trimmed, whole};
 
-pub use crate::auth::{KeyType, PublicKey, Secret, SecretPair, Signers};
+pub use crate::auth::{JwksUrl, KeyType, PublicKey, Secret, SecretPair, Signers};
 pub use crate::backend::{BrokerUrl, NatsUrl, SubscribeRule};
 use crate::core::partition::PARTITIONS_MAX;
 pub use crate::journal::config::SyncPolicy;
@@ -146,7 +150,8 @@ pub struct Config {
     #[arg(id = "cors-origin", long, value_name = "ORIGIN", value_delimiter = ',', value_parser = trimmed)]
     // Not the doc comment: rustdoc wants the address as a link, which would stand in the help.
     #[arg(
-        help = "Origin browsers may call from, such as https://example.org; repeat it, or separate by commas; * for any"
+        help = "Origin browsers may call from, such as https://example.org, https://*.example.org or null; repeat it, or \
+                separate by commas; * for any"
     )]
     #[arg(default_value = "*", help_heading = "HTTP")]
     pub cors_origins: Vec<String>,
@@ -172,6 +177,15 @@ pub struct Config {
         help_heading = "Logging"
     )]
     pub log_level: LogLevel,
+    /// File for a line of JSON for each request and for the end of each stream, - for standard output; SIGHUP opens it
+    /// anew [default: none].
+    ///
+    /// A program opens it anew with [`Server::reopen_access_log`](crate::Server::reopen_access_log).
+    #[arg(long, value_name = "FILE|-", help_heading = "Logging")]
+    pub access_log: Option<PathBuf>,
+    /// Of so many requests one, drawn at random, has lines in it; those that are refused all have.
+    #[arg(long, value_name = "N", value_parser = count(1), default_value = "1", help_heading = "Logging")]
+    pub access_log_sample: usize,
 }
 
 /// How a process came to its configuration.

@@ -1,7 +1,8 @@
 //! Reads a configuration: the command line, then files, then the secrets and keys that they name; then checks it.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use super::cli::{self, Flags};
 use super::command_line::command_line;
@@ -19,9 +20,7 @@ impl Config {
     /// # Errors
     /// The reason and the remedy, or the text that was asked for instead of a start; see [`ConfigError`].
     pub fn from_env_and_args() -> Result<(Self, Notes), ConfigError> {
-        let env = |name: &str| std::env::var_os(name);
-        let args = std::env::args_os().collect();
-        let (config, notes) = Self::read(args, &env, &file::places(), CpuFlags::choose)?;
+        let (config, notes) = Self::from_env_and(server_args(std::env::args_os()))?;
         Ok((Self { command_line: command_line(), ..config }, notes))
     }
 
@@ -31,13 +30,44 @@ impl Config {
     /// # Errors
     /// As [`Config::from_env_and_args`].
     pub fn keys_from_env_and_args() -> Result<(Self, Notes), ConfigError> {
-        let env = |name: &str| std::env::var_os(name);
-        Self::read(std::env::args_os().collect(), &env, &file::places(), |_, _| Ok(Cpus::default()))
+        Self::read(server_args(std::env::args_os()), &variable_of_process, &file::places(), no_cpus)
     }
 
-    /// Returns the environment's variables that begin like ours and are not: most likely typing errors.
-    pub fn unknown_variables() -> Vec<String> {
-        cli::unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+    /// Returns the configuration that a server with these arguments would have, of which the first is the program's
+    /// name, with the variables of this process and the files where they are looked for.
+    ///
+    /// # Errors
+    /// As [`Config::from_env_and_args`].
+    pub(crate) fn from_env_and(args: Vec<OsString>) -> Result<(Self, Notes), ConfigError> {
+        let (config, mut notes) = Self::read(args, &variable_of_process, &file::places(), CpuFlags::choose)?;
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        let unknown = cli::unknown_variables(names).into_iter();
+        notes.warnings.splice(
+            0..0,
+            unknown.map(|name| {
+                format!("{name} is no variable of esper's and does nothing; --help names those there are")
+            }),
+        );
+        Ok((config, notes))
+    }
+
+    /// Returns one configuration file's configuration and the notes on it, read without variables and other files, on whatever machine.
+    ///
+    /// # Errors
+    /// As [`Config::from_env_and_args`].
+    pub(crate) fn check_file(path: &Path) -> Result<(Self, Notes), ConfigError> {
+        let args = vec!["esper".into(), "--config".into(), path.into()];
+        Self::read(args, &|_| None, &[], no_cpus)
+    }
+
+    /// Returns where a server with these arguments listens, as [`Config::from_env_and`], without reading secrets and
+    /// keys.
+    ///
+    /// # Errors
+    /// As [`Config::from_env_and_args`].
+    pub(crate) fn address(args: Vec<OsString>) -> Result<SocketAddr, ConfigError> {
+        let (_, Parsed { flags, .. }) = parse(args, &variable_of_process, &file::places())?;
+        Ok(SocketAddr::new(flags.config.bind, flags.config.port))
     }
 
     /// Returns the configuration of these arguments, of which the first is the program's name, and these variables.
@@ -61,9 +91,7 @@ impl Config {
         choose_cpus: fn(&CpuFlags, &Layer) -> Result<Cpus, ConfigError>,
     ) -> Result<(Self, Notes), ConfigError> {
         let usage = ConfigError::Usage;
-        let typed = Typed::parse::<Flags>(args, cli::has_variable)?;
-        let files = Files::read(places, typed.config_file(env), typed.command()).map_err(usage)?;
-        let Parsed { flags, names, matches } = typed.over::<Flags>(env, files.layer.clone())?;
+        let (files, Parsed { flags, names, matches }) = parse(args, env, places)?;
         let Flags {
             files: file_flags,
             cpus,
@@ -71,6 +99,7 @@ impl Config {
             sides,
             session,
             keys,
+            parties,
             queues,
             data,
             cluster,
@@ -83,20 +112,23 @@ impl Config {
         config.cluster = cluster.cluster();
         let mut notes = files.notes.clone();
         let mut sources = Sources::new(&names, env);
-        let mut signers = |side, secret: &Option<Secret>, file, key| {
-            sources.signers(side, secret.as_ref(), file, key).map_err(usage)
+        let mut signers = |side, secret: &Option<Secret>, file, keys| {
+            sources.signers(side, secret.as_ref(), file, keys).map_err(usage)
         };
         let auth = &mut config.auth;
-        auth.subscriber =
-            signers("subscriber", &None, &sides.subscriber_secret_file, &keys.subscriber_public_key)?;
-        auth.publisher =
-            signers("publisher", &None, &sides.publisher_secret_file, &keys.publisher_public_key)?;
-        auth.session = signers(
-            "session",
-            &session.session_secret,
-            &session.session_secret_file,
-            &keys.session_public_key,
-        )?;
+        let keys_of = (&keys.subscriber_public_key, &keys.subscriber_jwks);
+        auth.subscriber = signers("subscriber", &None, &sides.subscriber_secret_file, keys_of)?;
+        auth.subscriber.audiences = parties.subscriber_audience;
+        auth.subscriber.issuers = parties.subscriber_issuer;
+        let keys_of = (&keys.publisher_public_key, &keys.publisher_jwks);
+        auth.publisher = signers("publisher", &None, &sides.publisher_secret_file, keys_of)?;
+        auth.publisher.audiences = parties.publisher_audience;
+        auth.publisher.issuers = parties.publisher_issuer;
+        let keys_of = (&keys.session_public_key, &keys.session_jwks);
+        let secret = &session.session_secret;
+        auth.session = signers("session", secret, &session.session_secret_file, keys_of)?;
+        auth.session.audiences = parties.session_audience;
+        auth.session.issuers = parties.session_issuer;
         config.control = sources.control(control).map_err(usage)?;
         notes.warnings.append(&mut sources.warnings);
         if !config.auth.session.is_empty() && config.control.is_none() {
@@ -112,6 +144,12 @@ impl Config {
                 .warnings
                 .push(format!("{limit} does nothing without {dir}: events are kept in memory alone"));
         }
+        if config.access_log_sample > 1 && config.access_log.is_none() {
+            let sample = names.of("access-log-sample");
+            notes
+                .warnings
+                .push(format!("{sample} does nothing without --access-log: requests are not logged"));
+        }
         let namespaces = config.namespaces;
         config.queues = queues.with_files(&files, namespaces, &names, &mut notes.warnings).map_err(usage)?;
         config.check_together(&names).map_err(usage)?;
@@ -123,4 +161,39 @@ impl Config {
         }
         Ok((config, notes))
     }
+}
+
+/// Parses the command line, variables and files, and reads no other file that they name.
+fn parse(
+    args: Vec<OsString>,
+    env: &dyn Fn(&str) -> Option<OsString>,
+    places: &[PathBuf],
+) -> Result<(Files, Parsed<Flags>), ConfigError> {
+    let typed = Typed::parse::<Flags>(args, cli::has_variable)?;
+    if let Some(name) = typed.command_name() {
+        return Err(ConfigError::Usage(format!(
+            "{name}: a command of its own; here stand flags of the server"
+        )));
+    }
+    let files = Files::read(places, typed.config_file(env), typed.command()).map_err(ConfigError::Usage)?;
+    let parsed = typed.over::<Flags>(env, files.layer.clone())?;
+    Ok((files, parsed))
+}
+
+/// Returns a server's arguments without the command `serve`, which changes nothing.
+pub(crate) fn server_args(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    if args.get(1).is_some_and(|word| word == "serve") {
+        args.remove(1);
+    }
+    args
+}
+
+fn variable_of_process(name: &str) -> Option<OsString> {
+    std::env::var_os(name)
+}
+
+/// Chooses no CPUs, for a configuration that no server is started with.
+fn no_cpus(_: &CpuFlags, _: &Layer) -> Result<Cpus, ConfigError> {
+    Ok(Cpus::default())
 }

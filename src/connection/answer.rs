@@ -65,6 +65,10 @@ impl Answer {
         self.response.status.code() >= 400
     }
 
+    pub(crate) fn status(&self) -> Status {
+        self.response.status
+    }
+
     /// Returns whether the connection closes after it, whatever the request asked for.
     pub(crate) fn closes(&self) -> bool {
         self.response.close

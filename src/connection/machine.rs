@@ -21,7 +21,7 @@ use super::body::{Effect, Posting, Purpose, effect_of};
 use super::holding::Holding;
 use super::input::{DRAIN_BYTES, Input};
 use super::pipeline::Pipeline;
-use super::request::{Plan, RequestInfo, plan};
+use super::request::{Plan, RequestInfo, limits, plan};
 use super::sending::Flushed;
 use super::service::busy;
 use super::streaming::{FULL, STOPPING, StreamRequest, StreamWish};
@@ -30,17 +30,17 @@ use crate::backend::{self, ToBackend};
 use crate::clock::unix_s;
 use crate::config::RefuseStreams;
 use crate::core::arena::Key;
+use crate::core::budget::Charge;
 use crate::core::event::EventLimits;
+use crate::core::line::PlaceInLine;
 use crate::core::message::{self, Post, ReplyTo, Ticket};
 use crate::core::survey::Client;
 use crate::dialects::queues::QueueRequest;
 use crate::dialects::{self, Port};
-use crate::http::{Head, HttpLimits, Refusal, RequestReader, Response, Status};
+use crate::http::{Refusal, RequestReader, Response};
 use crate::shard::Phase;
 use crate::shard::stream::StreamStart;
 
-/// The most header fields of one request.
-const HEADERS_MAX: usize = 100;
 /// The bytes that a connection takes beside its buffers: its task and its entry in [`Connections`].
 pub(super) const TASK_BYTES: usize = 2 << 10;
 
@@ -59,7 +59,7 @@ pub(super) enum End {
 pub(super) struct Connection<'c, 'm> {
     pub(super) connections: &'c Connections,
     pub(super) stream: &'c TcpStream,
-    peer: IpAddr,
+    pub(super) peer: IpAddr,
     port: Port,
     pub(super) pipeline: Rc<Pipeline>,
     key: Key,
@@ -99,6 +99,7 @@ pub(super) enum ConnectionState {
         request: RequestInfo,
         posting: Posting,
         since: Instant,
+        room: PlaceInLine<Charge>,
     },
     /// The backend is opening a queue for it.
     Queue(Box<Asked>),
@@ -119,12 +120,7 @@ impl<'c, 'm> Connection<'c, 'm> {
         holding: &'c mut Holding<'m>,
     ) -> Self {
         let now = Instant::now();
-        let http = &connections.shard.common.config.http;
-        let limits = HttpLimits {
-            head_bytes_max: http.head_bytes_max,
-            body_bytes_max: http.body_bytes_max,
-            headers_max: HEADERS_MAX,
-        };
+        let limits = limits(&connections.shard.common.config);
         Connection {
             connections,
             stream,
@@ -192,7 +188,7 @@ impl<'c, 'm> Connection<'c, 'm> {
                     self.last_request_seen = true;
                 }
                 Woken::Read(_) => return End::Closed,
-                Woken::Answers => {}
+                Woken::Answers | Woken::Room => {}
                 Woken::Evicted => return End::Closed,
                 Woken::TimedOut if self.time_out() => {}
                 Woken::TimedOut => return End::Closed,
@@ -205,9 +201,11 @@ impl<'c, 'm> Connection<'c, 'm> {
         self.input.shrink();
         self.pipeline.shrink();
         let (request, expected) = match &self.state {
-            ConnectionState::Body { purpose, .. } => (purpose.bytes(), self.reader.body_bytes_left()),
-            ConnectionState::Skip { answer, .. } => (answer.bytes(), 0),
-            ConnectionState::Blocked { posting, .. } => (posting.bytes(), 0),
+            ConnectionState::Body { request, purpose } => {
+                (request.held_bytes() + purpose.bytes(), self.reader.body_bytes_left())
+            }
+            ConnectionState::Skip { request, answer } => (request.held_bytes() + answer.bytes(), 0),
+            ConnectionState::Blocked { request, posting, .. } => (request.held_bytes() + posting.bytes(), 0),
             ConnectionState::Head | ConnectionState::Queue(_) | ConnectionState::Stream(_) => (0, 0),
         };
         self.input.expect(expected);
@@ -252,7 +250,10 @@ impl<'c, 'm> Connection<'c, 'm> {
                     Err(refusal) => self.push(request, refusal),
                 }
             }
-            ConnectionState::Blocked { request, posting, since } => self.post(request, posting, since),
+            ConnectionState::Blocked { request, posting, since, room } => match room.take() {
+                Some(charge) => self.post_with(charge, request, posting, since),
+                None => self.stay(ConnectionState::Blocked { request, posting, since, room }),
+            },
             ConnectionState::Queue(asked) => match self.pipeline.take_opened() {
                 Some(result) => self.begin(*asked, StreamWish::of_queue(result, self.refuse_streams())),
                 None if self.phase() == Phase::Serving => self.stay(ConnectionState::Queue(asked)),
@@ -281,7 +282,8 @@ impl<'c, 'm> Connection<'c, 'm> {
         let action = dialects::route(&head, self.port, &service.access, unix_s);
         self.must_yield = dialects::may_have_taken_long(&head, &service.access);
         let keep_alive = head.keep_alive && self.phase() == Phase::Serving;
-        let request = RequestInfo::of(&head, keep_alive, self.port, &action, service);
+        let mut request = RequestInfo::of(&head, keep_alive, self.port, &action, service);
+        request.record = self.record(Some((&head, action.as_ref().ok())));
         match plan(action, &head, &service.reports) {
             Plan::Read(purpose) => self.read_body(request, purpose, head.expect_continue),
             Plan::ReadTopics(subscription) => {
@@ -305,6 +307,9 @@ impl<'c, 'm> Connection<'c, 'm> {
                 let client = self.client(&head).filter(|_| !subscribe.feeds_admin_page);
                 self.begin((request, client), Ok(StreamWish::Topics(subscribe)))
             }
+            Plan::RefuseStream(refusal) => {
+                self.begin((request, None), StreamWish::without_topics(refusal, self.refuse_streams()))
+            }
             Plan::Ask(question) => {
                 let ticket = self.expect(request);
                 if !service.reports.ask(question, ticket) {
@@ -322,7 +327,7 @@ impl<'c, 'm> Connection<'c, 'm> {
     /// Reads a body, which some clients send only once they are told to.
     fn read_body(&mut self, request: RequestInfo, purpose: Purpose, is_awaited: bool) -> bool {
         if is_awaited {
-            self.pipeline.push(request.clone(), Response::interim().into());
+            self.pipeline.push(request.interim(), Response::interim().into());
         }
         self.state = ConnectionState::Body { request, purpose };
         true
@@ -367,10 +372,20 @@ impl<'c, 'm> Connection<'c, 'm> {
     /// Posts a publish whose last byte came at `since` to its home shard; waits in `Blocked` while there is no room on
     /// the way.
     fn post(&mut self, request: RequestInfo, posting: Posting, since: Instant) -> bool {
+        let common = &self.connections.shard.common;
+        match common.room(&posting.events, posting.key_bytes()) {
+            Some(charge) => self.post_with(charge, request, posting, since),
+            None => {
+                let room = common.wait_for_room(&posting.events, posting.key_bytes());
+                self.state = ConnectionState::Blocked { request, posting, since, room };
+                // It may have been given room at once.
+                self.step()
+            }
+        }
+    }
+
+    fn post_with(&mut self, charge: Charge, request: RequestInfo, posting: Posting, since: Instant) -> bool {
         let shard = &self.connections.shard;
-        let Some(charge) = shard.common.room(&posting.events, posting.key_bytes()) else {
-            return self.stay(ConnectionState::Blocked { request, posting, since });
-        };
         let ticket = self.expect(request);
         let Posting { topic, events, is_counted, key } = posting;
         let at_us = shard.common.clock.us_at(since.into_std());
@@ -406,41 +421,6 @@ impl<'c, 'm> Connection<'c, 'm> {
         }
     }
 
-    /// Acts on a deadline that passed. Returns false when the connection is closed without an answer.
-    fn time_out(&mut self) -> bool {
-        let wait_max = self.connections.shard.common.config.mailbox.wait_max;
-        if let ConnectionState::Blocked { since, .. } = self.state {
-            if since.elapsed() >= wait_max
-                && let ConnectionState::Blocked { request, .. } =
-                    std::mem::replace(&mut self.state, ConnectionState::Head)
-            {
-                let reason = "no room on the way between CPUs; publish again later, or raise --mailbox-bytes or --mailbox-messages";
-                self.push(request, Refusal::unavailable(reason));
-            }
-            return true;
-        }
-        let refusal = if self.holding.starved().is_some_and(|since| since.elapsed() >= wait_max) {
-            let reason = "too much is arriving at once; send it again later, or raise --request-memory";
-            Refusal { close: true, ..Refusal::unavailable(reason) }
-        } else if self.holding.gives_way() {
-            let reason =
-                "sent too slowly while others find no room; send it faster, or raise --request-memory";
-            Refusal::closing(Status::RequestTimeout, reason)
-        } else if self.patience_end().is_some_and(|end| Instant::now() >= end) {
-            let what = if let ConnectionState::Head = self.state { "head" } else { "body" };
-            let reason = format!("the {what} took too long; send it faster, or raise --{what}-timeout");
-            Refusal::closing(Status::RequestTimeout, reason)
-        } else {
-            return true;
-        };
-        let request = match std::mem::replace(&mut self.state, ConnectionState::Head) {
-            ConnectionState::Head if self.input.bytes() == 0 => return false,
-            ConnectionState::Body { request, .. } | ConnectionState::Skip { request, .. } => request,
-            _ => RequestInfo::unread(None, self.port, &self.connections.service),
-        };
-        self.push(request, refusal)
-    }
-
     /// Returns whether a further request may be taken before those under way are answered.
     pub(super) fn may_ask(&self) -> bool {
         let under_way = self.pipeline.len();
@@ -449,17 +429,10 @@ impl<'c, 'm> Connection<'c, 'm> {
     }
 
     /// Returns the info of a request whose head could not be read; of it only its `Origin` is known, if that.
-    fn unread(&mut self) -> RequestInfo {
+    pub(super) fn unread(&mut self) -> RequestInfo {
         let origin = self.reader.refused_origin();
-        RequestInfo::unread(origin.as_deref(), self.port, &self.connections.service)
-    }
-
-    fn client(&self, head: &Head) -> Option<Client> {
-        let access = &self.connections.service.access;
-        access.can_survey().then(|| {
-            let address = dialects::client_address(self.peer, head, access);
-            Client::new(address, head.user_agent.as_deref().unwrap_or_default(), unix_s())
-        })
+        let unread = RequestInfo::unread(origin.as_deref(), self.port, &self.connections.service);
+        RequestInfo { record: self.record(None), ..unread }
     }
 
     /// Adds a request that is answered later; returns the ticket for its answer.
@@ -470,7 +443,7 @@ impl<'c, 'm> Connection<'c, 'm> {
     }
 
     /// Adds a request with its answer. Always returns true: a further request may be in the buffer.
-    fn push(&mut self, request: RequestInfo, answer: impl Into<Answer>) -> bool {
+    pub(super) fn push(&mut self, request: RequestInfo, answer: impl Into<Answer>) -> bool {
         let answer = answer.into();
         if answer.is_refusal() {
             let shard = self.connections.shard.id;

@@ -9,6 +9,7 @@
 //! | [`machine`] | one connection: its states and transitions |
 //! | [`request`] | decides what to do for a request once its head is read |
 //! | [`body`] | reads the body of a publish or a command |
+//! | [`client`] | says who asks, to those who ask who is connected and to the access log |
 //! | [`streaming`] | makes a stream of a connection: its head, or the bytes that refuse it |
 //! | [`input`], [`waiting`] | bytes received, and waiting for more with a deadline |
 //! | [`pipeline`], [`answer`], [`sending`] | answers, in the order of their requests |
@@ -18,6 +19,7 @@
 pub(crate) mod accept;
 mod answer;
 mod body;
+mod client;
 mod holding;
 mod input;
 mod linger;

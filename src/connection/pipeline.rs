@@ -11,6 +11,7 @@ use super::answer::Answer;
 use super::request::RequestInfo;
 use super::service::Service;
 use super::shedding::Awaited;
+use crate::access_log::RequestRecord;
 use crate::backend::NoQueue;
 use crate::core::budget::Charge;
 use crate::http::Cors;
@@ -64,6 +65,8 @@ struct Inner {
     answer_bytes: usize,
     /// The same of those that are too small to be charged one by one.
     small_bytes: usize,
+    /// The bytes that the requests in `due` take beside themselves, for the access log.
+    request_bytes: usize,
     waker: Option<Waker>,
     /// The backend's answer to a request for a queue.
     opened: Option<Result<QueueStream, NoQueue>>,
@@ -73,6 +76,7 @@ impl Pipeline {
     /// Adds a request that is answered later; returns its number.
     pub(crate) fn expect(&self, request: RequestInfo) -> u64 {
         let mut inner = self.inner.borrow_mut();
+        inner.request_bytes += request.held_bytes();
         inner.due.push_back((request, None));
         inner.taken + inner.due.len() as u64 - 1
     }
@@ -82,6 +86,7 @@ impl Pipeline {
         let mut inner = self.inner.borrow_mut();
         inner.answer_bytes += answer.bytes();
         inner.small_bytes += answer.small_bytes();
+        inner.request_bytes += request.held_bytes();
         inner.due.push_back((request, Some(answer)));
     }
 
@@ -117,13 +122,19 @@ impl Pipeline {
             && !taken.closes
             && out.len() < bytes_max
         {
-            let Some((request, Some(answer))) = inner.due.pop_front() else { break };
+            let Some((mut request, Some(answer))) = inner.due.pop_front() else { break };
             inner.taken += 1;
             inner.answer_bytes -= answer.bytes();
             inner.small_bytes -= answer.small_bytes();
+            inner.request_bytes -= request.held_bytes();
+            let (record, status, start) = (request.record.take(), answer.status(), out.len());
             taken.refused += u64::from(answer.is_refusal());
             let (closes, charge) = answer.encode(&request.context(encoding), out);
             taken.closes = closes;
+            taken.records.extend(record.map(|mut record| {
+                record.answered(status.code(), out.len() - start);
+                *record
+            }));
             if charge.is_some() {
                 taken.charge = charge;
                 // Charged answers go one at a time: they are long.
@@ -143,6 +154,7 @@ impl Pipeline {
         let inner = self.inner.borrow();
         let beyond = inner.due.capacity().saturating_sub(DUE_KEPT);
         beyond * size_of::<(RequestInfo, Option<Answer>)>()
+            + inner.request_bytes
             + inner.answer_bytes
             + inner.small_bytes / SMALL_STEP_BYTES * SMALL_STEP_BYTES
     }
@@ -217,6 +229,8 @@ pub(crate) struct TakenAnswers {
     pub(crate) closes: bool,
     /// To be dropped when all is sent.
     pub(crate) charge: Option<Charge>,
+    /// The same, which writes their lines in the access log.
+    pub(crate) records: Vec<RequestRecord>,
 }
 
 #[cfg(test)]
@@ -234,6 +248,7 @@ mod tests {
             head_only: false,
             asking: Asking::default(),
             sharing: Sharing::Cors,
+            record: None,
         }
     }
 

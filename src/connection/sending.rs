@@ -29,10 +29,11 @@ impl Connection<'_, '_> {
             false => ANSWER_BYTES_MIN,
         };
         let encoding = Encoding::of(&self.connections.service, &date);
-        let taken = self.pipeline.take_ready(encoding, bytes_max, &mut out);
+        let mut taken = self.pipeline.take_ready(encoding, bytes_max, &mut out);
         self.connections.shard.stats().refused.add(taken.refused);
         let send_timeout = self.connections.shard.common.config.stream.send_timeout;
         if !self.holding.write(self.stream, out, send_timeout).await {
+            taken.records.iter_mut().for_each(|record| record.unsent());
             return Flushed::End(End::Cut);
         }
         if taken.closes { Flushed::End(End::Refused) } else { Flushed::Some }

@@ -44,6 +44,8 @@ pub(super) enum StreamWish {
     Queue(QueueStream),
     /// A queue that is not available for now, and why.
     NoQueue(Cow<'static, str>),
+    /// Topics that are refused for now.
+    NoTopics,
 }
 
 impl StreamWish {
@@ -59,6 +61,18 @@ impl StreamWish {
             Ok(queue) => Ok(StreamWish::Queue(queue)),
             Err(NoQueue { reason, is_passing: true }) => StreamWish::refused(reason, refuse),
             Err(NoQueue { reason, .. }) => Err(queue_refused(reason.into())),
+        }
+    }
+
+    /// Refuses topics for a passing reason: by a stream that ends at once, or by 503 if `--refuse-streams` says so.
+    ///
+    /// # Errors
+    /// The refusal to send instead.
+    pub(super) fn without_topics(refusal: Refusal, refuse: RefuseStreams) -> Result<Self, Refusal> {
+        tracing::debug!(%refusal, "refused for now");
+        match refuse {
+            RefuseStreams::Retry => Ok(StreamWish::NoTopics),
+            RefuseStreams::Unavailable => Err(Refusal::unavailable(refusal.reason)),
         }
     }
 
@@ -90,9 +104,9 @@ impl StreamRequest {
                 (StreamSource::Topics(terms), feeds_admin_page)
             }
             StreamWish::Queue(queue) => (StreamSource::Queue(queue), false),
-            StreamWish::NoQueue(_) => (StreamSource::None, false),
+            StreamWish::NoQueue(_) | StreamWish::NoTopics => (StreamSource::None, false),
         };
-        StreamStart { source, framing, opening, client, feeds_admin_page }
+        StreamStart { source, framing, opening, client, feeds_admin_page, record: request.record }
     }
 }
 
@@ -118,7 +132,7 @@ impl Connections {
         let encoding = Encoding::of(&self.service, &date);
         let queues = match wish {
             StreamWish::Queue(_) | StreamWish::NoQueue(_) => self.service.access.queues.as_ref(),
-            StreamWish::Topics(_) => None,
+            StreamWish::Topics(_) | StreamWish::NoTopics => None,
         };
         let encode_head = |keep_alive: bool| {
             let mut head = Vec::with_capacity(256);

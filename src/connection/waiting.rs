@@ -1,4 +1,4 @@
-//! Waits for the next thing a connection can act on, up to a deadline.
+//! Waits for the next thing a connection can act on, up to a deadline, and acts on a deadline that passed.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -10,9 +10,8 @@ use tokio::time::{Instant, sleep_until};
 use super::machine::{Connection, ConnectionState};
 use super::pipeline::ClientWait;
 use super::shedding::Awaited;
+use crate::http::{Refusal, Status};
 
-/// How soon a blocked publish asks for room again.
-const BLOCKED_RETRY: Duration = Duration::from_millis(5);
 /// How soon a starved connection asks for memory again; the longer interval after a long wait, because thousands may
 /// wait.
 const STARVED_RETRY_MIN: Duration = Duration::from_millis(5);
@@ -22,6 +21,8 @@ const STARVED_RETRY_MAX: Duration = Duration::from_millis(100);
 pub(super) enum Woken {
     Read(std::io::Result<usize>),
     Answers,
+    /// A blocked publish was given room.
+    Room,
     /// The connection is to be closed to make room for others.
     Evicted,
     TimedOut,
@@ -46,6 +47,11 @@ impl Connection<'_, '_> {
             }
             if self.pipeline.is_ready() || self.phase() != phase {
                 return Poll::Ready(Woken::Answers);
+            }
+            if let ConnectionState::Blocked { room, .. } = &self.state
+                && room.poll_given(cx.waker())
+            {
+                return Poll::Ready(Woken::Room);
             }
             match deadline.as_mut().as_pin_mut() {
                 Some(deadline) => deadline.poll(cx).map(|()| Woken::TimedOut),
@@ -90,8 +96,8 @@ impl Connection<'_, '_> {
 
     /// Returns when the connection must act again without bytes or answers.
     fn deadline(&self) -> Option<Instant> {
-        if let ConnectionState::Blocked { .. } = self.state {
-            return Some(Instant::now() + BLOCKED_RETRY);
+        if let ConnectionState::Blocked { since, .. } = self.state {
+            return Some(since + self.connections.shard.common.config.mailbox.wait_max);
         }
         let patience_end = self.patience_end()?;
         if let Some(since) = self.holding.starved() {
@@ -117,5 +123,40 @@ impl Connection<'_, '_> {
             }
         };
         Some(self.since + patience)
+    }
+
+    /// Acts on a deadline that passed. Returns false when the connection is closed without an answer.
+    pub(super) fn time_out(&mut self) -> bool {
+        let wait_max = self.connections.shard.common.config.mailbox.wait_max;
+        if let ConnectionState::Blocked { since, .. } = self.state {
+            if since.elapsed() >= wait_max
+                && let ConnectionState::Blocked { request, .. } =
+                    std::mem::replace(&mut self.state, ConnectionState::Head)
+            {
+                let reason = "no room on the way between CPUs; publish again later, or raise --mailbox-bytes or --mailbox-messages";
+                self.push(request, Refusal::unavailable(reason));
+            }
+            return true;
+        }
+        let refusal = if self.holding.starved().is_some_and(|since| since.elapsed() >= wait_max) {
+            let reason = "too much is arriving at once; send it again later, or raise --request-memory";
+            Refusal { close: true, ..Refusal::unavailable(reason) }
+        } else if self.holding.gives_way() {
+            let reason =
+                "sent too slowly while others find no room; send it faster, or raise --request-memory";
+            Refusal::closing(Status::RequestTimeout, reason)
+        } else if self.patience_end().is_some_and(|end| Instant::now() >= end) {
+            let what = if let ConnectionState::Head = self.state { "head" } else { "body" };
+            let reason = format!("the {what} took too long; send it faster, or raise --{what}-timeout");
+            Refusal::closing(Status::RequestTimeout, reason)
+        } else {
+            return true;
+        };
+        let request = match std::mem::replace(&mut self.state, ConnectionState::Head) {
+            ConnectionState::Head if self.input.bytes() == 0 => return false,
+            ConnectionState::Body { request, .. } | ConnectionState::Skip { request, .. } => request,
+            _ => self.unread(),
+        };
+        self.push(request, refusal)
     }
 }

@@ -2,10 +2,13 @@
 //!
 //! Mailboxes are unbounded in form, because two full ones waiting for each other would never move again. They are
 //! bounded at their entry instead: a publish is posted only with a [`Charge`] in hand, and the charge is given back
-//! when the last shard that got it has drained its message.
+//! when the last shard that got it has drained its message. Publishes that find no room wait in a [`Line`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::line::{Line, PlaceInLine};
+use super::memory::Memory;
 
 /// The bytes and messages under way, and their limits; one for the whole server, shared by all shards.
 #[derive(Debug)]
@@ -14,35 +17,82 @@ pub(crate) struct Budget {
     messages_max: usize,
     bytes: AtomicUsize,
     messages: AtomicUsize,
+    line: Line<Charge>,
+    /// While this is exhausted there is no room.
+    memory: Option<Arc<Memory>>,
 }
 
 impl Budget {
     pub(crate) fn new(bytes_max: usize, messages_max: usize) -> Arc<Self> {
-        Arc::new(Budget {
-            bytes_max,
-            messages_max,
-            bytes: AtomicUsize::new(0),
-            messages: AtomicUsize::new(0),
-        })
+        Arc::new(Self::of(bytes_max, messages_max, None))
     }
 
-    /// Returns a charge for one message of `bytes`, or `None` when there is no room. A message larger than the whole
-    /// budget is let through alone, or it could never pass.
+    /// Returns a budget that has no room while `memory` is exhausted.
+    pub(crate) fn beside(memory: Arc<Memory>, bytes_max: usize, messages_max: usize) -> Arc<Self> {
+        Arc::new(Self::of(bytes_max, messages_max, Some(memory)))
+    }
+
+    fn of(bytes_max: usize, messages_max: usize, memory: Option<Arc<Memory>>) -> Self {
+        let [bytes, messages] = [0, 0].map(AtomicUsize::new);
+        Budget { bytes_max, messages_max, bytes, messages, line: Line::default(), memory }
+    }
+
+    /// Returns a charge for one message of `bytes`, or `None` when there is no room or others wait for it. A message
+    /// larger than the whole budget is let through alone, or it could never pass.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
-        // Relaxed: these are counts, and nothing is published through them.
-        let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let messages_before = self.messages.fetch_add(1, Ordering::Relaxed);
-        let charge = Charge { budget: Arc::clone(self), bytes };
+        if !self.line.is_empty() {
+            return None;
+        }
+        let charge = self.take_unasked(bytes);
+        if charge.is_none() {
+            // For a moment this one's bytes were counted, and may have kept others out.
+            self.let_in();
+        }
+        charge
+    }
+
+    /// Returns a place in the line of those who wait for room, which is given a charge for one message of `bytes`.
+    pub(crate) fn wait(self: &Arc<Self>, bytes: usize) -> PlaceInLine<Charge> {
+        let place = self.line.join(bytes);
+        self.let_in();
+        place
+    }
+
+    /// Gives room to those who wait for it, in their order, as far as there is some. Whoever gives room back does so by
+    /// itself; this is for memory that is no longer exhausted.
+    pub(crate) fn let_in(self: &Arc<Self>) {
+        if !self.line.is_empty() {
+            self.line.let_in(|bytes| self.take_unasked(bytes));
+        }
+    }
+
+    /// Returns a charge whether or not others wait.
+    fn take_unasked(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
+        if self.memory.as_ref().is_some_and(|memory| memory.is_exhausted()) {
+            return None;
+        }
+        let bytes_before = self.bytes.fetch_add(bytes, Ordering::SeqCst);
+        let messages_before = self.messages.fetch_add(1, Ordering::SeqCst);
         let fits =
             bytes_before.saturating_add(bytes) <= self.bytes_max && messages_before < self.messages_max;
-        (fits || messages_before == 0).then_some(charge)
+        if fits || messages_before == 0 {
+            return Some(Charge { budget: Arc::clone(self), bytes });
+        }
+        self.uncount(bytes, 1);
+        None
     }
 
     /// Returns a charge for one message of `bytes` even when there is no room: the caller looked before.
     pub(crate) fn take_anyway(self: &Arc<Self>, bytes: usize) -> Charge {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.messages.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::SeqCst);
+        self.messages.fetch_add(1, Ordering::SeqCst);
         Charge { budget: Arc::clone(self), bytes }
+    }
+
+    fn uncount(&self, bytes: usize, messages: usize) {
+        // In one order with the length of the line; the counts themselves order nothing.
+        self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+        self.messages.fetch_sub(messages, Ordering::SeqCst);
     }
 
     /// Returns the bytes under way now.
@@ -77,16 +127,18 @@ impl Charge {
     /// Changes the charge to `bytes`; returns false and leaves it as it was when there is no room for more.
     pub(crate) fn resize(&mut self, bytes: usize) -> bool {
         let Some(more) = bytes.checked_sub(self.bytes) else {
-            self.budget.bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+            self.budget.uncount(self.bytes - bytes, 0);
+            self.budget.let_in();
             self.bytes = bytes;
             return true;
         };
-        let before = self.budget.bytes.fetch_add(more, Ordering::Relaxed);
+        let before = self.budget.bytes.fetch_add(more, Ordering::SeqCst);
         let fits = before.saturating_add(more) <= self.budget.bytes_max;
         if fits {
             self.bytes = bytes;
         } else {
-            self.budget.bytes.fetch_sub(more, Ordering::Relaxed);
+            self.budget.uncount(more, 0);
+            self.budget.let_in();
         }
         fits
     }
@@ -94,13 +146,16 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.budget.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.budget.messages.fetch_sub(1, Ordering::Relaxed);
+        self.budget.uncount(self.bytes, 1);
+        self.budget.let_in();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Wake, Waker};
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -113,6 +168,98 @@ mod tests {
         assert_eq!((budget.bytes(), budget.bytes_max(), budget.messages()), (100, 100, 2));
         drop((first, second));
         assert_eq!((budget.bytes(), budget.messages()), (0, 0));
+    }
+
+    fn counted() -> (Arc<AtomicUsize>, Waker) {
+        struct Count(Arc<AtomicUsize>);
+        impl Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let woken = Arc::new(AtomicUsize::new(0));
+        (Arc::clone(&woken), Arc::new(Count(woken)).into())
+    }
+
+    #[test]
+    fn room_is_given_in_the_order_of_the_line_and_a_newcomer_does_not_pass_it() {
+        let budget = Budget::new(100, 9);
+        let (first, second) = (budget.take(60).unwrap(), budget.take(40).unwrap());
+        let (woken, waker) = counted();
+        let places = [50, 10, 40].map(|bytes| budget.wait(bytes));
+        assert!(places.iter().all(|place| !place.poll_given(&waker) && place.take().is_none()));
+        drop(second);
+        assert!(budget.take(1).is_none(), "40 bytes are free, but the first in line wants 50");
+        assert!(places[1].take().is_none(), "nor does one who fits pass the first");
+        drop(first);
+        assert_eq!(woken.load(Ordering::Relaxed), 3);
+        assert!(places.iter().all(|place| place.poll_given(&waker)));
+        let charges = places.each_ref().map(|place| place.take().unwrap());
+        assert!(places.iter().all(|place| place.take().is_none()), "given once");
+        assert_eq!((charges.map(|charge| charge.bytes()), budget.bytes()), ([50, 10, 40], 0));
+        assert!(budget.take(100).is_some(), "the line is empty");
+    }
+
+    #[test]
+    fn who_leaves_the_line_is_skipped_and_what_it_was_given_goes_back() {
+        let budget = Budget::new(100, 9);
+        let all = budget.take(100).unwrap();
+        let places = [80, 80, 20].map(|bytes| budget.wait(bytes));
+        let [first, second, third] = places;
+        drop(first);
+        drop(all);
+        assert_eq!(budget.bytes(), 100, "given to the second and the third");
+        let fourth = budget.wait(30);
+        drop(second);
+        assert!(fourth.take().is_some() && third.take().is_some());
+        assert_eq!((budget.bytes(), budget.messages()), (0, 0));
+    }
+
+    #[test]
+    fn nobody_is_let_in_while_memory_is_exhausted() {
+        let memory = Memory::new(100);
+        let budget = Budget::beside(Arc::clone(&memory), 100, 9);
+        memory.hold(300);
+        assert!(budget.take(1).is_none());
+        let place = budget.wait(1);
+        budget.let_in();
+        assert!(place.take().is_none());
+        memory.release(300);
+        budget.let_in();
+        assert!(place.take().is_some());
+    }
+
+    /// Takers on several threads give back at once what they were given: whoever is forgotten waits for ever.
+    #[test]
+    fn no_place_is_forgotten_when_many_threads_take_and_wait() {
+        let budget = Budget::new(10, 2);
+        let given: Vec<_> = (0..4)
+            .map(|thread: usize| {
+                let budget = Arc::clone(&budget);
+                thread::spawn(move || {
+                    for turn in 0..2_000 {
+                        let bytes = 1 + (thread + turn) % 10;
+                        if budget.take(bytes).is_none() {
+                            let place = budget.wait(bytes);
+                            let waker = Waker::from(Arc::new(Unpark(thread::current())));
+                            while !place.poll_given(&waker) {
+                                thread::park();
+                            }
+                        }
+                    }
+                })
+            })
+            .collect();
+        given.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!((budget.bytes(), budget.messages()), (0, 0));
+    }
+
+    struct Unpark(thread::Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
     }
 
     #[test]

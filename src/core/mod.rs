@@ -51,7 +51,8 @@
 //! | [`session`], [`topic`], [`partition`] | a user on a channel, names, and the unit of order |
 //! | [`chunk`] | frames as one HTTP chunk, written once and shared |
 //! | [`event`], [`event_id`], [`epochs`] | checked events, their ids, and the epochs whose ids are good |
-//! | [`arena`], [`memory`], [`budget`], [`random`] | keys, bytes held, bytes under way, and random numbers |
+//! | [`arena`], [`random`] | keys, and random numbers |
+//! | [`budget`], [`line`], [`memory`] | bytes under way, those who wait for room for theirs, and bytes held |
 //!
 //! Imports point down this table. Home and fan-out do not import one another.
 
@@ -65,6 +66,7 @@ pub(crate) mod event_id;
 pub(crate) mod fanout;
 pub(crate) mod home;
 pub(crate) mod journal;
+pub(crate) mod line;
 pub(crate) mod memory;
 pub(crate) mod message;
 pub(crate) mod named;

@@ -88,7 +88,10 @@ impl Call<'_> {
             [b"events"] => self.allow(&READ, || {
                 self.check_name()?;
                 let topics = [self.access.admin_topic.clone()].into();
-                let expires_s = self.verify_insider()?;
+                let expires_s = match self.verify_insider() {
+                    Ok(expires_s) => expires_s,
+                    Err(refusal) => return self.refuse_stream(refusal),
+                };
                 Ok(Action::Subscribe(Subscribe {
                     terms: StreamTerms { expires_s, ..StreamTerms::of(topics) },
                     tells_place: false,

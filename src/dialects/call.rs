@@ -100,6 +100,14 @@ impl Call<'_> {
         auth::token(query, header, cookie).and_then(|token| judge(&token)).map_err(refuse_token)
     }
 
+    /// Returns the refusal of a stream: for a reason that passes, one after which an EventSource comes back.
+    pub(super) fn refuse_stream(&self, refusal: Refusal) -> Result<Action, Refusal> {
+        match refusal.is_passing && self.head.method == Method::Get {
+            true => Ok(Action::RefuseStream(refusal)),
+            false => Err(refusal),
+        }
+    }
+
     /// Checks that the request may see the broker from inside: with any publisher's token, whatever its topics. Returns
     /// the Unix second at which it expires; `u64::MAX` where none is needed.
     pub(super) fn verify_insider(&self) -> Result<u64, Refusal> {

@@ -55,6 +55,8 @@ pub(crate) enum Action {
     Command(Command),
     /// A request that is done: its answer.
     Answer(Response),
+    /// A stream that there may be soon, and why there is none now.
+    RefuseStream(Refusal),
     /// A report that can be composed at once.
     Report(Report),
     /// A question that all shards answer.
@@ -141,6 +143,19 @@ pub(crate) fn may_have_taken_long(head: &Head, access: &Access) -> bool {
 }
 
 impl Action {
+    /// Returns what kind of request it is, as the access log names it.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Action::Subscribe(subscribe) if subscribe.feeds_admin_page => "report",
+            Action::Subscribe(_) | Action::SubscribeByBody(_) | Action::RefuseStream(_) => "subscribe",
+            Action::Publish(_) => "publish",
+            Action::Queue(_) => "queue",
+            Action::Command(_) | Action::Answer(_) => "command",
+            Action::Report(_) | Action::Ask(_) => "report",
+            Action::Options(_) => "options",
+        }
+    }
+
     /// Returns whether pages of other origins may read the answer; `at_listener` is the default of the listener.
     ///
     /// Statistics, metrics and the admin page's data are shared with no other origin: no page needs them, and any page could fetch
@@ -159,6 +174,8 @@ impl Action {
 fn refuse_token(error: AuthError) -> Refusal {
     match error {
         AuthError::TooManyTickets => Refusal::unavailable(error.to_string()),
+        AuthError::NoKeysYet => Refusal::unavailable(error.to_string()).passing(),
+        AuthError::KeyAsked => unauthorized(error.to_string()).passing(),
         error => unauthorized(error.to_string()),
     }
 }

@@ -177,7 +177,8 @@ fn trailer_too_large() -> Refusal {
 mod tests {
     use super::*;
 
-    const LIMITS: HttpLimits = HttpLimits { head_bytes_max: 40, body_bytes_max: 20, headers_max: 10 };
+    const LIMITS: HttpLimits =
+        HttpLimits { head_bytes_max: 40, body_bytes_max: 20, headers_max: 10, target_bytes_max: 40 };
 
     /// Returns the whole body and the bytes left after it; `None` when it is not finished.
     fn decode(text: &str) -> Result<Option<(Bytes, BytesMut)>, Refusal> {

@@ -1,5 +1,7 @@
 //! The web origins that may read the answers (the Fetch standard, section 3.3).
 
+use std::net::Ipv6Addr;
+
 /// The allowed origins, each with its header lines made once; the connections' service owns it.
 #[derive(Clone, Debug)]
 pub(crate) enum Cors {
@@ -9,20 +11,41 @@ pub(crate) enum Cors {
     Listed(Vec<Origin>),
 }
 
-/// The origin that a request comes from, of those allowed by name; none by default. A number, because a request that
-/// kept its `Origin` would keep the whole buffer that its head came in.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Asking(Option<usize>);
-
-/// One origin allowed by name.
-#[derive(Clone, Debug)]
-pub(crate) struct Origin {
-    name: Box<[u8]>,
-    lines: Box<[u8]>,
+/// The origin that a request comes from; by default none of those that are allowed. A number for one that is allowed by
+/// its name, because a request that kept its `Origin` would keep the whole buffer that its head came in.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Asking {
+    Listed(Option<usize>),
+    /// Header lines for one that is allowed by the domain it is below.
+    Below(Box<[u8]>),
 }
 
+impl Default for Asking {
+    fn default() -> Self {
+        Asking::Listed(None)
+    }
+}
+
+/// One allowed origin, or all below one domain.
+#[derive(Clone, Debug)]
+pub(crate) enum Origin {
+    Named {
+        name: Box<[u8]>,
+        lines: Box<[u8]>,
+    },
+    /// `https://*.example.org:8443`: what stands before the `*` and behind it.
+    Below {
+        scheme: Box<str>,
+        rest: Box<str>,
+    },
+}
+
+/// An origin without an address: pages from files and of sandboxed frames send it.
+const NULL: &str = "null";
+
 impl Cors {
-    /// Checks a list of origins: `*` alone, or names such as `https://example.org`. The error says what to write.
+    /// Checks a list of origins: `*` alone, or names such as `https://example.org`, all below a domain as
+    /// `https://*.example.org`, and `null`. The error says what to write.
     pub(crate) fn parse(origins: &[String]) -> Result<Self, String> {
         if origins.iter().any(|origin| origin == "*") {
             if origins.iter().all(|origin| origin == "*") {
@@ -33,29 +56,58 @@ impl Cors {
         origins.iter().map(|origin| Origin::parse(origin)).collect::<Result<_, _>>().map(Self::Listed)
     }
 
-    /// Returns which of the origins allowed by name this `Origin` is.
+    /// Returns which of the allowed origins this `Origin` is.
     pub(crate) fn find(&self, origin: Option<&[u8]>) -> Asking {
-        match self {
-            Self::Any => Asking(None),
-            Self::Listed(origins) => Asking(origins.iter().position(|listed| origin == Some(&listed.name))),
+        let (Self::Listed(origins), Some(origin)) = (self, origin) else { return Asking::default() };
+        let is_named = |listed: &Origin| matches!(listed, Origin::Named { name, .. } if **name == *origin);
+        if let Some(index) = origins.iter().position(is_named) {
+            return Asking::Listed(Some(index));
+        }
+        match str::from_utf8(origin) {
+            Ok(origin) if origins.iter().any(|listed| listed.is_above(origin)) => {
+                Asking::Below(lines_with_credentials(origin))
+            }
+            _ => Asking::default(),
         }
     }
 
     /// Returns the header lines, each ended by CRLF, for an answer to a request from this origin.
-    pub(crate) fn lines(&self, asking: Asking) -> &[u8] {
-        match self {
-            Self::Any => b"Access-Control-Allow-Origin: *\r\n",
-            Self::Listed(origins) => {
-                let listed = asking.0.and_then(|number| origins.get(number));
-                listed.map_or(b"Vary: Origin\r\n", |listed| &listed.lines)
+    pub(crate) fn lines<'a>(&'a self, asking: &'a Asking) -> &'a [u8] {
+        match (self, asking) {
+            (Self::Any, _) => b"Access-Control-Allow-Origin: *\r\n",
+            (Self::Listed(_), Asking::Below(lines)) => lines,
+            (Self::Listed(origins), Asking::Listed(index)) => {
+                match index.and_then(|index| origins.get(index)) {
+                    Some(Origin::Named { lines, .. }) => lines,
+                    _ => b"Vary: Origin\r\n",
+                }
             }
         }
     }
 }
 
+fn lines_with_credentials(origin: &str) -> Box<[u8]> {
+    let lines = format!(
+        "Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\nVary: Origin\r\n"
+    );
+    lines.into_bytes().into()
+}
+
 impl Origin {
+    /// Returns whether it allows this origin for the domain that it is below: by one label or more, which are a host's.
+    fn is_above(&self, origin: &str) -> bool {
+        let Self::Below { scheme, rest } = self else { return false };
+        let labels = origin.strip_prefix(&**scheme).and_then(|host| host.strip_suffix(&**rest));
+        labels.is_some_and(|labels| labels.split('.').all(is_label))
+    }
+
     fn parse(text: &str) -> Result<Self, String> {
         let refuse = |why: &str| Err(format!("'{text}' {why}"));
+        if text.eq_ignore_ascii_case(NULL) {
+            // Without credentials: any page can be in a sandboxed frame, and so could use its visitors' cookies.
+            let lines = format!("Access-Control-Allow-Origin: {NULL}\r\nVary: Origin\r\n");
+            return Ok(Self::Named { name: NULL.as_bytes().into(), lines: lines.into_bytes().into() });
+        }
         // Browsers send an origin in lower case (the URL standard's host and scheme parsers).
         let name = text.to_ascii_lowercase();
         let Some((scheme, authority)) = name.split_once("://") else {
@@ -69,10 +121,20 @@ impl Origin {
             return refuse(&format!("has a path: an origin ends after its host and port, write '{bare}'"));
         }
         let (host, port) = split_port(authority);
-        if !is_host(host) {
+        let domain = host.strip_prefix("*.");
+        if domain.unwrap_or(host).contains('*') {
+            return refuse(
+                "has a * elsewhere than for all labels before a domain: write one like https://*.example.org, or '*' for \
+                 every origin",
+            );
+        }
+        if !is_host(domain.unwrap_or(host)) {
             return refuse(
                 "has a malformed host: write one like https://example.org (beyond ASCII: its xn-- form)",
             );
+        }
+        if domain.is_some_and(|domain| !is_domain(domain)) {
+            return refuse("has a * before what is no domain: write one like https://*.example.org");
         }
         match port {
             Some(port) if port.parse::<u16>().is_err() || !port.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -82,17 +144,24 @@ impl Origin {
             Some(port) if matches!((scheme, port), ("http", "80") | ("https", "443")) => {
                 refuse(&format!("names its scheme's own port: write '{scheme}://{host}'"))
             }
-            _ => Ok(Self {
-                lines: format!(
-                    "Access-Control-Allow-Origin: {name}\r\nAccess-Control-Allow-Credentials: true\r\n\
-                     Vary: Origin\r\n"
-                )
-                .into_bytes()
-                .into(),
-                name: name.into_bytes().into(),
+            _ => Ok(match name.split_once('*') {
+                Some((scheme, rest)) => Self::Below { scheme: scheme.into(), rest: rest.into() },
+                None => Self::Named { lines: lines_with_credentials(&name), name: name.into_bytes().into() },
             }),
         }
     }
+}
+
+/// Returns whether it is a domain's name, and neither an address nor a part of one: that ends with a number (the URL
+/// standard's host parser).
+fn is_domain(host: &str) -> bool {
+    let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    !host.starts_with('[') && host.split('.').all(is_label) && !host.rsplit('.').next().is_none_or(is_number)
+}
+
+fn is_label(label: &str) -> bool {
+    let is_of_labels = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    !label.is_empty() && label.bytes().all(is_of_labels)
 }
 
 fn is_scheme(scheme: &str) -> bool {
@@ -110,7 +179,7 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
 
 fn is_host(host: &str) -> bool {
     match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
         None => {
             !host.is_empty()
                 && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
@@ -127,7 +196,7 @@ mod tests {
     }
 
     fn lines(cors: &Cors, origin: Option<&str>) -> String {
-        String::from_utf8(cors.lines(cors.find(origin.map(str::as_bytes))).to_vec()).unwrap()
+        String::from_utf8(cors.lines(&cors.find(origin.map(str::as_bytes))).to_vec()).unwrap()
     }
 
     #[test]
@@ -159,6 +228,71 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_allows_what_is_below_its_domain_and_nothing_else() {
+        let cors = parse(&[
+            "https://*.Example.org",
+            "http://*.dev.example:8080",
+            "https://example.net",
+            "https://*.example.net",
+        ])
+        .unwrap();
+        for origin in [
+            "https://a.example.org",
+            "https://a.b.example.org",
+            "https://xn--4ca.x_y.0.example.org",
+            "http://a.dev.example:8080",
+            "https://example.net",
+            "https://www.example.net",
+        ] {
+            assert_eq!(lines(&cors, Some(origin)).into_bytes(), *lines_with_credentials(origin), "{origin}");
+        }
+        for origin in [
+            "https://example.org",
+            "https://.example.org",
+            "https://a..example.org",
+            "https://a.example.org.",
+            "https://a.example.org:8443",
+            "https://a.example.org:443",
+            "http://a.example.org",
+            "https://aexample.org",
+            "https://a-example.org",
+            "https://a.example.org.evil.example",
+            "https://evil.example/.example.org",
+            "https://evil.example#.example.org",
+            "https://evil.example?.example.org",
+            "https://evil.example\\.example.org",
+            "https://evil.example:1.example.org",
+            "https://user@a.example.org",
+            "https://*.example.org",
+            "https://A.example.org",
+            "https://\u{e4}.example.org",
+            "https://a b.example.org",
+            "https://a\r\nx.example.org",
+            "http://a.dev.example",
+            "http://a.dev.example:80801",
+            "null",
+            "",
+        ]
+        .into_iter()
+        .map(Some)
+        .chain([None])
+        {
+            assert_eq!(lines(&cors, origin), "Vary: Origin\r\n", "{origin:?}");
+        }
+        assert_eq!(cors.find(Some(b"https://\xff.example.org")), Asking::default());
+    }
+
+    #[test]
+    fn null_is_allowed_without_credentials_and_only_when_it_is_given() {
+        let cors = parse(&["null", "https://*.example.org"]).unwrap();
+        assert_eq!(lines(&cors, Some("null")), "Access-Control-Allow-Origin: null\r\nVary: Origin\r\n");
+        assert!(lines(&cors, Some("https://a.example.org")).contains("Credentials"));
+        for origin in [None, Some(""), Some("NULL"), Some("https://null"), Some("null.example.org")] {
+            assert_eq!(lines(&cors, origin), "Vary: Origin\r\n", "{origin:?}");
+        }
+    }
+
+    #[test]
     fn an_entry_which_no_browser_would_ever_send_is_refused_with_what_is_right() {
         for (entries, expected) in [
             (
@@ -168,12 +302,25 @@ mod tests {
             (&["https://a.example:1/x"], "write 'https://a.example:1'"),
             (&["https://a.example?x"], "write 'https://a.example'"),
             (&["a.example"], "has no scheme"),
-            (&["null"], "has no scheme"),
             (&[""], "has no scheme"),
             (&["1http://a.example"], "malformed scheme"),
             (&["://a.example"], "malformed scheme"),
             (&["https://"], "malformed host"),
-            (&["https://*.example"], "malformed host"),
+            (&["https://*"], "write one like https://*.example.org, or '*' for every origin"),
+            (&["https://*."], "malformed host"),
+            (&["https://*:8443"], "write one like https://*.example.org"),
+            (&["https://a.*.example"], "write one like https://*.example.org"),
+            (&["https://*.*.example"], "write one like https://*.example.org"),
+            (&["https://*a.example"], "write one like https://*.example.org"),
+            (&["https://a*.example"], "write one like https://*.example.org"),
+            (&["https://a.example:*"], "malformed port"),
+            (&["*://a.example"], "malformed scheme"),
+            (&["https://*.example/"], "write 'https://*.example'"),
+            (&["https://*.example:443"], "write 'https://*.example'"),
+            (&["https://*..example"], "no domain"),
+            (&["https://*.0.0.1"], "no domain"),
+            (&["https://*.[::1]"], "no domain"),
+            (&["nulls"], "has no scheme"),
             (&["https://user@a.example"], "malformed host"),
             (&["https://a.example,https:"], "malformed host"),
             (&["https://é.example"], "malformed host"),

@@ -26,6 +26,20 @@ pub(crate) enum Method {
     Other,
 }
 
+impl Method {
+    /// Returns its name; `OTHER` for one that is not known.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Query => "QUERY",
+            Method::Options => "OPTIONS",
+            Method::Other => "OTHER",
+        }
+    }
+}
+
 /// The HTTP versions that the server speaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Version {
@@ -91,7 +105,8 @@ pub(crate) struct Head {
 /// The most header fields, whatever the limit in use: room on the stack, 8 KiB, never initialised.
 pub(crate) const HEADERS_CAPACITY: usize = 256;
 
-/// The longest request target accepted; RFC 9112 section 3 asks for 8000 bytes of request line at least.
+/// The longest request target accepted where tokens have no more than their usual length; RFC 9112 section 3 asks for 8000
+/// bytes of request line at least.
 pub(crate) const TARGET_BYTES_MAX: usize = 8 * 1024;
 
 impl Head {
@@ -165,7 +180,8 @@ impl Head {
             let reason = "CONNECT is for proxies, and this is no proxy: send GET, HEAD, POST or OPTIONS";
             return Err(Refusal::closing(Status::NotImplemented, reason));
         }
-        let (authority, path, query) = split_target(request.path.unwrap_or_default(), method, bytes)?;
+        let (authority, path, query) =
+            split_target(request.path.unwrap_or_default(), method, bytes, limits.target_bytes_max)?;
         let share = |value: Option<&[u8]>| value.map(|value| bytes.slice_ref(value));
         let join = |values: &[&[u8]], separator: &[u8]| match values {
             [] => None,
@@ -239,9 +255,10 @@ fn split_target(
     target: &str,
     method: Method,
     head: &Bytes,
+    bytes_max: usize,
 ) -> Result<(Option<Bytes>, Bytes, Bytes), Refusal> {
-    if target.len() > TARGET_BYTES_MAX {
-        let reason = format!("the request target is too long: send at most {TARGET_BYTES_MAX} bytes");
+    if target.len() > bytes_max {
+        let reason = format!("the request target is too long: send at most {bytes_max} bytes");
         return Err(Refusal::closing(Status::UriTooLong, reason));
     }
     if target.contains('#') {

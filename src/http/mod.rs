@@ -18,7 +18,7 @@ pub(crate) mod target;
 mod pipeline_tests;
 
 pub(crate) use cors::{Asking, Cors};
-pub(crate) use head::{BodyLength, Head, Method, Version};
+pub(crate) use head::{BodyLength, Head, Method, TARGET_BYTES_MAX, Version};
 pub(crate) use refusal::Refusal;
 pub(crate) use request::{HttpLimits, RequestReader};
 pub(crate) use response::{Context, Extra, Response, encode_queue_head};

@@ -7,7 +7,8 @@ use proptest::sample::{Index, select};
 
 use super::{BodyLength, Head, HttpLimits, Method, Refusal, RequestReader, Version};
 
-const LIMITS: HttpLimits = HttpLimits { head_bytes_max: 600, body_bytes_max: 300, headers_max: 13 };
+const LIMITS: HttpLimits =
+    HttpLimits { head_bytes_max: 600, body_bytes_max: 300, headers_max: 13, target_bytes_max: 600 };
 
 /// A request as a client writes it, and what must be read from it.
 #[derive(Clone, Debug)]

@@ -16,12 +16,14 @@ pub(crate) struct Refusal {
     pub(crate) close: bool,
     /// A header field that goes with the status.
     pub(crate) extra: Option<Extra>,
+    /// Whether the reason passes by itself, so that the same request for a stream may be granted soon.
+    pub(crate) is_passing: bool,
 }
 
 impl Refusal {
     /// Returns a refusal after which the connection stays open.
     pub(crate) fn new(status: Status, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, reason: reason.into(), close: false, extra: None }
+        Self { status, reason: reason.into(), close: false, extra: None, is_passing: false }
     }
 
     /// Returns a refusal after which the connection closes.
@@ -32,6 +34,11 @@ impl Refusal {
     /// Returns a 503 for a limit that is reached for now: worth another try in a second.
     pub(crate) fn unavailable(reason: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Status::ServiceUnavailable, reason).with(Extra::RetryAfter(1))
+    }
+
+    /// Returns the refusal as one for a reason that passes by itself.
+    pub(crate) fn passing(self) -> Self {
+        Self { is_passing: true, ..self }
     }
 
     /// Returns the refusal with this header field.

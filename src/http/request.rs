@@ -16,6 +16,8 @@ pub(crate) struct HttpLimits {
     pub(crate) body_bytes_max: usize,
     /// Header fields of one head; at most [`super::head::HEADERS_CAPACITY`].
     pub(crate) headers_max: usize,
+    /// Bytes of a request's target; [`TARGET_BYTES_MAX`](super::TARGET_BYTES_MAX) unless tokens may be longer.
+    pub(crate) target_bytes_max: usize,
 }
 
 /// Reads the requests of one connection, pipelined or not; the connection owns it. After a refusal nothing more can be
@@ -178,7 +180,8 @@ mod tests {
     use super::super::Status;
     use super::*;
 
-    const LIMITS: HttpLimits = HttpLimits { head_bytes_max: 100, body_bytes_max: 1000, headers_max: 10 };
+    const LIMITS: HttpLimits =
+        HttpLimits { head_bytes_max: 100, body_bytes_max: 1000, headers_max: 10, target_bytes_max: 100 };
 
     fn reader() -> RequestReader {
         RequestReader::new(LIMITS)

@@ -65,8 +65,9 @@ impl Response {
         }
     }
 
-    /// Returns a 200 with this JSON.
-    pub(crate) fn json(body: Vec<u8>) -> Self {
+    /// Returns a 200 with this JSON and a line end, after which a terminal's prompt begins its own line.
+    pub(crate) fn json(mut body: Vec<u8>) -> Self {
+        body.push(b'\n');
         Response::ok("application/json", body)
     }
 
@@ -159,7 +160,7 @@ impl Response {
 impl From<Refusal> for Response {
     /// Returns the refusal as `text/plain`: its reason and a line end.
     fn from(refusal: Refusal) -> Self {
-        let Refusal { status, reason, close, extra } = refusal;
+        let Refusal { status, reason, close, extra, is_passing: _ } = refusal;
         // A reason may quote the client's text, and must stay one line.
         let visible = reason.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte });
         let body = visible.chain([b'\n']).collect::<Vec<_>>();
@@ -266,13 +267,13 @@ mod tests {
         assert_eq!(
             json(&CX),
             "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nAccess-Control-Allow-Origin: *\r\n\
-             Content-Type: application/json\r\nCache-Control: no-store\r\nContent-Length: 2\r\n\r\n{}"
+             Content-Type: application/json\r\nCache-Control: no-store\r\nContent-Length: 3\r\n\r\n{}\n"
         );
     }
 
     #[test]
     fn head_gets_the_same_fields_and_no_body() {
-        assert_eq!(format!("{}{{}}", json(&Context { head_only: true, ..CX })), json(&CX));
+        assert_eq!(format!("{}{{}}\n", json(&Context { head_only: true, ..CX })), json(&CX));
     }
 
     #[test]

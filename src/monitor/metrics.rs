@@ -155,6 +155,24 @@ impl Collector for Scrape {
             histogram(&mut encoder, name, help, &cluster.acks_us())?;
         }
 
+        if let Some(log) = &common.access_log {
+            let name = "esper_access_log_lines_dropped_total";
+            let help = "Lines of the access log that could not be written in time.";
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            metric.encode_gauge(&signed(log.lost()))?;
+        }
+        if !self.0.access.providers.is_empty() {
+            let names = [
+                ("esper_jwks_fetches_total", "Documents of keys fetched from identity providers."),
+                ("esper_jwks_failed_fetches_total", "Attempts to fetch one that brought none."),
+            ];
+            for ((name, help), count) in names.into_iter().zip(self.0.key_fetches()) {
+                encoder
+                    .encode_descriptor(name, help, None, MetricType::Counter)?
+                    .encode_gauge(&signed(count))?;
+            }
+        }
+
         // A program that embeds the server has its own log.
         if let Some(lost) = log::lines_lost() {
             let (name, help) =

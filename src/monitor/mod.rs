@@ -12,9 +12,10 @@ mod vars;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::auth::KeyProvider;
 use crate::backend::BackendStats;
 use crate::connection::request_memory::RequestMemory;
 use crate::connection::service::Reports;
@@ -28,6 +29,7 @@ use crate::journal::cluster::state::ClusterState;
 use crate::journal::stats::JournalStats;
 use crate::shard::common::Common;
 use crate::shard::mailbox::Mailboxes;
+use crate::stats::Counter;
 use questions::Questions;
 
 /// The admin page, complete in one file.
@@ -56,13 +58,31 @@ impl Monitor {
         all["held_bytes"] = memory.bytes().into();
         all["request_bytes"] = self.request_memory.bytes().into();
         all["uptime_s"] = clock.elapsed().as_secs().into();
+        if let Some(log) = &self.common.access_log {
+            all["access_log"] = json!({ "lines_dropped": log.lost() });
+        }
         if let Some(journal) = &self.journal {
             all["journal"] = journal.json();
         }
         if let Some((cluster, _)) = &self.cluster {
             all["cluster"] = cluster.json();
         }
+        if !self.access.providers.is_empty() {
+            let [fetches, failures] = self.key_fetches();
+            all["jwks"] = serde_json::json!({ "fetches": fetches, "failures": failures });
+        }
+        if let Some(backend) = &self.backend {
+            all["queues"] = backend.json();
+        }
         all
+    }
+
+    /// Returns how many documents of keys were fetched from identity providers, and how many attempts failed.
+    fn key_fetches(&self) -> [u64; 2] {
+        let of = |counter: fn(&KeyProvider) -> &Counter| {
+            self.access.providers.iter().map(|provider| counter(provider).value()).sum()
+        };
+        [of(|provider| &provider.fetches), of(|provider| &provider.failures)]
     }
 
     /// Answers questions and feeds admin pages on this thread until [`Monitor::close`].
@@ -94,6 +114,11 @@ impl Reports for Monitor {
             Report::Ready if self.cluster.as_ref().is_some_and(|(cluster, _)| !cluster.is_ready()) => {
                 let unfit = self.cluster.as_ref().and_then(|(cluster, _)| cluster.unfit());
                 let reason = unfit.unwrap_or_else(|| "cut off from the cluster, or far behind it".to_owned());
+                return Err(Refusal::new(Status::ServiceUnavailable, reason));
+            }
+            Report::Ready if let Some(side) = self.access.without_keys() => {
+                let reason =
+                    format!("the keys of --{side}-jwks were not fetched yet, and there are no others");
                 return Err(Refusal::new(Status::ServiceUnavailable, reason));
             }
             Report::Health | Report::Ready => Response::text("ok\n"),

@@ -7,7 +7,9 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use super::StartError;
 use super::backend::BackendLine;
-use crate::backend::nats::{self, NodeConfig, OpenedCluster};
+use crate::access_log::AccessLog;
+use crate::backend::NodeConfig;
+use crate::backend::cluster::{self, OpenedCluster};
 use crate::clock::{Clock, unix_s};
 use crate::config::{Cluster, Config, Data};
 use crate::connection::request_memory::RequestMemory;
@@ -50,6 +52,7 @@ impl Assembly {
     /// The journal cannot be used, or a value of the configuration is wrong.
     pub(super) fn new(config: Config, subscribers_allowed: usize) -> Result<Self, StartError> {
         let clock = Clock::start();
+        let access_log = open_access_log(&config)?;
         let shards = config.cpus.ids.len();
         let mailbox = config.mailbox;
         let memory = Memory::new(config.history.memory_bytes_max);
@@ -65,8 +68,8 @@ impl Assembly {
         let cluster = match &config.cluster {
             Some(cluster) => {
                 let settings = |partitioner, epoch| home_settings(&config, partitioner, epoch, &memory);
-                let opened = nats::open(&node_config(cluster, &config), clock, settings);
-                Some(opened.map_err(|error| StartError::Cluster(error.to_string()))?)
+                let opened = cluster::open(&node_config(cluster, &config), clock, settings);
+                Some(opened.map_err(StartError::Cluster)?)
             }
             None => None,
         };
@@ -92,8 +95,9 @@ impl Assembly {
             clock,
             started_s: unix_s(),
             stats: Stats::new(shards),
+            budget: Budget::beside(Arc::clone(&memory), mailbox.bytes_max, mailbox.messages_max),
+            access_log,
             memory,
-            budget: Budget::new(mailbox.bytes_max, mailbox.messages_max),
             streams: StreamCount::new(config.subscribers_max.unwrap_or(subscribers_allowed)),
             draining: false.into(),
             shards,
@@ -118,6 +122,15 @@ impl Assembly {
         });
         Ok(Assembly { common, service, monitor, names, kept, cluster, backend })
     }
+}
+
+/// Opens the access log and starts its thread, if the configuration has one.
+fn open_access_log(config: &Config) -> Result<Option<Arc<AccessLog>>, StartError> {
+    let Some(path) = &config.access_log else { return Ok(None) };
+    let failed = |error| StartError::AccessLog { path: path.clone(), error };
+    let (log, lines) = AccessLog::open(path, config.access_log_sample).map_err(failed)?;
+    log.start(lines).map_err(StartError::Thread)?;
+    Ok(Some(log))
 }
 
 pub(super) fn disk_config(data: &Data, config: &Config) -> DiskConfig {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use thiserror::Error;
 
@@ -42,6 +43,18 @@ pub enum StartError {
         limit: u64,
         /// How many the server needs for itself.
         needed: u64,
+    },
+    /// The file of the access log cannot be opened.
+    #[error(
+        "cannot open the access log {}: {error}; name a file in a directory that this user may write to, or - for \
+         standard output, with --access-log",
+        path.display()
+    )]
+    AccessLog {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's reason.
+        error: io::Error,
     },
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}; raise the process limit (ulimit -u, TasksMax=)")]

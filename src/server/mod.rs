@@ -6,12 +6,13 @@ mod builder;
 mod error;
 mod help;
 mod shard_thread;
+mod stopping;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
@@ -19,8 +20,9 @@ pub use self::builder::ServerBuilder;
 pub use self::error::StartError;
 
 use crate::backend::BackendThread;
-use crate::backend::nats::{ClusterThread, OpenedCluster};
-use crate::config::{Auth, Config, Control as ControlPort, Drain};
+use crate::backend::cluster::{ClusterThread, OpenedCluster};
+use crate::backend::jwks::JwksThread;
+use crate::config::{Auth, Config, Control as ControlPort, Signers};
 use crate::connection::accept::Listener;
 use crate::connection::service::Service;
 use crate::core::home::Homes;
@@ -41,20 +43,14 @@ use crate::shard::message::{ShardControl, ShardMessage};
 use assembly::{Assembly, disk_config};
 use shard_thread::{ShardPlan, completions};
 
-/// How often a stopping server checks whether all connections are gone.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
-/// Time for the answers to publishes that the cluster did not confirm in time.
-const ANSWER_TIME: Duration = Duration::from_millis(500);
-/// The drain of a server that is dropped: long enough for clients that read to get their last bytes, and no longer.
-const DROPPED: Drain = Drain { delay: Duration::ZERO, time_max: Duration::from_millis(100) };
-
 /// A running broker: threads of its own, which listen on an address of its own.
 ///
 /// Several run in one process, with nothing in common but the process's limits. A server pins no thread to a
 /// CPU and raises no limit unless its [`Config`] asks for it; it never installs a signal handler, a panic
 /// hook or a log, and what it has to say goes to [`tracing`](https://docs.rs/tracing). It starts a thread for
-/// each shard and one that says who is connected, for the admin page and the control port, and none is left
-/// when it was stopped or dropped.
+/// each shard and one that says who is connected, for the admin page and the control port, with
+/// [`Config::access_log`] one that writes it, and none is left when it was stopped or dropped, but for one that waits for an
+/// identity provider's answer: 10 s at most.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -93,6 +89,8 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
     backend: Option<BackendThread>,
     cluster: Option<ClusterThread>,
+    /// One for each identity provider whose keys are fetched.
+    providers: Vec<JwksThread>,
     ended: Receiver<Result<(), StartError>>,
 }
 
@@ -121,6 +119,7 @@ impl Server {
     /// The errors of [`Server::start`].
     pub fn start_then(config: Config, before_serving: impl FnOnce()) -> Result<Server, StartError> {
         config.check().map_err(StartError::Config)?;
+        config.check_features().map_err(StartError::Config)?;
         let shards = config.cpus.ids.len();
         let files = host::file_limit(config.raise_file_limit);
         let subscribers_allowed = host::subscribers_allowed(files, shards);
@@ -160,6 +159,7 @@ impl Server {
             threads: Vec::new(),
             backend: None,
             cluster: None,
+            providers: Vec::new(),
             ended,
         };
         let homes_and_journals = server.homes_and_journals(kept, cluster, &end)?;
@@ -187,6 +187,12 @@ impl Server {
             started
                 .recv()
                 .unwrap_or_else(|_| Err(StartError::Shard("it ended before it began".to_owned())))?;
+        }
+        for provider in &service.access.providers {
+            let access = Arc::clone(&service.access);
+            let publish = move |provider: &_, keys| access.replace_fetched(provider, keys);
+            let started = JwksThread::start(Arc::clone(provider), publish).map_err(StartError::Thread)?;
+            server.providers.push(started);
         }
         if let (Some(line), Some(queues)) = (backend, &config.queues) {
             let hasher = names.hasher().clone();
@@ -226,14 +232,24 @@ impl Server {
         self.control_address
     }
 
-    /// Replaces its secrets, public keys and control token by those of this configuration, and nothing else. Open
-    /// streams stay until their tokens expire, whatever these were signed with.
+    /// Replaces its secrets, public keys and control token by those of this configuration, and nothing else, and has the keys
+    /// of identity providers fetched anew. Open streams stay until their tokens expire, whatever these were signed with.
     ///
     /// # Errors
-    /// [`StartError::Config`] when they cannot be right; the present ones stay.
+    /// [`StartError::Config`] when they cannot be right, or there is another URL of keys; the present ones stay.
     pub fn replace_keys(&self, config: &Config) -> Result<(), StartError> {
         let own = &self.common.config;
-        let Auth { subscriber, publisher, session, .. } = config.auth.clone();
+        let replaced = |side, own: &Signers, new: &Signers| {
+            if own.jwks_url != new.jwks_url {
+                let reason = format!("--{side}-jwks: another URL needs a restart");
+                return Err(StartError::Config(reason));
+            }
+            let Signers { secret, public_keys, .. } = new.clone();
+            Ok(Signers { secret, public_keys, ..own.clone() })
+        };
+        let subscriber = replaced("subscriber", &own.auth.subscriber, &config.auth.subscriber)?;
+        let publisher = replaced("publisher", &own.auth.publisher, &config.auth.publisher)?;
+        let session = replaced("session", &own.auth.session, &config.auth.session)?;
         let control = own.control.as_ref().zip(config.control.as_ref());
         let control = control.map(|(own, new)| ControlPort { token: new.token.clone(), ..own.clone() });
         let merged = Config {
@@ -243,7 +259,17 @@ impl Server {
         };
         merged.check().map_err(StartError::Config)?;
         self.service.access.replace_keys(&merged);
+        self.service.access.providers.iter().for_each(|provider| provider.hurry());
         Ok(())
+    }
+
+    /// Opens the file of [`Config::access_log`] anew, after it was renamed or removed: lines from now on go to the file
+    /// that has the name now. Does nothing without one.
+    ///
+    /// # Errors
+    /// It cannot be opened; lines still go to the old one.
+    pub fn reopen_access_log(&self) -> io::Result<()> {
+        self.common.access_log.as_ref().map_or(Ok(()), |log| log.reopen())
     }
 
     /// Returns a publisher to this server, for any thread, as long as it runs.
@@ -265,7 +291,9 @@ impl Server {
     /// | `uptime_s` | seconds since it started |
     /// | `publish_to_send_us` | `p50`, `p99`, `p999`, `max` in microseconds, and `count`, from a publish to the kernel's taking its events for a subscriber |
     /// | `shards` | the same of each shard |
+    /// | `access_log` | with [`Config::access_log`] alone: `lines_dropped`, which could not be written in time |
     /// | `cluster` | with [`Config::cluster`] alone: whether it is `connected` and `ready`, how many `nodes` were heard of lately, the newest message `applied` and the `lag` behind the stream, `messages` sent and `resent`, `publishes` applied, those left `unconfirmed`, `reconnects`, times that events were `missed` and of `resets`, `malformed` messages, subscribers `waiting` for events of other nodes, and `ack_us`, as `publish_to_send_us`, of JetStream's answers |
+    /// | `jwks` | with a URL of keys alone: `fetches` of documents that were taken, and `failures` |
     /// | `journal` | with [`Config::data`] alone: `publishes` and `batches` written, publishes `refused` for want of room, `bytes` and `segments` of the files, `recovered_events`, `recovered_bytes` and `recovered_ms` of the start, and `sync_us`, as `publish_to_send_us`, of each sync |
     pub fn stats(&self) -> serde_json::Value {
         self.monitor.stats()
@@ -344,65 +372,14 @@ impl Server {
         Ok(homes.into_iter().zip(queues.into_iter().map(ShardJournal::Disk)).collect())
     }
 
-    fn end(&mut self, drain: Drain) {
-        if self.threads.is_empty() {
-            return;
-        }
-        let deadline = Instant::now() + drain.delay + drain.time_max;
-        self.common.draining.store(true, Ordering::Relaxed);
-        std::thread::sleep(drain.delay);
-        self.publisher.close();
-        self.tell(ShardControl::StopAccepting);
-        // Publishers get half of the time at most, so that some is left for subscribers. Messages between shards still
-        // go to those.
-        let halfway = Instant::now() + drain.time_max / 2;
-        let Common { stats, budget, .. } = &*self.common;
-        let are_answered = || stats.sum(|shard| &shard.connections) == 0 && budget.messages() == 0;
-        if let Some(cluster) = &self.cluster {
-            // While NATS hangs they would be closed without an answer.
-            wait_until(halfway - ANSWER_TIME.min(drain.time_max / 4), are_answered);
-            cluster.give_up();
-        }
-        wait_until(halfway, are_answered);
-        self.tell(ShardControl::CloseStreams);
-        wait_until(deadline, || stats.sum(|shard| &shard.clients) == 0);
-        self.tell(ShardControl::Stop);
-        if self.service.access.can_survey() {
-            self.monitor.close();
-        }
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-        // Once no stream is left, all unacknowledged messages are back in their queues.
-        if let Some(backend) = self.backend.take() {
-            backend.stop();
-        }
-        if let Some(cluster) = self.cluster.take() {
-            cluster.stop();
-        }
-    }
-
     fn tell(&self, control: ShardControl) {
         self.mailboxes.post_to_all(|| ShardMessage::Control(control));
-    }
-}
-
-/// A server that failed to start leaves no thread behind either.
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.end(DROPPED);
     }
 }
 
 /// Returns the name under which the other nodes of a cluster show this one.
 fn node_name(address: SocketAddr) -> String {
     format!("{}:{}", host::name(), address.port())
-}
-
-fn wait_until(deadline: Instant, is_done: impl Fn() -> bool) {
-    while !is_done() && Instant::now() < deadline {
-        std::thread::sleep(LOOK_INTERVAL);
-    }
 }
 
 fn socket_options(config: &Config) -> SocketOptions {

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::queue::QueueStream;
 use arc_swap::ArcSwap;
 
+use crate::access_log::AccessLog;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core::budget::{Budget, Charge};
 use crate::core::epochs::Epochs;
 use crate::core::event::Events;
 use crate::core::home::HomeSettings;
+use crate::core::line::PlaceInLine;
 use crate::core::memory::Memory;
 use crate::stats::Stats;
 
@@ -26,6 +28,8 @@ pub(crate) struct Common {
     /// When the server started, in Unix seconds.
     pub(crate) started_s: u64,
     pub(crate) stats: Stats,
+    /// `None` where requests are not logged.
+    pub(crate) access_log: Option<Arc<AccessLog>>,
     /// The budget of messages on their way between shards.
     pub(crate) budget: Arc<Budget>,
     /// The memory of events, wherever they are held.
@@ -44,11 +48,17 @@ impl Common {
     /// Takes room for these events and a key of `key_bytes` on their way between shards; returns `None` when there is
     /// none.
     pub(crate) fn room(&self, events: &Events, key_bytes: usize) -> Option<Charge> {
-        if self.memory.is_exhausted() {
-            return None;
-        }
-        self.budget.take(events.text_bytes() + events.len() * EVENT_BYTES + key_bytes)
+        self.budget.take(charged_bytes(events, key_bytes))
     }
+
+    /// Returns a place in the line of publishes for which there was no room.
+    pub(crate) fn wait_for_room(&self, events: &Events, key_bytes: usize) -> PlaceInLine<Charge> {
+        self.budget.wait(charged_bytes(events, key_bytes))
+    }
+}
+
+fn charged_bytes(events: &Events, key_bytes: usize) -> usize {
+    events.text_bytes() + events.len() * EVENT_BYTES + key_bytes
 }
 
 /// Admin pages allowed beyond the limit of streams: an operator looks when the server is full.

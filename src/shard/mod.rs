@@ -10,9 +10,11 @@
 //! | [`queue`] | a stream of a message broker's queue, and the backend's way to it |
 //! | [`common`] | what all shards share |
 //! | `cluster` | what comes through the stream of a cluster |
+//! | `access` | what the access log is told of streams |
 //!
 //! Decisions without I/O are not here but in [`core`](crate::core).
 
+mod access;
 mod cluster;
 pub(crate) mod common;
 pub(crate) mod mailbox;
@@ -28,6 +30,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::access_log::StreamRecords;
 use crate::clock::unix_s;
 use crate::config::SlowPolicy;
 use crate::core::fanout::sending::Outgoing;
@@ -66,6 +69,8 @@ pub(crate) struct Shard {
     pub(crate) mailbox: ShardMailbox,
     pub(crate) sockets: Sockets,
     clients: RefCell<Clients>,
+    /// `None` without an access log.
+    records: Option<StreamRecords>,
     /// Surveys under way; the last one is continued first.
     walks: RefCell<Vec<Walk>>,
     /// Posts between a decision and the mailboxes; kept so that a turn allocates nothing.
@@ -119,6 +124,7 @@ impl Shard {
             mailbox: ShardMailbox::new(id, receiver, mailboxes),
             sockets: Sockets::default(),
             clients: RefCell::default(),
+            records: common.access_log.is_some().then(StreamRecords::default),
             walks: RefCell::default(),
             outbox: RefCell::new(Vec::new()),
             newcomers: RefCell::new(Vec::new()),
@@ -160,11 +166,18 @@ impl Shard {
             fanout.seal_all();
             fanout.send_ready(SEND_WORK_PER_TURN, self.common.clock.now_ms(), |index, outgoing| {
                 let bytes = self.sockets.send(index, outgoing);
-                self.account(bytes, outgoing);
+                self.account(index, bytes, outgoing);
                 bytes
             })
         };
-        self.keep_to_memory();
+        // Clients may have taken what kept publishes out.
+        self.common.budget.let_in();
+        let (memory, history_bytes) = (&self.common.memory, self.homes.borrow().bytes());
+        self.stats().history_bytes.set(history_bytes as u64);
+        // It looks at the counters of all shards, a cache miss each: not in every turn of many shards.
+        if memory.is_filling() || history_bytes > memory.bytes_max() / 2 / self.common.shards {
+            self.keep_to_memory();
+        }
         self.walk() || more_sends || !self.mailbox.is_empty()
     }
 
@@ -295,6 +308,7 @@ impl Shard {
             self.homes.borrow_mut().keep_to_count(FORGOTTEN_PER_SWEEP);
             self.fanout.borrow_mut().sweep(SWEEP_PARTS, now_ms, unix_s);
             self.keep_to_memory();
+            self.common.budget.let_in();
             self.sweep_cluster(now_ms);
             self.flush_journal();
             self.stats().topics.set(self.homes.borrow().topics() as u64);
@@ -303,11 +317,14 @@ impl Shard {
         }
     }
 
-    /// Counts `bytes` of a stream that the kernel took; when nothing is left of `outgoing`, counts its events and
-    /// latency.
-    fn account(&self, bytes: usize, outgoing: &Outgoing) {
+    /// Counts `bytes` that the kernel took of the stream at this index; when nothing is left of `outgoing`, counts its
+    /// events and latency.
+    fn account(&self, index: u32, bytes: usize, outgoing: &Outgoing) {
         let stats = self.stats();
         stats.bytes.add(bytes as u64);
+        if let Some(records) = &self.records {
+            records.sent(index, bytes);
+        }
         if !outgoing.buffers.is_empty() {
             return;
         }

@@ -14,10 +14,12 @@ use tokio::time::timeout;
 use tokio_uring::net::TcpStream;
 use tokio_uring::{BufResult, InFlightOneshot, WriteData, WriteTransform};
 
+use super::access::Admission;
 use super::common::{OpenStream, StreamCount};
 use super::queue::QueueStream;
 use super::sockets::reset_at_close;
 use super::{Phase, Shard};
+use crate::access_log::RequestRecord;
 use crate::core::arena::Key;
 use crate::core::chunk::Framing;
 use crate::core::fanout::sending::{Next, Outgoing};
@@ -43,6 +45,8 @@ pub(crate) struct StreamStart {
     pub(crate) client: Option<Client>,
     /// Whether it feeds an admin page, which does not count as a subscriber.
     pub(crate) feeds_admin_page: bool,
+    /// `None` without an access log.
+    pub(crate) record: Option<Box<RequestRecord>>,
 }
 
 /// The source of a stream's events.
@@ -62,7 +66,9 @@ pub(crate) async fn begin(
     start: StreamStart,
     received: usize,
 ) -> Option<TcpStream> {
-    let StreamStart { source, framing, opening, client, feeds_admin_page } = start;
+    let StreamStart { source, framing, opening, client, feeds_admin_page, record } = start;
+    let refuse = shard.common.config.stream.refuse;
+    let admission = record.map(|record| Admission::of(record, &source, &opening, refuse));
     let open = StreamCount::open(&shard.common, feeds_admin_page).filter(|_| shard.phase() == Phase::Serving);
     let (key, open) = match (source, open) {
         (StreamSource::Topics(terms), Some(open)) => {
@@ -81,11 +87,17 @@ pub(crate) async fn begin(
             // Lent meanwhile, or a shard that stops would end with the write under way.
             let lent = shard.sockets.lend_connection(&stream);
             let write = stream.write_all(opening.refusal);
-            let _ = timeout(shard.common.config.stream.send_timeout, write).await;
+            let written = timeout(shard.common.config.stream.send_timeout, write).await;
             drop(lent);
+            if let Some(admission) = admission {
+                admission.refused(matches!(written, Ok((Ok(()), _))));
+            }
             return Some(stream);
         }
     };
+    if let Some(admission) = admission {
+        shard.log_start(key, admission);
+    }
     if let Some(client) = client {
         shard.clients.borrow_mut().enter(key, client);
     }
@@ -143,7 +155,7 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
             poll_fn(|cx| {
                 // Some bytes may have come with the request.
                 if received > RECEIVED_BYTES_MAX {
-                    return Poll::Ready(StreamEnd::Closed);
+                    return Poll::Ready(StreamEnd::Flooded);
                 }
                 if let Poll::Ready(end) = shard.drive(key, &stream, &mut sending, cx) {
                     return Poll::Ready(end);
@@ -155,8 +167,11 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
                 while let Poll::Ready((result, _)) = reading.as_mut().poll(cx) {
                     let bytes = result.unwrap_or(0);
                     received += bytes;
-                    if bytes == 0 || received > RECEIVED_BYTES_MAX {
+                    if bytes == 0 {
                         return Poll::Ready(StreamEnd::Closed);
+                    }
+                    if received > RECEIVED_BYTES_MAX {
+                        return Poll::Ready(StreamEnd::Flooded);
                     }
                     reading.set(stream.read(Vec::with_capacity(8)));
                 }
@@ -172,6 +187,7 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
         let _ = stream.shutdown(Shutdown::Both);
         tracing::debug!(shard = shard.id, clients = shard.stats().clients.value(), "stream ends");
         drop(lent);
+        shard.log_end(key, (end == StreamEnd::Flooded).then_some("flooded"));
         shard.clients.borrow_mut().leave(key);
         shard.with_fanout(|fanout, _, out| fanout.leave(key, out));
         shard.stats().clients.subtract(1);
@@ -184,6 +200,8 @@ fn run(shard: &Shard, newcomer: Newcomer) -> impl Future<Output = ()> {
 enum StreamEnd {
     /// The client left, or everything due to it was sent.
     Closed,
+    /// The client sent more than it may.
+    Flooded,
     /// The client did not take its events in time. The reset makes it come back.
     Cut,
 }
@@ -216,7 +234,7 @@ impl Shard {
                     Poll::Ready((Ok(bytes), mut rest)) if bytes > 0 => {
                         skip(&mut rest, bytes);
                         send.outgoing.buffers = rest;
-                        self.account(bytes, &send.outgoing);
+                        self.account(key.index, bytes, &send.outgoing);
                         if !send.outgoing.buffers.is_empty() {
                             let rest = std::mem::take(&mut send.outgoing.buffers);
                             send.operation = Operation::start(stream, rest);
@@ -233,6 +251,7 @@ impl Shard {
             }
             let (next, has_ready) = self
                 .with_fanout(|fanout, now_ms, _| (fanout.next(key, cx.waker(), now_ms), fanout.has_ready()));
+            self.log_opening(key);
             if has_ready {
                 // Skipping forward sealed a block, and streams that wait for it are woken by a turn.
                 self.mailbox.ring();
@@ -241,7 +260,7 @@ impl Shard {
                 Next::Send(mut outgoing) => {
                     if !outgoing.is_rest && !outgoing.buffers.is_empty() {
                         let bytes = self.sockets.send(key.index, &mut outgoing);
-                        self.account(bytes, &outgoing);
+                        self.account(key.index, bytes, &outgoing);
                     }
                     if outgoing.buffers.is_empty() {
                         self.with_fanout(|fanout, now_ms, out| fanout.sent(key, now_ms, out));

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Server, TempDir, esper, free_port, run, signal, wait_until};
+use crate::support::{Server, TempDir, esper, run, signal, wait_until};
 
 /// The configuration file of eventsourced, as its documentation has it.
 pub(crate) const SEED: &str = include_str!("../eventsourced.yml");
@@ -114,7 +114,7 @@ fn a_wrong_file_is_named_with_line_and_key_and_exits_2() {
     for (text, wrong) in [
         (
             "port: 1\nprot: 2\n",
-            ":2 prot: unknown key; there is port, and esper --dump-config shows all there are",
+            ":2 prot: unknown key; there is port, and esper config dump shows all there are",
         ),
         (
             "queue:\n  expire: never\n",
@@ -176,29 +176,4 @@ fn a_hangup_rereads_the_files_of_secrets_that_a_file_names() {
     installed.write("config.yml", "session-secret-file: [\n");
     hang_up("ERROR secrets and keys not reread, the old ones stay: ", 1);
     assert_eq!((status(old), status(new)), (401, 200));
-}
-
-/// The image may be run with any flag, variable or file.
-#[test]
-fn the_health_check_of_the_image_asks_the_port_in_force() {
-    let dockerfile = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Dockerfile")).unwrap();
-    let (_, check) = dockerfile.split_once("HEALTHCHECK ").expect("a health check");
-    let command = &check[check.find('[').expect("a list")..=check.find("\"]\n").expect("its end") + 1];
-    let command: Vec<String> =
-        serde_json::from_str(&command.replace("\\\n", "")).expect("as the shell form has it");
-    for address in ["127.0.0.1", "0.0.0.0", "::"] {
-        let folder = TempDir::new();
-        let file = folder.0.join("config.yml");
-        fs::write(&file, format!("bind: '{address}'\n")).unwrap();
-        let port = free_port();
-        let server = Server::start(&["--config", file.to_str().unwrap(), "--port", &port]);
-        let check = |pid: u32| {
-            let script = command[2].replace("/proc/1/", &format!("/proc/{pid}/"));
-            Command::new(&command[0]).args([&command[1], &script]).status().unwrap().success()
-        };
-        assert!(check(server.pid()), "at {address}");
-        let pid = server.pid();
-        server.terminate();
-        wait_until("it is gone or unhealthy", || !check(pid));
-    }
 }

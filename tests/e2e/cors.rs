@@ -48,6 +48,33 @@ fn any_page_may_read_the_answers_by_default_without_credentials() {
 }
 
 #[test]
+fn pages_below_a_domain_may_read_the_answers_and_those_without_an_origin_without_credentials() {
+    let server = Server::start(&["--cors-origin", "https://*.Example.org:8443,null"]);
+    for (origin, allowed, credentials) in [
+        ("https://a.example.org:8443", true, Some("true")),
+        ("https://a.b.example.org:8443", true, Some("true")),
+        ("null", true, None),
+        ("https://example.org:8443", false, None),
+        ("https://a.example.org", false, None),
+        ("https://aexample.org:8443", false, None),
+    ] {
+        let field = format!("Origin: {origin}");
+        let preflight = [&*field, "Access-Control-Request-Method: POST"];
+        for answer in [
+            server.request("POST", "/publish/crossing3", &[&field], "data: x"),
+            server.request("GET", "/nowhere", &[&field], ""),
+            server.request("OPTIONS", "/publish/crossing3", &preflight, ""),
+            Stream::open_with(&server, "/subscribe/crossing3", &[&field]).head,
+            Client::new(&server).ask(format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{field}\r\n\r\n")),
+        ] {
+            assert_eq!(answer.field("Access-Control-Allow-Origin"), allowed.then_some(origin), "{answer:?}");
+            assert_eq!(answer.field("Access-Control-Allow-Credentials"), credentials, "{answer:?}");
+            assert_eq!(answer.field("Vary"), Some("Origin"), "{answer:?}");
+        }
+    }
+}
+
+#[test]
 fn pages_of_listed_origins_alone_may_read_the_answers_and_send_credentials() {
     let flags = ["--cors-origin", "https://one.example", "--cors-origin", "http://two.example:8080"];
     let server = Server::start(&flags);

@@ -19,7 +19,8 @@ fn the_first_steps_print_what_the_guide_shows() {
     let subscriber = Background::start(&here("subscribe"));
     eventually("curl is subscribed", || (server.stats()["clients"] == 1).then_some(()));
     let answer = without_run(&bash(&here("publish"), &[]));
-    assert!(GUIDE.contains(&format!("`{}`", answer.replace("RUN", "14695981039346656037"))), "{answer}");
+    let shown = answer.trim_end().replace("RUN", "14695981039346656037");
+    assert!(GUIDE.contains(&format!("`{shown}`")), "{answer}");
     let printed = without_run(fence(GUIDE, "and the subscriber prints:")) + "\n";
     let got = eventually("curl prints the event", || {
         let got = subscriber.printed();
@@ -27,7 +28,7 @@ fn the_first_steps_print_what_the_guide_shows() {
     });
     assert_eq!(without_run(&got), printed);
 
-    assert_eq!(without_run(&bash(&here("publish-json"), &[])), r#"{"id":"RUN-2","events":1}"#);
+    assert_eq!(without_run(&bash(&here("publish-json"), &[])), "{\"id\":\"RUN-2\",\"events\":1}\n");
     let again = "event:testing\ndata:{\"some\":\"data\"}\nid:RUN-2\n\n";
     let got = eventually("curl prints both events", || {
         Some(without_run(&subscriber.printed())).filter(|got| got.matches("\n\n").count() == 2)
@@ -48,7 +49,7 @@ fn with_namespaces_a_parent_and_a_stream_of_several_topics_get_what_the_guide_pu
 
     let streams = [Background::start(&here("subscribe-namespace")), Background::start(&here("several"))];
     eventually("both are subscribed", || (server.stats()["clients"] == 2).then_some(()));
-    assert_eq!(without_run(&bash(&here("publish-namespace"), &[])), r#"{"id":"RUN-1","events":1}"#);
+    assert_eq!(without_run(&bash(&here("publish-namespace"), &[])), "{\"id\":\"RUN-1\",\"events\":1}\n");
     let [parent, several] = streams.map(|stream| {
         let got = eventually("curl prints the event", || {
             Some(stream.printed()).filter(|printed| printed.ends_with("\n\n"))
@@ -84,7 +85,7 @@ fn a_token_made_in_a_shell_publishes_and_subscribes() {
 
     let script = block(GUIDE, "authenticated").replace("127.0.0.1:3000", &server.address.to_string());
     let answer = bash(&script, &variables);
-    assert_eq!(without_run(&answer), r#"{"id":"RUN-1","events":1}"#);
+    assert_eq!(without_run(&answer), "{\"id\":\"RUN-1\",\"events\":1}\n");
 
     let token = bash("esper token --sub abcdef123", &variables);
     let path = format!("/subscribe/abcdef123?token={}", token.trim());
@@ -117,7 +118,8 @@ fn the_five_commands_of_a_session_print_what_the_guide_shows() {
     assert_eq!((&listed["channel"], &listed["users"][0]["userId"]), (&"chat".into(), &"alex".into()));
 
     let answer = without_run(&bash(&here(emit), &[]));
-    assert!(GUIDE.contains(&format!("`{}`", answer.replace("RUN", "14695981039346656037"))), "{answer}");
+    let shown = answer.trim_end().replace("RUN", "14695981039346656037");
+    assert!(GUIDE.contains(&format!("`{shown}`")), "{answer}");
     let printed = without_run(fence(GUIDE, "and the third prints")) + "\n";
     let got = eventually("curl prints the event", || {
         Some(subscriber.printed()).filter(|got| got.ends_with("\n\n"))

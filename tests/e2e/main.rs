@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access_log;
 mod admin;
 mod auth;
 mod bodies;
@@ -16,6 +17,7 @@ mod browser;
 mod browsers;
 mod clients;
 mod cluster;
+mod commands;
 mod config_file;
 mod cors;
 mod guide;
@@ -23,6 +25,7 @@ mod history;
 mod idempotency;
 mod ids;
 mod journal;
+mod jwks;
 mod log;
 mod metrics;
 mod namespaces;

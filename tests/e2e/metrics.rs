@@ -26,7 +26,9 @@ const NOBODY: &str = "amqp://guest:hunter2@127.0.0.1:1/";
 fn start_with_all_parts(variables: &[(&str, &str)]) -> (TempDir, Server) {
     let dir = TempDir::new();
     let data = dir.0.join("data");
+    let log = dir.0.join("access.log");
     let flags = ["--threads", "2", "--broker-node", NOBODY, "--data-dir", data.to_str().unwrap()];
+    let flags = [&flags[..], &["--access-log", log.to_str().unwrap()]].concat();
     let server = Server::start_with(&flags, variables);
     (dir, server)
 }

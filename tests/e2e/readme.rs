@@ -120,13 +120,13 @@ fn what_the_journals_guide_publishes_outlives_its_kill_and_is_in_its_backup() {
         "retry:RANDOM\nevent:gap\ndata:{\"from\":\"0\",\"reason\":\"unknown\"}\n\ndata: hello\nid:RUN-1\n\n";
 
     let mut server = start();
-    assert_eq!(run(&server, "kill"), r#"{"id":"RUN-1","events":1}"#);
+    assert_eq!(run(&server, "kill"), "{\"id\":\"RUN-1\",\"events\":1}\n");
     assert_eq!(server.wait().signal(), Some(9));
     let mut server = start();
     assert_eq!(run(&server, "resume"), kept);
 
     run(&server, "copy");
-    assert_eq!(run(&server, "kill"), r#"{"id":"RUN-2","events":1}"#);
+    assert_eq!(run(&server, "kill"), "{\"id\":\"RUN-2\",\"events\":1}\n");
     server.wait();
     run(&server, "restore");
     assert_eq!(run(&start(), "resume"), kept);

@@ -116,7 +116,7 @@ fn a_token_that_cannot_be_printed_is_an_error() {
 }
 
 #[test]
-fn its_help_and_the_document_name_all_its_flags_and_the_servers_help_names_it() {
+fn its_help_and_the_document_name_all_its_flags() {
     let ended = run(command(&["--help"], &[]));
     assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
     assert!(ended.stdout.contains("Usage: esper token "), "{}", ended.stdout);
@@ -129,5 +129,4 @@ fn its_help_and_the_document_name_all_its_flags_and_the_servers_help_names_it() 
     for flag in flags {
         assert!(section.contains(&format!("`{flag}`")), "{flag}");
     }
-    assert!(run(esper(&["--help"], &[])).stdout.contains("esper token --help"));
 }

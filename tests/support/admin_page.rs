@@ -30,6 +30,7 @@ pub(crate) fn prepare(browser: &Browser) {
          window.state = () => $('state').textContent;
          window.shown = (id) => $(id)?.textContent;
          window.is_shown = (id) => $(id).checkVisibility();
+         window.is_stale = () => $('main').classList.contains('stale');
          window.rows = (columns = [0]) => [...$('connections').tBodies[0].rows].map((row) =>
              columns.map((column) => row.cells[column].textContent));
          window.tried = () => [...$('tried').children].map((item) =>

@@ -9,6 +9,7 @@ mod http;
 mod machine;
 pub(crate) mod nats;
 mod process;
+pub(crate) mod provider;
 pub(crate) mod proxy;
 pub(crate) mod relay;
 mod server;

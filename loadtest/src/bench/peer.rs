@@ -2,6 +2,7 @@
 
 use crate::bench::{Named, find_named};
 use crate::child::{Child, Folder, LOOK};
+use crate::features;
 use crate::wire::Wire;
 use rustix::process::{Resource, getrlimit};
 use serde::Deserialize;
@@ -93,7 +94,7 @@ fn parse(text: &str) -> Result<Vec<Peer>, String> {
 fn pick(name: &str, known: &[Peer], esper: &Path) -> Result<Peer, String> {
     let peer = find_named(known, name, "--peers")?;
     if cfg!(not(feature = "axum")) && peer.command.iter().any(|word| word == "serve-axum") {
-        return Err(format!("--peers: {name} needs a build with --features axum; build so, or leave it out"));
+        return Err(features::needed(&format!("--peers: {name}"), "axum"));
     }
     let mut peer = peer.clone();
     if let Some(program) = peer.command.first_mut() {
@@ -136,7 +137,6 @@ pub(crate) struct Running {
 
 impl Peer {
     /// Adds words to its command line, and variables for what nobody else is to see.
-    #[cfg(any(feature = "queues", feature = "cluster"))]
     pub(crate) fn with(mut self, words: &[&str], variables: Vec<(&'static str, String)>) -> Peer {
         self.command.extend(words.iter().map(|&word| word.to_owned()));
         self.variables = variables;

@@ -1,7 +1,7 @@
 //! Servers side by side: each case is put to each in turn, and each has one CPU to itself.
 
 pub(crate) mod case;
-mod plot;
+pub(crate) mod plot;
 pub(crate) mod tables;
 
 use crate::args::{CompareArgs, FloorArgs, PlotArgs, RunFlags, TablesArgs};

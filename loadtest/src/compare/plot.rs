@@ -28,7 +28,7 @@ const TICKS_MAX: usize = 12;
 const GRID: RGBColor = RGBColor(225, 225, 225);
 
 /// A server by its name, and its points. Its place in the order of servers gives its colour and mark.
-type Line = (String, Vec<(f64, f64)>);
+pub(crate) type Line = (String, Vec<(f64, f64)>);
 
 struct Picture<'a> {
     title: &'a str,
@@ -109,6 +109,44 @@ pub(crate) fn draw(all: &[Comparison], cases: &[Case], into: &Path) -> Result<Ve
         );
     }
     Ok(drawn)
+}
+
+/// Draws values over minutes, each line from 0 on, into a file.
+pub(crate) fn draw_time(title: &str, y: &str, lines: &[Line], into: &Path) -> Result<(), String> {
+    let mut text = String::new();
+    let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", into.display());
+    time_picture(title, y, lines, &mut text).map_err(|error| wrong(&error))?;
+    std::fs::write(into, text).map_err(|error| wrong(&error))
+}
+
+fn time_picture(
+    title: &str,
+    y: &str,
+    lines: &[Line],
+    text: &mut String,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let area = SVGBackend::with_string(text, SIZE).into_drawing_area();
+    area.fill(&WHITE)?;
+    let points = || lines.iter().flat_map(|(_, points)| points);
+    let most = |value: fn(&(f64, f64)) -> f64| points().map(value).fold(1.0, f64::max);
+    let font = |size: u32| ("sans-serif", size).into_font().color(&BLACK);
+    let mut chart = ChartBuilder::on(&area)
+        .caption(title, font(20))
+        .margin(12)
+        .x_label_area_size(52)
+        .y_label_area_size(84)
+        .build_cartesian_2d(0.0..most(|(x, _)| *x), 0.0..most(|(_, y)| *y) * 1.2)?;
+    let mesh = &mut chart.configure_mesh();
+    mesh.bold_line_style(GRID).light_line_style(TRANSPARENT).x_desc("minutes").y_desc(y);
+    mesh.axis_desc_style(font(17)).label_style(font(16)).draw()?;
+    for (number, (name, points)) in lines.iter().enumerate() {
+        let stroke = colour(number).stroke_width(2);
+        let series = chart.draw_series(LineSeries::new(points.iter().copied(), stroke))?;
+        series.label(name).legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 24, y)], stroke));
+    }
+    chart.configure_series_labels().label_font(font(16)).background_style(WHITE).draw()?;
+    area.present()?;
+    Ok(())
 }
 
 /// Returns the line of each server: the medians of its points at each place.

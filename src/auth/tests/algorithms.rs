@@ -4,14 +4,54 @@ use super::*;
 
 const RSA: &str = include_str!("../public_key/test_keys/rsa.pem");
 const P256: &str = include_str!("../public_key/test_keys/p256.pem");
+const P384: &str = include_str!("../public_key/test_keys/p384.pem");
+const P521: &str = include_str!("../public_key/test_keys/p521.pem");
 const ED25519: &str = include_str!("../public_key/test_keys/ed25519.pem");
 
 fn rsa() -> Signer {
-    Signer::private(Algorithm::RS256, include_str!("../public_key/test_keys/rsa-private.pem"))
+    rsa_by(Algorithm::RS256)
+}
+
+fn rsa_by(algorithm: Algorithm) -> Signer {
+    Signer::private(algorithm, include_str!("../public_key/test_keys/rsa-private.pem"))
 }
 
 fn p256() -> Signer {
     Signer::private(Algorithm::ES256, include_str!("../public_key/test_keys/p256-private.pem"))
+}
+
+fn p384() -> Signer {
+    Signer::private(Algorithm::ES384, include_str!("../public_key/test_keys/p384-private.pem"))
+}
+
+fn p521() -> Signer {
+    Signer::p521(include_str!("../public_key/test_keys/p521-private.pem"))
+}
+
+fn hmac(algorithm: Algorithm) -> Signer {
+    Signer::by(algorithm, EncodingKey::from_secret(SECRET.as_bytes()))
+}
+
+/// Returns the signers of all algorithms by their names, each with the keys that alone take their tokens.
+fn signers() -> [(&'static str, Signer, Keys); 14] {
+    let (secret, rsa) = (|| keys(SECRET, None), || public_keys(RSA));
+    [
+        ("HS256", hmac(Algorithm::HS256), secret()),
+        ("HS384", hmac(Algorithm::HS384), secret()),
+        ("HS512", hmac(Algorithm::HS512), secret()),
+        ("RS256", rsa_by(Algorithm::RS256), rsa()),
+        ("RS384", rsa_by(Algorithm::RS384), rsa()),
+        ("RS512", rsa_by(Algorithm::RS512), rsa()),
+        ("PS256", rsa_by(Algorithm::PS256), rsa()),
+        ("PS384", rsa_by(Algorithm::PS384), rsa()),
+        ("PS512", rsa_by(Algorithm::PS512), rsa()),
+        ("ES256", p256(), public_keys(P256)),
+        ("ES384", p384(), public_keys(P384)),
+        ("ES512", p521(), public_keys(P521)),
+        ("EdDSA", ed25519(), public_keys(ED25519)),
+        // By its new name (RFC 9864).
+        ("Ed25519", ed25519(), public_keys(ED25519)),
+    ]
 }
 
 fn ed25519() -> Signer {
@@ -20,12 +60,12 @@ fn ed25519() -> Signer {
 
 fn public_keys(pem: &str) -> Keys {
     let public_keys = PublicKey::list_from_pem(pem).unwrap();
-    Keys::new(&Signers { secret: None, public_keys }, 0).unwrap()
+    Keys::new(&Signers { public_keys, ..Signers::default() }, 0).unwrap()
 }
 
 /// Returns one key of each type, and a secret that is being changed.
 fn all() -> Keys {
-    let public_keys = PublicKey::list_from_pem(&format!("{RSA}{P256}{ED25519}")).unwrap();
+    let public_keys = PublicKey::list_from_pem(&format!("{RSA}{P256}{P384}{P521}{ED25519}")).unwrap();
     Keys::new(&Signers { public_keys, ..secrets("new", Some(SECRET)) }, 0).unwrap()
 }
 
@@ -55,14 +95,24 @@ fn with_signature(token: &str, change: impl FnOnce(&mut Vec<u8>)) -> String {
 }
 
 #[test]
-fn a_token_is_taken_by_a_key_of_its_own_algorithm_and_by_no_other() {
+fn a_token_is_taken_by_a_key_of_its_own_type_and_by_no_other() {
     let grant = Grant { subs: smallvec!["abcdef123".into()], has_sub: true, expires_s: NOW_S + 60 };
-    for (name, _, token) in tokens() {
-        assert_eq!(all().verify(&token, NOW_S), Ok(grant.clone()), "{name}");
-        assert_eq!(refusal(&all(), &token), None, "{name}");
-        for (taken, keys, _) in tokens() {
-            let expected = (taken != name).then_some(AuthError::Algorithm(keys.algorithms));
-            assert_eq!(refusal(&keys, &token), expected, "{name} by {taken}");
+    let all = all();
+    for (name, signer, own) in signers() {
+        let token = signer.sign(&header(name), &good().to_string());
+        assert_eq!(all.verify(&token, NOW_S), Ok(grant.clone()), "{name}");
+        assert_eq!(refusal(&own, &token), None, "{name}");
+        for keys in [
+            keys(SECRET, None),
+            public_keys(RSA),
+            public_keys(P256),
+            public_keys(P384),
+            public_keys(P521),
+            public_keys(ED25519),
+        ] {
+            let expected =
+                (keys.algorithms != own.algorithms).then_some(AuthError::Algorithm(keys.algorithms));
+            assert_eq!(refusal(&keys, &token), expected, "{name} by {}", keys.algorithms);
         }
     }
 }
@@ -71,10 +121,13 @@ fn a_token_is_taken_by_a_key_of_its_own_algorithm_and_by_no_other() {
 fn the_refusal_of_an_algorithm_names_those_that_are_taken() {
     let token = Signer::secret(SECRET).sign(&header("none"), &good().to_string());
     for (keys, expected) in [
-        (keys(SECRET, None), "sign it with HS256, and"),
+        (keys(SECRET, None), "sign it with HS256, HS384 or HS512, and"),
         (public_keys(P256), "sign it with ES256, and"),
-        (public_keys(&format!("{ED25519}{RSA}{RSA}")), "sign it with RS256 or EdDSA, and"),
-        (all(), "sign it with HS256 or RS256 or ES256 or EdDSA, and"),
+        (public_keys(&format!("{ED25519}{P384}{P384}")), "sign it with ES384 or EdDSA, and"),
+        (
+            all(),
+            "sign it with HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA, and",
+        ),
     ] {
         let line = refusal(&keys, &token).unwrap().to_string();
         assert!(line.contains(expected), "{line}");
@@ -89,9 +142,11 @@ fn without_a_signer_there_are_no_keys() {
 /// The classic forgery: a server that lets the token choose the algorithm takes its own public key's text for a secret.
 #[test]
 fn a_public_key_is_never_a_secret() {
-    for (key, pem) in [("RSA", RSA), ("P-256", P256), ("Ed25519", ED25519)] {
+    let all = all();
+    for (key, pem) in [("RSA", RSA), ("P-256", P256), ("P-521", P521), ("Ed25519", ED25519)] {
         let der = pem::parse(pem).unwrap().into_contents();
-        let key_alone = PublicKey::list_from_pem(pem).unwrap()[0].decoding_key();
+        // What is behind the start of the DER: the number, the point, or the modulus and the exponent.
+        let key_alone = der[der.len() - if key == "RSA" { 270 } else { 32 }..].to_vec();
         let secrets = [
             pem.as_bytes().to_vec(),
             pem.trim_end().into(),
@@ -100,18 +155,21 @@ fn a_public_key_is_never_a_secret() {
             pem.replace('\n', "").into(),
             pem.lines().next().unwrap().into(),
             der,
-            key_alone.try_get_as_bytes().unwrap().to_vec(),
+            key_alone,
             Vec::new(),
         ];
         for secret in &secrets {
-            let token = Signer::secret(secret).sign(&header("HS256"), &good().to_string());
-            let keys = public_keys(pem);
-            assert_eq!(refusal(&keys, &token), Some(AuthError::Algorithm(keys.algorithms)), "{key}");
-            assert_eq!(refusal(&all(), &token), Some(AuthError::Signature), "{key}");
+            for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+                let signer = Signer::by(algorithm, EncodingKey::from_secret(secret));
+                let token = signer.sign(&header(&format!("{algorithm:?}")), &good().to_string());
+                let keys = public_keys(pem);
+                assert_eq!(refusal(&keys, &token), Some(AuthError::Algorithm(keys.algorithms)), "{key}");
+                assert_eq!(refusal(&all, &token), Some(AuthError::Signature), "{key}");
+            }
             // Nor does the name of the key's own algorithm help.
-            for algorithm in ["RS256", "ES256", "EdDSA"] {
+            for algorithm in ["RS256", "PS512", "ES256", "ES512", "EdDSA"] {
                 let token = Signer::secret(secret).sign(&header(algorithm), &good().to_string());
-                assert_eq!(refusal(&all(), &token), Some(AuthError::Signature), "{key} {algorithm}");
+                assert_eq!(refusal(&all, &token), Some(AuthError::Signature), "{key} {algorithm}");
             }
         }
     }
@@ -119,45 +177,21 @@ fn a_public_key_is_never_a_secret() {
 
 #[test]
 fn a_signature_under_the_name_of_another_algorithm_is_refused() {
-    let names = ["HS256", "RS256", "ES256", "EdDSA"];
-    for (own, signer) in names.into_iter().zip([Signer::secret(SECRET), rsa(), p256(), ed25519()]) {
-        let new_name = (own != "EdDSA").then_some("Ed25519");
-        for name in names.into_iter().filter(|name| *name != own).chain(new_name) {
+    let all = all();
+    let names = signers().map(|(name, ..)| name);
+    for (own, signer, _) in signers() {
+        let is_own = |name: &str| name == own || (name.starts_with("Ed") && own.starts_with("Ed"));
+        for name in names.into_iter().filter(|name| !is_own(name)) {
             let token = signer.sign(&header(name), &good().to_string());
-            assert_eq!(refusal(&all(), &token), Some(AuthError::Signature), "{own} as {name}");
-        }
-        for name in ["none", "None", "nOnE", "NONE", "", "rs256", "ES256K", "Ed448", "HS256 ", "HS1", "ES512"]
-        {
-            let token = signer.sign(&header(name), &good().to_string());
-            assert_eq!(
-                refusal(&all(), &token),
-                Some(AuthError::Algorithm(all().algorithms)),
-                "{own} as {name}"
-            );
+            assert_eq!(refusal(&all, &token), Some(AuthError::Signature), "{own} as {name}");
         }
     }
-}
-
-#[test]
-fn other_algorithms_of_the_same_key_are_refused() {
-    let rsa = include_str!("../public_key/test_keys/rsa-private.pem");
-    for (name, algorithm) in [
-        ("RS384", Algorithm::RS384),
-        ("RS512", Algorithm::RS512),
-        ("PS256", Algorithm::PS256),
-        ("PS384", Algorithm::PS384),
-        ("PS512", Algorithm::PS512),
-    ] {
-        let token = Signer::private(algorithm, rsa).sign(&header(name), &good().to_string());
-        assert_eq!(refusal(&all(), &token), Some(AuthError::Algorithm(all().algorithms)), "{name}");
-        // Naming the right algorithm does not help.
-        let token = Signer::private(algorithm, rsa).sign(&header("RS256"), &good().to_string());
-        assert_eq!(refusal(&all(), &token), Some(AuthError::Signature), "{name}");
-    }
-    for (name, algorithm) in [("HS384", Algorithm::HS384), ("HS512", Algorithm::HS512)] {
-        let signer = Signer { algorithm, ..Signer::secret(SECRET) };
-        let token = signer.sign(&header(name), &good().to_string());
-        assert_eq!(refusal(&all(), &token), Some(AuthError::Algorithm(all().algorithms)), "{name}");
+    for name in ["none", "None", "nOnE", "NONE", "", "rs256", "ES256K", "Ed448", "HS256 ", "HS1", "RSA-OAEP"]
+    {
+        for signer in [Signer::secret(SECRET), rsa(), p256(), ed25519()] {
+            let token = signer.sign(&header(name), &good().to_string());
+            assert_eq!(refusal(&all, &token), Some(AuthError::Algorithm(all.algorithms)), "{name}");
+        }
     }
 }
 

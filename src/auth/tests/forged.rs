@@ -7,7 +7,6 @@ fn a_forged_token_is_refused() {
     let (header, payload, signature) = (parts[0], parts[1], parts[2]);
     let other = base64(json!({"exp": NOW_S + 9999, "sub": "abcdef123"}).to_string().as_bytes());
     let with_header = |header: &str| format!("{}.{payload}.{signature}", base64(header.as_bytes()));
-    let signed_with = |algorithm| signed_by(SECRET, &Header::new(algorithm), &good());
     let mut flipped = signature.to_owned();
     flipped.replace_range(..1, if signature.starts_with('A') { "B" } else { "A" });
     let keys = keys(SECRET, None);
@@ -28,13 +27,21 @@ fn a_forged_token_is_refused() {
         (with_header(r#"{"alg":"ES256"}"#), algorithm),
         (with_header(r#"{"alg":5}"#), AuthError::Malformed),
         (with_header(r#"{"typ":"JWT"}"#), algorithm),
-        (with_header("[]"), algorithm),
+        (with_header("[]"), AuthError::Malformed),
+        (with_header(r#"["HS256",null,false]"#), AuthError::Malformed),
+        (with_header("null"), AuthError::Malformed),
+        (with_header(r#"{"alg":"none","alg":"HS256"}"#), AuthError::Malformed),
+        (with_header(r#"{"alg":"HS256","\u0061lg":"none"}"#), AuthError::Malformed),
+        (with_header(r#"{"alg":"HS256","kid":"a","kid":"b"}"#), AuthError::Malformed),
+        (with_header(r#"{"alg":"HS256","kid":7}"#), AuthError::Malformed),
+        (with_header(r#"{"alg":["HS256"]}"#), AuthError::Malformed),
         (with_header("alg: HS256"), AuthError::Malformed),
         (signed_text(r#"{"alg":"none"}"#, &good().to_string()), algorithm),
-        (signed_with(Algorithm::HS384), algorithm),
-        (signed_with(Algorithm::HS512), algorithm),
+        (signed_by("another secret", &Header::new(Algorithm::HS384), &good()), AuthError::Signature),
+        (signed_by("another secret", &Header::new(Algorithm::HS512), &good()), AuthError::Signature),
         (signed_text(r#"{"alg":"HS256","crit":["exp"]}"#, &good().to_string()), AuthError::Critical),
         (signed_text(r#"{"alg":"HS256","crit":[]}"#, &good().to_string()), AuthError::Critical),
+        (signed_text(r#"{"alg":"HS256","crit":null}"#, &good().to_string()), AuthError::Critical),
     ] {
         assert_eq!(refusal(&keys, &token), Some(error), "{token}");
     }

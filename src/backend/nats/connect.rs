@@ -16,7 +16,8 @@ use async_nats::{
 use nkeys::KeyPair;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{ClusterError, NodeConfig};
+use super::ClusterError;
+use crate::backend::NodeConfig;
 
 /// The oldest server that keeps its streams when it is killed (nats-server#6888).
 const SERVER_MIN: (u64, u64, u64) = (2, 10, 23);

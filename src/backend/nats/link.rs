@@ -7,23 +7,23 @@ mod watching;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, HeaderMap, PublishErrorKind, Subscriber, header};
 use futures_util::StreamExt as _;
-use serde_json::Value;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 
-use super::NodeConfig;
 use super::acks::{self, Answered};
 use super::connect::is_connected;
 use super::counts::Counts;
 use super::peers::{HERE_INTERVAL, NodeMessage, Peers};
 use super::reader::ReadFrom;
-use super::start::{Decoder, NodeParts, OpenedCluster};
+use super::start::{Decoder, NodeLink, NodeParts};
 use super::stream::{Agreed, ClusterStream, NoFacts, StreamFacts};
+use crate::backend::NodeConfig;
+use crate::backend::cluster::{AnswerQuestion, ClusterThread, OpenedCluster};
 use crate::backend::throttle::Throttle;
 use crate::core::event_id::Epoch;
 use crate::core::message::{Callback, CountFor, OrderError, Publish, Reply, ReplyTo, Ticket};
@@ -31,7 +31,7 @@ use crate::core::partition::{PartitionId, Placement};
 use crate::journal::cluster::events::{ClusterEvents, ClusterNews};
 use crate::journal::cluster::inbound::Inbound;
 use crate::journal::cluster::outbound::{Ack, OutMessage, Outbound, Wish};
-use crate::journal::cluster::question::{NodeQuestion, fitting};
+use crate::journal::cluster::question::fitting;
 use crate::journal::cluster::queue::ToCluster;
 use crate::journal::cluster::state::ClusterState;
 
@@ -72,50 +72,26 @@ const SAID_EVERY: Duration = Duration::from_secs(10);
 /// Bytes of a message beside its payload: its headers.
 const HEADER_BYTES: usize = 512;
 
-/// Answers a question of another node, by calling the function it is given, on any thread.
-pub(crate) type AnswerQuestion = Box<dyn Fn(NodeQuestion, Box<dyn FnOnce(Value) + Send>) + Send>;
-
-/// The thread; the server owns it.
-#[derive(Debug)]
-pub(crate) struct ClusterThread {
-    sender: UnboundedSender<ToCluster>,
-    thread: JoinHandle<()>,
-}
-
-impl ClusterThread {
-    /// Starts the thread, which passes its result to `ended`.
-    ///
-    /// # Errors
-    /// The thread cannot be started.
-    pub(crate) fn start(
-        opened: OpenedCluster,
-        events: impl ClusterEvents,
-        answers: AnswerQuestion,
-        name: String,
-        ended: impl FnOnce(Result<(), String>) + Send + 'static,
-    ) -> io::Result<Self> {
-        let OpenedCluster { settings, state, sender, received, runtime, parts, .. } = opened;
-        let to_self = sender.clone();
-        let thread = Builder::new().name("esper-cluster".to_owned()).spawn(move || {
-            let run = run(parts, settings.placement, state, events, answers, name, to_self, received);
-            ended(runtime.block_on(run).map_err(|reason| reason.to_string()));
-            // Does not wait for a name lookup under way.
-            runtime.shutdown_background();
-        })?;
-        Ok(ClusterThread { sender, thread })
-    }
-
-    /// Has what is not confirmed yet be answered now.
-    pub(crate) fn give_up(&self) {
-        let _ = self.sender.send(ToCluster::GiveUp);
-    }
-
-    /// Sends what waits, and returns when the thread has ended.
-    pub(crate) fn stop(self) {
-        let _ = self.sender.send(ToCluster::Stop);
-        // The panic hook has reported a panic already.
-        let _ = self.thread.join();
-    }
+/// Starts the thread, which passes its result to `ended`.
+///
+/// # Errors
+/// The thread cannot be started.
+pub(crate) fn start(
+    opened: OpenedCluster,
+    events: impl ClusterEvents,
+    answers: AnswerQuestion,
+    name: String,
+    ended: impl FnOnce(Result<(), String>) + Send + 'static,
+) -> io::Result<ClusterThread> {
+    let OpenedCluster { settings, state, sender, link: NodeLink { received, runtime, parts }, .. } = opened;
+    let to_self = sender.clone();
+    let thread = Builder::new().name("esper-cluster".to_owned()).spawn(move || {
+        let run = run(parts, settings.placement, state, events, answers, name, to_self, received);
+        ended(runtime.block_on(run).map_err(|reason| reason.to_string()));
+        // Does not wait for a name lookup under way.
+        runtime.shutdown_background();
+    })?;
+    Ok(ClusterThread { sender, thread })
 }
 
 /// What the stream's leader was asked, and what it said.

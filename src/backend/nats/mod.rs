@@ -15,7 +15,6 @@
 //! What is sent, sent again and applied is decided in [`journal::cluster`](crate::journal::cluster), without I/O.
 
 mod acks;
-mod config;
 mod connect;
 mod counts;
 mod error;
@@ -24,10 +23,7 @@ mod peers;
 mod reader;
 mod start;
 mod stream;
-mod url;
 
-pub(crate) use config::NodeConfig;
 pub(crate) use error::ClusterError;
-pub(crate) use link::ClusterThread;
-pub(crate) use start::{OpenedCluster, open};
-pub use url::NatsUrl;
+pub(crate) use link::start;
+pub(crate) use start::{NodeLink, open};

@@ -8,14 +8,16 @@ use async_nats::Client;
 use async_nats::jetstream;
 use futures_util::StreamExt as _;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::sync::watch;
 
+use super::ClusterError;
 use super::connect::connect;
 use super::peers::{AskedQuestion, NodeMessage};
 use super::reader::{self, ReadFrom, TurnMessage, read_from};
 use super::stream::{Agreed, ClusterStream, ControlMessage, NoFacts, StreamFacts};
-use super::{ClusterError, NodeConfig};
+use crate::backend::NodeConfig;
+use crate::backend::cluster::OpenedCluster;
 use crate::clock::Clock;
 use crate::core::budget::Budget;
 use crate::core::epochs::{EarlierEpoch, Epochs};
@@ -51,17 +53,8 @@ const NAME_SEGMENTS_MAX: usize = 64;
 /// Messages between two checks of the memory that histories hold.
 const MEMORY_LOOK_MESSAGES: u64 = 64;
 
-/// A node that has read the stream, for the server to start with.
-pub(crate) struct OpenedCluster {
-    /// The settings of all homes.
-    pub(crate) settings: HomeSettings,
-    /// The hasher of the homes' topics: every topic must be hashed by it.
-    pub(crate) hasher: TopicHasher,
-    /// By shard, each with the history of its partitions.
-    pub(crate) homes: Vec<Homes>,
-    pub(crate) state: Arc<ClusterState>,
-    /// The way to the thread, for shards and others.
-    pub(crate) sender: UnboundedSender<ToCluster>,
+/// What a node's thread is started with.
+pub(crate) struct NodeLink {
     pub(super) received: UnboundedReceiver<ToCluster>,
     pub(super) runtime: Runtime,
     pub(super) parts: NodeParts,
@@ -149,7 +142,8 @@ pub(crate) fn open(
     let state = Arc::new(ClusterState::new(homes.len()));
     state.applied.set(parts.inbound.last());
     state.tail.set(parts.facts.last);
-    Ok(OpenedCluster { settings, hasher, homes, state, sender, received, runtime, parts })
+    let link = NodeLink { received, runtime, parts };
+    Ok(OpenedCluster { settings, hasher, homes, state, sender, link })
 }
 
 type Joined = (HomeSettings, TopicHasher, Vec<Homes>, NodeParts);

@@ -10,7 +10,8 @@ use async_nats::{HeaderMap, header};
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::{ClusterError, NodeConfig};
+use super::ClusterError;
+use crate::backend::NodeConfig;
 use crate::clock::Clock;
 use crate::core::event_id::Epoch;
 use crate::core::partition::PartitionId;

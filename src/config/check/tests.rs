@@ -1,7 +1,9 @@
 //! Flags, variables and files as a person writes them, and the configuration or the refusal they give.
 
 mod edges;
+mod features;
 mod fields;
+mod tokens;
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -9,7 +11,7 @@ use std::ffi::OsString;
 use super::super::keys::tests::{TempFile, pair, parse, parse_with_warnings};
 use super::super::{
     Cluster, ConfigError, Control, Cpus, Data, LogFormat, LogLevel, PublicKey, Queues, RefuseStreams, Secret,
-    SlowPolicy, SyncPolicy, cpus,
+    Signers, SlowPolicy, SyncPolicy, cpus,
 };
 use super::*;
 
@@ -18,6 +20,9 @@ const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----
 MCowBQYDK2VwAyEA895MFtRI5RnkL3JFEcZS7LL/rFQ93ZcfEmRd/Ic//LQ=
 -----END PUBLIC KEY-----
 ";
+/// The same key.
+const JWKS: &str =
+    r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"895MFtRI5RnkL3JFEcZS7LL_rFQ93ZcfEmRd_Ic__LQ"}]}"#;
 const SECRET: &str = "a-secret-of-these-tests-and-of-nothing-else";
 
 /// Returns the binary's configuration without flags and variables, which configures the whole process.
@@ -33,17 +38,17 @@ fn without_flags_and_variables_it_is_the_default_on_every_cpu() {
 
 #[test]
 fn the_defaults_are_allowed_when_they_are_written_out() {
-    let written = "--bind 127.0.0.1 --port 3000 --session-time-max 30d --cookie-name esper_token --leeway 5s --history-events 1000 \
+    let written = "--bind 127.0.0.1 --port 3000 --session-time-max 30d --cookie-name esper_token --leeway 5s --token-max 8KiB --history-events 1000 \
         --history-bytes 4MiB --history-age 10m --history-memory 256MiB --partitions 16 --topics-max 100000 --sync always \
         --heartbeat 15s --slow-lag 4MiB --slow-policy cut --send-timeout 20s --refuse-streams retry \
         --retry-min 1s --retry-max 5s --head-max 16KiB --body-max 1MiB --head-timeout 10s \
         --body-timeout 30s --idle-timeout 75s --unanswered-max 512 --request-memory 128MiB --cors-origin * --mailbox-bytes 64MiB \
         --mailbox-messages 65536 --mailbox-wait 1s --drain-delay 0s --drain-time 10s --log-format text \
-        --log-level info";
+        --log-level info --access-log-sample 1";
     assert_eq!(parse(written, &[]), Ok(unflagged()));
 }
 
-/// A flag, a value that is not its default, and its effect. `SECRET` and `KEY` stand for files with those.
+/// A flag, a value that is not its default, and its effect. `SECRET`, `KEY` and `JWKS` stand for files with those.
 type Row = (&'static str, &'static str, fn(&mut Config));
 
 /// The flag that the control port's other flags need.
@@ -92,6 +97,17 @@ fn public_keys() -> Vec<PublicKey> {
     PublicKey::list_from_pem(PUBLIC_KEY).unwrap()
 }
 
+/// Returns the signers of a side that asks tokens for these claims.
+fn asked_of<const A: usize, const I: usize>(audiences: [&str; A], issuers: [&str; I]) -> Signers {
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    Signers {
+        public_keys: public_keys(),
+        audiences: texts(&audiences),
+        issuers: texts(&issuers),
+        ..Signers::default()
+    }
+}
+
 const ROWS: &[Row] = &[
     ("bind", "::1", |c| c.bind = [0, 0, 0, 0, 0, 0, 0, 1].into()),
     ("port", "0", |c| c.port = 0),
@@ -110,6 +126,16 @@ const ROWS: &[Row] = &[
     ("subscriber-public-key", "KEY", |c| c.auth.subscriber.public_keys = public_keys()),
     ("publisher-public-key", "KEY", |c| c.auth.publisher.public_keys = public_keys()),
     ("session-public-key", "KEY", |c| c.auth.session.public_keys = public_keys()),
+    ("subscriber-jwks", "JWKS", |c| c.auth.subscriber.public_keys = public_keys()),
+    ("publisher-jwks", "JWKS", |c| c.auth.publisher.public_keys = public_keys()),
+    ("session-jwks", "JWKS", |c| c.auth.session.public_keys = public_keys()),
+    ("subscriber-audience", "a", |c| c.auth.subscriber = asked_of(["a"], [])),
+    ("publisher-audience", "a,b", |c| c.auth.publisher = asked_of(["a", "b"], [])),
+    ("session-audience", "a", |c| c.auth.session = asked_of(["a"], [])),
+    ("subscriber-issuer", "a", |c| c.auth.subscriber = asked_of([], ["a"])),
+    ("publisher-issuer", "https://a/,b", |c| c.auth.publisher = asked_of([], ["https://a/", "b"])),
+    ("session-issuer", "a", |c| c.auth.session = asked_of([], ["a"])),
+    ("token-max", "4KiB", |c| c.auth.token_bytes_max = 4096),
     ("session-time-max", "1h", |c| c.auth.session_time_max = Duration::from_secs(3600)),
     ("no-auth", "true", |c| c.auth.enabled = false),
     ("leeway", "0s", |c| c.auth.leeway = Duration::ZERO),
@@ -167,20 +193,26 @@ const ROWS: &[Row] = &[
     ("drain-time", "5s", |c| c.drain.time_max = Duration::from_secs(5)),
     ("log-format", "json", |c| c.log_format = LogFormat::Json),
     ("log-level", "debug", |c| c.log_level = LogLevel::Debug),
+    ("access-log", "-", |c| c.access_log = Some("-".into())),
+    ("access-log-sample", "100", |c| c.access_log_sample = 100),
 ];
 
 /// Calls `each` with each row, its files' names put in, and the flags that it needs.
 fn rows(mut each: impl FnMut(&str, &str, &str, &Config)) {
-    let (secret, key) = (TempFile::new(SECRET), TempFile::new(PUBLIC_KEY));
+    let (secret, key, jwks) = (TempFile::new(SECRET), TempFile::new(PUBLIC_KEY), TempFile::new(JWKS));
     for (flag, value, change) in ROWS {
         let mut expected = unflagged();
         change(&mut expected);
         let value = match *value {
             "SECRET" => secret.path(),
             "KEY" => key.path(),
+            "JWKS" => jwks.path(),
             value => value,
         };
+        let side = flag.strip_suffix("-audience").or(flag.strip_suffix("-issuer"));
+        let with_key = side.map(|side| format!("--{side}-public-key {}", key.path()));
         let with = match (&expected.control, &expected.queues) {
+            _ if with_key.is_some() => with_key.as_deref().unwrap_or_default(),
             _ if expected.cluster.is_some() && *flag != "cluster" => WITH_CLUSTER,
             _ if expected.data.is_some() && *flag != "data-dir" => WITH_DATA,
             (Some(_), _) if *flag != "bind-control" => WITH_CONTROL,
@@ -406,35 +438,6 @@ fn limits_that_cannot_hold_are_refused_with_every_flag_and_the_mend() {
         ),
     ] {
         assert_eq!(parse(line, variables), Err(ConfigError::Usage(refused.to_owned())), "{line}");
-    }
-}
-
-#[test]
-fn limits_are_allowed_up_to_their_edges() {
-    for line in [
-        "--bind 127.0.0.1:3000 --port 3000",
-        "-b [::1]:0 -p 0 --bind-control [::1]:0",
-        "--bind 127.0.0.1 --bindctl=127.0.0.1:3001",
-        "--session-time-max 1s",
-        "--heartbeat 100ms",
-        "--head-max 1MiB --body-max 1KiB --slow-lag 2KiB --mailbox-bytes 2KiB --request-memory 1MiB",
-        "--body-max 64MiB --slow-lag 128MiB --mailbox-bytes 128MiB --history-memory 128MiB",
-        "--history-bytes 256MiB",
-        "--retry-min 5s --retry-max 5s",
-    ] {
-        assert!(parse(line, &[]).is_ok(), "{line}");
-    }
-}
-
-#[test]
-fn an_origin_that_is_none_is_refused_by_its_flag() {
-    for (line, variables, start) in [
-        ("--cors-origin example.org", &[][..], "--cors-origin: 'example.org' "),
-        ("", &[("ESPER_CORS_ORIGIN", "example.org")], "ESPER_CORS_ORIGIN: 'example.org' "),
-    ] {
-        let refused = parse(line, variables).unwrap_err();
-        assert_eq!(refused.exit_code(), 2);
-        assert!(refused.to_string().starts_with(start), "{refused}");
     }
 }
 

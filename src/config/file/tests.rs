@@ -246,13 +246,13 @@ fn a_comma_of_a_password_parts_no_urls() {
 #[test]
 fn what_is_wrong_is_named_by_file_line_and_key_with_the_mend() {
     for (text, refused) in [
-        ("\nprot: 1\n", "1:2 prot: unknown key; there is port, and esper --dump-config shows all there are"),
+        ("\nprot: 1\n", "1:2 prot: unknown key; there is port, and esper config dump shows all there are"),
         (
             "history_events: 1",
-            "1:1 history_events: unknown key; there is history-events, and esper --dump-config shows all",
+            "1:1 history_events: unknown key; there is history-events, and esper config dump shows all",
         ),
         ("é\u{7}: 1", "1:1: not YAML: "),
-        ("zzzzzzz: 1", "1:1 zzzzzzz: unknown key; esper --dump-config shows all there are"),
+        ("zzzzzzz: 1", "1:1 zzzzzzz: unknown key; esper config dump shows all there are"),
         ("config: /a", "1:1 config: unknown key; "),
         ("dump-config: true", "1:1 dump-config: unknown key; "),
         ("help: true", "1:1 help: unknown key; "),

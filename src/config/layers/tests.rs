@@ -194,7 +194,7 @@ fn what_is_wrong_is_named_as_it_was_written_with_what_is_right() {
             "unexpected argument '--prot' found; \
              a similar argument exists: '--port'; --help says what there is",
         ),
-        ("stray", &[], "unexpected argument 'stray' found; --help says what there is"),
+        ("stray", &[], "unrecognized subcommand 'stray'; --help says what there is"),
         (
             "-p 1 -p 2",
             &[],

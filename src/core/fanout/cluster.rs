@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Fanout;
+use super::ending::EndReason;
 use crate::core::chunk::{Chunk, Mark};
 use crate::core::epochs::Epochs;
 use crate::core::event_id::Sequence;
@@ -56,7 +57,8 @@ impl Fanout {
             let id = epoch.map(|epoch| subscriber.id_at(epoch, ready_at, code).into());
             let gap = gap_event(&Gap { from: None, reason: GapReason::Reset, id });
             let retry = retry_field(limits.retry_ms(random));
-            subscriber.end(&format!("{}{retry}", String::from_utf8_lossy(&gap)), false);
+            let text = format!("{}{retry}", String::from_utf8_lossy(&gap));
+            subscriber.end(&text, false, EndReason::Reset);
             subscriber.wake();
         }
     }
@@ -75,7 +77,7 @@ impl Fanout {
         let Self { subscribers, random, limits, leaving, .. } = self;
         for key in leaving.drain(leaving.len() - share..) {
             if let Some(subscriber) = subscribers.get_mut(key) {
-                subscriber.end(&retry_field(limits.retry_ms(random)), true);
+                subscriber.end(&retry_field(limits.retry_ms(random)), true, EndReason::CutOff);
                 subscriber.wake();
             }
         }

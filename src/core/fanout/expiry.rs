@@ -1,6 +1,7 @@
 //! What time alone brings about: tokens that expire, sends that take too long, heartbeats.
 
 use super::Fanout;
+use super::ending::EndReason;
 use super::limits::FanoutLimits;
 
 /// The time for a send while too much memory is held.
@@ -27,7 +28,7 @@ impl Fanout {
                 let renewed = renewable.and_then(|stream| stream.end_after(unix_s));
                 subscriber.expires_s = renewed.unwrap_or(u64::MAX);
                 if renewed.is_none() {
-                    subscriber.end(EXPIRED, false);
+                    subscriber.end(EXPIRED, false, EndReason::Expired);
                     subscriber.wake();
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::ending::EndReason;
 use super::logs::Follower;
 use super::{Fanout, Key, Subscriber, Subscription};
 use crate::core::fanout::wire::retry_field;
@@ -34,7 +35,7 @@ impl Fanout {
         let logs = self.logs.of(topic).iter().map(|number| &self.logs[*number]);
         let key = logs.filter_map(|log| log.follower.as_ref()).map(|follower| follower.key).next();
         if let Some(subscriber) = key.and_then(|key| self.subscribers.get_mut(key)) {
-            subscriber.end(&retry, true);
+            subscriber.end(&retry, true, EndReason::QueueClosed);
             subscriber.wake();
         }
     }

@@ -41,6 +41,7 @@ use crate::core::selection::{Selection, StreamIds};
 use crate::core::topic::Topic;
 
 pub(crate) use cluster::SEND_AWAY_STEPS;
+pub(crate) use ending::EndReason;
 pub(crate) use limits::FanoutLimits;
 pub(crate) use terms::{StreamExtras, StreamTerms, Subscription};
 
@@ -226,6 +227,16 @@ impl Fanout {
         let subscriber = self.subscribers.get(key)?;
         let lag_bytes = subscriber.lag_bytes(&self.logs);
         Some(Progress { topics: self.topics(key), delivered: subscriber.delivered, lag_bytes })
+    }
+
+    /// Returns whether the response of a stream has begun, be it a refusal.
+    pub(crate) fn has_begun(&self, key: Key) -> bool {
+        self.subscribers.get(key).is_some_and(Subscriber::has_begun)
+    }
+
+    /// Returns the reason why a stream ends; that its client left where nothing else ends it.
+    pub(crate) fn end_reason(&self, key: Key) -> EndReason {
+        self.subscribers.get(key).map_or(EndReason::Left, Subscriber::end_reason)
     }
 
     /// Returns the topics of a stream.

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use crate::core::chunk::Framing;
 use crate::core::event_id::{Epoch, Sequence};
+use crate::core::fanout::ending::EndReason;
 use crate::core::fanout::log::Place;
 use crate::core::fanout::logs::Logs;
 use crate::core::fanout::part::{Cursor, Part, Replayed, Stage, attach, detach};
@@ -36,8 +37,8 @@ enum EndKind {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Life {
     Open,
-    /// Everything due was sent, or its client left.
-    Closed,
+    /// Everything due was sent, or it is removed.
+    Closed(EndReason),
     /// Closed because its client is too slow.
     Cut,
 }
@@ -103,7 +104,7 @@ pub(super) enum Flight {
     Page(u16),
     /// Anything but a page.
     Other,
-    Farewell,
+    Farewell(EndReason),
 }
 
 /// The last bytes of a stream.
@@ -111,6 +112,7 @@ pub(super) enum Flight {
 pub(super) struct Ending {
     farewell: Bytes,
     ends: EndKind,
+    reason: EndReason,
     /// No event after this one is sent before the farewell, except those in one send with it.
     pub(super) upto: Sequence,
 }
@@ -171,7 +173,7 @@ impl Subscriber {
     pub(crate) fn next(&mut self, logs: &mut Logs, sender: Sender<'_>) -> Next {
         match self.life {
             Life::Open => {}
-            Life::Closed => return Next::Close,
+            Life::Closed(_) => return Next::Close,
             Life::Cut => return Next::Cut,
         }
         if let Some(unsent) = self.unsent.take() {
@@ -198,7 +200,9 @@ impl Subscriber {
         };
         let (flight, mut outgoing) = match next {
             Some(next) => next,
-            None if let Some(ending) = self.ending.take() => (Flight::Farewell, ending.farewell.into()),
+            None if let Some(ending) = self.ending.take() => {
+                (Flight::Farewell(ending.reason), ending.farewell.into())
+            }
             None if opening.is_some() => (Flight::Other, Outgoing::default()),
             None if self.heartbeat_due => (Flight::Other, self.framing.heartbeat(sender.heartbeat).into()),
             None => return Next::Wait,
@@ -234,7 +238,7 @@ impl Subscriber {
                 let Part { partition, stage, .. } = self.parts.get(usize::from(part))?;
                 return (*stage == Stage::Replaying).then_some(((*partition)?, replayed));
             }
-            Flight::Farewell => self.close(logs),
+            Flight::Farewell(reason) => self.close_for(reason, logs),
             Flight::None | Flight::Page(_) | Flight::Other => {}
         }
         None
@@ -271,23 +275,23 @@ impl Subscriber {
     pub(crate) fn refused(&mut self, text: &str) {
         match &self.opening {
             Some(opening) => {
-                let farewell = opening.refusal.clone();
-                self.ending = Some(Box::new(Ending { farewell, ends: EndKind::Refused, upto: 0 }));
+                let (farewell, reason) = (opening.refusal.clone(), EndReason::Refused);
+                self.ending = Some(Box::new(Ending { farewell, ends: EndKind::Refused, reason, upto: 0 }));
             }
-            None => self.end(text, false),
+            None => self.end(text, false, EndReason::Refused),
         }
     }
 
     /// Ends the stream with `text` after the event `upto`, however many come meanwhile and however slowly it reads.
     pub(crate) fn end_after(&mut self, upto: Sequence, text: &str) {
-        self.end(text, true);
+        self.end(text, true, EndReason::Disconnected);
         if let Some(ending) = &mut self.ending {
             ending.upto = ending.upto.min(upto);
         }
     }
 
     /// Ends the stream with `text`; after everything in the logs if `flush`.
-    pub(crate) fn end(&mut self, text: &str, flush: bool) {
+    pub(crate) fn end(&mut self, text: &str, flush: bool, reason: EndReason) {
         // A stream that expires while it drains says that it expired. A refused one never began.
         let is_over = match self.ending.as_ref().map(|ending| ending.ends) {
             None => false,
@@ -297,22 +301,36 @@ impl Subscriber {
         if !is_over {
             let ends = if flush { EndKind::Flushed } else { EndKind::Now };
             let farewell = self.framing.farewell(text);
-            self.ending = Some(Box::new(Ending { farewell, ends, upto: Sequence::MAX }));
+            self.ending = Some(Box::new(Ending { farewell, ends, reason, upto: Sequence::MAX }));
         }
     }
 
     /// Returns whether its farewell is due, under way or sent, or it was cut.
     pub(crate) fn is_ending(&self) -> bool {
-        self.ending.is_some() || self.flight == Flight::Farewell || self.life != Life::Open
+        self.ending.is_some() || matches!(self.flight, Flight::Farewell(_)) || self.life != Life::Open
     }
 
-    /// Releases its cursors and pages; nothing more is sent.
+    /// Returns the reason why it ends; that its client left where nothing else ends it.
+    pub(crate) fn end_reason(&self) -> EndReason {
+        match (self.life, self.flight, &self.ending) {
+            (Life::Cut, ..) => EndReason::Slow,
+            (Life::Closed(reason), ..) | (_, Flight::Farewell(reason), _) => reason,
+            (.., Some(ending)) => ending.reason,
+            _ => EndReason::Left,
+        }
+    }
+
+    /// Releases its cursors and pages because its connection is gone; nothing more is sent.
     pub(crate) fn close(&mut self, logs: &mut Logs) {
+        self.close_for(EndReason::Left, logs);
+    }
+
+    fn close_for(&mut self, reason: EndReason, logs: &mut Logs) {
         for part in self.parts.iter().filter(|part| self.is_live(part)) {
             detach(&self.cursors[part.cursors()], logs);
         }
         if self.life == Life::Open {
-            self.life = Life::Closed;
+            self.life = Life::Closed(reason);
         }
         self.pending = None;
     }
@@ -343,7 +361,7 @@ impl Subscriber {
         self.ending.as_ref().is_some_and(|ending| ending.ends == EndKind::Refused)
     }
 
-    /// Returns whether its response has begun.
+    /// Returns whether its response has begun, be it a refusal.
     pub(crate) fn has_begun(&self) -> bool {
         self.opening.is_none()
     }

@@ -315,7 +315,10 @@ impl Call<'_> {
     pub(super) fn subscribe(&self, topics: AskedTopics) -> Result<Action, Refusal> {
         let Call { head, access, now_s, .. } = self;
         let options = SubscribeOptions::of(head)?;
-        let credential = self.subscribers_credential()?;
+        let credential = match self.subscribers_credential() {
+            Ok(credential) => credential,
+            Err(refusal) => return self.refuse_stream(refusal),
+        };
         // Nothing is opened by these, and so no ticket is used and no handle taken.
         if head.has_body() {
             return Err(bad_request(SUBSCRIPTION_BODY));

@@ -18,7 +18,7 @@ impl Call<'_> {
     /// 400 for bad topics; 401 for a bad token; 404 where subscribers need none.
     pub(super) fn ticket(&self) -> Result<Action, Refusal> {
         let Some(keys) = &self.keyring.subscriber else {
-            let reason = "subscribers need no token here, and no ticket; set ESPER_SUBSCRIBER_SECRET or --subscriber-public-key";
+            let reason = "subscribers need no token here, and no ticket; set ESPER_SUBSCRIBER_SECRET, --subscriber-public-key or --subscriber-jwks";
             return Err(Refusal::new(Status::NotFound, reason));
         };
         let grant = match self.port == Port::Control && target::query_has(&self.head.query, "topic") {

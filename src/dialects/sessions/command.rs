@@ -108,12 +108,12 @@ fn token(
     keyring: &Keyring,
     as_json: bool,
 ) -> Result<CommandEffect, Refusal> {
-    let Some(secret) = &keyring.session_secret else {
+    let Some((secret, parties)) = &keyring.session_mint else {
         let reason = "this server has no secret to sign session tokens with, only public keys; sign them where \
                       the private key is, or set ESPER_SESSION_SECRET";
         return Err(Refusal::new(Status::Forbidden, reason));
     };
-    let token = mint::session_token(secret, session, expires_s)
+    let token = mint::session_token(secret, session, expires_s, parties)
         .map_err(|_| Refusal::unavailable("the token could not be signed; try again"))?;
     Ok(CommandEffect::Respond(match as_json {
         true => {

@@ -24,8 +24,8 @@ use crate::http::{Refusal, Status, target};
 const CONTROL_PATHS: [&str; 4] =
     ["POST /token/", "POST /emit/", "GET /sessions/?channel={channel}", "POST /disconnect/"];
 /// The reason of a 404 when sessions are off.
-const OFF: &str = "there are no sessions; start the server with ESPER_SESSION_SECRET, --session-secret-file or \
-                   --session-public-key";
+const OFF: &str = "there are no sessions; start the server with ESPER_SESSION_SECRET, --session-secret-file, \
+                   --session-public-key or --session-jwks";
 
 /// Returns the action for `/events/` and for the control port's paths.
 pub(super) fn route(call: &Call<'_>) -> Option<Result<Action, Refusal>> {
@@ -61,8 +61,11 @@ impl Call<'_> {
         let Some(keys) = &self.keyring.session else { return Err(sessions_off()) };
         self.allow(&READ, || {
             let cookie_name = Some(self.access.cookie_name.as_str());
-            let SessionGrant { session, expires_s } =
-                self.with_token(cookie_name, |token| keys.verify_session(token, (self.now_s)()))?;
+            let grant = self.with_token(cookie_name, |token| keys.verify_session(token, (self.now_s)()));
+            let SessionGrant { session, expires_s } = match grant {
+                Ok(grant) => grant,
+                Err(refusal) => return self.refuse_stream(refusal),
+            };
             let hasher = self.access.names.hasher();
             let (all, own) = (session.topic_of_all(hasher), session.topic(hasher));
             let topics = if own == all { smallvec![all] } else { smallvec![all, own] };

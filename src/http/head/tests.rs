@@ -1,6 +1,11 @@
 use super::*;
 
-const LIMITS: HttpLimits = HttpLimits { head_bytes_max: 16_384, body_bytes_max: 1000, headers_max: 12 };
+const LIMITS: HttpLimits = HttpLimits {
+    head_bytes_max: 16_384,
+    body_bytes_max: 1000,
+    headers_max: 12,
+    target_bytes_max: TARGET_BYTES_MAX,
+};
 
 pub(in crate::http) fn parse(head: &str) -> Result<Head, Refusal> {
     Head::parse(&Bytes::copy_from_slice(head.as_bytes()), &LIMITS)

@@ -116,6 +116,7 @@ impl ClusterState {
         json!({
             "connected": !self.is_cut_off(),
             "ready": self.is_ready(),
+            "unfit": self.unfit(),
             "nodes": self.nodes.value(),
             "applied": self.applied.value(),
             "lag": self.tail.value().saturating_sub(self.applied.value()),

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::load::publish_at;
 use super::world::World;
 use crate::readme::{Background, bash, block, without_run};
+use crate::support::admin_page::{prepare, shown, until};
 use crate::support::browser::{Browser, serve_page};
 use crate::support::nats::{Nats, free_ports};
 use crate::support::proxy::{Proxy, haproxy, nginx, replace};
@@ -102,4 +103,31 @@ fn a_page_behind_haproxy_misses_nothing_when_its_node_is_killed() {
 #[test]
 fn a_page_behind_nginx_misses_nothing_when_its_node_is_killed() {
     page_misses_nothing(|world| nginx(NGINX, [0, 1, 2].map(|node| world.node(node).server.address)));
+}
+
+#[test]
+fn the_admin_page_shows_the_cluster_its_other_nodes_and_when_this_one_is_cut_off() {
+    let mut world = World::of(Nats::start(1), 2, &[]);
+    let browser = Browser::open(&format!("http://{}/admin/", world.node(0).control));
+    prepare(&browser);
+    until(&browser, "state() == 'live' && is_shown('cluster-section')");
+    until(&browser, "shown('tile-cluster-nodes') == '2' && $('nodes').tBodies[0].rows.length == 1");
+    until(&browser, "shown('cluster-health').startsWith('Connected: ')");
+    assert_eq!(
+        browser.run("return ['journal-section', 'queues-section'].map(is_shown)"),
+        Value::from(vec![false; 2])
+    );
+
+    world.kill_node(1);
+    until(&browser, "shown('cluster-health') == 'Connected; 1 other node does not answer'");
+    assert_eq!(browser.run("return $('nodes').tBodies[0].rows[0].cells[1].textContent"), "no answer");
+
+    world.hold(0);
+    until(
+        &browser,
+        "shown('cluster-health').startsWith('Cut off: ') && $('cluster-health').dataset.is == 'bad'",
+    );
+    world.mend(0);
+    until(&browser, "$('cluster-health').dataset.is != 'bad'");
+    assert!(!shown(&browser, "cluster-health").is_empty());
 }

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::config_file::{Installed, SEED};
+use crate::support::admin_page::{open_page, shown, until};
 use crate::support::browser::{Browser, Cutter, serve_page};
 
 #[test]
@@ -61,4 +62,34 @@ fn a_page_finds_its_queue_by_its_cookie() {
     browser.until("seen.length == 1");
     assert_eq!(browser.run("return seen[0][1]"), json!("for you"));
     publisher.delete("user-cookie-of-the-page");
+}
+
+#[test]
+fn the_admin_page_shows_queues_and_whether_their_broker_is_there() {
+    let broker = rabbitmq::Broker::start();
+    let server = start_at(&[&broker.url], &[]);
+    let browser = open_page(&server);
+    until(&browser, "shown('queues-health') == 'Connected to every broker' && is_shown('queues-section')");
+    let mut stream = opened(&server, "admin-page", None);
+    let publisher = Publisher::at(&broker.url);
+    publisher.queue("admin-page", &bodies(0..3));
+    take(&mut stream, 3);
+    until(&browser, "shown('tile-queues-open') == '1' && shown('tile-queues-delivered') == '3'");
+    assert_eq!(shown(&browser, "tile-queues-brokers"), "1 of 1");
+    let queues = &server.stats()["queues"];
+    assert_eq!(
+        (&queues["brokers"], &queues["open"], &queues["delivered"]),
+        (&json!(1), &json!(1), &json!(3))
+    );
+    assert_eq!(
+        browser.run("return ['journal-section', 'cluster-section'].map(is_shown)"),
+        json!([false, false])
+    );
+
+    broker.kill();
+    until(
+        &browser,
+        "shown('queues-health').startsWith('No broker answers') && $('queues-health').dataset.is == 'bad'",
+    );
+    assert_eq!(shown(&browser, "tile-queues-brokers"), "0 of 1");
 }

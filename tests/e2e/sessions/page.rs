@@ -173,10 +173,13 @@ fn the_admin_page_asks_for_the_control_token_and_needs_no_other() {
     let sessions = Sessions::start_with(&["--control-token-file", path.to_str().unwrap()], &secrets);
     let browser = Browser::open(&format!("http://{}/admin/", sessions.control));
     prepare(&browser);
-    until(&browser, "is_shown('door')");
+    until(&browser, "is_shown('door') && state() == 'token needed'");
+    let prompt = browser.run("return $('door').innerText");
+    let prompt = prompt.as_str().unwrap();
+    assert!(prompt.contains("--control-token-file") && !prompt.contains("esper token"), "{prompt}");
     fill_in(&browser, "token", "another-token-of-the-tests-91ab");
     press(&browser, "door");
-    until(&browser, "is_shown('door') && shown('refusal') != ''");
+    until(&browser, "is_shown('door') && shown('refusal') == \"This is not the control port's token.\"");
     assert_eq!(browser.run("return is_shown('main')"), false);
     fill_in(&browser, "token", TOKEN);
     press(&browser, "door");

@@ -70,3 +70,32 @@ fn what_the_flags_allow_the_server_allows_and_what_they_refuse_names_a_flag() {
     }
     assert!(allowed > 300 && lines.len() - allowed > 300, "{allowed} of {}", lines.len());
 }
+
+#[test]
+fn limits_are_allowed_up_to_their_edges() {
+    for line in [
+        "--bind 127.0.0.1:3000 --port 3000",
+        "-b [::1]:0 -p 0 --bind-control [::1]:0",
+        "--bind 127.0.0.1 --bindctl=127.0.0.1:3001",
+        "--session-time-max 1s",
+        "--heartbeat 100ms",
+        "--head-max 1MiB --body-max 1KiB --slow-lag 2KiB --mailbox-bytes 2KiB --request-memory 1MiB",
+        "--body-max 64MiB --slow-lag 128MiB --mailbox-bytes 128MiB --history-memory 128MiB",
+        "--history-bytes 256MiB",
+        "--retry-min 5s --retry-max 5s",
+    ] {
+        assert!(parse(line, &[]).is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn an_origin_that_is_none_is_refused_by_its_flag() {
+    for (line, variables, start) in [
+        ("--cors-origin example.org", &[][..], "--cors-origin: 'example.org' "),
+        ("", &[("ESPER_CORS_ORIGIN", "example.org")], "ESPER_CORS_ORIGIN: 'example.org' "),
+    ] {
+        let refused = parse(line, variables).unwrap_err();
+        assert_eq!(refused.exit_code(), 2);
+        assert!(refused.to_string().starts_with(start), "{refused}");
+    }
+}

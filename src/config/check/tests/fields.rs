@@ -12,7 +12,7 @@ fn control(bind: &str) -> Control {
 #[test]
 fn what_is_out_of_range_is_refused_by_its_field() {
     type Row = (&'static str, fn(&mut Config));
-    let rows: [Row; 39] = [
+    let rows: [Row; 44] = [
         ("cpus.ids.len() 0", |c| c.cpus.ids.clear()),
         ("cpus.ids.len() 1025", |c| c.cpus.ids = (0..1025).collect()),
         ("partitions 0", |c| c.partitions = 0),
@@ -40,10 +40,17 @@ fn what_is_out_of_range_is_refused_by_its_field() {
         ("mailbox.wait_max", |c| c.mailbox.wait_max = Duration::MAX),
         ("drain.delay", |c| c.drain.delay = Duration::MAX),
         ("drain.time_max 0ns", |c| c.drain.time_max = Duration::ZERO),
+        ("access_log_sample 0", |c| c.access_log_sample = 0),
         ("auth.cookie_name", |c| c.auth.cookie_name = "a;b".into()),
         ("auth.session_time_max 999ms", |c| c.auth.session_time_max = Duration::from_millis(999)),
         ("auth.leeway", |c| c.auth.leeway = Duration::from_secs(601)),
         ("auth.session_time_max", |c| c.auth.session_time_max = Duration::MAX),
+        ("auth.token_bytes_max 32769", |c| c.auth.token_bytes_max = 32_769),
+        ("http.head_bytes_max 16384: less than auth.token_bytes_max 12289", |c| {
+            c.auth.token_bytes_max = 12_289;
+        }),
+        ("auth.subscriber.audiences: no key", |c| c.auth.subscriber.audiences = vec!["a".to_owned()]),
+        ("auth.session.issuers: no key", |c| c.auth.session.issuers = vec!["a".to_owned()]),
         ("control.bind 127.0.0.1:3000: the public", |c| c.control = Some(control("127.0.0.1:3000"))),
         ("control.token None: other machines", |c| c.control = Some(control("0.0.0.0:1"))),
         ("control.token: a token of less than 16 bytes", |c| {

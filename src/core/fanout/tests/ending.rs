@@ -157,3 +157,58 @@ fn a_stream_that_is_to_end_asks_for_no_further_page() {
     assert!(tester.out.is_empty());
     assert!(tester.send(key).starts_with("retry:"));
 }
+
+#[test]
+fn a_stream_knows_why_it_ends_from_the_decision_until_it_is_removed() {
+    type End = fn(&mut Tester, Key);
+    let rows: [(EndReason, End); 8] = [
+        (EndReason::Expired, |tester, _| tester.sweep(100)),
+        (EndReason::Draining, |tester, _| tester.fanout.close_streams()),
+        (EndReason::Disconnected, |tester, _| {
+            tester.fanout.disconnect(&tester.topic(1), 7);
+        }),
+        (EndReason::CutOff, |tester, _| {
+            (1..=SEND_AWAY_STEPS).rev().for_each(|steps| tester.fanout.send_away(steps));
+        }),
+        (EndReason::Reset, |tester, _| {
+            tester.fanout.reset(&Arc::new(Epochs::new(Epoch::at(2), Vec::new())), 0);
+        }),
+        (EndReason::Refused, |tester, key| {
+            tester.fanout.handle(ToFanout::Refused { key }, &mut Vec::new());
+        }),
+        (EndReason::Slow, |tester, key| {
+            let Tester { fanout, .. } = tester;
+            fanout.subscribers.get_mut(key).unwrap().cut(&mut fanout.logs);
+        }),
+        (EndReason::Left, |_, _| ()),
+    ];
+    for (reason, end) in rows {
+        let mut tester = Tester::new(LIMITS);
+        let key = tester.idle(1, 100);
+        assert_eq!(tester.fanout.end_reason(key), EndReason::Left, "if nothing but its client ends it");
+        end(&mut tester, key);
+        assert_eq!(tester.fanout.end_reason(key), reason);
+        tester.send(key);
+        assert_eq!(tester.fanout.end_reason(key), reason, "while its last bytes are sent");
+        tester.sent(key);
+        assert_eq!(tester.fanout.end_reason(key), reason, "and after");
+    }
+}
+
+#[test]
+fn a_response_has_begun_once_its_first_bytes_are_taken_be_it_a_refusal() {
+    for is_refused in [false, true] {
+        let mut tester = Tester::new(LIMITS);
+        let key = tester.subscribe(1, u64::MAX);
+        assert!(!tester.fanout.has_begun(key));
+        if is_refused {
+            tester.fanout.handle(ToFanout::Refused { key }, &mut Vec::new());
+        } else {
+            tester.page(key, &["page\n\n"], false);
+        }
+        assert!(!tester.fanout.has_begun(key));
+        tester.send(key);
+        assert!(tester.fanout.has_begun(key));
+        assert_eq!(tester.fanout.end_reason(key) == EndReason::Refused, is_refused);
+    }
+}

@@ -22,6 +22,7 @@ fn the_stream_of_a_queue_begins_at_once_and_tells_how_far_it_has_come() {
     assert!(tester.send(key).starts_with("retry:"));
     tester.sent(key);
     assert_eq!(tester.send(key), "CLOSE");
+    assert_eq!(tester.fanout.end_reason(key), EndReason::QueueClosed);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! URLs of NATS servers.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
-use url::Url;
 
 /// The URL of a NATS server, `nats://user:password@host:port`, `nats://token@host:port` or `tls://...`. Printing one, by
 /// `{}` or `{:?}`, shows `***` for the credentials.
@@ -47,15 +47,18 @@ impl FromStr for NatsUrl {
     /// # Errors
     /// The reason and the remedy, without any part of the text, which may be the password.
     fn from_str(text: &str) -> Result<Self, &'static str> {
-        const WRONG: &str = "not a NATS server's URL; write nats://host:4222 or tls://host:4222, and what is not a letter \
-                             or digit of a user, password or token as %XX";
-        let url = Url::parse(text.trim()).map_err(|_| WRONG)?;
-        let is_tls = url.scheme() == "tls";
-        if !is_tls && url.scheme() != "nats" {
+        let (scheme, rest) = text.trim().split_once("://").ok_or(WRONG)?;
+        let is_tls = scheme == "tls";
+        if !is_tls && scheme != "nats" {
             return Err(WRONG);
         }
-        let host = url.host_str().filter(|host| !host.is_empty()).ok_or(WRONG)?;
-        if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let (login, server) = match authority.rsplit_once('@') {
+            Some((login, server)) => (Some(login), server),
+            None => (None, authority),
+        };
+        let address = format!("{scheme}://{}", checked_server(server).ok_or(WRONG)?);
+        if !matches!(tail, "" | "/") {
             return Err(
                 "a NATS server's URL with a path; write %2F, %3F or %23 for a /, ? or # in the password, and nothing \
                  behind the port",
@@ -63,11 +66,40 @@ impl FromStr for NatsUrl {
         }
         let decoded =
             |part: &str| percent_decode_str(part).decode_utf8().map(String::from).map_err(|_| WRONG);
-        let user = Some(url.username()).filter(|user| !user.is_empty()).map(decoded).transpose()?;
-        let password = url.password().map(decoded).transpose()?;
-        let address = format!("{}://{host}:{}", url.scheme(), url.port().unwrap_or(4222));
+        let (user, password) = match login.and_then(|login| login.split_once(':')) {
+            Some((user, password)) => (Some(user), Some(password)),
+            None => (login, None),
+        };
+        let user = user.filter(|user| !user.is_empty()).map(decoded).transpose()?;
+        let password = password.map(decoded).transpose()?;
         Ok(NatsUrl { address, is_tls, user, password })
     }
+}
+
+const WRONG: &str = "not a NATS server's URL; write nats://host:4222 or tls://host:4222, and what is not a letter or digit \
+                     of a user, password or token as %XX";
+
+/// Returns `host:port` of a name, an address, or an IPv6 address in brackets, with its port if it has one; `None` for
+/// anything else.
+fn checked_server(text: &str) -> Option<String> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(text) => {
+            let (address, port) = text.split_once(']')?;
+            (format!("[{}]", address.parse::<Ipv6Addr>().ok()?), port)
+        }
+        None => {
+            let (host, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            let in_names = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            (!host.is_empty() && host.bytes().all(in_names)).then(|| (host.to_owned(), port))?
+        }
+    };
+    let digits = match port {
+        "" => "4222",
+        port => port.strip_prefix(':')?,
+    };
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let port: u16 = digits.parse().ok().filter(|_| is_number)?;
+    Some(format!("{host}:{port}"))
 }
 
 impl fmt::Display for NatsUrl {
@@ -113,6 +145,15 @@ mod tests {
             "nats://h/x",
             "nats://h?hunter2",
             "ws://h",
+            "nats://h:hunter2",
+            "nats://h:70000",
+            "nats://h:+1",
+            "nats://h:",
+            "nats://[::x]",
+            "nats://[::1]x",
+            "nats://::1",
+            "nats://a b",
+            "nats://%ff:hunter2@h",
         ] {
             let reason = text.parse::<NatsUrl>().unwrap_err();
             assert!(!reason.contains("hunter2"), "{reason}");

@@ -1,4 +1,4 @@
-//! The command `esper token`: makes a token to try authentication with, without another tool.
+//! `esper token`: makes a token to try authentication with, without another tool.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -6,13 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 
-use crate::auth::mint;
-use crate::config::{self, ConfigError, SecretFlags, SigningCommand, token_time};
+use crate::auth::TOKEN_BYTES_MOST;
+use crate::auth::mint::{self, Parties};
+use crate::config::{self, ConfigError, SecretFlags, SigningCommand, token_size, token_time};
 use crate::core::session::{NAME_BYTES_MAX, NameError, Session};
 use crate::core::topic::TOPICS_PER_STREAM_MAX;
-
-/// The most bytes of topics: the server reads no token past 8 KiB, and a token is a third longer than its contents.
-const TOPICS_BYTES_MAX: usize = 4 * 1024;
 
 const AFTER_HELP: &str = "\
 TIME is a number and its unit: 30s, 10m, 2h, 7d.
@@ -26,15 +24,11 @@ To subscribe to pets, and to everything; to publish; to be alex in the channel c
   esper token --sub pets --publish
   esper token --user alex --channel chat";
 
-/// Prints the token that the arguments behind `token` ask for, or what is wrong with them.
-pub fn run() -> ExitCode {
-    // clap expects a program's name first, and takes `token` for it.
-    let args = std::env::args_os().skip(1).collect();
+/// Prints the token that the arguments ask for, or what is wrong with them.
+pub(super) fn run(args: Vec<OsString>) -> ExitCode {
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    match token(args, &|name| std::env::var_os(name), now_s) {
-        Ok(token) => config::print("the token", &format!("{token}\n")),
-        Err(error) => error.report(),
-    }
+    let token = token(args, &|name| std::env::var_os(name), now_s);
+    super::print("the token", token.map(|token| token + "\n"))
 }
 
 fn token(
@@ -52,18 +46,37 @@ fn token(
     };
     let secret = command.secret(side, &flags.secrets, env)?;
     let expires_s = now_s.saturating_add(flags.exp.as_secs());
+    let parties = Parties { issuer: flags.issuer.clone(), audience: flags.audience.clone() };
     let token = match claims {
-        TokenClaims::Topics(topics) => mint::topics_token(&secret, topics, expires_s),
-        TokenClaims::Session(session) => mint::session_token(&secret, &session, expires_s),
+        TokenClaims::Topics(topics) => mint::topics_token(&secret, topics, expires_s, &parties),
+        TokenClaims::Session(session) => mint::session_token(&secret, &session, expires_s, &parties),
     };
-    token.map_err(|error| ConfigError::Host(format!("cannot sign: {error}")))
+    let token = token.map_err(|error| ConfigError::Host(format!("cannot sign: {error}")))?;
+    check_length(token.len(), flags.token_bytes_max).map_err(ConfigError::Usage)?;
+    Ok(token)
+}
+
+/// Checks that the server reads a token of so many bytes.
+fn check_length(bytes: usize, bytes_max: usize) -> Result<(), String> {
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    Err(match bytes <= TOKEN_BYTES_MOST {
+        true => format!(
+            "a token of {bytes} bytes: the server reads at most {bytes_max}; write fewer or shorter topics, or \
+             --token-max 32KiB if the server has that"
+        ),
+        false => format!(
+            "a token of {bytes} bytes: no server reads more than {TOKEN_BYTES_MOST}; write fewer or shorter topics"
+        ),
+    })
 }
 
 // A doc comment here is the flag's help.
-/// Makes a token and prints it.
+/// The flags of `esper token`.
 #[derive(Debug, Parser)]
-#[command(name = "esper token", bin_name = "esper token", after_help = AFTER_HELP, max_term_width = 120)]
-struct TokenFlags {
+#[command(name = "esper token", bin_name = "esper token", about = config::about("token"), after_help = AFTER_HELP, max_term_width = 120)]
+pub(super) struct TokenFlags {
     /// Topic it is good for, with what is below it; '*' for all; repeat it
     #[arg(long = "sub", value_name = "TOPIC", help_heading = "For topics")]
     topics: Vec<String>,
@@ -83,6 +96,18 @@ struct TokenFlags {
     /// How long it is good for: 1s to 365d
     #[arg(long, value_name = "TIME", value_parser = token_time, default_value = "1d")]
     exp: Duration,
+
+    /// Issuer that it is from, its claim iss, for a server with --subscriber-issuer or another side's
+    #[arg(long, value_name = "TEXT")]
+    issuer: Option<String>,
+
+    /// Audience that it is for, its claim aud, for a server with --subscriber-audience or another side's
+    #[arg(long, value_name = "TEXT")]
+    audience: Option<String>,
+
+    /// Bytes that the server takes, if its --token-max is another
+    #[arg(id = "token-max", long, value_name = "SIZE", value_parser = token_size, default_value = "8KiB")]
+    token_bytes_max: usize,
 
     #[command(flatten, next_help_heading = "Secrets")]
     secrets: SecretFlags,
@@ -128,12 +153,6 @@ impl TokenFlags {
             let count = topics.len();
             return Err(format!("--sub {count} times: too many; write at most {TOPICS_PER_STREAM_MAX}"));
         }
-        let bytes: usize = topics.iter().map(String::len).sum();
-        if bytes > TOPICS_BYTES_MAX {
-            return Err(format!(
-                "--sub of {bytes} bytes in all: no server would read the token; write at most {TOPICS_BYTES_MAX}"
-            ));
-        }
         Ok(TokenClaims::Topics(topics))
     }
 }
@@ -171,6 +190,7 @@ mod tests {
     fn claims(token: &str, secret: &str) -> Value {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.validate_exp = false;
+        validation.validate_aud = false;
         decode::<Value>(token, &DecodingKey::from_secret(secret.as_bytes()), &validation).unwrap().claims
     }
 
@@ -198,6 +218,11 @@ mod tests {
                 json!({ "userId": "*", "channel": emoji, "exp": 1001 }),
             ),
             (
+                &["--sub", "t", "--audience", "esper", "--issuer", "me", "--token-max", "9KiB"],
+                "subscribers",
+                json!({ "sub": "t", "exp": 87_400, "aud": "esper", "iss": "me" }),
+            ),
+            (
                 &["-secret", "typed", "--user= a/b ", "--channel=-c"],
                 "typed",
                 json!({ "userId": " a/b ", "channel": "-c", "exp": 87_400 }),
@@ -211,7 +236,7 @@ mod tests {
     #[test]
     fn what_cannot_be_signed_is_refused_in_one_line_with_the_mend() {
         let many: Vec<&str> = ["--sub", "t"].into_iter().cycle().take(130).collect();
-        let (long, longer) = ("x".repeat(129), "x".repeat(4097));
+        let (long, longer, longest) = ("x".repeat(129), "x".repeat(7000), "x".repeat(25_000));
         for (args, refused) in [
             (&[][..], "no token is asked for; write --sub TOPIC, or --user NAME and --channel NAME"),
             (&["--publish"], "--publish without --sub; write --sub TOPIC too, or --sub '*' for all"),
@@ -219,7 +244,12 @@ mod tests {
             (&many, "--sub 65 times: too many; write at most 64"),
             (
                 &["--sub", &longer],
-                "--sub of 4097 bytes in all: no server would read the token; write at most 4096",
+                "a token of 9444 bytes: the server reads at most 8192; write fewer or shorter topics, or --token-max 32KiB \
+                 if the server has that",
+            ),
+            (
+                &["--sub", &longest, "--token-max", "32KiB"],
+                "a token of 33444 bytes: no server reads more than 32768; write fewer or shorter topics",
             ),
             (&["--user", "alex"], "--user without --channel; write both"),
             (&["--channel", "chat"], "--channel without --user; write both"),

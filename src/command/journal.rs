@@ -1,5 +1,6 @@
-//! The command `esper journal`: verifies a journal's directory, copies it, or copies its whole parts.
+//! `esper journal`: verifies a journal's directory, copies it, or copies its whole parts.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,11 +14,10 @@ use crate::journal::disk::error::OpenError;
 use crate::journal::disk::inspect::{self, DirectoryReport};
 use crate::journal::disk::storage::Directory;
 
-// A doc comment here is the command's help.
-/// Checks, repairs or copies the directory of --data-dir.
+/// The flags of `esper journal`.
 #[derive(Debug, Parser)]
-#[command(name = "esper journal", bin_name = "esper journal", max_term_width = 120)]
-struct JournalFlags {
+#[command(name = "esper journal", bin_name = "esper journal", about = config::about("journal"), max_term_width = 120)]
+pub(super) struct JournalFlags {
     #[command(subcommand)]
     command: JournalCommand,
 }
@@ -45,11 +45,10 @@ enum JournalCommand {
     },
 }
 
-/// Runs the command in the process's arguments after `journal`; returns 1 if the journal is damaged or could not be
+/// Runs the command that the arguments ask for; returns 1 if the journal is damaged or could not be
 /// read or written.
-pub fn run() -> ExitCode {
-    // clap wants a program's name first: `journal` is it.
-    let flags: JournalFlags = match config::parse_command(std::env::args_os().skip(1)) {
+pub(super) fn run(args: Vec<OsString>) -> ExitCode {
+    let flags: JournalFlags = match config::parse_command(args) {
         Ok(flags) => flags,
         Err(error) => return error.report(),
     };

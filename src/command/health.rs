@@ -1,0 +1,110 @@
+//! `esper health`: asks the server of a configuration how it is, for a container's health check and for people.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::unix::ffi::OsStringExt as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::config::{self, Config, ConfigError};
+
+/// The time for each of connecting, asking and answering.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The most bytes of an answer that are read: its head and a line.
+const ANSWER_BYTES_MAX: u64 = 4 * 1024;
+
+const AFTER_HELP: &str = "\
+Exits 0 if the answer is 200, 1 if it is another or none, 2 if the
+configuration is wrong. Without flags it takes those of process 1, if that is
+this program, as in a container. What flags leave open is read as a server's
+start reads it: from variables and files.";
+
+/// The flags of `esper health`.
+#[derive(Debug, Parser)]
+#[command(name = "esper health", bin_name = "esper health", about = config::about("health"), after_help = AFTER_HELP, max_term_width = 120)]
+pub(super) struct HealthFlags {
+    /// Ask /readyz, whether it takes new clients, and not /healthz, whether it runs
+    #[arg(long)]
+    ready: bool,
+    /// File that the server was started with
+    #[arg(long, value_name = "FILE")]
+    config: Option<OsString>,
+    /// Address that the server was started with
+    #[arg(short, long, value_name = "IP[:PORT]")]
+    bind: Option<OsString>,
+    /// Port that the server was started with
+    #[arg(short, long, value_name = "PORT")]
+    port: Option<OsString>,
+}
+
+/// Asks the server that the arguments describe, and prints its answer.
+pub(super) fn run(args: Vec<OsString>) -> ExitCode {
+    super::print("the answer", health(args))
+}
+
+fn health(args: Vec<OsString>) -> Result<String, ConfigError> {
+    let HealthFlags { ready, config, bind, port } = config::parse_command(args)?;
+    let path = if ready { "/readyz" } else { "/healthz" };
+    let mut server = vec![OsString::from("esper")];
+    for (flag, value) in [("--config", config), ("--bind", bind), ("--port", port)] {
+        server.extend(value.into_iter().flat_map(|value| [flag.into(), value]));
+    }
+    if server.len() == 1 {
+        server = of_first_process().unwrap_or(server);
+    }
+    let address = reachable(Config::address(config::server_args(server))?);
+    if address.port() == 0 {
+        let reason = "the server chose a free port (port 0) that is not known here; name it with --port";
+        return Err(ConfigError::Usage(reason.to_owned()));
+    }
+    ask(address, path).map_err(|reason| ConfigError::Host(format!("http://{address}{path}: {reason}")))
+}
+
+/// Returns the command line of process 1, if it runs this program.
+fn of_first_process() -> Option<Vec<OsString>> {
+    let is_same = fs::read_link("/proc/1/exe").ok()? == std::env::current_exe().ok()?;
+    let line = fs::read("/proc/1/cmdline").ok().filter(|_| is_same)?;
+    let line = line.strip_suffix(b"\0").unwrap_or(&line);
+    Some(line.split(|byte| *byte == 0).map(|arg| OsString::from_vec(arg.to_vec())).collect())
+}
+
+/// Returns an address at which this machine reaches a server that listens on all.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+/// Returns the body of a 200, or the reason why there is none.
+fn ask(address: SocketAddr, path: &str) -> Result<String, String> {
+    let failed = |what: &str, error: std::io::Error| format!("{what}: {error}");
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)
+        .map_err(|error| failed("cannot connect; is the server running, and with this address?", error))?;
+    let in_time = |stream: &TcpStream| {
+        stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
+    };
+    in_time(&stream).map_err(|error| failed("cannot ask", error))?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(|error| failed("cannot ask", error))?;
+    let mut answer = Vec::new();
+    stream
+        .take(ANSWER_BYTES_MAX)
+        .read_to_end(&mut answer)
+        .map_err(|error| failed("no whole answer", error))?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) =
+        answer.split_once("\r\n\r\n").ok_or("its answer is not HTTP; does another program listen there?")?;
+    let (_, status) = head.lines().next().and_then(|line| line.split_once(' ')).unwrap_or_default();
+    match status.starts_with("200 ") {
+        true => Ok(format!("{}\n", body.trim_end())),
+        false => Err(format!("{status}: {}", body.trim_end())),
+    }
+}
