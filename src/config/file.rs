@@ -10,7 +10,7 @@ use std::sync::Arc;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command};
 
-use super::layer::{FilePlace, Layer, Setting, Written, on_one_line, port_of, shown, variable};
+use super::layer::{FilePlace, Layer, Setting, Written, on_one_line, shown, variable};
 use super::yaml::{self, YamlKey, YamlNode, YamlValue};
 use super::{MIB, Notes, SubscribeRule, headers, keys};
 
@@ -160,17 +160,8 @@ impl<'a> FileReader<'a> {
         }
     }
 
-    fn flag(&mut self, arg: &Arg, place: FilePlace, mut node: YamlNode) -> Result<(), String> {
+    fn flag(&mut self, arg: &Arg, place: FilePlace, node: YamlNode) -> Result<(), String> {
         let flag = arg.get_long().unwrap_or_default();
-        if let (YamlValue::Text(text), "server.address") = (&mut node.value, &*place.key) {
-            // As in eventsourced: always with a port; without an IP it means all addresses.
-            if text.starts_with(':') {
-                text.insert_str(0, "[::]");
-            }
-            if port_of(text).is_none() && text.parse::<std::net::IpAddr>().is_ok() {
-                return Err(format!("{place}: {}: no port; write one, such as 0.0.0.0:2069", shown(text)));
-            }
-        }
         let takes_list = matches!(arg.get_action(), ArgAction::Append);
         let mut values = match node.value {
             YamlValue::Null => Vec::new(),
@@ -184,6 +175,14 @@ impl<'a> FileReader<'a> {
             }
             _ => vec![text(&place, node)?],
         };
+        if place.key == "server.address"
+            && let Some((line, text)) =
+                values.iter().find(|(_, text)| text.trim().parse::<std::net::IpAddr>().is_ok())
+        {
+            // As in eventsourced.
+            let place = FilePlace { line: *line, ..place };
+            return Err(format!("{place}: {}: no port; write one, such as 0.0.0.0:2069", shown(text)));
+        }
         if flag == "broker-node" {
             // A comma separates a flag's values; in a URL it means the same in either form (RFC 3986, section 2.4).
             values.iter_mut().for_each(|(_, url)| *url = url.replace(',', "%2C"));

@@ -271,7 +271,10 @@ fn nothing_that_is_shipped_stands_over_the_configuration_file() {
 fn systemd_takes_the_units_and_esper_the_file_beside_them() {
     let dir = TempDir::new();
     let data = dir.0.join("data");
-    let file = dir.write("shipped.yml", &include_str!("../../deploy/config.yml").replace("/var/lib/esper", data.to_str().unwrap()));
+    let file = dir.write(
+        "shipped.yml",
+        &include_str!("../../deploy/config.yml").replace("/var/lib/esper", data.to_str().unwrap()),
+    );
     drop(Server::start(&["--config", &file]));
     assert!(data.is_dir(), "the directory of the journal is that of the file");
 
