@@ -19,11 +19,12 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 # Events are kept here: docs/journal.md. A volume that is made from the image gets the owner it has here.
 RUN install -d -o 65532 -g 65532 -m 700 /var/lib/esper
 VOLUME /var/lib/esper
+# What is otherwise in this image: a file, which every other file, variable and flag stands over. The container's network
+# decides who reaches it; -p 127.0.0.1:3000:3000 keeps it to this machine.
+RUN install -d /usr/lib/esper \
+    && printf '%s\n' 'bind: 0.0.0.0' 'data-dir: /var/lib/esper' > /usr/lib/esper/config.yml
 # A number, so that Kubernetes' runAsNonRoot can tell that it is not root. It needs no home and no files but those.
 USER 65532:65532
-# The container's network decides who reaches it; -p 127.0.0.1:3000:3000 keeps it to this machine. Both stand over a
-# configuration file; a flag stands over them.
-ENV ESPER_BIND=0.0.0.0 ESPER_DATA_DIR=/var/lib/esper
 EXPOSE 3000
 STOPSIGNAL SIGTERM
 # It asks the port of the process's own flags, variables and files.

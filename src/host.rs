@@ -1,16 +1,24 @@
 //! Asks the kernel for what a server needs: open files, a ring, and listeners.
 
+pub(crate) mod socket_file;
+
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use io_uring::IoUring;
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
-/// Descriptors of each shard that are not connections: its ring, its listeners and their second handles.
-pub(crate) const FILES_PER_SHARD: u64 = 8;
+use crate::config::all_of_ipv4;
+
+/// Descriptors of each shard that are not connections: its ring, two listeners and their second handles.
+const FILES_PER_SHARD: u64 = 8;
+/// Listeners that these are enough for, and what each further one takes.
+const LISTENERS_OF_SHARD: u64 = 2;
+const FILES_PER_LISTENER: u64 = 2;
 /// Descriptors that are neither of a shard nor of a subscriber: standard streams, files, RabbitMQ, requests.
 const FILES_BESIDE: u64 = 64;
 /// The longest that a start waits for an address that is in use. When a process is killed, the kernel closes its
@@ -22,7 +30,7 @@ const TAKEN_PAUSE: Duration = Duration::from_millis(20);
 const BACKLOG: i32 = 65_535;
 /// The kernel's send buffer of each connection. Without this bound it grows to megabytes, which a stalled client would
 /// hold.
-const SEND_BUFFER_BYTES: usize = 64 << 10;
+pub(crate) const SEND_BUFFER_BYTES: usize = 64 << 10;
 
 /// The longest TCP_USER_TIMEOUT that the kernel accepts.
 const USER_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX as u64);
@@ -44,13 +52,19 @@ pub(crate) fn file_limit(raise: bool) -> u64 {
 }
 
 /// Returns how many subscribers a file limit allows.
-pub(crate) fn subscribers_allowed(files: u64, shards: usize) -> usize {
-    usize::try_from(files.saturating_sub(files_beside(shards))).unwrap_or(usize::MAX)
+pub(crate) fn subscribers_allowed(files: u64, shards: usize, listeners: usize) -> usize {
+    usize::try_from(files.saturating_sub(files_beside(shards, listeners))).unwrap_or(usize::MAX)
 }
 
-/// Returns how many open files the server needs beside its subscribers'.
-pub(crate) fn files_beside(shards: usize) -> u64 {
-    FILES_BESIDE + FILES_PER_SHARD * shards as u64
+/// Returns how many open files the server needs beside its subscribers', when each shard has this many listeners.
+pub(crate) fn files_beside(shards: usize, listeners: usize) -> u64 {
+    FILES_BESIDE + files_per_shard(listeners) * shards as u64
+}
+
+/// Returns how many of them are a shard's.
+pub(crate) fn files_per_shard(listeners: usize) -> u64 {
+    let further = (listeners as u64).saturating_sub(LISTENERS_OF_SHARD);
+    FILES_PER_SHARD + FILES_PER_LISTENER * further
 }
 
 /// Sets up a ring and submits to it. tokio-uring ignores a failed submit, so a sandbox that forbids only
@@ -70,6 +84,8 @@ pub(crate) struct SocketOptions {
     pub(crate) user_timeout: Duration,
     /// Whether the kernel probes silent peers, in place of heartbeats.
     pub(crate) keepalive: bool,
+    /// Whether an address of IPv6 leaves those of IPv4 to others.
+    pub(crate) only_v6: bool,
 }
 
 /// Opens one listener for each shard on the same address; returns the address, in which port 0 has become the chosen
@@ -83,9 +99,23 @@ pub(crate) fn listen(
     options: SocketOptions,
     exclusive: bool,
 ) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    while_taken(|| match try_listen(address, shards, options, exclusive) {
+        // As in Go: a kernel without IPv6 has all addresses, too.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::AFNOSUPPORT) => {
+            match all_of_ipv4(address) {
+                Some(address) => try_listen(address, shards, options, exclusive),
+                None => Err(error),
+            }
+        }
+        listening => listening,
+    })
+}
+
+/// Tries to listen until the address is not in use, a second at most.
+fn while_taken<T>(mut listen: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let start = Instant::now();
     loop {
-        match try_listen(address, shards, options, exclusive) {
+        match listen() {
             Err(error) if error.kind() == ErrorKind::AddrInUse && start.elapsed() < TAKEN_WAIT => {
                 thread::sleep(TAKEN_PAUSE);
             }
@@ -120,6 +150,15 @@ fn socket(address: SocketAddr, options: SocketOptions) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Without it connections of an earlier run in TIME_WAIT would keep the address in use.
     socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(options.only_v6)?;
+    }
+    set_options(&SockRef::from(&socket), options)?;
+    Ok(socket)
+}
+
+/// Sets what accepted connections inherit from a listener.
+pub(crate) fn set_options(socket: &SockRef<'_>, options: SocketOptions) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     socket.set_tcp_user_timeout(Some(options.user_timeout.min(USER_TIMEOUT_MAX)))?;
@@ -129,7 +168,7 @@ fn socket(address: SocketAddr, options: SocketOptions) -> io::Result<Socket> {
         let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval);
         socket.set_tcp_keepalive(&keepalive)?;
     }
-    Ok(socket)
+    Ok(())
 }
 
 fn bound(socket: Socket, address: SocketAddr) -> io::Result<Socket> {
@@ -151,7 +190,8 @@ mod tests {
 
     use super::*;
 
-    const OPTIONS: SocketOptions = SocketOptions { user_timeout: Duration::from_secs(30), keepalive: true };
+    const OPTIONS: SocketOptions =
+        SocketOptions { user_timeout: Duration::from_secs(30), keepalive: true, only_v6: false };
 
     #[test]
     fn an_address_that_is_listened_on_is_refused_unless_it_is_taken_over() {
@@ -216,7 +256,9 @@ mod tests {
 
     #[test]
     fn the_file_limit_leaves_room_for_what_is_no_subscriber() {
-        assert_eq!(subscribers_allowed(20_000, 2), 20_000 - 64 - 16);
-        assert_eq!(subscribers_allowed(10, 2), 0);
+        assert_eq!(subscribers_allowed(20_000, 2, 1), 20_000 - 64 - 16);
+        assert_eq!(subscribers_allowed(20_000, 2, 2), 20_000 - 64 - 16);
+        assert_eq!(subscribers_allowed(20_000, 2, 5), 20_000 - 64 - 2 * 14);
+        assert_eq!(subscribers_allowed(10, 2, 2), 0);
     }
 }

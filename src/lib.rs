@@ -123,4 +123,4 @@ mod shard;
 mod stats;
 
 pub use publisher::{Event, PublishError, Published, Publisher, Receipt};
-pub use server::{Server, ServerBuilder, StartError};
+pub use server::{Inherited, Probe, Server, ServerBuilder, StartError};

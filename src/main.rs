@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+mod systemd;
+
 use std::error::Error;
 use std::io;
 use std::process::ExitCode;
@@ -9,10 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use esper::config::{Config, ConfigError};
-use esper::{Server, command, log};
+use esper::config::{BindAddress, Config, ConfigError};
+use esper::{Inherited, Server, command, log};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
+use systemd::Notifier;
 
 /// Returns freed memory to the system within ten seconds.
 #[cfg(feature = "jemalloc")]
@@ -28,7 +31,12 @@ fn main() -> ExitCode {
     }
     // Registered first: until then SIGHUP ends the process.
     let signals = Signals::register();
-    let (config, notes) = match Config::from_env_and_args() {
+    // Before there is a second thread.
+    let listeners = match systemd::listeners() {
+        Ok(listeners) => listeners,
+        Err(reason) => return ConfigError::Host(reason).report(),
+    };
+    let (mut config, notes) = match Config::from_env_and_args() {
         Ok(read) => read,
         Err(error) => return error.report(),
     };
@@ -41,8 +49,11 @@ fn main() -> ExitCode {
     if !notes.files.is_empty() {
         tracing::info!("configured by {}", notes.files.join(", "));
     }
+    if let Err(error) = systemd::adopt(&listeners, &mut config) {
+        return ConfigError::Host(error.to_string()).report();
+    }
     warn(&config, &notes.warnings);
-    let code = match run(config, signals) {
+    let code = match run(config, listeners, signals) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -53,7 +64,7 @@ fn main() -> ExitCode {
     code
 }
 
-fn run(config: Config, signals: io::Result<Signals>) -> Result<(), Box<dyn Error>> {
+fn run(config: Config, listeners: Inherited, signals: io::Result<Signals>) -> Result<(), Box<dyn Error>> {
     let signals = signals.map_err(|error| format!("cannot listen for signals: {error}"))?;
     let [subscribing, publishing] = [&config.auth.subscriber, &config.auth.publisher].map(|signers| {
         match config.auth.enabled && !signers.is_empty() {
@@ -63,20 +74,29 @@ fn run(config: Config, signals: io::Result<Signals>) -> Result<(), Box<dyn Error
     });
     let publishing = if is_publishing_public(&config) { publishing } else { "on the control port" };
     let queue_path = config.queues.as_ref().map(|queues| queues.path.clone());
-    let server = Server::start_then(config, || signals.starting.store(false, Ordering::Relaxed))?;
-    if let Some(address) = server.control_address() {
-        tracing::info!(%address, "control on http://{address}");
+    let is_inherited = !listeners.public.is_empty();
+    let mut notifier = Notifier::new();
+    notifier.starting();
+    let before_serving = || signals.starting.store(false, Ordering::Relaxed);
+    let server = Server::start_on(config, listeners, before_serving)?;
+    for address in server.control_addresses() {
+        tracing::info!(%address, "control on {}", shown(address));
     }
     if let Some(path) = queue_path {
         tracing::info!(path, "queues for whoever can say their names");
     }
-    tracing::info!(address = %server.address(), subscribing, publishing, "listening on http://{}", server.address());
+    for address in server.addresses() {
+        let inherited = if is_inherited { " (inherited)" } else { "" };
+        tracing::info!(%address, subscribing, publishing, "listening on {}{inherited}", shown(address));
+    }
     while !signals.stop.load(Ordering::Relaxed) {
         server.watch(SIGNAL_LATENCY)?;
         if signals.reread.swap(false, Ordering::Relaxed) {
-            reread(&server);
+            notifier.reloading(|| reread(&server));
         }
+        notifier.look(&server);
     }
+    notifier.stopping();
     tracing::info!("stopping; a second signal ends at once");
     server.finish()?;
     tracing::info!("stopped");
@@ -141,14 +161,24 @@ fn warn(config: &Config, warnings: &[String]) {
     warnings.iter().for_each(|line| tracing::warn!("{line}"));
     let auth = &config.auth;
     let anybody = auth.enabled && auth.publisher.is_empty() && is_publishing_public(config);
-    if anybody && !config.bind.is_loopback() {
+    let exposed = config.bind.iter().filter(|address| address.is_exposed());
+    let exposed = exposed.map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if anybody && !exposed.is_empty() {
         tracing::warn!("****************************************************************");
-        tracing::warn!("ANYBODY WHO REACHES {} CAN PUBLISH TO EVERY TOPIC", config.bind);
+        tracing::warn!("ANYBODY WHO REACHES {exposed} CAN PUBLISH TO EVERY TOPIC");
         tracing::warn!(
             "set ESPER_PUBLISHER_SECRET, or let programs alone publish, at a port of their own, by"
         );
         tracing::warn!("--bind-control 127.0.0.1:8001; or say that it is meant with --no-auth");
         tracing::warn!("****************************************************************");
+    }
+}
+
+/// Returns an address as a client names it.
+fn shown(address: &BindAddress) -> String {
+    match address.tcp() {
+        Some(address) => format!("http://{address}"),
+        None => address.to_string(),
     }
 }
 

@@ -1,7 +1,6 @@
 //! What is known of a request, and its line in the access log.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -9,6 +8,7 @@ use serde::Serialize;
 
 use super::AccessLog;
 use crate::core::session::Session;
+use crate::core::survey::ClientAddress;
 use crate::core::topic::Topic;
 
 /// Bytes that are kept of a path, and of the value of a header.
@@ -21,7 +21,7 @@ const TOPIC_BYTES_MAX: usize = 128;
 /// Says who asked for what: the fields that the lines of a request and of its stream share.
 #[derive(Debug, Serialize)]
 pub(crate) struct RequestFacts {
-    client: IpAddr,
+    client: ClientAddress,
     #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,7 +48,7 @@ struct SubscriptionFacts {
 
 impl RequestFacts {
     /// Returns those of a client of whose request nothing could be read.
-    pub(crate) fn unread(client: IpAddr) -> Self {
+    pub(crate) fn unread(client: ClientAddress) -> Self {
         RequestFacts {
             client,
             method: None,
@@ -62,7 +62,7 @@ impl RequestFacts {
 
     /// Returns those of a request that was read. Of long values the beginning is kept.
     pub(crate) fn new(
-        client: IpAddr,
+        client: ClientAddress,
         method: &'static str,
         path: &[u8],
         kind: Option<&'static str>,

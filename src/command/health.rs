@@ -2,15 +2,16 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, BindAddress, Config, ConfigError};
 
 /// The time for each of connecting, asking and answering.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -33,8 +34,8 @@ pub(super) struct HealthFlags {
     /// File that the server was started with
     #[arg(long, value_name = "FILE")]
     config: Option<OsString>,
-    /// Address that the server was started with
-    #[arg(short, long, value_name = "IP[:PORT]")]
+    /// Address that the server was started with, the first of several
+    #[arg(short, long, value_name = "IP[:PORT]|unix:PATH")]
     bind: Option<OsString>,
     /// Port that the server was started with
     #[arg(short, long, value_name = "PORT")]
@@ -56,12 +57,38 @@ fn health(args: Vec<OsString>) -> Result<String, ConfigError> {
     if server.len() == 1 {
         server = of_first_process().unwrap_or(server);
     }
-    let address = reachable(Config::address(config::server_args(server))?);
+    let address = match Config::address(config::server_args(server))? {
+        BindAddress::Unix(socket) => {
+            let answer = connected(UnixStream::connect(&socket), |stream| {
+                stream
+                    .set_read_timeout(Some(PATIENCE))
+                    .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
+            });
+            let answer = answer.and_then(|stream| ask(stream, "localhost", path));
+            let named = |reason| ConfigError::Host(format!("unix:{} {path}: {reason}", socket.display()));
+            return answer.map_err(named);
+        }
+        BindAddress::Tcp(address) => reachable(address),
+        // It has its port.
+        BindAddress::Ip(ip) => reachable(SocketAddr::new(ip, 0)),
+    };
     if address.port() == 0 {
         let reason = "the server chose a free port (port 0) that is not known here; name it with --port";
         return Err(ConfigError::Usage(reason.to_owned()));
     }
-    ask(address, path).map_err(|reason| ConfigError::Host(format!("http://{address}{path}: {reason}")))
+    let answer = connected(TcpStream::connect_timeout(&address, PATIENCE), |stream| {
+        stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
+    });
+    let answer = answer.and_then(|stream| ask(stream, &address.to_string(), path));
+    answer.map_err(|reason| ConfigError::Host(format!("http://{address}{path}: {reason}")))
+}
+
+/// Returns a connection with limits on its time, or the reason why there is none.
+fn connected<S>(stream: io::Result<S>, limit: impl FnOnce(&S) -> io::Result<()>) -> Result<S, String> {
+    let stream = stream
+        .map_err(|error| format!("cannot connect; is the server running, and with this address?: {error}"))?;
+    limit(&stream).map_err(|error| format!("cannot ask: {error}"))?;
+    Ok(stream)
 }
 
 /// Returns the command line of process 1, if it runs this program.
@@ -84,15 +111,9 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 /// Returns the body of a 200, or the reason why there is none.
-fn ask(address: SocketAddr, path: &str) -> Result<String, String> {
-    let failed = |what: &str, error: std::io::Error| format!("{what}: {error}");
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)
-        .map_err(|error| failed("cannot connect; is the server running, and with this address?", error))?;
-    let in_time = |stream: &TcpStream| {
-        stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
-    };
-    in_time(&stream).map_err(|error| failed("cannot ask", error))?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+fn ask(mut stream: impl Read + Write, host: &str, path: &str) -> Result<String, String> {
+    let failed = |what: &str, error: io::Error| format!("{what}: {error}");
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(|error| failed("cannot ask", error))?;
     let mut answer = Vec::new();
     stream

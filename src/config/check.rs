@@ -5,9 +5,9 @@ use std::fmt::{Debug, Display};
 use std::time::Duration;
 
 use super::clap_error::refusal;
-use super::layer::{Layer, port_of};
-use super::values::{Bind, Size, Time};
-use super::{Config, Control, Data, KIB, SyncPolicy, cli};
+use super::layer::Layer;
+use super::values::{Size, Time};
+use super::{BindAddress, Config, Control, Data, KIB, SyncPolicy, cli};
 use crate::auth::TOKEN_BYTES_DEFAULT;
 use crate::http::Cors;
 
@@ -59,7 +59,6 @@ impl Config {
     pub(super) fn fields(&self) -> Layer {
         let Self { auth, history, stream, http, mailbox, drain, .. } = self;
         let mut fields: Vec<(&'static str, &str, &dyn Debug)> = vec![
-            ("bind", "bind", &self.bind),
             ("port", "port", &self.port),
             ("partitions", "partitions", &self.partitions),
             ("topics_max", "topics-max", &self.topics_max),
@@ -93,9 +92,6 @@ impl Config {
         }
         if let Some(heartbeat) = &stream.heartbeat {
             fields.push(("stream.heartbeat", "heartbeat", heartbeat));
-        }
-        if let Some(Control { bind, .. }) = &self.control {
-            fields.push(("control.bind", "bind-control", bind));
         }
         if let Some(Data { sync: SyncPolicy::Every(time), .. }) = &self.data {
             fields.push(("data.sync", "sync", time));
@@ -136,6 +132,13 @@ impl Config {
         texts.iter().for_each(|(name, flag, text)| {
             layer.field(name, flag, format!("{text:?}"), Some((*text).clone()))
         });
+        let bind = join(&self.bind);
+        layer.field("bind", "bind", bind.clone(), Some(bind).filter(|bind| !bind.is_empty()));
+        let mode = format!("{:o}", self.bind_mode);
+        layer.field("bind_mode", "bind-mode", format!("0o{mode}"), Some(mode));
+        if let Some(Control { bind, .. }) = &self.control {
+            layer.field("control.bind", "bind-control", bind.to_string(), Some(bind.to_string()));
+        }
         names.iter().for_each(|(name, flag)| layer.field(name, flag, String::new(), None));
         layer
     }
@@ -223,17 +226,22 @@ impl Config {
         ))
     }
 
-    /// Checks the listeners: one public port, and the control port elsewhere.
+    /// Checks the listeners: no two of them, of the control port too, at one place.
     fn check_listeners(&self, names: &Layer) -> Result<(), String> {
-        // The address as it was written, if it has a port.
-        let (bind, port) = (names.get("bind"), names.get("port"));
-        let with_port = bind.and_then(|bind| Some((bind, bind.text()?, port_of(bind.text()?)?)));
-        if let (Some((bind, text, said)), Some(port)) = (with_port, port)
-            && said != self.port
-            && port.written.is_beside(&bind.written)
-        {
-            let (bind, port) = (names.with("bind", text), names.with("port", self.port));
-            return Err(format!("{bind} and {port} say two ports; give one of them"));
+        if self.bind.is_empty() {
+            return Err(format!("{}: nothing to listen on; set an address", names.of("bind")));
+        }
+        self.check_ports(names)?;
+        let addresses = self.addresses();
+        // With IPv4 beside it, `::` is all of IPv6 alone.
+        let is_of_v6 = |address: &BindAddress| address.tcp().is_some_and(|address| address.is_ipv6());
+        let both =
+            |one: &BindAddress, other: &BindAddress| one.overlaps(other) && is_of_v6(one) == is_of_v6(other);
+        for (index, address) in addresses.iter().enumerate() {
+            if let Some(other) = addresses[..index].iter().find(|other| both(address, other)) {
+                let bind = names.with("bind", join(&self.bind));
+                return Err(format!("{bind}: {other} and {address} are at one place; leave out one of them"));
+            }
         }
         let Some(control) = &self.control else {
             let alone = ["control-token-file", "control-host", "public-publish"];
@@ -245,17 +253,18 @@ impl Config {
                 None => Ok(()),
             };
         };
-        let name = names.with("bind-control", control.bind);
-        if control.overlaps(self.bind, self.port) {
-            let public = match with_port {
-                Some((.., said)) if said == self.port => {
-                    names.with("bind", Bind { ip: self.bind, port: Some(said) })
+        let name = names.with("bind-control", &control.bind);
+        let same = self.bind.iter().find(|address| control.bind.overlaps(&address.at(self.port)));
+        if let Some(address) = same {
+            let public = match address {
+                BindAddress::Ip(ip) => {
+                    format!("{} {}", names.with("bind", ip), names.with("port", self.port))
                 }
-                _ => format!("{} {}", names.with("bind", self.bind), names.with("port", self.port)),
+                own => names.with("bind", own),
             };
             return Err(format!("{name}: the public port is there, by {public}; give them different ports"));
         }
-        if control.is_exposed() && control.token.is_none() {
+        if control.bind.is_exposed() && control.token.is_none() {
             return Err(format!(
                 "{name}: other machines may reach it, so it needs a token; \
                  name its file with {}, or bind it to 127.0.0.1 or ::1",
@@ -264,6 +273,27 @@ impl Config {
         }
         Ok(())
     }
+
+    /// Checks that a port is not said beside addresses that all have another one.
+    fn check_ports(&self, names: &Layer) -> Result<(), String> {
+        let (Some(bind), Some(port)) = (names.get("bind"), names.get("port")) else { return Ok(()) };
+        let of_ip = self.bind.iter().filter(|address| !matches!(address, BindAddress::Unix(_)));
+        let ports: Option<Vec<u16>> = of_ip.map(BindAddress::port).collect();
+        match ports {
+            Some(own)
+                if !own.is_empty() && !own.contains(&self.port) && port.written.is_beside(&bind.written) =>
+            {
+                let (bind, port) = (names.with("bind", join(&self.bind)), names.with("port", self.port));
+                Err(format!("{bind} and {port} say two ports; give one of them"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Returns addresses as a flag takes them.
+fn join(addresses: &[BindAddress]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Checks that a value is at least `least`, which follows from `other`, a setting shown with its value.

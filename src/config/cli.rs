@@ -33,9 +33,10 @@ changed, the one before in its second. SIGHUP rereads the files of secrets,
 keys and the control token, and fetches JWK Sets anew; no stream ends by it.
 
 A flag overrides its variable, a variable a file, a file the default.
-The files: /etc/eventsourced/config.yml, /etc/esper/config.yml, config.yml
-beside this program, that of --config; each over those before it. Their keys are
-the flags' names: port: 3000.
+The files: /usr/lib/esper/config.yml (a package's own),
+/etc/eventsourced/config.yml, /etc/esper/config.yml, config.yml beside this
+program, that of --config; each over those before it. Their keys are the flags'
+names: port: 3000.
 TIME is a number and its unit: 500ms, 15s, 10m, 2h, 30d.
 SIZE is bytes, or a number and its unit: K, M, G (powers of 1000) or KiB, MiB,
 GiB (of 1024).";
@@ -73,7 +74,7 @@ pub(super) struct Flags {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Configuration")]
 pub(super) struct FileFlags {
-    /// YAML file that overrides /etc/eventsourced/config.yml, /etc/esper/config.yml and config.yml beside the binary
+    /// YAML file that overrides those below /usr/lib/esper, /etc/eventsourced, /etc/esper and beside the binary
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Print what is in force, as YAML for --config and without secrets, and end

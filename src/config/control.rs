@@ -1,20 +1,21 @@
 //! The control port: a second listener, which is not for the outside world.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Secret;
-use super::values::{control_address, host_name};
+use super::values::host_name;
+use super::{BindAddress, Secret};
 
 /// A second listener, which is not for the outside world: it serves every route.
 #[derive(Args, Clone, Debug, Eq, PartialEq)]
 #[command(next_help_heading = "Control port")]
 pub struct Control {
-    /// The address to listen on; without a token a loopback one. Port 0 is any free one.
+    /// The address to listen on, with its port; without a token a loopback one or a socket in the file system. Port 0 is
+    /// any free one.
     #[arg(skip = SocketAddr::from(([127, 0, 0, 1], 0)))]
-    pub bind: SocketAddr,
+    pub bind: BindAddress,
     /// Host name by which the control port may be asked, beside addresses and localhost; repeat it, or part
     /// by commas.
     ///
@@ -35,8 +36,9 @@ pub struct Control {
 pub(super) struct ControlFlags {
     /// Second address to listen on, not for the outside world: it serves every route, and only it /token/,
     /// /emit/, /sessions/ and /disconnect/; /publish, /stats, /metrics and /admin are then served by it alone
-    #[arg(long, visible_alias = "bindctl", value_name = "IP:PORT", value_parser = control_address)]
-    pub(super) bind_control: Option<SocketAddr>,
+    #[arg(long, visible_alias = "bindctl", value_name = "IP:PORT|unix:PATH")]
+    #[arg(value_parser = control_address)]
+    pub(super) bind_control: Option<BindAddress>,
     /// File with the token that every request to the control port must carry; needed beyond loopback
     #[arg(long, value_name = "FILE")]
     pub(super) control_token_file: Option<PathBuf>,
@@ -45,8 +47,9 @@ pub(super) struct ControlFlags {
 }
 
 impl Control {
-    /// Returns a control port without a token, so for a loopback address, and without further host names.
-    pub fn new(bind: SocketAddr) -> Self {
+    /// Returns a control port without a token, so for a loopback address or a socket in the file system, and without
+    /// further host names.
+    pub fn new(bind: BindAddress) -> Self {
         Self { bind, hosts: Vec::new(), token: None, public_publish: false }
     }
 
@@ -58,24 +61,11 @@ impl Control {
         }
         match token {
             Some(token) => Self::check_token(token).map_err(|reason| format!("control.token: {reason}")),
-            None if self.is_exposed() => Err(format!(
+            None if bind.is_exposed() => Err(format!(
                 "control.token None: other machines may reach control.bind {bind}; set one, or bind to loopback"
             )),
             None => Ok(()),
         }
-    }
-
-    /// Returns whether other machines may reach it.
-    pub(super) fn is_exposed(&self) -> bool {
-        !self.bind.ip().to_canonical().is_loopback()
-    }
-
-    /// Returns whether it would share an address and port with the public listener, at all addresses included: a client
-    /// of one would be served by the other.
-    pub(super) fn overlaps(&self, ip: IpAddr, port: u16) -> bool {
-        let (ours, theirs) = (self.bind.ip().to_canonical(), ip.to_canonical());
-        let same = ours == theirs || ours.is_unspecified() || theirs.is_unspecified();
-        same && self.bind.port() == port && port != 0
     }
 
     /// Checks the token, which opens everything and is sent in a header.
@@ -90,42 +80,28 @@ impl Control {
     }
 }
 
+/// Parses the control port's address, which needs a port.
+fn control_address(text: &str) -> Result<BindAddress, &'static str> {
+    match text.parse() {
+        Ok(BindAddress::Ip(_)) | Err(_) if !text.trim().starts_with("unix:") => Err(
+            "not an address with its port; write 127.0.0.1:8001 or [::1]:8001, or a socket unix:/run/esper.sock",
+        ),
+        read => read,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_two_listeners_are_never_at_one_place() {
-        for (control, public, overlaps) in [
-            ("127.0.0.1:80", "127.0.0.1:80", true),
-            ("127.0.0.1:80", "0.0.0.0:80", true),
-            ("127.0.0.1:80", "[::]:80", true),
-            ("0.0.0.0:80", "10.0.0.1:80", true),
-            ("[::ffff:10.0.0.1]:80", "10.0.0.1:80", true),
-            ("127.0.0.1:80", "127.0.0.1:81", false),
-            ("127.0.0.1:80", "10.0.0.1:80", false),
-            ("127.0.0.1:0", "127.0.0.1:0", false),
-            ("127.0.0.1:0", "0.0.0.0:0", false),
-        ] {
-            let public: SocketAddr = public.parse().unwrap();
-            let control = Control::new(control.parse().unwrap());
-            assert_eq!(control.overlaps(public.ip(), public.port()), overlaps, "{control:?} {public}");
+    fn the_address_for_control_has_a_port_or_a_path() {
+        for text in ["127.0.0.1:8001", ":8001", "[::1]:0", "unix:/run/esper-control.sock"] {
+            assert!(control_address(text).is_ok(), "{text}");
         }
-    }
-
-    #[test]
-    fn other_machines_reach_any_address_but_loopback() {
-        for (bind, exposed) in [
-            ("127.0.0.1:80", false),
-            ("127.1.2.3:80", false),
-            ("[::1]:80", false),
-            ("[::ffff:127.0.0.1]:80", false),
-            ("0.0.0.0:80", true),
-            ("[::]:80", true),
-            ("10.0.0.1:80", true),
-            ("[::ffff:10.0.0.1]:80", true),
-        ] {
-            assert_eq!(Control::new(bind.parse().unwrap()).is_exposed(), exposed, "{bind}");
+        for text in ["127.0.0.1", "::1", "localhost:80", ""] {
+            assert!(control_address(text).unwrap_err().contains("write 127.0.0.1:8001"), "{text}");
         }
+        assert!(control_address("unix:s").unwrap_err().contains("write unix:/run/esper.sock"));
     }
 }

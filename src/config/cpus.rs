@@ -6,15 +6,15 @@ use std::str::FromStr;
 
 use clap::{ArgAction, Args};
 
-use super::ConfigError;
 use super::layer::Layer;
-use super::values::{count, number};
+use super::values::{count, number, whole};
+use super::{ConfigError, SHARDS_MAX};
 
 /// The CPUs that get a shard.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cpus {
-    /// The kernel's CPU numbers, one shard each, in the order of the shards; never empty, all different. Without `pin`
-    /// only their number matters.
+    /// The kernel's CPU numbers, one shard each, in the order of the shards; never empty. Without `pin` only their number
+    /// matters.
     pub ids: Vec<usize>,
     /// Whether each shard's thread stays on its CPU.
     pub pin: bool,
@@ -28,12 +28,21 @@ impl Default for Cpus {
     }
 }
 
+impl Cpus {
+    /// Returns this many of the CPUs; more than there are share them, and the kernel says which thread has which.
+    fn shared(threads: usize, usable: &[usize], pin: bool) -> Self {
+        let ids = usable.iter().copied().cycle().take(threads).collect();
+        Self { ids, pin: pin && threads <= usable.len() }
+    }
+}
+
 /// The flags of [`Cpus`].
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Listening")]
 pub(super) struct CpuFlags {
-    /// How many CPUs to use, one thread each [default: all this process may use]
-    #[arg(short, long, value_name = "N", value_parser = count(1))]
+    /// How many threads to use, one for each CPU; more than this process may use share them [default: all CPUs this
+    /// process may use]
+    #[arg(short, long, value_name = "N", value_parser = whole("count", 1..=SHARDS_MAX))]
     pub(super) threads: Option<usize>,
     /// How many CPUs (2: the first two this process may use) or which (0-3,6: just those; 5-5: just CPU 5)
     #[arg(long, value_name = "N|LIST")]
@@ -46,15 +55,29 @@ pub(super) struct CpuFlags {
 impl CpuFlags {
     /// Chooses among the CPUs that this process may use.
     pub(super) fn choose(&self, names: &Layer) -> Result<Cpus, ConfigError> {
-        let (flag, wanted) = match (self.threads, &self.cores) {
-            (Some(count), _) => ("threads", WantedCpus::Count(count)),
-            (None, Some(cores)) => ("cores", cores.clone()),
-            (None, None) => return Ok(Cpus { ids: usable()?, pin: self.pin }),
+        let ids = usable()?;
+        let cores = match (self.threads, &self.cores) {
+            (Some(threads), _) => return Ok(Cpus::shared(threads, &ids, self.pin)),
+            (None, Some(cores)) => cores,
+            (None, None) => return Ok(Cpus { ids, pin: self.pin }),
         };
-        let ids = wanted
-            .among(&usable()?)
-            .map_err(|reason| ConfigError::Host(format!("{}: {reason}", names.with(flag, wanted))))?;
-        Ok(Cpus { ids, pin: self.pin })
+        let chosen = cores.among(&ids);
+        let refused = |reason| ConfigError::Host(format!("{}: {reason}", names.with("cores", cores)));
+        Ok(Cpus { ids: chosen.map_err(refused)?, pin: self.pin })
+    }
+
+    /// Returns a line for the log if there are more threads than CPUs.
+    pub(super) fn warning(&self, chosen: &Cpus, names: &Layer) -> Option<String> {
+        let threads = self.threads.filter(|threads| *threads == chosen.ids.len())?;
+        let cpus = usable().ok()?;
+        (threads > cpus.len()).then(|| {
+            format!(
+                "{}: more than the CPUs this process may use ({}), which the threads share, unpinned; \
+                 one for each CPU is fastest, and the default",
+                names.with("threads", threads),
+                list_of(&cpus)
+            )
+        })
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 
 use clap::{Arg, ArgAction, ArgMatches};
 
@@ -11,7 +10,7 @@ use super::command_line::without_credentials;
 use super::file::{Files, is_key};
 use super::headers::{self, HeaderSetting};
 use super::layer::{Layer, variable};
-use super::{BrokerUrl, Config, cli};
+use super::{BindAddress, BrokerUrl, Config, cli};
 
 const START: &str = "\
 # What is in force: by flags, over variables, over files, over defaults. To be read by --config.
@@ -68,13 +67,21 @@ impl Dump<'_> {
     }
 
     fn address(&mut self, config: &Config) {
-        let Config { bind, port, .. } = config;
+        let addresses: Vec<String> =
+            config.addresses().iter().map(|address| scalar(&address.to_string())).collect();
         self.line(0, "server:");
-        self.line(1, &format!("address: {}", scalar(&SocketAddr::new(*bind, *port).to_string())));
-        self.line(
-            0,
-            &format!("# The same in two keys: bind: {} and port: {port}", scalar(&bind.to_string())),
-        );
+        match (&config.bind[..], &addresses[..]) {
+            ([BindAddress::Unix(_)] | [_, _, ..], _) | (_, []) => {
+                self.line(1, "address:");
+                addresses.iter().for_each(|address| self.line(2, &format!("- {address}")));
+            }
+            ([alone], [address, ..]) => {
+                let (bind, port) = (alone.without_port().to_string(), config.port);
+                self.line(1, &format!("address: {address}"));
+                self.line(0, &format!("# The same in two keys: bind: {} and port: {port}", scalar(&bind)));
+            }
+            ([], _) => {}
+        }
     }
 
     /// Writes a flag under the last word of its key; its section is written already.

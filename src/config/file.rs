@@ -10,7 +10,7 @@ use std::sync::Arc;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command};
 
-use super::layer::{FilePlace, Layer, Setting, Written, on_one_line, port_of, shown, variable};
+use super::layer::{FilePlace, Layer, Setting, Written, on_one_line, shown, variable};
 use super::yaml::{self, YamlKey, YamlNode, YamlValue};
 use super::{MIB, Notes, SubscribeRule, headers, keys};
 
@@ -30,7 +30,9 @@ pub(super) struct Files {
 
 /// Returns where files are looked for; later ones override earlier ones.
 pub(super) fn places() -> Vec<PathBuf> {
-    let mut places = vec!["/etc/eventsourced/config.yml".into(), "/etc/esper/config.yml".into()];
+    // The first is a package's or an image's own, so that what it needs otherwise stands under all that a person writes.
+    let known = ["/usr/lib/esper/config.yml", "/etc/eventsourced/config.yml", "/etc/esper/config.yml"];
+    let mut places: Vec<PathBuf> = known.map(Into::into).into();
     let binary = std::env::current_exe().ok();
     places.extend(binary.and_then(|binary| Some(binary.parent()?.join("config.yml"))));
     places
@@ -158,17 +160,8 @@ impl<'a> FileReader<'a> {
         }
     }
 
-    fn flag(&mut self, arg: &Arg, place: FilePlace, mut node: YamlNode) -> Result<(), String> {
+    fn flag(&mut self, arg: &Arg, place: FilePlace, node: YamlNode) -> Result<(), String> {
         let flag = arg.get_long().unwrap_or_default();
-        if let (YamlValue::Text(text), "server.address") = (&mut node.value, &*place.key) {
-            // As in eventsourced: always with a port; without an IP it means all addresses.
-            if text.starts_with(':') {
-                text.insert_str(0, "[::]");
-            }
-            if port_of(text).is_none() && text.parse::<std::net::IpAddr>().is_ok() {
-                return Err(format!("{place}: {}: no port; write one, such as 0.0.0.0:2069", shown(text)));
-            }
-        }
         let takes_list = matches!(arg.get_action(), ArgAction::Append);
         let mut values = match node.value {
             YamlValue::Null => Vec::new(),
@@ -182,6 +175,14 @@ impl<'a> FileReader<'a> {
             }
             _ => vec![text(&place, node)?],
         };
+        if place.key == "server.address"
+            && let Some((line, text)) =
+                values.iter().find(|(_, text)| text.trim().parse::<std::net::IpAddr>().is_ok())
+        {
+            // As in eventsourced.
+            let place = FilePlace { line: *line, ..place };
+            return Err(format!("{place}: {}: no port; write one, such as 0.0.0.0:2069", shown(text)));
+        }
         if flag == "broker-node" {
             // A comma separates a flag's values; in a URL it means the same in either form (RFC 3986, section 2.4).
             values.iter_mut().for_each(|(_, url)| *url = url.replace(',', "%2C"));

@@ -5,7 +5,7 @@
 use std::fmt::{self, Display};
 use std::sync::Arc;
 
-use super::values::Bind;
+use super::BindAddress;
 
 /// A place in a file. `Display` is `/etc/esper/config.yml:3 queue.path`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -60,6 +60,8 @@ impl Written {
         match (self, other) {
             (Self::File(place), Self::File(other)) => place.file == other.file,
             (Self::File(_), _) | (_, Self::File(_)) => false,
+            // A program's port is that of addresses without one.
+            (Self::Field(..), _) | (_, Self::Field(..)) => false,
             _ => true,
         }
     }
@@ -115,6 +117,10 @@ impl Layer {
         if upper.is_given("cores") {
             self.remove("threads");
         }
+        // A port over addresses is that of all of them.
+        if upper.get("port").is_some() && upper.get("bind").is_none() {
+            self.strip_ports();
+        }
         // A port that came with the address is removed with it.
         let is_taken_away = upper.get("bind").is_some() && !upper.is_given("bind");
         if is_taken_away && said(self, "bind") == said(self, "port") {
@@ -132,13 +138,26 @@ impl Layer {
         self.0.retain(|(flag, _)| secret(flag) != Some(true));
     }
 
-    /// Makes an address's port a setting of its own, unless there is one.
+    /// Makes the port of the only address a setting of its own, unless there is one: another layer may say another address
+    /// without a port.
     pub(super) fn split_port(&mut self) {
         let Some(Setting { written, values }) = self.get("bind") else { return };
-        let Some((line, text)) = values.first() else { return };
+        let [(line, text)] = &values[..] else { return };
         if let Some(port) = port_of(text).filter(|_| !self.is_given("port")) {
             let port = Setting { written: written.clone(), values: vec![(*line, port.to_string())] };
             self.insert("port", port);
+        }
+    }
+
+    /// Takes the ports from the addresses.
+    fn strip_ports(&mut self) {
+        let Some((_, bind)) = self.0.iter_mut().find(|(flag, _)| flag == "bind") else { return };
+        let without_port = |text: &str| {
+            let address = text.parse().map(|address: BindAddress| address.without_port().to_string());
+            address.unwrap_or_else(|_| text.to_owned())
+        };
+        for (_, list) in &mut bind.values {
+            *list = list.split(',').map(without_port).collect::<Vec<_>>().join(",");
         }
     }
 
@@ -171,7 +190,7 @@ impl Layer {
 
 /// Returns the port of an address, if it has one.
 pub(super) fn port_of(bind: &str) -> Option<u16> {
-    bind.parse::<Bind>().ok()?.port
+    bind.parse::<BindAddress>().ok()?.port()
 }
 
 /// Returns a flag's variable: `ESPER_SLOW_LAG` of `slow-lag`.

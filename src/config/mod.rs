@@ -8,6 +8,7 @@
 //! `headers` belong to the queues, `signing` to `esper token`. Everything outside this module relies on the checks.
 
 mod auth;
+mod bind;
 mod check;
 mod clap_error;
 mod cli;
@@ -32,11 +33,13 @@ mod stream;
 mod values;
 mod yaml;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub use auth::Auth;
 pub(crate) use auth::token_size;
+pub(crate) use bind::all_of_ipv4;
+pub use bind::{BindAddress, TrustedProxy};
+use bind::{file_mode, trusted_proxy};
 pub(crate) use check::SHARDS_MAX;
 use clap::{ArgAction, Args, ValueEnum};
 pub(crate) use clap_error::{explain, parse_command};
@@ -55,7 +58,7 @@ pub(crate) use read::server_args;
 pub(crate) use signing::{SecretFlags, SigningCommand};
 pub use stream::{RefuseStreams, SlowPolicy, Stream};
 pub(crate) use values::token_time;
-use values::{address, count, network, port, trimmed, whole};
+use values::{count, port, trimmed, whole};
 
 pub use crate::auth::{JwksUrl, KeyType, PublicKey, Secret, SecretPair, Signers};
 pub use crate::backend::{BrokerUrl, NatsUrl, SubscribeRule};
@@ -82,14 +85,24 @@ const MIB: usize = 1024 * KIB;
 /// ```
 #[derive(Args, Clone, Debug, Eq, PartialEq)]
 pub struct Config {
-    /// Address to listen on; 0.0.0.0 or :: for all; with a port as in 127.0.0.1:8000.
-    #[arg(id = "server.address", short = 'b', long = "bind", value_name = "IP[:PORT]", value_parser = address)]
-    #[arg(default_value = "127.0.0.1", help_heading = "Listening", display_order = 0)]
-    pub bind: IpAddr,
-    /// TCP port to listen on; 0 for any free one.
+    /// Address to listen on; 0.0.0.0, :: or :8000 for all; with a port as in 127.0.0.1:8000; a socket for programs of
+    /// this machine as in unix:/run/esper.sock; repeat it, or separate by commas.
+    ///
+    /// Never empty.
+    #[arg(id = "server.address", short = 'b', long = "bind", value_name = "IP[:PORT]|unix:PATH")]
+    #[arg(value_delimiter = ',', default_value = "127.0.0.1", help_heading = "Listening", display_order = 0)]
+    pub bind: Vec<BindAddress>,
+    /// TCP port to listen on, at addresses without one of their own; 0 for any free one.
     #[arg(short, long, value_name = "PORT", value_parser = port, default_value = "3000")]
     #[arg(help_heading = "Listening", display_order = 0)]
     pub port: u16,
+    /// Mode of the sockets of unix:PATH, in octal: who may write to one may connect.
+    #[arg(long, value_name = "MODE", value_parser = file_mode, default_value = "660")]
+    #[arg(help_heading = "Listening", display_order = 0)]
+    pub bind_mode: u32,
+    /// Group of the sockets of unix:PATH, by its name or number [default: this process's].
+    #[arg(long, value_name = "GROUP", help_heading = "Listening", display_order = 0)]
+    pub bind_group: Option<String>,
     /// A second listener, for control.
     #[arg(skip)]
     pub control: Option<Control>,
@@ -155,10 +168,11 @@ pub struct Config {
     )]
     #[arg(default_value = "*", help_heading = "HTTP")]
     pub cors_origins: Vec<String>,
-    /// Proxy whose X-Forwarded-For says where a client is, or a network of such; repeat it, or separate by commas.
-    #[arg(id = "trusted-proxy", long, value_name = "IP|CIDR", value_delimiter = ',', value_parser = network)]
-    #[arg(help_heading = "HTTP")]
-    pub trusted_proxies: Vec<IpNet>,
+    /// Proxy whose X-Forwarded-For says where a client is, or a network of such, or unix for whoever connects through a
+    /// socket; repeat it, or separate by commas.
+    #[arg(id = "trusted-proxy", long, value_name = "IP|CIDR|unix", value_delimiter = ',')]
+    #[arg(value_parser = trusted_proxy, help_heading = "HTTP")]
+    pub trusted_proxies: Vec<TrustedProxy>,
     /// Limits of what is under way between shards.
     #[command(flatten)]
     pub mailbox: Mailbox,
@@ -186,6 +200,13 @@ pub struct Config {
     /// Of so many requests one, drawn at random, has lines in it; those that are refused all have.
     #[arg(long, value_name = "N", value_parser = count(1), default_value = "1", help_heading = "Logging")]
     pub access_log_sample: usize,
+}
+
+impl Config {
+    /// Returns the addresses to listen on, each with its port.
+    pub(crate) fn addresses(&self) -> Vec<BindAddress> {
+        self.bind.iter().map(|address| address.at(self.port)).collect()
+    }
 }
 
 /// How a process came to its configuration.

@@ -1,7 +1,6 @@
 //! Reads a configuration: the command line, then files, then the secrets and keys that they name; then checks it.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::cli::{self, Flags};
@@ -11,11 +10,11 @@ use super::file::{self, Files};
 use super::keys::Sources;
 use super::layer::Layer;
 use super::layers::{Parsed, Typed};
-use super::{Config, ConfigError, Cpus, Notes, Secret, dump};
+use super::{BindAddress, Config, ConfigError, Cpus, Notes, Secret, dump};
 
 impl Config {
     /// Returns the configuration that this process was started with, and notes for a person. Files are looked for in
-    /// `/etc/eventsourced`, `/etc/esper` and beside the binary.
+    /// `/usr/lib/esper`, `/etc/eventsourced`, `/etc/esper` and beside the binary.
     ///
     /// # Errors
     /// The reason and the remedy, or the text that was asked for instead of a start; see [`ConfigError`].
@@ -60,14 +59,15 @@ impl Config {
         Self::read(args, &|_| None, &[], no_cpus)
     }
 
-    /// Returns where a server with these arguments listens, as [`Config::from_env_and`], without reading secrets and
+    /// Returns where a server with these arguments listens first, as [`Config::from_env_and`], without reading secrets and
     /// keys.
     ///
     /// # Errors
     /// As [`Config::from_env_and_args`].
-    pub(crate) fn address(args: Vec<OsString>) -> Result<SocketAddr, ConfigError> {
+    pub(crate) fn address(args: Vec<OsString>) -> Result<BindAddress, ConfigError> {
         let (_, Parsed { flags, .. }) = parse(args, &variable_of_process, &file::places())?;
-        Ok(SocketAddr::new(flags.config.bind, flags.config.port))
+        let nowhere = || ConfigError::Usage("--bind: nothing to listen on; set an address".to_owned());
+        flags.config.addresses().into_iter().next().ok_or_else(nowhere)
     }
 
     /// Returns the configuration of these arguments, of which the first is the program's name, and these variables.
@@ -153,8 +153,13 @@ impl Config {
         let namespaces = config.namespaces;
         config.queues = queues.with_files(&files, namespaces, &names, &mut notes.warnings).map_err(usage)?;
         config.check_together(&names).map_err(usage)?;
+        // One form for one meaning, however it was written.
+        let shared = config.port;
+        let is_shared = |address: &&mut BindAddress| address.port() == Some(shared);
+        config.bind.iter_mut().filter(is_shared).for_each(|address| *address = address.without_port());
         // Done last, so that a wrong value is reported on any machine.
         config.cpus = choose_cpus(&cpus, &names)?;
+        notes.warnings.extend(cpus.warning(&config.cpus, &names));
         if file_flags.dump_config {
             let text = dump::text(&config, &matches, &names, &files);
             return Err(text.map_or_else(usage, ConfigError::Help));

@@ -1,15 +1,13 @@
-//! Parsers of single values: sizes, durations, counts, addresses. Each refusal says what was wrong and what to write;
+//! Parsers of single values: sizes, durations, counts, ports, names. Each refusal says what was wrong and what to write;
 //! the caller puts the name of the flag, variable or key before it.
 
 use std::convert::Infallible;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use ipnet::IpNet;
 
 /// The largest size, 1 PiB, so that sums of sizes cannot overflow.
 pub(super) const SIZE_MAX: usize = match 1_usize.checked_shl(50) {
@@ -157,45 +155,6 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
     })
 }
 
-/// An address to listen on, with its port if it has one: `127.0.0.1`, `::1`, `127.0.0.1:8000`, `[::1]:8000`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Bind {
-    pub(super) ip: IpAddr,
-    pub(super) port: Option<u16>,
-}
-
-impl FromStr for Bind {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, &'static str> {
-        let alone = text.parse().map(|ip| Self { ip, port: None });
-        let both = |address: SocketAddr| Self { ip: address.ip(), port: Some(address.port()) };
-        alone.or_else(|_| text.parse().map(both)).map_err(|_| {
-            "not an address; write 127.0.0.1 or ::1 for this machine alone, 0.0.0.0 or :: for all, \
-             or with a port 127.0.0.1:8000 or [::1]:8000"
-        })
-    }
-}
-
-impl fmt::Display for Bind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.port {
-            None => self.ip.fmt(f),
-            Some(port) => SocketAddr::new(self.ip, port).fmt(f),
-        }
-    }
-}
-
-/// Parses the address of a [`Bind`]; its port becomes a setting of its own.
-pub(super) fn address(text: &str) -> Result<IpAddr, &'static str> {
-    text.parse().map(|Bind { ip, .. }| ip)
-}
-
-/// Parses the control port's address, which needs a port.
-pub(super) fn control_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "not an address with its port; write 127.0.0.1:8001 or [::1]:8001".to_owned())
-}
-
 /// Parses a host's name as in a request's `Host`, without a port, and makes it lower case.
 pub(super) fn host_name(text: &str) -> Result<String, String> {
     let name = text.trim().to_ascii_lowercase();
@@ -205,17 +164,6 @@ pub(super) fn host_name(text: &str) -> Result<String, String> {
         return Ok(name);
     }
     Err("not a host's name; write it without scheme and port, such as esper.example.org".to_owned())
-}
-
-/// Parses a network in CIDR notation, or one address as a network of its own.
-pub(super) fn network(text: &str) -> Result<IpNet, String> {
-    let text = text.trim();
-    let network = text.parse::<IpNet>().ok();
-    // An IPv4 peer of an IPv6 listener is compared as IPv4.
-    let network = network.or_else(|| Some(text.parse::<IpAddr>().ok()?.to_canonical().into()));
-    network
-        .map(|network| network.trunc())
-        .ok_or_else(|| "not an address or a network; write 10.0.0.1, 10.0.0.0/8 or fd00::/8".to_owned())
 }
 
 /// Returns whether a byte may be in a token (RFC 9110, 5.6.2), such as a header's or a cookie's name.

@@ -1,4 +1,4 @@
-//! A shard's listeners: they accept connections and start a task for each.
+//! A shard's own listeners: they accept connections and start a task for each.
 
 use std::cell::Cell;
 use std::io;
@@ -13,14 +13,19 @@ use tokio_uring::net::{TcpListener, TcpStream};
 use super::Connections;
 use super::shedding::EVICTION_TIME;
 use crate::core::budget::Charge;
+use crate::core::survey::ClientAddress;
 use crate::dialects::Port;
+use crate::shard::message::Accepted;
 use crate::shard::{Phase, sockets};
 
 /// Accepts under way at a time per listener, so that one trip into the kernel brings several connections.
 const ACCEPTS: usize = 8;
 /// How long accepting pauses when no descriptor is left: until one is free, every accept fails at once.
-const PAUSE: Duration = Duration::from_millis(100);
-/// The least time between two warnings of one listener.
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
+/// The line of an accept that failed.
+pub(super) const CANNOT_ACCEPT: &str = "cannot accept, and goes on when connections close; if descriptors ran out, raise the \
+     file limit (ulimit -n, LimitNOFILE=)";
+/// The least time between two warnings of one shard.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A listener of one shard and the port that it serves.
@@ -39,29 +44,25 @@ pub(crate) struct Listener {
 pub(crate) async fn run(connections: Rc<Connections>, listener: Listener) {
     let Listener { port, listener, handle } = listener;
     let listener = Rc::new(TcpListener::from_std(listener));
-    let warned = Rc::new(Cell::new(None));
     for _ in 0..ACCEPTS {
-        tokio_uring::spawn(accept(Rc::clone(&connections), port, Rc::clone(&listener), Rc::clone(&warned)));
+        tokio_uring::spawn(accept(Rc::clone(&connections), port, Rc::clone(&listener)));
     }
     connections.shard.stops_serving().await;
     let _ = SockRef::from(&handle).shutdown(Shutdown::Both);
 }
 
-async fn accept(
-    connections: Rc<Connections>,
-    port: Port,
-    listener: Rc<TcpListener>,
-    warned: Rc<Cell<Option<Instant>>>,
-) {
+async fn accept(connections: Rc<Connections>, port: Port, listener: Rc<TcpListener>) {
     while connections.shard.phase() == Phase::Serving {
         match listener.accept().await {
             Ok((stream, peer)) => match admit(&connections).await {
                 Some(charge) => {
-                    let connection = super::run(Rc::clone(&connections), stream, peer.ip(), port, charge);
+                    connections.enter();
+                    let peer = ClientAddress::Ip(peer.ip());
+                    let connection = super::run(Rc::clone(&connections), stream, peer, port, charge);
                     drop(tokio_uring::spawn(connection));
                 }
                 None if connections.shard.phase() > Phase::Serving => return,
-                None => refuse(&connections, stream, &warned),
+                None => refuse(&connections, stream),
             },
             Err(_) if connections.shard.phase() > Phase::Serving => return,
             Err(error) => {
@@ -72,13 +73,8 @@ async fn accept(
                         continue;
                     }
                 }
-                warn(&warned, || {
-                    tracing::warn!(
-                        shard = connections.shard.id,
-                        %error,
-                        "cannot accept, and goes on when connections close; if descriptors ran out, \
-                         raise the file limit (ulimit -n, LimitNOFILE=)"
-                    );
+                warn(&connections.warned, || {
+                    tracing::warn!(shard = connections.shard.id, %error, "{CANNOT_ACCEPT}");
                 });
                 tokio::time::sleep(PAUSE).await;
             }
@@ -86,9 +82,26 @@ async fn accept(
     }
 }
 
+/// Serves a connection that another thread accepted and that was counted. The socket has no owner but the returned future, so it is closed where it
+/// cannot be served.
+pub(super) async fn take(connections: Rc<Connections>, accepted: Accepted) {
+    let Accepted { socket, peer, port } = accepted;
+    // Only what all stream sockets have in common is asked of it, so that it may be one of the file system, too.
+    let stream = TcpStream::from_std(socket.into());
+    match admit(&connections).await {
+        Some(charge) => super::run(connections, stream, peer, port, charge).await,
+        None => {
+            connections.leave();
+            if connections.shard.phase() == Phase::Serving {
+                refuse(&connections, stream);
+            }
+        }
+    }
+}
+
 /// Returns whether an accept failed because descriptors or kernel memory ran out, which closing connections remedies.
 /// Linux returns errors of the network from accept as well (accept(2)).
-fn is_shortage(error: &io::Error) -> bool {
+pub(super) fn is_shortage(error: &io::Error) -> bool {
     let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
 }
@@ -112,9 +125,9 @@ async fn admit(connections: &Connections) -> Option<Charge> {
 
 /// Resets a connection that there is no memory for. An answer would need memory too, and an EventSource that gets 503
 /// never reconnects.
-fn refuse(connections: &Connections, stream: TcpStream, warned: &Cell<Option<Instant>>) {
+fn refuse(connections: &Connections, stream: TcpStream) {
     connections.shard.stats().refused.add(1);
-    warn(warned, || {
+    warn(&connections.warned, || {
         tracing::warn!(
             shard = connections.shard.id,
             "a connection is reset because there is no memory for it; raise --request-memory"
@@ -124,7 +137,7 @@ fn refuse(connections: &Connections, stream: TcpStream, warned: &Cell<Option<Ins
 }
 
 /// Calls `say`, unless it did within [`WARNING_INTERVAL`].
-fn warn(warned: &Cell<Option<Instant>>, say: impl FnOnce()) {
+pub(super) fn warn(warned: &Cell<Option<Instant>>, say: impl FnOnce()) {
     if warned.get().is_none_or(|at| at.elapsed() > WARNING_INTERVAL) {
         warned.set(Some(Instant::now()));
         say();

@@ -9,7 +9,6 @@
 //!            └──► Stream ──► End::Stream
 //! ```
 
-use std::net::IpAddr;
 use std::rc::Rc;
 
 use tokio::time::Instant;
@@ -34,7 +33,7 @@ use crate::core::budget::Charge;
 use crate::core::event::EventLimits;
 use crate::core::line::PlaceInLine;
 use crate::core::message::{self, Post, ReplyTo, Ticket};
-use crate::core::survey::Client;
+use crate::core::survey::{Client, ClientAddress};
 use crate::dialects::queues::QueueRequest;
 use crate::dialects::{self, Port};
 use crate::http::{Refusal, RequestReader, Response};
@@ -59,8 +58,8 @@ pub(super) enum End {
 pub(super) struct Connection<'c, 'm> {
     pub(super) connections: &'c Connections,
     pub(super) stream: &'c TcpStream,
-    pub(super) peer: IpAddr,
-    port: Port,
+    pub(super) peer: ClientAddress,
+    pub(super) port: Port,
     pub(super) pipeline: Rc<Pipeline>,
     key: Key,
     reader: RequestReader,
@@ -114,7 +113,7 @@ impl<'c, 'm> Connection<'c, 'm> {
     pub(super) fn new(
         connections: &'c Connections,
         stream: &'c TcpStream,
-        (peer, port): (IpAddr, Port),
+        (peer, port): (ClientAddress, Port),
         pipeline: Rc<Pipeline>,
         key: Key,
         holding: &'c mut Holding<'m>,
@@ -167,7 +166,7 @@ impl<'c, 'm> Connection<'c, 'm> {
                 if self.last_request_seen {
                     return End::Closed;
                 }
-                if is_between && self.phase() > Phase::Serving {
+                if is_between && self.phase() > Phase::Serving && self.first_request_end().is_none() {
                     // A pipelining client may be sending; a reset could overtake the answers on their way to it.
                     return End::Refused;
                 }

@@ -5,7 +5,8 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | [`accept`] | the listeners |
+//! | [`accept`] | the listeners of each shard |
+//! | [`acceptor`] | the listeners that all shards share |
 //! | [`machine`] | one connection: its states and transitions |
 //! | [`request`] | decides what to do for a request once its head is read |
 //! | [`body`] | reads the body of a publish or a command |
@@ -17,6 +18,7 @@
 //! | [`service`] | what the connections of all shards share |
 
 pub(crate) mod accept;
+pub(crate) mod acceptor;
 mod answer;
 mod body;
 mod client;
@@ -36,10 +38,11 @@ mod streaming;
 mod tests;
 mod waiting;
 
-use std::cell::RefCell;
-use std::net::{IpAddr, Shutdown};
+use std::cell::{Cell, RefCell};
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio_uring::net::TcpStream;
 
@@ -52,11 +55,12 @@ use self::pipeline::Pipeline;
 use self::service::{Service, busy};
 use self::shedding::Evictions;
 use crate::clock::Date;
-use crate::core::arena::{Arena, Key};
+use crate::core::arena::Arena;
 use crate::core::budget::Charge;
 use crate::core::message::Ticket;
+use crate::core::survey::ClientAddress;
 use crate::dialects::Port;
-use crate::shard::message::TicketReply;
+use crate::shard::message::{Accepted, TicketReply};
 use crate::shard::sockets::reset_at_close;
 use crate::shard::{ConnectionHooks, Shard, stream};
 
@@ -71,6 +75,8 @@ pub(crate) struct Connections {
     /// The shared buffer of [`Input::drain`](input::Input::drain).
     scratch: RefCell<Box<[u8]>>,
     date: RefCell<Date>,
+    /// When the shard last warned that it cannot take a connection.
+    warned: Cell<Option<Instant>>,
 }
 
 impl Connections {
@@ -83,17 +89,18 @@ impl Connections {
             evictions: Evictions::default(),
             scratch: RefCell::new(vec![0; DRAIN_BYTES].into()),
             date: RefCell::new(Date::new()),
+            warned: Cell::new(None),
         })
     }
 
-    fn add(&self, pipeline: Rc<Pipeline>) -> Key {
+    /// Counts a connection that was accepted, before it has a task: a server that stops waits for its answers.
+    fn enter(&self) {
         self.shard.stats().connections.add(1);
-        self.pipelines.borrow_mut().insert(pipeline)
     }
 
-    fn remove(&self, key: Key) {
+    /// Counts one that has ended, or became a stream.
+    fn leave(&self) {
         self.shard.stats().connections.subtract(1);
-        self.pipelines.borrow_mut().remove(key);
     }
 
     fn date(&self) -> [u8; 29] {
@@ -101,7 +108,12 @@ impl Connections {
     }
 }
 
-impl ConnectionHooks for Connections {
+impl ConnectionHooks for Rc<Connections> {
+    fn accepted(&self, accepted: Accepted) {
+        self.enter();
+        drop(tokio_uring::spawn(accept::take(Rc::clone(self), accepted)));
+    }
+
     fn reply(&self, ticket: Ticket, reply: TicketReply) {
         let mut pipelines = self.pipelines.borrow_mut();
         // Dropping the reply closes a queue's stream when its client has left.
@@ -133,12 +145,18 @@ impl ConnectionHooks for Connections {
     }
 }
 
-/// Serves a connection until it closes or becomes a stream. `charge` is the connection's share of the memory for
+/// Serves a connection, which was counted, until it closes or becomes a stream. `charge` is the connection's share of the memory for
 /// requests, already taken.
-async fn run(connections: Rc<Connections>, stream: TcpStream, peer: IpAddr, port: Port, charge: Charge) {
+async fn run(
+    connections: Rc<Connections>,
+    stream: TcpStream,
+    peer: ClientAddress,
+    port: Port,
+    charge: Charge,
+) {
     let shard = &connections.shard;
     let pipeline = Rc::new(Pipeline::default());
-    let key = connections.add(Rc::clone(&pipeline));
+    let key = connections.pipelines.borrow_mut().insert(Rc::clone(&pipeline));
     let mut holding = Holding::new(&connections.service.request_memory, shard.common.clock, charge);
     let lent = shard.sockets.lend_connection(&stream);
     let end = Connection::new(&connections, &stream, (peer, port), pipeline, key, &mut holding).serve().await;
@@ -156,7 +174,8 @@ async fn run(connections: Rc<Connections>, stream: TcpStream, peer: IpAddr, port
         End::Closed | End::Cut => None,
     };
     // Everything it asked for is answered, so a stopping server need not wait for this connection any more.
-    connections.remove(key);
+    connections.pipelines.borrow_mut().remove(key);
+    connections.leave();
     if let Some(stream) = refused {
         holding.set(0);
         let lent = shard.sockets.lend_connection(&stream);

@@ -11,6 +11,7 @@ fn the_task_of_a_connection_is_within_what_is_charged_for_it() {
     let (_, stream) = shard_and_socket();
     let connections = parts(Config::default()).connections();
     let charge = connections.service.request_memory.admit().unwrap();
-    let future = run(connections, stream, Ipv4Addr::LOCALHOST.into(), Port::Public, charge);
+    let future =
+        run(connections, stream, ClientAddress::Ip(Ipv4Addr::LOCALHOST.into()), Port::Public, charge);
     assert!(size_of_val(&future) <= TASK_BYTES, "{}", size_of_val(&future));
 }

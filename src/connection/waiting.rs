@@ -11,11 +11,16 @@ use super::machine::{Connection, ConnectionState};
 use super::pipeline::ClientWait;
 use super::shedding::Awaited;
 use crate::http::{Refusal, Status};
+use crate::shard::Phase;
 
 /// How soon a starved connection asks for memory again; the longer interval after a long wait, because thousands may
 /// wait.
 const STARVED_RETRY_MIN: Duration = Duration::from_millis(5);
 const STARVED_RETRY_MAX: Duration = Duration::from_millis(100);
+
+/// How old a connection is, at least, that a stopping server closes before its first request: most clients send it at
+/// once, and many at other ends of the world within this time.
+const FIRST_REQUEST_TIME: Duration = Duration::from_millis(300);
 
 /// The reason why [`Connection::wait`] returned.
 pub(super) enum Woken {
@@ -100,6 +105,9 @@ impl Connection<'_, '_> {
             return Some(since + self.connections.shard.common.config.mailbox.wait_max);
         }
         let patience_end = self.patience_end()?;
+        if let Some(end) = self.first_request_end() {
+            return Some(end.min(patience_end));
+        }
         if let Some(since) = self.holding.starved() {
             let retry = (since.elapsed() / 4).clamp(STARVED_RETRY_MIN, STARVED_RETRY_MAX);
             return Some(Instant::now() + retry);
@@ -108,6 +116,14 @@ impl Connection<'_, '_> {
             Some(window_end) if !self.is_between() => Some(window_end.min(patience_end)),
             _ => Some(patience_end),
         }
+    }
+
+    /// Returns when a stopping server gives up the first request of a connection that it has just accepted: the client
+    /// does not know that it stops. `None` if it waits for none, or no longer.
+    pub(super) fn first_request_end(&self) -> Option<Instant> {
+        let end = self.since + FIRST_REQUEST_TIME;
+        let is_awaited = self.is_fresh && self.input.bytes() == 0 && self.phase() == Phase::Finishing;
+        Some(end).filter(|end| is_awaited && !self.last_request_seen && Instant::now() < *end)
     }
 
     /// Returns when the client's time for a head, a body or the next request ends; `None` while it is not waited for.

@@ -2,10 +2,12 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
+use serde::{Serialize, Serializer};
 
 use crate::core::arena::Key;
 use crate::core::fanout::{Fanout, Progress};
@@ -20,11 +22,45 @@ const AGENT_BYTES_MAX: usize = 256;
 /// Different user agents that are shared by their streams. Browsers send a few hundred.
 const AGENTS_MAX: usize = 1024;
 
+/// The place that a client is at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ClientAddress {
+    Ip(IpAddr),
+    /// This machine, through a socket in the file system.
+    Unix,
+}
+
+impl ClientAddress {
+    /// Returns the address of IPv4 that an address of IPv6 maps, or else this one: an IPv4 peer of an IPv6 listener has a
+    /// mapped address.
+    pub(crate) fn to_canonical(self) -> Self {
+        match self {
+            ClientAddress::Ip(ip) => ClientAddress::Ip(ip.to_canonical()),
+            ClientAddress::Unix => ClientAddress::Unix,
+        }
+    }
+}
+
+impl Serialize for ClientAddress {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl fmt::Display for ClientAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientAddress::Ip(ip) => ip.fmt(f),
+            ClientAddress::Unix => f.write_str("unix"),
+        }
+    }
+}
+
 /// The client of a stream, as the admin page shows it.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     /// The client's own address, as trusted proxies pass it on.
-    pub(crate) address: IpAddr,
+    pub(crate) address: ClientAddress,
     pub(crate) user_agent: Arc<str>,
     /// Unix seconds.
     pub(crate) since_s: u64,
@@ -133,7 +169,7 @@ impl Clients {
 
 impl Client {
     /// Returns a client with as much of its user agent as is kept.
-    pub(crate) fn new(address: IpAddr, user_agent: &[u8], since_s: u64) -> Self {
+    pub(crate) fn new(address: ClientAddress, user_agent: &[u8], since_s: u64) -> Self {
         let agent = user_agent.get(..AGENT_BYTES_MAX).unwrap_or(user_agent);
         Client { address, user_agent: String::from_utf8_lossy(agent).into(), since_s }
     }
@@ -238,7 +274,7 @@ mod tests {
     use crate::core::topic::TopicHasher;
 
     fn client(agent: &str) -> Client {
-        Client::new(Ipv4Addr::LOCALHOST.into(), agent.as_bytes(), 7)
+        Client::new(ClientAddress::Ip(Ipv4Addr::LOCALHOST.into()), agent.as_bytes(), 7)
     }
 
     #[test]

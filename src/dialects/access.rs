@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::queues::QueueAccess;
 use crate::auth::{JwksUrl, KeyProvider, KeySources, Keyring, PublicKey, Secret, UsedTickets};
-use crate::config::{Auth, Config, IpNet};
+use crate::config::{Auth, Config, TrustedProxy};
 use crate::core::renewal::RenewableStreams;
 use crate::core::topic::{Topic, TopicNames};
 
@@ -42,7 +42,7 @@ pub(crate) struct Access {
     /// The topic that feeds it; no request can name it.
     pub(crate) admin_topic: Topic,
     /// Peers whose `X-Forwarded-For` is believed.
-    pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) trusted_proxies: Vec<TrustedProxy>,
 }
 
 impl Access {

@@ -1,5 +1,3 @@
-use std::net::IpAddr;
-
 use bytes::Bytes;
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
@@ -8,6 +6,7 @@ use super::call::{READ, READ_BY_BODY, WRITE};
 use super::*;
 use crate::config::Config;
 use crate::core::fanout::StreamTerms;
+use crate::core::survey::ClientAddress;
 use crate::core::topic::{TopicHasher, TopicNames};
 use crate::http::{BodyLength, Version};
 
@@ -327,7 +326,7 @@ fn a_browser_may_ask_for_the_methods_without_a_token() {
 
 #[test]
 fn a_clients_address_is_the_right_most_that_a_trusted_proxy_saw() {
-    let access = access("--trusted-proxy 10.0.0.0/8,::1", &[]);
+    let access = access("--trusted-proxy 10.0.0.0/8,::1,unix", &[]);
     for (peer, forwarded, client) in [
         // `X-Forwarded-For` of a peer that is no trusted proxy is ignored.
         ("192.0.2.1", "198.51.100.1", "192.0.2.1"),
@@ -336,6 +335,10 @@ fn a_clients_address_is_the_right_most_that_a_trusted_proxy_saw() {
         ("10.0.0.1", "198.51.100.1", "198.51.100.1"),
         ("::ffff:10.0.0.1", "198.51.100.1", "198.51.100.1"),
         ("::1", "2001:db8::1", "2001:db8::1"),
+        ("unix", "", "unix"),
+        ("unix", "198.51.100.1", "198.51.100.1"),
+        ("unix", "198.51.100.1, 10.0.0.3", "198.51.100.1"),
+        ("unix", "unix", "unix"),
         // Entries left of an untrusted address may be forged.
         ("10.0.0.1", "203.0.113.9, 198.51.100.1", "198.51.100.1"),
         ("10.0.0.1", "10.0.0.3, 198.51.100.1, 10.0.0.2", "198.51.100.1"),
@@ -353,18 +356,23 @@ fn a_clients_address_is_the_right_most_that_a_trusted_proxy_saw() {
     ] {
         let head =
             Head { forwarded_for: Some(Bytes::from_static(forwarded.as_bytes())), ..head(Method::Get, "/") };
-        let address = client_address(peer.parse::<IpAddr>().unwrap(), &head, &access);
+        let peer = match peer {
+            "unix" => ClientAddress::Unix,
+            peer => ClientAddress::Ip(peer.parse().unwrap()),
+        };
+        let address = client_address(peer, &head, &access);
         assert_eq!(address.to_string(), client, "{peer} {forwarded:?}");
     }
     let head = head(Method::Get, "/");
-    assert_eq!(client_address([10, 0, 0, 1].into(), &head, &access).to_string(), "10.0.0.1");
+    let peer = ClientAddress::Ip([10, 0, 0, 1].into());
+    assert_eq!(client_address(peer, &head, &access), peer);
 }
 
 #[test]
 fn without_trusted_proxies_nothing_is_believed() {
     let head = Head { forwarded_for: Some(Bytes::from_static(b"198.51.100.1")), ..head(Method::Get, "/") };
-    for peer in ["127.0.0.1", "10.0.0.1", "::1"] {
-        let peer: IpAddr = peer.parse().unwrap();
+    let ips = ["127.0.0.1", "10.0.0.1", "::1"].map(|ip| ClientAddress::Ip(ip.parse().unwrap()));
+    for peer in ips.into_iter().chain([ClientAddress::Unix]) {
         assert_eq!(client_address(peer, &head, &access("", &[])), peer);
     }
 }

@@ -1,10 +1,11 @@
 //! Builds a server step by step, for the settings most programs want.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Server, StartError};
-use crate::config::{Config, Control, Cpus, SHARDS_MAX, Secret, SecretPair};
+use crate::config::{BindAddress, Config, Control, Cpus, SHARDS_MAX, Secret, SecretPair};
 
 /// Builds a [`Server`]. Settings not set are those of [`Config::default`], so it listens on `127.0.0.1:3000`, one
 /// thread serves it, and everybody who reaches it may subscribe and publish.
@@ -32,9 +33,16 @@ pub struct ServerBuilder {
 }
 
 impl ServerBuilder {
-    /// Sets the address to listen on: `[0, 0, 0, 0]` for all of IPv4; by default `127.0.0.1`.
+    /// Sets the address to listen on: `[0, 0, 0, 0]` for all of IPv4; by default `127.0.0.1`. For several see
+    /// [`Config::bind`].
     pub fn bind(self, address: impl Into<IpAddr>) -> Self {
-        self.configure(|config| config.bind = address.into())
+        self.configure(|config| config.bind = vec![BindAddress::Ip(address.into())])
+    }
+
+    /// Listens on a socket at this absolute path of the file system in place of an IP address; see also
+    /// [`Config::bind_mode`].
+    pub fn bind_unix(self, path: impl Into<PathBuf>) -> Self {
+        self.configure(|config| config.bind = vec![BindAddress::Unix(path.into())])
     }
 
     /// Sets the TCP port to listen on, 0 for any free one; by default 3000.
@@ -46,7 +54,7 @@ impl ServerBuilder {
     /// one no longer serves `/publish`, `/stats`, `/metrics` and `/admin`. It must be a loopback address; any other
     /// needs a [token](Control::token), which [`configure`](ServerBuilder::configure) sets.
     pub fn control(self, address: impl Into<SocketAddr>) -> Self {
-        self.configure(|config| config.control = Some(Control::new(address.into())))
+        self.configure(|config| config.control = Some(Control::new(BindAddress::Tcp(address.into()))))
     }
 
     /// Sets how many threads serve it, 1 to 1024, none of them pinned to a CPU; by default 1, which is enough for tens
@@ -143,12 +151,18 @@ mod tests {
     fn each_step_sets_what_it_names_and_nothing_else() {
         type Step = (fn(ServerBuilder) -> ServerBuilder, fn(&mut Config));
         let pair = || SecretPair { current: Secret::new("s").unwrap(), previous: None };
-        let steps: [Step; 9] = [
-            (|b| b.bind([0, 0, 0, 0]), |c| c.bind = [0, 0, 0, 0].into()),
+        let steps: [Step; 10] = [
+            (
+                |b| b.bind([0, 0, 0, 0]),
+                |c| {
+                    c.bind = vec![BindAddress::Ip([0, 0, 0, 0].into())];
+                },
+            ),
+            (|b| b.bind_unix("/a"), |c| c.bind = vec![BindAddress::Unix("/a".into())]),
             (|b| b.port(0), |c| c.port = 0),
             (
                 |b| b.control(([127, 0, 0, 1], 8001)),
-                |c| c.control = Some(Control::new(SocketAddr::from(([127, 0, 0, 1], 8001)))),
+                |c| c.control = Some(Control::new("127.0.0.1:8001".parse().unwrap())),
             ),
             (|b| b.shards(3), |c| c.cpus = Cpus { ids: vec![0, 1, 2], pin: false }),
             (|b| b.namespaces(true), |c| c.namespaces = true),

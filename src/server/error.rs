@@ -29,6 +29,17 @@ pub enum StartError {
         /// The kernel's reason.
         error: io::Error,
     },
+    /// The socket cannot be made in the file system.
+    #[error("cannot listen on unix:{}: {reason}", path.display())]
+    ListenUnix {
+        /// Where.
+        path: PathBuf,
+        /// The cause and the remedy.
+        reason: String,
+    },
+    /// What was handed to the server is no socket that it can accept from.
+    #[error("cannot listen on what was inherited: {0}")]
+    Inherited(String),
     /// The kernel gives no ring, or takes no operations from it.
     #[error("cannot set up io_uring: {}", help::ring_help(.0))]
     Ring(io::Error),
@@ -36,13 +47,15 @@ pub enum StartError {
     #[error(
         "the limit on open files is {limit}, and the server itself takes {needed}, {} for each CPU, so that none is left \
          for subscribers; raise it (ulimit -n, LimitNOFILE=), or use fewer CPUs with --threads",
-        host::FILES_PER_SHARD
+        host::files_per_shard(*listeners)
     )]
     FileLimit {
         /// How many files may be open.
         limit: u64,
         /// How many the server needs for itself.
         needed: u64,
+        /// How many listeners each CPU has.
+        listeners: usize,
     },
     /// The file of the access log cannot be opened.
     #[error(

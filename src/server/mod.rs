@@ -5,12 +5,15 @@ mod backend;
 mod builder;
 mod error;
 mod help;
+mod listeners;
+mod probe;
 mod shard_thread;
 mod stopping;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,18 +21,20 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 pub use self::builder::ServerBuilder;
 pub use self::error::StartError;
+pub use self::listeners::Inherited;
+pub use self::probe::Probe;
 
 use crate::backend::BackendThread;
 use crate::backend::cluster::{ClusterThread, OpenedCluster};
 use crate::backend::jwks::JwksThread;
-use crate::config::{Auth, Config, Control as ControlPort, Signers};
-use crate::connection::accept::Listener;
+use crate::config::{Auth, BindAddress, Config, Control as ControlPort, Signers};
+use crate::connection::acceptor::Acceptor;
 use crate::connection::service::Service;
 use crate::core::home::Homes;
 use crate::core::journal::MemoryJournal;
 use crate::core::message::ShardId;
-use crate::dialects::Port;
-use crate::host::{self, SocketOptions};
+use crate::host;
+use crate::host::socket_file::SocketFile;
 use crate::journal::ShardJournal;
 use crate::journal::cluster::queue::ClusterQueue;
 use crate::journal::disk::error::Fatal;
@@ -41,6 +46,7 @@ use crate::shard::mailbox::{Mailboxes, mailboxes};
 use crate::shard::message::{ShardControl, ShardMessage};
 
 use assembly::{Assembly, disk_config};
+use listeners::OpenListeners;
 use shard_thread::{ShardPlan, completions};
 
 /// A running broker: threads of its own, which listen on an address of its own.
@@ -78,8 +84,8 @@ use shard_thread::{ShardPlan, completions};
 /// ```
 #[derive(Debug)]
 pub struct Server {
-    address: SocketAddr,
-    control_address: Option<SocketAddr>,
+    addresses: Vec<BindAddress>,
+    control_addresses: Vec<BindAddress>,
     common: Arc<Common>,
     service: Arc<Service>,
     monitor: Arc<Monitor>,
@@ -87,6 +93,10 @@ pub struct Server {
     publisher: Publisher,
     /// Empty once the server has ended.
     threads: Vec<JoinHandle<()>>,
+    /// The thread that accepts where all shards share a listener.
+    acceptor: Option<Acceptor>,
+    /// The files of sockets that it listens on.
+    files: Vec<SocketFile>,
     backend: Option<BackendThread>,
     cluster: Option<ClusterThread>,
     /// One for each identity provider whose keys are fetched.
@@ -109,54 +119,56 @@ impl Server {
     /// # Errors
     /// [`StartError`] names the cause and the remedy.
     pub fn start(config: Config) -> Result<Server, StartError> {
-        Server::start_then(config, || ())
+        Server::start_on(config, Inherited::default(), || ())
     }
 
-    /// Starts a server as [`Server::start`] does, and calls `before_serving` between what may wait for others (a port, a
+    /// Starts a server as [`Server::start`] does, on `listeners` in place of what the configuration says, and calls `before_serving` between what may wait for others (a port, a
     /// journal, a cluster) and the first answer to a client. Until then the process may end without anybody's notice.
     ///
     /// # Errors
     /// The errors of [`Server::start`].
-    pub fn start_then(config: Config, before_serving: impl FnOnce()) -> Result<Server, StartError> {
+    pub fn start_on(
+        config: Config,
+        listeners: Inherited,
+        before_serving: impl FnOnce(),
+    ) -> Result<Server, StartError> {
         config.check().map_err(StartError::Config)?;
         config.check_features().map_err(StartError::Config)?;
         let shards = config.cpus.ids.len();
         let files = host::file_limit(config.raise_file_limit);
-        let subscribers_allowed = host::subscribers_allowed(files, shards);
+        let of_shard = listeners::count(&config);
+        let subscribers_allowed = host::subscribers_allowed(files, shards, of_shard);
         if subscribers_allowed == 0 {
-            return Err(StartError::FileLimit { limit: files, needed: host::files_beside(shards) });
+            let needed = host::files_beside(shards, of_shard);
+            return Err(StartError::FileLimit { limit: files, needed, listeners: of_shard });
         }
         host::try_ring().map_err(StartError::Ring)?;
         if config.data.is_some() {
             // Opening a journal begins an epoch, of which only 64 are kept: a start that finds its port taken must cost
             // none.
-            let address = SocketAddr::new(config.bind, config.port);
-            open(Port::Public, address, socket_options(&config), &config, &mut [Vec::new()])?;
+            listeners::try_out(&config, &listeners)?;
         }
         let Assembly { common, service, monitor, names, kept, cluster, backend } =
             Assembly::new(config, subscribers_allowed)?;
         let config = &common.config;
-        let address = SocketAddr::new(config.bind, config.port);
-        let options = socket_options(config);
-        let mut listeners: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
-        let mut listen = |port, address| open(port, address, options, config, &mut listeners);
-        let address = listen(Port::Public, address)?;
-        let control = config.control.as_ref();
-        let control_address = control.map(|control| listen(Port::Control, control.bind)).transpose()?;
+        let OpenListeners { public, control, of_shards, shared, files: socket_files } =
+            listeners::open(config, listeners, shards)?;
 
         let (mailboxes, receivers) = mailboxes(shards);
         let publisher = Publisher::new(Arc::clone(&common), names.clone(), mailboxes.clone());
         let (ready, started) = unbounded();
         let (end, ended) = unbounded();
         let mut server = Server {
-            address,
-            control_address,
+            addresses: public,
+            control_addresses: control,
             common: Arc::clone(&common),
             service: Arc::clone(&service),
             monitor: Arc::clone(&monitor),
             mailboxes,
             publisher,
             threads: Vec::new(),
+            acceptor: None,
+            files: socket_files,
             backend: None,
             cluster: None,
             providers: Vec::new(),
@@ -164,7 +176,7 @@ impl Server {
         };
         let homes_and_journals = server.homes_and_journals(kept, cluster, &end)?;
         before_serving();
-        let plans = listeners.into_iter().zip(receivers).zip(homes_and_journals).enumerate();
+        let plans = of_shards.into_iter().zip(receivers).zip(homes_and_journals).enumerate();
         for (id, ((listeners, receiver), (homes, journal))) in plans {
             let plan = ShardPlan {
                 id: id as ShardId,
@@ -187,6 +199,11 @@ impl Server {
             started
                 .recv()
                 .unwrap_or_else(|_| Err(StartError::Shard("it ended before it began".to_owned())))?;
+        }
+        if !shared.is_empty() {
+            let (common, service) = (Arc::clone(&common), Arc::clone(&service));
+            let acceptor = Acceptor::start(shared, common, service, server.mailboxes.clone());
+            server.acceptor = Some(acceptor.map_err(StartError::Thread)?);
         }
         for provider in &service.access.providers {
             let access = Arc::clone(&service.access);
@@ -222,14 +239,26 @@ impl Server {
         Ok(server)
     }
 
-    /// Returns the address it listens on, with the port that was chosen for port 0.
+    /// Returns the first IP address it listens on, with the port that was chosen for port 0; `0.0.0.0:0` if it listens on
+    /// sockets of the file system alone.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        let first = self.addresses.iter().find_map(BindAddress::tcp);
+        first.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)))
     }
 
-    /// Returns the address of its control port, if it has one.
+    /// Returns all addresses that it listens on.
+    pub fn addresses(&self) -> &[BindAddress] {
+        &self.addresses
+    }
+
+    /// Returns the IP address of its control port, if it has one.
     pub fn control_address(&self) -> Option<SocketAddr> {
-        self.control_address
+        self.control_addresses.iter().find_map(BindAddress::tcp)
+    }
+
+    /// Returns all addresses of its control port.
+    pub fn control_addresses(&self) -> &[BindAddress] {
+        &self.control_addresses
     }
 
     /// Replaces its secrets, public keys and control token by those of this configuration, and nothing else, and has the keys
@@ -299,6 +328,18 @@ impl Server {
         self.monitor.stats()
     }
 
+    /// Asks every shard for a sign of life. A shard that hangs never gives one; one that is busy does when it comes to it.
+    pub fn probe(&self) -> Probe {
+        Probe::of(&self.mailboxes)
+    }
+
+    /// Returns whether it takes requests: it does not drain, and in a cluster has what the others have. `/readyz` says the
+    /// same.
+    pub fn is_ready(&self) -> bool {
+        let is_draining = self.common.draining.load(Ordering::Relaxed);
+        !is_draining && self.monitor.cluster.as_ref().is_none_or(|(cluster, _)| cluster.is_ready())
+    }
+
     /// Waits up to `patience` for a shard to fail, `Duration::MAX` for ever; `Ok` when none did.
     ///
     /// # Errors
@@ -349,7 +390,7 @@ impl Server {
                     let _ = failed.send(Err(StartError::Cluster(reason)));
                 }
             };
-            let name = node_name(self.address);
+            let name = node_name(self.address());
             let thread = ClusterThread::start(cluster, self.mailboxes.clone(), answers, name, ended);
             self.cluster = Some(thread.map_err(StartError::Thread)?);
             return Ok(journals);
@@ -380,31 +421,6 @@ impl Server {
 /// Returns the name under which the other nodes of a cluster show this one.
 fn node_name(address: SocketAddr) -> String {
     format!("{}:{}", host::name(), address.port())
-}
-
-fn socket_options(config: &Config) -> SocketOptions {
-    SocketOptions { user_timeout: config.stream.peer_timeout(), keepalive: config.stream.heartbeat.is_none() }
-}
-
-/// Opens a listener for each shard; returns their address.
-fn open(
-    port: Port,
-    address: SocketAddr,
-    options: SocketOptions,
-    config: &Config,
-    listeners: &mut [Vec<Listener>],
-) -> Result<SocketAddr, StartError> {
-    let failed = |error| match port {
-        Port::Public => StartError::Listen { address, error },
-        Port::Control => StartError::ListenControl { address, error },
-    };
-    let (address, opened) =
-        host::listen(address, listeners.len(), options, !config.takeover).map_err(failed)?;
-    for (own, listener) in listeners.iter_mut().zip(opened) {
-        let handle = listener.try_clone().map_err(failed)?;
-        own.push(Listener { port, listener, handle });
-    }
-    Ok(address)
 }
 
 #[cfg(test)]

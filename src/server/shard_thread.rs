@@ -69,7 +69,7 @@ impl ShardPlan {
                 .collect();
             let sweeping = tokio_uring::spawn({
                 let (shard, connections) = (Rc::clone(&shard), Rc::clone(&connections));
-                async move { shard.sweep(&*connections).await }
+                async move { shard.sweep(&connections).await }
             });
             let streaming = tokio_uring::spawn({
                 let shard = Rc::clone(&shard);
@@ -77,7 +77,7 @@ impl ShardPlan {
             });
             let turning = tokio_uring::spawn({
                 let (shard, connections) = (Rc::clone(&shard), Rc::clone(&connections));
-                async move { shard.run(&*connections).await }
+                async move { shard.run(&connections).await }
             });
             let _ = ready.send(Ok(()));
             // A task that panics ends nothing else by itself, so its end is checked here.

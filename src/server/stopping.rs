@@ -26,10 +26,17 @@ impl Server {
         self.common.draining.store(true, Ordering::Relaxed);
         std::thread::sleep(drain.delay);
         self.publisher.close();
+        if let Some(acceptor) = self.acceptor.take() {
+            acceptor.stop();
+        }
+        self.files.clear();
         self.tell(ShardControl::StopAccepting);
+        // Until then connections that were accepted may lie in a mailbox, where nobody counts them.
+        let mut probe = self.probe();
         // Publishers get half of the time at most, so that some is left for subscribers. Messages between shards still
         // go to those.
         let halfway = Instant::now() + drain.time_max / 2;
+        wait_until(halfway, || probe.is_answered());
         let Common { stats, budget, .. } = &*self.common;
         let are_answered = || stats.sum(|shard| &shard.connections) == 0 && budget.messages() == 0;
         if let Some(cluster) = &self.cluster {
@@ -68,7 +75,7 @@ impl Drop for Server {
     }
 }
 
-fn wait_until(deadline: Instant, is_done: impl Fn() -> bool) {
+fn wait_until(deadline: Instant, mut is_done: impl FnMut() -> bool) {
     while !is_done() && Instant::now() < deadline {
         std::thread::sleep(LOOK_INTERVAL);
     }

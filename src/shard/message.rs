@@ -1,10 +1,15 @@
 //! Messages between shards, and from the server and other threads to shards. Beside counters nothing else passes
 //! between them.
 
+use std::os::fd::OwnedFd;
+
+use crossbeam_channel::Sender;
+
 use crate::backend::NoQueue;
 use crate::core::budget::Charge;
 use crate::core::message::{Message, OrderError, Reply, Ticket};
-use crate::core::survey::Survey;
+use crate::core::survey::{ClientAddress, Survey};
+use crate::dialects::Port;
 use crate::journal::cluster::events::ClusterNews;
 use crate::journal::disk::log::Lost;
 use crate::shard::queue::QueueStream;
@@ -22,6 +27,10 @@ pub(crate) enum ShardMessage {
     JournalLost(Lost),
     /// What came through the stream of the cluster.
     Cluster(ClusterNews),
+    /// A connection that was accepted for this shard.
+    Accepted(Accepted),
+    /// Asks for a sign of life.
+    Probe(Sender<()>),
     /// Asks which streams are open.
     Survey(Survey),
     /// From the server to every shard.
@@ -44,6 +53,15 @@ impl From<Message> for ShardMessage {
     fn from(message: Message) -> Self {
         ShardMessage::Core(message)
     }
+}
+
+/// A connection that another thread accepted, from a listener that all shards share.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) socket: OwnedFd,
+    pub(crate) peer: ClientAddress,
+    /// The listener's.
+    pub(crate) port: Port,
 }
 
 /// The reply that a connection waits for.

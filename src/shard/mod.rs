@@ -43,7 +43,7 @@ use crate::journal::disk::log::Lost;
 use crate::journal::queue::UnderWay;
 use crate::shard::common::Common;
 use crate::shard::mailbox::{MailboxReceiver, Mailboxes, ShardMailbox};
-use crate::shard::message::{ShardControl, ShardMessage, TicketReply};
+use crate::shard::message::{Accepted, ShardControl, ShardMessage, TicketReply};
 use crate::shard::sockets::Sockets;
 use crate::shard::stream::Newcomer;
 use crate::stats::ShardStats;
@@ -84,6 +84,9 @@ pub(crate) struct Shard {
 
 /// The calls that a shard's turn makes to its connections.
 pub(crate) trait ConnectionHooks {
+    /// Serves a connection that was accepted for this shard.
+    fn accepted(&self, accepted: Accepted);
+
     /// Hands a reply to the connection that waits for it; dropped if the connection is gone.
     fn reply(&self, ticket: Ticket, reply: TicketReply);
 
@@ -210,6 +213,9 @@ impl Shard {
                 return EXPIRED_PER_TURN;
             }
             ShardMessage::Cluster(news) => self.take_news(news),
+            ShardMessage::Accepted(accepted) => hooks.accepted(accepted),
+            // Whoever asked may have stopped waiting.
+            ShardMessage::Probe(answer) => drop(answer.send(())),
             ShardMessage::Survey(survey) => self.walks.borrow_mut().push(Walk::new(survey)),
             ShardMessage::Control(control) => self.control(control, hooks),
         }

@@ -170,8 +170,7 @@ fn what_is_asked_for_and_cannot_be_printed_is_a_failure_and_no_panic() {
             assert!(stderr.starts_with(said), "{flag} {to}: {stderr}");
         }
     }
-    for (flags, code) in [("--prot 1", Some(2)), ("--threads 100000", Some(1)), ("--bind 192.0.2.1", Some(1))]
-    {
+    for (flags, code) in [("--prot 1", Some(2)), ("--cores 100000", Some(1)), ("--bind 192.0.2.1", Some(1))] {
         for to in ["2>/dev/full", "2>&-"] {
             let own = esper(&[], &[]);
             let mut command = Command::new("bash");
@@ -185,7 +184,7 @@ fn what_is_asked_for_and_cannot_be_printed_is_a_failure_and_no_panic() {
 fn a_reader_that_stands_still_does_not_keep_a_failed_start_from_ending() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    for (flags, code) in [(&["--prot"][..], 2), (&["--threads", "100000"], 1), (&["--port", &port], 1)] {
+    for (flags, code) in [(&["--prot"][..], 2), (&["--cores", "100000"], 1), (&["--port", &port], 1)] {
         let (_reader, mut writer) = std::io::pipe().unwrap();
         let mut command = esper(flags, &[]);
         command.stderr(writer.try_clone().unwrap());

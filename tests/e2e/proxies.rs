@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
 use crate::support::proxy::{Proxy, haproxy, nginx, replace};
-use crate::support::{Answer, Event, PATIENCE, Server, Stream, eventually, exchange, wait_until};
+use crate::support::{Answer, Event, PATIENCE, Server, Stream, TempDir, eventually, exchange, wait_until};
 
 const CADDY: &str = include_str!("../../deploy/Caddyfile");
 const NGINX: &str = include_str!("../../deploy/nginx.conf");
@@ -59,6 +59,34 @@ fn deploy_nginx_conf_hands_each_event_on_at_once() {
 fn deploy_haproxy_cfg_hands_each_event_on_at_once() {
     let server = Server::start(&["--heartbeat", "200ms"]);
     hands_each_event_on_at_once(&haproxy(HAPROXY, [server.address; 2]), server);
+}
+
+/// nginx's and HAProxy's names of the same socket.
+#[test]
+fn a_socket_of_the_file_system_is_an_upstream_as_a_port_is() {
+    type Start = fn(&str, [String; 1]) -> Proxy;
+    for (start, config, before) in [(nginx as Start, NGINX, "unix:"), (haproxy, HAPROXY, "unix@")] {
+        let dir = TempDir::new();
+        let socket = dir.path("esper.sock");
+        // nginx's workers are of another user.
+        let bind = format!("127.0.0.1,unix:{socket}");
+        let server = Server::start(&[
+            "--heartbeat",
+            "200ms",
+            "--bind",
+            &bind,
+            "--bind-mode",
+            "666",
+            "--trusted-proxy",
+            "unix",
+        ]);
+        let proxy = start(config, [format!("{before}{socket}")]);
+        let stream = proxy.subscribe("proxied00", "");
+        let status = server.get("/admin/status.json").json();
+        assert_eq!(status["connections"][0]["client_ip"], "127.0.0.1", "the client of the proxy: {status}");
+        drop(stream);
+        hands_each_event_on_at_once(&proxy, server);
+    }
 }
 
 /// Each event is published only when the one before has come out: a proxy that holds back even a little waits for ever.

@@ -256,29 +256,40 @@ fn the_seccomp_profile_refuses_by_default_and_allows_the_calls_of_io_uring_and_t
     }
 }
 
+/// A flag or a variable of the unit or of the image would silently stand over what a person writes into a file.
 #[test]
-fn systemd_takes_the_unit_and_esper_its_variables() {
+fn nothing_that_is_shipped_stands_over_the_configuration_file() {
     let unit = include_str!("../../deploy/esper.service");
-    let variables: Vec<_> = unit
-        .lines()
-        .filter_map(|line| line.strip_prefix("Environment="))
-        .flat_map(|line| line.split(' '))
-        .map(|pair| pair.split_once('=').unwrap())
-        .collect();
-    assert_eq!(variables.len(), 2);
-    drop(Server::start_with(&[], &variables));
+    assert!(unit.contains("\nExecStart=/usr/local/bin/esper\n"));
+    assert!(!unit.contains("\nEnvironment="));
+    let dockerfile = include_str!("../../Dockerfile");
+    assert!(dockerfile.contains("\nENTRYPOINT [\"esper\"]\n"));
+    assert!(!dockerfile.contains("\nENV ") && !dockerfile.contains("\nCMD "));
+}
 
+#[test]
+fn systemd_takes_the_units_and_esper_the_file_beside_them() {
     let dir = TempDir::new();
+    let data = dir.0.join("data");
+    let file = dir.write(
+        "shipped.yml",
+        &include_str!("../../deploy/config.yml").replace("/var/lib/esper", data.to_str().unwrap()),
+    );
+    drop(Server::start(&["--config", &file]));
+    assert!(data.is_dir(), "the directory of the journal is that of the file");
+
+    let unit = include_str!("../../deploy/esper.service");
     let path = dir.0.join("esper.service");
     // It looks whether the program is there.
     let start = "ExecStart=/usr/local/bin/esper";
     assert!(unit.contains(start));
     let here = format!("ExecStart={}", env!("CARGO_BIN_EXE_esper"));
     std::fs::write(&path, unit.replace(start, &here)).unwrap();
-    let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).output();
-    let output = output.expect("systemd-analyze is installed (Debian's and Ubuntu's package systemd)");
+    let socket = dir.write("esper.socket", include_str!("../../deploy/esper.socket"));
+    let verify = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).arg(socket).output();
+    let output = verify.expect("systemd-analyze is installed (Debian's and Ubuntu's package systemd)");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && !said.contains("esper.service"), "{said}");
+    assert!(output.status.success() && !said.contains("esper.s"), "{said}");
 }
 
 /// Runs a script as a document has it, and returns what it printed.

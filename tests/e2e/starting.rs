@@ -94,7 +94,7 @@ fn a_wrong_value_is_named_with_what_is_right_and_exits_2() {
             &[],
             "--bind localhost: not an address; \
              write 127.0.0.1 or ::1 for this machine alone, 0.0.0.0 or :: for all, \
-             or with a port 127.0.0.1:8000 or [::1]:8000",
+             with a port 127.0.0.1:8000, [::1]:8000 or :8000, or a socket unix:/run/esper.sock",
         ),
         (
             "--prot 1",
@@ -260,7 +260,7 @@ fn a_takeover_leaves_no_moment_without_a_listener() {
 fn a_cpu_that_is_not_there_is_one_clear_line_and_exits_1() {
     for (flags, variables, start) in [
         (&["--cores", "1000,"][..], &[][..], "error: --cores 1000-1000: no CPU 1000"),
-        (&["--threads", "100000"], &[], "error: --threads 100000: more than the "),
+        (&["--cores", "100000"], &[], "error: --cores 100000: more than the "),
         (&[], &[("ESPER_CORES", "1000-1001")][..], "error: ESPER_CORES=1000-1001: no CPU 1000"),
     ] {
         let ended = run(esper(flags, variables));

@@ -11,13 +11,14 @@ mod process;
 mod support;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::Duration;
 
-use esper::{Event, PublishError, Publisher, Receipt, Server, ServerBuilder};
-use support::{Answer, PATIENCE, Stream, eventually, exchange, wait_until};
+use esper::config::{BindAddress, Config};
+use esper::{Event, Inherited, PublishError, Publisher, Receipt, Server, ServerBuilder, StartError};
+use support::{Answer, PATIENCE, Stream, TempDir, ask, eventually, exchange, try_connect_unix, wait_until};
 
 #[test]
 fn servers_in_one_process_have_settings_and_topics_of_their_own() {
@@ -44,6 +45,49 @@ fn servers_in_one_process_have_settings_and_topics_of_their_own() {
     plain.stop();
     paths.publisher().publish("abcdef123", Event::data("still here")).unwrap();
     assert_eq!(of_paths.event().lines, "data:still here");
+}
+
+#[test]
+fn a_server_listens_on_a_socket_of_the_file_system() {
+    let _process = shared_process();
+    let dir = TempDir::new();
+    let path = dir.path("s");
+    let server = builder().bind_unix(&path).configure(|config| config.bind_mode = 0o600).start().unwrap();
+    assert_eq!(server.addresses(), [BindAddress::Unix(path.clone().into())]);
+    assert_eq!(server.address(), SocketAddr::from(([0, 0, 0, 0], 0)), "there is none");
+    let answer = ask(try_connect_unix(&path).unwrap(), "GET", "/healthz", &[], "");
+    assert_eq!(answer.status, 200);
+    let again = builder().bind_unix(&path).start().unwrap_err();
+    assert!(matches!(again, StartError::ListenUnix { .. }), "{again}");
+    drop(server);
+    assert!(!std::fs::exists(&path).unwrap());
+}
+
+#[test]
+fn a_server_takes_a_socket_that_listens_and_leaves_it_to_the_next_one() {
+    let _process = shared_process();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let start = || {
+        let listeners = Inherited { public: vec![listener.try_clone().unwrap().into()], control: Vec::new() };
+        // No other address is used.
+        Server::start_on(Config { port: 1, ..Config::default() }, listeners, || ()).unwrap()
+    };
+    for _ in 0..3 {
+        // It waits for the server.
+        let early = TcpStream::connect(address).unwrap();
+        let server = start();
+        assert_eq!(server.address(), address);
+        assert_eq!(ask(early, "GET", "/healthz", &[], "").status, 200);
+        let mut probe = server.probe();
+        wait_until("every shard lives", || probe.is_answered());
+        assert!(server.is_ready());
+        server.stop();
+    }
+    let connected = TcpStream::connect(address).unwrap();
+    let listeners = Inherited { public: vec![connected.into()], control: Vec::new() };
+    let refused = Server::start_on(Config::default(), listeners, || ()).unwrap_err();
+    assert!(matches!(refused, StartError::Inherited(_)), "{refused}");
 }
 
 /// It may hold secrets of which a server within knows nothing.

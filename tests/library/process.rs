@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use esper::config::{Config, Cpus};
-use esper::{Server, StartError};
+use esper::{Inherited, Server, StartError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::support::wait_until;
@@ -37,7 +37,7 @@ fn nobody_is_answered_before_the_program_was_told_that_serving_begins() {
     let _process = alone();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut early = None;
-    let server = Server::start_then(Config { port, ..Config::default() }, || {
+    let server = Server::start_on(Config { port, ..Config::default() }, Inherited::default(), || {
         let mut connection = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
         connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
         connection.set_read_timeout(Some(Duration::from_millis(200))).unwrap();

@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 
 use serde_json::Value;
 
@@ -19,6 +21,29 @@ pub(crate) fn try_connect(address: SocketAddr) -> Option<TcpStream> {
     Some(connection)
 }
 
+/// Returns a new connection to a socket of the file system with a time limit on reads, or nothing when nobody listens. It
+/// is used as one of TCP: only what all stream sockets have in common is asked of it.
+pub(crate) fn try_connect_unix(path: &str) -> Option<TcpStream> {
+    let connection = TcpStream::from(OwnedFd::from(UnixStream::connect(path).ok()?));
+    connection.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    Some(connection)
+}
+
+/// Sends one request on a connection of its own, and takes the answer apart.
+pub(crate) fn ask(
+    mut connection: TcpStream,
+    method: &str,
+    path: &str,
+    fields: &[&str],
+    body: &str,
+) -> Answer {
+    let request = request_text("localhost", method, path, fields, body);
+    connection.write_all(request.as_bytes()).expect("sent");
+    let mut answer = Vec::new();
+    let _ = connection.read_to_end(&mut answer);
+    Answer::parse(&String::from_utf8_lossy(&answer))
+}
+
 /// Sends one request on a connection of its own, and returns all that comes back. The sending side stays open, because
 /// proxies take its end for the end of the client.
 pub(crate) fn exchange(address: SocketAddr, method: &str, path: &str, fields: &[&str], body: &str) -> String {
@@ -31,7 +56,7 @@ pub(crate) fn exchange(address: SocketAddr, method: &str, path: &str, fields: &[
 
 /// Returns a request after which the connection closes.
 pub(super) fn request_text(
-    address: SocketAddr,
+    address: impl std::fmt::Display,
     method: &str,
     path: &str,
     fields: &[&str],

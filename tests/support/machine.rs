@@ -61,6 +61,18 @@ impl TempDir {
         std::fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("ours");
         TempDir(path)
     }
+
+    /// Writes a file into it; returns its path.
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("ours");
+        path
+    }
+
+    /// The path of a file in it.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().expect("our own name").to_owned()
+    }
 }
 
 impl Drop for TempDir {

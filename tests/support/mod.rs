@@ -20,8 +20,8 @@ pub(crate) mod tokens;
 
 pub(crate) use client::{Client, Publisher, publish_request};
 pub(crate) use http::{
-    Answer, behind_first_retry, check_refusal, check_unauthorized, connect, dechunk, exchange, read_head,
-    try_connect,
+    Answer, ask, behind_first_retry, check_refusal, check_unauthorized, connect, dechunk, exchange,
+    read_head, try_connect, try_connect_unix,
 };
 pub(crate) use machine::{CPUS, PATIENCE, TempDir, eventually, free_port, wait_until};
 pub(crate) use process::{Ended, WITHOUT_CALL, esper, launched, run, signal};

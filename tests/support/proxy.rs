@@ -76,7 +76,7 @@ impl Drop for Proxy {
     }
 }
 
-pub(crate) fn nginx<const N: usize>(config: &str, servers: [SocketAddr; N]) -> Proxy {
+pub(crate) fn nginx<S: ToString, const N: usize>(config: &str, servers: [S; N]) -> Proxy {
     let config = replace(&with_servers(config, &servers), "user www-data;", "daemon off;");
     Proxy::start(
         |dir, address| {
@@ -97,7 +97,7 @@ pub(crate) fn nginx<const N: usize>(config: &str, servers: [SocketAddr; N]) -> P
     )
 }
 
-pub(crate) fn haproxy<const N: usize>(config: &str, servers: [SocketAddr; N]) -> Proxy {
+pub(crate) fn haproxy<S: ToString, const N: usize>(config: &str, servers: [S; N]) -> Proxy {
     let config = with_servers(config, &servers);
     Proxy::start(
         |_, address| replace(&config, "bind :80\n", &format!("bind {address}\n")),
@@ -212,7 +212,7 @@ fn installed_packages() -> PathBuf {
 }
 
 /// With these servers in place of those on the port 3000 or 8000 or, for several, 3001 and the next ones.
-fn with_servers(config: &str, servers: &[SocketAddr]) -> String {
+fn with_servers<S: ToString>(config: &str, servers: &[S]) -> String {
     for one in ["127.0.0.1:3000", "127.0.0.1:8000"] {
         if config.contains(one) {
             return replace(config, one, &servers[0].to_string());

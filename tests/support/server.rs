@@ -33,7 +33,8 @@ impl Server {
         Server::spawn(command)
     }
 
-    /// Starts a command that ends up as esper, and waits until it listens.
+    /// Starts a command that ends up as esper, and waits until it listens. One that listens on a socket of the file system
+    /// first has no address.
     pub(crate) fn spawn(mut command: Command) -> Server {
         raise_file_limit();
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
@@ -50,7 +51,8 @@ impl Server {
         server.address = eventually("the server listens", || {
             let ended = server.child.try_wait().expect("our child");
             assert!(ended.is_none(), "the server did not start: {ended:?} {}", server.log());
-            server.logged_address("listening on http://")
+            let nowhere = server.log().contains("listening on unix:").then_some(server.address);
+            server.logged_address("listening on http://").or(nowhere)
         });
         server
     }
@@ -77,6 +79,13 @@ impl Server {
         let log = self.log();
         let (_, rest) = log.split_once(before)?;
         rest.split(|c: char| c.is_whitespace() || c == '"').next()?.parse().ok()
+    }
+
+    /// Where it listens, as it logged so far.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        let log = self.log();
+        let lines = log.lines().filter_map(|line| line.split_once("listening on "));
+        lines.map(|(_, rest)| rest.split(' ').next().unwrap_or_default().to_owned()).collect()
     }
 
     /// Everything logged so far.

@@ -45,7 +45,7 @@ fn header<'h>(headers: &'h [(String, String)], name: &str) -> Option<&'h str> {
 #[test]
 fn eventsourceds_own_file_means_what_it_says() {
     let config = config(&[SEED], "", &[]);
-    assert_eq!((config.bind.to_string().as_str(), config.port), ("0.0.0.0", 2069));
+    assert_eq!((config.addresses()[0].to_string().as_str(), config.port), ("0.0.0.0:2069", 2069));
     let queues = config.queues.unwrap();
     let nodes: Vec<&str> = queues.nodes.iter().map(|node| node.expose()).collect();
     let [first, other] = ["amqp://guest:guest@10.0.0.11:5672/", "amqp://guest:guest@10.0.0.55:5672/"];
@@ -111,7 +111,8 @@ fn files_are_looked_for_where_both_programs_have_them_and_beside_the_binary() {
     let places = places();
     let places: Vec<&str> = places.iter().map(|place| place.to_str().unwrap()).collect();
     let beside = std::env::current_exe().unwrap().parent().unwrap().join("config.yml");
-    assert_eq!(places, ["/etc/eventsourced/config.yml", "/etc/esper/config.yml", beside.to_str().unwrap()]);
+    let known = ["/usr/lib/esper/config.yml", "/etc/eventsourced/config.yml", "/etc/esper/config.yml"];
+    assert_eq!(places, [&known[..], &[beside.to_str().unwrap()]].concat());
 }
 
 #[test]
@@ -162,13 +163,17 @@ fn switches_and_lists_of_a_file_give_way_as_a_whole_and_an_address_ip_and_port_b
         (&["port: 1"], "--bind 0.0.0.0:2", &[], "0.0.0.0:2"),
         (&["port: 1"], "", &[("ESPER_BIND", "::")], "[::]:1"),
         (&["server: {address: ':2069'}"], "", &[], "[::]:2069"),
+        (&[address], "-bind :8000", &[], "[::]:8000"),
+        (&["server: {address: ['0.0.0.0:1', '[::]:2']}"], "", &[], "0.0.0.0:1 [::]:2"),
+        (&["server: {address: ['0.0.0.0:1', '[::1]:2']}"], "--port 3", &[], "0.0.0.0:3 [::1]:3"),
+        (&["bind: [0.0.0.0, 'unix:/run/a']"], "--port 3", &[], "0.0.0.0:3 unix:/run/a"),
+        (&[address], "--bind unix:/run/a", &[], "unix:/run/a"),
+        (&[address], "", &[("ESPER_BIND", "unix:/run/a, [::1]:5, ::1")], "unix:/run/a [::1]:5 [::1]:2069"),
+        (&[address], "-b 127.0.0.1 -b [::1]:5", &[("ESPER_BIND", "::")], "127.0.0.1:2069 [::1]:5"),
     ] {
         let config = config(files, line, variables);
-        assert_eq!(
-            std::net::SocketAddr::new(config.bind, config.port).to_string(),
-            expected,
-            "{files:?} {line}"
-        );
+        let addresses: Vec<String> = config.addresses().iter().map(ToString::to_string).collect();
+        assert_eq!(addresses.join(" "), expected, "{files:?} {line}");
     }
     assert_eq!(config(&["threads: 1"], "", &[("ESPER_CORES", "1")]).cpus.ids.len(), 1);
 }

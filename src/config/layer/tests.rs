@@ -11,10 +11,10 @@ fn layer(said: &[(&str, &str)]) -> Layer {
     layer
 }
 
-/// Returns flags and their values; the port of an address is a port's.
+/// Returns flags and their values.
 fn shown(layer: &Layer) -> Vec<(String, String)> {
     let text = |setting: &Setting| match setting.text() {
-        Some(text) => text.parse().map_or(text.to_owned(), |Bind { ip, .. }| ip.to_string()),
+        Some(text) => text.parse().map_or(text.to_owned(), |address: BindAddress| address.to_string()),
         None => "null".to_owned(),
     };
     layer.0.iter().map(|(flag, setting)| (flag.clone(), text(setting))).collect()
@@ -36,13 +36,25 @@ fn a_later_file_stands_over_an_earlier_one_entry_by_entry_in_whatever_words() {
         (&[("cores", "1")], &[("threads", "2")], &[("threads", "2")]),
         (&[("cores", "1")], &[("threads", "null")], &[("cores", "1"), ("threads", "null")]),
         (&[("cores", "1")], &[("cores", "null")], &[("cores", "null")]),
-        (&[("bind", "::1"), ("port", "1")], &[("bind", "[::]:2")], &[("bind", "::"), ("port", "2")]),
+        (&[("bind", "::1"), ("port", "1")], &[("bind", "[::]:2")], &[("bind", "[::]:2"), ("port", "2")]),
         (&[("bind", "::1"), ("port", "1")], &[("bind", "::")], &[("bind", "::"), ("port", "1")]),
         (&[("bind", "[::1]:1")], &[("port", "2")], &[("bind", "::1"), ("port", "2")]),
         (&[("bind", "[::]:2")], &[("bind", "::1")], &[("bind", "::1"), ("port", "2")]),
         (&[("bind", "[::]:2")], &[("bind", "::1"), ("port", "3")], &[("bind", "::1"), ("port", "3")]),
         (&[("bind", "[::]:2")], &[("bind", "null")], &[("bind", "null")]),
         (&[("bind", "nonsense")], &[("port", "2")], &[("bind", "nonsense"), ("port", "2")]),
+        // Several have no port in common.
+        (
+            &[("bind", "::1"), ("port", "1")],
+            &[("bind", "[::]:2,::1")],
+            &[("bind", "[::]:2,::1"), ("port", "1")],
+        ),
+        (
+            &[("bind", "[::]:2,unix:/a,0.0.0.0:3")],
+            &[("port", "4")],
+            &[("bind", "::,unix:/a,0.0.0.0"), ("port", "4")],
+        ),
+        (&[("bind", "[::1]:1")], &[("bind", "unix:/a")], &[("bind", "unix:/a"), ("port", "1")]),
     ] {
         let mut merged = layer(lower);
         merged.overwrite(layer(upper));

@@ -175,7 +175,7 @@ fn what_is_wrong_is_named_as_it_was_written_with_what_is_right() {
             &[],
             "--bind localhost: not an address; \
              write 127.0.0.1 or ::1 for this machine alone, 0.0.0.0 or :: for all, \
-             or with a port 127.0.0.1:8000 or [::1]:8000",
+             with a port 127.0.0.1:8000, [::1]:8000 or :8000, or a socket unix:/run/esper.sock",
         ),
         ("--slow-policy kill", &[], "--slow-policy kill: not one of its values; write cut or skip"),
         ("--slow-policy", &[], "--slow-policy '': its value is missing; write cut or skip"),

@@ -45,33 +45,8 @@ fn a_duration_is_printed_as_it_can_be_given_back() {
 }
 
 #[test]
-fn an_address_to_listen_on_is_printed_as_it_can_be_given_back() {
-    for (text, port) in
-        [("127.0.0.1", None), ("::1", None), ("127.0.0.1:0", Some(0)), ("[::1]:8000", Some(8000))]
-    {
-        let bind: Bind = text.parse().unwrap();
-        assert_eq!((bind.to_string().as_str(), bind.port), (text, port));
-    }
-}
-
-#[test]
 fn a_host_is_named_in_any_case() {
     assert_eq!(host_name(" Esper.Example.ORG"), Ok("esper.example.org".to_owned()));
-}
-
-#[test]
-fn a_network_is_one_address_or_all_that_share_a_prefix() {
-    for (text, network) in [
-        ("10.0.0.1", "10.0.0.1/32"),
-        ("10.0.0.1/32", "10.0.0.1/32"),
-        (" 10.1.2.3/8", "10.0.0.0/8"),
-        ("0.0.0.0/0", "0.0.0.0/0"),
-        ("::1", "::1/128"),
-        ("fd00::1/8", "fd00::/8"),
-        ("::ffff:10.0.0.1", "10.0.0.1/32"),
-    ] {
-        assert_eq!(super::network(text).unwrap().to_string(), network, "{text}");
-    }
 }
 
 #[test]
@@ -102,24 +77,11 @@ fn wrong_values_are_refused_with_what_is_right() {
         (reason(count(1)("1000000001")), "from 1 to 1000000000"),
         (reason(port("65536")), "from 0 to 65535"),
         (reason(port("tcp://10.0.0.1:80")), "enableServiceLinks: false"),
-        (reason("localhost".parse::<Bind>().map_err(str::to_owned)), "write 127.0.0.1 or ::1"),
-        (reason("localhost:80".parse::<Bind>().map_err(str::to_owned)), "127.0.0.1:8000"),
-        (reason("[::1]".parse::<Bind>().map_err(str::to_owned)), "[::1]:8000"),
-        (reason(":80".parse::<Bind>().map_err(str::to_owned)), "0.0.0.0 or :: for all"),
-        (reason("127.0.0.1:65536".parse::<Bind>().map_err(str::to_owned)), "127.0.0.1:8000"),
-        (reason(control_address("127.0.0.1")), "write 127.0.0.1:8001"),
-        (reason(control_address("localhost:80")), "write 127.0.0.1:8001"),
-        (reason(control_address("::1")), "[::1]:8001"),
         (reason(host_name("")), "such as esper.example.org"),
         (reason(host_name("a:80")), "without scheme and port"),
         (reason(host_name("http://a")), "without scheme and port"),
         (reason(host_name("ü.example")), "such as esper.example.org"),
         (reason(host_name(&"a".repeat(254))), "such as esper.example.org"),
-        (reason(network("")), "write 10.0.0.1"),
-        (reason(network("10.0.0.0/33")), "write 10.0.0.1"),
-        (reason(network("10.0.0")), "write 10.0.0.1"),
-        (reason(network("proxy.example")), "write 10.0.0.1"),
-        (reason(network("10.0.0.1:80")), "write 10.0.0.1"),
         (reason(cookie_name("")), "such as esper_token"),
         (reason(cookie_name("a b")), "such as esper_token"),
         (reason(cookie_name("a=b")), "such as esper_token"),

@@ -7,8 +7,10 @@ fn edges(value_name: &str) -> &'static [&'static str] {
     match value_name {
         "SIZE" => &["1KiB", "64MiB", "1PiB"],
         "N" => &["1", "1000000000"],
-        "IP:PORT" => &["127.0.0.1:3000", "0.0.0.0:0"],
-        "IP[:PORT]" => &["0.0.0.0", "[::]:3000"],
+        "IP:PORT|unix:PATH" => &["127.0.0.1:3000", "0.0.0.0:0", "unix:/run/esper.sock"],
+        "IP[:PORT]|unix:PATH" => &["0.0.0.0", "[::]:3000", "127.0.0.1,[::1]:1,unix:/run/esper.sock"],
+        "IP|CIDR|unix" => &["unix", "::ffff:10.0.0.0/104"],
+        "MODE" => &["777"],
         "PORT" => &["0", "65535"],
         "URL" => &["amqp://localhost/"],
         "PATH" => &["/queue"],

@@ -12,9 +12,13 @@ fn control(bind: &str) -> Control {
 #[test]
 fn what_is_out_of_range_is_refused_by_its_field() {
     type Row = (&'static str, fn(&mut Config));
-    let rows: [Row; 44] = [
+    let rows: [Row; 48] = [
         ("cpus.ids.len() 0", |c| c.cpus.ids.clear()),
         ("cpus.ids.len() 1025", |c| c.cpus.ids = (0..1025).collect()),
+        ("bind: nothing to listen on", |c| c.bind.clear()),
+        ("bind unix:s: not a path from the root", |c| c.bind = vec![BindAddress::Unix("s".into())]),
+        ("bind_mode 0o66: not a mode", |c| c.bind_mode = 0o066),
+        ("control.bind 127.0.0.1: not an address with its port", |c| c.control = Some(control("127.0.0.1"))),
         ("partitions 0", |c| c.partitions = 0),
         ("partitions 65", |c| c.partitions = 65),
         ("topics_max 0", |c| c.topics_max = 0),
