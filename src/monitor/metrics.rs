@@ -15,6 +15,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::Monitor;
+#[cfg(feature = "cli")]
 use crate::log;
 use crate::stats::{Counter, ShardStats};
 use parts::{OF_BACKEND, OF_CLUSTER, OF_JOURNAL};
@@ -174,6 +175,7 @@ impl Collector for Scrape {
         }
 
         // A program that embeds the server has its own log.
+        #[cfg(feature = "cli")]
         if let Some(lost) = log::lines_lost() {
             let (name, help) =
                 ("esper_log_lines_dropped_total", "Lines of the log that could not be written in time.");

@@ -2,9 +2,10 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | [`metrics`], [`vars`] | the counters in Prometheus's and in Go's format |
+//! | `metrics`, [`vars`] | the counters in Prometheus's and in Go's format |
 //! | [`questions`] | questions to all shards, whose answers are put together on a thread of its own |
 
+#[cfg(feature = "metrics")]
 mod metrics;
 mod questions;
 mod vars;
@@ -116,14 +117,23 @@ impl Reports for Monitor {
                 let reason = unfit.unwrap_or_else(|| "cut off from the cluster, or far behind it".to_owned());
                 return Err(Refusal::new(Status::ServiceUnavailable, reason));
             }
-            Report::Ready if let Some(side) = self.access.without_keys() => {
-                let reason =
-                    format!("the keys of --{side}-jwks were not fetched yet, and there are no others");
-                return Err(Refusal::new(Status::ServiceUnavailable, reason));
-            }
-            Report::Health | Report::Ready => Response::text("ok\n"),
+            Report::Ready => match self.access.without_keys() {
+                None => Response::text("ok\n"),
+                Some(side) => {
+                    let reason =
+                        format!("the keys of --{side}-jwks were not fetched yet, and there are no others");
+                    return Err(Refusal::new(Status::ServiceUnavailable, reason));
+                }
+            },
+            Report::Health => Response::text("ok\n"),
             Report::Stats => Response::json(self.stats().to_string().into_bytes()),
+            #[cfg(feature = "metrics")]
             Report::Metrics => Response::ok(metrics::CONTENT_TYPE, metrics::text(&self).into_bytes()),
+            #[cfg(not(feature = "metrics"))]
+            Report::Metrics => {
+                let reason = "this server was built without the feature metrics; /stats has the same numbers";
+                return Err(Refusal::new(Status::NotFound, reason));
+            }
             Report::Vars => Response::json(vars::vars(&self).to_string().into_bytes()),
             Report::AdminPage => Response::page(ADMIN_PAGE),
         })
