@@ -9,8 +9,8 @@ COPY . .
 # The caches are mounted, so the binary is copied out of them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    cargo build --release --locked --package esper \
-    && install -D target/release/esper /out/esper
+    cargo build --profile dist --locked --package esper \
+    && install -D target/dist/esper /out/esper
 
 FROM debian:bookworm-slim
 COPY --from=build /out/esper /usr/local/bin/esper

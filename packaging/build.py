@@ -50,11 +50,11 @@ def prepare(version, built):
     target = Path(metadata["target_directory"])
     version = version or next(package["version"] for package in metadata["packages"] if package["name"] == "esper")
     if built is None:
-        step("cargo build --release (5 to 20 minutes, the first time)")
-        run("cargo", "build", "--release", "--locked", "--package", "esper", "--bin", "esper")
+        step("cargo build --profile dist (5 to 20 minutes, the first time)")
+        run("cargo", "build", "--profile", "dist", "--locked", "--package", "esper", "--bin", "esper")
         step("cargo build --example man")
         run("cargo", "build", "--locked", "--package", "esper", "--example", "man")
-        binary, man = target / "release" / "esper", target / "debug" / "examples" / "man"
+        binary, man = target / "dist" / "esper", target / "debug" / "examples" / "man"
     else:
         binary, man = built / "esper", built / "examples" / "man"
     for path in (binary, man):
