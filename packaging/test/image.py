@@ -45,8 +45,8 @@ def check(packages, tools):
     digests = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
     expect(config["rootfs"]["diff_ids"] == digests, "the layers are not those of the configuration")
     container = config["config"]
-    expect(not any(pair.startswith("ESPER_") for pair in container["Env"]), "a variable would stand over the files")
-    expect("Cmd" not in container, "a flag would stand over the files")
+    expect(not any(pair.startswith("ESPER_") for pair in container["Env"]), "a variable would override the files")
+    expect("Cmd" not in container, "a flag would override the files")
     expect(container["Healthcheck"]["Test"] == ["CMD", "/usr/bin/esper", "health"], "its health check is another")
 
     if not may_isolate():
