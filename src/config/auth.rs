@@ -39,7 +39,7 @@ pub struct Auth {
     /// 0 s to 10 minutes.
     #[arg(long, value_name = "TIME", value_parser = leeway, default_value = "5s")]
     pub leeway: Duration,
-    /// Bytes of a token; more than 8KiB take a larger --head-max, too.
+    /// Bytes of a token; more than 12KiB take a larger --head-max, too.
     ///
     /// 1 to 32 KiB.
     #[arg(id = "token-max", long, value_name = "SIZE", value_parser = token_size)]
@@ -68,6 +68,22 @@ impl Auth {
             }
         }
         Ok(())
+    }
+
+    /// Returns a warning for each side that takes the keys of a provider by URL, and does not ask which application a token
+    /// is for.
+    pub(super) fn warnings(&self, names: &Layer) -> Vec<String> {
+        [("subscriber", &self.subscriber), ("publisher", &self.publisher), ("session", &self.session)]
+            .into_iter()
+            .filter(|(_, signers)| signers.jwks_url.is_some() && signers.audiences.is_empty())
+            .map(|(side, _)| {
+                format!(
+                    "{}: tokens that this provider signs for its other applications are accepted, too; name the audience \
+                     of this server's tokens with --{side}-audience",
+                    names.of(&format!("{side}-jwks"))
+                )
+            })
+            .collect()
     }
 }
 

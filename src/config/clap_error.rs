@@ -82,7 +82,9 @@ fn in_one_line(error: &clap::Error) -> String {
     // Missing arguments are listed on lines of their own.
     let first = lines.by_ref().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     let mut line = first.strip_prefix("error: ").unwrap_or(&first).to_owned();
-    for tip in lines.filter_map(|line| line.strip_prefix("tip: ")) {
+    // A flag that there is not was hardly meant as a value.
+    let tips = lines.filter_map(|line| line.strip_prefix("tip: ")).filter(|tip| !tip.starts_with("to pass "));
+    for tip in tips {
         line.push_str("; ");
         line.push_str(tip);
     }

@@ -77,7 +77,7 @@ pub(super) struct FileFlags {
     /// YAML file that overrides those below /usr/lib/esper, /etc/eventsourced, /etc/esper and beside the binary
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Print what is in force, as YAML for --config and without secrets, and end
+    /// Print what is in force, as YAML for --config and without secrets, and exit
     #[arg(short = 'c', long)]
     pub(super) dump_config: bool,
 }

@@ -16,8 +16,8 @@ pub struct Control {
     /// any free one.
     #[arg(skip = SocketAddr::from(([127, 0, 0, 1], 0)))]
     pub bind: BindAddress,
-    /// Host name by which the control port may be asked, beside addresses and localhost; repeat it, or part
-    /// by commas.
+    /// Host name under which the control port may be requested, besides addresses and localhost; repeat it, or separate by
+    /// commas.
     ///
     /// In lower case, without ports.
     #[arg(id = "control-host", long, value_name = "NAME", value_delimiter = ',', value_parser = host_name)]
@@ -39,7 +39,7 @@ pub(super) struct ControlFlags {
     #[arg(long, visible_alias = "bindctl", value_name = "IP:PORT|unix:PATH")]
     #[arg(value_parser = control_address)]
     pub(super) bind_control: Option<BindAddress>,
-    /// File with the token that every request to the control port must carry; needed beyond loopback
+    /// File with the token that every request to the control port must carry; required beyond loopback
     #[arg(long, value_name = "FILE")]
     pub(super) control_token_file: Option<PathBuf>,
     #[command(flatten)]

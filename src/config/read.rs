@@ -131,6 +131,7 @@ impl Config {
         auth.session.issuers = parties.session_issuer;
         config.control = sources.control(control).map_err(usage)?;
         notes.warnings.append(&mut sources.warnings);
+        notes.warnings.extend(config.auth.warnings(&names));
         if !config.auth.session.is_empty() && config.control.is_none() {
             notes.warnings.push(
                 "sessions have keys, but without a control port nothing can be emitted to them; \

@@ -218,6 +218,9 @@ fn a_configuration_is_checked_without_a_start() {
 
     let ended = run(esper(&["config", "check"], &[("ESPER_CONFIG", &wrong)]));
     assert_eq!(ended.code, Some(2));
+    // The file is an argument, and a flag that there is not is no value.
+    let ended = run(esper(&["config", "check", "--config", &good], &[]));
+    assert_eq!(ended.stderr, "error: unexpected argument '--config' found; --help says what there is\n");
     let ended = run(esper(&["config", "check"], &[("ESPER_CONFIG", &odd), ("ESPER_HISTROY_AGE", "1h")]));
     assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
     assert!(

@@ -98,21 +98,26 @@ pub(crate) struct Provider {
 impl Provider {
     /// Starts a provider with TLS that publishes these keys.
     pub(crate) fn start(keys: &[&ProviderKey]) -> Provider {
-        Provider::start_with(keys, true)
+        Provider::start_with(keys, Some("server"))
+    }
+
+    /// Starts one whose certificate is its authority's own.
+    pub(crate) fn with_an_authoritys_certificate() -> Provider {
+        Provider::start_with(&[], Some("ca"))
     }
 
     /// Starts one that speaks `http`.
     pub(crate) fn without_tls(keys: &[&ProviderKey]) -> Provider {
-        Provider::start_with(keys, false)
+        Provider::start_with(keys, None)
     }
 
-    fn start_with(keys: &[&ProviderKey], has_tls: bool) -> Provider {
+    fn start_with(keys: &[&ProviderKey], certificate: Option<&str>) -> Provider {
         let dir = TempDir::new();
-        let tls = has_tls.then(|| tls(&dir.0));
+        let tls = certificate.map(|name| tls(&dir.0, name));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let provider = Provider {
             address: listener.local_addr().unwrap(),
-            has_tls,
+            has_tls: tls.is_some(),
             requests: Arc::default(),
             answer: Arc::new(Mutex::new(ProviderAnswer::Away)),
             dir,
@@ -209,8 +214,9 @@ fn respond(
     stream.read_to_end(&mut Vec::new()).map(drop)
 }
 
-/// Makes an authority and a certificate of it for 127.0.0.1 in this directory, and returns a server's settings.
-fn tls(dir: &Path) -> Arc<ServerConfig> {
+/// Makes an authority and a certificate of it for 127.0.0.1 in this directory, and returns the settings of a server with
+/// that of this name.
+fn tls(dir: &Path, name: &str) -> Arc<ServerConfig> {
     let openssl = |line: &str| {
         let output = Command::new("openssl").args(line.split(' ')).current_dir(dir).output();
         let output = output.expect("openssl is installed");
@@ -223,8 +229,9 @@ fn tls(dir: &Path) -> Arc<ServerConfig> {
     openssl(
         "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out server.pem -extfile names",
     );
-    let certificates = CertificateDer::pem_file_iter(dir.join("server.pem")).unwrap().map(Result::unwrap);
-    let key = PrivateKeyDer::from_pem_file(dir.join("server.key")).unwrap();
+    let certificates =
+        CertificateDer::pem_file_iter(dir.join(format!("{name}.pem"))).unwrap().map(Result::unwrap);
+    let key = PrivateKeyDer::from_pem_file(dir.join(format!("{name}.key"))).unwrap();
     let builder = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
     Arc::new(builder.with_single_cert(certificates.collect(), key).unwrap())

@@ -67,9 +67,11 @@ fn agent(url: &JwksUrl, time_max: Duration) -> Result<Agent, String> {
     }
     let found = rustls_native_certs::load_native_certs();
     if found.certs.is_empty() {
-        return Err("this machine has no certificates of authorities to verify it with; install ca-certificates, or name a \
-                    PEM file of them in SSL_CERT_FILE"
-            .to_owned());
+        let reason = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
+        return Err(format!(
+            "there are no certificates of authorities to verify it with{reason}; install ca-certificates, or name a PEM \
+             file of them in SSL_CERT_FILE"
+        ));
     }
     let roots = found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
     let tls = TlsConfig::builder()
@@ -91,10 +93,20 @@ fn reason(error: &Error) -> String {
         Error::LargeResponseHeader(..) => "its answer has too large a head".to_owned(),
         Error::Timeout(_) => format!("no whole answer within {} s", TIME_MAX.as_secs()),
         _ if let Some(rustls::Error::InvalidCertificate(reason)) = of_connection => {
+            // webpki's name for what `openssl req -x509` makes.
+            if reason.to_string().contains("CaUsedAsEndEntity") {
+                return "its certificate is that of an authority (CA:TRUE), perhaps signed by itself; give the server one \
+                        with CA:FALSE that this authority signed"
+                    .to_owned();
+            }
             format!(
                 "its certificate is not good ({reason}); if it is of an authority of your own, add that to the system's, or \
                  name a PEM file of all authorities in SSL_CERT_FILE"
             )
+        }
+        Error::Io(error) => {
+            let error = error.to_string().replace(['\r', '\n'], " ");
+            format!("{error}; is the host of this URL right, and may this machine connect to it?")
         }
         error => error.to_string().replace(['\r', '\n'], " "),
     }

@@ -93,7 +93,7 @@ pub(crate) enum OpenError {
         source: io::Error,
     },
     /// The operating system refused an operation.
-    #[error("cannot {what} ({source}): see to the disk or the file system, then start again")]
+    #[error("cannot {what} ({source}): check this path, its disk and its file system, then start again")]
     Io {
         /// The operation and the file.
         what: String,

@@ -119,6 +119,24 @@ fn a_redirect_to_https_is_followed_and_so_is_http_on_this_machine_and_no_strange
 }
 
 #[test]
+fn an_authoritys_own_certificate_is_refused_with_the_remedy() {
+    let provider = Provider::with_an_authoritys_certificate();
+    let server =
+        Server::start_with(&["--publisher-jwks", &provider.url()], &[("SSL_CERT_FILE", &provider.ca())]);
+    let line = "give the server one with CA:FALSE that this authority signed";
+    wait_until(line, || server.log().contains(line));
+    // Nor are there keys where there are no authorities, or no provider.
+    for (url, file, line) in [
+        (provider.url(), "/nowhere/ca.pem", "/nowhere/ca.pem"),
+        ("https://127.0.0.1:1/".to_owned(), &*provider.ca(), "may this machine connect to it?"),
+    ] {
+        let variables = [("SSL_CERT_FILE", file), ("SSL_CERT_DIR", "")];
+        let server = Server::start_with(&["--publisher-jwks", &url], &variables);
+        wait_until(line, || server.log().contains(line));
+    }
+}
+
+#[test]
 fn a_provider_that_never_answers_delays_nobody_and_no_end() {
     let key = ProviderKey::ed25519("a");
     let provider = Provider::start(&[&key]);

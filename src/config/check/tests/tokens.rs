@@ -101,6 +101,27 @@ fn a_file_of_keys_that_cannot_be_right_is_refused_without_its_text() {
 
 #[test]
 #[cfg(feature = "jwks-url")]
+fn keys_of_a_provider_for_any_of_its_applications_are_warned_of() {
+    let warned = |line: &str| {
+        let args = format!("esper {line}").split(' ').map(Into::into).collect();
+        parse_with_warnings(args, &|_| None, &[]).unwrap().1
+    };
+    for side in ["subscriber", "publisher"] {
+        let expected = format!(
+            "--{side}-jwks: tokens that this provider signs for its other applications are accepted, too; name the audience \
+             of this server's tokens with --{side}-audience"
+        );
+        let with_issuer = format!("--{side}-jwks https://a/ --{side}-issuer a");
+        assert_eq!(warned(&with_issuer), [expected]);
+        assert_eq!(warned(&format!("{with_issuer} --{side}-audience esper")), [""; 0]);
+    }
+    // A file may be of one's own keys.
+    let file = TempFile::new(JWKS);
+    assert_eq!(warned(&format!("--subscriber-jwks {}", file.path())), [""; 0]);
+}
+
+#[test]
+#[cfg(feature = "jwks-url")]
 fn the_flags_and_urls_of_the_document_are_taken() {
     let document = include_str!("../../../../docs/keys.md");
     let (_, example) = document.split_once("```bash\nesper ").unwrap();
