@@ -10,10 +10,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use socket2::Socket;
 
 use crate::config::{self, BindAddress, Config, ConfigError};
 
-/// The time for each of connecting, asking and answering.
+/// The most time for each of connecting, asking and answering.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The most bytes of an answer that are read: its head and a line.
 const ANSWER_BYTES_MAX: u64 = 4 * 1024;
@@ -57,38 +58,26 @@ fn health(args: Vec<OsString>) -> Result<String, ConfigError> {
     if server.len() == 1 {
         server = of_first_process().unwrap_or(server);
     }
-    let address = match Config::address(config::server_args(server))? {
+    let (connected, host, shown) = match Config::address(config::server_args(server))? {
         BindAddress::Unix(socket) => {
-            let answer = connected(UnixStream::connect(&socket), |stream| {
-                stream
-                    .set_read_timeout(Some(PATIENCE))
-                    .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
-            });
-            let answer = answer.and_then(|stream| ask(stream, "localhost", path));
-            let named = |reason| ConfigError::Host(format!("unix:{} {path}: {reason}", socket.display()));
-            return answer.map_err(named);
+            let connected = UnixStream::connect(&socket).map(Socket::from);
+            (connected, "localhost".to_owned(), format!("unix:{} {path}", socket.display()))
         }
-        BindAddress::Tcp(address) => reachable(address),
-        // It has its port.
-        BindAddress::Ip(ip) => reachable(SocketAddr::new(ip, 0)),
+        address => {
+            let address =
+                address.tcp().map(reachable).filter(|address| address.port() != 0).ok_or_else(|| {
+                    let reason =
+                        "the server chose a free port (port 0) that is not known here; name it with --port";
+                    ConfigError::Usage(reason.to_owned())
+                })?;
+            let connected = TcpStream::connect_timeout(&address, PATIENCE).map(Socket::from);
+            (connected, address.to_string(), format!("http://{address}{path}"))
+        }
     };
-    if address.port() == 0 {
-        let reason = "the server chose a free port (port 0) that is not known here; name it with --port";
-        return Err(ConfigError::Usage(reason.to_owned()));
-    }
-    let answer = connected(TcpStream::connect_timeout(&address, PATIENCE), |stream| {
-        stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
-    });
-    let answer = answer.and_then(|stream| ask(stream, &address.to_string(), path));
-    answer.map_err(|reason| ConfigError::Host(format!("http://{address}{path}: {reason}")))
-}
-
-/// Returns a connection with limits on its time, or the reason why there is none.
-fn connected<S>(stream: io::Result<S>, limit: impl FnOnce(&S) -> io::Result<()>) -> Result<S, String> {
-    let stream = stream
-        .map_err(|error| format!("cannot connect; is the server running, and with this address?: {error}"))?;
-    limit(&stream).map_err(|error| format!("cannot ask: {error}"))?;
-    Ok(stream)
+    let answer = connected
+        .map_err(|error| format!("cannot connect; is the server running, and with this address?: {error}"))
+        .and_then(|socket| ask(socket, &host, path));
+    answer.map_err(|reason| ConfigError::Host(format!("{shown}: {reason}")))
 }
 
 /// Returns the command line of process 1, if it runs this program.
@@ -111,12 +100,16 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 }
 
 /// Returns the body of a 200, or the reason why there is none.
-fn ask(mut stream: impl Read + Write, host: &str, path: &str) -> Result<String, String> {
+fn ask(mut socket: Socket, host: &str, path: &str) -> Result<String, String> {
     let failed = |what: &str, error: io::Error| format!("{what}: {error}");
     let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n");
-    stream.write_all(request.as_bytes()).map_err(|error| failed("cannot ask", error))?;
+    socket
+        .set_read_timeout(Some(PATIENCE))
+        .and_then(|()| socket.set_write_timeout(Some(PATIENCE)))
+        .and_then(|()| socket.write_all(request.as_bytes()))
+        .map_err(|error| failed("cannot ask", error))?;
     let mut answer = Vec::new();
-    stream
+    socket
         .take(ANSWER_BYTES_MAX)
         .read_to_end(&mut answer)
         .map_err(|error| failed("no whole answer", error))?;
