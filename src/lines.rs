@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::core::budget::{Budget, Charge};
 
-/// How long an end waits for the last lines to be written.
+/// The longest that an end waits for the last lines to be written.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 /// The pause before the next try when a file is full and non-blocking.
 const FULL_PAUSE: Duration = Duration::from_millis(10);

@@ -30,7 +30,7 @@ use crate::lines::{LineFile, LineQueue, LossReports, QueuedLines};
 pub(crate) use record::{RequestFacts, RequestRecord};
 pub(crate) use streams::{StreamOpening, StreamRecords, name_of};
 
-/// How many bytes and lines may wait to be written: a tenth of a second of as many publishes as two CPUs answer.
+/// The most bytes and lines that may wait to be written: a tenth of a second of as many publishes as two CPUs answer.
 const BYTES_MAX: usize = 8 << 20;
 const LINES_MAX: usize = 16_384;
 /// The least time between two lines of the server's log that report lost lines.
@@ -40,7 +40,7 @@ const TELL_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct AccessLog {
     output: Arc<LogOutput>,
-    /// Of so many requests one has a line.
+    /// The number of requests of which one has a line.
     sample: usize,
 }
 

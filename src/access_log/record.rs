@@ -1,4 +1,4 @@
-//! What is known of a request, and its line in the access log.
+//! The facts of a request, and its line in the access log.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ struct SubscriptionFacts {
     /// The first of its topics.
     topics: Vec<Box<str>>,
     topic_count: usize,
-    /// Whether the client came with an id to resume after.
+    /// Set if the client came with an id to resume after.
     resumed: bool,
 }
 

@@ -1,11 +1,11 @@
-//! What is known of an identity provider whose keys are fetched: shared by the shards, which ask for keys and never wait,
+//! The state of an identity provider whose keys are fetched: shared by the shards, which ask for keys and never wait,
 //! and the thread that fetches them.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -32,7 +32,7 @@ pub(crate) struct KeyProvider {
     events: (Sender<ProviderEvent>, Receiver<ProviderEvent>),
 }
 
-/// What the fetching thread is woken up by.
+/// An event that wakes the fetching thread up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ProviderEvent {
     /// A token named a key that is not known.
@@ -46,11 +46,11 @@ pub(crate) enum ProviderEvent {
 /// Hashes of names of keys that tokens gave and no key has.
 #[derive(Debug, Default)]
 struct UnknownNames {
-    /// Those that came since the last fetch began.
+    /// Names that came since the last fetch began.
     asked: HashSet<u64>,
-    /// Those that came before the fetch under way began.
+    /// Names that came before the fetch under way began.
     under_way: HashSet<u64>,
-    /// Those that a fetched document did not have.
+    /// Names that a fetched document did not have.
     absent: HashSet<u64>,
 }
 
@@ -139,14 +139,13 @@ impl KeyProvider {
         self.failures.add(1);
     }
 
-    fn names(&self) -> std::sync::MutexGuard<'_, UnknownNames> {
+    fn names(&self) -> MutexGuard<'_, UnknownNames> {
         // Nothing here panics; poisoned sets would be as good as before.
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-#[cfg(test)]
-#[cfg(feature = "jwks-url")]
+#[cfg(all(test, feature = "jwks-url"))]
 mod tests {
     use super::*;
 

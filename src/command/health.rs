@@ -13,7 +13,7 @@ use socket2::{SockAddr, Socket, Type};
 
 use crate::config::{self, BindAddress, Config, ConfigError};
 
-/// The time for each of connecting, asking and answering.
+/// The most time for each of connecting, asking and answering.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The most bytes of an answer that are read: its head and a line.
 const ANSWER_BYTES_MAX: usize = 4 * 1024;
@@ -57,23 +57,23 @@ fn health(args: Vec<OsString>) -> Result<String, ConfigError> {
     if server.len() == 1 {
         server = of_first_process().unwrap_or(server);
     }
-    let address = match Config::address(config::server_args(server))? {
+    let (at, host, shown) = match Config::address(config::server_args(server))? {
         BindAddress::Unix(socket) => {
-            let answer = SockAddr::unix(&socket).map_err(|error| error.to_string());
-            let answer = answer.and_then(|at| ask(&connect(&at)?, "localhost", path));
-            let named = |reason| ConfigError::Host(format!("unix:{} {path}: {reason}", socket.display()));
-            return answer.map_err(named);
+            let at = SockAddr::unix(&socket).map_err(|error| error.to_string());
+            (at, "localhost".to_owned(), format!("unix:{} {path}", socket.display()))
         }
-        BindAddress::Tcp(address) => reachable(address),
-        // It has its port.
-        BindAddress::Ip(ip) => reachable(SocketAddr::new(ip, 0)),
+        address => {
+            let address =
+                address.tcp().map(reachable).filter(|address| address.port() != 0).ok_or_else(|| {
+                    let reason =
+                        "the server chose a free port (port 0) that is not known here; name it with --port";
+                    ConfigError::Usage(reason.to_owned())
+                })?;
+            (Ok(address.into()), address.to_string(), format!("http://{address}{path}"))
+        }
     };
-    if address.port() == 0 {
-        let reason = "the server chose a free port (port 0) that is not known here; name it with --port";
-        return Err(ConfigError::Usage(reason.to_owned()));
-    }
-    let answer = connect(&address.into()).and_then(|socket| ask(&socket, &address.to_string(), path));
-    answer.map_err(|reason| ConfigError::Host(format!("http://{address}{path}: {reason}")))
+    let answer = at.and_then(|at| ask(&connect(&at)?, &host, path));
+    answer.map_err(|reason| ConfigError::Host(format!("{shown}: {reason}")))
 }
 
 /// Returns a connection, or the reason why there is none.

@@ -39,7 +39,7 @@ pub struct Auth {
     /// 0 s to 10 minutes.
     #[arg(long, value_name = "TIME", value_parser = leeway, default_value = "5s")]
     pub leeway: Duration,
-    /// Bytes of a token; more than 8KiB take a larger --head-max, too.
+    /// Bytes of a token; more than 12KiB take a larger --head-max, too.
     ///
     /// 1 to 32 KiB.
     #[arg(id = "token-max", long, value_name = "SIZE", value_parser = token_size)]
@@ -120,7 +120,7 @@ pub(super) struct KeyFlags {
     pub(super) session_jwks: Option<JwksSource>,
 }
 
-/// Whom tokens must be from and for.
+/// The parties that tokens must be from and for.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Authentication")]
 pub(super) struct PartyFlags {
@@ -144,7 +144,7 @@ pub(super) struct PartyFlags {
     pub(super) session_issuer: Vec<String>,
 }
 
-/// Where a JWK Set is.
+/// The place of a JWK Set.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum JwksSource {
     File(PathBuf),

@@ -26,7 +26,7 @@ impl Default for Asking {
     }
 }
 
-/// One allowed origin, or all below one domain.
+/// An allowed origin, or all below one domain.
 #[derive(Clone, Debug)]
 pub(crate) enum Origin {
     Named {

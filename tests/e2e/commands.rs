@@ -60,7 +60,10 @@ fn a_misspelt_command_and_one_behind_flags_are_refused_with_the_remedy() {
             &["--port", "1", "token"],
             "error: the subcommand 'token' cannot be used with '--port <PORT>'; --help says what there is\n",
         ),
-        (&["serve", "token"], "error: token: a command of its own; here stand flags of the server\n"),
+        (
+            &["serve", "token"],
+            "error: token: a command of its own; write it first, or leave it out: here stand flags of the server\n",
+        ),
         (
             &["config", "dump", "token"],
             "error: the subcommand 'token' cannot be used with '--dump-config'; --help says what there is\n",

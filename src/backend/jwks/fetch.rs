@@ -86,16 +86,16 @@ fn reason(error: &Error) -> String {
         Error::Io(error) => error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()),
         _ => None,
     };
+    if let Some(rustls::Error::InvalidCertificate(reason)) = of_connection {
+        return format!(
+            "its certificate is not good ({reason}); if it is of an authority of your own, add that to the system's, or \
+             name a PEM file of all authorities in SSL_CERT_FILE"
+        );
+    }
     match error {
         Error::BodyExceedsLimit(_) => format!("the document is larger than {} KiB", JWKS_BYTES_MAX / 1024),
         Error::LargeResponseHeader(..) => "its answer has too large a head".to_owned(),
         Error::Timeout(_) => format!("no whole answer within {} s", TIME_MAX.as_secs()),
-        _ if let Some(rustls::Error::InvalidCertificate(reason)) = of_connection => {
-            format!(
-                "its certificate is not good ({reason}); if it is of an authority of your own, add that to the system's, or \
-                 name a PEM file of all authorities in SSL_CERT_FILE"
-            )
-        }
         error => error.to_string().replace(['\r', '\n'], " "),
     }
 }
