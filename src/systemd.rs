@@ -4,6 +4,9 @@
 use std::env;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
 use esper::config::{Config, Control};
@@ -15,6 +18,8 @@ use sd_notify::NotifyState;
 const CONTROL: &str = "control";
 /// The most sockets that are taken: far more than any use.
 const SOCKETS_MAX: usize = 1024;
+/// The longest wait for room for a message.
+const TELL_TIME: Duration = Duration::from_secs(1);
 /// The time after which the line that `systemctl status` shows is made anew.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// The number of times that the shards are asked for a sign of life within the time after which systemd ends the process:
@@ -155,10 +160,27 @@ impl Notifier {
         if !self.is_on {
             return;
         }
-        if let Err(error) = states().and_then(|states| sd_notify::notify(&states)) {
+        if let Err(error) = states().and_then(|states| send(&states)) {
             tracing::warn!("cannot tell systemd by NOTIFY_SOCKET: {error}; it takes the service for hung");
         }
     }
+}
+
+/// Sends a message to whoever reads `NOTIFY_SOCKET`, as [`sd_notify::notify`] does, which would wait without end where nobody
+/// reads it, and then no signal would be heard.
+fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
+    let name = env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    let address = match name.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        [b'/', ..] => SocketAddr::from_pathname(&name)?,
+        // That of a virtual machine's host.
+        _ => return sd_notify::notify(states),
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(TELL_TIME))?;
+    socket.connect_addr(&address)?;
+    let text: String = states.iter().map(|state| format!("{state}\n")).collect();
+    socket.send(text.as_bytes()).map(drop)
 }
 
 /// Returns what the server does, in a line: of [`Server::stats`].

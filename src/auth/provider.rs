@@ -117,7 +117,9 @@ impl KeyProvider {
     /// Notes that a fetch begins.
     pub(crate) fn begin(&self) {
         let names = &mut *self.names();
-        names.under_way.extend(names.asked.drain());
+        // While the provider is away, those of the fetches that failed stay.
+        let room = NAMES_MAX.saturating_sub(names.under_way.len());
+        names.under_way.extend(names.asked.drain().take(room));
     }
 
     /// Notes that a fetch brought keys, which are in force.
@@ -143,7 +145,8 @@ impl KeyProvider {
     }
 }
 
-#[cfg(all(test, feature = "jwks-url"))]
+#[cfg(test)]
+#[cfg(feature = "jwks-url")]
 mod tests {
     use super::*;
 
@@ -180,6 +183,15 @@ mod tests {
             provider.succeed();
             let names = provider.names();
             assert!(names.asked.is_empty() && names.absent.len() <= NAMES_MAX, "{}", names.absent.len());
+        }
+        // Nor while the provider is away.
+        for round in 0..5 {
+            for name in 0..NAMES_MAX {
+                provider.ask_for(&format!("away {round} {name}"));
+            }
+            provider.begin();
+            provider.fail();
+            assert!(provider.names().under_way.len() <= NAMES_MAX, "{}", provider.names().under_way.len());
         }
         let now = Instant::now();
         assert_eq!([(); 2].map(|()| provider.wait(now)), [ProviderEvent::Asked, ProviderEvent::Due]);

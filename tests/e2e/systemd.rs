@@ -89,6 +89,20 @@ fn systemd_is_told_of_the_start_of_life_of_a_reload_and_of_the_end() {
     assert!(child.wait().unwrap().success());
 }
 
+/// As while its process 1 is stopped.
+#[test]
+fn a_systemd_that_reads_nothing_does_not_keep_the_server_from_its_end() {
+    let manager = Manager::new();
+    let filling = UnixDatagram::unbound().unwrap();
+    filling.set_nonblocking(true).unwrap();
+    while filling.send_to(b"x", &manager.path).is_ok() {}
+    let variables = [("NOTIFY_SOCKET", manager.path.as_str()), ("WATCHDOG_USEC", "400000")];
+    let server = Server::spawn(esper(&["--port", "0"], &variables));
+    assert_eq!(server.get("/healthz").status, 200);
+    wait_until("it is said", || server.log().contains("cannot tell systemd by NOTIFY_SOCKET: "));
+    assert_eq!(server.stop().code(), Some(0));
+}
+
 #[test]
 fn the_status_is_told_when_it_changed() {
     let manager = Manager::new();
