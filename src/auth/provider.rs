@@ -143,7 +143,8 @@ impl KeyProvider {
     }
 }
 
-#[cfg(all(test, feature = "jwks-url"))]
+#[cfg(test)]
+#[cfg(feature = "jwks-url")]
 mod tests {
     use super::*;
 
