@@ -1,4 +1,4 @@
-//! What the server tells systemd, and the sockets that it takes from it. No systemd runs: each test is its part.
+//! The messages of the server to systemd, and the sockets that it takes from it. No systemd runs: each test is its part.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -15,7 +15,7 @@ use crate::support::{
     try_connect_unix, wait_until,
 };
 
-/// What systemd is told.
+/// The part of systemd: it is told how the server is.
 struct Manager {
     socket: UnixDatagram,
     path: String,
@@ -296,7 +296,7 @@ fn run_with(command: Command) -> Ended {
     }
 }
 
-/// What clients saw of a server that was restarted several times.
+/// The experience of clients with a server that was restarted several times.
 #[derive(Default)]
 struct Seen {
     answered: usize,
