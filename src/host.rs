@@ -84,7 +84,7 @@ pub(crate) struct SocketOptions {
     pub(crate) user_timeout: Duration,
     /// Whether the kernel probes silent peers, in place of heartbeats.
     pub(crate) keepalive: bool,
-    /// Whether an address of IPv6 leaves those of IPv4 to others.
+    /// Set if an address of IPv6 leaves those of IPv4 to others.
     pub(crate) only_v6: bool,
 }
 

@@ -28,7 +28,7 @@
 //! | `amqp` | queues and exchanges of RabbitMQ: [`Config::queues`](config::Config::queues), `--broker-node` |
 //! | `nats` | clusters on NATS JetStream: [`Config::cluster`](config::Config::cluster), `--cluster` |
 //! | `cli` | the binary `esper`: its commands, its log, signals and systemd |
-//! | `metrics` | `/metrics`, in Prometheus's format |
+//! | `metrics` | `/metrics`, in Prometheus's format; without it that is answered 404 |
 //! | `jwks-url` | keys of identity providers by their URL: `--subscriber-jwks` and its like; files of them need no feature |
 //! | `jemalloc` | the binary's allocator: it does not change that of a program, and takes a C compiler and `make` to build |
 //!
@@ -64,7 +64,7 @@
 //! - **Decide without I/O, then do I/O.** Everything in `core` takes bytes, messages and the time, and returns what to
 //!   do; it imports no other module. Requests and tokens are read the same way. So a seeded simulation can run the
 //!   homes and fan-outs of several shards in one thread against a naive model. Threads, sockets and the runtime are
-//!   known to `server`, `shard`, `connection`, `backend`, `journal`, `host` and `lines`.
+//!   known to `server`, `shard`, `connection`, `backend`, `journal`, `host`, `lines` and the two logs.
 //! - **Memory is bounded where it enters.** No shard waits for another's mailbox. A publish takes room from one
 //!   budget before it is posted, and gives it back when the last shard has handled it; without room its
 //!   publisher is not read from.
@@ -93,7 +93,7 @@
 //! | `stats`, `clock` | counters, the time |
 //! | `core` | order, history, logs, cursors, events, topics: decides without I/O and imports none of these; its own page says more |
 //! | `access_log`, `log`, `lines` | a line for each request and each stream's end; the binary's log; the queue of both, which nobody waits for |
-//! | `host` | limits and listeners |
+//! | `host` | limits, listeners, sockets of the file system |
 
 #![forbid(unsafe_code)]
 // What queues, clusters and the binary need of the other modules stays in builds without them, and so do its tests. A build

@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use crate::core::budget::{Budget, Charge};
 
-/// How long an end waits for the last lines to be written.
+/// The longest that an end waits for the last lines to be written.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 /// The pause before the next try when a file is full and non-blocking.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
@@ -112,11 +112,17 @@ pub(crate) struct LineFile<F> {
     file: F,
     /// The last line was written only in part, without its end.
     is_torn: AtomicBool,
+    is_given_up: AtomicBool,
 }
 
 impl<F: AsFd> LineFile<F> {
     pub(crate) fn new(file: F) -> Self {
-        LineFile { file, is_torn: AtomicBool::new(false) }
+        LineFile { file, is_torn: AtomicBool::new(false), is_given_up: AtomicBool::new(false) }
+    }
+
+    /// Ends the wait for room in a full pipe: the line that waits for it is lost.
+    pub(crate) fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Relaxed);
     }
 
     /// Writes bytes. When that fails after some of them were written, the line is torn.
@@ -128,7 +134,11 @@ impl<F: AsFd> LineFile<F> {
                     bytes = &bytes[count..];
                     self.is_torn.store(!bytes.is_empty(), Ordering::Relaxed);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(FULL_PAUSE),
+                Err(error)
+                    if error.kind() == ErrorKind::WouldBlock && !self.is_given_up.load(Ordering::Relaxed) =>
+                {
+                    thread::sleep(FULL_PAUSE);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }

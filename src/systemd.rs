@@ -1,9 +1,12 @@
-//! What systemd and this process tell each other: the sockets that it listens on for us, and that we are ready, alive, and
-//! stopping. Nothing happens where another program started the process.
+//! Talks with systemd: takes the sockets that it listens on for us, and tells it that we are ready, alive, and stopping.
+//! Does nothing where another program started the process.
 
 use std::env;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
 use esper::config::{Config, Control};
@@ -15,17 +18,19 @@ use sd_notify::NotifyState;
 const CONTROL: &str = "control";
 /// The most sockets that are taken: far more than any use.
 const SOCKETS_MAX: usize = 1024;
-/// How often the line that `systemctl status` shows is made anew.
+/// The longest wait for room for a message.
+const TELL_TIME: Duration = Duration::from_secs(1);
+/// The time after which the line that `systemctl status` shows is made anew.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
-/// The shards are asked for a sign of life so many times within the time after which systemd ends the process: twice as
-/// often as it wants to hear of it, which leaves a shard half of the time to answer.
+/// The number of times that the shards are asked for a sign of life within the time after which systemd ends the process:
+/// twice as often as it wants to hear of it, which leaves a shard half of the time to answer.
 const PROBES_PER_WATCHDOG: u32 = 4;
 
 /// Takes the sockets that systemd listens on for this process. To be called before there is a second thread, because it
 /// removes the variables that name them, so that no child takes them for its own.
 ///
 /// # Errors
-/// One line: which descriptor is none that a server accepts from, and the remedy.
+/// The descriptor from which no server can accept, the reason and the remedy, in one line.
 pub(crate) fn listeners() -> Result<Inherited, String> {
     let number = |name| env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
     if let Some(count) = number("LISTEN_FDS").filter(|count| *count > SOCKETS_MAX) {
@@ -84,7 +89,7 @@ pub(crate) fn adopt(listeners: &Inherited, config: &mut Config) -> Result<(), St
 
 /// Tells systemd what the server does.
 pub(crate) struct Notifier {
-    /// Whether it wants to hear of it.
+    /// Set if systemd wants to hear of it.
     is_on: bool,
     said_ready: bool,
     status: String,
@@ -155,10 +160,27 @@ impl Notifier {
         if !self.is_on {
             return;
         }
-        if let Err(error) = states().and_then(|states| sd_notify::notify(&states)) {
+        if let Err(error) = states().and_then(|states| send(&states)) {
             tracing::warn!("cannot tell systemd by NOTIFY_SOCKET: {error}; it takes the service for hung");
         }
     }
+}
+
+/// Sends a message to whoever reads `NOTIFY_SOCKET`, as [`sd_notify::notify`] does, which would wait without end where nobody
+/// reads it, and then no signal would be heard.
+fn send(states: &[NotifyState<'_>]) -> io::Result<()> {
+    let name = env::var_os("NOTIFY_SOCKET").unwrap_or_default();
+    let address = match name.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        [b'/', ..] => SocketAddr::from_pathname(&name)?,
+        // That of a virtual machine's host.
+        _ => return sd_notify::notify(states),
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_write_timeout(Some(TELL_TIME))?;
+    socket.connect_addr(&address)?;
+    let text: String = states.iter().map(|state| format!("{state}\n")).collect();
+    socket.send(text.as_bytes()).map(drop)
 }
 
 /// Returns what the server does, in a line: of [`Server::stats`].
@@ -179,7 +201,7 @@ fn status(stats: &serde_json::Value) -> String {
     line
 }
 
-/// Returns whether all have answered a question by now.
+/// A function that returns whether all have answered a question by now.
 type Answered = Box<dyn FnMut() -> bool>;
 
 /// Decides when to say that the server lives: whenever all of its shards answered, and never otherwise.

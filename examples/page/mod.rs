@@ -1,4 +1,4 @@
-//! What the examples need beside the broker: a page to watch it in, the time, and errors that can be read.
+//! Helpers of the examples beside the broker: a page to watch it in, the time, and errors that can be read.
 
 use std::error::Error;
 use std::io::{self, Read, Write};

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::lines::{LineFile, LineQueue, LossReports, QueuedLines};
@@ -29,7 +30,7 @@ use crate::lines::{LineFile, LineQueue, LossReports, QueuedLines};
 pub(crate) use record::{RequestFacts, RequestRecord};
 pub(crate) use streams::{StreamOpening, StreamRecords, name_of};
 
-/// How many bytes and lines may wait to be written: a tenth of a second of as many publishes as two CPUs answer.
+/// The most bytes and lines that may wait to be written: a tenth of a second of as many publishes as two CPUs answer.
 const BYTES_MAX: usize = 8 << 20;
 const LINES_MAX: usize = 16_384;
 /// The least time between two lines of the server's log that report lost lines.
@@ -39,7 +40,7 @@ const TELL_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct AccessLog {
     output: Arc<LogOutput>,
-    /// Of so many requests one has a line.
+    /// The number of requests of which one has a line.
     sample: usize,
 }
 
@@ -90,7 +91,10 @@ impl AccessLog {
         if path == Path::new("-") {
             return Ok(());
         }
-        LogTarget::open(path).map(|target| file.store(Arc::new(LineFile::new(target))))
+        let target = LogTarget::open(path)?;
+        // The thread may wait for a reader of the old one that never comes.
+        file.swap(Arc::new(LineFile::new(target))).give_up();
+        Ok(())
     }
 
     /// Returns how many lines were dropped since the start.
@@ -162,7 +166,12 @@ impl LogTarget {
         let mut options = OpenOptions::new();
         // It says who came from where, which is not for every user of the machine.
         options.append(true).create(true).mode(0o640).custom_flags(flags);
-        options.open(path).map(LogTarget::File)
+        options.open(path).map(LogTarget::File).map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::NXIO) => {
+                io::Error::other("a pipe or socket that nobody reads; start its reader first")
+            }
+            _ => error,
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is known of a request, and its line in the access log.
+//! The facts of a request, and its line in the access log.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ struct SubscriptionFacts {
     /// The first of its topics.
     topics: Vec<Box<str>>,
     topic_count: usize,
-    /// Whether the client came with an id to resume after.
+    /// Set if the client came with an id to resume after.
     resumed: bool,
 }
 
@@ -71,7 +71,7 @@ impl RequestFacts {
         let value = |value: Option<&[u8]>| value.map(|value| beginning(value, VALUE_BYTES_MAX));
         RequestFacts {
             method: Some(method),
-            path: Some(beginning(path, PATH_BYTES_MAX)),
+            path: Some(beginning(before_query(path), PATH_BYTES_MAX)),
             kind,
             origin: value(origin),
             user_agent: value(user_agent),
@@ -220,16 +220,24 @@ fn shown(topic: &Topic) -> Cow<'_, str> {
     }
 }
 
-/// Returns the text's first bytes; a longer one ends with `…`.
+/// Returns a path without what a client that encoded its whole URL made of its query, in which a token may be. No path that
+/// there is has a question mark.
+fn before_query(path: &[u8]) -> &[u8] {
+    let end = path.windows(3).position(|bytes| bytes.eq_ignore_ascii_case(b"%3f"));
+    &path[..end.unwrap_or(path.len())]
+}
+
+/// Returns the text's first bytes; a longer one ends with `…`. The control characters that JSON leaves as
+/// they are, from U+007F on, are replaced: a terminal obeys them.
 fn beginning(text: &[u8], bytes_max: usize) -> Box<str> {
-    match text.get(..bytes_max) {
-        Some(start) if text.len() > bytes_max => {
-            let start = String::from_utf8_lossy(start);
-            // The cut may be within a character.
-            format!("{}\u{2026}", start.trim_end_matches(char::REPLACEMENT_CHARACTER)).into()
-        }
-        _ => String::from_utf8_lossy(text).into(),
+    let start = String::from_utf8_lossy(&text[..text.len().min(bytes_max)]);
+    let mut shown = start.replace(|c: char| c.is_control() && c >= '\u{7f}', "\u{fffd}");
+    if text.len() > bytes_max {
+        // The cut may be within a character.
+        shown.truncate(shown.trim_end_matches(char::REPLACEMENT_CHARACTER).len());
+        shown.push('\u{2026}');
     }
+    shown.into()
 }
 
 #[cfg(test)]
@@ -242,5 +250,15 @@ mod tests {
             assert_eq!(&*beginning(text.as_bytes(), 4), shown);
         }
         assert_eq!(&*beginning(b"a\xffb", 4), "a\u{fffd}b");
+        assert_eq!(&*beginning("a\u{9b}31m\x7f\t".as_bytes(), 9), "a\u{fffd}31m\u{fffd}\t");
+    }
+
+    #[test]
+    fn an_encoded_query_is_no_part_of_a_path() {
+        for (path, shown) in
+            [("/a%3Ftoken=x", "/a"), ("/a%3ftoken=x%3f", "/a"), ("/a%2Fb", "/a%2Fb"), ("/%3", "/%3")]
+        {
+            assert_eq!(before_query(path.as_bytes()), shown.as_bytes());
+        }
     }
 }

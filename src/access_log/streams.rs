@@ -13,7 +13,7 @@ pub(crate) struct StreamRecords(RefCell<Vec<Option<Box<StreamRecord>>>>);
 #[derive(Debug)]
 struct StreamRecord {
     request: Box<RequestRecord>,
-    /// What its response begins with, until that is sent.
+    /// The start of its response, until that is sent.
     opening: Option<StreamOpening>,
     /// Bytes that the kernel took.
     bytes: u64,

@@ -11,9 +11,9 @@ use p521::ecdsa::{Signature, VerifyingKey as P521Key};
 /// An algorithm by which tokens are signed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum TokenAlgorithm {
-    /// One that the library knows.
+    /// An algorithm that the library knows.
     Library(Algorithm),
-    /// ECDSA on the curve P-521, which it does not know.
+    /// ECDSA on the curve P-521, which the library does not know.
     Es512,
 }
 

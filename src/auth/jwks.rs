@@ -33,7 +33,7 @@ const PRIVATE: &str =
 pub(crate) struct JwkSet {
     /// 1 to 32 keys.
     pub(crate) keys: Vec<PublicKey>,
-    /// How many others were skipped.
+    /// The number of others, which were skipped.
     pub(crate) skipped: usize,
 }
 
@@ -41,7 +41,7 @@ impl JwkSet {
     /// Reads a document.
     ///
     /// # Errors
-    /// One line: it is not a JWK Set, has a key that is not public, or none with which a token can be verified.
+    /// It is not a JWK Set, has a key that is not public, or none with which a token can be verified; in one line.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let document: Document<'_> = serde_json::from_str(text).map_err(|_| NO_SET)?;
         let (mut keys, mut skips) = (Vec::new(), Vec::new());

@@ -38,7 +38,7 @@ impl JwksUrl {
 }
 
 impl FromStr for JwksUrl {
-    /// What is wrong with it, and what to write.
+    /// The reason and the remedy, in one line.
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -76,7 +76,6 @@ impl fmt::Display for JwksUrl {
 }
 
 #[cfg(test)]
-#[cfg(feature = "jwks-url")]
 mod tests {
     use super::*;
 

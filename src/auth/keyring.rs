@@ -11,7 +11,7 @@ use super::{AuthError, Grant, KeyProvider, Keys, PublicKey, Secret, Signers, Str
 /// All that a keyring is made of.
 #[derive(Debug)]
 pub(crate) struct KeySources {
-    /// When not set, anybody may subscribe and publish; sessions need their tokens all the same, which say who a user is.
+    /// Not set if anybody may subscribe and publish; sessions need their tokens all the same, which say who a user is.
     pub(crate) enabled: bool,
     pub(crate) subscriber: Signers,
     pub(crate) publisher: Signers,

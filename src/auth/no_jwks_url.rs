@@ -9,7 +9,7 @@ use std::str::FromStr;
 pub struct JwksUrl(Infallible);
 
 impl FromStr for JwksUrl {
-    /// What to write instead.
+    /// The remedy, in one line.
     type Err = String;
 
     fn from_str(_: &str) -> Result<Self, String> {

@@ -1,11 +1,11 @@
-//! What is known of an identity provider whose keys are fetched: shared by the shards, which ask for keys and never wait,
+//! The state of an identity provider whose keys are fetched: shared by the shards, which ask for keys and never wait,
 //! and the thread that fetches them.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -32,7 +32,7 @@ pub(crate) struct KeyProvider {
     events: (Sender<ProviderEvent>, Receiver<ProviderEvent>),
 }
 
-/// What the fetching thread is woken up by.
+/// An event that wakes the fetching thread up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ProviderEvent {
     /// A token named a key that is not known.
@@ -46,11 +46,11 @@ pub(crate) enum ProviderEvent {
 /// Hashes of names of keys that tokens gave and no key has.
 #[derive(Debug, Default)]
 struct UnknownNames {
-    /// Those that came since the last fetch began.
+    /// Names that came since the last fetch began.
     asked: HashSet<u64>,
-    /// Those that came before the fetch under way began.
+    /// Names that came before the fetch under way began.
     under_way: HashSet<u64>,
-    /// Those that a fetched document did not have.
+    /// Names that a fetched document did not have.
     absent: HashSet<u64>,
 }
 
@@ -117,7 +117,9 @@ impl KeyProvider {
     /// Notes that a fetch begins.
     pub(crate) fn begin(&self) {
         let names = &mut *self.names();
-        names.under_way.extend(names.asked.drain());
+        // While the provider is away, those of the fetches that failed stay.
+        let room = NAMES_MAX.saturating_sub(names.under_way.len());
+        names.under_way.extend(names.asked.drain().take(room));
     }
 
     /// Notes that a fetch brought keys, which are in force.
@@ -137,7 +139,7 @@ impl KeyProvider {
         self.failures.add(1);
     }
 
-    fn names(&self) -> std::sync::MutexGuard<'_, UnknownNames> {
+    fn names(&self) -> MutexGuard<'_, UnknownNames> {
         // Nothing here panics; poisoned sets would be as good as before.
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -181,6 +183,15 @@ mod tests {
             provider.succeed();
             let names = provider.names();
             assert!(names.asked.is_empty() && names.absent.len() <= NAMES_MAX, "{}", names.absent.len());
+        }
+        // Nor while the provider is away.
+        for round in 0..5 {
+            for name in 0..NAMES_MAX {
+                provider.ask_for(&format!("away {round} {name}"));
+            }
+            provider.begin();
+            provider.fail();
+            assert!(provider.names().under_way.len() <= NAMES_MAX, "{}", provider.names().under_way.len());
         }
         let now = Instant::now();
         assert_eq!([(); 2].map(|()| provider.wait(now)), [ProviderEvent::Asked, ProviderEvent::Due]);

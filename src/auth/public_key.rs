@@ -58,7 +58,7 @@ pub struct PublicKey {
     bytes: Vec<u8>,
     /// The name by which tokens say that it signed them; `None` for one that has no name.
     key_id: Option<Box<str>>,
-    /// Those of its type, or the one that a JWK names.
+    /// The algorithms of its type, or the one that a JWK names.
     algorithms: Algorithms,
 }
 

@@ -1,4 +1,4 @@
-//! What tokens may be signed with: public keys, and secrets, which are never shown; and whom tokens must be from and for.
+//! The keys of one kind of token: public keys, and secrets, which are never shown; and the parties it must be from and for.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ pub struct Signers {
     pub secret: Option<SecretPair>,
     /// Public keys, whose type decides the algorithms of each.
     pub public_keys: Vec<PublicKey>,
-    /// Where an identity provider publishes further ones, which are fetched again and again.
+    /// The URL at which an identity provider publishes further keys, which are fetched again and again.
     pub jwks_url: Option<JwksUrl>,
     /// A token must be for one of these (its claim `aud`); none: it may be for anybody.
     pub audiences: Vec<String>,

@@ -23,9 +23,9 @@ pub(super) struct TokenText<'a> {
 #[derive(serde::Deserialize)]
 pub(super) struct TokenHeader {
     pub(super) alg: Option<String>,
-    /// Which key signed it; compared with those of known keys, and used for nothing else.
+    /// The name of the key that signed it; compared with those of known keys, and used for nothing else.
     pub(super) kid: Option<String>,
-    /// Whether there are extensions that must be understood; none is.
+    /// Set if there are extensions that must be understood; none is.
     #[serde(default, rename = "crit", deserialize_with = "is_there")]
     pub(super) is_critical: bool,
 }

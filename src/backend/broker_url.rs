@@ -154,7 +154,8 @@ fn masked(text: &str) -> String {
     format!("{scheme}://{host}{tail}")
 }
 
-#[cfg(all(test, feature = "amqp"))]
+#[cfg(test)]
+#[cfg(feature = "amqp")]
 mod tests {
     use amq_protocol_uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUserInfo, SASLMechanism};
 

@@ -35,7 +35,7 @@ pub(crate) struct OpenedCluster {
     pub(crate) state: Arc<ClusterState>,
     /// The way to the thread, for shards and others.
     pub(crate) sender: UnboundedSender<ToCluster>,
-    /// What the thread goes on with.
+    /// The connection and its state, for the thread.
     pub(super) link: NodeLink,
 }
 

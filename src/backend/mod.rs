@@ -20,7 +20,8 @@
 //! | [`jwks`] | the keys of an identity provider, fetched on a thread of its own; nothing else names the HTTP client library |
 //! | `memory` | a broker within the process, for tests |
 //!
-//! **A further backend** is a folder beside `amqp`, with a feature, that implements [`interface::MessageBroker`], and a case in [`start`].
+//! **A further backend** is a folder beside `amqp`, with a feature, that implements [`interface::MessageBroker`], and a
+//! case in [`start`].
 //!
 //! **A message leaves its queue late.** A completed send only means that this machine's kernel has the bytes. So a
 //! message stays unacknowledged until newer ones have pushed it out of a window, or its connection has lived on for a

@@ -2,21 +2,21 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
+use socket2::{SockAddr, Socket, Type};
 
 use crate::config::{self, BindAddress, Config, ConfigError};
 
-/// The time for each of connecting, asking and answering.
+/// The most time for each of connecting, asking and answering.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The most bytes of an answer that are read: its head and a line.
-const ANSWER_BYTES_MAX: u64 = 4 * 1024;
+const ANSWER_BYTES_MAX: usize = 4 * 1024;
 
 const AFTER_HELP: &str = "\
 Exits 0 if the answer is 200, 1 if it is another or none, 2 if the
@@ -57,38 +57,42 @@ fn health(args: Vec<OsString>) -> Result<String, ConfigError> {
     if server.len() == 1 {
         server = of_first_process().unwrap_or(server);
     }
-    let address = match Config::address(config::server_args(server))? {
+    let (at, host, shown) = match Config::address(config::server_args(server))? {
         BindAddress::Unix(socket) => {
-            let answer = connected(UnixStream::connect(&socket), |stream| {
-                stream
-                    .set_read_timeout(Some(PATIENCE))
-                    .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
-            });
-            let answer = answer.and_then(|stream| ask(stream, "localhost", path));
-            let named = |reason| ConfigError::Host(format!("unix:{} {path}: {reason}", socket.display()));
-            return answer.map_err(named);
+            let at = SockAddr::unix(&socket).map_err(|error| error.to_string());
+            (at, "localhost".to_owned(), format!("unix:{} {path}", socket.display()))
         }
-        BindAddress::Tcp(address) => reachable(address),
-        // It has its port.
-        BindAddress::Ip(ip) => reachable(SocketAddr::new(ip, 0)),
+        address => {
+            let address =
+                address.tcp().map(reachable).filter(|address| address.port() != 0).ok_or_else(|| {
+                    let reason =
+                        "the server chose a free port (port 0) that is not known here; name it with --port";
+                    ConfigError::Usage(reason.to_owned())
+                })?;
+            (Ok(address.into()), address.to_string(), format!("http://{address}{path}"))
+        }
     };
-    if address.port() == 0 {
-        let reason = "the server chose a free port (port 0) that is not known here; name it with --port";
-        return Err(ConfigError::Usage(reason.to_owned()));
-    }
-    let answer = connected(TcpStream::connect_timeout(&address, PATIENCE), |stream| {
-        stream.set_read_timeout(Some(PATIENCE)).and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
-    });
-    let answer = answer.and_then(|stream| ask(stream, &address.to_string(), path));
-    answer.map_err(|reason| ConfigError::Host(format!("http://{address}{path}: {reason}")))
+    let answer = at.and_then(|at| ask(&connect(&at)?, &host, path));
+    answer.map_err(|reason| ConfigError::Host(format!("{shown}: {reason}")))
 }
 
-/// Returns a connection with limits on its time, or the reason why there is none.
-fn connected<S>(stream: io::Result<S>, limit: impl FnOnce(&S) -> io::Result<()>) -> Result<S, String> {
-    let stream = stream
-        .map_err(|error| format!("cannot connect; is the server running, and with this address?: {error}"))?;
-    limit(&stream).map_err(|error| format!("cannot ask: {error}"))?;
-    Ok(stream)
+/// Returns a connection, or the reason why there is none.
+fn connect(at: &SockAddr) -> Result<Socket, String> {
+    let connected = Socket::new(at.domain(), Type::STREAM, None).and_then(|socket| {
+        socket.set_write_timeout(Some(PATIENCE))?;
+        // At a socket of the file system the time for writing is that for connecting, too (socket(7)): where nobody accepts,
+        // its queue is full, and there is nothing to wait for with a poll.
+        if at.is_unix() { socket.connect(at) } else { socket.connect_timeout(at, PATIENCE) }?;
+        Ok(socket)
+    });
+    connected.map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => late("no connection"),
+        _ => format!("cannot connect; is the server running, and with this address?: {error}"),
+    })
+}
+
+fn late(what: &str) -> String {
+    format!("{what} within {} s; the server hangs, or another program listens there", PATIENCE.as_secs())
 }
 
 /// Returns the command line of process 1, if it runs this program.
@@ -110,22 +114,49 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Returns the body of a 200, or the reason why there is none.
-fn ask(mut stream: impl Read + Write, host: &str, path: &str) -> Result<String, String> {
-    let failed = |what: &str, error: io::Error| format!("{what}: {error}");
+/// Returns the body of a 200, or the reason why there is none. What another program answers is shown without the control
+/// characters that a terminal would obey.
+fn ask(mut socket: &Socket, host: &str, path: &str) -> Result<String, String> {
     let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n");
-    stream.write_all(request.as_bytes()).map_err(|error| failed("cannot ask", error))?;
-    let mut answer = Vec::new();
-    stream
-        .take(ANSWER_BYTES_MAX)
-        .read_to_end(&mut answer)
-        .map_err(|error| failed("no whole answer", error))?;
+    socket.write_all(request.as_bytes()).map_err(|error| format!("cannot ask: {error}"))?;
+    let answer = read(socket)?;
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) =
         answer.split_once("\r\n\r\n").ok_or("its answer is not HTTP; does another program listen there?")?;
     let (_, status) = head.lines().next().and_then(|line| line.split_once(' ')).unwrap_or_default();
     match status.starts_with("200 ") {
-        true => Ok(format!("{}\n", body.trim_end())),
-        false => Err(format!("{status}: {}", body.trim_end())),
+        true => Ok(format!("{}\n", shown(body))),
+        false => Err(format!("{}: {}", shown(status), shown(body))),
     }
+}
+
+/// Reads an answer to its end. The time is for all of it: a server that sends a byte now and then gets no more.
+fn read(mut socket: &Socket) -> Result<Vec<u8>, String> {
+    let end = Instant::now() + PATIENCE;
+    let (mut answer, mut buffer) = (Vec::new(), [0; 1024]);
+    while answer.len() < ANSWER_BYTES_MAX {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(late("no whole answer"));
+        }
+        let read = socket.set_read_timeout(Some(left)).and_then(|()| socket.read(&mut buffer));
+        match read {
+            Ok(0) => break,
+            Ok(bytes) => answer.extend_from_slice(&buffer[..bytes]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // The time is over.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(format!("no whole answer: {error}")),
+        }
+    }
+    Ok(answer)
+}
+
+/// Returns a text in one line, with its control characters as Rust writes them.
+fn shown(text: &str) -> String {
+    let escaped = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.trim_end().chars().map(escaped).collect()
 }

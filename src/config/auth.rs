@@ -136,7 +136,7 @@ pub(super) struct KeyFlags {
     pub(super) session_jwks: Option<JwksSource>,
 }
 
-/// Whom tokens must be from and for.
+/// The parties that tokens must be from and for.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Authentication")]
 pub(super) struct PartyFlags {
@@ -160,7 +160,7 @@ pub(super) struct PartyFlags {
     pub(super) session_issuer: Vec<String>,
 }
 
-/// Where a JWK Set is.
+/// The place of a JWK Set.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum JwksSource {
     File(PathBuf),

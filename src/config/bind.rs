@@ -86,6 +86,9 @@ impl BindAddress {
         if !path.is_absolute() {
             return Some("not a path from the root; write unix:/run/esper.sock");
         }
+        if bytes.iter().any(u8::is_ascii_control) {
+            return Some("a control character in the path; write one without");
+        }
         if bytes.len() > PATH_BYTES_MAX {
             return Some("a socket's path has at most 107 bytes; write a shorter one");
         }

@@ -40,7 +40,7 @@ impl Config {
     /// Checks that this build can do what is asked for.
     ///
     /// # Errors
-    /// One line with the flag, the field and the feature.
+    /// The flag, the field, the feature and the remedy, in one line.
     pub(crate) fn check_features(&self) -> Result<(), String> {
         let asked = [
             (cfg!(feature = "amqp"), self.queues.is_some(), "amqp", "--broker-node (Config::queues)"),

@@ -19,6 +19,18 @@ const FILE_BYTES_MAX: usize = 64 * KIB;
 /// The key length that HS256 requires (RFC 7518, section 3.2); shorter secrets are warned of.
 const SECRET_BYTES_GOOD: usize = 32;
 
+/// The flags of a side, whose names begin with `side`: `subscriber`, `publisher` or `session`.
+pub(super) struct SideFlags {
+    pub(super) side: &'static str,
+    /// The secret on the command line, which a session's alone may be.
+    pub(super) secret: Option<Secret>,
+    pub(super) secret_file: Option<PathBuf>,
+    pub(super) public_key: Option<PathBuf>,
+    pub(super) jwks: Option<JwksSource>,
+    pub(super) audiences: Vec<String>,
+    pub(super) issuers: Vec<String>,
+}
+
 /// Reads secrets and keys, and collects warnings.
 pub(super) struct Sources<'a> {
     names: &'a Layer,
@@ -32,24 +44,19 @@ impl<'a> Sources<'a> {
         Self { names, env, warnings: Vec::new() }
     }
 
-    /// Returns the signers of a side: `subscriber`, `publisher` or `session`, the prefix of its flags. The other
-    /// arguments are those flags' values.
-    pub(super) fn signers(
-        &mut self,
-        side: &str,
-        secret: Option<&Secret>,
-        file: &Option<PathBuf>,
-        (key, jwks): (&Option<PathBuf>, &Option<JwksSource>),
-    ) -> Result<Signers, String> {
-        let mut signers = Signers { secret: self.secret(side, secret, file)?, ..Signers::default() };
-        if let Some(path) = key {
-            signers.public_keys = self.public_keys(&format!("{side}-public-key"), path)?;
+    /// Returns the signers that the flags of a side describe.
+    pub(super) fn signers(&mut self, flags: SideFlags) -> Result<Signers, String> {
+        let SideFlags { side, secret, secret_file, public_key, jwks, audiences, issuers } = flags;
+        let secret = self.secret(side, secret.as_ref(), &secret_file)?;
+        let mut signers = Signers { secret, audiences, issuers, ..Signers::default() };
+        if let Some(path) = public_key {
+            signers.public_keys = self.public_keys(&format!("{side}-public-key"), &path)?;
         }
         match jwks {
             Some(JwksSource::File(path)) => {
-                signers.public_keys.append(&mut self.jwk_set(&format!("{side}-jwks"), path)?);
+                signers.public_keys.append(&mut self.jwk_set(&format!("{side}-jwks"), &path)?);
             }
-            Some(JwksSource::Url(url)) => signers.jwks_url = Some(url.clone()),
+            Some(JwksSource::Url(url)) => signers.jwks_url = Some(url),
             None => {}
         }
         Ok(signers)

@@ -1,11 +1,11 @@
 //! Flags, environment and files become one checked [`Config`], once, before anything starts.
 //!
 //! A setting is a field of [`Config`] or of one of its parts, beside its flag, help, default, bounds and key; `cli`
-//! puts them together. `values` parses single values, `layer` holds settings with the place where each was written,
-//! `layers` lets a flag override its variable, and that files, `clap_error` words refusals. `yaml` parses a file's
-//! text, `file` finds its keys, `keys` reads the secrets and public keys of `auth`. `check` refuses wrong combinations, whatever
-//! their source; `read` runs all of it in order, and `dump` prints the result. `queues`, `pattern` and
-//! `headers` belong to the queues, `signing` to `esper token`. Everything outside this module relies on the checks.
+//! puts them together. `values` parses single values, and `bind` addresses; `layer` holds settings with the place where
+//! each was written, `layers` lets a flag override its variable, and that files, `clap_error` words refusals. `yaml`
+//! parses a file's text, `file` finds its keys, `keys` reads the secrets and public keys of `auth`. `check` refuses wrong
+//! combinations, whatever their source; `read` runs all of it in order, and `dump` prints the result. `queues`, `pattern`
+//! and `headers` belong to the queues, `signing` to `esper token`. Everything outside this module relies on the checks.
 
 mod auth;
 mod bind;

@@ -7,10 +7,10 @@ use super::cli::{self, Flags};
 use super::command_line::command_line;
 use super::cpus::CpuFlags;
 use super::file::{self, Files};
-use super::keys::Sources;
+use super::keys::{SideFlags, Sources};
 use super::layer::Layer;
 use super::layers::{Parsed, Typed};
-use super::{BindAddress, Config, ConfigError, Cpus, Notes, Secret, dump};
+use super::{BindAddress, Config, ConfigError, Cpus, Notes, dump};
 
 impl Config {
     /// Returns the configuration that this process was started with, and notes for a person. Files are looked for in
@@ -50,7 +50,7 @@ impl Config {
         Ok((config, notes))
     }
 
-    /// Returns one configuration file's configuration and the notes on it, read without variables and other files, on whatever machine.
+    /// Returns the configuration of this file, and notes on it, read without variables and other files, on whatever machine.
     ///
     /// # Errors
     /// As [`Config::from_env_and_args`].
@@ -112,23 +112,35 @@ impl Config {
         config.cluster = cluster.cluster();
         let mut notes = files.notes.clone();
         let mut sources = Sources::new(&names, env);
-        let mut signers = |side, secret: &Option<Secret>, file, keys| {
-            sources.signers(side, secret.as_ref(), file, keys).map_err(usage)
-        };
+        let mut signers = |flags| sources.signers(flags).map_err(usage);
         let auth = &mut config.auth;
-        let keys_of = (&keys.subscriber_public_key, &keys.subscriber_jwks);
-        auth.subscriber = signers("subscriber", &None, &sides.subscriber_secret_file, keys_of)?;
-        auth.subscriber.audiences = parties.subscriber_audience;
-        auth.subscriber.issuers = parties.subscriber_issuer;
-        let keys_of = (&keys.publisher_public_key, &keys.publisher_jwks);
-        auth.publisher = signers("publisher", &None, &sides.publisher_secret_file, keys_of)?;
-        auth.publisher.audiences = parties.publisher_audience;
-        auth.publisher.issuers = parties.publisher_issuer;
-        let keys_of = (&keys.session_public_key, &keys.session_jwks);
-        let secret = &session.session_secret;
-        auth.session = signers("session", secret, &session.session_secret_file, keys_of)?;
-        auth.session.audiences = parties.session_audience;
-        auth.session.issuers = parties.session_issuer;
+        auth.subscriber = signers(SideFlags {
+            side: "subscriber",
+            secret: None,
+            secret_file: sides.subscriber_secret_file,
+            public_key: keys.subscriber_public_key,
+            jwks: keys.subscriber_jwks,
+            audiences: parties.subscriber_audience,
+            issuers: parties.subscriber_issuer,
+        })?;
+        auth.publisher = signers(SideFlags {
+            side: "publisher",
+            secret: None,
+            secret_file: sides.publisher_secret_file,
+            public_key: keys.publisher_public_key,
+            jwks: keys.publisher_jwks,
+            audiences: parties.publisher_audience,
+            issuers: parties.publisher_issuer,
+        })?;
+        auth.session = signers(SideFlags {
+            side: "session",
+            secret: session.session_secret,
+            secret_file: session.session_secret_file,
+            public_key: keys.session_public_key,
+            jwks: keys.session_jwks,
+            audiences: parties.session_audience,
+            issuers: parties.session_issuer,
+        })?;
         config.control = sources.control(control).map_err(usage)?;
         notes.warnings.append(&mut sources.warnings);
         notes.warnings.extend(config.auth.warnings(&names));
@@ -178,7 +190,7 @@ fn parse(
     let typed = Typed::parse::<Flags>(args, cli::has_variable)?;
     if let Some(name) = typed.command_name() {
         return Err(ConfigError::Usage(format!(
-            "{name}: a command of its own; here stand flags of the server"
+            "{name}: a command of its own; write it first, or leave it out: here stand flags of the server"
         )));
     }
     let files = Files::read(places, typed.config_file(env), typed.command()).map_err(ConfigError::Usage)?;

@@ -82,8 +82,8 @@ async fn accept(connections: Rc<Connections>, port: Port, listener: Rc<TcpListen
     }
 }
 
-/// Serves a connection that another thread accepted and that was counted. The socket has no owner but the returned future, so it is closed where it
-/// cannot be served.
+/// Serves a connection that another thread accepted and that was counted. The socket has no owner but the returned future,
+/// so it is closed where it cannot be served.
 pub(super) async fn take(connections: Rc<Connections>, accepted: Accepted) {
     let Accepted { socket, peer, port } = accepted;
     // Only what all stream sockets have in common is asked of it, so that it may be one of the file system, too.

@@ -12,7 +12,7 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
@@ -81,13 +81,13 @@ impl Acceptor {
 
 struct Accepting {
     listeners: Vec<SharedListener>,
-    /// At its end once it is to stop.
+    /// A pipe that is at its end once the thread is to stop.
     stopped: PipeReader,
     common: Arc<Common>,
     service: Arc<Service>,
     mailboxes: Mailboxes,
     next: Cell<usize>,
-    warned: Cell<Option<std::time::Instant>>,
+    warned: Cell<Option<Instant>>,
 }
 
 impl Accepting {

@@ -257,7 +257,7 @@ impl<'c, 'm> Connection<'c, 'm> {
                 Some(result) => self.begin(*asked, StreamWish::of_queue(result, self.refuse_streams())),
                 None if self.phase() == Phase::Serving => self.stay(ConnectionState::Queue(asked)),
                 // Opening the queue may take longer than a shutdown may.
-                None => self.begin(*asked, StreamWish::refused(STOPPING, self.refuse_streams())),
+                None => self.begin(*asked, StreamWish::no_queue(STOPPING, self.refuse_streams())),
             },
             state @ ConnectionState::Stream(..) => self.stay(state),
         }
@@ -307,7 +307,7 @@ impl<'c, 'm> Connection<'c, 'm> {
                 self.begin((request, client), Ok(StreamWish::Topics(subscribe)))
             }
             Plan::RefuseStream(refusal) => {
-                self.begin((request, None), StreamWish::without_topics(refusal, self.refuse_streams()))
+                self.begin((request, None), StreamWish::no_topics(refusal, self.refuse_streams()))
             }
             Plan::Ask(question) => {
                 let ticket = self.expect(request);
@@ -400,14 +400,14 @@ impl<'c, 'm> Connection<'c, 'm> {
         if self.connections.shard.common.streams.are_full() {
             // Refused here, before the broker sends messages for which there would be no stream and which it must send
             // again.
-            return self.begin(asked, StreamWish::refused(FULL, refuse));
+            return self.begin(asked, StreamWish::no_queue(FULL, refuse));
         }
         let QueueRequest { name, last_event_id } = queue;
         let ticket = Ticket { shard: self.connections.shard.id, connection: self.key, request: 0 };
         let open = ToBackend::Open { queue: name, last_event_id, ticket };
         match self.connections.service.backend.as_ref().map(|backend| backend.send(open)) {
             Some(Ok(())) => self.stay(ConnectionState::Queue(Box::new(asked))),
-            _ => self.begin(asked, StreamWish::refused(STOPPING, refuse)),
+            _ => self.begin(asked, StreamWish::no_queue(STOPPING, refuse)),
         }
     }
 

@@ -75,7 +75,7 @@ pub(crate) struct Connections {
     /// The shared buffer of [`Input::drain`](input::Input::drain).
     scratch: RefCell<Box<[u8]>>,
     date: RefCell<Date>,
-    /// When the shard last warned that it cannot take a connection.
+    /// The time at which the shard last warned that it cannot take a connection.
     warned: Cell<Option<Instant>>,
 }
 
@@ -145,8 +145,8 @@ impl ConnectionHooks for Rc<Connections> {
     }
 }
 
-/// Serves a connection, which was counted, until it closes or becomes a stream. `charge` is the connection's share of the memory for
-/// requests, already taken.
+/// Serves a connection, which was counted, until it closes or becomes a stream. `charge` is the connection's share of the
+/// memory for requests, already taken.
 async fn run(
     connections: Rc<Connections>,
     stream: TcpStream,

@@ -229,7 +229,7 @@ pub(crate) struct TakenAnswers {
     pub(crate) closes: bool,
     /// To be dropped when all is sent.
     pub(crate) charge: Option<Charge>,
-    /// The same, which writes their lines in the access log.
+    /// To be dropped when all is sent, too, which writes their lines in the access log.
     pub(crate) records: Vec<RequestRecord>,
 }
 

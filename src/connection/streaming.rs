@@ -59,7 +59,7 @@ impl StreamWish {
     ) -> Result<Self, Refusal> {
         match result {
             Ok(queue) => Ok(StreamWish::Queue(queue)),
-            Err(NoQueue { reason, is_passing: true }) => StreamWish::refused(reason, refuse),
+            Err(NoQueue { reason, is_passing: true }) => StreamWish::no_queue(reason, refuse),
             Err(NoQueue { reason, .. }) => Err(queue_refused(reason.into())),
         }
     }
@@ -68,7 +68,7 @@ impl StreamWish {
     ///
     /// # Errors
     /// The refusal to send instead.
-    pub(super) fn without_topics(refusal: Refusal, refuse: RefuseStreams) -> Result<Self, Refusal> {
+    pub(super) fn no_topics(refusal: Refusal, refuse: RefuseStreams) -> Result<Self, Refusal> {
         tracing::debug!(%refusal, "refused for now");
         match refuse {
             RefuseStreams::Retry => Ok(StreamWish::NoTopics),
@@ -80,7 +80,7 @@ impl StreamWish {
     ///
     /// # Errors
     /// The refusal to send instead.
-    pub(super) fn refused(
+    pub(super) fn no_queue(
         reason: impl Into<Cow<'static, str>>,
         refuse: RefuseStreams,
     ) -> Result<Self, Refusal> {

@@ -18,8 +18,8 @@ use crate::shard::Phase;
 const STARVED_RETRY_MIN: Duration = Duration::from_millis(5);
 const STARVED_RETRY_MAX: Duration = Duration::from_millis(100);
 
-/// How old a connection is, at least, that a stopping server closes before its first request: most clients send it at
-/// once, and many at other ends of the world within this time.
+/// The time that a stopping server gives a new connection for its first request: most clients send it at once, and many at
+/// other ends of the world within this time.
 const FIRST_REQUEST_TIME: Duration = Duration::from_millis(300);
 
 /// The reason why [`Connection::wait`] returned.

@@ -25,7 +25,7 @@ struct Places<R> {
 /// The shortest line in which those who left are looked for.
 const CLEARED_AT_MIN: usize = 64;
 
-/// What was given to one place, and who is to be told.
+/// The room that was given to one place, and the waker of whoever waits there.
 #[derive(Debug)]
 struct Slot<R>(Mutex<(Option<R>, Option<Waker>)>);
 

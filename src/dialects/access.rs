@@ -18,7 +18,7 @@ const DAY_S: u64 = 24 * 60 * 60;
 pub(crate) struct Access {
     /// Replaced as a whole when keys are reloaded or fetched.
     pub(super) keyring: ArcSwap<Keyring>,
-    /// What the keyring is made of. Held while it is made and replaced, so that what is reloaded and what is fetched at the
+    /// The sources of the keyring. Held while it is made and replaced, so that what is reloaded and what is fetched at the
     /// same time are both in the next one.
     key_sources: Mutex<KeySources>,
     /// The identity providers whose keys are fetched.
@@ -49,9 +49,9 @@ impl Access {
     /// Returns the access rules of this configuration.
     pub(crate) fn new(config: &Config, names: TopicNames) -> Self {
         let control = config.control.as_ref();
-        let providers = providers(&config.auth);
-        let fetched = providers.iter().map(|provider| (Arc::clone(provider), Vec::new()));
-        let key_sources = key_sources(config, Secret::random(), fetched.collect());
+        let mut key_sources = key_sources(config, Secret::random(), Vec::new());
+        let providers = providers(&key_sources);
+        key_sources.fetched = providers.iter().map(|provider| (Arc::clone(provider), Vec::new())).collect();
         Access {
             keyring: ArcSwap::from_pointee(Keyring::new(&key_sources)),
             key_sources: Mutex::new(key_sources),
@@ -144,11 +144,9 @@ fn key_sources(
 }
 
 /// Returns the identity providers whose keys are asked for, each once.
-fn providers(auth: &Auth) -> Vec<Arc<KeyProvider>> {
+fn providers(sources: &KeySources) -> Vec<Arc<KeyProvider>> {
     let mut providers: Vec<Arc<KeyProvider>> = Vec::new();
-    let asked = [(&auth.subscriber, auth.enabled), (&auth.publisher, auth.enabled), (&auth.session, true)];
-    let urls = asked.iter().filter(|(_, is_asked)| *is_asked).filter_map(|(side, _)| side.jwks_url.as_ref());
-    for url in urls {
+    for url in sources.sides().filter_map(|(_, signers)| signers.jwks_url.as_ref()) {
         if providers.iter().all(|provider| provider.url != *url) {
             providers.push(Arc::new(KeyProvider::new(url.clone())));
         }

@@ -1,15 +1,23 @@
 //! Listening sockets in the file system: who may connect, which file may be replaced, and when it is removed.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::unistd::Group;
+use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{BACKLOG, while_taken};
+
+/// The longest wait for others that hold the lock of a directory: esper does for milliseconds, and any program that may read
+/// the directory could for ever.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// The file of a listening socket, which is removed when this is dropped, if it is still there.
 #[derive(Debug)]
@@ -56,7 +64,7 @@ fn try_listen(
 ) -> io::Result<(OwnedFd, SocketFile)> {
     let _lock = lock(path);
     // What another process listens on stays reachable until the new one takes its place, by a rename.
-    let own = if make_way(path, exclusive)? { path.to_owned() } else { beside(path) };
+    let own = if make_way(path, exclusive)? { path.to_owned() } else { beside(path)? };
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(&own)?)?;
     let prepared = prepare(&socket, &own, path, mode, gid);
@@ -102,6 +110,9 @@ fn make_way(path: &Path, exclusive: bool) -> io::Result<bool> {
     // One whose backlog is full would be waited for.
     probe.set_nonblocking(true)?;
     match probe.connect(&SockAddr::unix(path)?) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::PROTOTYPE) => {
+            Err(io::Error::other(OTHER_KIND))
+        }
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path).map(|()| true),
         Ok(()) if !exclusive => Ok(false),
         Err(error) if error.kind() == ErrorKind::WouldBlock && !exclusive => Ok(false),
@@ -111,18 +122,39 @@ fn make_way(path: &Path, exclusive: bool) -> io::Result<bool> {
     }
 }
 
+const OTHER_KIND: &str = "a socket of datagrams or packets is there, which another program made; stop that, remove the file, or \
+     choose another path";
+
 /// Keeps other starts and ends of esper away from the directory, until it is dropped: between a look at the file and its
-/// removal another process could put its own there. Without it, on a file system that has no locks, that is a matter of
-/// luck.
+/// removal another process could put its own there. Without it, on a file system that has no locks or where somebody else
+/// holds the lock for longer than [`LOCK_WAIT`], that is a matter of luck.
 fn lock(path: &Path) -> Option<File> {
     let directory = File::open(path.parent()?).ok()?;
-    directory.lock().ok()?;
-    Some(directory)
+    let start = Instant::now();
+    loop {
+        match directory.try_lock() {
+            Ok(()) => return Some(directory),
+            Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_WAIT => thread::sleep(LOCK_PAUSE),
+            Err(_) => return None,
+        }
+    }
 }
 
-/// Returns a path in the same directory, for a file that takes the place of the one at `path`.
-fn beside(path: &Path) -> PathBuf {
-    path.with_file_name(format!(".esper-{}", std::process::id()))
+/// Returns a path in the same directory, for a file that takes the place of the one at `path`. A file of that name is of a
+/// process that was killed before it did, and is removed.
+///
+/// # Errors
+/// A socket cannot have the path.
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    let own = path.with_file_name(format!(".esper-{}", std::process::id()));
+    if SockAddr::unix(&own).is_err() {
+        let long = "to take its place, a socket is made beside it, whose path would be too long; choose a shorter directory";
+        return Err(io::Error::other(long));
+    }
+    match make_way(&own, true) {
+        Ok(_) => Ok(own),
+        Err(error) => Err(io::Error::other(format!("{} is in the way ({error}); remove it", own.display()))),
+    }
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
@@ -173,10 +205,9 @@ impl Drop for SocketFile {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
+    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
     use std::sync::Barrier;
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::thread;
 
     use super::*;
 
@@ -243,6 +274,47 @@ mod tests {
             assert!(refused.starts_with("the file there is no socket"), "{refused}");
         }
         assert_eq!(fs::read(dir.socket()).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_lock_that_somebody_else_holds_is_not_waited_for_for_ever() {
+        let dir = Dir::new();
+        let held = File::open(&dir.0).unwrap();
+        held.lock().unwrap();
+        let (_socket, file) = listen_at(&dir.socket(), 0o600, None, true).unwrap();
+        drop(file);
+        assert!(!dir.socket().exists());
+    }
+
+    #[test]
+    fn a_takeover_passes_over_what_a_killed_one_left_and_says_what_else_is_in_the_way() {
+        let dir = Dir::new();
+        let (_first, _file) = listen_at(&dir.socket(), 0o600, None, true).unwrap();
+        let own = beside(&dir.socket()).unwrap();
+        // As kill -9 leaves it before its rename.
+        drop(UnixListener::bind(&own).unwrap());
+        let (_second, _taken) = listen_at(&dir.socket(), 0o600, None, false).unwrap();
+        assert!(!own.exists());
+        fs::write(&own, "precious").unwrap();
+        let refused = listen_at(&dir.socket(), 0o600, None, false).unwrap_err();
+        assert!(refused.starts_with(own.to_str().unwrap()) && refused.ends_with("; remove it"), "{refused}");
+        assert_eq!(fs::read(&own).unwrap(), b"precious");
+
+        let long = dir.0.join("d".repeat(104 - dir.0.as_os_str().len() - 1));
+        fs::create_dir(&long).unwrap();
+        let (_third, _file) = listen_at(&long.join("s"), 0o600, None, true).unwrap();
+        let refused = listen_at(&long.join("s"), 0o600, None, false).unwrap_err();
+        assert!(refused.ends_with("choose a shorter directory"), "{refused}");
+    }
+
+    #[test]
+    fn a_socket_of_datagrams_is_left_alone() {
+        let dir = Dir::new();
+        let _other = UnixDatagram::bind(dir.socket()).unwrap();
+        for exclusive in [true, false] {
+            let refused = listen_at(&dir.socket(), 0o600, None, exclusive).unwrap_err();
+            assert_eq!(refused, OTHER_KIND);
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl Default for Asking {
     }
 }
 
-/// One allowed origin, or all below one domain.
+/// An allowed origin, or all below one domain.
 #[derive(Clone, Debug)]
 pub(crate) enum Origin {
     Named {
@@ -102,7 +102,8 @@ impl Origin {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let refuse = |why: &str| Err(format!("'{text}' {why}"));
+        // Shown to a terminal, which would obey control characters.
+        let refuse = |why: &str| Err(format!("'{}' {why}", text.escape_debug()));
         if text.eq_ignore_ascii_case(NULL) {
             // Without credentials: any page can be in a sandboxed frame, and so could use its visitors' cookies.
             let lines = format!("Access-Control-Allow-Origin: {NULL}\r\nVary: Origin\r\n");
@@ -118,7 +119,10 @@ impl Origin {
         }
         if let Some(at) = authority.find(['/', '?', '#']) {
             let (bare, _) = text.split_at(scheme.len() + "://".len() + at);
-            return refuse(&format!("has a path: an origin ends after its host and port, write '{bare}'"));
+            return refuse(&format!(
+                "has a path: an origin ends after its host and port, write '{}'",
+                bare.escape_debug()
+            ));
         }
         let (host, port) = split_port(authority);
         let domain = host.strip_prefix("*.");
@@ -325,7 +329,8 @@ mod tests {
             (&["https://a.example,https:"], "malformed host"),
             (&["https://é.example"], "malformed host"),
             (&["https://[::g]"], "malformed host"),
-            (&["https://a.example\r\nX: y"], "malformed host"),
+            (&["https://a.example\r\nX: y"], "'https://a.example\\r\\nX: y' has a malformed host"),
+            (&["https://\u{9b}/"], "write 'https://\\u{9b}'"),
             (&["https://a.example:"], "malformed port"),
             (&["https://a.example:+1"], "malformed port"),
             (&["https://a.example:65536"], "malformed port"),

@@ -157,10 +157,13 @@ impl Head {
             Ok(_) => {
                 return Err(malformed("malformed head: send one header field a line, then a blank line"));
             }
-            Err(httparse::Error::Version) if let Some(head) = with_known_minor(bytes) => {
-                return Self::parse(&head, limits);
+            Err(error) => {
+                let known = if error == httparse::Error::Version { with_known_minor(bytes) } else { None };
+                return match known {
+                    Some(head) => Self::parse(&head, limits),
+                    None => Err(refuse_syntax(error, bytes)),
+                };
             }
-            Err(error) => return Err(refuse_syntax(error, bytes)),
         }
         let method = match request.method.unwrap_or_default() {
             "GET" => Method::Get,

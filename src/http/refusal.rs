@@ -16,7 +16,7 @@ pub(crate) struct Refusal {
     pub(crate) close: bool,
     /// A header field that goes with the status.
     pub(crate) extra: Option<Extra>,
-    /// Whether the reason passes by itself, so that the same request for a stream may be granted soon.
+    /// Set if the reason passes by itself, so that the same request for a stream may be granted soon.
     pub(crate) is_passing: bool,
 }
 

@@ -70,7 +70,7 @@ impl Monitor {
         }
         if !self.access.providers.is_empty() {
             let [fetches, failures] = self.key_fetches();
-            all["jwks"] = serde_json::json!({ "fetches": fetches, "failures": failures });
+            all["jwks"] = json!({ "fetches": fetches, "failures": failures });
         }
         if let Some(backend) = &self.backend {
             all["queues"] = backend.json();

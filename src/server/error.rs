@@ -32,12 +32,12 @@ pub enum StartError {
     /// The socket cannot be made in the file system.
     #[error("cannot listen on unix:{}: {reason}", path.display())]
     ListenUnix {
-        /// Where.
+        /// The path of its file.
         path: PathBuf,
         /// The cause and the remedy.
         reason: String,
     },
-    /// What was handed to the server is no socket that it can accept from.
+    /// A socket that was handed to the server is none that it can accept from.
     #[error("cannot listen on what was inherited: {0}")]
     Inherited(String),
     /// The kernel gives no ring, or takes no operations from it.
@@ -54,7 +54,7 @@ pub enum StartError {
         limit: u64,
         /// How many the server needs for itself.
         needed: u64,
-        /// How many listeners each CPU has.
+        /// The number of listeners of each CPU.
         listeners: usize,
     },
     /// The file of the access log cannot be opened.

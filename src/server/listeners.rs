@@ -1,4 +1,4 @@
-//! What a server listens on: addresses of its own, and sockets that it was handed.
+//! The listeners of a server: at addresses of its own, and sockets that it was handed.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -39,9 +39,9 @@ impl Inherited {
 pub(super) struct OpenListeners {
     pub(super) public: Vec<BindAddress>,
     pub(super) control: Vec<BindAddress>,
-    /// Each shard's own.
+    /// The listeners of each shard alone.
     pub(super) of_shards: Vec<Vec<Listener>>,
-    /// Those that all shards share.
+    /// The listeners that all shards share.
     pub(super) shared: Vec<SharedListener>,
     /// The files of sockets, to be removed at the end.
     pub(super) files: Vec<SocketFile>,
@@ -56,7 +56,7 @@ pub(super) fn count(config: &Config) -> usize {
 /// Opens the listeners of this configuration, but for those that are `given`.
 ///
 /// # Errors
-/// Where it cannot listen, the kernel's reason and the remedy.
+/// The address at which it cannot listen, the kernel's reason and the remedy.
 pub(super) fn open(config: &Config, given: Inherited, shards: usize) -> Result<OpenListeners, StartError> {
     let of_shards = (0..shards).map(|_| Vec::new()).collect();
     let mut open = OpenListeners { of_shards, ..OpenListeners::default() };

@@ -54,9 +54,9 @@ use shard_thread::{ShardPlan, completions};
 /// Several run in one process, with nothing in common but the process's limits. A server pins no thread to a
 /// CPU and raises no limit unless its [`Config`] asks for it; it never installs a signal handler, a panic
 /// hook or a log, and what it has to say goes to [`tracing`](https://docs.rs/tracing). It starts a thread for
-/// each shard and one that says who is connected, for the admin page and the control port, with
-/// [`Config::access_log`] one that writes it, and none is left when it was stopped or dropped, but for one that waits for an
-/// identity provider's answer: 10 s at most.
+/// each shard and one that says who is connected, for the admin page and the control port; where the configuration asks for
+/// them others for shared sockets, the access log, the journal, the brokers, the cluster, and each identity provider. None is
+/// left when it was stopped or dropped, but for one that waits for an identity provider's answer: 10 s at most.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -122,8 +122,9 @@ impl Server {
         Server::start_on(config, Inherited::default(), || ())
     }
 
-    /// Starts a server as [`Server::start`] does, on `listeners` in place of what the configuration says, and calls `before_serving` between what may wait for others (a port, a
-    /// journal, a cluster) and the first answer to a client. Until then the process may end without anybody's notice.
+    /// Starts a server as [`Server::start`] does, on `listeners`, if there are any, in place of what the configuration says.
+    /// Calls `before_serving` between what may wait for others (a port, a journal, a cluster) and the first answer to a
+    /// client: until then the process may end without anybody's notice.
     ///
     /// # Errors
     /// The errors of [`Server::start`].
@@ -321,8 +322,9 @@ impl Server {
     /// | `publish_to_send_us` | `p50`, `p99`, `p999`, `max` in microseconds, and `count`, from a publish to the kernel's taking its events for a subscriber |
     /// | `shards` | the same of each shard |
     /// | `access_log` | with [`Config::access_log`] alone: `lines_dropped`, which could not be written in time |
-    /// | `cluster` | with [`Config::cluster`] alone: whether it is `connected` and `ready`, how many `nodes` were heard of lately, the newest message `applied` and the `lag` behind the stream, `messages` sent and `resent`, `publishes` applied, those left `unconfirmed`, `reconnects`, times that events were `missed` and of `resets`, `malformed` messages, subscribers `waiting` for events of other nodes, and `ack_us`, as `publish_to_send_us`, of JetStream's answers |
+    /// | `cluster` | with [`Config::cluster`] alone: whether it is `connected` and `ready`, why its stream is `unfit` or null, how many `nodes` were heard of lately, the newest message `applied` and the `lag` behind the stream, `messages` sent and `resent`, `publishes` applied, those left `unconfirmed`, `reconnects`, times that events were `missed` and of `resets`, `malformed` messages, subscribers `waiting` for events of other nodes, and `ack_us`, as `publish_to_send_us`, of JetStream's answers |
     /// | `jwks` | with a URL of keys alone: `fetches` of documents that were taken, and `failures` |
+    /// | `queues` | with [`Config::queues`] alone: `brokers` and `brokers_connected`, queues that are `open`, requests `refused`, and messages `delivered`, `redelivered`, `acknowledged`, `acknowledged_unsent` and `published` |
     /// | `journal` | with [`Config::data`] alone: `publishes` and `batches` written, publishes `refused` for want of room, `bytes` and `segments` of the files, `recovered_events`, `recovered_bytes` and `recovered_ms` of the start, and `sync_us`, as `publish_to_send_us`, of each sync |
     pub fn stats(&self) -> serde_json::Value {
         self.monitor.stats()
@@ -333,8 +335,8 @@ impl Server {
         Probe::of(&self.mailboxes)
     }
 
-    /// Returns whether it takes requests: it does not drain, and in a cluster has what the others have. `/readyz` says the
-    /// same.
+    /// Returns whether it takes requests: it does not drain, and in a cluster has what the others have. `/readyz` also
+    /// waits for the keys of identity providers.
     pub fn is_ready(&self) -> bool {
         let is_draining = self.common.draining.load(Ordering::Relaxed);
         !is_draining && self.monitor.cluster.as_ref().is_none_or(|(cluster, _)| cluster.is_ready())

@@ -9,7 +9,7 @@ use crate::config::Drain;
 use crate::shard::common::Common;
 use crate::shard::message::ShardControl;
 
-/// How often a stopping server checks whether all connections are gone.
+/// The time between two looks of a stopping server whether all connections are gone.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// Time for the answers to publishes that the cluster did not confirm in time.
 const ANSWER_TIME: Duration = Duration::from_millis(500);

@@ -10,11 +10,11 @@
 //! | [`queue`] | a stream of a message broker's queue, and the backend's way to it |
 //! | [`common`] | what all shards share |
 //! | `cluster` | what comes through the stream of a cluster |
-//! | `access` | what the access log is told of streams |
+//! | `access_log` | what the access log is told of streams |
 //!
 //! Decisions without I/O are not here but in [`core`](crate::core).
 
-mod access;
+mod access_log;
 mod cluster;
 pub(crate) mod common;
 pub(crate) mod mailbox;

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_uring::net::TcpStream;
 use tokio_uring::{BufResult, InFlightOneshot, WriteData, WriteTransform};
 
-use super::access::Admission;
+use super::access_log::Admission;
 use super::common::{OpenStream, StreamCount};
 use super::queue::QueueStream;
 use super::sockets::reset_at_close;

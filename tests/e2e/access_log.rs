@@ -354,3 +354,19 @@ fn a_file_that_cannot_be_opened_is_a_refusal_to_start_with_the_remedy() {
         assert!(ended.stderr.contains(&said) && ended.stderr.contains("--access-log"), "{ended:?}");
     }
 }
+
+#[test]
+fn a_query_that_was_encoded_and_control_characters_are_in_no_line() {
+    let logged = Logged::start(&[], &[]);
+    let answer = logged.server.request(
+        "GET",
+        "/subscribe/mistaken1%3Ftoken%3Dsecret",
+        &["User-Agent: a\u{9b}31mb"],
+        "",
+    );
+    assert_eq!(answer.status, 400, "{answer:?}");
+    let line = logged.request("/subscribe/mistaken1");
+    assert_eq!(line["user_agent"], "a\u{fffd}31mb", "{line}");
+    let text = std::fs::read_to_string(logged.path()).unwrap();
+    assert!(!text.contains("secret") && !text.chars().any(|c| c.is_control() && c != '\n'), "{text}");
+}

@@ -2,10 +2,14 @@
 //! their own.
 
 use std::fs;
-use std::io::Write as _;
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::iter;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::support::{Server, TempDir, esper, eventually, free_port, run, signal, wait_until};
 
@@ -56,7 +60,10 @@ fn a_misspelt_command_and_one_behind_flags_are_refused_with_the_remedy() {
             &["--port", "1", "token"],
             "error: the subcommand 'token' cannot be used with '--port <PORT>'; --help says what there is\n",
         ),
-        (&["serve", "token"], "error: token: a command of its own; here stand flags of the server\n"),
+        (
+            &["serve", "token"],
+            "error: token: a command of its own; write it first, or leave it out: here stand flags of the server\n",
+        ),
         (
             &["config", "dump", "token"],
             "error: the subcommand 'token' cannot be used with '--dump-config'; --help says what there is\n",
@@ -262,4 +269,69 @@ fn bash_completes_commands_and_flags() {
         assert_eq!(ended.code, Some(0));
         assert!(ended.stdout.contains("history-age"), "{shell}");
     }
+}
+
+/// Serves one connection of another program: reads a request's head and hands the connection over.
+fn stranger(answer: impl FnOnce(TcpStream) + Send + 'static) -> (String, thread::JoinHandle<()>) {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port().to_string();
+    let serve = move || {
+        let (mut client, _) = other.accept().unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        answer(client);
+    };
+    (port, thread::spawn(serve))
+}
+
+#[test]
+fn health_shows_no_control_character_of_another_program() {
+    for (status, code) in [("200 OK", 0), ("500 \x1b[31mred\u{9b}", 1)] {
+        let answer = format!("HTTP/1.1 {status}\r\n\r\nok\x1b]0;title\x07\nsecond\x7f\n");
+        let (port, serving) = stranger(move |mut client| client.write_all(answer.as_bytes()).unwrap());
+        let ended = run(esper(&["health", "--port", &port], &[]));
+        serving.join().unwrap();
+        let shown = ended.stdout + &ended.stderr;
+        assert_eq!(
+            (ended.code, shown.chars().filter(|c| c.is_control()).count()),
+            (Some(code), 1),
+            "{shown:?}"
+        );
+        assert!(shown.ends_with("ok\\u{1b}]0;title\\u{7}\\nsecond\\u{7f}\n"), "{shown:?}");
+    }
+}
+
+#[test]
+fn health_does_not_wait_for_a_server_that_drips_or_accepts_nobody() {
+    let (port, serving) = stranger(|mut client| {
+        client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        // Until it gives up.
+        while client.write_all(b"x").is_ok() {
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let ended = run(esper(&["health", "--port", &port], &[]));
+    serving.join().unwrap();
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("no whole answer within 2 s; "), "{}", ended.stderr);
+
+    let folder = TempDir::new();
+    let path = folder.path("full");
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    let address = SockAddr::unix(&path).unwrap();
+    socket.bind(&address).unwrap();
+    socket.listen(0).unwrap();
+    let waiting = || {
+        let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        client.set_nonblocking(true).unwrap();
+        client.connect(&address).ok().map(|()| client)
+    };
+    let _waiting: Vec<Socket> = iter::from_fn(waiting).collect();
+    let ended = run(esper(&["health", "--bind", &format!("unix:{path}")], &[]));
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("no connection within 2 s; "), "{}", ended.stderr);
 }

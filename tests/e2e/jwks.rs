@@ -25,7 +25,7 @@ fn claims() -> Value {
     json!({"sub": TOPIC, "exp": now_s() + 600})
 }
 
-/// What a publish with a token of this key is answered.
+/// The answer to a publish with a token of this key.
 fn publish(server: &Server, key: &ProviderKey) -> Answer {
     publish_by(server, &key.sign(&claims()))
 }

@@ -1,4 +1,4 @@
-//! What the server listens on: sockets of the file system, several addresses, all of them; and the threads that serve them.
+//! The listeners: sockets of the file system, several addresses, all of them; and the threads that serve them.
 
 use std::fs;
 use std::net::TcpStream;
@@ -21,7 +21,7 @@ fn subscribe(connection: TcpStream, topic: &str, fields: &str) -> Stream {
     Stream::of(connection)
 }
 
-/// Who the admin page says is connected.
+/// The clients that are connected, as the admin page says.
 fn client_ips(server: &Server) -> Vec<String> {
     let status = server.get("/admin/status.json").json();
     let connections = status["connections"].as_array().unwrap().iter();
@@ -288,7 +288,7 @@ fn more_threads_than_cpus_share_them_and_the_log_says_so() {
     );
 }
 
-/// What users of the four servers type.
+/// The command lines that users of the four servers type.
 #[test]
 fn the_command_lines_of_the_servers_that_it_replaces_start() {
     for line in [

@@ -1,4 +1,4 @@
-//! What the server tells systemd, and the sockets that it takes from it. No systemd runs: each test is its part.
+//! The messages of the server to systemd, and the sockets that it takes from it. No systemd runs: each test is its part.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -15,7 +15,7 @@ use crate::support::{
     try_connect_unix, wait_until,
 };
 
-/// What systemd is told.
+/// The part of systemd: it is told how the server is.
 struct Manager {
     socket: UnixDatagram,
     path: String,
@@ -87,6 +87,20 @@ fn systemd_is_told_of_the_start_of_life_of_a_reload_and_of_the_end() {
     signal(child.id(), "TERM");
     manager.message_with("STOPPING=1");
     assert!(child.wait().unwrap().success());
+}
+
+/// As while its process 1 is stopped.
+#[test]
+fn a_systemd_that_reads_nothing_does_not_keep_the_server_from_its_end() {
+    let manager = Manager::new();
+    let filling = UnixDatagram::unbound().unwrap();
+    filling.set_nonblocking(true).unwrap();
+    while filling.send_to(b"x", &manager.path).is_ok() {}
+    let variables = [("NOTIFY_SOCKET", manager.path.as_str()), ("WATCHDOG_USEC", "400000")];
+    let server = Server::spawn(esper(&["--port", "0"], &variables));
+    assert_eq!(server.get("/healthz").status, 200);
+    wait_until("it is said", || server.log().contains("cannot tell systemd by NOTIFY_SOCKET: "));
+    assert_eq!(server.stop().code(), Some(0));
 }
 
 #[test]
@@ -282,7 +296,7 @@ fn run_with(command: Command) -> Ended {
     }
 }
 
-/// What clients saw of a server that was restarted several times.
+/// The experience of clients with a server that was restarted several times.
 #[derive(Default)]
 struct Seen {
     answered: usize,

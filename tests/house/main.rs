@@ -1,5 +1,5 @@
 //! The rules of the tree that no compiler checks: which module may name which, which one knows lapin, how long a file may
-//! be, and that a type's name means one thing.
+//! be, that a type's name means one thing, and that the oldest Rust that is supported can build it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -19,6 +19,7 @@ use modules::Crate;
 
 const CIRCLE: &str = "is in a circle of imports";
 const DOUBLE: &str = "is the name of several types";
+const GUARD: &str = "has an `if let` guard, which Rust 1.89 cannot build";
 const LAPIN: &str = "names lapin, which is for src/backend/amqp alone";
 const LONG: &str = "is longer than 500 lines";
 
@@ -35,6 +36,16 @@ fn violations_are_reported_with_their_places() {
         [((LONG, "a.rs".to_owned()), vec!["501 lines".to_owned()]), ((LAPIN, "b.rs".to_owned()), vec![])];
     let lapin = "b.rs names lapin, which is for src/backend/amqp alone\n";
     assert_eq!(report(&found.into()), format!("a.rs is longer than 500 lines\n    501 lines\n{lapin}"));
+}
+
+#[test]
+fn an_arm_with_an_if_let_guard_is_found_and_no_other_if_let() {
+    let arms = ["None if let Some(end) = end.take() => {", "if let Some(head) = known(bytes) => true,"];
+    for arm in arms {
+        assert_eq!(guards(&format!("match one {{\n    {arm}\n}}")), [arm]);
+    }
+    let others = "if let Some(one) = one {\n} else if let Some(two) = two {\n}\nA => if let B = b { c }";
+    assert!(guards(others).is_empty());
 }
 
 /// What breaks which rule, and the places.
@@ -60,6 +71,12 @@ fn violations() -> Violations {
             found.insert((LAPIN, path.display().to_string()), Vec::new());
         }
     }
+    for path in ["loadtest/src", "src"].into_iter().flat_map(files_below) {
+        let guards = guards(&fs::read_to_string(&path).unwrap());
+        if !guards.is_empty() {
+            found.insert((GUARD, path.display().to_string()), guards);
+        }
+    }
     for path in
         ["benches", "examples", "loadtest", "scripts", "src", "tests"].into_iter().flat_map(files_below)
     {
@@ -71,6 +88,13 @@ fn violations() -> Violations {
         }
     }
     found
+}
+
+/// Returns the lines of arms that are chosen by an `if let`: what a compiler of today takes without a word.
+fn guards(text: &str) -> Vec<String> {
+    let is_guard = |line: &&str| line.split_once("if let ").is_some_and(|(_, rest)| rest.contains(" => "));
+    let code = text.lines().map(str::trim).filter(|line| !line.starts_with("//"));
+    code.filter(is_guard).map(str::to_owned).collect()
 }
 
 fn files_below(folder: &str) -> Vec<PathBuf> {

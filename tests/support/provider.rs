@@ -74,7 +74,7 @@ fn last(pem: &str, before: usize, bytes: usize) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(&der[end - bytes..end])
 }
 
-/// What a provider answers.
+/// The answer of a provider.
 #[derive(Clone)]
 pub(crate) enum ProviderAnswer {
     /// These bytes.
@@ -134,7 +134,7 @@ impl Provider {
         provider
     }
 
-    /// Where its keys are.
+    /// The URL of its keys.
     pub(crate) fn url(&self) -> String {
         let scheme = if self.has_tls { "https" } else { "http" };
         format!("{scheme}://{}/certs", self.address)

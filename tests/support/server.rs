@@ -81,7 +81,7 @@ impl Server {
         rest.split(|c: char| c.is_whitespace() || c == '"').next()?.parse().ok()
     }
 
-    /// Where it listens, as it logged so far.
+    /// The addresses that it listens at, as it logged so far.
     pub(crate) fn addresses(&self) -> Vec<String> {
         let log = self.log();
         let lines = log.lines().filter_map(|line| line.split_once("listening on "));

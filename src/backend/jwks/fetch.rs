@@ -88,22 +88,22 @@ fn reason(error: &Error) -> String {
         Error::Io(error) => error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()),
         _ => None,
     };
+    if let Some(rustls::Error::InvalidCertificate(reason)) = of_connection {
+        // webpki's word for what `openssl req -x509` makes.
+        if reason.to_string().contains("CaUsedAsEndEntity") {
+            return "its certificate is an authority's own (CA:TRUE), perhaps signed by itself; give the server one with \
+                    CA:FALSE that this authority signed"
+                .to_owned();
+        }
+        return format!(
+            "its certificate is not good ({reason}); if it is of an authority of your own, add that to the system's, or \
+             name a PEM file of all authorities in SSL_CERT_FILE"
+        );
+    }
     match error {
         Error::BodyExceedsLimit(_) => format!("the document is larger than {} KiB", JWKS_BYTES_MAX / 1024),
         Error::LargeResponseHeader(..) => "its answer has too large a head".to_owned(),
         Error::Timeout(_) => format!("no whole answer within {} s", TIME_MAX.as_secs()),
-        _ if let Some(rustls::Error::InvalidCertificate(reason)) = of_connection => {
-            // webpki's name for what `openssl req -x509` makes.
-            if reason.to_string().contains("CaUsedAsEndEntity") {
-                return "its certificate is that of an authority (CA:TRUE), perhaps signed by itself; give the server one \
-                        with CA:FALSE that this authority signed"
-                    .to_owned();
-            }
-            format!(
-                "its certificate is not good ({reason}); if it is of an authority of your own, add that to the system's, or \
-                 name a PEM file of all authorities in SSL_CERT_FILE"
-            )
-        }
         Error::Io(error) => {
             let error = error.to_string().replace(['\r', '\n'], " ");
             format!("{error}; is the host of this URL right, and may this machine connect to it?")

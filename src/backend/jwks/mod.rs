@@ -29,7 +29,7 @@ use self::schedule::Schedule;
 use super::throttle::Throttle;
 use crate::auth::{JwkSet, KeyProvider, ProviderEvent, PublicKey};
 
-/// The most often that the log tells of one reason why a provider gives no keys.
+/// The least time between two lines of the log that give the same reason why a provider gives no keys.
 const TOLD_EVERY: Duration = Duration::from_secs(600);
 /// The longest that a thread may take to end if it is not waiting for its provider's answer.
 const STOP_TIME: Duration = Duration::from_millis(100);
@@ -38,7 +38,7 @@ const STOP_TIME: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 struct FetchedDocument {
     text: String,
-    /// How long it may be kept, as its server says.
+    /// The time for which it may be kept, as its server says.
     max_age: Option<Duration>,
 }
 
@@ -116,11 +116,11 @@ fn run(provider: &KeyProvider, publish: impl Fn(&KeyProvider, Vec<PublicKey>)) {
     }
 }
 
-/// What the log was told.
+/// The keys and the failure that the log was told of last.
 #[derive(Default)]
 struct Told {
     keys: Option<JwkSet>,
-    /// Of failures since the last keys: the last reason.
+    /// The reason of the failures since the last keys, and how often it is told.
     failure: Option<(String, Throttle)>,
 }
 

@@ -1,4 +1,4 @@
-//! When a provider's keys are fetched next. Decides without a clock.
+//! Decides when a provider's keys are fetched next, without a clock.
 
 use std::time::{Duration, Instant};
 
@@ -17,9 +17,9 @@ const ASKED_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Schedule {
     due: Instant,
-    /// Whether the next fetch was asked for by an unknown key.
+    /// Set if the next fetch was asked for by an unknown key.
     is_asked: bool,
-    /// When the last such fetch began.
+    /// The time at which the last such fetch began.
     asked: Option<Instant>,
     backoff: Backoff,
 }

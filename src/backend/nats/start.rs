@@ -53,7 +53,7 @@ const NAME_SEGMENTS_MAX: usize = 64;
 /// Messages between two checks of the memory that histories hold.
 const MEMORY_LOOK_MESSAGES: u64 = 64;
 
-/// What a node's thread is started with.
+/// The connection of a node and its state, with which its thread is started.
 pub(crate) struct NodeLink {
     pub(super) received: UnboundedReceiver<ToCluster>,
     pub(super) runtime: Runtime,

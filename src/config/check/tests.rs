@@ -22,7 +22,7 @@ const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----
 MCowBQYDK2VwAyEA895MFtRI5RnkL3JFEcZS7LL/rFQ93ZcfEmRd/Ic//LQ=
 -----END PUBLIC KEY-----
 ";
-/// The same key.
+/// A JWK Set with the same key.
 const JWKS: &str =
     r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"895MFtRI5RnkL3JFEcZS7LL_rFQ93ZcfEmRd_Ic__LQ"}]}"#;
 const SECRET: &str = "a-secret-of-these-tests-and-of-nothing-else";

@@ -198,14 +198,16 @@ impl Subscriber {
             }
             false => self.page_to_send(sender).or_else(|| self.blocks_to_send(logs, sender)),
         };
-        let (flight, mut outgoing) = match next {
-            Some(next) => next,
-            None if let Some(ending) = self.ending.take() => {
-                (Flight::Farewell(ending.reason), ending.farewell.into())
-            }
-            None if opening.is_some() => (Flight::Other, Outgoing::default()),
-            None if self.heartbeat_due => (Flight::Other, self.framing.heartbeat(sender.heartbeat).into()),
-            None => return Next::Wait,
+        let (flight, mut outgoing) = if let Some(next) = next {
+            next
+        } else if let Some(ending) = self.ending.take() {
+            (Flight::Farewell(ending.reason), ending.farewell.into())
+        } else if opening.is_some() {
+            (Flight::Other, Outgoing::default())
+        } else if self.heartbeat_due {
+            (Flight::Other, self.framing.heartbeat(sender.heartbeat).into())
+        } else {
+            return Next::Wait;
         };
         if let Some(first) = opening {
             outgoing.buffers.insert_many(0, first);

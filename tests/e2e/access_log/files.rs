@@ -109,6 +109,25 @@ fn a_reader_that_stands_still_is_not_waited_for_and_gets_whole_lines_when_it_rea
 }
 
 #[test]
+fn a_full_pipe_that_another_file_takes_the_place_of_is_not_waited_for() {
+    let dir = TempDir::new();
+    let [path, old] = ["access.log", "access.log.1"].map(|name| dir.path(name));
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let flags = OFlags::NONBLOCK.bits() as i32;
+    let _reader = OpenOptions::new().read(true).custom_flags(flags).open(&path).unwrap();
+    let server = Server::start(&["--access-log", &path]);
+    fill(&server);
+    std::fs::rename(&path, &old).unwrap();
+    signal(server.pid(), "HUP");
+    wait_until("the new file is there", || std::fs::exists(&path).unwrap());
+    wait_until("lines are in it", || std::fs::metadata(&path).unwrap().len() > 0);
+    serves(&server);
+    assert_eq!(server.stop().code(), Some(0));
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(lines(&text).iter().any(|line| line["path"] == "/publish/serving01"));
+}
+
+#[test]
 fn a_server_whose_log_nobody_reads_ends_all_the_same() {
     let (_reader, writer) = std::io::pipe().unwrap();
     let mut server = to_stdout(writer);
@@ -174,7 +193,8 @@ fn a_named_pipe_that_nobody_reads_is_refused_and_one_that_is_read_is_written() {
     let path = path.to_str().unwrap();
     let ended = run(esper(&["--access-log", path, "--port", "0"], &[]));
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("cannot open the access log"), "{ended:?}");
+    let said = "cannot open the access log";
+    assert!(ended.stderr.contains(said) && ended.stderr.contains("start its reader first"), "{ended:?}");
 
     let flags = OFlags::NONBLOCK.bits() as i32;
     let mut reader = OpenOptions::new().read(true).custom_flags(flags).open(path).unwrap();

@@ -82,11 +82,8 @@ fn the_page_is_usable_in_light_in_dark_and_on_a_phone() {
         ("phone", "light", 390),
         ("small-phone", "dark", 360),
     ] {
-        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
-        browser.devtools("Emulation.setEmulatedMedia", &json!({ "features": features }));
-        let screen = json!({ "width": width, "height": 3400, "deviceScaleFactor": 1, "mobile": width < 500 });
-        browser.devtools("Emulation.setDeviceMetricsOverride", &screen);
-        until(&browser, &format!("innerWidth == {width}"));
+        set_scheme(&browser, scheme);
+        set_screen(&browser, width, 3400);
         save_screenshot(&browser, &format!("admin-{name}.png"));
         assert_eq!(
             browser.run("return document.scrollingElement.scrollWidth"),
@@ -128,8 +125,7 @@ fn the_page_is_usable_in_light_in_dark_and_on_a_phone() {
     drop(server);
     until(&browser, "state() == 'away'");
     for scheme in ["light", "dark"] {
-        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
-        browser.devtools("Emulation.setEmulatedMedia", &json!({ "features": features }));
+        set_scheme(&browser, scheme);
         save_screenshot(&browser, &format!("admin-away-{scheme}.png"));
         assert_eq!(browser.run(TOO_PALE), json!([]), "dimmed, in {scheme}");
     }
@@ -142,15 +138,25 @@ fn the_prompt_for_a_token_fits_a_phone() {
     prepare(&browser);
     until(&browser, "is_shown('door')");
     for scheme in ["light", "dark"] {
-        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
-        browser.devtools("Emulation.setEmulatedMedia", &json!({ "features": features }));
-        let screen = json!({ "width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": true });
-        browser.devtools("Emulation.setDeviceMetricsOverride", &screen);
-        until(&browser, "innerWidth == 390");
+        set_scheme(&browser, scheme);
+        set_screen(&browser, 390, 844);
         save_screenshot(&browser, &format!("admin-prompt-{scheme}.png"));
         assert_eq!(browser.run("return document.scrollingElement.scrollWidth"), 390, "nothing sticks out");
         assert_eq!(browser.run(TOO_PALE), json!([]), "{scheme}");
     }
+}
+
+/// Has the page drawn for people who prefer this scheme, `light` or `dark`.
+fn set_scheme(browser: &Browser, scheme: &str) {
+    let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+    browser.devtools("Emulation.setEmulatedMedia", &json!({ "features": features }));
+}
+
+/// Has the page drawn on a screen of this size, a phone's if it is narrow, and waits until it is.
+fn set_screen(browser: &Browser, width: u32, height: u32) {
+    let screen = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500 });
+    browser.devtools("Emulation.setDeviceMetricsOverride", &screen);
+    until(browser, &format!("innerWidth == {width}"));
 }
 
 fn save_screenshot(browser: &Browser, name: &str) {

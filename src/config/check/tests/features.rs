@@ -1,4 +1,4 @@
-//! What a build has.
+//! Features that a build has or lacks.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What tokens are asked for, and where the keys of identity providers are.
+//! The claims that tokens are asked for, and the places of identity providers' keys.
 
 use super::*;
 use crate::config::Signers;

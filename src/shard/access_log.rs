@@ -8,7 +8,7 @@ use crate::core::fanout::EndReason;
 use crate::core::fanout::subscriber::Opening;
 use crate::shard::stream::StreamSource;
 
-/// What the access log has to know of a stream before it begins.
+/// The record of a stream for the access log, until the stream begins.
 pub(super) struct Admission {
     record: Box<RequestRecord>,
     opening: StreamOpening,
