@@ -9,7 +9,7 @@ COPY . .
 # The caches are mounted, so the binary is copied out of them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    RUSTFLAGS='-C force-unwind-tables=no' cargo build --profile dist --locked --package esper \
+    cargo build --profile dist --locked --package esper \
     && install -D target/dist/esper /out/esper
 
 FROM debian:bookworm-slim
