@@ -11,7 +11,7 @@ use crate::support::{Publisher, data, wait_until};
 fn help_says_what_each_command_does_and_exits_0() {
     for (arguments, about) in [
         (&[][..], "Usage: esper journal <COMMAND>"),
-        (&["--help"], "Checks, repairs or copies the directory of --data-dir"),
+        (&["--help"], "Check, repair or copy the directory of --data-dir"),
         (&["--help"], "verify  Read all of it, say what is there and what is damaged, and change nothing"),
         (&["--help"], "repair  Copy what is whole into a new directory"),
         (
