@@ -96,8 +96,8 @@
 //! | `host` | limits, listeners, sockets of the file system |
 
 #![forbid(unsafe_code)]
-// What queues, clusters and the binary need of the other modules stays in builds without them, and so do its tests. A build
-// with all finds what nothing uses.
+// Code that only queues, clusters or the binary use stays in builds without them, and so do its tests. A build with all
+// features finds what nothing uses.
 #![cfg_attr(
     not(all(feature = "amqp", feature = "cli", feature = "metrics", feature = "nats")),
     allow(dead_code, unused_imports)

@@ -131,7 +131,7 @@ impl Notifier {
         }
         let probe = || {
             let mut probe = server.probe();
-            Box::new(move || probe.is_answered()) as Answered
+            Box::new(move || probe.is_answered()) as AllAnswered
         };
         if self.watchdog.as_mut().is_some_and(|watchdog| watchdog.look(now, probe)) {
             self.tell(|| Ok(vec![NotifyState::Watchdog]));
@@ -202,13 +202,13 @@ fn status(stats: &serde_json::Value) -> String {
 }
 
 /// A function that returns whether all have answered a question by now.
-type Answered = Box<dyn FnMut() -> bool>;
+type AllAnswered = Box<dyn FnMut() -> bool>;
 
 /// Decides when to say that the server lives: whenever all of its shards answered, and never otherwise.
 struct Watchdog {
     interval: Duration,
     next: Option<Instant>,
-    asked: Option<Answered>,
+    asked: Option<AllAnswered>,
 }
 
 impl Watchdog {
@@ -218,7 +218,7 @@ impl Watchdog {
     }
 
     /// Asks the shards when it is time to. Returns whether all answered what they were asked last.
-    fn look(&mut self, now: Instant, ask: impl FnOnce() -> Answered) -> bool {
+    fn look(&mut self, now: Instant, ask: impl FnOnce() -> AllAnswered) -> bool {
         if self.asked.is_none() && self.next.is_none_or(|next| now >= next) {
             self.next = Some(now + self.interval);
             self.asked = Some(ask());

@@ -143,7 +143,7 @@ impl LogOutput {
 
     /// Says in the server's log that lines were lost, and why, unless it was said lately.
     fn tell(&self, reason: &str) {
-        // Whoever finds it locked leaves it to the one that tells.
+        // Locked by another thread, which is reporting.
         let Ok(mut reports) = self.reports.try_lock() else { return };
         let lost = self.queue.lost();
         if reports.is_due(lost) {

@@ -1,15 +1,20 @@
 //! The URL of an identity provider's keys.
 
+// Without the client that fetches keys no URL can be parsed, so there is none.
+#[cfg(not(feature = "jwks-url"))]
+use std::convert::Infallible as Url;
 use std::fmt;
 use std::str::FromStr;
 
+#[cfg(feature = "jwks-url")]
 use url::{Host, Url};
 
 /// The URL of a JWK Set: `https`, or `http` to this machine. `Display` leaves out its query, in which a provider may have
-/// a secret.
+/// a secret. There is none without the feature `jwks-url`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct JwksUrl(Url);
 
+#[cfg(feature = "jwks-url")]
 impl JwksUrl {
     /// Returns the URL as it is asked for.
     pub(crate) fn as_str(&self) -> &str {
@@ -37,6 +42,18 @@ impl JwksUrl {
     }
 }
 
+#[cfg(not(feature = "jwks-url"))]
+impl FromStr for JwksUrl {
+    /// What to write instead.
+    type Err = String;
+
+    fn from_str(_: &str) -> Result<Self, String> {
+        Err("this esper was built without the feature jwks-url, which fetches keys; give a FILE with the JWK Set"
+            .to_owned())
+    }
+}
+
+#[cfg(feature = "jwks-url")]
 impl FromStr for JwksUrl {
     /// The reason and the remedy, in one line.
     type Err = String;
@@ -67,6 +84,12 @@ impl FromStr for JwksUrl {
 }
 
 impl fmt::Display for JwksUrl {
+    #[cfg(not(feature = "jwks-url"))]
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {}
+    }
+
+    #[cfg(feature = "jwks-url")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = self.0.clone();
         shown.set_query(None);
@@ -76,6 +99,7 @@ impl fmt::Display for JwksUrl {
 }
 
 #[cfg(test)]
+#[cfg(feature = "jwks-url")]
 mod tests {
     use super::*;
 

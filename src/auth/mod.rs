@@ -8,7 +8,6 @@
 mod algorithm;
 mod claims;
 mod jwks;
-#[cfg_attr(not(feature = "jwks-url"), path = "no_jwks_url.rs")]
 mod jwks_url;
 mod keyring;
 mod keys;

@@ -52,24 +52,20 @@ pub(crate) struct ClusterThread {
 /// Joins the cluster; waits as long as no server answers.
 ///
 /// # Errors
-/// A server answered, and this node cannot take part; the remedy is in the line.
-#[cfg(feature = "nats")]
+/// A server answered, and this node cannot take part; the remedy is in the line. Or this build has no client of NATS: the
+/// server has refused such a configuration before.
 pub(crate) fn open(
     config: &NodeConfig,
     clock: Clock,
     settings: impl Fn(Partitioner, Epoch) -> HomeSettings,
 ) -> Result<OpenedCluster, String> {
-    nats::open(config, clock, settings).map_err(|error| error.to_string())
-}
-
-/// Refuses to: the server has refused such a configuration before.
-#[cfg(not(feature = "nats"))]
-pub(crate) fn open(
-    _: &NodeConfig,
-    _: Clock,
-    _: impl Fn(Partitioner, Epoch) -> HomeSettings,
-) -> Result<OpenedCluster, String> {
-    Err("this esper was built without the feature nats".to_owned())
+    #[cfg(feature = "nats")]
+    return nats::open(config, clock, settings).map_err(|error| error.to_string());
+    #[cfg(not(feature = "nats"))]
+    {
+        let _ = (config, clock, settings);
+        Err("this esper was built without the feature nats".to_owned())
+    }
 }
 
 impl ClusterThread {

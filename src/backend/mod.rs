@@ -72,8 +72,8 @@ pub(crate) use self::thread::BackendThread;
 /// today; a further one would be told apart here, by the scheme of its nodes' URLs.
 ///
 /// # Errors
-/// The thread or its runtime cannot be started.
-#[cfg(feature = "amqp")]
+/// The thread or its runtime cannot be started, or this build has no client of RabbitMQ: the server has refused such a
+/// configuration before.
 pub(crate) fn start(
     config: BackendConfig,
     channel: (UnboundedSender<ToBackend>, UnboundedReceiver<ToBackend>),
@@ -81,17 +81,11 @@ pub(crate) fn start(
     topics: impl TopicPublisher,
     stats: Arc<BackendStats>,
 ) -> io::Result<BackendThread> {
-    BackendThread::start(amqp::AmqpBroker::new, config, channel, outlet, topics, stats)
-}
-
-/// Refuses to: the server has refused such a configuration before.
-#[cfg(not(feature = "amqp"))]
-pub(crate) fn start(
-    _: BackendConfig,
-    _: (UnboundedSender<ToBackend>, UnboundedReceiver<ToBackend>),
-    _: Box<dyn StreamOutlet>,
-    _: impl TopicPublisher,
-    _: Arc<BackendStats>,
-) -> io::Result<BackendThread> {
-    Err(io::Error::other("this esper was built without the feature amqp"))
+    #[cfg(feature = "amqp")]
+    return BackendThread::start(amqp::AmqpBroker::new, config, channel, outlet, topics, stats);
+    #[cfg(not(feature = "amqp"))]
+    {
+        let _ = (config, channel, outlet, topics, stats);
+        Err(io::Error::other("this esper was built without the feature amqp"))
+    }
 }

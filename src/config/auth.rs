@@ -53,11 +53,14 @@ pub struct Auth {
 }
 
 impl Auth {
+    /// Returns the signers of each side, with the prefix of its flags.
+    fn sides(&self) -> [(&'static str, &Signers); 3] {
+        [("subscriber", &self.subscriber), ("publisher", &self.publisher), ("session", &self.session)]
+    }
+
     /// Checks that what tokens must say is asked of somebody: without a key nobody needs a token.
     pub(super) fn check(&self, names: &Layer) -> Result<(), String> {
-        let sides =
-            [("subscriber", &self.subscriber), ("publisher", &self.publisher), ("session", &self.session)];
-        for (side, signers) in sides.into_iter().filter(|(_, signers)| signers.is_empty()) {
+        for (side, signers) in self.sides().into_iter().filter(|(_, signers)| signers.is_empty()) {
             let asked = [("audience", &signers.audiences), ("issuer", &signers.issuers)];
             if let Some((claim, _)) = asked.iter().find(|(_, values)| !values.is_empty()) {
                 return Err(format!(
@@ -73,7 +76,7 @@ impl Auth {
     /// Returns a warning for each side that takes the keys of a provider by URL, and does not ask which application a token
     /// is for.
     pub(super) fn warnings(&self, names: &Layer) -> Vec<String> {
-        [("subscriber", &self.subscriber), ("publisher", &self.publisher), ("session", &self.session)]
+        self.sides()
             .into_iter()
             .filter(|(_, signers)| signers.jwks_url.is_some() && signers.audiences.is_empty())
             .map(|(side, _)| {

@@ -89,10 +89,8 @@ impl BindAddress {
         if bytes.iter().any(u8::is_ascii_control) {
             return Some("a control character in the path; write one without");
         }
-        if bytes.len() > PATH_BYTES_MAX {
-            return Some("a socket's path has at most 107 bytes; write a shorter one");
-        }
-        bytes.contains(&0).then_some("a path with a zero byte; write another one")
+        let is_too_long = bytes.len() > PATH_BYTES_MAX;
+        is_too_long.then_some("a socket's path has at most 107 bytes; write a shorter one")
     }
 }
 
@@ -143,9 +141,9 @@ impl From<SocketAddr> for BindAddress {
 /// A proxy whose `X-Forwarded-For` says where a client is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum TrustedProxy {
-    /// Whoever has an address of this network. An IPv4 address and the IPv6 address that maps it are the same.
+    /// Clients with an address of this network. An IPv4 address and the IPv6 address that maps it are the same.
     Network(IpNet),
-    /// Whoever connects through a socket in the file system.
+    /// Clients that connect through a socket in the file system.
     Unix,
 }
 

@@ -40,8 +40,8 @@ impl Cpus {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Listening")]
 pub(super) struct CpuFlags {
-    /// How many threads to use, one for each CPU; more than this process may use share them [default: all CPUs this
-    /// process may use]
+    /// Number of threads, one for each CPU; more than this process may use share them [default: all CPUs this process
+    /// may use]
     #[arg(short, long, value_name = "N", value_parser = whole("count", 1..=SHARDS_MAX))]
     pub(super) threads: Option<usize>,
     /// How many CPUs (2: the first two this process may use) or which (0-3,6: just those; 5-5: just CPU 5)

@@ -166,7 +166,7 @@ impl Config {
         let namespaces = config.namespaces;
         config.queues = queues.with_files(&files, namespaces, &names, &mut notes.warnings).map_err(usage)?;
         config.check_together(&names).map_err(usage)?;
-        // One form for one meaning, however it was written.
+        // `127.0.0.1:3000` and `127.0.0.1` beside port 3000 mean the same, and are dumped and compared in one form.
         let shared = config.port;
         let is_shared = |address: &&mut BindAddress| address.port() == Some(shared);
         config.bind.iter_mut().filter(is_shared).for_each(|address| *address = address.without_port());

@@ -78,7 +78,7 @@ impl Budget {
         if fits || messages_before == 0 {
             return Some(Charge { budget: Arc::clone(self), bytes });
         }
-        self.uncount(bytes, 1);
+        self.uncount(bytes);
         None
     }
 
@@ -89,10 +89,17 @@ impl Budget {
         Charge { budget: Arc::clone(self), bytes }
     }
 
-    fn uncount(&self, bytes: usize, messages: usize) {
+    /// Takes a message back out of the counts.
+    fn uncount(&self, bytes: usize) {
         // In one order with the length of the line; the counts themselves order nothing.
         self.bytes.fetch_sub(bytes, Ordering::SeqCst);
-        self.messages.fetch_sub(messages, Ordering::SeqCst);
+        self.messages.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Takes bytes of a message that stays back out of the counts, and lets in who waits for them.
+    fn uncount_bytes(self: &Arc<Self>, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+        self.let_in();
     }
 
     /// Returns the bytes under way now.
@@ -127,8 +134,7 @@ impl Charge {
     /// Changes the charge to `bytes`; returns false and leaves it as it was when there is no room for more.
     pub(crate) fn resize(&mut self, bytes: usize) -> bool {
         let Some(more) = bytes.checked_sub(self.bytes) else {
-            self.budget.uncount(self.bytes - bytes, 0);
-            self.budget.let_in();
+            self.budget.uncount_bytes(self.bytes - bytes);
             self.bytes = bytes;
             return true;
         };
@@ -137,8 +143,7 @@ impl Charge {
         if fits {
             self.bytes = bytes;
         } else {
-            self.budget.uncount(more, 0);
-            self.budget.let_in();
+            self.budget.uncount_bytes(more);
         }
         fits
     }
@@ -146,7 +151,7 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.budget.uncount(self.bytes, 1);
+        self.budget.uncount(self.bytes);
         self.budget.let_in();
     }
 }
@@ -171,14 +176,14 @@ mod tests {
     }
 
     fn counted() -> (Arc<AtomicUsize>, Waker) {
-        struct Count(Arc<AtomicUsize>);
-        impl Wake for Count {
+        struct WakeCount(Arc<AtomicUsize>);
+        impl Wake for WakeCount {
             fn wake(self: Arc<Self>) {
                 self.0.fetch_add(1, Ordering::Relaxed);
             }
         }
         let woken = Arc::new(AtomicUsize::new(0));
-        (Arc::clone(&woken), Arc::new(Count(woken)).into())
+        (Arc::clone(&woken), Arc::new(WakeCount(woken)).into())
     }
 
     #[test]

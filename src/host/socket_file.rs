@@ -63,7 +63,7 @@ fn try_listen(
     exclusive: bool,
 ) -> io::Result<(OwnedFd, SocketFile)> {
     let _lock = lock(path);
-    // What another process listens on stays reachable until the new one takes its place, by a rename.
+    // A socket of another process stays reachable until a rename puts the new one in its place.
     let own = if make_way(path, exclusive)? { path.to_owned() } else { beside(path)? };
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(&own)?)?;
@@ -107,7 +107,7 @@ fn make_way(path: &Path, exclusive: bool) -> io::Result<bool> {
         return Err(ErrorKind::AlreadyExists.into());
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // One whose backlog is full would be waited for.
+    // A connect to a socket with a full backlog would wait.
     probe.set_nonblocking(true)?;
     match probe.connect(&SockAddr::unix(path)?) {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::PROTOTYPE) => {

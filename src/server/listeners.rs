@@ -85,7 +85,7 @@ pub(super) fn try_out(config: &Config, given: &Inherited) -> Result<(), StartErr
     let addresses = if given.public.is_empty() { config.addresses() } else { Vec::new() };
     for address in addresses {
         match address {
-            // One that is to be taken over stays.
+            // A socket that is to be taken over stays.
             BindAddress::Unix(path) if !config.takeover => {
                 free(&path).map_err(|reason| StartError::ListenUnix { path, reason })?;
             }

@@ -175,8 +175,7 @@ impl Shard {
         };
         // Clients may have taken what kept publishes out.
         self.common.budget.let_in();
-        let (memory, history_bytes) = (&self.common.memory, self.homes.borrow().bytes());
-        self.stats().history_bytes.set(history_bytes as u64);
+        let (memory, history_bytes) = (&self.common.memory, self.note_history());
         // It looks at the counters of all shards, a cache miss each: not in every turn of many shards.
         if memory.is_filling() || history_bytes > memory.bytes_max() / 2 / self.common.shards {
             self.keep_to_memory();
@@ -214,7 +213,7 @@ impl Shard {
             }
             ShardMessage::Cluster(news) => self.take_news(news),
             ShardMessage::Accepted(accepted) => hooks.accepted(accepted),
-            // Whoever asked may have stopped waiting.
+            // Nobody may be waiting for it any more.
             ShardMessage::Probe(answer) => drop(answer.send(())),
             ShardMessage::Survey(survey) => self.walks.borrow_mut().push(Walk::new(survey)),
             ShardMessage::Control(control) => self.control(control, hooks),
@@ -280,7 +279,6 @@ impl Shard {
     fn keep_to_memory(&self) {
         let (memory, stats) = (&self.common.memory, self.stats());
         let mut homes = self.homes.borrow_mut();
-        stats.history_bytes.set(homes.bytes() as u64);
         let histories = self.common.stats.sum(|shard| &shard.history_bytes) as usize;
         // A history accounts for more than its bytes, and events are held elsewhere too.
         let excess = memory.bytes().max(histories).saturating_sub(memory.bytes_max());
@@ -295,6 +293,13 @@ impl Shard {
             homes.release(excess);
             stats.history_bytes.set(homes.bytes() as u64);
         }
+    }
+
+    /// Counts the bytes of this shard's histories; returns them.
+    fn note_history(&self) -> usize {
+        let bytes = self.homes.borrow().bytes();
+        self.stats().history_bytes.set(bytes as u64);
+        bytes
     }
 
     /// Does all periodic work until the shard stops: heartbeats, expiries, stuck sends, ages.
@@ -313,6 +318,7 @@ impl Shard {
             // Homes of other shards may have taken in topics, so that there are too many.
             self.homes.borrow_mut().keep_to_count(FORGOTTEN_PER_SWEEP);
             self.fanout.borrow_mut().sweep(SWEEP_PARTS, now_ms, unix_s);
+            self.note_history();
             self.keep_to_memory();
             self.common.budget.let_in();
             self.sweep_cluster(now_ms);

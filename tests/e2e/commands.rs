@@ -112,7 +112,7 @@ fn health_asks_the_port_of_flags_variables_and_files() {
 fn health_needs_no_secret_and_says_why_a_server_is_not_well() {
     let server = Server::start(&["--drain-delay", "1m"]);
     let port = server.address.port().to_string();
-    // What only the server's own user may read is none of its business.
+    // It reads no secret, which only the server's own user may.
     let health = || run(esper(&["health", "--port", &port], &[("ESPER_PUBLISHER_SECRET_FILE", "/nowhere")]));
     assert_eq!(health().code, Some(0));
     server.terminate();

@@ -306,9 +306,9 @@ struct Seen {
 }
 
 /// Ends the clients when this is dropped.
-struct End<'e>(&'e AtomicBool);
+struct ClientsEnd<'e>(&'e AtomicBool);
 
-impl Drop for End<'_> {
+impl Drop for ClientsEnd<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -339,8 +339,8 @@ fn ask_meanwhile(connect: impl Fn() -> Option<TcpStream> + Sync, restart: impl F
     };
     thread::scope(|scope| {
         let clients: Vec<_> = (0..4).map(|_| scope.spawn(one)).collect();
-        // Whether or not it panics.
-        let end = End(&ends);
+        // Also when it panics.
+        let end = ClientsEnd(&ends);
         restart();
         drop(end);
         clients.into_iter().map(|client| client.join().unwrap()).fold(Seen::default(), |all, seen| Seen {

@@ -135,7 +135,7 @@ fn a_key_that_is_of_no_use_is_skipped_and_named_when_there_is_no_other() {
         let set = parse(&[key.clone(), with(P256, json!({"kid": "good"}))]).unwrap();
         assert_eq!((set.keys.len(), set.skipped), (1, 1), "{key}");
     }
-    // One that may sign or verify, and one that says nothing.
+    // A key may be for signing as well as verifying, and need not say what it is for.
     for members in
         [json!({"key_ops": ["sign", "verify"], "use": "sig"}), json!({"use": null, "alg": null, "kid": null})]
     {

@@ -145,7 +145,7 @@ fn a_public_key_is_never_a_secret() {
     let all = all();
     for (key, pem) in [("RSA", RSA), ("P-256", P256), ("P-521", P521), ("Ed25519", ED25519)] {
         let der = pem::parse(pem).unwrap().into_contents();
-        // What is behind the start of the DER: the number, the point, or the modulus and the exponent.
+        // The end of the DER is the key without its type: the number, the point, or the modulus and the exponent.
         let key_alone = der[der.len() - if key == "RSA" { 270 } else { 32 }..].to_vec();
         let secrets = [
             pem.as_bytes().to_vec(),

@@ -21,7 +21,7 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Fetches the document at this URL.
 ///
 /// # Errors
-/// One line: the reason, and the remedy if there is one.
+/// The provider gave no document: the reason in one line, with the remedy if there is one.
 pub(super) fn document(url: &JwksUrl) -> Result<FetchedDocument, String> {
     let mut url = url.clone();
     let end = Instant::now() + TIME_MAX;

@@ -49,7 +49,7 @@ fn a_hangup_opens_the_file_anew_and_no_line_is_lost() {
         assert_eq!(lines(&std::fs::read_to_string(&old).unwrap()).len(), 2 + usize::from(round > 0));
     }
     assert_eq!(dropped(&logged.server), 0);
-    // One that cannot be opened leaves the old one.
+    // The old file stays in use when the new one cannot be opened.
     std::fs::rename(logged.path(), &old).unwrap();
     std::fs::create_dir(logged.path()).unwrap();
     signal(logged.server.pid(), "HUP");

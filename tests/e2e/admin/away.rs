@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::admin_page::{open_page, press, shown, until};
 use crate::support::{Server, TempDir};
 
-/// What every chart draws: whether there is a band where nothing came, and of how many pieces its line is.
+/// The parts of each chart: a band where nothing came, if there is one, and the number of pieces of its line.
 const CHARTS: &str = "[...document.querySelectorAll('figure')].map((figure) =>
     [figure.querySelector('.gap').getAttribute('d') != '',
      figure.querySelector('.line').getAttribute('d').match(/M/g).length])";

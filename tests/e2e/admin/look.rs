@@ -109,7 +109,7 @@ fn the_page_is_usable_in_light_in_dark_and_on_a_phone() {
     browser.run("$('shards').closest('.scroll').scrollLeft = 10_000");
     until(&browser, &format!("{shadows} == 'left scroller'"));
 
-    // What a screen reader says of each thing that can be used, and nothing comes from elsewhere.
+    // Each control has a name for screen readers, and nothing is loaded from elsewhere.
     let names = "[...document.querySelectorAll('button, input, textarea, svg[role], [tabindex]')].map((e) =>
         (e.labels?.[0] ?? document.getElementById(e.getAttribute('aria-labelledby')) ?? e).textContent.trim()
         || e.getAttribute('aria-label'))";
