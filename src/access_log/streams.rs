@@ -79,6 +79,7 @@ impl StreamRecords {
 pub(crate) fn name_of(reason: EndReason) -> &'static str {
     match reason {
         EndReason::Left => "left",
+        EndReason::Flooded => "flooded",
         EndReason::Slow => "slow",
         EndReason::Expired => "expired",
         EndReason::Disconnected => "disconnected",

@@ -48,6 +48,11 @@ impl<T> Arena<T> {
         self.slots.get(index as usize).map(|(_, value)| value)
     }
 
+    /// Returns the key of the value at `index` now.
+    pub(crate) fn key_at(&self, index: u32) -> Option<Key> {
+        self.slots.get(index as usize).map(|(generation, _)| Key { index, generation: *generation })
+    }
+
     /// Returns the value at `index` now, for walks over all of them.
     pub(crate) fn at_mut(&mut self, index: u32) -> Option<&mut T> {
         self.slots.get_mut(index as usize).map(|(_, value)| value)

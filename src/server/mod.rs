@@ -432,6 +432,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::connection::Connections;
     use crate::shard::Shard;
+    use crate::shard::readiness::Readiness;
 
     /// The parts of a server of one or more shards that keeps nothing and does not run.
     pub(crate) struct Parts(Assembly);
@@ -446,7 +447,8 @@ pub(crate) mod tests {
             let (mailboxes, mut receivers) = mailboxes(1);
             let homes = Homes::new(0, &common.homes);
             let journal = ShardJournal::Memory(MemoryJournal::default());
-            Shard::new(0, common, receivers.remove(0), mailboxes, homes, journal)
+            let registry = Readiness::new().unwrap().1;
+            Shard::new(0, common, receivers.remove(0), mailboxes, homes, journal, registry)
         }
 
         pub(crate) fn connections(&self) -> Rc<Connections> {

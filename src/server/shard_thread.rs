@@ -14,9 +14,10 @@ use crate::connection::service::Service;
 use crate::core::home::Homes;
 use crate::core::message::ShardId;
 use crate::journal::ShardJournal;
+use crate::shard::Shard;
 use crate::shard::common::Common;
 use crate::shard::mailbox::{MailboxReceiver, Mailboxes};
-use crate::shard::{Shard, stream};
+use crate::shard::readiness::Readiness;
 
 /// Operations queued before the kernel is called: enough that a turn's sends go in one call, and few enough that the
 /// first of them does not wait for the last.
@@ -58,9 +59,16 @@ impl ShardPlan {
                 return Ok(());
             }
         };
+        let (readiness, registry) = match Readiness::new() {
+            Ok(made) => made,
+            Err(error) => {
+                let _ = ready.send(Err(StartError::Ring(error)));
+                return Ok(());
+            }
+        };
         runtime.block_on(async {
-            let shard =
-                Shard::new(self.id, self.common, self.receiver, self.mailboxes, self.homes, self.journal);
+            let Self { id, common, receiver, mailboxes, homes, journal, .. } = self;
+            let shard = Shard::new(id, common, receiver, mailboxes, homes, journal, registry);
             let connections = Connections::new(Rc::clone(&shard), self.service);
             let accepting: Vec<_> = self
                 .listeners
@@ -71,9 +79,9 @@ impl ShardPlan {
                 let (shard, connections) = (Rc::clone(&shard), Rc::clone(&connections));
                 async move { shard.sweep(&connections).await }
             });
-            let streaming = tokio_uring::spawn({
+            let watching = tokio_uring::spawn({
                 let shard = Rc::clone(&shard);
-                async move { stream::run_all(&shard).await }
+                async move { readiness.watch(&shard).await }
             });
             let turning = tokio_uring::spawn({
                 let (shard, connections) = (Rc::clone(&shard), Rc::clone(&connections));
@@ -81,11 +89,18 @@ impl ShardPlan {
             });
             let _ = ready.send(Ok(()));
             // A task that panics ends nothing else by itself, so its end is checked here.
-            let failed = match select(turning, select(sweeping, streaming)).await {
-                Either::Left((turns, _)) => turns.err(),
-                Either::Right((Either::Left((sweeps, _)), turns)) => sweeps.err().or(turns.await.err()),
-                Either::Right((Either::Right((streams, _)), _)) => streams.err(),
+            let failed = match select(turning, select(sweeping, watching)).await {
+                Either::Left((turns, _)) => turns.err().map(|error| error.to_string()),
+                Either::Right((Either::Left((sweeps, _)), turns)) => {
+                    sweeps.err().or(turns.await.err()).map(|error| error.to_string())
+                }
+                Either::Right((Either::Right((watch, _)), _)) => match watch {
+                    Ok(Ok(never)) => match never {},
+                    Ok(Err(error)) => Some(error.to_string()),
+                    Err(error) => Some(error.to_string()),
+                },
             };
+            shard.end_streams();
             // Dropping the runtime frees the buffers of pending operations while the kernel may still use them, so none
             // may be pending; and an accept that it interrupts leaks its connection.
             for round in 0.. {
@@ -95,7 +110,7 @@ impl ShardPlan {
                 }
             }
             accepting.iter().for_each(|accepting| accepting.abort());
-            failed.map_or(Ok(()), |error| Err(StartError::Shard(error.to_string())))
+            failed.map_or(Ok(()), |error| Err(StartError::Shard(error)))
         })
     }
 }

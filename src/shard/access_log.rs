@@ -63,17 +63,16 @@ impl Shard {
         }
     }
 
-    /// Has the access log tell of the end of a stream, before it leaves the fan-out. `own` is the reason where the
-    /// connection itself ended it.
-    pub(super) fn log_end(&self, key: Key, own: Option<&'static str>) {
+    /// Has the access log tell of the end of a stream, before it leaves the fan-out.
+    pub(super) fn log_end(&self, key: Key) {
         let Some(records) = &self.records else { return };
         let fanout = self.fanout.borrow();
         let reason = match fanout.end_reason(key) {
-            // Its socket was shut down, which looks as if the client had.
+            // It has not taken its last bytes.
             EndReason::Left if self.phase() == Phase::Stopped => EndReason::Draining,
             reason => reason,
         };
         let events = fanout.progress(key).map_or(0, |progress| progress.delivered);
-        records.end(key.index, own.unwrap_or(name_of(reason)), events);
+        records.end(key.index, name_of(reason), events);
     }
 }

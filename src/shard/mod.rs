@@ -6,7 +6,8 @@
 //! | module | idea |
 //! |---|---|
 //! | [`message`], [`mailbox`] | messages of the core and of shards, and the only way between shards |
-//! | [`stream`], [`sockets`] | a subscriber's socket, and sends to it that need not wait |
+//! | [`stream`] | a stream begins, is sent what is due, and ends |
+//! | [`sockets`], [`readiness`] | sockets and sends to them, and what the kernel tells of them |
 //! | [`queue`] | a stream of a message broker's queue, and the backend's way to it |
 //! | [`common`] | what all shards share |
 //! | `cluster` | what comes through the stream of a cluster |
@@ -20,6 +21,7 @@ pub(crate) mod common;
 pub(crate) mod mailbox;
 pub(crate) mod message;
 pub(crate) mod queue;
+pub(crate) mod readiness;
 pub(crate) mod sockets;
 pub(crate) mod stream;
 
@@ -28,6 +30,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mio::Registry;
 use tokio::sync::Notify;
 
 use crate::access_log::StreamRecords;
@@ -45,7 +48,6 @@ use crate::shard::common::Common;
 use crate::shard::mailbox::{MailboxReceiver, Mailboxes, ShardMailbox};
 use crate::shard::message::{Accepted, ShardControl, ShardMessage, TicketReply};
 use crate::shard::sockets::Sockets;
-use crate::shard::stream::Newcomer;
 use crate::stats::ShardStats;
 
 /// Work of one turn, in [`ShardMessage::work`]: about 1 ms, so that sends and reads are never held up for longer.
@@ -75,9 +77,6 @@ pub(crate) struct Shard {
     walks: RefCell<Vec<Walk>>,
     /// Posts between a decision and the mailboxes; kept so that a turn allocates nothing.
     outbox: RefCell<Vec<Post>>,
-    /// Sockets that a connection hands over to the streams; `newcomer` wakes the task that takes them.
-    newcomers: RefCell<Vec<Newcomer>>,
-    newcomer: Notify,
     phase: Cell<Phase>,
     stops_serving: Notify,
 }
@@ -116,6 +115,7 @@ impl Shard {
         mailboxes: Mailboxes,
         homes: Homes,
         journal: ShardJournal,
+        registry: Registry,
     ) -> Rc<Self> {
         let (placement, memory) = (common.homes.placement, Arc::clone(&common.memory));
         let fanout = Fanout::new(id, placement, fanout_limits(&common), memory, fastrand::u64(..));
@@ -125,13 +125,11 @@ impl Shard {
             journal: RefCell::new(journal),
             fanout: RefCell::new(fanout),
             mailbox: ShardMailbox::new(id, receiver, mailboxes),
-            sockets: Sockets::default(),
+            sockets: Sockets::new(registry),
             clients: RefCell::default(),
             records: common.access_log.is_some().then(StreamRecords::default),
             walks: RefCell::default(),
             outbox: RefCell::new(Vec::new()),
-            newcomers: RefCell::new(Vec::new()),
-            newcomer: Notify::new(),
             phase: Cell::new(Phase::Serving),
             stops_serving: Notify::new(),
             common,
@@ -164,15 +162,16 @@ impl Shard {
             work += self.handle(message, hooks);
         }
         self.flush_journal();
-        let more_sends = {
+        {
             let mut fanout = self.fanout.borrow_mut();
             fanout.seal_all();
             fanout.send_ready(SEND_WORK_PER_TURN, self.common.clock.now_ms(), |index, outgoing| {
                 let bytes = self.sockets.send(index, outgoing);
                 self.account(index, bytes, outgoing);
                 bytes
-            })
-        };
+            });
+        }
+        let more_woken = self.serve_woken();
         // Clients may have taken what kept publishes out.
         self.common.budget.let_in();
         let (memory, history_bytes) = (&self.common.memory, self.note_history());
@@ -180,7 +179,8 @@ impl Shard {
         if memory.is_filling() || history_bytes > memory.bytes_max() / 2 / self.common.shards {
             self.keep_to_memory();
         }
-        self.walk() || more_sends || !self.mailbox.is_empty()
+        // Skipping forward seals a block, for which others wait.
+        self.walk() || more_woken || self.fanout.borrow().has_ready() || !self.mailbox.is_empty()
     }
 
     /// Handles one message; returns its work beyond [`ShardMessage::work`].
@@ -318,14 +318,13 @@ impl Shard {
             // Homes of other shards may have taken in topics, so that there are too many.
             self.homes.borrow_mut().keep_to_count(FORGOTTEN_PER_SWEEP);
             self.fanout.borrow_mut().sweep(SWEEP_PARTS, now_ms, unix_s);
+            self.ring_if_woken();
             self.note_history();
             self.keep_to_memory();
             self.common.budget.let_in();
             self.sweep_cluster(now_ms);
             self.flush_journal();
             self.stats().topics.set(self.homes.borrow().topics() as u64);
-            self.stats().evicted.set(self.fanout.borrow().evicted);
-            self.stats().refused.add(std::mem::take(&mut self.fanout.borrow_mut().refused));
         }
     }
 

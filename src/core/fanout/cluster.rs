@@ -42,7 +42,7 @@ impl Fanout {
             *known = Arc::clone(epochs);
         }
         let epoch = self.limits.epochs.as_ref().map(|epochs| epochs.current());
-        let Self { subscribers, extras, random, limits, .. } = self;
+        let Self { subscribers, extras, woken, random, limits, .. } = self;
         for (index, subscriber) in subscribers.iter_mut() {
             if !subscriber.is_of_homes() {
                 continue;
@@ -50,7 +50,7 @@ impl Fanout {
             if !subscriber.has_begun() {
                 // What its homes answered so far is of the order that ended.
                 subscriber.refused(&retry_field(limits.retry_ms(random)));
-                subscriber.wake();
+                woken.add(index, subscriber);
                 continue;
             }
             let code = extras.get(&index).and_then(|extras| extras.code.as_deref());
@@ -59,7 +59,7 @@ impl Fanout {
             let retry = retry_field(limits.retry_ms(random));
             let text = format!("{}{retry}", String::from_utf8_lossy(&gap));
             subscriber.end(&text, false, EndReason::Reset);
-            subscriber.wake();
+            woken.add(index, subscriber);
         }
     }
 
@@ -74,11 +74,11 @@ impl Fanout {
             0 => return self.leaving.clear(),
             steps_left => self.leaving.len().div_ceil(steps_left as usize),
         };
-        let Self { subscribers, random, limits, leaving, .. } = self;
+        let Self { subscribers, woken, random, limits, leaving, .. } = self;
         for key in leaving.drain(leaving.len() - share..) {
             if let Some(subscriber) = subscribers.get_mut(key) {
                 subscriber.end(&retry_field(limits.retry_ms(random)), true, EndReason::CutOff);
-                subscriber.wake();
+                woken.add(key.index, subscriber);
             }
         }
     }

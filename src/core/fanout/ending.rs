@@ -15,6 +15,8 @@ const LOOKS_OF_WORK: usize = 26;
 pub(crate) enum EndReason {
     /// Its client left.
     Left,
+    /// Its client sent more than a subscriber may.
+    Flooded,
     /// Its client did not take its events in time.
     Slow,
     /// Its token expired.
@@ -44,10 +46,10 @@ pub(super) struct Ended {
 impl Fanout {
     /// Ends every stream, once it was sent everything pending, with a `retry:` for later.
     pub(crate) fn close_streams(&mut self) {
-        let Self { subscribers, random, limits, .. } = self;
-        for (_, subscriber) in subscribers.iter_mut() {
+        let Self { subscribers, woken, random, limits, .. } = self;
+        for (index, subscriber) in subscribers.iter_mut() {
             subscriber.end(&retry_field(limits.retry_ms(random)), true, EndReason::Draining);
-            subscriber.wake();
+            woken.add(index, subscriber);
         }
     }
 
@@ -58,7 +60,7 @@ impl Fanout {
         let &[number] = self.logs.of(topic) else { return Ended::default() };
         let mut left = self.logs[number].streams;
         let (mut streams, mut looks) = (0, 0);
-        for (_, subscriber) in self.subscribers.iter_mut() {
+        for (index, subscriber) in self.subscribers.iter_mut() {
             if left == 0 {
                 break;
             }
@@ -70,7 +72,7 @@ impl Fanout {
             // A stream that a former request ends is not counted again.
             if !subscriber.is_ending() {
                 subscriber.end_after(upto, DISCONNECTED);
-                subscriber.wake();
+                self.woken.add(index, subscriber);
                 streams += 1;
             }
         }

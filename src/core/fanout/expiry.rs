@@ -29,7 +29,7 @@ impl Fanout {
                 subscriber.expires_s = renewed.unwrap_or(u64::MAX);
                 if renewed.is_none() {
                     subscriber.end(EXPIRED, false, EndReason::Expired);
-                    subscriber.wake();
+                    self.woken.add(index, subscriber);
                 }
             }
             let FanoutLimits { lag_bytes_max, skip_slow: skips, .. } = self.limits;
@@ -40,16 +40,16 @@ impl Fanout {
                         && subscriber.drops_back(lag_bytes_max, &mut self.logs, skips));
             if subscriber.is_stuck(now_ms, send_timeout_ms) {
                 subscriber.cut(&mut self.logs);
-                subscriber.wake();
+                self.woken.add(index, subscriber);
                 self.evicted += 1;
             } else if falls_behind {
-                subscriber.wake();
+                self.woken.add(index, subscriber);
                 self.evicted += 1;
             } else if self.limits.heartbeat_ms > 0
                 && subscriber.is_quiet(index, now_ms, self.limits.heartbeat_ms)
             {
                 subscriber.heartbeat_due = true;
-                subscriber.wake();
+                self.woken.add(index, subscriber);
             }
         }
     }

@@ -34,9 +34,11 @@ impl Fanout {
         let retry = retry_field(self.retry_ms());
         let logs = self.logs.of(topic).iter().map(|number| &self.logs[*number]);
         let key = logs.filter_map(|log| log.follower.as_ref()).map(|follower| follower.key).next();
-        if let Some(subscriber) = key.and_then(|key| self.subscribers.get_mut(key)) {
+        if let Some(key) = key
+            && let Some(subscriber) = self.subscribers.get_mut(key)
+        {
             subscriber.end(&retry, true, EndReason::QueueClosed);
-            subscriber.wake();
+            self.woken.add(key.index, subscriber);
         }
     }
 }

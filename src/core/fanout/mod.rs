@@ -18,10 +18,10 @@ pub(crate) mod sending;
 pub(crate) mod subscriber;
 mod terms;
 pub(crate) mod wire;
+mod woken;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::task::Waker;
 
 use smallvec::SmallVec;
 
@@ -33,6 +33,7 @@ use crate::core::fanout::part::Replayed;
 use crate::core::fanout::sending::{Next, Outgoing, Sender};
 use crate::core::fanout::subscriber::{NewSubscriber, Subscriber};
 use crate::core::fanout::wire::{Heartbeat, retry_field};
+use crate::core::fanout::woken::WakeList;
 use crate::core::memory::Memory;
 use crate::core::message::{Post, ReplayPage, ShardId, ToFanout, ToHome};
 use crate::core::named::named_frames;
@@ -48,7 +49,7 @@ pub(crate) use terms::{StreamExtras, StreamTerms, Subscription};
 /// Work of sends for one topic before the next topic's turn.
 const TOPIC_WORK_PER_TURN: usize = 64;
 /// Bytes that double the time of a small send, 3 us.
-const SEND_BYTES_OF_WORK: usize = 16 << 10;
+pub(crate) const SEND_BYTES_OF_WORK: usize = 16 << 10;
 /// A trim by force goes this much below the limit, so that it is not needed for every block.
 const TRIM_SLACK: usize = 8;
 /// Emptied lists of idle subscribers kept for reuse, so that a turn allocates none.
@@ -82,6 +83,7 @@ pub(crate) struct Fanout {
     /// Idle subscribers that have a block to read, by topic, so that topics take turns.
     ready: VecDeque<Vec<u32>>,
     spare: Vec<Vec<u32>>,
+    woken: WakeList,
     memory: Arc<Memory>,
     swept: u32,
     random: fastrand::Rng,
@@ -112,6 +114,7 @@ impl Fanout {
             gained: Vec::new(),
             ready: VecDeque::new(),
             spare: Vec::new(),
+            woken: WakeList::default(),
             memory,
             swept: 0,
             random: fastrand::Rng::with_seed(seed),
@@ -178,10 +181,12 @@ impl Fanout {
         subscriber.add_part(partition, logs, place);
     }
 
-    /// Returns what the connection of a stream has to do now. `waker` is woken when it should ask again.
-    pub(crate) fn next(&mut self, key: Key, waker: &Waker, now_ms: u64) -> Next {
-        let Some(subscriber) = self.subscribers.get_mut(key) else { return Next::Close };
-        subscriber.remember_waker(waker);
+    /// Returns what the shard has to do for a stream now. After [`Next::Wait`], or bytes for which its socket has no
+    /// room, the stream is woken when the shard should ask again.
+    pub(crate) fn next(&mut self, key: Key, now_ms: u64) -> Next {
+        if self.subscribers.get(key).is_none() {
+            return Next::Close;
+        }
         self.next_of(key.index, now_ms)
     }
 
@@ -321,7 +326,7 @@ impl Fanout {
                 if let Some(subscriber) = self.subscribers.get_mut(key) {
                     self.refused += 1;
                     subscriber.refused(&retry);
-                    subscriber.wake();
+                    self.woken.add(key.index, subscriber);
                 }
             }
             ToFanout::Missed { partition, upto } => work += self.tell_missed(partition, upto),
@@ -357,7 +362,7 @@ impl Fanout {
         }
         let Some(subscriber) = self.subscribers.get_mut(key) else { return };
         subscriber.page(partition, page, &mut self.logs);
-        subscriber.wake();
+        self.woken.add(key.index, subscriber);
     }
 
     /// Ends the turn: makes one block of the events each topic gained.
@@ -376,8 +381,8 @@ impl Fanout {
 
     /// Sends to idle subscribers that have a block to read, topics taking turns, until `work_max` units of work are
     /// done: one for each send and one for each 16 KiB. `send` gets a subscriber's index and bytes, removes the bytes
-    /// it sent at once, and returns their number; the rest is left to the subscriber's connection, which is woken.
-    /// Returns whether more subscribers are waiting.
+    /// that its socket has room for, and returns their number; the rest is kept until [`Fanout::has_room`]. Returns
+    /// whether more subscribers are waiting.
     pub(crate) fn send_ready(
         &mut self,
         work_max: usize,
@@ -403,6 +408,11 @@ impl Fanout {
         self.has_ready()
     }
 
+    /// Returns the keys of all streams.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = Key> {
+        self.subscribers.keys()
+    }
+
     /// Returns whether subscribers wait for [`Fanout::send_ready`].
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
@@ -418,9 +428,9 @@ impl Fanout {
         let mut sent = 0;
         // The index of a stream that left meanwhile may be another's now, which is then served early or woken for
         // nothing.
-        let Some(subscriber) = self.subscribers.at(index) else { return sent };
+        let Some(subscriber) = self.subscribers.at_mut(index) else { return sent };
         if !subscriber.is_idle() {
-            subscriber.wake();
+            self.woken.add(index, subscriber);
             return sent;
         }
         loop {
@@ -430,7 +440,6 @@ impl Fanout {
                     let Some(subscriber) = self.subscribers.at_mut(index) else { return sent };
                     if !outgoing.buffers.is_empty() {
                         subscriber.keep_unsent(outgoing);
-                        subscriber.wake();
                         return sent;
                     }
                     let more = subscriber.sent(&mut self.logs, now_ms);
@@ -438,7 +447,8 @@ impl Fanout {
                 }
                 Next::Wait => return sent,
                 Next::Close | Next::Cut => {
-                    self.subscribers.at(index).into_iter().for_each(Subscriber::wake);
+                    let Self { subscribers, woken, .. } = self;
+                    subscribers.at_mut(index).into_iter().for_each(|subscriber| woken.add(index, subscriber));
                     return sent;
                 }
             }

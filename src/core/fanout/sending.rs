@@ -38,8 +38,6 @@ pub(crate) struct Outgoing {
     pub(crate) events: u32,
     /// When the oldest of those was published, in microseconds of the server's clock; 0 for a replay.
     pub(crate) at_us: u64,
-    /// Set on bytes that the kernel had no room for before.
-    pub(crate) is_rest: bool,
 }
 
 impl From<Bytes> for Outgoing {
@@ -125,7 +123,7 @@ impl Subscriber {
                 log.advance(cursor.place, to);
                 self.cursors[0].place = to;
                 self.parts[0].sent = last;
-                Outgoing { buffers, events, at_us, ..Outgoing::default() }
+                Outgoing { buffers, events, at_us }
             }
             _ => self.merged_to_send(logs, sender)?,
         };

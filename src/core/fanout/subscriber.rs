@@ -5,8 +5,6 @@
 
 mod slow_client;
 
-use std::task::Waker;
-
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -64,7 +62,7 @@ pub(crate) struct Subscriber {
     // The next five are set only for moments; boxed, they save an idle stream 130 bytes.
     /// The start of its response, until that is sent.
     opening: Option<Box<Opening>>,
-    /// Bytes of the send under way that its connection has not begun to send.
+    /// Bytes of the send under way that its socket had no room for.
     unsent: Option<Box<Outgoing>>,
     /// Pages of replay and notices of gaps, which go out before the logs.
     #[expect(clippy::box_collection, reason = "a list would cost every idle stream 16 bytes more")]
@@ -81,7 +79,8 @@ pub(crate) struct Subscriber {
     pub(crate) expires_s: u64,
     /// Set by the sweep when it was sent nothing for long.
     pub(crate) heartbeat_due: bool,
-    waker: Option<Waker>,
+    /// Whether it is listed in [`WakeList`](super::woken::WakeList).
+    pub(super) is_woken: bool,
 }
 
 /// The start of a stream's response, made by its connection.
@@ -150,7 +149,7 @@ impl Subscriber {
             touched_ms: now_ms,
             expires_s,
             heartbeat_due: false,
-            waker: None,
+            is_woken: false,
         }
     }
 
@@ -224,7 +223,12 @@ impl Subscriber {
 
     /// Keeps the bytes of the last [`Outgoing`] that could not be sent at once, to be sent before anything else.
     pub(crate) fn keep_unsent(&mut self, unsent: Outgoing) {
-        self.unsent = Some(Box::new(Outgoing { is_rest: true, ..unsent }));
+        self.unsent = Some(Box::new(unsent));
+    }
+
+    /// Returns whether bytes are kept until its socket has room.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.unsent.is_some()
     }
 
     /// Notes that all bytes of the last [`Outgoing`] went out. Returns the partition to ask for its next page and the
@@ -327,7 +331,8 @@ impl Subscriber {
         self.close_for(EndReason::Left, logs);
     }
 
-    fn close_for(&mut self, reason: EndReason, logs: &mut Logs) {
+    /// Releases its cursors and pages, so that nothing more is sent, for this reason unless it is closed already.
+    pub(crate) fn close_for(&mut self, reason: EndReason, logs: &mut Logs) {
         for part in self.parts.iter().filter(|part| self.is_live(part)) {
             detach(&self.cursors[part.cursors()], logs);
         }
@@ -457,18 +462,6 @@ impl Subscriber {
     /// Returns the newest event sent of its first partition.
     pub(crate) fn last_sent(&self) -> Sequence {
         self.parts.first().map_or(0, |part| part.sent)
-    }
-
-    pub(crate) fn remember_waker(&mut self, waker: &Waker) {
-        if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            self.waker = Some(waker.clone());
-        }
-    }
-
-    pub(crate) fn wake(&self) {
-        if let Some(waker) = &self.waker {
-            waker.wake_by_ref();
-        }
     }
 
     pub(crate) fn is_sending(&self) -> bool {

@@ -7,8 +7,6 @@ mod turns;
 
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Wake;
 
 use bytes::Bytes;
 
@@ -38,21 +36,10 @@ const LIMITS: FanoutLimits = FanoutLimits {
 /// More than any test holds, except the one about memory.
 const MEMORY_BYTES: usize = 100_000;
 
-/// Counts wake-ups.
-#[derive(Default)]
-struct Bell(AtomicUsize);
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 struct Tester {
     fanout: Fanout,
     memory: Arc<Memory>,
     hasher: TopicHasher,
-    bell: Arc<Bell>,
     out: Vec<Post>,
     now_ms: u64,
     at_us: u64,
@@ -70,7 +57,6 @@ impl Tester {
             fanout: Fanout::new(0, Placement::new(partitions, 1), limits, Arc::clone(&memory), 0),
             memory,
             hasher: TopicHasher::of(partitions),
-            bell: Arc::default(),
             out: Vec::new(),
             now_ms: 0,
             at_us: 0,
@@ -175,7 +161,7 @@ impl Tester {
     }
 
     fn next(&mut self, key: Key) -> Next {
-        self.fanout.next(key, &Waker::from(Arc::clone(&self.bell)), self.now_ms)
+        self.fanout.next(key, self.now_ms)
     }
 
     /// Returns the text that the subscriber is sent now; nothing when it waits.
@@ -191,17 +177,24 @@ impl Tester {
         self.fanout.sent(key, self.now_ms, &mut self.out);
     }
 
-    /// Runs the turn's sends with a kernel that takes nothing, so that each subscriber in turn is woken.
-    fn send_ready(&mut self, work_max: usize) -> bool {
-        self.fanout.send_ready(work_max, self.now_ms, |_, _| 0)
+    /// Runs the turn's sends with a kernel that takes nothing; returns the streams that were to be sent something, and
+    /// whether more wait.
+    fn send_ready(&mut self, work_max: usize) -> (Vec<u32>, bool) {
+        let mut sent_to = Vec::new();
+        let more = self.fanout.send_ready(work_max, self.now_ms, |index, _| {
+            sent_to.push(index);
+            0
+        });
+        (sent_to, more)
     }
 
     fn sweep(&mut self, unix_s: u64) {
         self.fanout.sweep(1, self.now_ms, unix_s);
     }
 
-    fn wakes(&self) -> usize {
-        self.bell.0.swap(0, Ordering::Relaxed)
+    /// Returns how many streams were woken since it was asked last.
+    fn wakes(&mut self) -> usize {
+        std::iter::from_fn(|| self.fanout.take_woken()).count()
     }
 }
 
@@ -384,8 +377,8 @@ fn a_send_says_how_many_events_it_has_and_when_the_oldest_was_published() {
         tester.gain(1, "event\n\n");
         tester.fanout.seal_all();
     }
-    let Next::Send(Outgoing { events, at_us, is_rest, .. }) = tester.next(key) else { panic!() };
-    assert_eq!((events, at_us, is_rest), (2, 30, false));
+    let Next::Send(Outgoing { events, at_us, .. }) = tester.next(key) else { panic!() };
+    assert_eq!((events, at_us), (2, 30));
     assert_eq!(tester.fanout.progress(key).unwrap().delivered, 2);
 }
 

@@ -1,9 +1,6 @@
 //! A client of the simulation: it checks what it is sent against the model.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Wake;
+use std::collections::HashMap;
 
 use crate::core::arena::Key;
 use crate::core::chunk::Framing;
@@ -15,26 +12,6 @@ pub(super) const HEAD: &str = "HEAD\n";
 pub(super) const REFUSAL: &str = "GONE\n";
 pub(super) const CODE: &str = "code";
 const CODE_SUFFIX: &str = "~code";
-
-/// A flag that a wake-up sets.
-#[derive(Default)]
-pub(super) struct Flag(AtomicBool);
-
-impl Flag {
-    pub(super) fn raised() -> Arc<Self> {
-        Arc::new(Flag(AtomicBool::new(true)))
-    }
-
-    pub(super) fn take(&self) -> bool {
-        self.0.swap(false, Ordering::Relaxed)
-    }
-}
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
 
 /// The model: the payloads that each partition ordered, with their topics and places. The event at place `n` is number
 /// `n + 1` in the partition's sequence.
@@ -83,9 +60,8 @@ pub(super) struct Stream {
     /// Set when its ids are those of one partition.
     pub(super) is_single: bool,
     pub(super) framing: Framing,
-    pub(super) woken: Arc<Flag>,
-    /// The bytes under way to it.
-    pub(super) flying: Option<VecDeque<u8>>,
+    /// The fan-out is to be asked for its next send.
+    pub(super) is_woken: bool,
     pub(super) stalled: bool,
     pub(super) received: Vec<u8>,
     pub(super) begun: bool,

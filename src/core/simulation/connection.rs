@@ -1,14 +1,12 @@
 //! The connections of a world's clients: they come, are sent, stall and vanish.
 
-use std::sync::Arc;
-use std::task::Waker;
-
-use super::client::{CODE, Flag, HEAD, REFUSAL, Stream};
+use super::client::{CODE, HEAD, REFUSAL, Stream};
 use super::{Canary, World};
 use crate::core::chunk::Framing;
-use crate::core::fanout::sending::Next;
+use crate::core::fanout::sending::{Next, Outgoing};
 use crate::core::fanout::subscriber::Opening;
-use crate::core::fanout::{Fanout, StreamExtras, StreamTerms, Subscription};
+use crate::core::fanout::{StreamExtras, StreamTerms, Subscription};
+use crate::core::message::Post;
 use crate::core::selection::StreamIds;
 
 impl World {
@@ -40,14 +38,12 @@ impl World {
         let subscription = Subscription { terms, framing, opening };
         let mut out = Vec::new();
         let key = self.fanouts[shard].subscribe(subscription, self.now_ms, &mut out);
-        let woken = Flag::raised();
         state.stream = Some(Stream {
             shard,
             key,
             is_single: !StreamIds::of(&state.topics, state.names_topics, state.has_code).are_positions(),
             framing,
-            woken,
-            flying: None,
+            is_woken: false,
             stalled: false,
             received: Vec::new(),
             begun: false,
@@ -55,34 +51,18 @@ impl World {
         self.post(shard, out);
     }
 
-    /// Acts as a connection's task that was woken or whose bytes the kernel took. Returns false when there is nothing
+    /// Acts as a shard that serves a stream which was woken, or whose socket has room. Returns false when there is nothing
     /// to do.
     pub(super) fn serve(&mut self, client: usize) -> bool {
+        if let Some(stream) = self.clients[client].stream.as_ref().filter(|stream| !stream.stalled) {
+            self.fanouts[stream.shard].has_room(stream.key.index);
+        }
+        self.take_woken();
         let Some(mut stream) = self.clients[client].stream.take() else { return false };
+        let is_woken = std::mem::take(&mut stream.is_woken);
+        let is_forgotten = self.canary == Canary::LostWake && self.random.u8(0..16) == 0;
         let mut out = Vec::new();
-        let mut busy = stream.woken.take();
-        if busy && self.canary == Canary::LostWake && self.random.u8(0..16) == 0 {
-            self.clients[client].stream = Some(stream);
-            return true;
-        }
-        let mut closed = false;
-        let fanout = &mut self.fanouts[stream.shard];
-        if busy {
-            closed = ask(fanout, &mut stream, self.now_ms);
-        }
-        if let Some(flying) = &mut stream.flying
-            && !stream.stalled
-            && !closed
-        {
-            busy = true;
-            let taken = self.random.usize(0..=flying.len());
-            stream.received.extend(flying.drain(..taken));
-            if flying.is_empty() {
-                stream.flying = None;
-                fanout.sent(stream.key, self.now_ms, &mut out);
-                closed = ask(fanout, &mut stream, self.now_ms);
-            }
-        }
+        let closed = is_woken && !is_forgotten && self.send_all(&mut stream, &mut out);
         self.clients[client].read(&mut stream, &self.model, self.may_forget);
         let shard = stream.shard;
         if closed {
@@ -91,7 +71,37 @@ impl World {
             self.clients[client].stream = Some(stream);
         }
         self.post(shard, out);
-        busy
+        is_woken
+    }
+
+    /// Sends what is due until the kernel has no room; returns whether the connection is to be closed.
+    fn send_all(&mut self, stream: &mut Stream, out: &mut Vec<Post>) -> bool {
+        loop {
+            let fanout = &mut self.fanouts[stream.shard];
+            match fanout.next(stream.key, self.now_ms) {
+                Next::Send(mut outgoing) => {
+                    stream.take(&mut outgoing, self.canary, &mut self.random);
+                    if !outgoing.buffers.is_empty() {
+                        fanout.keep_unsent(stream.key, outgoing);
+                        return false;
+                    }
+                    fanout.sent(stream.key, self.now_ms, out);
+                }
+                Next::Wait => return false,
+                Next::Close | Next::Cut => return true,
+            }
+        }
+    }
+
+    /// Notes which streams were woken.
+    fn take_woken(&mut self) {
+        for (shard, fanout) in self.fanouts.iter_mut().enumerate() {
+            while let Some(key) = fanout.take_woken() {
+                let mut streams = self.clients.iter_mut().filter_map(|client| client.stream.as_mut());
+                let woken = streams.find(|stream| (stream.shard, stream.key) == (shard, key));
+                woken.into_iter().for_each(|stream| stream.is_woken = true);
+            }
+        }
     }
 
     pub(super) fn vanish(&mut self, client: usize) {
@@ -109,16 +119,31 @@ impl World {
     }
 }
 
-/// Asks for the next send; returns true when the connection is to be closed.
-fn ask(fanout: &mut Fanout, stream: &mut Stream, now_ms: u64) -> bool {
-    let waker = Waker::from(Arc::clone(&stream.woken));
-    match fanout.next(stream.key, &waker, now_ms) {
-        Next::Send(outgoing) => {
-            assert!(stream.flying.is_none(), "two sends at a time");
-            stream.flying = Some(outgoing.buffers.concat().into());
-            false
+impl Stream {
+    /// Acts as a kernel that takes all of a send, some or nothing, which it removes; returns how many bytes it took.
+    pub(super) fn take(
+        &mut self,
+        outgoing: &mut Outgoing,
+        canary: Canary,
+        random: &mut fastrand::Rng,
+    ) -> usize {
+        let bytes = outgoing.buffers.concat();
+        let taken = match random.u8(0..4) {
+            _ if self.stalled => 0,
+            0 => 0,
+            1 => random.usize(0..=bytes.len()),
+            _ => bytes.len(),
+        };
+        self.received.extend(&bytes[..taken]);
+        outgoing.buffers.clear();
+        let rest = match canary {
+            Canary::RestDropped => &[],
+            Canary::SentTwice if taken > 0 && random.u8(0..16) == 0 => &bytes[..],
+            _ => &bytes[taken..],
+        };
+        if !rest.is_empty() {
+            outgoing.buffers.push(rest.to_vec().into());
         }
-        Next::Wait => false,
-        Next::Close | Next::Cut => true,
+        taken
     }
 }

@@ -345,25 +345,7 @@ impl World {
             let streams = clients.iter_mut().filter_map(|client| client.stream.as_mut());
             let mut here = streams.filter(|stream| stream.shard == shard && stream.key.index == index);
             let Some(stream) = here.next() else { panic!("sent to nobody") };
-            assert!(stream.flying.is_none(), "two sends at a time");
-            let bytes = outgoing.buffers.concat();
-            let taken = match random.u8(0..4) {
-                _ if stream.stalled => 0,
-                0 => 0,
-                1 => random.usize(0..=bytes.len()),
-                _ => bytes.len(),
-            };
-            stream.received.extend(&bytes[..taken]);
-            outgoing.buffers.clear();
-            let rest = match canary {
-                Canary::RestDropped => &[],
-                Canary::SentTwice if taken > 0 && random.u8(0..16) == 0 => &bytes[..],
-                _ => &bytes[taken..],
-            };
-            if !rest.is_empty() {
-                outgoing.buffers.push(rest.to_vec().into());
-            }
-            taken
+            stream.take(outgoing, *canary, random)
         })
     }
 

@@ -50,6 +50,7 @@ impl World {
                     stream.stalled = false;
                 } else if may_connect && !self.may_forget {
                     self.connect(client);
+                    busy = true;
                 }
                 busy |= self.serve(client);
             }

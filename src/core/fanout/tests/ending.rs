@@ -80,15 +80,15 @@ fn what_ends_a_stream_waits_for_the_rest_of_what_was_begun() {
     let key = tester.idle(1, 100);
     tester.gain(1, "event\n\n");
     tester.fanout.seal_all();
-    let bell = |fanout: &mut Fanout, now_ms| {
+    let take_three = |fanout: &mut Fanout, now_ms| {
         fanout.send_ready(9, now_ms, |_, outgoing| {
             bytes::Buf::advance(&mut outgoing.buffers[0], 3);
             3
         })
     };
-    assert!(!bell(&mut tester.fanout, 0));
+    assert!(!take_three(&mut tester.fanout, 0));
     tester.sweep(100);
-    let Next::Send(Outgoing { buffers, is_rest: true, .. }) = tester.next(key) else { panic!() };
+    let Next::Send(Outgoing { buffers, .. }) = tester.next(key) else { panic!() };
     assert_eq!(buffers.concat(), b"nt\n\n");
     assert_eq!(tester.send(key), "", "one send at a time");
     tester.sent(key);

@@ -1,4 +1,4 @@
-//! The turns of streams to be sent to, and the wakes for them.
+//! The turns of streams to be sent to.
 
 use super::*;
 
@@ -12,17 +12,15 @@ fn topics_take_turns_in_starting_their_sends() {
     tester.gain(2, "small\n\n");
     tester.gain(1, "large\n\n");
     tester.fanout.seal_all();
-    tester.wakes();
     // The large topic was sealed first, and yet the small one comes right after its first share.
-    assert!(tester.send_ready(TOPIC_WORK_PER_TURN + 1));
-    assert_eq!(tester.wakes(), TOPIC_WORK_PER_TURN + 1);
-    assert_eq!(tester.send(other), "small\n\n");
+    let (sent_to, more) = tester.send_ready(TOPIC_WORK_PER_TURN + 1);
+    assert_eq!((sent_to.len(), sent_to.last(), more), (TOPIC_WORK_PER_TURN + 1, Some(&other.index), true));
     for _ in 0..2 {
-        assert!(tester.send_ready(1));
-        assert_eq!(tester.wakes(), 1);
+        let (sent_to, more) = tester.send_ready(1);
+        assert_eq!((sent_to.len(), more), (1, true));
     }
-    assert!(!tester.send_ready(usize::MAX));
-    assert_eq!(tester.wakes(), 2 * TOPIC_WORK_PER_TURN - 2);
+    let (sent_to, more) = tester.send_ready(usize::MAX);
+    assert_eq!((sent_to.len(), more), (2 * TOPIC_WORK_PER_TURN - 2, false));
 }
 
 #[test]
@@ -84,7 +82,7 @@ fn a_newcomers_seam_has_nobody_sent_to() {
 }
 
 #[test]
-fn an_idle_subscriber_is_woken_once_a_block_however_often_it_asks() {
+fn an_idle_subscriber_is_sent_a_block_once_however_often_it_asks() {
     let mut tester = Tester::new(LIMITS);
     let key = tester.idle(1, u64::MAX);
     for _ in 0..3 {
@@ -92,9 +90,7 @@ fn an_idle_subscriber_is_woken_once_a_block_however_often_it_asks() {
     }
     tester.gain(1, "event\n\n");
     tester.fanout.seal_all();
-    tester.wakes();
-    tester.send_ready(usize::MAX);
-    assert_eq!(tester.wakes(), 1);
+    assert_eq!(tester.send_ready(usize::MAX), (vec![key.index], false));
 }
 
 #[test]
@@ -106,12 +102,7 @@ fn who_leaves_takes_only_itself_off_the_list_of_the_idle() {
     assert_eq!(tester.log(&tester.topic(1)).idle, [2, 1].map(|n: usize| keys[n].index));
     tester.gain(1, "event\n\n");
     tester.fanout.seal_all();
-    tester.wakes();
-    tester.send_ready(usize::MAX);
-    assert_eq!(tester.wakes(), 2);
-    for key in &keys[1..3] {
-        assert_eq!(tester.send(*key), "event\n\n");
-    }
+    assert_eq!(tester.send_ready(usize::MAX), (vec![keys[1].index, keys[2].index], false));
 }
 
 #[test]
