@@ -52,6 +52,8 @@ use crate::stats::ShardStats;
 
 /// Work of one turn, in [`ShardMessage::work`]: about 1 ms, so that sends and reads are never held up for longer.
 const WORK_PER_TURN: usize = 2048;
+/// The same while streams with room are behind: publishers are slowed before streams are cut.
+const WORK_PER_TURN_BEHIND: usize = WORK_PER_TURN / 8;
 /// Work of one turn's sends, in the units of [`Fanout::send_ready`]: about 1 ms of kernel time at 4 us each.
 const SEND_WORK_PER_TURN: usize = 256;
 /// Events that expire before other tasks have a turn: some 0.5 ms.
@@ -155,8 +157,9 @@ impl Shard {
 
     /// Handles messages, seals blocks of what topics gained, and starts their sends. Returns whether more work waits.
     fn turn(&self, hooks: &impl ConnectionHooks) -> bool {
+        let work_max = if self.fanout.borrow().is_behind() { WORK_PER_TURN_BEHIND } else { WORK_PER_TURN };
         let mut work = 0;
-        while work < WORK_PER_TURN {
+        while work < work_max {
             let Some(message) = self.mailbox.take() else { break };
             work += message.work();
             work += self.handle(message, hooks);
@@ -171,7 +174,7 @@ impl Shard {
                 bytes
             });
         }
-        let more_woken = self.serve_woken();
+        self.serve_woken();
         // Clients may have taken what kept publishes out.
         self.common.budget.let_in();
         let (memory, history_bytes) = (&self.common.memory, self.note_history());
@@ -180,7 +183,7 @@ impl Shard {
             self.keep_to_memory();
         }
         // Skipping forward seals a block, for which others wait.
-        self.walk() || more_woken || self.fanout.borrow().has_ready() || !self.mailbox.is_empty()
+        self.walk() || self.fanout.borrow().is_due() || !self.mailbox.is_empty()
     }
 
     /// Handles one message; returns its work beyond [`ShardMessage::work`].
@@ -318,7 +321,7 @@ impl Shard {
             // Homes of other shards may have taken in topics, so that there are too many.
             self.homes.borrow_mut().keep_to_count(FORGOTTEN_PER_SWEEP);
             self.fanout.borrow_mut().sweep(SWEEP_PARTS, now_ms, unix_s);
-            self.ring_if_woken();
+            self.ring_if_due();
             self.note_history();
             self.keep_to_memory();
             self.common.budget.let_in();

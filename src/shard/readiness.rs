@@ -52,7 +52,7 @@ impl Readiness {
             if told < EVENTS {
                 guard.clear_ready();
             }
-            shard.ring_if_woken();
+            shard.ring_if_due();
             // A turn serves those that were woken before the kernel is asked for more.
             let _ = tokio_uring::no_op().await;
         }
@@ -77,9 +77,9 @@ impl Shard {
         }
     }
 
-    /// Has a turn serve the streams that were woken outside of one.
-    pub(super) fn ring_if_woken(&self) {
-        if self.fanout.borrow().has_woken() {
+    /// Has a turn serve the streams for which something came outside of one.
+    pub(super) fn ring_if_due(&self) {
+        if self.fanout.borrow().is_due() {
             self.mailbox.ring();
         }
     }

@@ -10,6 +10,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
+use bytes::Bytes;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
@@ -143,26 +144,25 @@ impl Sockets {
 
     /// Sends what the kernel has room for and removes it from the front of `outgoing`; returns how many bytes that was.
     /// If that is not all, the kernel tells of room, or that the socket is closed.
+    ///
+    /// After a part it is tried again: while a send fills the buffer, the client's other end takes from it, so that most
+    /// have room again at once.
     pub(super) fn send(&self, index: u32, outgoing: &mut Outgoing) -> usize {
         let socket = self.descriptors.borrow().get(index as usize).copied().unwrap_or(NONE);
-        if socket == NONE || outgoing.buffers.is_empty() {
+        if socket == NONE {
             return 0;
         }
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        let sent = match &outgoing.buffers[..] {
-            [buffer] => send(socket, buffer, flags),
-            buffers => {
-                let slices: SmallVec<[IoSlice<'_>; 8]> =
-                    buffers.iter().map(|bytes| IoSlice::new(bytes)).collect();
-                sendmsg::<()>(socket, &slices, &[], flags, None)
+        let mut all = 0;
+        while !outgoing.buffers.is_empty() {
+            let sent = send_some(socket, &outgoing.buffers);
+            skip(&mut outgoing.buffers, sent);
+            all += sent;
+            if sent == 0 {
+                self.await_room(index);
+                break;
             }
-        };
-        let sent = sent.unwrap_or(0);
-        skip(&mut outgoing.buffers, sent);
-        if !outgoing.buffers.is_empty() {
-            self.await_room(index);
         }
-        sent
+        all
     }
 
     /// Has the kernel tell of room, from now on.
@@ -180,6 +180,20 @@ impl Sockets {
     pub(super) fn discard(&self, index: u32) -> Option<EndReason> {
         self.streams.borrow_mut().get_mut(index as usize)?.as_mut()?.discard()
     }
+}
+
+/// Sends what there is room for now; returns how many bytes that was. An error is met by the set.
+fn send_some(socket: RawFd, buffers: &[Bytes]) -> usize {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let sent = match buffers {
+        [buffer] => send(socket, buffer, flags),
+        buffers => {
+            let slices: SmallVec<[IoSlice<'_>; 8]> =
+                buffers.iter().map(|bytes| IoSlice::new(bytes)).collect();
+            sendmsg::<()>(socket, &slices, &[], flags, None)
+        }
+    };
+    sent.unwrap_or(0)
 }
 
 /// Returns what names a stream in the set. A number that another stream gets later is good enough: the kernel forgets a
@@ -213,8 +227,6 @@ pub(crate) fn reset_at_close(stream: &TcpStream) {
 mod tests {
     use std::io::{ErrorKind, Read, Write};
     use std::net::TcpListener;
-
-    use bytes::Bytes;
 
     use super::*;
     use crate::shard::common::StreamCount;

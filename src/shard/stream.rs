@@ -102,15 +102,14 @@ pub(crate) async fn begin(
 }
 
 impl Shard {
-    /// Serves streams that were woken, for about 1 ms at most. Returns whether more wait.
-    pub(super) fn serve_woken(&self) -> bool {
+    /// Serves streams that were woken, for about 1 ms at most.
+    pub(super) fn serve_woken(&self) {
         let mut work = 0;
         while work < SEND_WORK_PER_TURN {
             let woken = self.fanout.borrow_mut().take_woken();
-            let Some(key) = woken else { return false };
+            let Some(key) = woken else { return };
             work += 1 + self.serve(key);
         }
-        true
     }
 
     /// Sends what is due on a stream until its socket has no room, or ends the stream. Returns the work, in the units of
@@ -132,12 +131,7 @@ impl Shard {
             self.account(key.index, bytes, &outgoing);
             work += bytes / SEND_BYTES_OF_WORK;
             if !outgoing.buffers.is_empty() {
-                self.with_fanout(|fanout, now_ms, _| {
-                    if bytes > 0 {
-                        fanout.partly_sent(key, now_ms);
-                    }
-                    fanout.keep_unsent(key, outgoing);
-                });
+                self.with_fanout(|fanout, now_ms, _| fanout.keep_unsent(key.index, outgoing, bytes, now_ms));
                 return work;
             }
             self.with_fanout(|fanout, now_ms, out| fanout.sent(key, now_ms, out));

@@ -20,15 +20,6 @@ impl Fanout {
         key
     }
 
-    /// Notes that a part of a send went out. For a queue's stream that counts as a send, or a message that takes longer
-    /// than the timeout would be redelivered again and again and hold up those behind it.
-    pub(crate) fn partly_sent(&mut self, key: Key, now_ms: u64) {
-        let Some(subscriber) = self.subscribers.get_mut(key) else { return };
-        if subscriber.cursors().iter().any(|cursor| self.logs[cursor.log].follower.is_some()) {
-            subscriber.touched_ms = now_ms;
-        }
-    }
-
     /// Ends the stream of a queue that is no longer delivered, with a `retry:`.
     pub(super) fn end_followed(&mut self, topic: &Topic) {
         let retry = retry_field(self.retry_ms());

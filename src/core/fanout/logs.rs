@@ -1,6 +1,7 @@
 //! The logs of a shard: one for each topic that its streams take, however many streams take it and with whatever
 //! others.
 
+use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
@@ -39,6 +40,8 @@ pub(crate) struct TopicLog {
     pub(crate) merging: u32,
     /// Streams with nothing to send, sent to when the next block is sealed.
     pub(crate) idle: Vec<u32>,
+    /// Streams that were idle and have a block to read, those that wait longest first.
+    pub(crate) ready: VecDeque<u32>,
     /// Set on a queue's topic.
     pub(crate) follower: Option<Follower>,
     /// Set when it gained something this turn.
@@ -86,6 +89,7 @@ impl Logs {
                 streams: 0,
                 merging: 0,
                 idle: Vec::new(),
+                ready: VecDeque::new(),
                 follower: None,
                 gained: false,
             }) as u32;

@@ -52,6 +52,8 @@ const TOPIC_WORK_PER_TURN: usize = 64;
 pub(crate) const SEND_BYTES_OF_WORK: usize = 16 << 10;
 /// A trim by force goes this much below the limit, so that it is not needed for every block.
 const TRIM_SLACK: usize = 8;
+/// A stream may wait until it is behind by this part of what it may be: blocks grow, so that a send carries more.
+const LAG_PARTS: usize = 4;
 /// Emptied lists of idle subscribers kept for reuse, so that a turn allocates none.
 const SPARE_LISTS_MAX: usize = 64;
 
@@ -80,8 +82,10 @@ pub(crate) struct Fanout {
     extras: HashMap<u32, Box<StreamExtras>>,
     /// Logs that gained something this turn.
     gained: Vec<u32>,
-    /// Idle subscribers that have a block to read, by topic, so that topics take turns.
-    ready: VecDeque<Vec<u32>>,
+    /// Set when streams that have room are kept waiting for long.
+    is_behind: bool,
+    /// Logs with streams that have a block to read: topics take turns.
+    ready: VecDeque<u32>,
     spare: Vec<Vec<u32>>,
     woken: WakeList,
     memory: Arc<Memory>,
@@ -112,6 +116,7 @@ impl Fanout {
             subscribers: Arena::default(),
             extras: HashMap::new(),
             gained: Vec::new(),
+            is_behind: false,
             ready: VecDeque::new(),
             spare: Vec::new(),
             woken: WakeList::default(),
@@ -390,19 +395,30 @@ impl Fanout {
         mut send: impl FnMut(u32, &mut Outgoing) -> usize,
     ) -> bool {
         let mut work = 0;
+        self.is_behind = false;
         while work < work_max
-            && let Some(mut list) = self.ready.pop_front()
+            && let Some(number) = self.ready.pop_front()
         {
+            // One that all have left is not there.
+            let Some(log) = self.logs.get_mut(number) else { continue };
+            let mut list = std::mem::take(&mut log.ready);
             let turn_end = work + TOPIC_WORK_PER_TURN;
             while work < turn_end.min(work_max)
-                && let Some(index) = list.pop()
+                && let Some(index) = list.pop_front()
             {
                 work += 1 + self.send_to(index, now_ms, &mut send) / SEND_BYTES_OF_WORK;
             }
-            if !list.is_empty() {
-                self.ready.push_back(list);
-            } else if self.spare.len() < SPARE_LISTS_MAX {
-                self.spare.push(list);
+            if list.is_empty() {
+                self.keep_spare(list.into());
+            } else {
+                // It has waited longest.
+                let next = list.front().and_then(|index| self.subscribers.at(*index));
+                let lag_bytes = next.map_or(0, |next| next.lag_bytes(&self.logs));
+                self.is_behind |= lag_bytes > self.limits.lag_bytes_max / LAG_PARTS;
+                if let Some(log) = self.logs.get_mut(number) {
+                    log.ready = list;
+                    self.ready.push_back(number);
+                }
             }
         }
         self.has_ready()
@@ -411,6 +427,12 @@ impl Fanout {
     /// Returns the keys of all streams.
     pub(crate) fn keys(&self) -> impl Iterator<Item = Key> {
         self.subscribers.keys()
+    }
+
+    /// Returns whether the last [`Fanout::send_ready`] left a stream that has room further behind than a part of what it
+    /// may be, which is the shard's fault and not its client's: publishers are to be slowed.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     /// Returns whether subscribers wait for [`Fanout::send_ready`].
@@ -429,19 +451,20 @@ impl Fanout {
         // The index of a stream that left meanwhile may be another's now, which is then served early or woken for
         // nothing.
         let Some(subscriber) = self.subscribers.at_mut(index) else { return sent };
-        if !subscriber.is_idle() {
+        if !subscriber.is_idle() && !subscriber.goes_on() {
             self.woken.add(index, subscriber);
             return sent;
         }
         loop {
             match self.next_of(index, now_ms) {
                 Next::Send(mut outgoing) => {
-                    sent += send(index, &mut outgoing);
-                    let Some(subscriber) = self.subscribers.at_mut(index) else { return sent };
+                    let bytes = send(index, &mut outgoing);
+                    sent += bytes;
                     if !outgoing.buffers.is_empty() {
-                        subscriber.keep_unsent(outgoing);
+                        self.keep_unsent(index, outgoing, bytes, now_ms);
                         return sent;
                     }
+                    let Some(subscriber) = self.subscribers.at_mut(index) else { return sent };
                     let more = subscriber.sent(&mut self.logs, now_ms);
                     debug_assert!(more.is_none(), "only a stream that replays asks for more");
                 }
@@ -466,13 +489,24 @@ impl Fanout {
         self.limits.retry_ms(&mut self.random)
     }
 
+    fn keep_spare(&mut self, list: Vec<u32>) {
+        if self.spare.len() < SPARE_LISTS_MAX {
+            self.spare.push(list);
+        }
+    }
+
     fn seal(&mut self, number: u32) {
         let Some(log) = self.logs.get_mut(number) else { return };
         log.gained = false;
-        let TopicLog { log, idle, follower, .. } = log;
+        let TopicLog { log, idle, ready, follower, .. } = log;
         if log.seal() && !idle.is_empty() {
-            let list = std::mem::replace(idle, self.spare.pop().unwrap_or_default());
-            self.ready.push_back(list);
+            if ready.is_empty() {
+                *ready = std::mem::replace(idle, self.spare.pop().unwrap_or_default()).into();
+                self.ready.push_back(number);
+            } else {
+                // Behind those that wait for an earlier block.
+                ready.extend(idle.drain(..));
+            }
         }
         let lag_bytes_max = self.limits.lag_bytes_max;
         // A follower's log is bounded at the queue; and an event longer than the limit could never be sent.

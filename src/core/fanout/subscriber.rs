@@ -414,6 +414,13 @@ impl Subscriber {
             && self.parts.iter().all(|part| part.stage == Stage::Live)
     }
 
+    /// Returns whether it follows its topics and is kept from them only by bytes that its socket had no room for.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.has_unsent()
+            && self.life == Life::Open
+            && self.parts.iter().all(|part| part.stage == Stage::Live)
+    }
+
     /// Lists it as idle in the logs of its live parts, so that they wake it, unless it is sending. `index` is its
     /// number in the shard.
     pub(crate) fn list_idle(&mut self, index: u32, logs: &mut Logs) {

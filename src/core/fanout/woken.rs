@@ -34,25 +34,40 @@ impl Fanout {
         }
     }
 
-    /// Returns whether a stream is woken.
-    pub(crate) fn has_woken(&self) -> bool {
-        !self.woken.0.is_empty()
+    /// Returns whether a turn has something to do: streams are woken, or wait for [`Fanout::send_ready`].
+    pub(crate) fn is_due(&self) -> bool {
+        !self.woken.0.is_empty() || self.has_ready()
     }
 
-    /// Notes that the socket of a stream has room: what was kept for it is sent next.
+    /// Notes that the socket of a stream has room, so that what was kept for it is sent. A stream that follows its topics
+    /// waits in one line with those that have a new block: in a line of its own it would be sent to less often, or those
+    /// would, and each send carry less.
     pub(crate) fn has_room(&mut self, index: u32) {
-        if let Some(subscriber) = self.subscribers.at_mut(index)
-            && subscriber.has_unsent()
-        {
-            self.woken.add(index, subscriber);
+        let Some(subscriber) = self.subscribers.at_mut(index) else { return };
+        match subscriber.cursors() {
+            [cursor, ..] if subscriber.goes_on() => {
+                let number = cursor.log;
+                let log = &mut self.logs[number];
+                if log.ready.is_empty() {
+                    self.ready.push_back(number);
+                }
+                log.ready.push_back(index);
+            }
+            _ if subscriber.has_unsent() => self.woken.add(index, subscriber),
+            _ => {}
         }
     }
 
-    /// Keeps what the socket of a stream had no room for until it has.
-    pub(crate) fn keep_unsent(&mut self, key: Key, unsent: Outgoing) {
-        if let Some(subscriber) = self.subscribers.get_mut(key) {
-            subscriber.keep_unsent(unsent);
+    /// Keeps what the socket of a stream had no room for until it has; `sent` bytes of it went out now.
+    ///
+    /// For a queue's stream a part is as good as a send, or a message that takes longer than the timeout would be
+    /// redelivered again and again and hold up those behind it.
+    pub(crate) fn keep_unsent(&mut self, index: u32, unsent: Outgoing, sent: usize, now_ms: u64) {
+        let Some(subscriber) = self.subscribers.at_mut(index) else { return };
+        if sent > 0 && subscriber.cursors().iter().any(|cursor| self.logs[cursor.log].follower.is_some()) {
+            subscriber.touched_ms = now_ms;
         }
+        subscriber.keep_unsent(unsent);
     }
 
     /// Ends a stream at once because of what its client did: it left, or sent too much. A reason that it has to end keeps.

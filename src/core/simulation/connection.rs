@@ -80,9 +80,9 @@ impl World {
             let fanout = &mut self.fanouts[stream.shard];
             match fanout.next(stream.key, self.now_ms) {
                 Next::Send(mut outgoing) => {
-                    stream.take(&mut outgoing, self.canary, &mut self.random);
+                    let taken = stream.take(&mut outgoing, self.canary, &mut self.random);
                     if !outgoing.buffers.is_empty() {
-                        fanout.keep_unsent(stream.key, outgoing);
+                        fanout.keep_unsent(stream.key.index, outgoing, taken, self.now_ms);
                         return false;
                     }
                     fanout.sent(stream.key, self.now_ms, out);

@@ -54,7 +54,7 @@ impl World {
                 }
                 busy |= self.serve(client);
             }
-            if !busy {
+            if !busy && !self.fanouts.iter().any(Fanout::is_due) {
                 break;
             }
         }

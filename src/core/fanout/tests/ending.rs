@@ -212,3 +212,23 @@ fn a_response_has_begun_once_its_first_bytes_are_taken_be_it_a_refusal() {
         assert_eq!(tester.fanout.end_reason(key) == EndReason::Refused, is_refused);
     }
 }
+
+#[test]
+fn a_client_that_leaves_or_sends_too_much_ends_its_stream_unless_it_ends_already() {
+    let mut tester = Tester::new(LIMITS);
+    for (is_disconnected, reason, expected) in [
+        (false, EndReason::Left, EndReason::Left),
+        (false, EndReason::Flooded, EndReason::Flooded),
+        (true, EndReason::Left, EndReason::Disconnected),
+    ] {
+        let key = tester.idle(1, u64::MAX);
+        if is_disconnected {
+            tester.fanout.disconnect(&tester.topic(1), 7);
+        }
+        tester.wakes();
+        tester.fanout.end_for(key.index, reason);
+        assert_eq!((tester.fanout.end_reason(key), tester.send(key).as_str()), (expected, "CLOSE"));
+        tester.fanout.leave(key, &mut tester.out);
+        assert_eq!(tester.wakes(), 0, "it left");
+    }
+}

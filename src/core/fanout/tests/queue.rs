@@ -37,11 +37,11 @@ fn a_part_of_a_queues_message_is_as_good_as_a_send_and_of_an_event_it_is_not() {
     }
     for key in [of_queue, other] {
         assert_eq!(tester.send(key), "event\n\n");
-        tester.fanout.partly_sent(key, 4000);
+        tester.fanout.keep_unsent(key.index, Bytes::from("nt\n\n").into(), 5, 4000);
     }
     tester.now_ms = 5001;
     tester.sweep(0);
-    assert_eq!((tester.send(of_queue).as_str(), tester.send(other).as_str()), ("", "CLOSE"));
+    assert_eq!((tester.send(of_queue).as_str(), tester.send(other).as_str()), ("nt\n\n", "CLOSE"));
     tester.now_ms = 9001;
     tester.sweep(0);
     assert_eq!(tester.send(of_queue), "CLOSE");

@@ -102,7 +102,7 @@ fn who_leaves_takes_only_itself_off_the_list_of_the_idle() {
     assert_eq!(tester.log(&tester.topic(1)).idle, [2, 1].map(|n: usize| keys[n].index));
     tester.gain(1, "event\n\n");
     tester.fanout.seal_all();
-    assert_eq!(tester.send_ready(usize::MAX), (vec![keys[1].index, keys[2].index], false));
+    assert_eq!(tester.send_ready(usize::MAX), (vec![keys[2].index, keys[1].index], false));
 }
 
 #[test]
@@ -124,4 +124,73 @@ fn a_stream_that_is_not_idle_is_woken_for_neither_a_comment_nor_a_block() {
     tester.gain(1, "event\n\n");
     tester.fanout.seal_all();
     assert_eq!((tester.wakes(), tester.fanout.has_ready()), (0, false));
+}
+
+#[test]
+fn streams_of_a_topic_stand_in_one_line_however_many_blocks_come_meanwhile() {
+    let mut tester = Tester::new(LIMITS);
+    let keys: Vec<_> = (0..4).map(|_| tester.idle(1, u64::MAX)).collect();
+    let mut served = Vec::new();
+    for _ in 0..4 {
+        tester.gain(1, "event\n\n");
+        tester.fanout.seal_all();
+        tester.fanout.send_ready(2, 0, |index, outgoing| {
+            served.push((index, outgoing.events));
+            std::mem::take(&mut outgoing.buffers).concat().len()
+        });
+    }
+    // Those that were sent to wait until all others were, and are sent everything of the time between.
+    let [a, b, c, d] = [0, 1, 2, 3].map(|n: usize| keys[n].index);
+    assert_eq!(served, [(a, 1), (b, 1), (c, 2), (d, 2), (a, 2), (b, 2), (c, 2), (d, 2)]);
+}
+
+#[test]
+fn a_stream_with_room_again_stands_in_the_line_of_its_topic() {
+    let mut tester = Tester::new(LIMITS);
+    let [full, other] = [(); 2].map(|()| tester.idle(1, u64::MAX));
+    tester.gain(1, "event\n\n");
+    tester.fanout.seal_all();
+    tester.wakes();
+    assert_eq!(tester.send_ready(1), (vec![full.index], true));
+    tester.fanout.has_room(full.index);
+    let mut sent = Vec::new();
+    let more = tester.fanout.send_ready(usize::MAX, 0, |index, outgoing| {
+        sent.push((index, outgoing.buffers.concat()));
+        std::mem::take(&mut outgoing.buffers).concat().len()
+    });
+    assert_eq!(sent, [other, full].map(|key| (key.index, b"event\n\n".to_vec())));
+    assert!(!more && !tester.fanout.is_due());
+    tester.fanout.has_room(full.index);
+    assert!(!tester.fanout.is_due(), "nothing is kept for it");
+}
+
+#[test]
+fn room_for_a_stream_that_does_not_follow_its_topics_wakes_it() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.subscribe(1, u64::MAX);
+    tester.page(key, &["page\n\n"], false);
+    let Next::Send(outgoing) = tester.next(key) else { panic!() };
+    tester.fanout.keep_unsent(key.index, outgoing, 0, 0);
+    tester.wakes();
+    assert!(!tester.fanout.is_due());
+    tester.fanout.has_room(key.index);
+    assert!(tester.fanout.is_due());
+    assert_eq!((tester.wakes(), tester.send(key).as_str()), (1, "HEAD\npage\n\n"));
+}
+
+#[test]
+fn publishers_are_to_be_slowed_when_a_stream_with_room_is_left_behind() {
+    let mut tester = Tester::new(LIMITS);
+    for _ in 0..2 {
+        tester.idle(1, u64::MAX);
+    }
+    let lag = LIMITS.lag_bytes_max / LAG_PARTS;
+    for (bytes, is_behind) in [(lag / 2, false), (lag + 1, true)] {
+        tester.gain(1, &"x".repeat(bytes));
+        tester.fanout.seal_all();
+        assert!(tester.fanout.send_ready(1, 0, |_, outgoing| std::mem::take(&mut outgoing.buffers).len()));
+        assert_eq!(tester.fanout.is_behind(), is_behind, "{bytes}");
+        tester.fanout.send_ready(usize::MAX, 0, |_, outgoing| std::mem::take(&mut outgoing.buffers).len());
+        assert!(!tester.fanout.is_behind(), "all were sent to");
+    }
 }
