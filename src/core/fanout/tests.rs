@@ -11,6 +11,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::ending::Ended;
+use super::logs::TopicLog;
+use super::sending::Outgoing;
+use super::turn::{LAG_PARTS, SPARE_LISTS_MAX, TOPIC_WORK_PER_TURN};
 use super::*;
 use crate::core::chunk::Framing;
 use crate::core::chunk::{Chunk, Mark};
