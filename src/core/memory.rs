@@ -2,62 +2,116 @@
 //! take.
 //!
 //! They are counted until they are freed: a frame that its history dropped may still be under way to a stalled client.
+//!
+//! Each shard counts in a lane of its own, and adds to the sum of all in steps. A count that every shard changed at every
+//! event would be a cache line that goes from one CPU to the next: 0.1 us each time and more, for all of them together.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 
-/// The bytes held by the whole server and their limit; one for the server, shared by all shards.
+/// The most that a lane counts before it adds to the sum, in bytes.
+const STEP_BYTES: usize = 64 << 10;
+/// A lane counts no more than this part of the limit by itself.
+const STEP_PARTS: usize = 1024;
+
+/// The bytes held by the whole server and their limit, as one lane of it sees them: the others may have counted a step
+/// more or less.
 #[derive(Debug)]
 pub(crate) struct Memory {
+    sum: Arc<Sum>,
+    /// Counted here and not in the sum. Less than nothing where bytes are freed that another lane counted.
+    own: AtomicIsize,
+}
+
+/// The part that all lanes have in common.
+#[derive(Debug)]
+struct Sum {
     bytes_max: usize,
-    bytes: AtomicUsize,
+    bytes: AtomicIsize,
+    lanes: Mutex<Vec<Weak<Memory>>>,
 }
 
 impl Memory {
+    /// Returns the first lane.
     pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
-        Arc::new(Memory { bytes_max, bytes: AtomicUsize::new(0) })
+        Self::lane_of(Arc::new(Sum { bytes_max, bytes: AtomicIsize::new(0), lanes: Mutex::default() }))
+    }
+
+    /// Returns another lane, for a shard.
+    pub(crate) fn lane(&self) -> Arc<Self> {
+        Self::lane_of(Arc::clone(&self.sum))
+    }
+
+    fn lane_of(sum: Arc<Sum>) -> Arc<Self> {
+        let lane = Arc::new(Memory { sum: Arc::clone(&sum), own: AtomicIsize::new(0) });
+        sum.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&lane));
+        lane
+    }
+
+    fn count(&self, bytes: isize) {
+        // Relaxed: a count orders nothing.
+        let own = self.own.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if own.unsigned_abs() > STEP_BYTES.min(self.sum.bytes_max / STEP_PARTS) {
+            let own = self.own.swap(0, Ordering::Relaxed);
+            self.sum.bytes.fetch_add(own, Ordering::Relaxed);
+        }
     }
 
     /// Returns `bytes` as shared bytes that are counted until the last handle to them is dropped.
     pub(crate) fn share(self: &Arc<Self>, bytes: Vec<u8>) -> Bytes {
-        // Relaxed: a count orders nothing.
-        self.bytes.fetch_add(bytes.capacity(), Ordering::Relaxed);
+        self.hold(bytes.capacity());
         Bytes::from_owner(HeldBytes { bytes, memory: Arc::clone(self) })
     }
 
     /// Counts bytes that are not in a shared buffer, until [`Memory::release`].
     pub(crate) fn hold(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // What is counted is in memory, so it is far below half of the address space.
+        self.count(bytes as isize);
     }
 
     /// Uncounts bytes that [`Memory::hold`] counted.
     pub(crate) fn release(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.count(-(bytes as isize));
     }
 
+    /// Returns the bytes held, but for what other lanes have not added yet.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        let bytes = self.sum.bytes.load(Ordering::Relaxed) + self.own.load(Ordering::Relaxed);
+        usize::try_from(bytes).unwrap_or(0)
+    }
+
+    /// Returns the bytes held as all lanes together count them, which takes a look at each.
+    pub(crate) fn total(&self) -> usize {
+        let lanes = self.sum.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = lanes.iter().filter_map(Weak::upgrade).map(|lane| lane.own.load(Ordering::Relaxed));
+        usize::try_from(self.sum.bytes.load(Ordering::Relaxed) + own.sum::<isize>()).unwrap_or(0)
     }
 
     pub(crate) fn bytes_max(&self) -> usize {
-        self.bytes_max
+        self.sum.bytes_max
     }
 
     /// Returns whether more than three quarters of the limit are held.
     pub(crate) fn is_filling(&self) -> bool {
-        self.bytes() / 3 > self.bytes_max / 4
+        self.bytes() / 3 > self.bytes_max() / 4
     }
 
     /// Returns whether more than the limit is held: whatever can give way does.
     pub(crate) fn is_over(&self) -> bool {
-        self.bytes() > self.bytes_max
+        self.bytes() > self.bytes_max()
     }
 
     /// Returns whether more than twice the limit is held: nothing is added any more, and publishers wait.
     pub(crate) fn is_exhausted(&self) -> bool {
-        self.bytes() / 2 > self.bytes_max
+        self.bytes() / 2 > self.bytes_max()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.sum.bytes.fetch_add(*self.own.get_mut(), Ordering::Relaxed);
     }
 }
 
@@ -75,7 +129,7 @@ impl AsRef<[u8]> for HeldBytes {
 
 impl Drop for HeldBytes {
     fn drop(&mut self) {
-        self.memory.bytes.fetch_sub(self.bytes.capacity(), Ordering::Relaxed);
+        self.memory.release(self.bytes.capacity());
     }
 }
 
@@ -94,6 +148,38 @@ mod tests {
         assert!(memory.is_exhausted());
         drop((part, more));
         assert_eq!(memory.bytes(), 0);
+    }
+
+    #[test]
+    fn lanes_count_together_within_a_step_of_each() {
+        let first = Memory::new(usize::MAX);
+        let others: Vec<_> = (0..4).map(|_| first.lane()).collect();
+        let held: Vec<_> =
+            (0..100).flat_map(|_| others.iter().map(|lane| lane.share(vec![0; 10_000]))).collect();
+        assert!(
+            first.bytes().abs_diff(4_000_000) <= others.len() * (STEP_BYTES + 10_000),
+            "{}",
+            first.bytes()
+        );
+        assert_eq!(first.total(), 4_000_000);
+        drop(held);
+        assert_eq!(first.total(), 0);
+        others.iter().for_each(|lane| lane.hold(1));
+        assert!(first.bytes() <= others.len() * STEP_BYTES, "{}", first.bytes());
+        // One frees what another holds.
+        others[0].hold(10_000_000);
+        others[1].release(10_000_000);
+        assert!(first.bytes() <= others.len() * STEP_BYTES, "{}", first.bytes());
+    }
+
+    #[test]
+    fn a_small_limit_is_kept_closely_by_all_lanes() {
+        let first = Memory::new(10_240);
+        let second = first.lane();
+        for _ in 0..1000 {
+            second.hold(10);
+        }
+        assert!(first.bytes() >= 10_000 - 10, "{}", first.bytes());
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl Collector for Scrape {
             encoder.encode_descriptor(name, help, None, MetricType::Counter)?.encode_gauge(&signed(lost))?;
         }
 
-        let (gauge, held) = (MetricType::Gauge, memory.bytes() as u64);
+        let (gauge, held) = (MetricType::Gauge, memory.total() as u64);
         let help = "Bytes of events held: for replay, for subscribers that are behind, and in sends; without what an event costs beside them.";
         encoder.encode_descriptor("esper_held_bytes", help, None, gauge)?.encode_gauge(&signed(held))?;
         let held = request_memory.bytes() as u64;

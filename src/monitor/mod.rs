@@ -56,7 +56,7 @@ impl Monitor {
     pub(crate) fn stats(&self) -> Value {
         let Common { stats, memory, clock, .. } = &*self.common;
         let mut all = stats.json();
-        all["held_bytes"] = memory.bytes().into();
+        all["held_bytes"] = memory.total().into();
         all["request_bytes"] = self.request_memory.bytes().into();
         all["uptime_s"] = clock.elapsed().as_secs().into();
         if let Some(log) = &self.common.access_log {

@@ -119,7 +119,7 @@ impl Shard {
         journal: ShardJournal,
         registry: Registry,
     ) -> Rc<Self> {
-        let (placement, memory) = (common.homes.placement, Arc::clone(&common.memory));
+        let (placement, memory) = (common.homes.placement, common.memory.lane());
         let fanout = Fanout::new(id, placement, fanout_limits(&common), memory, fastrand::u64(..));
         Rc::new(Shard {
             id,

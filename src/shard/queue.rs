@@ -100,7 +100,7 @@ impl ShardsOutlet {
         hasher: TopicHasher,
         backend: UnboundedSender<ToBackend>,
     ) -> Self {
-        let (mailboxes, memory) = (mailboxes.clone(), Arc::clone(memory));
+        let (mailboxes, memory) = (mailboxes.clone(), memory.lane());
         ShardsOutlet { mailboxes, memory, hasher, backend, routes: Arc::default() }
     }
 }

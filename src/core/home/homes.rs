@@ -34,6 +34,7 @@ pub(crate) struct HomeSettings {
 impl Homes {
     /// Returns the homes of a shard, without events.
     pub(crate) fn new(shard: ShardId, settings: &HomeSettings) -> Self {
+        let settings = &HomeSettings { memory: settings.memory.lane(), ..settings.clone() };
         let placement = settings.placement;
         let is_ours = |partition: &PartitionId| placement.home(*partition) == shard;
         let home = |partition| {

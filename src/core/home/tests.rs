@@ -299,12 +299,12 @@ fn an_event_takes_its_frame_in_memory_and_no_more() {
         }
         // Each event of a publish of two has a copy.
         let frames = "data:a\nid:own\n\n".len() + "data:b\nid:9-2\n\n".len();
-        assert_eq!(tester.memory.bytes(), topics * frames);
+        assert_eq!(tester.memory.total(), topics * frames);
         // A single event keeps its chunk's framing too.
         let _ = tester.publish(7, "data:c");
-        assert_eq!(tester.memory.bytes(), topics * frames + 10 + "data:c\nid:9-3\n\n".len() + 2);
+        assert_eq!(tester.memory.total(), topics * frames + 10 + "data:c\nid:9-3\n\n".len() + 2);
         tester.homes.release(usize::MAX);
-        assert_eq!(tester.memory.bytes(), 0);
+        assert_eq!(tester.memory.total(), 0);
     }
 }
 
