@@ -34,6 +34,9 @@ pub(crate) struct SoakArgs {
     /// Time of each, from 20s
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     duration: Duration,
+    /// Load them at the same time instead: figures of time mean less, and those of memory and loss as much
+    #[arg(long)]
+    together: bool,
     /// Threads of the server
     #[arg(long, value_name = "N", default_value_t = 1)]
     workers: usize,
@@ -168,11 +171,17 @@ fn median(samples: &[(f64, u64)]) -> Option<f64> {
 /// Soaks each server in turn; prints a table, and tells whether all passed.
 pub(crate) fn soak(args: &SoakArgs) -> Result<bool, String> {
     let mut all = Vec::new();
-    for name in &args.peers {
-        all.push(soak_one(args, name)?);
-        if let Some(out) = &args.out {
-            let text = serde_json::to_string(&all).map_err(|error| error.to_string())?;
-            std::fs::write(out, text).map_err(|error| format!("{}: {error}", out.display()))?;
+    if args.together {
+        all = std::thread::scope(|scope| {
+            let soaks: Vec<_> = args.peers.iter().map(|name| scope.spawn(|| soak_one(args, name))).collect();
+            let ended = soaks.into_iter().map(|soak| soak.join().map_err(|_| "a soak failed".to_owned())?);
+            ended.collect::<Result<Vec<_>, String>>()
+        })?;
+        write(&all, args.out.as_deref())?;
+    } else {
+        for name in &args.peers {
+            all.push(soak_one(args, name)?);
+            write(&all, args.out.as_deref())?;
         }
     }
     if let Some(plot) = &args.plot {
@@ -188,6 +197,12 @@ pub(crate) fn soak(args: &SoakArgs) -> Result<bool, String> {
     println!("|---|---|---|---|---|---|---|---|---|---|");
     all.iter().for_each(|soaked| println!("{}", soaked.row()));
     Ok(all.iter().all(Soaked::passed))
+}
+
+fn write(all: &[Soaked], out: Option<&Path>) -> Result<(), String> {
+    let Some(out) = out else { return Ok(()) };
+    let text = serde_json::to_string(all).map_err(|error| error.to_string())?;
+    std::fs::write(out, text).map_err(|error| format!("{}: {error}", out.display()))
 }
 
 fn soak_one(args: &SoakArgs, name: &str) -> Result<Soaked, String> {
