@@ -15,3 +15,9 @@ fn the_task_of_a_connection_is_within_what_is_charged_for_it() {
         run(connections, stream, ClientAddress::Ip(Ipv4Addr::LOCALHOST.into()), Port::Public, charge);
     assert!(size_of_val(&future) <= TASK_BYTES, "{}", size_of_val(&future));
 }
+
+#[test]
+fn a_pipeline_is_small() {
+    // Its sum with the task and the buffer stands in docs/architecture.md.
+    assert!(size_of::<Pipeline>() <= 216, "{}", size_of::<Pipeline>());
+}

@@ -334,9 +334,11 @@ fn a_late_answer_finds_nobody_in_the_place_of_one_that_left() {
 }
 
 #[test]
-fn an_idle_subscriber_is_small() {
-    // There are 15,000 of them and more.
-    assert!(size_of::<Subscriber>() <= 144, "{}", size_of::<Subscriber>());
+fn an_idle_subscriber_and_a_topic_are_small() {
+    // Their sum stands in docs/architecture.md. There are 15,000 subscribers and more.
+    assert!(size_of::<Subscriber>() <= 136, "{}", size_of::<Subscriber>());
+    assert!(size_of::<TopicLog>() <= 312, "{}", size_of::<TopicLog>());
+    assert!(size_of::<Topic>() <= 40, "{}", size_of::<Topic>());
 }
 
 #[test]

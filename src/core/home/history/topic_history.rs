@@ -187,6 +187,7 @@ impl TopicHistory {
 
 #[cfg(test)]
 mod tests {
+    use super::super::topics::KnownTopic;
     use super::*;
 
     fn history(sequences: &[(Sequence, Option<&str>)]) -> TopicHistory {
@@ -199,6 +200,13 @@ mod tests {
 
     fn frames(page: &Page) -> String {
         page.frames.iter().map(|frame| String::from_utf8_lossy(frame).into_owned()).collect()
+    }
+
+    #[test]
+    fn an_event_and_its_topic_are_within_what_the_documents_say() {
+        // Their sums stand in docs/architecture.md.
+        let (entry, known) = (size_of::<Entry>(), size_of::<KnownTopic>());
+        assert!(entry <= 64 && known <= 208, "{entry} {known}");
     }
 
     #[test]
