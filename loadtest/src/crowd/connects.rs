@@ -27,7 +27,7 @@ const STOPPED: Duration = Duration::from_millis(20);
 
 /// Measures all rounds.
 pub(super) fn measure(args: &CrowdArgs, sheet: &mut Sheet) -> Result<(), String> {
-    let peers = args.peers(&["esper", "nchan", "floor"])?;
+    let peers = args.peers(&super::PEERS)?;
     let batch = args.scaled((args.clients * 35 / 100).min(BATCH_MAX), 4);
     args.rounds(sheet, PART, &peers, |sheet, round, peer, name| {
         let (cpu_us, bytes) = at_once(args, peer, batch)?;

@@ -51,10 +51,7 @@ pub(super) fn measure(args: &CrowdArgs, sheet: &mut Sheet) -> Result<(), String>
             put(&highest, Some(herded.highest as f64 / MIB));
             put(&after, herded.after.last().map(|(_, bytes)| *bytes as f64 / MIB));
             sheet.put_memory(&format!("{PART}, {size_name}"), name, round, herded.after);
-            match (herded.lost, herded.doubled) {
-                (0, 0) => Ok(()),
-                (lost, doubled) => Err(figure(&format!("{lost} clients lost and {doubled} doubled events"))),
-            }
+            Ok(())
         })?;
         let has = |server: &str| peers.iter().any(|(name, _)| name == server);
         if has("esper") && has("nchan") {
@@ -79,9 +76,6 @@ struct Herded {
     before: u64,
     highest: u64,
     after: Vec<(f64, u64)>,
-    /// Clients.
-    lost: usize,
-    doubled: usize,
 }
 
 fn one(args: &CrowdArgs, peer: &Peer, size: usize) -> Result<Herded, String> {
@@ -101,9 +95,16 @@ fn one(args: &CrowdArgs, peer: &Peer, size: usize) -> Result<Herded, String> {
         stop.store(true, Ordering::Release);
         let pulses = pulse.join().map_err(|_| "the publisher beside the herd broke".to_owned())?;
         let (pulses, before) = (pulses?, quiet?.rss_bytes);
-        came?;
-        crowd.stay(args.pause(STAY))?;
-        let (lost, doubled) = crowd.other_than(MISSED);
+        let stayed = came.and_then(|()| crowd.stay(args.pause(STAY)));
+        match (stayed, crowd.other_than(MISSED)) {
+            (Ok(()), (0, 0)) => {}
+            (Ok(()), (lost, doubled)) => {
+                return Err(format!("events of {size} B: {lost} clients lost and {doubled} doubled some"));
+            }
+            (Err(why), (fewer, _)) => {
+                return Err(format!("events of {size} B: {why}; {fewer} clients have fewer than {MISSED}"));
+            }
+        }
         drop(crowd);
         let enough = Some(before as f64 * COME_BACK);
         let after = settle(&site, args.pause(AFTER), args.pause(STEP), enough)?;
@@ -120,8 +121,6 @@ fn one(args: &CrowdArgs, peer: &Peer, size: usize) -> Result<Herded, String> {
             before,
             highest: highest.bytes(),
             after,
-            lost,
-            doubled,
         })
     })
 }

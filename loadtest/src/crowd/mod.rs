@@ -75,6 +75,8 @@ enum CrowdPart {
     Waves,
 }
 
+/// The servers of all measurements.
+const PEERS: [&str; 3] = ["esper", "nchan", "floor"];
 /// The shortest that a time is scaled to.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Sockets of the load beside the clients: publishers, probes.
@@ -121,13 +123,16 @@ impl CrowdArgs {
 /// Measures what is asked for and prints the tables. Returns whether all rows are reached; the error says why nothing could
 /// be measured.
 pub(crate) fn crowd(args: &CrowdArgs) -> Result<bool, String> {
+    if let Some(other) = args.peers.iter().find(|peer| !PEERS.contains(&peer.as_str())) {
+        return Err(format!("--peers: {other} is not measured here; give some of {}", PEERS.join(", ")));
+    }
     check_cpus("--server-cpu", &[args.server_cpu])?;
     check_cpus("--load-cpus", &args.load_cpus.0)?;
     let clients = args.scaled(args.clients, 1);
     make_room(clients * 3 / 2, OTHER_SOCKETS, 8)
         .map_err(|why| why.replace("--subscribers", "--clients: so many sockets"))?;
     let mut sheet = Sheet::new(args.rounds, args.clients, args.scale_down);
-    // The server is started from a thread of its own CPU, and all threads of the load are of this one.
+    // All threads of the load inherit this CPU; a server is pinned to its own when it starts.
     pin(args.load_cpus.0.first().copied());
     for part in &args.only {
         match part {
