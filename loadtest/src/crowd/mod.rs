@@ -130,7 +130,7 @@ pub(crate) fn crowd(args: &CrowdArgs) -> Result<bool, String> {
     check_cpus("--load-cpus", &args.load_cpus.0)?;
     let clients = args.scaled(args.clients, 1);
     make_room(clients * 3 / 2, OTHER_SOCKETS, 8)
-        .map_err(|why| why.replace("--subscribers", "--clients: so many sockets"))?;
+        .map_err(|why| why.replace("--subscribers", "--clients: sockets for"))?;
     let mut sheet = Sheet::new(args.rounds, args.clients, args.scale_down);
     // All threads of the load inherit this CPU; a server is pinned to its own when it starts.
     pin(args.load_cpus.0.first().copied());
