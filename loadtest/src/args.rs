@@ -1,5 +1,6 @@
 //! The command line: what there is to do, and the flags of each.
 
+use crate::crowd::CrowdArgs;
 use crate::features;
 use crate::soak::SoakArgs;
 use crate::stamp::{EVENTS_MAX, PUBLISHERS_MAX, STAMP_BYTES, TOPICS_MAX};
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     Journal(CompareArgs),
     /// Load a server for long, with subscribers that come and go and stall, and look at its memory
     Soak(SoakArgs),
+    /// Measure what many clients at once cost: connects, a herd that comes back, large events, memory after waves
+    Crowd(CrowdArgs),
     /// Measure a cluster of nodes on NATS JetStream, beside a bare client of it
     #[cfg(feature = "cluster")]
     #[command(after_help = ON_DISK)]
@@ -415,7 +418,7 @@ pub(crate) struct ServeArgs {
 }
 
 /// Reads a whole number in that range.
-fn number(range: impl RangeBounds<u64>) -> RangedU64ValueParser<usize> {
+pub(crate) fn number(range: impl RangeBounds<u64>) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(range)
 }
 
@@ -452,7 +455,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct CpuList(pub(crate) Vec<usize>);
 
-fn cpu_list(text: &str) -> Result<CpuList, String> {
+/// Reads CPU numbers.
+pub(crate) fn cpu_list(text: &str) -> Result<CpuList, String> {
     let wrong = || format!("{text:?} is no list of CPUs; write it as 0,2-3");
     let mut cpus = Vec::new();
     for part in text.split(',') {

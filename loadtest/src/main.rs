@@ -9,6 +9,7 @@
 //! compare, sweep, journal, queues, cluster
 //!         -> bench: for each case, round and peer a new process (child) and a run -> results -> tables, plot
 //! soak    -> many runs beside one another against one process
+//! crowd   -> for each measurement, round and server a new process -> clients, caller -> sheet
 //! ```
 //! It knows the server by HTTP and the event stream format only, so what it measures of one server it measures of another.
 
@@ -25,6 +26,7 @@ mod cluster;
 mod compare;
 mod connect;
 mod count;
+mod crowd;
 mod features;
 mod http;
 mod plan;
@@ -84,6 +86,7 @@ fn done(command: Command) -> Result<bool, String> {
         Command::Sweep(args) => compare::measure(&args, |all| all.sweep),
         Command::Journal(args) => compare::journal(&args),
         Command::Soak(args) => soak::soak(&args),
+        Command::Crowd(args) => crowd::crowd(&args),
         #[cfg(feature = "cluster")]
         Command::Cluster(args) => cluster::measure(&args),
         Command::Plot(args) => compare::plot(&args),

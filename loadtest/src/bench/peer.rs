@@ -143,6 +143,12 @@ impl Peer {
         self
     }
 
+    /// Replaces a text in all of its files.
+    pub(crate) fn with_file_text(mut self, from: &str, to: &str) -> Peer {
+        self.files.values_mut().for_each(|text| *text = text.replace(from, to));
+        self
+    }
+
     /// Starts it and waits until it listens. With one worker it is pinned to `cpu`, if that is given.
     pub(crate) fn start(&self, esper: &Path, workers: usize, cpu: Option<usize>) -> Result<Running, String> {
         let folder = Folder::temporary()?;
