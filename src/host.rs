@@ -14,8 +14,9 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::config::all_of_ipv4;
 
-/// Descriptors of each shard that are not connections: its ring, two listeners and their second handles.
-const FILES_PER_SHARD: u64 = 8;
+/// Descriptors of each shard that are not connections: its ring, three of its runtime, two of the set that watches streams,
+/// two listeners and their second handles.
+const FILES_PER_SHARD: u64 = 10;
 /// Listeners that these are enough for, and what each further one takes.
 const LISTENERS_OF_SHARD: u64 = 2;
 const FILES_PER_LISTENER: u64 = 2;
@@ -256,9 +257,9 @@ mod tests {
 
     #[test]
     fn the_file_limit_leaves_room_for_what_is_no_subscriber() {
-        assert_eq!(subscribers_allowed(20_000, 2, 1), 20_000 - 64 - 16);
-        assert_eq!(subscribers_allowed(20_000, 2, 2), 20_000 - 64 - 16);
-        assert_eq!(subscribers_allowed(20_000, 2, 5), 20_000 - 64 - 2 * 14);
+        assert_eq!(subscribers_allowed(20_000, 2, 1), 20_000 - 64 - 20);
+        assert_eq!(subscribers_allowed(20_000, 2, 2), 20_000 - 64 - 20);
+        assert_eq!(subscribers_allowed(20_000, 2, 5), 20_000 - 64 - 2 * 16);
         assert_eq!(subscribers_allowed(10, 2, 2), 0);
     }
 }

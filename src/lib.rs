@@ -57,8 +57,8 @@
 //!   one block of its *log*, whatever else its readers take; a cursor is a place in that log, and one send covers
 //!   everything from there to the tail, of several topics in the order of their partition.
 //!   Under load turns grow longer and blocks larger by themselves, and the cost of a delivery falls from a
-//!   system call to a copy of memory. The turn itself does a send that finds room in the socket; the ring does one
-//!   that must wait, like every accept and read.
+//!   system call to a copy of memory. The turn itself sends what a socket has room for, and the rest when the kernel
+//!   tells of room; the ring accepts, and reads requests.
 //! - **Too slow is a place as well.** A log keeps a block only while a cursor is at or before it, and is
 //!   trimmed at a limit. A subscriber that it is trimmed past is cut, or skipped forward with an `event: gap`.
 //! - **Decide without I/O, then do I/O.** Everything in `core` takes bytes, messages and the time, and returns what to

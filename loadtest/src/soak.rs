@@ -172,12 +172,14 @@ fn median(samples: &[(f64, u64)]) -> Option<f64> {
 pub(crate) fn soak(args: &SoakArgs) -> Result<bool, String> {
     let mut all = Vec::new();
     if args.together {
-        all = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let soaks: Vec<_> = args.peers.iter().map(|name| scope.spawn(|| soak_one(args, name))).collect();
             let ended = soaks.into_iter().map(|soak| soak.join().map_err(|_| "a soak failed".to_owned())?);
-            ended.collect::<Result<Vec<_>, String>>()
+            let (ended, failed): (Vec<_>, Vec<_>) = ended.partition(Result::is_ok);
+            all = ended.into_iter().flatten().collect();
+            write(&all, args.out.as_deref())?;
+            failed.into_iter().find_map(Result::err).map_or(Ok(()), Err)
         })?;
-        write(&all, args.out.as_deref())?;
     } else {
         for name in &args.peers {
             all.push(soak_one(args, name)?);

@@ -5,7 +5,7 @@
 //! all a `shard`, which owns [`home::Homes`] and a [`fanout::Fanout`] and carries [`message::Post`]s between those of
 //! all shards. Sending, waiting and looking up belong there, not here.
 //!
-//! It is handed three things that lead outside, and none of them may block: the waker of a stream's connection, the
+//! It is handed three things that lead outside, and none of them may block: the sends of a turn, the
 //! [`reply::Callback`] of a caller within the process, and the channel by which a [`survey`] answers. The time is an argument
 //! everywhere but where the program starts and an [`event_id::Epoch`] is drawn.
 //!

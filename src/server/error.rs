@@ -43,6 +43,9 @@ pub enum StartError {
     /// The kernel gives no ring, or takes no operations from it.
     #[error("cannot set up io_uring: {}", help::ring_help(.0))]
     Ring(io::Error),
+    /// The set that watches the sockets of streams cannot be made.
+    #[error("cannot watch sockets: {0}; raise the limit on open files (ulimit -n, LimitNOFILE=)")]
+    Readiness(io::Error),
     /// The process's limit on open files leaves none for a subscriber.
     #[error(
         "the limit on open files is {limit}, and the server itself takes {needed}, {} for each CPU, so that none is left \

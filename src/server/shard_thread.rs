@@ -19,8 +19,7 @@ use crate::shard::common::Common;
 use crate::shard::mailbox::{MailboxReceiver, Mailboxes};
 use crate::shard::readiness::Readiness;
 
-/// Operations queued before the kernel is called: enough that a turn's sends go in one call, and few enough that the
-/// first of them does not wait for the last.
+/// Operations queued before the kernel is called: enough for the accepts, reads and answers of a round of tasks.
 const SUBMISSIONS: u32 = 256;
 /// The most completions a ring may hold.
 const COMPLETIONS_MAX: u64 = 65_536;
@@ -52,17 +51,13 @@ impl ShardPlan {
         {
             tracing::warn!(shard = self.id, cpu = id, "cannot pin the shard to its CPU; it may move");
         }
-        let runtime = match runtime(self.completions) {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                let _ = ready.send(Err(StartError::Ring(error)));
-                return Ok(());
-            }
-        };
-        let (readiness, registry) = match Readiness::new() {
+        let runtime = runtime(self.completions).map_err(StartError::Ring);
+        let made =
+            runtime.and_then(|runtime| Ok((runtime, Readiness::new().map_err(StartError::Readiness)?)));
+        let (runtime, (readiness, registry)) = match made {
             Ok(made) => made,
             Err(error) => {
-                let _ = ready.send(Err(StartError::Ring(error)));
+                let _ = ready.send(Err(error));
                 return Ok(());
             }
         };
@@ -100,7 +95,7 @@ impl ShardPlan {
                     Err(error) => Some(error.to_string()),
                 },
             };
-            shard.end_streams();
+            shard.end_streams().await;
             // Dropping the runtime frees the buffers of pending operations while the kernel may still use them, so none
             // may be pending; and an accept that it interrupts leaks its connection.
             for round in 0.. {
@@ -131,8 +126,8 @@ fn runtime(completions: u32) -> io::Result<tokio_uring::Runtime> {
     }
 }
 
-/// Returns how many completions a ring has room for: a read and a send of every connection that a shard may get. More
-/// would wait in the kernel, at a cost.
+/// Returns how many completions a ring has room for: a read and a send of every connection that a shard may get, as long
+/// as none of them is a stream. More would wait in the kernel, at a cost.
 pub(super) fn completions(files: u64, shards: usize) -> u32 {
     let wanted = (2 * files.min(COMPLETIONS_MAX) / shards as u64).max(u64::from(2 * SUBMISSIONS));
     wanted.next_power_of_two().min(COMPLETIONS_MAX) as u32

@@ -1,7 +1,8 @@
-//! What the kernel tells of streams' sockets: that a client left or sent something, or that there is room again.
+//! Takes what the kernel tells of streams' sockets: that a client left or sent something, or that there is room again.
 //!
-//! One set of descriptors for each shard (epoll, by mio), in which an idle stream takes nothing of the process's memory: a
-//! read under way on the ring took 340 bytes of it, in its future, its buffer and its slot.
+//! One set of descriptors for each shard (epoll, by mio), in which an idle stream takes nothing of the process's memory: with
+//! a read under way on the ring each of 14,000 took 340 bytes more, in its future, its buffer and its slot. The kernel takes
+//! some 200 bytes for each.
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
@@ -48,7 +49,12 @@ impl Readiness {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result?,
             }
-            let told = events.iter().map(|event| shard.note(event)).count();
+            let mut told = 0;
+            for event in &events {
+                shard.take_readiness(event);
+                told += 1;
+            }
+            // More may wait when there was room for no more.
             if told < EVENTS {
                 guard.clear_ready();
             }
@@ -60,7 +66,8 @@ impl Readiness {
 }
 
 impl Shard {
-    fn note(&self, event: &Event) {
+    /// Ends a stream whose client left, drops what a client sent, or has the rest of a send sent.
+    fn take_readiness(&self, event: &Event) {
         // Only `Sockets` adds to the set, by streams' numbers.
         let index = event.token().0 as u32;
         let has_left = event.is_read_closed() || event.is_error();
@@ -72,7 +79,8 @@ impl Shard {
         let mut fanout = self.fanout.borrow_mut();
         match end {
             Some(reason) => fanout.end_for(index, reason),
-            None if event.is_writable() => fanout.has_room(index),
+            // A socket of the file system tells of room whenever its client took something.
+            None if event.is_writable() && !fanout.has_room(index) => self.sockets.await_room(index, false),
             None => {}
         }
     }

@@ -21,6 +21,7 @@ use tokio_uring_socket2::SockRef;
 
 use super::common::OpenStream;
 use crate::core::fanout::EndReason;
+use crate::core::fanout::log::SEND_BYTES_MAX;
 use crate::core::fanout::sending::Outgoing;
 use crate::core::fanout::wire::skip;
 
@@ -49,7 +50,7 @@ pub(super) struct StreamSocket {
     _open: OpenStream,
     /// The bytes that the client sent beside its request.
     received: u16,
-    /// Whether the kernel tells of room.
+    /// Set when the kernel tells of room.
     awaits_room: bool,
 }
 
@@ -60,7 +61,7 @@ pub(crate) struct LentConnection<'s> {
 }
 
 impl StreamSocket {
-    /// Returns that of a stream behind whose request `received` bytes came.
+    /// Returns the socket of a stream behind whose request `received` bytes came.
     pub(super) fn new(stream: TcpStream, received: usize, open: OpenStream) -> Self {
         let received = u16::try_from(received).unwrap_or(u16::MAX);
         StreamSocket { stream, _open: open, received, awaits_room: false }
@@ -142,37 +143,45 @@ impl Sockets {
         !connections.is_empty()
     }
 
-    /// Sends what the kernel has room for and removes it from the front of `outgoing`; returns how many bytes that was.
-    /// If that is not all, the kernel tells of room, or that the socket is closed.
+    /// Sends what the kernel has room for and removes it from the front of `outgoing`; returns how many bytes that was,
+    /// or `None` when the socket takes nothing any more. If it is less than [`SEND_BYTES_MAX`] and not all, the kernel
+    /// tells of room.
     ///
     /// After a part it is tried again: while a send fills the buffer, the client's other end takes from it, so that most
     /// have room again at once.
-    pub(super) fn send(&self, index: u32, outgoing: &mut Outgoing) -> usize {
-        let socket = self.descriptors.borrow().get(index as usize).copied().unwrap_or(NONE);
-        if socket == NONE {
-            return 0;
-        }
+    pub(super) fn send(&self, index: u32, outgoing: &mut Outgoing) -> Option<usize> {
+        let socket = *self.descriptors.borrow().get(index as usize).filter(|socket| **socket != NONE)?;
         let mut all = 0;
-        while !outgoing.buffers.is_empty() {
-            let sent = send_some(socket, &outgoing.buffers);
-            skip(&mut outgoing.buffers, sent);
-            all += sent;
-            if sent == 0 {
-                self.await_room(index);
-                break;
+        while !outgoing.buffers.is_empty() && all < SEND_BYTES_MAX {
+            match send_some(socket, &outgoing.buffers) {
+                Ok(sent) => {
+                    skip(&mut outgoing.buffers, sent);
+                    all += sent;
+                }
+                Err(Errno::EAGAIN) => {
+                    self.await_room(index, true);
+                    break;
+                }
+                Err(Errno::EINTR) => {}
+                Err(_) => return None,
             }
         }
-        all
+        Some(all)
     }
 
-    /// Has the kernel tell of room, from now on.
-    fn await_room(&self, index: u32) {
+    /// Has the kernel tell of the room of a stream's socket, or not any more. Once it does, it goes on: to ask each time
+    /// would be one more system call for each send that must wait.
+    pub(super) fn await_room(&self, index: u32, awaits: bool) {
         let mut streams = self.streams.borrow_mut();
         let Some(Some(socket)) = streams.get_mut(index as usize) else { return };
-        if !std::mem::replace(&mut socket.awaits_room, true) {
-            let (descriptor, both) = (socket.stream.as_raw_fd(), Interest::READABLE | Interest::WRITABLE);
+        if std::mem::replace(&mut socket.awaits_room, awaits) != awaits {
+            let descriptor = socket.stream.as_raw_fd();
+            let interest = match awaits {
+                true => Interest::READABLE | Interest::WRITABLE,
+                false => Interest::READABLE,
+            };
             // Of a descriptor that is registered it does not fail; a stream that heard nothing would be cut in time.
-            let _ = self.registry.reregister(&mut SourceFd(&descriptor), token(index), both);
+            let _ = self.registry.reregister(&mut SourceFd(&descriptor), token(index), interest);
         }
     }
 
@@ -182,22 +191,22 @@ impl Sockets {
     }
 }
 
-/// Sends what there is room for now; returns how many bytes that was. An error is met by the set.
-fn send_some(socket: RawFd, buffers: &[Bytes]) -> usize {
+/// Sends what there is room for now; returns how many bytes that was.
+fn send_some(socket: RawFd, buffers: &[Bytes]) -> nix::Result<usize> {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    let sent = match buffers {
+    match buffers {
         [buffer] => send(socket, buffer, flags),
         buffers => {
             let slices: SmallVec<[IoSlice<'_>; 8]> =
                 buffers.iter().map(|bytes| IoSlice::new(bytes)).collect();
             sendmsg::<()>(socket, &slices, &[], flags, None)
         }
-    };
-    sent.unwrap_or(0)
+    }
 }
 
-/// Returns what names a stream in the set. A number that another stream gets later is good enough: the kernel forgets a
-/// socket when it is closed, and what it told before is used up before a stream can end.
+/// Returns the token of a stream in the set: its number, which another stream may get later. The kernel forgets a socket
+/// when it is closed, which it is at once, because a stream has no operation on the ring that would hold it open; and what
+/// it told before is used up before a stream can end.
 fn token(index: u32) -> Token {
     Token(index as usize)
 }
@@ -277,8 +286,12 @@ mod tests {
         let (sockets, mut poll, mut theirs) = with_stream();
         let much = vec![b'x'; 64 << 20];
         let mut first = Outgoing::from(Bytes::from(much.clone()));
-        assert_eq!(sockets.send(6, &mut first), 0, "another's");
-        let sent = sockets.send(7, &mut first);
+        assert_eq!(sockets.send(6, &mut first), None, "another's");
+        let fill = |outgoing: &mut Outgoing| {
+            let sends = std::iter::repeat_with(|| sockets.send(7, outgoing).unwrap());
+            sends.take_while(|sent| *sent > 0).sum::<usize>()
+        };
+        let sent = fill(&mut first);
         assert!(sent > 0 && sent < much.len(), "{sent}");
         assert_eq!(first.buffers.concat().len(), much.len() - sent);
         let mut events = mio::Events::with_capacity(8);
@@ -288,13 +301,13 @@ mod tests {
         theirs.read_exact(&mut read).unwrap();
         assert_eq!(told(&mut poll), (false, false, true));
         let mut small = Outgoing::from(Bytes::from_static(b"abc"));
-        assert_eq!((sockets.send(7, &mut small), small.buffers.len()), (3, 0));
+        assert_eq!((sockets.send(7, &mut small), small.buffers.len()), (Some(3), 0));
         // The second time nothing is registered, and it tells of room all the same.
-        let sent = sockets.send(7, &mut first);
+        let sent = fill(&mut first);
         theirs.read_exact(&mut vec![0; sent + 3]).unwrap();
         assert_eq!(told(&mut poll), (false, false, true));
         drop(sockets.leave(7));
-        assert_eq!(sockets.send(7, &mut first), 0, "it left");
+        assert_eq!(sockets.send(7, &mut first), None, "it left");
         assert_eq!(theirs.read(&mut [0]).unwrap(), 0, "its socket is closed");
     }
 

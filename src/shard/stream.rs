@@ -14,12 +14,13 @@ use super::{Phase, SEND_WORK_PER_TURN, Shard};
 use crate::access_log::RequestRecord;
 use crate::core::arena::Key;
 use crate::core::chunk::Framing;
-use crate::core::fanout::sending::Next;
+use crate::core::fanout::sending::Outgoing;
 use crate::core::fanout::subscriber::Opening;
-use crate::core::fanout::{EndReason, SEND_BYTES_OF_WORK, StreamTerms, Subscription};
+use crate::core::fanout::{EndReason, Served, StreamTerms, Subscription};
 use crate::core::survey::Client;
 
-/// The work of ending a stream, some 30 us, in the units of [`Shard::serve`]: a whole channel may be disconnected at once.
+/// The work of ending a stream, some 30 us, in the units of [`Fanout::serve`](crate::core::fanout::Fanout::serve): a whole
+/// channel may be disconnected at once.
 const END_WORK: usize = 8;
 
 /// The order of a connection to its shard to begin a stream.
@@ -91,8 +92,8 @@ pub(crate) async fn begin(
     shard.stats().clients.add(1);
     let socket = StreamSocket::new(stream, received, open);
     if let Err(error) = shard.sockets.enter(key.index, socket) {
-        tracing::warn!(shard = shard.id, %error, "a stream ends because its socket cannot be watched");
-        shard.with_fanout(|fanout, _, _| fanout.end_for(key.index, EndReason::Left));
+        tracing::debug!(shard = shard.id, %error, "stream refused: raise fs.epoll.max_user_watches");
+        shard.with_fanout(|fanout, _, _| fanout.refuse(key));
     } else if received > RECEIVED_BYTES_MAX {
         shard.with_fanout(|fanout, _, _| fanout.end_for(key.index, EndReason::Flooded));
     }
@@ -108,34 +109,24 @@ impl Shard {
         while work < SEND_WORK_PER_TURN {
             let woken = self.fanout.borrow_mut().take_woken();
             let Some(key) = woken else { return };
-            work += 1 + self.serve(key);
+            let send = &mut |index, outgoing: &mut Outgoing| self.send(index, outgoing);
+            let (served, sends) =
+                self.with_fanout(|fanout, now_ms, out| fanout.serve(key.index, now_ms, out, send));
+            self.log_opening(key);
+            work += 1 + sends;
+            if served != Served::Waits {
+                self.end_stream(key, served == Served::Cut);
+                work += END_WORK;
+            }
         }
     }
 
-    /// Sends what is due on a stream until its socket has no room, or ends the stream. Returns the work, in the units of
-    /// [`Fanout::send_ready`](crate::core::fanout::Fanout::send_ready).
-    fn serve(&self, key: Key) -> usize {
-        let mut work = 0;
-        loop {
-            let next = self.with_fanout(|fanout, now_ms, _| fanout.next(key, now_ms));
-            self.log_opening(key);
-            let mut outgoing = match next {
-                Next::Send(outgoing) => outgoing,
-                Next::Wait => return work,
-                Next::Close | Next::Cut => {
-                    self.end_stream(key, matches!(next, Next::Cut));
-                    return work + END_WORK;
-                }
-            };
-            let bytes = self.sockets.send(key.index, &mut outgoing);
-            self.account(key.index, bytes, &outgoing);
-            work += bytes / SEND_BYTES_OF_WORK;
-            if !outgoing.buffers.is_empty() {
-                self.with_fanout(|fanout, now_ms, _| fanout.keep_unsent(key.index, outgoing, bytes, now_ms));
-                return work;
-            }
-            self.with_fanout(|fanout, now_ms, out| fanout.sent(key, now_ms, out));
-        }
+    /// Sends what the socket of a stream has room for, and counts it; returns how many bytes that was, or `None` when the
+    /// socket takes nothing any more.
+    pub(super) fn send(&self, index: u32, outgoing: &mut Outgoing) -> Option<usize> {
+        let bytes = self.sockets.send(index, outgoing)?;
+        self.account(index, bytes, outgoing);
+        Some(bytes)
     }
 
     /// Ends a stream and closes its socket, with a reset if `is_cut`.
@@ -159,10 +150,14 @@ impl Shard {
         stats.clients.subtract(1);
     }
 
-    /// Ends all streams: those that are open when the shard stops have not taken their last bytes.
-    pub(crate) fn end_streams(&self) {
+    /// Ends all streams, with the shard: those that are still open have not taken their last bytes.
+    pub(crate) async fn end_streams(&self) {
+        self.phase.set(Phase::Stopped);
         let keys: Vec<_> = self.fanout.borrow().keys().collect();
-        keys.into_iter().for_each(|key| self.end_stream(key, true));
+        for keys in keys.chunks(SEND_WORK_PER_TURN / END_WORK) {
+            keys.iter().for_each(|key| self.end_stream(*key, true));
+            let _ = tokio_uring::no_op().await;
+        }
     }
 
     /// Adds the subscriber that receives a queue's events; returns its key.

@@ -177,6 +177,29 @@ fn a_client_that_goes_frees_its_place() {
 }
 
 #[test]
+fn however_many_leave_or_get_room_in_one_moment_all_are_seen() {
+    // More than the kernel tells of at once, on one shard, and nothing else that would wake it.
+    let server = Server::start(&["--cores", "1", "--heartbeat", "1h", "--send-timeout", "1h"]);
+    let leaving: Vec<Stream> = (0..200).map(|_| subscribe(&server)).collect();
+    let mut stalled: Vec<Stream> =
+        (0..200).map(|_| Stream::open(&server, "/subscribe/stalledtopic")).collect();
+    assert_eq!(server.stats()["clients"], 400);
+    drop(leaving);
+    wait_until("all places are free", || server.stats()["clients"] == 200);
+    let large = "x".repeat(900 << 10);
+    server.publish("stalledtopic", &format!("data: {large}"));
+    server.publish("stalledtopic", "data: last");
+    thread::scope(|scope| {
+        for stream in &mut stalled {
+            scope.spawn(|| {
+                assert_eq!(stream.event().data.len(), large.len());
+                assert_eq!(stream.event().data, "last");
+            });
+        }
+    });
+}
+
+#[test]
 fn five_hundred_subscribers_of_one_topic_get_everything() {
     let server = Server::start(&[]);
     let mut streams: Vec<Stream> = (0..500).map(|_| subscribe(&server)).collect();

@@ -42,6 +42,8 @@ pub(crate) struct TopicLog {
     pub(crate) idle: Vec<u32>,
     /// Streams that were idle and have a block to read, those that wait longest first.
     pub(crate) ready: VecDeque<u32>,
+    /// Set when the log is listed among those with a line.
+    pub(crate) is_listed: bool,
     /// Set on a queue's topic.
     pub(crate) follower: Option<Follower>,
     /// Set when it gained something this turn.
@@ -90,6 +92,7 @@ impl Logs {
                 merging: 0,
                 idle: Vec::new(),
                 ready: VecDeque::new(),
+                is_listed: false,
                 follower: None,
                 gained: false,
             }) as u32;
@@ -136,6 +139,10 @@ impl Logs {
     pub(crate) fn of_partition(&self, partition: PartitionId) -> Vec<u32> {
         let logs = self.slots.iter().filter(|(_, log)| log.partition == Some(partition));
         logs.map(|(number, _)| number as u32).collect()
+    }
+
+    pub(crate) fn get(&self, number: u32) -> Option<&TopicLog> {
+        self.slots.get(number as usize)
     }
 
     pub(crate) fn get_mut(&mut self, number: u32) -> Option<&mut TopicLog> {

@@ -1,8 +1,7 @@
 //! The subscribers of one shard and the logs of their topics: decides which streams are sent to, and which are too
 //! slow.
 //!
-//! Like [`Home`](crate::core::home::Home) it decides and returns messages to post; connections ask it for the next
-//! send.
+//! Like [`Home`](crate::core::home::Home) it decides and returns messages to post; the shard asks it for the next sends.
 
 mod cluster;
 mod ending;
@@ -46,7 +45,7 @@ pub(crate) use cluster::SEND_AWAY_STEPS;
 pub(crate) use ending::EndReason;
 pub(crate) use limits::FanoutLimits;
 pub(crate) use terms::{StreamExtras, StreamTerms, Subscription};
-pub(crate) use turn::SEND_BYTES_OF_WORK;
+pub(crate) use turn::Served;
 
 /// The progress of a subscriber, for the admin page.
 #[derive(Debug, Default)]
@@ -177,9 +176,9 @@ impl Fanout {
         subscriber.add_part(partition, logs, place);
     }
 
-    /// Returns what the shard has to do for a stream now. After [`Next::Wait`], or bytes for which its socket has no
-    /// room, the stream is woken when the shard should ask again.
-    pub(crate) fn next(&mut self, key: Key, now_ms: u64) -> Next {
+    /// Returns the next step of a stream, as [`Fanout::serve`] takes it.
+    #[cfg(test)]
+    fn next(&mut self, key: Key, now_ms: u64) -> Next {
         if self.subscribers.get(key).is_none() {
             return Next::Close;
         }
@@ -210,9 +209,9 @@ impl Fanout {
         next
     }
 
-    /// Notes that all bytes that [`Fanout::next`] gave for this stream went out, and posts the request for its next
-    /// page if it replays.
-    pub(crate) fn sent(&mut self, key: Key, now_ms: u64, out: &mut Vec<Post>) {
+    /// Notes that all bytes of the last send of this stream went out, and posts the request for its next page if it
+    /// replays.
+    fn sent(&mut self, key: Key, now_ms: u64, out: &mut Vec<Post>) {
         let Some(subscriber) = self.subscribers.get_mut(key) else { return };
         if let Some((partition, Replayed { upto, told })) = subscriber.sent(&mut self.logs, now_ms) {
             let logs = subscriber.cursors().iter().map(|cursor| &self.logs[cursor.log]);
@@ -317,14 +316,7 @@ impl Fanout {
                 out.extend(delivery_count.and_then(|count| count.add(streams)).map(Post::from));
             }
             ToFanout::Page { key, partition, page } => self.take_page(key, Some(partition), page),
-            ToFanout::Refused { key } => {
-                let retry = retry_field(self.retry_ms());
-                if let Some(subscriber) = self.subscribers.get_mut(key) {
-                    self.refused += 1;
-                    subscriber.refused(&retry);
-                    self.woken.add(key.index, subscriber);
-                }
-            }
+            ToFanout::Refused { key } => self.refuse(key),
             ToFanout::Missed { partition, upto } => work += self.tell_missed(partition, upto),
             ToFanout::End { topic } => self.end_followed(&topic),
             ToFanout::Disconnect { topic, upto, delivery_count } => {
@@ -334,6 +326,16 @@ impl Fanout {
             }
         }
         work
+    }
+
+    /// Ends a stream for which there is no room.
+    pub(crate) fn refuse(&mut self, key: Key) {
+        let retry = retry_field(self.retry_ms());
+        if let Some(subscriber) = self.subscribers.get_mut(key) {
+            self.refused += 1;
+            subscriber.refused(&retry);
+            self.woken.add(key.index, subscriber);
+        }
     }
 
     /// Adds to the log of a topic, which is sealed when the turn ends; it keeps the places of events only for streams

@@ -17,10 +17,10 @@ use crate::core::memory::Memory;
 use crate::core::message::{Gap, GapReason};
 use crate::core::partition::PartitionId;
 
-/// The next step of a stream's connection, returned by the fan-out.
+/// The next step of a stream.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Send these bytes, all of them, then report it.
+    /// Send these bytes, and keep what there is no room for.
     Send(Outgoing),
     /// Do nothing until woken.
     Wait,

@@ -79,7 +79,7 @@ pub(crate) struct Subscriber {
     pub(crate) expires_s: u64,
     /// Set by the sweep when it was sent nothing for long.
     pub(crate) heartbeat_due: bool,
-    /// Whether it is listed in [`WakeList`](super::woken::WakeList).
+    /// Set when it is listed in [`WakeList`](super::woken::WakeList).
     pub(super) is_woken: bool,
 }
 
@@ -326,7 +326,7 @@ impl Subscriber {
         }
     }
 
-    /// Releases its cursors and pages because its connection is gone; nothing more is sent.
+    /// Releases its cursors and pages because its client is gone; nothing more is sent.
     pub(crate) fn close(&mut self, logs: &mut Logs) {
         self.close_for(EndReason::Left, logs);
     }
@@ -345,11 +345,11 @@ impl Subscriber {
     /// Returns the bytes not yet sent: those of the send under way, and those of its logs behind its places.
     pub(crate) fn lag_bytes(&self, logs: &Logs) -> usize {
         let under_way = if self.is_sending() { self.flight_bytes as usize } else { 0 };
-        under_way + self.unsent_bytes(logs)
+        under_way + self.bytes_behind(logs)
     }
 
     /// Returns the bytes that its logs hold from its places on.
-    fn unsent_bytes(&self, logs: &Logs) -> usize {
+    fn bytes_behind(&self, logs: &Logs) -> usize {
         let live = self.parts.iter().filter(|part| self.is_live(part));
         live.map(|part| self.lag_of(part, logs)).sum()
     }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::ending::Ended;
 use super::logs::TopicLog;
 use super::sending::Outgoing;
-use super::turn::{LAG_PARTS, SPARE_LISTS_MAX, TOPIC_WORK_PER_TURN};
+use super::turn::{LAG_PARTS, SEND_BYTES_OF_WORK, SPARE_LISTS_MAX, TOPIC_WORK_PER_TURN};
 use super::*;
 use crate::core::chunk::Framing;
 use crate::core::chunk::{Chunk, Mark};
@@ -184,9 +184,9 @@ impl Tester {
     /// whether more wait.
     fn send_ready(&mut self, work_max: usize) -> (Vec<u32>, bool) {
         let mut sent_to = Vec::new();
-        let more = self.fanout.send_ready(work_max, self.now_ms, |index, _| {
+        let more = self.fanout.send_ready(work_max, self.now_ms, &mut self.out, |index, _| {
             sent_to.push(index);
-            0
+            Some(0)
         });
         (sent_to, more)
     }

@@ -4,20 +4,34 @@
 use smallvec::SmallVec;
 
 use super::Fanout;
+use super::ending::EndReason;
+use super::log::SEND_BYTES_MAX;
 use super::logs::TopicLog;
 use super::sending::{Next, Outgoing};
 use super::subscriber::Subscriber;
+use crate::core::message::Post;
 
 /// Work of sends for one topic before the next topic's turn.
 pub(super) const TOPIC_WORK_PER_TURN: usize = 64;
 /// Bytes that double the time of a small send, 3 us.
-pub(crate) const SEND_BYTES_OF_WORK: usize = 16 << 10;
+pub(super) const SEND_BYTES_OF_WORK: usize = 16 << 10;
 /// A trim by force goes this much below the limit, so that it is not needed for every block.
 const TRIM_SLACK: usize = 8;
 /// A stream may wait until it is behind by this part of what it may be: blocks grow, so that a send carries more.
 pub(super) const LAG_PARTS: usize = 4;
 /// Emptied lists of idle subscribers kept for reuse, so that a turn allocates none.
 pub(super) const SPARE_LISTS_MAX: usize = 64;
+
+/// The result of serving a stream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Served {
+    /// It waits for its topics, for room or for a home.
+    Waits,
+    /// Its connection is to be closed: everything was sent.
+    Closed,
+    /// Its connection is to be cut: the client is too slow.
+    Cut,
+}
 
 impl Fanout {
     /// Ends the turn: makes one block of the events each topic gained.
@@ -34,44 +48,55 @@ impl Fanout {
         logs.into_iter().for_each(|log| self.seal(log));
     }
 
-    /// Sends to idle subscribers that have a block to read, topics taking turns, until `work_max` units of work are
-    /// done: one for each send and one for each 16 KiB. `send` gets a subscriber's index and bytes, removes the bytes
-    /// that its socket has room for, and returns their number; the rest is kept until [`Fanout::has_room`]. Returns
-    /// whether more subscribers are waiting.
+    /// Sends to streams that stand in the lines of their topics, topics taking turns, until `work_max` units of work are
+    /// done: one for each send and one for each 16 KiB. `send` gets a stream's index and bytes, removes the bytes that its
+    /// socket has room for, and returns their number, or `None` when the socket takes nothing any more; the rest is kept
+    /// until [`Fanout::has_room`]. Returns whether more streams wait.
     pub(crate) fn send_ready(
         &mut self,
         work_max: usize,
         now_ms: u64,
-        mut send: impl FnMut(u32, &mut Outgoing) -> usize,
+        out: &mut Vec<Post>,
+        mut send: impl FnMut(u32, &mut Outgoing) -> Option<usize>,
     ) -> bool {
         let mut work = 0;
         self.is_behind = false;
         while work < work_max
             && let Some(number) = self.ready.pop_front()
         {
-            // One that all have left is not there.
-            let Some(log) = self.logs.get_mut(number) else { continue };
+            // A log that all streams have left is gone, and its number may be another's.
+            let Some(log) = self.logs.get_mut(number).filter(|log| log.is_listed) else { continue };
             let mut list = std::mem::take(&mut log.ready);
             let turn_end = work + TOPIC_WORK_PER_TURN;
             while work < turn_end.min(work_max)
                 && let Some(index) = list.pop_front()
             {
-                work += 1 + self.send_to(index, now_ms, &mut send) / SEND_BYTES_OF_WORK;
+                work += self.serve_in_line(index, now_ms, out, &mut send);
             }
+            let Some(log) = self.logs.get_mut(number) else { continue };
+            // Some may have come back to the line meanwhile.
+            list.append(&mut log.ready);
+            log.is_listed = !list.is_empty();
             if list.is_empty() {
                 self.keep_spare(list.into());
             } else {
-                // It has waited longest.
-                let next = list.front().and_then(|index| self.subscribers.at(*index));
-                let lag_bytes = next.map_or(0, |next| next.lag_bytes(&self.logs));
-                self.is_behind |= lag_bytes > self.limits.lag_bytes_max / LAG_PARTS;
-                if let Some(log) = self.logs.get_mut(number) {
-                    log.ready = list;
-                    self.ready.push_back(number);
-                }
+                log.ready = list;
+                self.ready.push_back(number);
+                self.is_behind |= self.is_late(number);
             }
         }
+        self.is_behind |= self.ready.front().is_some_and(|number| self.is_late(*number));
         self.has_ready()
+    }
+
+    /// Returns whether the stream that has waited longest in the line of a log is far behind although it has room. A
+    /// queue's stream is not looked at: its queue bounds it.
+    fn is_late(&self, number: u32) -> bool {
+        let log = self.logs.get(number).filter(|log| log.follower.is_none());
+        let first = log.and_then(|log| self.subscribers.at(*log.ready.front()?));
+        first.is_some_and(|first| {
+            first.is_idle() && first.lag_bytes(&self.logs) > self.limits.lag_bytes_max / LAG_PARTS
+        })
     }
 
     /// Returns whether the last [`Fanout::send_ready`] left a stream that has room further behind than a part of what it
@@ -80,51 +105,73 @@ impl Fanout {
         self.is_behind
     }
 
-    /// Returns whether subscribers wait for [`Fanout::send_ready`].
+    /// Returns whether streams wait for [`Fanout::send_ready`].
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// Sends one subscriber all it has pending; returns the bytes sent at once.
-    fn send_to(
+    /// Serves a stream that stood in a line; returns the work.
+    fn serve_in_line(
         &mut self,
         index: u32,
         now_ms: u64,
-        send: &mut impl FnMut(u32, &mut Outgoing) -> usize,
+        out: &mut Vec<Post>,
+        send: &mut impl FnMut(u32, &mut Outgoing) -> Option<usize>,
     ) -> usize {
-        let mut sent = 0;
         // The index of a stream that left meanwhile may be another's now, which is then served early or woken for
-        // nothing.
-        let Some(subscriber) = self.subscribers.at_mut(index) else { return sent };
+        // nothing; so is a stream that stands here twice, because its socket told of room twice.
+        let Some(subscriber) = self.subscribers.at_mut(index) else { return 0 };
         if !subscriber.is_idle() && !subscriber.goes_on() {
             self.woken.add(index, subscriber);
-            return sent;
+            return 1;
         }
+        let (served, work) = self.serve(index, now_ms, out, send);
+        if served != Served::Waits
+            && let Some(subscriber) = self.subscribers.at_mut(index)
+        {
+            self.woken.add(index, subscriber);
+        }
+        work
+    }
+
+    /// Sends what is due on a stream until its socket has no room, by `send` as in [`Fanout::send_ready`]. Returns what
+    /// it comes to, and the work.
+    pub(crate) fn serve(
+        &mut self,
+        index: u32,
+        now_ms: u64,
+        out: &mut Vec<Post>,
+        send: &mut impl FnMut(u32, &mut Outgoing) -> Option<usize>,
+    ) -> (Served, usize) {
+        let mut work = 0;
         loop {
-            match self.next_of(index, now_ms) {
-                Next::Send(mut outgoing) => {
-                    let bytes = send(index, &mut outgoing);
-                    sent += bytes;
-                    if !outgoing.buffers.is_empty() {
-                        self.keep_unsent(index, outgoing, bytes, now_ms);
-                        return sent;
-                    }
-                    let Some(subscriber) = self.subscribers.at_mut(index) else { return sent };
-                    let more = subscriber.sent(&mut self.logs, now_ms);
-                    debug_assert!(more.is_none(), "only a stream that replays asks for more");
+            let mut outgoing = match self.next_of(index, now_ms) {
+                Next::Send(outgoing) => outgoing,
+                Next::Wait => return (Served::Waits, work),
+                Next::Close => return (Served::Closed, work),
+                Next::Cut => return (Served::Cut, work),
+            };
+            let Some(bytes) = send(index, &mut outgoing) else {
+                self.end_for(index, EndReason::Left);
+                return (Served::Closed, work + 1);
+            };
+            work += 1 + bytes / SEND_BYTES_OF_WORK;
+            if !outgoing.buffers.is_empty() {
+                self.keep_unsent(index, outgoing, bytes, now_ms);
+                if bytes >= SEND_BYTES_MAX {
+                    // It was stopped for others and not by its socket, which tells nothing then.
+                    self.has_room(index);
                 }
-                Next::Wait => return sent,
-                Next::Close | Next::Cut => {
-                    let Self { subscribers, woken, .. } = self;
-                    subscribers.at_mut(index).into_iter().for_each(|subscriber| woken.add(index, subscriber));
-                    return sent;
-                }
+                return (Served::Waits, work);
+            }
+            if let Some(key) = self.subscribers.key_at(index) {
+                self.sent(key, now_ms, out);
             }
         }
     }
 
     fn keep_spare(&mut self, list: Vec<u32>) {
-        if self.spare.len() < SPARE_LISTS_MAX {
+        if self.spare.len() < SPARE_LISTS_MAX && list.capacity() > 0 {
             self.spare.push(list);
         }
     }
@@ -132,14 +179,16 @@ impl Fanout {
     fn seal(&mut self, number: u32) {
         let Some(log) = self.logs.get_mut(number) else { return };
         log.gained = false;
-        let TopicLog { log, idle, ready, follower, .. } = log;
+        let TopicLog { log, idle, ready, is_listed, follower, .. } = log;
         if log.seal() && !idle.is_empty() {
             if ready.is_empty() {
                 *ready = std::mem::replace(idle, self.spare.pop().unwrap_or_default()).into();
-                self.ready.push_back(number);
             } else {
                 // Behind those that wait for an earlier block.
                 ready.extend(idle.drain(..));
+            }
+            if !std::mem::replace(is_listed, true) {
+                self.ready.push_back(number);
             }
         }
         let lag_bytes_max = self.limits.lag_bytes_max;

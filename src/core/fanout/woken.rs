@@ -25,7 +25,7 @@ impl Fanout {
     pub(crate) fn take_woken(&mut self) -> Option<Key> {
         loop {
             let index = self.woken.0.pop_front()?;
-            // One that left meanwhile is not there, or another with its number was not woken.
+            // A stream that left meanwhile is gone, and another with its number was not woken.
             if let Some(subscriber) = self.subscribers.at_mut(index)
                 && std::mem::take(&mut subscriber.is_woken)
             {
@@ -39,30 +39,31 @@ impl Fanout {
         !self.woken.0.is_empty() || self.has_ready()
     }
 
-    /// Notes that the socket of a stream has room, so that what was kept for it is sent. A stream that follows its topics
-    /// waits in one line with those that have a new block: in a line of its own it would be sent to less often, or those
-    /// would, and each send carry less.
-    pub(crate) fn has_room(&mut self, index: u32) {
-        let Some(subscriber) = self.subscribers.at_mut(index) else { return };
+    /// Notes that the socket of a stream has room, so that what was kept for it is sent; returns whether anything was. A
+    /// stream that follows its topics waits in one line with those that have a new block: in a line of its own it would be
+    /// sent to less often, or those would, and each send carry less.
+    pub(crate) fn has_room(&mut self, index: u32) -> bool {
+        let Some(subscriber) = self.subscribers.at_mut(index) else { return false };
         match subscriber.cursors() {
             [cursor, ..] if subscriber.goes_on() => {
                 let number = cursor.log;
                 let log = &mut self.logs[number];
-                if log.ready.is_empty() {
+                log.ready.push_back(index);
+                if !std::mem::replace(&mut log.is_listed, true) {
                     self.ready.push_back(number);
                 }
-                log.ready.push_back(index);
             }
             _ if subscriber.has_unsent() => self.woken.add(index, subscriber),
-            _ => {}
+            _ => return false,
         }
+        true
     }
 
     /// Keeps what the socket of a stream had no room for until it has; `sent` bytes of it went out now.
     ///
     /// For a queue's stream a part is as good as a send, or a message that takes longer than the timeout would be
     /// redelivered again and again and hold up those behind it.
-    pub(crate) fn keep_unsent(&mut self, index: u32, unsent: Outgoing, sent: usize, now_ms: u64) {
+    pub(super) fn keep_unsent(&mut self, index: u32, unsent: Outgoing, sent: usize, now_ms: u64) {
         let Some(subscriber) = self.subscribers.at_mut(index) else { return };
         if sent > 0 && subscriber.cursors().iter().any(|cursor| self.logs[cursor.log].follower.is_some()) {
             subscriber.touched_ms = now_ms;

@@ -62,6 +62,8 @@ pub(super) struct Stream {
     pub(super) framing: Framing,
     /// The fan-out is to be asked for its next send.
     pub(super) is_woken: bool,
+    /// A send found no room, and the kernel has not told of it since.
+    pub(super) awaits_room: bool,
     pub(super) stalled: bool,
     pub(super) received: Vec<u8>,
     pub(super) begun: bool,

@@ -3,10 +3,9 @@
 use super::client::{CODE, HEAD, REFUSAL, Stream};
 use super::{Canary, World};
 use crate::core::chunk::Framing;
-use crate::core::fanout::sending::{Next, Outgoing};
+use crate::core::fanout::sending::Outgoing;
 use crate::core::fanout::subscriber::Opening;
-use crate::core::fanout::{StreamExtras, StreamTerms, Subscription};
-use crate::core::message::Post;
+use crate::core::fanout::{Served, StreamExtras, StreamTerms, Subscription};
 use crate::core::selection::StreamIds;
 
 impl World {
@@ -44,6 +43,7 @@ impl World {
             is_single: !StreamIds::of(&state.topics, state.names_topics, state.has_code).are_positions(),
             framing,
             is_woken: false,
+            awaits_room: false,
             stalled: false,
             received: Vec::new(),
             begun: false,
@@ -54,7 +54,11 @@ impl World {
     /// Acts as a shard that serves a stream which was woken, or whose socket has room. Returns false when there is nothing
     /// to do.
     pub(super) fn serve(&mut self, client: usize) -> bool {
-        if let Some(stream) = self.clients[client].stream.as_ref().filter(|stream| !stream.stalled) {
+        if let Some(stream) = self.clients[client].stream.as_mut().filter(|stream| !stream.stalled)
+            // The kernel tells once of room that a send did not find.
+            && std::mem::take(&mut stream.awaits_room)
+            && (self.canary != Canary::LostRoom || self.random.u8(0..16) > 0)
+        {
             self.fanouts[stream.shard].has_room(stream.key.index);
         }
         self.take_woken();
@@ -62,7 +66,13 @@ impl World {
         let is_woken = std::mem::take(&mut stream.is_woken);
         let is_forgotten = self.canary == Canary::LostWake && self.random.u8(0..16) == 0;
         let mut out = Vec::new();
-        let closed = is_woken && !is_forgotten && self.send_all(&mut stream, &mut out);
+        let mut closed = false;
+        if is_woken && !is_forgotten {
+            let World { fanouts, random, canary, .. } = self;
+            let (shard, index) = (stream.shard, stream.key.index);
+            let send = &mut |_, outgoing: &mut Outgoing| Some(stream.take(outgoing, *canary, random));
+            closed = fanouts[shard].serve(index, self.now_ms, &mut out, send).0 != Served::Waits;
+        }
         self.clients[client].read(&mut stream, &self.model, self.may_forget);
         let shard = stream.shard;
         if closed {
@@ -72,25 +82,6 @@ impl World {
         }
         self.post(shard, out);
         is_woken
-    }
-
-    /// Sends what is due until the kernel has no room; returns whether the connection is to be closed.
-    fn send_all(&mut self, stream: &mut Stream, out: &mut Vec<Post>) -> bool {
-        loop {
-            let fanout = &mut self.fanouts[stream.shard];
-            match fanout.next(stream.key, self.now_ms) {
-                Next::Send(mut outgoing) => {
-                    let taken = stream.take(&mut outgoing, self.canary, &mut self.random);
-                    if !outgoing.buffers.is_empty() {
-                        fanout.keep_unsent(stream.key.index, outgoing, taken, self.now_ms);
-                        return false;
-                    }
-                    fanout.sent(stream.key, self.now_ms, out);
-                }
-                Next::Wait => return false,
-                Next::Close | Next::Cut => return true,
-            }
-        }
     }
 
     /// Notes which streams were woken.
@@ -143,6 +134,7 @@ impl Stream {
         };
         if !rest.is_empty() {
             outgoing.buffers.push(rest.to_vec().into());
+            self.awaits_room = true;
         }
         taken
     }

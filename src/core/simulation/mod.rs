@@ -53,6 +53,8 @@ enum Canary {
     SentTwice,
     /// A stream is not woken now and then.
     LostWake,
+    /// A stream is not told of the room of its socket now and then.
+    LostRoom,
     /// A home gets a Leave for a topic that streams still take.
     EarlyLeave,
     /// A client is not told of a gap.
@@ -341,12 +343,15 @@ impl World {
     /// Runs a turn's own sends, of which the kernel takes all, some or nothing.
     fn send_ready(&mut self, shard: usize, sends_max: usize) -> bool {
         let World { fanouts, clients, random, canary, .. } = self;
-        fanouts[shard].send_ready(sends_max, self.now_ms, |index, outgoing| {
+        let mut out = Vec::new();
+        let more = fanouts[shard].send_ready(sends_max, self.now_ms, &mut out, |index, outgoing| {
             let streams = clients.iter_mut().filter_map(|client| client.stream.as_mut());
             let mut here = streams.filter(|stream| stream.shard == shard && stream.key.index == index);
             let Some(stream) = here.next() else { panic!("sent to nobody") };
-            stream.take(outgoing, *canary, random)
-        })
+            Some(stream.take(outgoing, *canary, random))
+        });
+        self.post(shard, out);
+        more
     }
 
     fn trim(&mut self, shard: usize) {
@@ -407,6 +412,7 @@ fn the_simulation_finds_each_bug_that_is_put_in() {
         Canary::RestDropped,
         Canary::SentTwice,
         Canary::LostWake,
+        Canary::LostRoom,
         Canary::EarlyLeave,
         Canary::GapUntold,
         Canary::FinalTooEarly,

@@ -24,7 +24,7 @@ impl Subscriber {
     pub(crate) fn drops_back(&mut self, bytes_max: usize, logs: &mut Logs, skip: bool) -> bool {
         let live = (0..self.parts.len()).filter(|part| self.is_live(&self.parts[*part]));
         match live.max_by_key(|part| self.lag_of(&self.parts[*part], logs)) {
-            Some(part) if self.unsent_bytes(logs) > bytes_max => self.drop_back(part, logs, skip),
+            Some(part) if self.bytes_behind(logs) > bytes_max => self.drop_back(part, logs, skip),
             _ => false,
         }
     }

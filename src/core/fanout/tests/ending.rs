@@ -81,9 +81,9 @@ fn what_ends_a_stream_waits_for_the_rest_of_what_was_begun() {
     tester.gain(1, "event\n\n");
     tester.fanout.seal_all();
     let take_three = |fanout: &mut Fanout, now_ms| {
-        fanout.send_ready(9, now_ms, |_, outgoing| {
+        fanout.send_ready(9, now_ms, &mut Vec::new(), |_, outgoing| {
             bytes::Buf::advance(&mut outgoing.buffers[0], 3);
-            3
+            Some(3)
         })
     };
     assert!(!take_three(&mut tester.fanout, 0));

@@ -46,3 +46,27 @@ fn a_part_of_a_queues_message_is_as_good_as_a_send_and_of_an_event_it_is_not() {
     tester.sweep(0);
     assert_eq!(tester.send(of_queue), "CLOSE");
 }
+
+#[test]
+fn each_part_of_a_queues_message_that_goes_out_in_the_line_counts_and_its_end_alone_is_told() {
+    let mut tester = Tester::new(LIMITS);
+    let (key, topic, told) = tester.follow();
+    tester.send(key);
+    tester.sent(key);
+    tester.send(key);
+    tester.block_on(&topic, "event\n\n");
+    tester.wakes();
+    for now_ms in [1000, 5000, 9000] {
+        tester.now_ms = now_ms;
+        tester.fanout.send_ready(9, now_ms, &mut Vec::new(), |_, outgoing| {
+            bytes::Buf::advance(&mut outgoing.buffers[0], 2);
+            Some(2)
+        });
+        tester.sweep(0);
+        assert_eq!((told.value(), tester.wakes()), (0, 0), "{now_ms}");
+        assert!(tester.fanout.has_room(key.index));
+    }
+    let rest = |_, outgoing: &mut Outgoing| Some(std::mem::take(&mut outgoing.buffers).concat().len());
+    tester.fanout.send_ready(9, 9000, &mut Vec::new(), rest);
+    assert_eq!(told.value(), tester.sequence);
+}

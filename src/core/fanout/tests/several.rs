@@ -37,9 +37,9 @@ fn a_stream_of_several_topics_is_woken_by_each_of_them() {
         tester.gain_on(topic.clone(), &format!("{number}\n\n"));
         tester.fanout.seal_all();
         let mut sent = Vec::new();
-        tester.fanout.send_ready(usize::MAX, 0, |index, outgoing| {
+        tester.fanout.send_ready(usize::MAX, 0, &mut Vec::new(), |index, outgoing| {
             sent.push((index, outgoing.buffers.concat()));
-            0
+            Some(0)
         });
         assert_eq!(sent, [(key.index, format!("{number}\n\n").into_bytes())]);
         tester.send(key);

@@ -1,6 +1,7 @@
 //! The turns of streams to be sent to.
 
 use super::*;
+use crate::core::fanout::log::SEND_BYTES_MAX;
 
 #[test]
 fn topics_take_turns_in_starting_their_sends() {
@@ -36,9 +37,9 @@ fn what_is_sent_at_once_is_work_by_its_bytes_and_wakes_nobody() {
     let mut more = true;
     while more {
         let mut sends = 0;
-        more = tester.fanout.send_ready(7, 0, |_, outgoing| {
+        more = tester.fanout.send_ready(7, 0, &mut Vec::new(), |_, outgoing| {
             sends += 1;
-            std::mem::take(&mut outgoing.buffers).concat().len()
+            Some(std::mem::take(&mut outgoing.buffers).concat().len())
         });
         turns.push(sends);
     }
@@ -134,9 +135,9 @@ fn streams_of_a_topic_stand_in_one_line_however_many_blocks_come_meanwhile() {
     for _ in 0..4 {
         tester.gain(1, "event\n\n");
         tester.fanout.seal_all();
-        tester.fanout.send_ready(2, 0, |index, outgoing| {
+        tester.fanout.send_ready(2, 0, &mut Vec::new(), |index, outgoing| {
             served.push((index, outgoing.events));
-            std::mem::take(&mut outgoing.buffers).concat().len()
+            Some(std::mem::take(&mut outgoing.buffers).concat().len())
         });
     }
     // Those that were sent to wait until all others were, and are sent everything of the time between.
@@ -154,9 +155,9 @@ fn a_stream_with_room_again_stands_in_the_line_of_its_topic() {
     assert_eq!(tester.send_ready(1), (vec![full.index], true));
     tester.fanout.has_room(full.index);
     let mut sent = Vec::new();
-    let more = tester.fanout.send_ready(usize::MAX, 0, |index, outgoing| {
+    let more = tester.fanout.send_ready(usize::MAX, 0, &mut Vec::new(), |index, outgoing| {
         sent.push((index, outgoing.buffers.concat()));
-        std::mem::take(&mut outgoing.buffers).concat().len()
+        take_all(index, outgoing)
     });
     assert_eq!(sent, [other, full].map(|key| (key.index, b"event\n\n".to_vec())));
     assert!(!more && !tester.fanout.is_due());
@@ -178,6 +179,11 @@ fn room_for_a_stream_that_does_not_follow_its_topics_wakes_it() {
     assert_eq!((tester.wakes(), tester.send(key).as_str()), (1, "HEAD\npage\n\n"));
 }
 
+/// A kernel that takes everything.
+fn take_all(_: u32, outgoing: &mut Outgoing) -> Option<usize> {
+    Some(std::mem::take(&mut outgoing.buffers).concat().len())
+}
+
 #[test]
 fn publishers_are_to_be_slowed_when_a_stream_with_room_is_left_behind() {
     let mut tester = Tester::new(LIMITS);
@@ -188,9 +194,134 @@ fn publishers_are_to_be_slowed_when_a_stream_with_room_is_left_behind() {
     for (bytes, is_behind) in [(lag / 2, false), (lag + 1, true)] {
         tester.gain(1, &"x".repeat(bytes));
         tester.fanout.seal_all();
-        assert!(tester.fanout.send_ready(1, 0, |_, outgoing| std::mem::take(&mut outgoing.buffers).len()));
+        assert!(tester.fanout.send_ready(1, 0, &mut Vec::new(), take_all));
         assert_eq!(tester.fanout.is_behind(), is_behind, "{bytes}");
-        tester.fanout.send_ready(usize::MAX, 0, |_, outgoing| std::mem::take(&mut outgoing.buffers).len());
+        tester.fanout.send_ready(usize::MAX, 0, &mut Vec::new(), take_all);
         assert!(!tester.fanout.is_behind(), "all were sent to");
     }
+}
+
+#[test]
+fn a_topic_that_had_no_turn_is_behind_too_and_a_slow_client_or_a_queue_is_not() {
+    let mut tester = Tester::new(LIMITS);
+    let large = "x".repeat(LIMITS.lag_bytes_max / 2);
+    for topic in [1, 2] {
+        tester.idle(topic, u64::MAX);
+        tester.gain(topic, &large);
+    }
+    tester.fanout.seal_all();
+    assert!(tester.fanout.send_ready(1, 0, &mut Vec::new(), take_all));
+    assert!(tester.fanout.is_behind());
+    // The second topic's stream has no room now.
+    tester.send_ready(usize::MAX);
+    let (of_queue, topic, _) = tester.follow();
+    tester.send(of_queue);
+    tester.sent(of_queue);
+    tester.send(of_queue);
+    tester.block_on(&topic, &large);
+    tester.idle(3, u64::MAX);
+    tester.block_on(&tester.topic(3), "small\n\n");
+    let slow: Vec<_> = tester.fanout.keys().collect();
+    slow.iter().for_each(|key| {
+        tester.fanout.has_room(key.index);
+    });
+    tester.fanout.send_ready(0, 0, &mut Vec::new(), take_all);
+    assert!(!tester.fanout.is_behind());
+}
+
+#[test]
+fn a_send_that_is_stopped_for_others_goes_on_in_the_line() {
+    let mut tester = Tester::new(FanoutLimits { lag_bytes_max: 4 * SEND_BYTES_MAX, ..LIMITS });
+    let [large, other] = [1, 2].map(|topic| tester.idle(topic, u64::MAX));
+    for topic in [1, 2] {
+        tester.block_on(&tester.topic(topic), &"x".repeat(2 * SEND_BYTES_MAX));
+    }
+    let mut served = Vec::new();
+    let mut more = true;
+    while more {
+        more = tester.fanout.send_ready(1, 0, &mut Vec::new(), |index, outgoing| {
+            served.push(index);
+            bytes::Buf::advance(&mut outgoing.buffers[0], SEND_BYTES_MAX);
+            if outgoing.buffers[0].is_empty() {
+                outgoing.buffers.clear();
+            }
+            Some(SEND_BYTES_MAX)
+        });
+    }
+    assert_eq!(served, [large, other, large, other].map(|key| key.index));
+}
+
+#[test]
+fn who_leaves_a_line_is_not_sent_to_and_holds_nobody_up() {
+    let mut tester = Tester::new(LIMITS);
+    let [first, second] = [(); 2].map(|()| tester.idle(1, u64::MAX));
+    tester.gain(1, "event\n\n");
+    tester.fanout.seal_all();
+    tester.fanout.leave(first, &mut tester.out);
+    // Its number is another's now, which has not joined yet.
+    let joining = tester.subscribe(2, u64::MAX);
+    assert_eq!(joining.index, first.index);
+    tester.wakes();
+    assert_eq!(tester.send_ready(usize::MAX), (vec![second.index], false));
+    assert_eq!((tester.wakes(), tester.send(joining).as_str()), (1, ""), "woken for nothing");
+    tester.page(joining, &[], true);
+    assert_eq!(tester.send(joining), "HEAD\n");
+}
+
+#[test]
+fn a_stream_that_is_told_of_room_twice_is_sent_everything_once() {
+    let mut tester = Tester::new(LIMITS);
+    let key = tester.idle(1, u64::MAX);
+    tester.gain(1, "event\n\n");
+    tester.fanout.seal_all();
+    tester.send_ready(usize::MAX);
+    assert!(tester.fanout.has_room(key.index) && tester.fanout.has_room(key.index));
+    let mut sent = Vec::new();
+    tester.fanout.send_ready(usize::MAX, 0, &mut Vec::new(), |_, outgoing| {
+        sent.push(outgoing.buffers.concat());
+        take_all(0, outgoing)
+    });
+    assert_eq!(sent, [b"event\n\n"]);
+    tester.wakes();
+    assert!(!tester.fanout.has_room(key.index) && !tester.fanout.is_due());
+}
+
+#[test]
+fn a_slow_client_that_is_skipped_forward_is_told_after_the_rest_of_its_send() {
+    let mut tester = Tester::new(FanoutLimits { skip_slow: true, ..LIMITS });
+    let key = tester.idle(1, u64::MAX);
+    tester.gain(1, "begun\n\n");
+    tester.fanout.seal_all();
+    tester.send_ready(usize::MAX);
+    for _ in 0..4 {
+        tester.gain(1, &"x".repeat(600));
+        tester.fanout.seal_all();
+    }
+    tester.fanout.has_room(key.index);
+    let mut sent = Vec::new();
+    let mut send = |_, outgoing: &mut Outgoing| {
+        sent.extend(outgoing.buffers.concat());
+        take_all(0, outgoing)
+    };
+    tester.fanout.send_ready(usize::MAX, 0, &mut Vec::new(), &mut send);
+    while let Some(key) = tester.fanout.take_woken() {
+        tester.fanout.serve(key.index, 0, &mut Vec::new(), &mut send);
+    }
+    let text = String::from_utf8(sent).unwrap();
+    assert!(text.starts_with("begun\n\nevent:gap\n"), "{text}");
+}
+
+#[test]
+fn a_stream_whose_socket_takes_nothing_any_more_is_ended_by_the_turn() {
+    let mut tester = Tester::new(LIMITS);
+    let [gone, other] = [(); 2].map(|()| tester.idle(1, u64::MAX));
+    tester.gain(1, "event\n\n");
+    tester.fanout.seal_all();
+    tester.wakes();
+    tester.fanout.send_ready(usize::MAX, 0, &mut Vec::new(), |index, outgoing| {
+        if index == gone.index { None } else { take_all(index, outgoing) }
+    });
+    assert_eq!(tester.fanout.take_woken(), Some(gone));
+    assert_eq!((tester.send(gone).as_str(), tester.send(other).as_str()), ("CLOSE", ""));
+    assert_eq!((tester.fanout.end_reason(gone), tester.fanout.log_bytes()), (EndReason::Left, 0));
 }
