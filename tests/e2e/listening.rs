@@ -72,6 +72,38 @@ fn a_stalled_client_at_a_socket_of_the_file_system_is_cut() {
 }
 
 #[test]
+fn a_client_that_reads_no_more_but_stays_is_gone_with_the_next_event() {
+    let dir = TempDir::new();
+    let socket = dir.path("esper.sock");
+    let flags = ["--bind", &format!("127.0.0.1,unix:{socket}"), "--send-timeout", "1h", "--heartbeat", "1h"];
+    let server = Server::start(&flags);
+    let client = try_connect_unix(&socket).unwrap();
+    let stream = subscribe(client.try_clone().unwrap(), "readsnomore1", "");
+    client.shutdown(std::net::Shutdown::Read).unwrap();
+    server.publish("readsnomore1", "data: one");
+    wait_until("it is gone", || server.stats()["clients"] == 0);
+    assert_eq!(server.stats()["evicted"], 0);
+    drop(stream);
+}
+
+#[test]
+fn a_slow_client_at_a_socket_of_the_file_system_gets_everything() {
+    let dir = TempDir::new();
+    let socket = dir.path("esper.sock");
+    let flags = ["--bind", &format!("127.0.0.1,unix:{socket}"), "--send-timeout", "1h", "--heartbeat", "1h"];
+    let server = Server::start(&flags);
+    let mut stream = subscribe(try_connect_unix(&socket).unwrap(), "slowunix01", "");
+    for round in 0..5 {
+        // More than the socket holds, while nobody reads; then nothing that would wake the server.
+        let large = format!("{round} {}", "x".repeat(500_000));
+        server.publish("slowunix01", &format!("data: {large}"));
+        server.publish("slowunix01", &format!("data: {round}"));
+        assert!(stream.event().data == large);
+        assert_eq!(stream.event().data, round.to_string());
+    }
+}
+
+#[test]
 fn the_file_of_a_killed_server_is_replaced_and_that_of_another_one_only_by_a_takeover() {
     let dir = TempDir::new();
     let socket = dir.path("esper.sock");
