@@ -15,7 +15,7 @@ use crate::core::event_id::{Epoch, EventId};
 use crate::core::message::{self, Post, Publish, ReplyTo};
 use crate::core::reply::Callback;
 use crate::core::topic::{Topic, TopicError, TopicNames};
-use crate::shard::common::Common;
+use crate::shard::common::{Common, charged_bytes};
 use crate::shard::mailbox::Mailboxes;
 
 /// Publishes to a [`Server`](crate::Server) from any thread. Cheap to clone.
@@ -105,7 +105,7 @@ impl Publisher {
 
     fn post(&self, topic: Topic, events: Events) -> Result<Receipt, PublishError> {
         let common = &self.0.common;
-        let charge = common.room(&events, 0).ok_or(PublishError::Full)?;
+        let charge = common.budget.take(charged_bytes(&events, 0)).ok_or(PublishError::Full)?;
         let (teller, answer) = oneshot::channel();
         // A caller that dropped its receipt gets no answer.
         let reply = ReplyTo::Caller(Callback::new(|reply| {

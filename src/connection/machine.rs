@@ -38,6 +38,7 @@ use crate::dialects::queues::QueueRequest;
 use crate::dialects::{self, Port};
 use crate::http::{Refusal, RequestReader, Response};
 use crate::shard::Phase;
+use crate::shard::common::charged_bytes;
 use crate::shard::stream::StreamStart;
 
 /// The bytes that a connection takes beside its buffers: its task and its entry in [`Connections`].
@@ -371,11 +372,12 @@ impl<'c, 'm> Connection<'c, 'm> {
     /// Posts a publish whose last byte came at `since` to its home shard; waits in `Blocked` while there is no room on
     /// the way.
     fn post(&mut self, request: RequestInfo, posting: Posting, since: Instant) -> bool {
-        let common = &self.connections.shard.common;
-        match common.room(&posting.events, posting.key_bytes()) {
+        let bytes = charged_bytes(&posting.events, posting.key_bytes());
+        let budget = &self.connections.shard.budget;
+        match budget.take(bytes) {
             Some(charge) => self.post_with(charge, request, posting, since),
             None => {
-                let room = common.wait_for_room(&posting.events, posting.key_bytes());
+                let room = budget.wait(bytes);
                 self.state = ConnectionState::Blocked { request, posting, since, room };
                 // It may have been given room at once.
                 self.step()

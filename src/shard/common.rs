@@ -9,11 +9,10 @@ use arc_swap::ArcSwap;
 use crate::access_log::AccessLog;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::core::budget::{Budget, Charge};
+use crate::core::budget::Budget;
 use crate::core::epochs::Epochs;
 use crate::core::event::Events;
 use crate::core::home::HomeSettings;
-use crate::core::line::PlaceInLine;
 use crate::core::memory::Memory;
 use crate::stats::Stats;
 
@@ -44,20 +43,8 @@ pub(crate) struct Common {
     pub(crate) homes: HomeSettings,
 }
 
-impl Common {
-    /// Takes room for these events and a key of `key_bytes` on their way between shards; returns `None` when there is
-    /// none.
-    pub(crate) fn room(&self, events: &Events, key_bytes: usize) -> Option<Charge> {
-        self.budget.take(charged_bytes(events, key_bytes))
-    }
-
-    /// Returns a place in the line of publishes for which there was no room.
-    pub(crate) fn wait_for_room(&self, events: &Events, key_bytes: usize) -> PlaceInLine<Charge> {
-        self.budget.wait(charged_bytes(events, key_bytes))
-    }
-}
-
-fn charged_bytes(events: &Events, key_bytes: usize) -> usize {
+/// Returns the bytes that these events, with a key of `key_bytes`, are charged on their way between shards.
+pub(crate) fn charged_bytes(events: &Events, key_bytes: usize) -> usize {
     events.text_bytes() + events.len() * EVENT_BYTES + key_bytes
 }
 

@@ -36,6 +36,7 @@ use tokio::sync::Notify;
 use crate::access_log::StreamRecords;
 use crate::clock::unix_s;
 use crate::config::SlowPolicy;
+use crate::core::budget::Budget;
 use crate::core::fanout::sending::Outgoing;
 use crate::core::fanout::{Fanout, FanoutLimits};
 use crate::core::home::Homes;
@@ -73,6 +74,8 @@ pub(crate) struct Shard {
     journal: RefCell<ShardJournal>,
     fanout: RefCell<Fanout>,
     pub(crate) mailbox: ShardMailbox,
+    /// Its lane of the budget of messages on their way between shards.
+    pub(crate) budget: Arc<Budget>,
     pub(crate) sockets: Sockets,
     clients: RefCell<Clients>,
     /// `None` without an access log.
@@ -129,6 +132,7 @@ impl Shard {
             journal: RefCell::new(journal),
             fanout: RefCell::new(fanout),
             mailbox: ShardMailbox::new(id, receiver, mailboxes),
+            budget: common.budget.lane(common.shards),
             sockets: Sockets::new(registry),
             clients: RefCell::default(),
             records: common.access_log.is_some().then(StreamRecords::default),
