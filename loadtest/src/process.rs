@@ -38,12 +38,10 @@ impl Usage {
     /// when there is no such process.
     pub(crate) fn now(pid: u32) -> Option<Usage> {
         let mut all = Usage::of(pid)?;
-        let mut below = children(pid);
-        while let Some(pid) = below.pop() {
+        for pid in tree(pid).into_iter().skip(1) {
             // One that ended meanwhile has its time with its parent's children, which nobody counts.
             let one = Usage::of(pid).unwrap_or_default();
             all = Usage { cpu_s: all.cpu_s + one.cpu_s, rss_bytes: all.rss_bytes + one.rss_bytes };
-            below.extend(children(pid));
         }
         Some(all)
     }
@@ -89,6 +87,17 @@ fn busy_ticks(stat: &str) -> f64 {
     let all = stat.lines().find_map(|line| line.strip_prefix("cpu ")).unwrap_or_default();
     let fields = all.split_ascii_whitespace().map(|field| field.parse::<f64>().unwrap_or(0.0));
     fields.take(8).enumerate().filter(|(place, _)| ![3, 4].contains(place)).map(|(_, ticks)| ticks).sum()
+}
+
+/// Returns process `pid` and all under it, those above first.
+pub(crate) fn tree(pid: u32) -> Vec<u32> {
+    let mut all = vec![pid];
+    let mut next = 0;
+    while let Some(pid) = all.get(next).copied() {
+        all.extend(children(pid));
+        next += 1;
+    }
+    all
 }
 
 /// Returns the processes started by any thread of `pid`; none where the kernel does not tell.

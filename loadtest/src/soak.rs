@@ -6,6 +6,7 @@
 
 use crate::args::duration;
 use crate::bench::peer::{self, Running};
+use crate::bench::results::write_json;
 use crate::child::{Child, Folder};
 use crate::compare::plot::draw_time;
 use crate::process::Usage;
@@ -171,19 +172,20 @@ fn median(samples: &[(f64, u64)]) -> Option<f64> {
 /// Soaks each server in turn; prints a table, and tells whether all passed.
 pub(crate) fn soak(args: &SoakArgs) -> Result<bool, String> {
     let mut all = Vec::new();
+    let write = |all: &Vec<Soaked>| args.out.as_ref().map_or(Ok(()), |out| write_json(all, out));
     if args.together {
         std::thread::scope(|scope| {
             let soaks: Vec<_> = args.peers.iter().map(|name| scope.spawn(|| soak_one(args, name))).collect();
             let ended = soaks.into_iter().map(|soak| soak.join().map_err(|_| "a soak failed".to_owned())?);
             let (ended, failed): (Vec<_>, Vec<_>) = ended.partition(Result::is_ok);
             all = ended.into_iter().flatten().collect();
-            write(&all, args.out.as_deref())?;
+            write(&all)?;
             failed.into_iter().find_map(Result::err).map_or(Ok(()), Err)
         })?;
     } else {
         for name in &args.peers {
             all.push(soak_one(args, name)?);
-            write(&all, args.out.as_deref())?;
+            write(&all)?;
         }
     }
     if let Some(plot) = &args.plot {
@@ -199,12 +201,6 @@ pub(crate) fn soak(args: &SoakArgs) -> Result<bool, String> {
     println!("|---|---|---|---|---|---|---|---|---|---|");
     all.iter().for_each(|soaked| println!("{}", soaked.row()));
     Ok(all.iter().all(Soaked::passed))
-}
-
-fn write(all: &[Soaked], out: Option<&Path>) -> Result<(), String> {
-    let Some(out) = out else { return Ok(()) };
-    let text = serde_json::to_string(all).map_err(|error| error.to_string())?;
-    std::fs::write(out, text).map_err(|error| format!("{}: {error}", out.display()))
 }
 
 fn soak_one(args: &SoakArgs, name: &str) -> Result<Soaked, String> {

@@ -5,19 +5,20 @@
 //! when the last shard that got it has drained its message. Publishes that find no room wait in a [`Line`].
 //!
 //! Each shard has a lane with a small part of the room in advance, so that most publishes change no count that all shards
-//! have in common: six such changes for each would end the growth at some millions of publishes a second. Who finds no room
-//! calls all parts in.
+//! have in common: six such changes for each would end the growth at some millions of publishes a second. A
+//! publish that finds no room calls all parts in.
 
-use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicIsize, Ordering};
 
+use super::lanes::Lanes;
 use super::line::{Line, PlaceInLine};
 use super::memory::Memory;
 
 /// All lanes together hold at most twice this part of the room in advance.
 const ADVANCE_PARTS: usize = 8;
 
-/// One lane of the budget.
+/// A lane of the budget: the first, or that of a shard.
 // Lanes are made one after another, and each belongs to another CPU.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -25,7 +26,7 @@ pub(crate) struct Budget {
     pool: Arc<Pool>,
     /// Room that was taken from the pool in advance. Less than nothing for a moment where more was asked for.
     advance: Room,
-    /// What is taken in advance at a time; nothing in the first lane.
+    /// Bytes and messages that are taken in advance at a time; 0 in the first lane.
     step: (isize, isize),
 }
 
@@ -34,12 +35,11 @@ pub(crate) struct Budget {
 struct Pool {
     bytes_max: usize,
     messages_max: usize,
-    /// What was taken, by messages under way and in advance.
+    /// Taken by messages under way, and in advance.
     taken: Room,
     line: Line<Charge>,
-    lanes: Mutex<Vec<Weak<Budget>>>,
-    /// Set when there are further lanes, so that nobody takes the lock to see that there are none.
-    has_lanes: AtomicBool,
+    /// Those of the shards.
+    lanes: Lanes<Budget>,
     /// While this is exhausted there is no room.
     memory: Option<Arc<Memory>>,
 }
@@ -80,9 +80,8 @@ impl Budget {
     }
 
     fn first(bytes_max: usize, messages_max: usize, memory: Option<Arc<Memory>>) -> Arc<Self> {
-        let (taken, line, lanes, has_lanes) =
-            (Room::default(), Line::default(), Mutex::default(), AtomicBool::new(false));
-        let pool = Arc::new(Pool { bytes_max, messages_max, taken, line, lanes, has_lanes, memory });
+        let (taken, line, lanes) = (Room::default(), Line::default(), Lanes::default());
+        let pool = Arc::new(Pool { bytes_max, messages_max, taken, line, lanes, memory });
         Arc::new(Budget { pool, advance: Room::default(), step: (0, 0) })
     }
 
@@ -91,8 +90,7 @@ impl Budget {
         let part = |max: usize| isize::try_from(max / (ADVANCE_PARTS * lanes.max(1))).unwrap_or(0);
         let step = (part(self.pool.bytes_max), part(self.pool.messages_max));
         let lane = Arc::new(Budget { pool: Arc::clone(&self.pool), advance: Room::default(), step });
-        self.pool.lanes().push(Arc::downgrade(&lane));
-        self.pool.has_lanes.store(true, Ordering::SeqCst);
+        self.pool.lanes.add(&lane);
         lane
     }
 
@@ -124,7 +122,6 @@ impl Budget {
     /// itself; this is for memory that is no longer exhausted.
     pub(crate) fn let_in(self: &Arc<Self>) {
         if !self.pool.line.is_empty() {
-            self.call_in();
             self.pool.line.let_in(|bytes| self.take_unasked(bytes));
         }
     }
@@ -186,9 +183,7 @@ impl Budget {
 
     /// Returns what all lanes have in advance to the pool.
     fn call_in(&self) {
-        if self.pool.has_lanes.load(Ordering::SeqCst) {
-            self.pool.lanes().iter().filter_map(Weak::upgrade).for_each(|lane| lane.give_up());
-        }
+        self.pool.lanes.for_each(|lane| lane.give_up());
     }
 
     fn give_up(&self) {
@@ -209,15 +204,19 @@ impl Budget {
         }
     }
 
+    /// Takes bytes of a message that stays back out of the counts, and lets in who waits for them.
+    fn uncount_bytes(self: &Arc<Self>, bytes: usize) {
+        self.pool.taken.bytes.fetch_sub(bytes as isize, Ordering::SeqCst);
+        self.let_in();
+    }
+
     /// Returns the bytes and messages under way.
     fn under_way(&self) -> (usize, usize) {
         let (mut bytes, mut messages) = self.pool.taken.now();
-        if self.pool.has_lanes.load(Ordering::SeqCst) {
-            for lane in self.pool.lanes().iter().filter_map(Weak::upgrade) {
-                let in_advance = lane.advance.now();
-                (bytes, messages) = (bytes - in_advance.0, messages - in_advance.1);
-            }
-        }
+        self.pool.lanes.for_each(|lane| {
+            let in_advance = lane.advance.now();
+            (bytes, messages) = (bytes - in_advance.0, messages - in_advance.1);
+        });
         (usize::try_from(bytes).unwrap_or(0), usize::try_from(messages).unwrap_or(0))
     }
 
@@ -244,10 +243,6 @@ impl Drop for Budget {
 }
 
 impl Pool {
-    fn lanes(&self) -> MutexGuard<'_, Vec<Weak<Budget>>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Takes both, or neither when there is no room; whatever its size, one message alone has room.
     fn take(&self, bytes: isize, messages: isize) -> bool {
         let (bytes_before, messages_before) = self.taken.add(bytes, messages);
@@ -281,9 +276,8 @@ impl Charge {
     pub(crate) fn resize(&mut self, bytes: usize) -> bool {
         let pool = &self.budget.pool;
         let Some(more) = bytes.checked_sub(self.bytes) else {
-            pool.taken.bytes.fetch_sub((self.bytes - bytes) as isize, Ordering::SeqCst);
+            self.budget.uncount_bytes(self.bytes - bytes);
             self.bytes = bytes;
-            self.budget.let_in();
             return true;
         };
         let before = pool.taken.bytes.fetch_add(more as isize, Ordering::SeqCst);
@@ -291,8 +285,7 @@ impl Charge {
         if fits {
             self.bytes = bytes;
         } else {
-            pool.taken.bytes.fetch_sub(more as isize, Ordering::SeqCst);
-            self.budget.let_in();
+            self.budget.uncount_bytes(more);
         }
         fits
     }
@@ -397,7 +390,7 @@ mod tests {
                         for turn in 0..2_000 {
                             let bytes = 1 + turn % bytes_max;
                             let charge = budget.take(bytes).unwrap_or_else(|| {
-                                // Who holds something while it waits could wait for itself.
+                                // A thread that held something while it waits could wait for itself.
                                 held.clear();
                                 let place = budget.wait(bytes);
                                 let waker = Waker::from(Arc::new(Unpark(thread::current())));

@@ -7,10 +7,12 @@
 //! sum of all in steps. A count that every shard changed at every
 //! event would be a cache line that goes from one CPU to the next: 0.1 us each time and more, for all of them together.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
+
+use super::lanes::Lanes;
 
 /// The most that a lane counts before it adds to the sum, in bytes.
 const STEP_BYTES: usize = 64 << 10;
@@ -33,13 +35,13 @@ pub(crate) struct Memory {
 struct Sum {
     bytes_max: usize,
     bytes: AtomicIsize,
-    lanes: Mutex<Vec<Weak<Memory>>>,
+    lanes: Lanes<Memory>,
 }
 
 impl Memory {
     /// Returns the first lane.
     pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
-        Self::lane_of(Arc::new(Sum { bytes_max, bytes: AtomicIsize::new(0), lanes: Mutex::default() }))
+        Self::lane_of(Arc::new(Sum { bytes_max, bytes: AtomicIsize::new(0), lanes: Lanes::default() }))
     }
 
     /// Returns another lane, for a shard.
@@ -49,7 +51,7 @@ impl Memory {
 
     fn lane_of(sum: Arc<Sum>) -> Arc<Self> {
         let lane = Arc::new(Memory { sum: Arc::clone(&sum), own: AtomicIsize::new(0) });
-        sum.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&lane));
+        sum.lanes.add(&lane);
         lane
     }
 
@@ -87,9 +89,9 @@ impl Memory {
 
     /// Returns the bytes held as all lanes together count them, which takes a look at each.
     pub(crate) fn total(&self) -> usize {
-        let lanes = self.sum.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = lanes.iter().filter_map(Weak::upgrade).map(|lane| lane.own.load(Ordering::Relaxed));
-        usize::try_from(self.sum.bytes.load(Ordering::Relaxed) + own.sum::<isize>()).unwrap_or(0)
+        let mut bytes = self.sum.bytes.load(Ordering::Relaxed);
+        self.sum.lanes.for_each(|lane| bytes += lane.own.load(Ordering::Relaxed));
+        usize::try_from(bytes).unwrap_or(0)
     }
 
     pub(crate) fn bytes_max(&self) -> usize {

@@ -66,6 +66,7 @@ pub(crate) mod event_id;
 pub(crate) mod fanout;
 pub(crate) mod home;
 pub(crate) mod journal;
+mod lanes;
 pub(crate) mod line;
 pub(crate) mod memory;
 pub(crate) mod message;

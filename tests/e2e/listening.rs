@@ -71,12 +71,17 @@ fn a_stalled_client_at_a_socket_of_the_file_system_is_cut() {
     wait_until("it is gone", || server.stats()["clients"] == 0);
 }
 
+/// Returns a server that neither gives a client up nor sends it anything by itself, and its socket of the file system.
+fn patient_server(dir: &TempDir) -> (Server, String) {
+    let socket = dir.path("esper.sock");
+    let bind = format!("127.0.0.1,unix:{socket}");
+    (Server::start(&["--bind", &bind, "--send-timeout", "1h", "--heartbeat", "1h"]), socket)
+}
+
 #[test]
 fn a_client_that_reads_no_more_but_stays_is_gone_with_the_next_event() {
     let dir = TempDir::new();
-    let socket = dir.path("esper.sock");
-    let flags = ["--bind", &format!("127.0.0.1,unix:{socket}"), "--send-timeout", "1h", "--heartbeat", "1h"];
-    let server = Server::start(&flags);
+    let (server, socket) = patient_server(&dir);
     let client = try_connect_unix(&socket).unwrap();
     let stream = subscribe(client.try_clone().unwrap(), "readsnomore1", "");
     client.shutdown(std::net::Shutdown::Read).unwrap();
@@ -89,9 +94,7 @@ fn a_client_that_reads_no_more_but_stays_is_gone_with_the_next_event() {
 #[test]
 fn a_slow_client_at_a_socket_of_the_file_system_gets_everything() {
     let dir = TempDir::new();
-    let socket = dir.path("esper.sock");
-    let flags = ["--bind", &format!("127.0.0.1,unix:{socket}"), "--send-timeout", "1h", "--heartbeat", "1h"];
-    let server = Server::start(&flags);
+    let (server, socket) = patient_server(&dir);
     let mut stream = subscribe(try_connect_unix(&socket).unwrap(), "slowunix01", "");
     for round in 0..5 {
         // More than the socket holds, while nobody reads; then nothing that would wake the server.

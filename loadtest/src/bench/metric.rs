@@ -83,6 +83,15 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
+    /// Writes the median, with `mark` behind it, and the least and the most where they differ.
+    pub(crate) fn text(&self, mark: &str) -> String {
+        let median = show(self.median);
+        match self.min == self.max {
+            true => format!("{median}{mark}"),
+            false => format!("{median}{mark} ({}–{})", show(self.min), show(self.max)),
+        }
+    }
+
     /// Returns that of some values; `None` of none.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
         let mut values: Vec<_> = values.into_iter().collect();

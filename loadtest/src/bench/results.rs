@@ -1,7 +1,7 @@
 //! All that was measured, as it is written to a file and read back.
 
 use crate::bench::NONE;
-use crate::bench::metric::{Metric, Spread, ratio_over, show};
+use crate::bench::metric::{Metric, Spread, ratio_over};
 use crate::report::Report;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -82,13 +82,7 @@ impl<S> Results<S> {
     /// Writes a figure over all rounds into a table's cell, with the least and the most.
     pub(crate) fn cell(&self, case: &str, peer: &str, metric: &Metric) -> String {
         let mark = self.mark(case, peer);
-        match self.spread(case, peer, metric) {
-            Some(all) if all.min == all.max => format!("{}{mark}", show(all.median)),
-            Some(all) => {
-                format!("{}{mark} ({}–{})", show(all.median), show(all.min), show(all.max))
-            }
-            None => NONE.to_owned(),
-        }
+        self.spread(case, peer, metric).map_or(NONE.to_owned(), |all| all.text(mark))
     }
 
     /// Returns how many times another figure one is; each is that of a case and a server.
@@ -127,6 +121,12 @@ impl<S: Serialize + DeserializeOwned> Results<S> {
         let new = path.with_extension("new");
         std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path)).map_err(|error| wrong(&error))
     }
+}
+
+/// Writes what was measured into a file, as JSON; the error names the file.
+pub(crate) fn write_json(measured: &impl Serialize, path: &Path) -> Result<(), String> {
+    let text = serde_json::to_string(measured).map_err(|error| error.to_string())?;
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// Takes out what would end a table's cell.

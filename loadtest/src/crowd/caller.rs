@@ -2,6 +2,7 @@
 
 use super::site::Site;
 use crate::http::{Body, PublishRequest, ResponseHead};
+use crate::shared::Clock;
 use crate::stamp::Stamp;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -39,6 +40,25 @@ impl Caller {
     pub(super) fn publish(&mut self, request: &PublishRequest, due_ns: u64) -> Result<(), String> {
         self.send(request, due_ns)?;
         self.answer()
+    }
+
+    /// Publishes an event each `every_ns`, the first at once, while `goes_on`; tells `answered` when each was due.
+    pub(super) fn publish_paced(
+        &mut self,
+        request: &PublishRequest,
+        clock: Clock,
+        every_ns: u64,
+        mut goes_on: impl FnMut() -> bool,
+        mut answered: impl FnMut(u64),
+    ) -> Result<(), String> {
+        let mut due_ns = clock.now_ns();
+        while goes_on() {
+            std::thread::sleep(Duration::from_nanos(due_ns.saturating_sub(clock.now_ns())));
+            self.publish(request, due_ns)?;
+            answered(due_ns);
+            due_ns += every_ns;
+        }
+        Ok(())
     }
 
     /// Sends one event and does not wait for the answer.

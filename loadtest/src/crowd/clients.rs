@@ -33,7 +33,7 @@ pub(super) struct Crowd {
     ended: Option<String>,
 }
 
-/// One client.
+/// A client of the crowd, and its progress.
 struct Visitor {
     socket: Option<TcpStream>,
     request: usize,
@@ -44,7 +44,7 @@ struct Visitor {
 }
 
 impl Crowd {
-    /// Returns one without clients, for `count` of them that send one of these requests each.
+    /// Returns a crowd without clients, for `count` of them that send one of these requests each.
     pub(super) fn new(site: &Site, count: usize, requests: Vec<Vec<u8>>) -> Result<Crowd, String> {
         Ok(Crowd {
             poll: Poll::new().map_err(|error| format!("no epoll: {error}"))?,

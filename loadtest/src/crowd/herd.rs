@@ -67,7 +67,7 @@ pub(super) fn measure(args: &CrowdArgs, sheet: &mut Sheet) -> Result<(), String>
     Ok(())
 }
 
-/// What one herd did.
+/// The figures of a herd.
 struct Herded {
     all_ms: f64,
     quiet_p99_ms: Option<f64>,
@@ -165,16 +165,14 @@ fn come(crowd: &mut Crowd, clients: usize) -> Result<(), String> {
 /// answer took, in nanoseconds.
 fn pulse(site: &Site, clock: Clock, stop: &AtomicBool) -> Result<Vec<(u64, u64)>, String> {
     go_first();
-    let request = site.publish("crowdbeside", 128);
-    let mut caller = Caller::connect(site)?;
     let mut pulses = Vec::new();
-    let mut due_ns = clock.now_ns();
-    while !stop.load(Ordering::Acquire) {
-        due_ns += PULSE_NS;
-        std::thread::sleep(Duration::from_nanos(due_ns.saturating_sub(clock.now_ns())));
-        caller.publish(&request, due_ns)?;
-        pulses.push((due_ns, clock.now_ns().saturating_sub(due_ns)));
-    }
+    Caller::connect(site)?.publish_paced(
+        &site.publish("crowdbeside", 128),
+        clock,
+        PULSE_NS,
+        || !stop.load(Ordering::Acquire),
+        |due_ns| pulses.push((due_ns, clock.now_ns().saturating_sub(due_ns))),
+    )?;
     Ok(pulses)
 }
 

@@ -114,17 +114,11 @@ fn publish(
     done: impl Fn(u64) -> bool,
     published: &AtomicU64,
 ) -> Result<(), String> {
-    let request = site.publish(topic, size);
-    let mut caller = Caller::connect(site)?;
-    let mut due_ns = clock.now_ns();
-    let mut count = 0;
-    while !done(count) {
-        std::thread::sleep(Duration::from_nanos(due_ns.saturating_sub(clock.now_ns())));
-        caller.publish(&request, due_ns)?;
-        count = published.fetch_add(1, Ordering::AcqRel) + 1;
-        due_ns += every_ns;
-    }
-    Ok(())
+    let goes_on = || !done(published.load(Ordering::Acquire));
+    let count = |_| {
+        published.fetch_add(1, Ordering::AcqRel);
+    };
+    Caller::connect(site)?.publish_paced(&site.publish(topic, size), clock, every_ns, goes_on, count)
 }
 
 /// Reads small events until it is told to stop, and returns when each was due and how long from then it took, in

@@ -2,7 +2,7 @@
 
 use crate::bench::NONE;
 use crate::bench::metric::{Spread, ratio_over, show};
-use crate::bench::results::Machine;
+use crate::bench::results::{Machine, write_json};
 use serde::Serialize;
 use std::fmt::{self, Display};
 use std::path::Path;
@@ -130,9 +130,7 @@ impl Sheet {
     /// Writes all as JSON, if a file is given; the error names it.
     pub(super) fn write(&self, out: Option<&Path>) -> Result<(), String> {
         let Some(out) = out else { return Ok(()) };
-        let text = serde_json::to_string(self).map_err(|error| error.to_string())?;
-        std::fs::write(out, text)
-            .map_err(|error| format!("--out {}: {error}; give a file that can be written", out.display()))
+        write_json(self, out).map_err(|why| format!("--out {why}; give a file that can be written"))
     }
 }
 
@@ -160,7 +158,9 @@ impl Display for Sheet {
             writeln!(f, "\n| {part} | {} |", servers.join(" | "))?;
             writeln!(f, "|---|{}", "---:|".repeat(servers.len()))?;
             for name in distinct(of_part().map(|one| one.name.as_str())) {
-                let cell = |server: &&str| self.spread(part, server, name).map_or(NONE.to_owned(), shown);
+                let cell = |server: &&str| {
+                    self.spread(part, server, name).map_or(NONE.to_owned(), |spread| spread.text(""))
+                };
                 writeln!(f, "| {name} | {} |", servers.iter().map(cell).collect::<Vec<_>>().join(" | "))?;
             }
         }
@@ -175,13 +175,6 @@ impl Display for Sheet {
         }
         self.failures.iter().try_for_each(|why| writeln!(f, "- failed: {}", why.replace('\n', " ")))
     }
-}
-
-fn shown(spread: Spread) -> String {
-    if spread.min == spread.max {
-        return show(spread.median);
-    }
-    format!("{} ({}–{})", show(spread.median), show(spread.min), show(spread.max))
 }
 
 #[cfg(test)]

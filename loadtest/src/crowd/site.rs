@@ -4,7 +4,7 @@ use super::CrowdArgs;
 use crate::bench::peer::{Peer, Running};
 use crate::http::{PublishRequest, subscribe_request};
 use crate::plan::Plan;
-use crate::process::{Usage, children};
+use crate::process::{Usage, tree};
 use crate::stamp::Payload;
 use rustix::process::{Pid, Signal, kill_process};
 use std::net::SocketAddr;
@@ -61,13 +61,7 @@ impl Site {
 
     /// Stops its processes, or lets them go on.
     pub(super) fn signal(&self, signal: Signal) -> Result<(), String> {
-        let mut all = vec![self.pid()];
-        let mut next = 0;
-        while let Some(pid) = all.get(next).copied() {
-            all.extend(children(pid));
-            next += 1;
-        }
-        for pid in all.iter().filter_map(|pid| Pid::from_raw(*pid as i32)) {
+        for pid in tree(self.pid()).into_iter().filter_map(|pid| Pid::from_raw(pid as i32)) {
             kill_process(pid, signal).map_err(|error| format!("the server takes no signal ({error})"))?;
         }
         Ok(())

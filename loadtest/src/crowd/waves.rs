@@ -17,7 +17,7 @@ const TOPICS: usize = 1_000;
 const PUBLISHES: usize = 2_000;
 const SIZES: [usize; 3] = [128, 2 * 1024, 64 * 1024];
 const PUBLISHERS: usize = 64;
-/// One client of so many does not read.
+/// The clients of which one does not read.
 const STALLED_OF: usize = 100;
 const HALF_REQUESTS: usize = 2_000;
 const HALF_BYTES: usize = 16 * 1024;
@@ -80,7 +80,7 @@ fn wave(args: &CrowdArgs, site: &Site, part: usize) -> Result<(), String> {
         stalled.connect(0, true)?;
     }
     stalled.until(TIMEOUT, |_| {}, |crowd| crowd.asked == halves)?;
-    // Those of topic `number` are every `topics`th publish, and every `topics`th client has it.
+    // A topic has every `topics`th publish and every `topics`th client.
     let events_of = |topic: usize| (publishes.saturating_sub(topic)).div_ceil(topics) as u64;
     let due: u64 =
         (0..clients).filter(|number| reads(*number)).map(|number| events_of(number % topics)).sum();

@@ -178,6 +178,13 @@ impl TopicLog {
         }
     }
 
+    /// Lists it by its number among the logs with a line, unless it is listed.
+    pub(crate) fn list(&mut self, number: u32, listed: &mut VecDeque<u32>) {
+        if !std::mem::replace(&mut self.is_listed, true) {
+            listed.push_back(number);
+        }
+    }
+
     /// Lists a stream among the idle, unless it is there. `at`, its place in the list, may be out of date: the list is
     /// taken whole when a block comes, and its members are not updated.
     pub(crate) fn list_idle(&mut self, index: u32, at: &mut u32) {

@@ -409,16 +409,17 @@ impl Subscriber {
 
     /// Returns whether it waits for its topics alone.
     pub(crate) fn is_idle(&self) -> bool {
-        self.life == Life::Open
-            && !self.is_sending()
-            && self.parts.iter().all(|part| part.stage == Stage::Live)
+        self.follows() && !self.is_sending()
     }
 
     /// Returns whether it follows its topics and is kept from them only by bytes that its socket had no room for.
     pub(crate) fn goes_on(&self) -> bool {
-        self.has_unsent()
-            && self.life == Life::Open
-            && self.parts.iter().all(|part| part.stage == Stage::Live)
+        self.follows() && self.has_unsent()
+    }
+
+    /// Returns whether it is open and follows the logs of all its topics.
+    fn follows(&self) -> bool {
+        self.life == Life::Open && self.parts.iter().all(|part| part.stage == Stage::Live)
     }
 
     /// Lists it as idle in the logs of its live parts, so that they wake it, unless it is sending. `index` is its

@@ -177,9 +177,9 @@ impl Fanout {
     }
 
     fn seal(&mut self, number: u32) {
-        let Some(log) = self.logs.get_mut(number) else { return };
-        log.gained = false;
-        let TopicLog { log, idle, ready, is_listed, follower, .. } = log;
+        let Some(topic_log) = self.logs.get_mut(number) else { return };
+        topic_log.gained = false;
+        let TopicLog { log, idle, ready, .. } = topic_log;
         if log.seal() && !idle.is_empty() {
             if ready.is_empty() {
                 *ready = std::mem::replace(idle, self.spare.pop().unwrap_or_default()).into();
@@ -187,10 +187,9 @@ impl Fanout {
                 // Behind those that wait for an earlier block.
                 ready.extend(idle.drain(..));
             }
-            if !std::mem::replace(is_listed, true) {
-                self.ready.push_back(number);
-            }
+            topic_log.list(number, &mut self.ready);
         }
+        let TopicLog { log, follower, .. } = topic_log;
         let lag_bytes_max = self.limits.lag_bytes_max;
         // A follower's log is bounded at the queue; and an event longer than the limit could never be sent.
         if follower.is_none() && log.bytes() > lag_bytes_max {

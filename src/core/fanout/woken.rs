@@ -49,9 +49,7 @@ impl Fanout {
                 let number = cursor.log;
                 let log = &mut self.logs[number];
                 log.ready.push_back(index);
-                if !std::mem::replace(&mut log.is_listed, true) {
-                    self.ready.push_back(number);
-                }
+                log.list(number, &mut self.ready);
             }
             _ if subscriber.has_unsent() => self.woken.add(index, subscriber),
             _ => return false,

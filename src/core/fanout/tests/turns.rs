@@ -37,9 +37,9 @@ fn what_is_sent_at_once_is_work_by_its_bytes_and_wakes_nobody() {
     let mut more = true;
     while more {
         let mut sends = 0;
-        more = tester.fanout.send_ready(7, 0, &mut Vec::new(), |_, outgoing| {
+        more = tester.fanout.send_ready(7, 0, &mut Vec::new(), |index, outgoing| {
             sends += 1;
-            Some(std::mem::take(&mut outgoing.buffers).concat().len())
+            take_all(index, outgoing)
         });
         turns.push(sends);
     }
@@ -137,7 +137,7 @@ fn streams_of_a_topic_stand_in_one_line_however_many_blocks_come_meanwhile() {
         tester.fanout.seal_all();
         tester.fanout.send_ready(2, 0, &mut Vec::new(), |index, outgoing| {
             served.push((index, outgoing.events));
-            Some(std::mem::take(&mut outgoing.buffers).concat().len())
+            take_all(index, outgoing)
         });
     }
     // Those that were sent to wait until all others were, and are sent everything of the time between.
