@@ -4,11 +4,12 @@ pub(crate) mod socket_file;
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::RawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use io_uring::IoUring;
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
@@ -22,6 +23,8 @@ const LISTENERS_OF_SHARD: u64 = 2;
 const FILES_PER_LISTENER: u64 = 2;
 /// Descriptors that are neither of a shard nor of a subscriber: standard streams, files, RabbitMQ, requests.
 const FILES_BESIDE: u64 = 64;
+/// The most descriptors that the table is made for in advance. Each takes 8 bytes of the kernel's memory.
+const FILE_TABLE_MAX: u64 = 65_536;
 /// The longest that a start waits for an address that is in use. When a process is killed, the kernel closes its
 /// listeners only after it has ended the operations of its rings, which takes some milliseconds, and a tenth of a
 /// second on a busy machine.
@@ -50,6 +53,21 @@ pub(crate) fn file_limit(raise: bool) -> u64 {
         Err(_) => limit.current,
     }
     .unwrap_or(u64::MAX)
+}
+
+/// Has the kernel make the process's table of descriptors as long at once as `files` need it, up to [`FILE_TABLE_MAX`].
+///
+/// Otherwise it grows by doubling, and a thread that opens a file then waits until every CPU has seen the new table
+/// (`expand_fdtable` in Linux's fs/file.c): the shard that accepted the 256th, 512th, ... 8,192nd connection stood still for
+/// 10 to 30 ms each time.
+///
+/// # Errors
+/// The kernel's, when no descriptor or no memory is left.
+pub(crate) fn grow_file_table(files: u64) -> io::Result<()> {
+    let (any, _) = io::pipe()?;
+    let last = files.min(FILE_TABLE_MAX).saturating_sub(1);
+    fcntl_dupfd_cloexec(&any, last as RawFd)?;
+    Ok(())
 }
 
 /// Returns how many subscribers a file limit allows.
@@ -253,6 +271,17 @@ mod tests {
             });
             assert!(tried.iter().filter(|listening| listening.is_ok()).count() < 2, "{tried:?}");
         }
+    }
+
+    #[test]
+    fn the_table_of_descriptors_is_as_long_as_the_file_limit_asks_for() {
+        let limit = file_limit(false);
+        grow_file_table(limit).unwrap();
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+        let size: u64 = size.trim().parse().unwrap();
+        assert!(size >= limit.min(FILE_TABLE_MAX), "{size} of {limit}");
+        assert_eq!(grow_file_table(limit.saturating_add(1)).is_err(), limit < FILE_TABLE_MAX);
     }
 
     #[test]

@@ -54,16 +54,17 @@ pub(crate) async fn run(connections: Rc<Connections>, listener: Listener) {
 async fn accept(connections: Rc<Connections>, port: Port, listener: Rc<TcpListener>) {
     while connections.shard.phase() == Phase::Serving {
         match listener.accept().await {
-            Ok((stream, peer)) => match admit(&connections).await {
-                Some(charge) => {
-                    connections.enter();
-                    let peer = ClientAddress::Ip(peer.ip());
-                    let connection = super::run(Rc::clone(&connections), stream, peer, port, charge);
-                    drop(tokio_uring::spawn(connection));
+            Ok((stream, peer)) => {
+                connections.enter();
+                let peer = ClientAddress::Ip(peer.ip());
+                match admit(&connections).await {
+                    Some(charge) => {
+                        let connection = super::run(Rc::clone(&connections), stream, peer, port, charge);
+                        drop(tokio_uring::spawn(connection));
+                    }
+                    None => give_up(&connections, stream),
                 }
-                None if connections.shard.phase() > Phase::Serving => return,
-                None => refuse(&connections, stream),
-            },
+            }
             Err(_) if connections.shard.phase() > Phase::Serving => return,
             Err(error) => {
                 if is_shortage(&error) {
@@ -90,12 +91,7 @@ pub(super) async fn take(connections: Rc<Connections>, accepted: Accepted) {
     let stream = TcpStream::from_std(socket.into());
     match admit(&connections).await {
         Some(charge) => super::run(connections, stream, peer, port, charge).await,
-        None => {
-            connections.leave();
-            if connections.shard.phase() == Phase::Serving {
-                refuse(&connections, stream);
-            }
-        }
+        None => give_up(&connections, stream),
     }
 }
 
@@ -106,13 +102,15 @@ pub(super) fn is_shortage(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
 }
 
-/// Takes memory for a new connection. While there is none it evicts connections that only wait. Returns `None` when
-/// none can be evicted, when `mailbox.wait_max` has passed, or when the shard stops serving.
+/// Takes memory for a new connection, and waits until the shard has time for it. While there is no memory it evicts
+/// connections that only wait. Returns `None` when none can be evicted, when `mailbox.wait_max` has passed, or when the
+/// shard stops serving.
 async fn admit(connections: &Connections) -> Option<Charge> {
     let memory = &connections.service.request_memory;
     let end = Instant::now() + connections.shard.common.config.mailbox.wait_max;
     loop {
         if let Some(charge) = memory.admit() {
+            connections.newcomer_step().await;
             return Some(charge);
         }
         memory.note_short(connections.shard.common.clock.now_ms());
@@ -123,9 +121,13 @@ async fn admit(connections: &Connections) -> Option<Charge> {
     }
 }
 
-/// Resets a connection that there is no memory for. An answer would need memory too, and an EventSource that gets 503
-/// never reconnects.
-fn refuse(connections: &Connections, stream: TcpStream) {
+/// Closes a connection that was counted and not admitted, with a reset unless the server stops. An answer would need memory
+/// too, and an EventSource that gets 503 never reconnects.
+fn give_up(connections: &Connections, stream: TcpStream) {
+    connections.leave();
+    if connections.shard.phase() > Phase::Serving {
+        return;
+    }
     connections.shard.stats().refused.add(1);
     warn(&connections.warned, || {
         tracing::warn!(

@@ -75,6 +75,8 @@ pub(super) struct Connection<'c, 'm> {
     pub(super) last_request_seen: bool,
     /// No request has come yet.
     pub(super) is_fresh: bool,
+    /// Its first bytes have waited until the shard has time for them.
+    has_waited: bool,
     /// Answers that are ready are sent before anything more is parsed.
     pub(super) must_flush: bool,
     /// Other tasks have a turn before anything more is parsed.
@@ -136,6 +138,7 @@ impl<'c, 'm> Connection<'c, 'm> {
             heard: now,
             last_request_seen: false,
             is_fresh: true,
+            has_waited: false,
             must_flush: false,
             must_yield: false,
         }
@@ -175,12 +178,18 @@ impl<'c, 'm> Connection<'c, 'm> {
             match self.wait().await {
                 Woken::Read(Ok(bytes)) if bytes > 0 => {
                     self.heard = Instant::now();
-                    if self.input.bytes() == bytes && matches!(self.state, ConnectionState::Head) {
+                    let begins = self.input.bytes() == bytes && matches!(self.state, ConnectionState::Head);
+                    if begins {
                         // These are the first bytes of a head.
                         self.since = self.heard;
                     }
                     self.holding.received(bytes);
                     self.drain();
+                    if begins && self.is_fresh && !self.has_waited {
+                        self.connections.newcomer_step().await;
+                        // Its client is not to blame for the wait.
+                        (self.has_waited, self.since) = (true, Instant::now());
+                    }
                 }
                 // The client sends no more: complete requests are still answered, an unfinished one is dropped.
                 Woken::Read(Ok(_)) => {
@@ -387,6 +396,7 @@ impl<'c, 'm> Connection<'c, 'm> {
 
     fn post_with(&mut self, charge: Charge, request: RequestInfo, posting: Posting, since: Instant) -> bool {
         let shard = &self.connections.shard;
+        shard.note_publish();
         let ticket = self.expect(request);
         let Posting { topic, events, is_counted, key } = posting;
         let at_us = shard.common.clock.us_at(since.into_std());

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`accept`] | the listeners of each shard |
 //! | [`acceptor`] | the listeners that all shards share |
+//! | [`newcomers`] | new connections wait until their shard has time for them |
 //! | [`machine`] | one connection: its states and transitions |
 //! | [`request`] | decides what to do for a request once its head is read |
 //! | [`body`] | reads the body of a publish or a command |
@@ -26,6 +27,7 @@ mod holding;
 mod input;
 mod linger;
 mod machine;
+mod newcomers;
 mod pipeline;
 mod request;
 pub(crate) mod request_memory;
@@ -51,6 +53,7 @@ use self::holding::Holding;
 use self::input::DRAIN_BYTES;
 use self::linger::Lingering;
 use self::machine::{Connection, End};
+use self::newcomers::Newcomers;
 use self::pipeline::Pipeline;
 use self::service::{Service, busy};
 use self::shedding::Evictions;
@@ -62,7 +65,7 @@ use crate::core::survey::ClientAddress;
 use crate::dialects::Port;
 use crate::shard::message::{Accepted, TicketReply};
 use crate::shard::sockets::reset_at_close;
-use crate::shard::{ConnectionHooks, Shard, stream};
+use crate::shard::{ConnectionHooks, Shard, shares, stream};
 
 /// The connections of one shard that are not streams; owned by the shard's thread.
 pub(crate) struct Connections {
@@ -72,6 +75,7 @@ pub(crate) struct Connections {
     pipelines: RefCell<Arena<Rc<Pipeline>>>,
     lingering: Lingering,
     evictions: Evictions,
+    newcomers: Newcomers,
     /// The shared buffer of [`Input::drain`](input::Input::drain).
     scratch: RefCell<Box<[u8]>>,
     date: RefCell<Date>,
@@ -87,6 +91,7 @@ impl Connections {
             pipelines: RefCell::new(Arena::default()),
             lingering: Lingering::default(),
             evictions: Evictions::default(),
+            newcomers: Newcomers::new(shares::LEAST.steps),
             scratch: RefCell::new(vec![0; DRAIN_BYTES].into()),
             date: RefCell::new(Date::new()),
             warned: Cell::new(None),
@@ -96,6 +101,11 @@ impl Connections {
     /// Counts a connection that was accepted, before it has a task: a server that stops waits for its answers.
     fn enter(&self) {
         self.shard.stats().connections.add(1);
+    }
+
+    /// Returns when a new connection may take its next step.
+    async fn newcomer_step(&self) {
+        self.newcomers.step(&self.shard.mailbox).await;
     }
 
     /// Counts one that has ended, or became a stream.
@@ -131,7 +141,12 @@ impl ConnectionHooks for Rc<Connections> {
         }
     }
 
+    fn let_in(&self, steps: usize) -> bool {
+        self.newcomers.let_in(steps)
+    }
+
     fn wake_all(&self) {
+        self.newcomers.let_all_in();
         for (_, pipeline) in self.pipelines.borrow_mut().iter_mut() {
             pipeline.wake();
         }

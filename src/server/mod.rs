@@ -144,6 +144,8 @@ impl Server {
             return Err(StartError::FileLimit { limit: files, needed, listeners: of_shard });
         }
         host::try_ring().map_err(StartError::Ring)?;
+        // Without it the server works all the same, and some connections are accepted later.
+        let _ = host::grow_file_table(files);
         if config.data.is_some() {
             // Opening a journal begins an epoch, of which only 64 are kept: a start that finds its port taken must cost
             // none.

@@ -6,6 +6,7 @@
 //! | module | idea |
 //! |---|---|
 //! | [`message`], [`mailbox`] | messages of the core and of shards, and the only way between shards |
+//! | [`shares`] | the shares of a turn's work |
 //! | [`stream`] | a stream begins, is sent what is due, and ends |
 //! | [`sockets`], [`readiness`] | sockets and sends to them, and what the kernel tells of them |
 //! | [`queue`] | a stream of a message broker's queue, and the backend's way to it |
@@ -22,6 +23,7 @@ pub(crate) mod mailbox;
 pub(crate) mod message;
 pub(crate) mod queue;
 pub(crate) mod readiness;
+pub(crate) mod shares;
 pub(crate) mod sockets;
 pub(crate) mod stream;
 
@@ -51,14 +53,6 @@ use crate::shard::message::{Accepted, ShardControl, ShardMessage, TicketReply};
 use crate::shard::sockets::Sockets;
 use crate::stats::ShardStats;
 
-/// Work of one turn, in [`ShardMessage::work`]: about 1 ms, so that sends and reads are never held up for longer.
-const WORK_PER_TURN: usize = 2048;
-/// The same while streams with room are behind, of whatever message: 0.1 ms beside 2 ms of sends, so that publishers are
-/// slowed before streams are cut.
-const WORK_PER_TURN_BEHIND: usize = WORK_PER_TURN / 8;
-/// Work of a turn's sends to streams in lines, and as much again to those that were woken, in the units of
-/// [`Fanout::send_ready`]: about 1 ms of kernel time each, at 4 us a unit.
-const SEND_WORK_PER_TURN: usize = 256;
 /// Events that expire before other tasks have a turn: some 0.5 ms.
 const EXPIRED_PER_TURN: usize = 2048;
 /// Topics that one sweep forgets to make room for those of other shards: some 0.5 ms.
@@ -85,6 +79,10 @@ pub(crate) struct Shard {
     /// Posts between a decision and the mailboxes; kept so that a turn allocates nothing.
     outbox: RefCell<Vec<Post>>,
     phase: Cell<Phase>,
+    /// Set when a connection publishes, until the turn has seen it.
+    publishes: Cell<bool>,
+    /// The time of the last turn in which somebody published, in milliseconds since the Unix epoch.
+    published_ms: Cell<u64>,
     stops_serving: Notify,
 }
 
@@ -95,6 +93,9 @@ pub(crate) trait ConnectionHooks {
 
     /// Hands a reply to the connection that waits for it; dropped if the connection is gone.
     fn reply(&self, ticket: Ticket, reply: TicketReply);
+
+    /// Lets new connections take so many steps; returns whether more wait.
+    fn let_in(&self, steps: usize) -> bool;
 
     /// Wakes all connections: the shard takes no further request.
     fn wake_all(&self);
@@ -139,6 +140,8 @@ impl Shard {
             walks: RefCell::default(),
             outbox: RefCell::new(Vec::new()),
             phase: Cell::new(Phase::Serving),
+            publishes: Cell::new(false),
+            published_ms: Cell::new(0),
             stops_serving: Notify::new(),
             common,
         })
@@ -163,7 +166,8 @@ impl Shard {
 
     /// Handles messages, seals blocks of what topics gained, and sends what is due. Returns whether more work waits.
     fn turn(&self, hooks: &impl ConnectionHooks) -> bool {
-        let work_max = if self.fanout.borrow().is_behind() { WORK_PER_TURN_BEHIND } else { WORK_PER_TURN };
+        let (began_us, ordered) = (self.common.clock.now_us(), self.stats().published.value());
+        let work_max = shares::messages(self.fanout.borrow().is_behind());
         let mut work = 0;
         while work < work_max {
             let Some(message) = self.mailbox.take() else { break };
@@ -173,9 +177,11 @@ impl Shard {
         self.flush_journal();
         self.with_fanout(|fanout, now_ms, out| {
             fanout.seal_all();
-            fanout.send_ready(SEND_WORK_PER_TURN, now_ms, out, |index, outgoing| self.send(index, outgoing));
+            fanout.send_ready(shares::SENDS, now_ms, out, |index, outgoing| self.send(index, outgoing));
         });
-        self.serve_woken();
+        let spent_us = self.common.clock.now_us() - began_us;
+        let shares = shares::behind(spent_us, self.quiet_ms(ordered));
+        self.serve_woken(shares.woken);
         // Clients may have taken what kept publishes out.
         self.common.budget.let_in();
         let (memory, history_bytes) = (&self.common.memory, self.note_history());
@@ -183,8 +189,24 @@ impl Shard {
         if memory.is_filling() || history_bytes > memory.bytes_max() / 2 / self.common.shards {
             self.keep_to_memory();
         }
+        let newcomers_wait = hooks.let_in(shares.steps);
         // Skipping forward seals a block, for which others wait.
-        self.walk() || self.fanout.borrow().is_due() || !self.mailbox.is_empty()
+        self.walk() || newcomers_wait || self.fanout.borrow().is_due() || !self.mailbox.is_empty()
+    }
+
+    /// Returns the milliseconds since a connection of this shard last published or a home ordered an event, of which there
+    /// were so many before this turn.
+    fn quiet_ms(&self, ordered: u64) -> u64 {
+        let now_ms = self.common.clock.now_ms();
+        if self.publishes.take() || self.stats().published.value() > ordered {
+            self.published_ms.set(now_ms);
+        }
+        now_ms.saturating_sub(self.published_ms.get())
+    }
+
+    /// Notes that a connection publishes: the next turns are kept short for those that will.
+    pub(crate) fn note_publish(&self) {
+        self.publishes.set(true);
     }
 
     /// Handles one message; returns its work beyond [`ShardMessage::work`].

@@ -10,7 +10,7 @@ use super::access_log::Admission;
 use super::common::StreamCount;
 use super::queue::QueueStream;
 use super::sockets::{RECEIVED_BYTES_MAX, StreamSocket, reset_at_close};
-use super::{Phase, SEND_WORK_PER_TURN, Shard};
+use super::{Phase, Shard, shares};
 use crate::access_log::RequestRecord;
 use crate::core::arena::Key;
 use crate::core::chunk::Framing;
@@ -103,10 +103,10 @@ pub(crate) async fn begin(
 }
 
 impl Shard {
-    /// Serves streams that were woken, for about 1 ms at most.
-    pub(super) fn serve_woken(&self) {
+    /// Serves streams that were woken until `work_max` is done, in the units of [`Fanout::send_ready`](crate::core::fanout::Fanout::send_ready).
+    pub(super) fn serve_woken(&self, work_max: usize) {
         let mut work = 0;
-        while work < SEND_WORK_PER_TURN {
+        while work < work_max {
             let woken = self.fanout.borrow_mut().take_woken();
             let Some(key) = woken else { return };
             let send = &mut |index, outgoing: &mut Outgoing| self.send(index, outgoing);
@@ -154,7 +154,7 @@ impl Shard {
     pub(crate) async fn end_streams(&self) {
         self.phase.set(Phase::Stopped);
         let keys: Vec<_> = self.fanout.borrow().keys().collect();
-        for keys in keys.chunks(SEND_WORK_PER_TURN / END_WORK) {
+        for keys in keys.chunks(shares::SENDS / END_WORK) {
             keys.iter().for_each(|key| self.end_stream(*key, true));
             let _ = tokio_uring::no_op().await;
         }

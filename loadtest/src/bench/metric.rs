@@ -2,6 +2,7 @@
 
 use crate::report::Report;
 use crate::report_table::thousands;
+use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error};
 
 /// A figure that is shown.
@@ -75,7 +76,7 @@ pub(crate) fn show(value: f64) -> String {
 }
 
 /// The middle of several values and how far they spread.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
     pub(crate) min: f64,
@@ -103,11 +104,14 @@ impl Spread {
     }
 }
 
-/// Returns how many times `base` a value is, over rounds of both: the median of the rounds, each compared within itself, so
-/// that a machine which gets slower over the rounds does not tell. `None` where no round says anything.
-pub(crate) fn ratio_over(rounds: impl IntoIterator<Item = (f64, f64)>) -> Option<f64> {
+/// Returns how many times `base` a value is, over rounds of both, each compared within itself, so that a machine which gets
+/// slower over the rounds does not tell. `None` where no round says anything.
+///
+/// Of three rounds the least and the most have the true median between them with 75 % confidence, of five with 94 %, of six
+/// with 97 %: all of n lie on one side of it in 2 of 2^n cases.
+pub(crate) fn ratio_over(rounds: impl IntoIterator<Item = (f64, f64)>) -> Option<Spread> {
     let told = rounds.into_iter().filter(|(value, base)| *value > 0.0 && *base > 0.0);
-    Spread::of(told.map(|(value, base)| value / base)).map(|spread| spread.median)
+    Spread::of(told.map(|(value, base)| value / base))
 }
 
 #[cfg(test)]
@@ -129,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_ratio_to_nothing_is_none() {
-        let ratio = |value, base| ratio_over([(value, base)]);
+        let ratio = |value, base| ratio_over([(value, base)]).map(|spread| spread.median);
         assert_eq!(ratio(6.0, 3.0), Some(2.0));
         assert_eq!((ratio(1.0, 0.0), ratio(0.0, 1.0), ratio(-5.0, 1.0)), (None, None, None));
     }
@@ -137,8 +141,9 @@ mod tests {
     #[test]
     fn a_machine_that_slows_down_does_not_change_a_ratio() {
         let rounds = [(10.0, 5.0), (20.0, 10.0), (80.0, 40.0)];
-        assert_eq!(ratio_over(rounds), Some(2.0));
-        assert_eq!(ratio_over(rounds.into_iter().chain([(7.0, 0.0)])), Some(2.0));
+        let twice = Some(Spread { median: 2.0, min: 2.0, max: 2.0 });
+        assert_eq!(ratio_over(rounds), twice);
+        assert_eq!(ratio_over(rounds.into_iter().chain([(7.0, 0.0)])), twice);
         assert_eq!(ratio_over([]), None);
     }
 

@@ -1,7 +1,7 @@
 //! What the first server has to reach, and whether it does.
 
 use crate::bench::NONE;
-use crate::bench::metric::{Metric, show};
+use crate::bench::metric::{Metric, Spread, show};
 use crate::bench::results::Results;
 use crate::report_table::thousands;
 use serde::Deserialize;
@@ -71,8 +71,9 @@ impl Must {
             Some(Beside::Peer(base)) => (case, base.as_str()),
             Some(Beside::Case(base)) => (base.as_str(), peer),
         };
-        let ratio = results.ratio((case, peer), base, self.metric)?;
-        text = format!("{ratio:.2} times ({text} against {})", figure(base, self.metric));
+        let Spread { median: ratio, min, max } = results.ratio((case, peer), base, self.metric)?;
+        let base_text = figure(base, self.metric);
+        text = format!("{ratio:.2} times ({min:.2}–{max:.2}; {text} against {base_text})");
         if let Some(also) = self.also {
             let (own, other) = (figure((case, peer), also), figure(base, also));
             text.push_str(&format!("; {}: {own} against {other}", also.title));

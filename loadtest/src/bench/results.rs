@@ -86,7 +86,7 @@ impl<S> Results<S> {
     }
 
     /// Returns how many times another figure one is; each is that of a case and a server.
-    pub(crate) fn ratio(&self, one: (&str, &str), base: (&str, &str), metric: &Metric) -> Option<f64> {
+    pub(crate) fn ratio(&self, one: (&str, &str), base: (&str, &str), metric: &Metric) -> Option<Spread> {
         let figure = |record: &Record| record.report.as_ref().and_then(metric.of);
         let both = self.of(one.0, one.1).filter_map(|record| {
             let other = self.of(base.0, base.1).find(|other| other.round == record.round)?;

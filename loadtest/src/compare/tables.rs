@@ -107,7 +107,9 @@ fn case_table(out: &mut String, results: &Comparison, case: &Case, first: &str) 
             row(&format!("… against {base}"), &|peer| {
                 let mark = [peer, base].map(|peer| results.mark(name, peer)).into_iter().max();
                 let ratio = results.ratio((name, peer), (name, base), metric);
-                ratio.map_or(NONE.to_owned(), |ratio| format!("{ratio:.2}{}", mark.unwrap_or_default()))
+                ratio.map_or(NONE.to_owned(), |ratio| {
+                    format!("{:.2}{}", ratio.median, mark.unwrap_or_default())
+                })
             });
         }
     }

@@ -42,17 +42,18 @@ impl Caller {
         self.answer()
     }
 
-    /// Publishes an event each `every_ns`, the first at once, while `goes_on`; tells `answered` when each was due.
+    /// Publishes an event each `every_ns`, the first at once, while `goes_on` with the time at which the next is due; tells
+    /// `answered` when each was due.
     pub(super) fn publish_paced(
         &mut self,
         request: &PublishRequest,
         clock: Clock,
         every_ns: u64,
-        mut goes_on: impl FnMut() -> bool,
+        mut goes_on: impl FnMut(u64) -> bool,
         mut answered: impl FnMut(u64),
     ) -> Result<(), String> {
         let mut due_ns = clock.now_ns();
-        while goes_on() {
+        while goes_on(due_ns) {
             std::thread::sleep(Duration::from_nanos(due_ns.saturating_sub(clock.now_ns())));
             self.publish(request, due_ns)?;
             answered(due_ns);

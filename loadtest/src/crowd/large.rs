@@ -114,7 +114,7 @@ fn publish(
     done: impl Fn(u64) -> bool,
     published: &AtomicU64,
 ) -> Result<(), String> {
-    let goes_on = || !done(published.load(Ordering::Acquire));
+    let goes_on = |_| !done(published.load(Ordering::Acquire));
     let count = |_| {
         published.fetch_add(1, Ordering::AcqRel);
     };

@@ -37,7 +37,7 @@ struct SheetFigure {
 struct Goal {
     part: String,
     text: String,
-    measured: Option<f64>,
+    measured: Option<Spread>,
     at_most: f64,
     reached: bool,
 }
@@ -93,8 +93,7 @@ impl Sheet {
 
     /// Adds a row that a figure's median has to reach.
     pub(super) fn goal(&mut self, part: &str, text: &str, (server, name): (&str, &str), at_most: f64) {
-        let measured = self.spread(part, server, name).map(|spread| spread.median);
-        self.add(part, text, measured, at_most);
+        self.add(part, text, self.spread(part, server, name), at_most);
     }
 
     /// Adds a row that a figure's ratio to another has to reach, the median of the rounds' ratios.
@@ -112,8 +111,8 @@ impl Sheet {
         self.add(part, text, measured, at_most);
     }
 
-    fn add(&mut self, part: &str, text: &str, measured: Option<f64>, at_most: f64) {
-        let reached = measured.is_some_and(|measured| measured <= at_most);
+    fn add(&mut self, part: &str, text: &str, measured: Option<Spread>, at_most: f64) {
+        let reached = measured.is_some_and(|measured| measured.median <= at_most);
         self.goals.push(Goal { part: part.to_owned(), text: text.to_owned(), measured, at_most, reached });
     }
 
@@ -166,7 +165,7 @@ impl Display for Sheet {
         }
         writeln!(f, "\n| to reach | measured | at most | |\n|---|---:|---:|---|")?;
         for Goal { part, text, measured, at_most, reached } in &self.goals {
-            let measured = measured.map_or(NONE.to_owned(), show);
+            let measured = measured.map_or(NONE.to_owned(), |measured| measured.text(""));
             let said = if *reached { "reached" } else { "**not reached**" };
             writeln!(f, "| {part}: {text} | {measured} | {} | {said} |", show(*at_most))?;
         }
@@ -193,6 +192,7 @@ mod tests {
         assert!(sheet.passed() && !sheet.is_empty());
         let text = sheet.to_string();
         assert!(text.contains("| us | 22.0 (10.0–30.0) | 20.0 (10.0–30.0) |"), "{text}");
+        assert!(text.contains("| connects: to floor | 1.00 (1.00–1.10) | 1.00 | reached |"), "{text}");
         sheet.goal("connects", "nothing", ("nchan", "us"), 1.0);
         assert!(!sheet.passed() && sheet.to_string().contains("**not reached**"));
         let mut sheet = Sheet::new(1, 10, 1);

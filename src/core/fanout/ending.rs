@@ -1,6 +1,10 @@
 //! Ends streams from the server's side: all of them because the server stops, or those of a session on request.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use super::Fanout;
+use super::part::Cursor;
 use crate::core::event_id::Sequence;
 use crate::core::fanout::wire::retry_field;
 use crate::core::topic::Topic;
@@ -43,6 +47,35 @@ pub(super) struct Ended {
     pub(super) work: usize,
 }
 
+/// The numbers of streams that were ended by request and have not left yet, by log: an emit that comes then does not
+/// count them, however long they take their last bytes.
+#[derive(Debug, Default)]
+pub(super) struct Disconnected(HashMap<u32, u32>);
+
+impl Disconnected {
+    /// Returns how many of a log's streams they are.
+    pub(super) fn of(&self, log: u32) -> u32 {
+        self.0.get(&log).copied().unwrap_or(0)
+    }
+
+    /// Adds a stream with these cursors.
+    fn enter(&mut self, cursors: &[Cursor]) {
+        cursors.iter().for_each(|cursor| *self.0.entry(cursor.log).or_default() += 1);
+    }
+
+    /// Removes a stream with these cursors.
+    pub(super) fn leave(&mut self, cursors: &[Cursor]) {
+        for cursor in cursors {
+            if let Entry::Occupied(mut streams) = self.0.entry(cursor.log) {
+                *streams.get_mut() -= 1;
+                if *streams.get() == 0 {
+                    streams.remove();
+                }
+            }
+        }
+    }
+}
+
 impl Fanout {
     /// Ends every stream, once it was sent everything pending, with a `retry:` for later.
     pub(crate) fn close_streams(&mut self) {
@@ -72,6 +105,8 @@ impl Fanout {
             // A stream that a former request ends is not counted again.
             if !subscriber.is_ending() {
                 subscriber.end_after(upto, DISCONNECTED);
+                subscriber.is_disconnected = true;
+                self.disconnected.enter(subscriber.cursors());
                 self.woken.add(index, subscriber);
                 streams += 1;
             }

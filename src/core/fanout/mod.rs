@@ -27,6 +27,7 @@ use smallvec::SmallVec;
 
 use crate::core::arena::{Arena, Key};
 use crate::core::event_id::{Sequence, in_form_of};
+use crate::core::fanout::ending::Disconnected;
 use crate::core::fanout::log::Gain;
 use crate::core::fanout::logs::{LogKind, Logs};
 use crate::core::fanout::part::Replayed;
@@ -78,6 +79,7 @@ pub(crate) struct Fanout {
     ready: VecDeque<u32>,
     spare: Vec<Vec<u32>>,
     woken: WakeList,
+    disconnected: Disconnected,
     memory: Arc<Memory>,
     swept: u32,
     random: fastrand::Rng,
@@ -110,6 +112,7 @@ impl Fanout {
             ready: VecDeque::new(),
             spare: Vec::new(),
             woken: WakeList::default(),
+            disconnected: Disconnected::default(),
             memory,
             swept: 0,
             random: fastrand::Rng::with_seed(seed),
@@ -262,6 +265,9 @@ impl Fanout {
                 self.extras.shrink_to(2 * self.extras.len());
             }
         }
+        if subscriber.is_disconnected {
+            self.disconnected.leave(subscriber.cursors());
+        }
         let is_merging = subscriber.is_merging();
         for cursor in subscriber.cursors() {
             let moved = self.logs[cursor.log].unlist_idle(key.index, cursor.idle_at);
@@ -299,7 +305,7 @@ impl Fanout {
                 for topic in &topics {
                     for number in self.logs.of_part(topic, partition) {
                         let log = &self.logs[number];
-                        streams += log.streams;
+                        streams += log.streams - self.disconnected.of(number);
                         work += 1;
                         // Without the topic no stream that names it is live: its home would know.
                         let (chunk, marks) = match &published_to {

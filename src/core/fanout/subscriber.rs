@@ -81,6 +81,8 @@ pub(crate) struct Subscriber {
     pub(crate) heartbeat_due: bool,
     /// Set when it is listed in [`WakeList`](super::woken::WakeList).
     pub(super) is_woken: bool,
+    /// Set when it was ended by request, and is counted in [`Disconnected`](super::ending::Disconnected).
+    pub(super) is_disconnected: bool,
 }
 
 /// The start of a stream's response, made by its connection.
@@ -150,6 +152,7 @@ impl Subscriber {
             expires_s,
             heartbeat_due: false,
             is_woken: false,
+            is_disconnected: false,
         }
     }
 

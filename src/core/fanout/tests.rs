@@ -152,6 +152,30 @@ impl Tester {
         self.fanout.handle(message, &mut Vec::new())
     }
 
+    /// Has a topic gain an event that is emitted; returns the streams that it is answered with, and the work.
+    fn emit(&mut self, topic: Topic) -> (u32, usize) {
+        let ticket = Ticket { shard: 0, connection: Arena::default().insert(()), request: 1 };
+        let mut out = Vec::new();
+        let message = ToFanout::Events {
+            partition: topic.partition(),
+            topics: [topic].into(),
+            frames: Chunk::of([&b"x"[..]], 1, &self.memory),
+            marks: [Mark { sequence: 1, end: 1, id_at: 0 }].into(),
+
+            published_to: None,
+            count: 1,
+            last: 1,
+            at_us: 0,
+            charge: None,
+            delivery_count: Some(DeliveryCount::new(CountFor::Connection(ticket), None)),
+        };
+        let work = self.fanout.handle(message, &mut out);
+        let [Post { message: Message::Reply(_, Reply::Disconnected(streams)), .. }] = &out[..] else {
+            panic!("{out:?}")
+        };
+        (*streams, work)
+    }
+
     /// Makes a turn of one event on a topic.
     fn block_on(&mut self, topic: &Topic, frame: &str) {
         self.gain_on(topic.clone(), frame);
@@ -346,30 +370,12 @@ fn an_emit_is_answered_with_the_streams_that_take_it() {
     let mut tester = Tester::new(LIMITS);
     let user = Topic::of_session("chat", Some("ann"), &tester.hasher);
     let all = Topic::of_session("chat", None, &tester.hasher);
-    let other = tester.idle_on(slice::from_ref(&all), u64::MAX);
+    tester.idle_on(slice::from_ref(&all), u64::MAX);
     for _ in 0..2 {
         tester.idle_on(&[all.clone(), user.clone()], u64::MAX);
     }
-    let ticket = Ticket { shard: 0, connection: other, request: 1 };
     for (topic, streams) in [(all, 3), (user, 2), (tester.topic(1), 0)] {
-        let partition = topic.partition();
-        let (mut out, count) = (Vec::new(), DeliveryCount::new(CountFor::Connection(ticket), None));
-        let message = ToFanout::Events {
-            partition,
-            topics: [topic].into(),
-            frames: Chunk::of([&b"x"[..]], 1, &tester.memory),
-            marks: [Mark { sequence: 1, end: 1, id_at: 0 }].into(),
-
-            published_to: None,
-            count: 1,
-            last: 1,
-            at_us: 0,
-            charge: None,
-            delivery_count: Some(count),
-        };
-        assert_eq!(tester.fanout.handle(message, &mut out), usize::from(streams > 0), "one log, or none");
-        let [Post { message: Message::Reply(_, reply), .. }] = &out[..] else { panic!("{out:?}") };
-        assert_eq!(reply, &Reply::Disconnected(streams));
+        assert_eq!(tester.emit(topic), (streams, usize::from(streams > 0)), "one log, or none");
     }
 }
 

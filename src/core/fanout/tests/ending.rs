@@ -116,6 +116,22 @@ fn a_disconnect_ends_the_streams_of_its_topic_alone_and_counts_each_once() {
 }
 
 #[test]
+fn an_emit_counts_no_stream_that_was_disconnected_however_late_it_leaves() {
+    let mut tester = Tester::new(LIMITS);
+    let keys: Vec<_> = (0..3).map(|_| tester.idle(1, u64::MAX)).collect();
+    tester.fanout.disconnect(&tester.topic(1), 0);
+    let late = tester.idle(1, u64::MAX);
+    assert_eq!(tester.emit(tester.topic(1)).0, 1);
+    tester.fanout.leave(keys[0], &mut Vec::new());
+    assert_eq!(tester.emit(tester.topic(1)).0, 1);
+    tester.fanout.leave(late, &mut Vec::new());
+    assert_eq!(tester.emit(tester.topic(1)).0, 0);
+    keys[1..].iter().for_each(|key| tester.fanout.leave(*key, &mut Vec::new()));
+    tester.idle(1, u64::MAX);
+    assert_eq!(tester.emit(tester.topic(1)).0, 1, "whose log may have the number of theirs");
+}
+
+#[test]
 fn a_disconnect_looks_no_further_than_the_last_stream_of_its_topic_and_that_is_its_work() {
     let mut tester = Tester::new(LIMITS);
     let ticket = Ticket { shard: 0, connection: tester.idle(1, u64::MAX), request: 0 };
