@@ -30,7 +30,7 @@ pub(crate) struct Shares {
 /// The least of each while nobody publishes: 0.4 ms, of which the 9 us that any turn costs are little.
 pub(crate) const LEAST: Shares = Shares { woken: 64, steps: 16 };
 /// The least of each while somebody does: less than 0.1 ms.
-const LEAST_BESIDE_PUBLISHES: Shares = Shares { woken: 8, steps: 4 };
+const LEAST_BESIDE_PUBLISHES: Shares = Shares { woken: 8, steps: 2 };
 
 /// Returns the work of a turn's messages.
 pub(super) fn messages(is_behind: bool) -> usize {

@@ -18,9 +18,6 @@ pub(crate) struct Must {
     pub(crate) bound: Bound,
     /// Shown with it, bound to nothing.
     pub(crate) also: Option<&'static Metric>,
-    /// Said behind the bound.
-    #[serde(default)]
-    pub(crate) wish: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -55,7 +52,7 @@ impl Must {
             Some(Beside::Peer(peer)) => format!("{times}{peer}'s"),
             Some(Beside::Case(case)) => format!("{times}that of {case}"),
         };
-        format!("{}: {word} {what}{}", self.metric.title, self.wish)
+        format!("{}: {word} {what}", self.metric.title)
     }
 
     /// Says what was measured of `peer` in `case`, and whether it is enough; `None` when it was not measured.

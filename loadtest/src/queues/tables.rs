@@ -30,7 +30,7 @@ pub(crate) fn tables(results: &QueueResults) -> String {
         args.size
     );
     let (metric, beside, bound) = (&PER_SECOND, Beside::Peer("bare".to_owned()), Bound::AtLeast(RATIO_MIN));
-    let must = Must { metric, beside: Some(beside), bound, also: None, wish: String::new() };
+    let must = Must { metric, beside: Some(beside), bound, also: None };
     let known = |name: &&str| cases.iter().any(|case| case.name == **name);
     let musts: Vec<_> = ["drain", "drain-ids"].into_iter().filter(known).map(|name| (name, &must)).collect();
     let of_esper = || results.records.iter().filter(|record| record.peer == "esper");
