@@ -37,7 +37,7 @@ impl Newcomers {
     /// is known.
     pub(super) fn let_in(&self, steps: usize) -> bool {
         self.0.forget_permits(usize::MAX);
-        // Those that wait are given theirs at once.
+        // The connections in the line take these at once, so what is left is wanted by none.
         self.0.add_permits(steps);
         self.0.available_permits() == 0
     }

@@ -38,7 +38,7 @@ struct Pool {
     /// Taken by messages under way, and in advance.
     taken: Room,
     line: Line<Charge>,
-    /// Those of the shards.
+    /// The shards' lanes.
     lanes: Lanes<Budget>,
     /// While this is exhausted there is no room.
     memory: Option<Arc<Memory>>,

@@ -180,7 +180,7 @@ impl Shard {
             fanout.send_ready(shares::SENDS, now_ms, out, |index, outgoing| self.send(index, outgoing));
         });
         let spent_us = self.common.clock.now_us() - began_us;
-        let shares = shares::behind(spent_us, self.quiet_ms(ordered));
+        let shares = shares::after_sends(spent_us, self.quiet_ms(ordered));
         self.serve_woken(shares.woken);
         // Clients may have taken what kept publishes out.
         self.common.budget.let_in();

@@ -18,7 +18,7 @@ const STEP_US: usize = 8;
 /// The time for which a publish has others expected, in milliseconds.
 const PUBLISHER_MS: u64 = 1_000;
 
-/// The work of a turn behind its messages and its sends to streams in lines.
+/// The work of a turn after its messages and its sends to streams in lines.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Shares {
     /// For streams that were woken, in units of sends.
@@ -37,9 +37,9 @@ pub(super) fn messages(is_behind: bool) -> usize {
     if is_behind { MESSAGES_WHILE_BEHIND } else { MESSAGES }
 }
 
-/// Returns the work of a turn behind its messages and sends, which took `spent_us`: each the same time again, up to 1 ms,
+/// Returns the work of a turn after its messages and sends, which took `spent_us`: each the same time again, up to 1 ms,
 /// but not less than [`LEAST`], or less than that beside publishes, of which the last came `quiet_ms` ago.
-pub(super) fn behind(spent_us: u64, quiet_ms: u64) -> Shares {
+pub(super) fn after_sends(spent_us: u64, quiet_ms: u64) -> Shares {
     let least = if quiet_ms < PUBLISHER_MS { LEAST_BESIDE_PUBLISHES } else { LEAST };
     let spent_us = usize::try_from(spent_us).unwrap_or(usize::MAX).min(SENDS * SEND_US);
     Shares { woken: (spent_us / SEND_US).max(least.woken), steps: (spent_us / STEP_US).max(least.steps) }
@@ -51,12 +51,12 @@ mod tests {
 
     #[test]
     fn the_end_of_a_turn_takes_as_long_as_what_came_before_and_less_beside_publishes() {
-        assert_eq!((behind(0, PUBLISHER_MS), behind(0, 0)), (LEAST, LEAST_BESIDE_PUBLISHES));
+        assert_eq!((after_sends(0, PUBLISHER_MS), after_sends(0, 0)), (LEAST, LEAST_BESIDE_PUBLISHES));
         for quiet_ms in [PUBLISHER_MS - 1, PUBLISHER_MS] {
-            assert_eq!(behind(400, quiet_ms), Shares { woken: 100, steps: 50 });
+            assert_eq!(after_sends(400, quiet_ms), Shares { woken: 100, steps: 50 });
         }
-        assert_eq!(behind(30, PUBLISHER_MS), LEAST);
-        assert_eq!(behind(u64::MAX, 0), Shares { woken: SENDS, steps: SENDS / 2 });
+        assert_eq!(after_sends(30, PUBLISHER_MS), LEAST);
+        assert_eq!(after_sends(u64::MAX, 0), Shares { woken: SENDS, steps: SENDS / 2 });
     }
 
     #[test]

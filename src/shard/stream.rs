@@ -103,7 +103,8 @@ pub(crate) async fn begin(
 }
 
 impl Shard {
-    /// Serves streams that were woken until `work_max` is done, in the units of [`Fanout::send_ready`](crate::core::fanout::Fanout::send_ready).
+    /// Serves streams that were woken until `work_max` is done, in the units of
+    /// [`Fanout::send_ready`](crate::core::fanout::Fanout::send_ready).
     pub(super) fn serve_woken(&self, work_max: usize) {
         let mut work = 0;
         while work < work_max {

@@ -2,7 +2,6 @@
 
 use crate::report::Report;
 use crate::report_table::thousands;
-use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error};
 
 /// A figure that is shown.
@@ -76,7 +75,7 @@ pub(crate) fn show(value: f64) -> String {
 }
 
 /// The middle of several values and how far they spread.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
     pub(crate) min: f64,

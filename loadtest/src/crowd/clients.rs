@@ -1,5 +1,6 @@
 //! Many subscribers on one thread: each connects, asks, and counts the events it gets.
 
+use super::TIMEOUT;
 use super::site::Site;
 use crate::connect::{self, Sources, begin_connect, send_request};
 use crate::poll::{Poll, READ, WRITE};
@@ -59,6 +60,16 @@ impl Crowd {
             marks: 0,
             ended: None,
         })
+    }
+
+    /// Returns so many subscribers of a topic, each with its stream.
+    pub(super) fn joined(site: &Site, topic: &str, count: usize) -> Result<Crowd, String> {
+        let mut crowd = Crowd::new(site, count, vec![site.subscribe(topic, None)?])?;
+        for _ in 0..count {
+            crowd.connect(0, true)?;
+        }
+        crowd.until(TIMEOUT, |_| {}, |crowd| crowd.heads == count)?;
+        Ok(crowd)
     }
 
     /// Begins to connect one more client, which sends that request as soon as it can; without `reads` it reads nothing

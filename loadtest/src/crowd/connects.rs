@@ -5,7 +5,7 @@
 //! it, and takes the CPU time that this takes.
 
 use super::clients::Crowd;
-use super::{CrowdArgs, Sheet, Site};
+use super::{CrowdArgs, Sheet, Site, TIMEOUT};
 use crate::bench::metric::Spread;
 use crate::bench::peer::Peer;
 use rustix::process::Signal;
@@ -18,7 +18,6 @@ const IN_TURN: &str = "resident bytes of each, one after another";
 /// A backlog of 4,096 holds them.
 const BATCH_MAX: usize = 3_500;
 const BATCHES: usize = 4;
-const TIMEOUT: Duration = Duration::from_secs(60);
 /// The server may have something to do after the last head.
 const BEHIND: Duration = Duration::from_millis(50);
 const SETTLE: Duration = Duration::from_secs(1);

@@ -4,7 +4,7 @@
 use super::caller::Caller;
 use super::clients::Crowd;
 use super::memory::{Highest, MIB, settle};
-use super::{CrowdArgs, Sheet, Site, percentile_ms, preempt};
+use super::{CrowdArgs, Sheet, Site, TIMEOUT, percentile_ms, preempt};
 use crate::bench::peer::Peer;
 use crate::run::pin;
 use crate::shared::Clock;
@@ -16,7 +16,6 @@ use std::time::Duration;
 const PART: &str = "herd";
 const SIZES: [(&str, usize); 2] = [("128 B", 128), ("4 KiB", 4096)];
 const MISSED: u64 = 100;
-const TIMEOUT: Duration = Duration::from_secs(60);
 const QUIET: Duration = Duration::from_secs(3);
 const STAY: Duration = Duration::from_secs(1);
 const AFTER: Duration = Duration::from_secs(60);
@@ -89,7 +88,8 @@ fn one(args: &CrowdArgs, peer: &Peer, size: usize) -> Result<Herded, String> {
     let site = Site::start(peer, args)?;
     let (topic, clients) = ("crowdherd", args.scaled(args.clients, 4));
     let fresh = site.usage()?.rss_bytes;
-    visit(&site, topic, clients).map_err(|why| format!("the first time: {why}"))?;
+    // They come, and leave.
+    drop(Crowd::joined(&site, topic, clients).map_err(|why| format!("the first time: {why}"))?);
     let id = missed(&site, topic, size)?;
     std::thread::sleep(args.pause(LEFT));
     let (clock, end_ns) = (Clock::start(), AtomicU64::new(u64::MAX));
@@ -136,15 +136,6 @@ fn one(args: &CrowdArgs, peer: &Peer, size: usize) -> Result<Herded, String> {
     })
 }
 
-/// Lets all clients come, and leave again.
-fn visit(site: &Site, topic: &str, clients: usize) -> Result<(), String> {
-    let mut crowd = Crowd::new(site, clients, vec![site.subscribe(topic, None)?])?;
-    for _ in 0..clients {
-        crowd.connect(0, true)?;
-    }
-    crowd.until(TIMEOUT, |_| {}, |crowd| crowd.heads == clients)
-}
-
 /// Publishes an event and the hundred behind it, and returns the id of the first.
 fn missed(site: &Site, topic: &str, size: usize) -> Result<String, String> {
     let request = site.publish(topic, size);
@@ -188,7 +179,7 @@ fn come(crowd: &mut Crowd, clients: usize) -> Result<(), String> {
 /// crowd's packets in the publisher's system calls, up to 7 ms of them in one, which is not the server's time.
 fn pulse(args: &CrowdArgs, site: &Site, clock: Clock, end_ns: &AtomicU64) -> Result<Vec<(u64, u64)>, String> {
     pin(Some(args.server_cpu));
-    preempt()?;
+    preempt();
     let mut pulses = Vec::new();
     Caller::connect(site)?.publish_paced(
         &site.publish("crowdbeside", 128),

@@ -2,7 +2,7 @@
 
 use super::caller::Caller;
 use super::clients::Crowd;
-use super::{CrowdArgs, Sheet, Site, go_first, percentile_ms};
+use super::{CrowdArgs, Sheet, Site, TIMEOUT, go_first, percentile_ms};
 use crate::bench::peer::Peer;
 use crate::shared::Clock;
 use crate::stamp::{MARK, Stamp};
@@ -19,7 +19,6 @@ const SMALL_NS: u64 = 10_000_000;
 const LARGE_NS: u64 = 250_000_000;
 const QUIET: Duration = Duration::from_secs(3);
 const LARGE_TIME: Duration = Duration::from_secs(6);
-const TIMEOUT: Duration = Duration::from_secs(60);
 /// The last small event has arrived by then.
 const STAY: Duration = Duration::from_secs(1);
 /// Room for a large event and what stands around it.
@@ -60,7 +59,7 @@ fn one(args: &CrowdArgs, peer: &Peer) -> Result<[Vec<u64>; 2], String> {
     let large_events = (args.pause(LARGE_TIME).as_nanos() as u64 / LARGE_NS).max(2);
     let all_large = large_events * subscribers as u64;
     let (mut small, mut large) =
-        (joined(&site, "crowdsmall", subscribers)?, joined(&site, "crowdlarge", subscribers)?);
+        (Crowd::joined(&site, "crowdsmall", subscribers)?, Crowd::joined(&site, "crowdlarge", subscribers)?);
     let (clock, stop, published) = (Clock::start(), AtomicBool::new(false), AtomicU64::new(0));
     let (began_ns, ended_ns, latencies) = std::thread::scope(|scope| {
         let small_reader = scope.spawn(|| read_small(&mut small, clock, &stop, &published));
@@ -93,16 +92,6 @@ fn one(args: &CrowdArgs, peer: &Peer) -> Result<[Vec<u64>; 2], String> {
         within.map(|(_, took_ns)| *took_ns).collect()
     };
     Ok([of(0, began_ns), of(began_ns, ended_ns)])
-}
-
-/// Returns so many subscribers of a topic, each with its stream.
-fn joined(site: &Site, topic: &str, subscribers: usize) -> Result<Crowd, String> {
-    let mut crowd = Crowd::new(site, subscribers, vec![site.subscribe(topic, None)?])?;
-    for _ in 0..subscribers {
-        crowd.connect(0, true)?;
-    }
-    crowd.until(TIMEOUT, |_| {}, |crowd| crowd.heads == subscribers)?;
-    Ok(crowd)
 }
 
 /// Publishes an event for each `every_ns` until `done`, which is given how many there were, and counts them.

@@ -37,7 +37,9 @@ struct SheetFigure {
 struct Goal {
     part: String,
     text: String,
-    measured: Option<Spread>,
+    measured: Option<f64>,
+    /// The median, the least and the most of it, in words.
+    shown: String,
     at_most: f64,
     reached: bool,
 }
@@ -112,8 +114,11 @@ impl Sheet {
     }
 
     fn add(&mut self, part: &str, text: &str, measured: Option<Spread>, at_most: f64) {
-        let reached = measured.is_some_and(|measured| measured.median <= at_most);
-        self.goals.push(Goal { part: part.to_owned(), text: text.to_owned(), measured, at_most, reached });
+        let shown = measured.map_or(NONE.to_owned(), |spread| spread.text(""));
+        let measured = measured.map(|spread| spread.median);
+        let reached = measured.is_some_and(|measured| measured <= at_most);
+        let [part, text] = [part, text].map(str::to_owned);
+        self.goals.push(Goal { part, text, measured, shown, at_most, reached });
     }
 
     /// Returns whether no round has a figure.
@@ -164,10 +169,9 @@ impl Display for Sheet {
             }
         }
         writeln!(f, "\n| to reach | measured | at most | |\n|---|---:|---:|---|")?;
-        for Goal { part, text, measured, at_most, reached } in &self.goals {
-            let measured = measured.map_or(NONE.to_owned(), |measured| measured.text(""));
+        for Goal { part, text, shown, at_most, reached, .. } in &self.goals {
             let said = if *reached { "reached" } else { "**not reached**" };
-            writeln!(f, "| {part}: {text} | {measured} | {} | {said} |", show(*at_most))?;
+            writeln!(f, "| {part}: {text} | {shown} | {} | {said} |", show(*at_most))?;
         }
         if !self.failures.is_empty() {
             writeln!(f)?;

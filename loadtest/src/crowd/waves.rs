@@ -3,7 +3,7 @@
 use super::caller::Caller;
 use super::clients::Crowd;
 use super::memory::{Highest, MIB, settle};
-use super::{CrowdArgs, Sheet, Site};
+use super::{CrowdArgs, Sheet, Site, TIMEOUT};
 use crate::bench::peer::Peer;
 use crate::stamp::Stamp;
 use std::time::Duration;
@@ -22,7 +22,6 @@ const STALLED_OF: usize = 100;
 const HALF_REQUESTS: usize = 2_000;
 const HALF_BYTES: usize = 16 * 1024;
 const HISTORY_AGE: Duration = Duration::from_secs(10);
-const TIMEOUT: Duration = Duration::from_secs(60);
 const WARMED_UP: Duration = Duration::from_secs(15);
 /// The server has seen by then that all have left.
 const BETWEEN: Duration = Duration::from_secs(2);
