@@ -51,11 +51,12 @@
 //! | [`session`], [`topic`], [`partition`] | a user on a channel, names, and the unit of order |
 //! | [`chunk`] | frames as one HTTP chunk, written once and shared |
 //! | [`event`], [`event_id`], [`epochs`] | checked events, their ids, and the epochs whose ids are good |
-//! | [`arena`], [`random`] | keys, and random numbers |
+//! | [`arena`], [`random`], [`ahead`] | keys, random numbers, and reads before they are needed |
 //! | [`budget`], [`mod@line`], [`memory`] | bytes under way, those who wait for room for theirs, and bytes held |
 //!
 //! Imports point down this table. Home and fan-out do not import one another.
 
+pub(crate) mod ahead;
 pub(crate) mod arena;
 pub(crate) mod budget;
 pub(crate) mod chunk;

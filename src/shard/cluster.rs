@@ -14,7 +14,7 @@ impl Shard {
         match news {
             ClusterNews::Applied(publishes) => {
                 for (partition, applied) in publishes {
-                    self.stats().published.add(homes.apply(partition, applied, &mut outbox));
+                    self.count_ordered(homes.apply(partition, applied, &mut outbox));
                 }
             }
             ClusterNews::Disconnect(partition, disconnect) => {

@@ -127,8 +127,12 @@ impl ShardMailbox {
     /// Posts any message to any shard, this one included.
     pub(crate) fn send(&self, to: ShardId, message: ShardMessage) {
         if to == self.shard {
-            self.own.borrow_mut().push_back(message);
-            self.bell.notify_one();
+            let mut own = self.own.borrow_mut();
+            // A shard with messages waits for no bell.
+            if own.is_empty() {
+                self.bell.notify_one();
+            }
+            own.push_back(message);
         } else {
             self.mailboxes.post(to, message);
         }
@@ -140,6 +144,12 @@ impl ShardMailbox {
         let own = || self.own.borrow_mut().pop_front();
         let others = || self.receiver.try_recv().ok();
         if own_first { own().or_else(others) } else { others().or_else(own) }
+    }
+
+    /// Calls `look` with the next messages of the shard to itself, `messages_max` at most. Those of other shards cannot be
+    /// seen before they are taken.
+    pub(crate) fn show_next(&self, messages_max: usize, look: impl FnMut(&ShardMessage)) {
+        self.own.borrow().iter().take(messages_max).for_each(look);
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -38,11 +38,12 @@ use tokio::sync::Notify;
 use crate::access_log::StreamRecords;
 use crate::clock::unix_s;
 use crate::config::SlowPolicy;
+use crate::core::ahead::{self, Ahead};
 use crate::core::budget::Budget;
 use crate::core::fanout::sending::Outgoing;
 use crate::core::fanout::{Fanout, FanoutLimits};
 use crate::core::home::Homes;
-use crate::core::message::{Message, OrderError, Post, ShardId, Ticket};
+use crate::core::message::{Message, OrderError, Post, ShardId, Ticket, ToFanout, ToHome};
 use crate::core::survey::{Clients, Walk};
 use crate::journal::ShardJournal;
 use crate::journal::disk::log::Lost;
@@ -79,7 +80,7 @@ pub(crate) struct Shard {
     /// Posts between a decision and the mailboxes; kept so that a turn allocates nothing.
     outbox: RefCell<Vec<Post>>,
     phase: Cell<Phase>,
-    /// Set when a connection publishes, until the turn has seen it.
+    /// Set when a connection publishes or a home orders an event, until the turn has seen it.
     publishes: Cell<bool>,
     /// The time of the last turn in which somebody published, in milliseconds since the Unix epoch.
     published_ms: Cell<u64>,
@@ -166,10 +167,13 @@ impl Shard {
 
     /// Handles messages, seals blocks of what topics gained, and sends what is due. Returns whether more work waits.
     fn turn(&self, hooks: &impl ConnectionHooks) -> bool {
-        let (began_us, ordered) = (self.common.clock.now_us(), self.stats().published.value());
+        let began_us = self.common.clock.now_us();
         let work_max = shares::messages(self.fanout.borrow().is_behind());
-        let mut work = 0;
+        let (mut work, mut ahead) = (0, Ahead::default());
         while work < work_max {
+            if ahead.is_due() {
+                self.look_ahead();
+            }
             let Some(message) = self.mailbox.take() else { break };
             work += message.work();
             work += self.handle(message, hooks);
@@ -180,7 +184,7 @@ impl Shard {
             fanout.send_ready(shares::SENDS, now_ms, out, |index, outgoing| self.send(index, outgoing));
         });
         let spent_us = self.common.clock.now_us() - began_us;
-        let shares = shares::after_sends(spent_us, self.quiet_ms(ordered));
+        let shares = shares::after_sends(spent_us, self.quiet_ms());
         self.serve_woken(shares.woken);
         // Clients may have taken what kept publishes out.
         self.common.budget.let_in();
@@ -194,11 +198,10 @@ impl Shard {
         self.walk() || newcomers_wait || self.fanout.borrow().is_due() || !self.mailbox.is_empty()
     }
 
-    /// Returns the milliseconds since a connection of this shard last published or a home ordered an event, of which there
-    /// were so many before this turn.
-    fn quiet_ms(&self, ordered: u64) -> u64 {
+    /// Returns the milliseconds since a connection of this shard last published or one of its homes ordered an event.
+    fn quiet_ms(&self) -> u64 {
         let now_ms = self.common.clock.now_ms();
-        if self.publishes.take() || self.stats().published.value() > ordered {
+        if self.publishes.take() {
             self.published_ms.set(now_ms);
         }
         now_ms.saturating_sub(self.published_ms.get())
@@ -209,6 +212,28 @@ impl Shard {
         self.publishes.set(true);
     }
 
+    /// Counts events that a home of this shard ordered, and notes the publish.
+    fn count_ordered(&self, events: u64) {
+        self.stats().published.add(events);
+        if events > 0 {
+            self.note_publish();
+        }
+    }
+
+    /// Looks ahead at what the next messages need.
+    fn look_ahead(&self) {
+        let (homes, fanout) = (self.homes.borrow(), self.fanout.borrow());
+        self.mailbox.show_next(ahead::STEPS, |message| match message {
+            ShardMessage::Core(Message::Home(partition, ToHome::Publish(publish))) => {
+                homes.look_ahead(*partition, &publish.topic);
+            }
+            ShardMessage::Core(Message::Fanout(ToFanout::Events { topics, .. })) => {
+                topics.iter().for_each(|topic| fanout.look_ahead(topic));
+            }
+            _ => {}
+        });
+    }
+
     /// Handles one message; returns its work beyond [`ShardMessage::work`].
     fn handle(&self, message: ShardMessage, hooks: &impl ConnectionHooks) -> usize {
         match message {
@@ -217,7 +242,7 @@ impl Shard {
                 let (now_ms, journal) = (self.common.clock.now_ms(), &mut *self.journal.borrow_mut());
                 let mut homes = self.homes.borrow_mut();
                 let ordered = homes.handle(partition, message, now_ms, journal, &mut outbox);
-                self.stats().published.add(ordered);
+                self.count_ordered(ordered);
                 self.post_all(&mut outbox);
             }
             ShardMessage::Core(Message::Fanout(message)) => {
@@ -256,7 +281,7 @@ impl Shard {
             match result {
                 Ok(()) => {
                     let events = homes.journaled(partition, first, publish, now_ms, &mut outbox);
-                    self.stats().published.add(events);
+                    self.count_ordered(events);
                 }
                 Err(error) => homes.refuse(partition, first, publish, error, &mut outbox),
             }

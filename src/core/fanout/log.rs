@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::core::ahead;
 use crate::core::chunk::{Chunk, Framing, Mark};
 use crate::core::event_id::Sequence;
 use crate::core::fanout::wire::Buffers;
@@ -153,6 +154,17 @@ impl BlockLog {
     pub(crate) fn seal(&mut self) -> bool {
         self.cut();
         std::mem::take(&mut self.has_new_block)
+    }
+
+    /// Looks ahead at what an event needs.
+    pub(crate) fn look_ahead(&self) {
+        ahead::read((
+            self.blocks.len(),
+            self.written,
+            self.at_tail,
+            self.open.chunks.len(),
+            self.open.events,
+        ));
     }
 
     /// Returns whether something was gained that is not sealed.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use crate::core::ahead;
 use crate::core::arena::Key;
 use crate::core::event_id::Sequence;
 use crate::core::fanout::log::BlockLog;
@@ -171,6 +172,12 @@ impl IndexMut<u32> for Logs {
 }
 
 impl TopicLog {
+    /// Looks ahead at what an event of the topic needs.
+    pub(crate) fn look_ahead(&self) {
+        ahead::read((self.partition, self.streams, self.gained, self.idle.first().copied()));
+        self.log.look_ahead();
+    }
+
     /// Tells its follower, if it has one, the newest event sent.
     pub(crate) fn tell_sent(&self, sent: Sequence) {
         if let Some(follower) = &self.follower {

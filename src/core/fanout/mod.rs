@@ -282,6 +282,11 @@ impl Fanout {
         }
     }
 
+    /// Looks ahead at what events of a topic need.
+    pub(crate) fn look_ahead(&self, topic: &Topic) {
+        self.logs.of(topic).iter().for_each(|number| self.logs[*number].look_ahead());
+    }
+
     /// Handles a message of a home. Returns its work beyond [`Message::work`](crate::core::message::Message::work), in
     /// the same units: each log that gains something costs.
     pub(crate) fn handle(&mut self, message: ToFanout, out: &mut Vec<Post>) -> usize {

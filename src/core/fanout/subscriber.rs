@@ -8,6 +8,7 @@ mod slow_client;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::core::ahead;
 use crate::core::chunk::Framing;
 use crate::core::event_id::{Epoch, Sequence};
 use crate::core::fanout::ending::EndReason;
@@ -445,6 +446,12 @@ impl Subscriber {
         let spread = u64::from(index.wrapping_mul(0x9e37_79b9) >> 24);
         let earlier_ms = heartbeat_ms * spread / 1024;
         self.is_idle() && now_ms.saturating_sub(self.touched_ms) >= heartbeat_ms - earlier_ms
+    }
+
+    /// Looks ahead at what a send needs.
+    pub(super) fn look_ahead(&self) {
+        let cursor = self.cursors.first().map(|cursor| (cursor.log, cursor.place));
+        ahead::read((cursor, self.parts.len(), self.flight, self.delivered, self.touched_ms, self.expires_s));
     }
 
     /// Returns its cursors, in the order of its topics.

@@ -9,6 +9,7 @@ use super::log::SEND_BYTES_MAX;
 use super::logs::TopicLog;
 use super::sending::{Next, Outgoing};
 use super::subscriber::Subscriber;
+use crate::core::ahead::{self, Ahead};
 use crate::core::message::Post;
 
 /// Work of sends for one topic before the next topic's turn.
@@ -61,9 +62,12 @@ impl Fanout {
     ) -> bool {
         let mut work = 0;
         self.is_behind = false;
-        while work < work_max
-            && let Some(number) = self.ready.pop_front()
-        {
+        let mut ahead = Ahead::default();
+        while work < work_max {
+            if ahead.is_due() {
+                self.look_along_ready();
+            }
+            let Some(number) = self.ready.pop_front() else { break };
             // A log that all streams have left is gone, and its number may be another's.
             let Some(log) = self.logs.get_mut(number).filter(|log| log.is_listed) else { continue };
             let mut list = std::mem::take(&mut log.ready);
@@ -87,6 +91,14 @@ impl Fanout {
         }
         self.is_behind |= self.ready.front().is_some_and(|number| self.is_late(*number));
         self.has_ready()
+    }
+
+    /// Looks ahead at the streams that stand first in the lines of the next logs.
+    fn look_along_ready(&self) {
+        for number in self.ready.iter().take(ahead::STEPS) {
+            let first = self.logs.get(*number).and_then(|log| log.ready.front());
+            first.and_then(|index| self.subscribers.at(*index)).inspect(|first| first.look_ahead());
+        }
     }
 
     /// Returns whether the stream that has waited longest in the line of a log is far behind although it has room. A

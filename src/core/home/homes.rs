@@ -9,6 +9,7 @@ use crate::core::journal::{Journal, Kept};
 use crate::core::memory::Memory;
 use crate::core::message::{OrderError, Ordered, Post, Publish, PublishKey, ShardId, ToHome};
 use crate::core::partition::{PartitionId, Partitioner, Placement};
+use crate::core::topic::Topic;
 
 /// The homes of a shard's partitions, owned by the shard.
 #[derive(Debug)]
@@ -55,6 +56,13 @@ impl Homes {
         out: &mut Vec<Post>,
     ) -> u64 {
         self.with(partition, |home| home.handle(message, now_ms, journal, out))
+    }
+
+    /// Looks ahead at what a publish to a topic needs.
+    pub(crate) fn look_ahead(&self, partition: PartitionId, topic: &Topic) {
+        if let Some(Some(home)) = self.homes.get(usize::from(partition)) {
+            home.look_ahead(topic);
+        }
     }
 
     /// Takes in a publish whose order the journal made final; returns how many events it has.

@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use super::history::{TopicKey, Topics};
+use crate::core::ahead;
 use crate::core::message::ListenerId;
 use crate::core::topic::Topic;
 
@@ -55,6 +56,11 @@ impl Listeners {
             self.0.pop();
         }
         was_one
+    }
+
+    /// Looks ahead at the listeners of a topic.
+    pub(super) fn look_ahead(&self, topic: TopicKey) {
+        ahead::read(self.0.get(topic as usize).map(SmallVec::len));
     }
 
     /// Returns the listeners of a topic and of those above it.

@@ -10,6 +10,7 @@ use crate::core::delivery_count::DeliveryCount;
 use crate::core::event_id::Sequence;
 use crate::core::journal::{Journal, Kept};
 use crate::core::message::{CountFor, Message, OrderError, Ordered, Post, Publish, Reply, ReplyTo, ToFanout};
+use crate::core::topic::Topic;
 
 impl Home {
     /// Has a publish ordered, if there is room for its topic and it was not ordered before; returns how many events became
@@ -67,6 +68,14 @@ impl Home {
         }
         self.given = given.unwrap_or(self.given);
         0
+    }
+
+    /// Looks ahead at what a publish to a topic needs.
+    pub(super) fn look_ahead(&self, topic: &Topic) {
+        if let Some(key) = self.history.topics().find(topic) {
+            self.history.topics()[key].look_ahead();
+            self.listeners.look_ahead(key);
+        }
     }
 
     /// Takes in a publish whose order the journal made final; returns how many events it has.

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 
 use super::forgotten::TopicEnd;
+use crate::core::ahead;
 use crate::core::event_id::Sequence;
 
 /// Bytes that an event costs beside its own: the entry here, its place in the home's order of ages, and two heap
@@ -82,6 +83,11 @@ impl TopicHistory {
         self.bytes += cost;
         self.entries.push_back(entry);
         cost
+    }
+
+    /// Looks ahead at the newest event, behind which the next will be.
+    pub(crate) fn look_ahead(&self) {
+        ahead::read(self.entries.back().map(|entry| entry.sequence));
     }
 
     /// Drops the oldest event; returns `None` when there is none.

@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 use super::forgotten::{Forgotten, TopicEnd};
 use super::topic_history::{FirstDropped, TopicHistory};
 use super::{TopicKey, TopicKeys};
+use crate::core::ahead;
 use crate::core::event_id::Sequence;
 use crate::core::home::topic_count::TopicCount;
 use crate::core::partition::Partitioner;
@@ -79,6 +80,14 @@ pub(crate) struct KnownTopic {
     used: u64,
     /// The use of its entry in `by_use`; 0 without an entry.
     queued_use: u64,
+}
+
+impl KnownTopic {
+    /// Looks ahead at what an event of it needs.
+    pub(crate) fn look_ahead(&self) {
+        ahead::read((self.used, self.lost.sequence, self.holders));
+        self.history.look_ahead();
+    }
 }
 
 impl Topics {
