@@ -167,6 +167,11 @@ impl BlockLog {
         ));
     }
 
+    /// Returns the bytes of all blocks there ever were.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
     /// Returns whether something was gained that is not sealed.
     pub(crate) fn is_open(&self) -> bool {
         !self.open.chunks.is_empty()

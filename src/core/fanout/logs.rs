@@ -45,6 +45,10 @@ pub(crate) struct TopicLog {
     pub(crate) ready: VecDeque<u32>,
     /// Set when the log is listed among those with a line.
     pub(crate) is_listed: bool,
+    /// The streams of the line that are not served yet since it was first looked at, or since all of those were...
+    waiting: u32,
+    /// ...and the bytes that the log had gained then.
+    waiting_since: u64,
     /// Set on a queue's topic.
     pub(crate) follower: Option<Follower>,
     /// Set when it gained something this turn.
@@ -94,6 +98,8 @@ impl Logs {
                 idle: Vec::new(),
                 ready: VecDeque::new(),
                 is_listed: false,
+                waiting: 0,
+                waiting_since: 0,
                 follower: None,
                 gained: false,
             }) as u32;
@@ -189,7 +195,26 @@ impl TopicLog {
     pub(crate) fn list(&mut self, number: u32, listed: &mut VecDeque<u32>) {
         if !std::mem::replace(&mut self.is_listed, true) {
             listed.push_back(number);
+            self.wait_from_now();
         }
+    }
+
+    /// Notes that `served` streams at the front of the line were.
+    pub(crate) fn note_served(&mut self, served: u32) {
+        self.waiting = self.waiting.saturating_sub(served);
+        if self.waiting == 0 {
+            self.wait_from_now();
+        }
+    }
+
+    fn wait_from_now(&mut self) {
+        self.waiting = self.ready.len() as u32;
+        self.waiting_since = self.log.written();
+    }
+
+    /// Returns the bytes that the log gained while the streams now in its line waited, those that have done so for longest.
+    pub(crate) fn bytes_waited(&self) -> u64 {
+        self.log.written() - self.waiting_since
     }
 
     /// Lists a stream among the idle, unless it is there. `at`, its place in the list, may be out of date: the list is

@@ -284,7 +284,8 @@ impl Fanout {
 
     /// Looks ahead at what events of a topic need.
     pub(crate) fn look_ahead(&self, topic: &Topic) {
-        self.logs.of(topic).iter().for_each(|number| self.logs[*number].look_ahead());
+        // Everything has more, one for each partition, which all publishes keep in the cache.
+        self.logs.of(topic).iter().take(2).for_each(|number| self.logs[*number].look_ahead());
     }
 
     /// Handles a message of a home. Returns its work beyond [`Message::work`](crate::core::message::Message::work), in

@@ -18,7 +18,10 @@ pub(super) const TOPIC_WORK_PER_TURN: usize = 64;
 pub(super) const SEND_BYTES_OF_WORK: usize = 16 << 10;
 /// A trim by force goes this much below the limit, so that it is not needed for every block.
 const TRIM_SLACK: usize = 8;
-/// A stream may wait until it is behind by this part of what it may be: blocks grow, so that a send carries more.
+/// What a log may gain while streams wait in its line: blocks grow, so that a send carries more. Half of what a socket takes
+/// at once, so that a stream which is behind catches up: with more, some of 1,000 that read all they got were cut.
+pub(super) const LINE_BYTES_MAX: usize = 64 << 10;
+/// But no more than this part of what a stream may be behind.
 pub(super) const LAG_PARTS: usize = 4;
 /// Emptied lists of idle subscribers kept for reuse, so that a turn allocates none.
 pub(super) const SPARE_LISTS_MAX: usize = 64;
@@ -72,9 +75,11 @@ impl Fanout {
             let Some(log) = self.logs.get_mut(number).filter(|log| log.is_listed) else { continue };
             let mut list = std::mem::take(&mut log.ready);
             let turn_end = work + TOPIC_WORK_PER_TURN;
+            let mut served = 0;
             while work < turn_end.min(work_max)
                 && let Some(index) = list.pop_front()
             {
+                served += 1;
                 work += self.serve_in_line(index, now_ms, out, &mut send);
             }
             let Some(log) = self.logs.get_mut(number) else { continue };
@@ -85,6 +90,7 @@ impl Fanout {
                 self.keep_spare(list.into());
             } else {
                 log.ready = list;
+                log.note_served(served);
                 self.ready.push_back(number);
                 self.is_behind |= self.is_late(number);
             }
@@ -101,18 +107,16 @@ impl Fanout {
         }
     }
 
-    /// Returns whether the stream that has waited longest in the line of a log is far behind although it has room. A
-    /// queue's stream is not looked at: its queue bounds it.
+    /// Returns whether a log gained more while streams stand in its line than one that is behind could catch up with. A
+    /// queue's log is not looked at: its queue bounds it.
     fn is_late(&self, number: u32) -> bool {
+        let bytes_max = LINE_BYTES_MAX.min(self.limits.lag_bytes_max / LAG_PARTS) as u64;
         let log = self.logs.get(number).filter(|log| log.follower.is_none());
-        let first = log.and_then(|log| self.subscribers.at(*log.ready.front()?));
-        first.is_some_and(|first| {
-            first.is_idle() && first.lag_bytes(&self.logs) > self.limits.lag_bytes_max / LAG_PARTS
-        })
+        log.is_some_and(|log| log.is_listed && log.bytes_waited() > bytes_max)
     }
 
-    /// Returns whether the last [`Fanout::send_ready`] left a stream that has room further behind than a part of what it
-    /// may be, which is the shard's fault and not its client's: publishers are to be slowed.
+    /// Returns whether the last [`Fanout::send_ready`] left streams in a line that wait for too long, which is the shard's
+    /// fault and not their clients': publishers are to be slowed.
     pub(crate) fn is_behind(&self) -> bool {
         self.is_behind
     }

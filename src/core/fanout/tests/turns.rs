@@ -185,20 +185,26 @@ fn take_all(_: u32, outgoing: &mut Outgoing) -> Option<usize> {
 }
 
 #[test]
-fn publishers_are_to_be_slowed_when_a_stream_with_room_is_left_behind() {
+fn publishers_are_to_be_slowed_when_a_log_gains_much_while_streams_stand_in_its_line() {
     let mut tester = Tester::new(LIMITS);
-    for _ in 0..2 {
+    for _ in 0..4 {
         tester.idle(1, u64::MAX);
     }
-    let lag = LIMITS.lag_bytes_max / LAG_PARTS;
-    for (bytes, is_behind) in [(lag / 2, false), (lag + 1, true)] {
-        tester.gain(1, &"x".repeat(bytes));
+    let mut send = |work, bytes: usize| {
+        if bytes > 0 {
+            tester.gain(1, &"x".repeat(bytes));
+        }
         tester.fanout.seal_all();
-        assert!(tester.fanout.send_ready(1, 0, &mut Vec::new(), take_all));
-        assert_eq!(tester.fanout.is_behind(), is_behind, "{bytes}");
-        tester.fanout.send_ready(usize::MAX, 0, &mut Vec::new(), take_all);
-        assert!(!tester.fanout.is_behind(), "all were sent to");
-    }
+        tester.fanout.send_ready(work, 0, &mut Vec::new(), take_all);
+        tester.fanout.is_behind()
+    };
+    let bytes_max = LINE_BYTES_MAX.min(LIMITS.lag_bytes_max / LAG_PARTS);
+    assert!(!send(1, bytes_max + 1), "for what they wait for, none of them has waited");
+    assert!(!send(1, bytes_max / 2));
+    assert!(send(1, bytes_max), "the last one has waited since the beginning");
+    assert!(!send(1, 0), "it was sent to, and the others came later");
+    assert!(!send(1, bytes_max / 2));
+    assert!(!send(usize::MAX, 2 * bytes_max), "nobody waits");
 }
 
 #[test]
@@ -207,10 +213,15 @@ fn a_topic_that_had_no_turn_is_behind_too_and_a_slow_client_or_a_queue_is_not() 
     let large = "x".repeat(LIMITS.lag_bytes_max / 2);
     for topic in [1, 2] {
         tester.idle(topic, u64::MAX);
-        tester.gain(topic, &large);
+        tester.gain(topic, "small\n\n");
     }
     tester.fanout.seal_all();
     assert!(tester.fanout.send_ready(1, 0, &mut Vec::new(), take_all));
+    assert!(!tester.fanout.is_behind());
+    // One of them still waits.
+    [1, 2].iter().for_each(|topic| tester.gain(*topic, &large));
+    tester.fanout.seal_all();
+    assert!(tester.fanout.send_ready(0, 0, &mut Vec::new(), take_all));
     assert!(tester.fanout.is_behind());
     // The second topic's stream has no room now.
     tester.send_ready(usize::MAX);
