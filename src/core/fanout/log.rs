@@ -73,7 +73,7 @@ pub(crate) struct BlockLog {
     trimmed: u64,
     bytes: usize,
     /// Bytes of all blocks there ever were.
-    written: u64,
+    pub(super) written: u64,
     memory: Arc<Memory>,
     /// Cursors at the tail: their streams have been sent everything.
     at_tail: u32,
@@ -165,11 +165,6 @@ impl BlockLog {
             self.open.chunks.len(),
             self.open.events,
         ));
-    }
-
-    /// Returns the bytes of all blocks there ever were.
-    pub(crate) fn written(&self) -> u64 {
-        self.written
     }
 
     /// Returns whether something was gained that is not sealed.

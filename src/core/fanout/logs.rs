@@ -45,10 +45,11 @@ pub(crate) struct TopicLog {
     pub(crate) ready: VecDeque<u32>,
     /// Set when the log is listed among those with a line.
     pub(crate) is_listed: bool,
-    /// The streams of the line that are not served yet since it was first looked at, or since all of those were...
+    /// The streams that stood in the line when it was last counted and are not served yet: when none is left, it is counted
+    /// again.
     waiting: u32,
-    /// ...and the bytes that the log had gained then.
-    waiting_since: u64,
+    /// The bytes that the log had gained when the line was counted.
+    counted_at: u64,
     /// Set on a queue's topic.
     pub(crate) follower: Option<Follower>,
     /// Set when it gained something this turn.
@@ -99,7 +100,7 @@ impl Logs {
                 ready: VecDeque::new(),
                 is_listed: false,
                 waiting: 0,
-                waiting_since: 0,
+                counted_at: 0,
                 follower: None,
                 gained: false,
             }) as u32;
@@ -195,26 +196,27 @@ impl TopicLog {
     pub(crate) fn list(&mut self, number: u32, listed: &mut VecDeque<u32>) {
         if !std::mem::replace(&mut self.is_listed, true) {
             listed.push_back(number);
-            self.wait_from_now();
+            self.count_line();
         }
     }
 
-    /// Notes that `served` streams at the front of the line were.
+    /// Notes that so many streams at the front of the line were served.
     pub(crate) fn note_served(&mut self, served: u32) {
         self.waiting = self.waiting.saturating_sub(served);
         if self.waiting == 0 {
-            self.wait_from_now();
+            self.count_line();
         }
     }
 
-    fn wait_from_now(&mut self) {
+    /// Counts the line.
+    fn count_line(&mut self) {
         self.waiting = self.ready.len() as u32;
-        self.waiting_since = self.log.written();
+        self.counted_at = self.log.written;
     }
 
-    /// Returns the bytes that the log gained while the streams now in its line waited, those that have done so for longest.
-    pub(crate) fn bytes_waited(&self) -> u64 {
-        self.log.written() - self.waiting_since
+    /// Returns the bytes that the log gained while the stream waited that has stood in its line for longest.
+    pub(crate) fn gained_meanwhile(&self) -> u64 {
+        self.log.written - self.counted_at
     }
 
     /// Lists a stream among the idle, unless it is there. `at`, its place in the list, may be out of date: the list is

@@ -112,7 +112,7 @@ impl Fanout {
     fn is_late(&self, number: u32) -> bool {
         let bytes_max = LINE_BYTES_MAX.min(self.limits.lag_bytes_max / LAG_PARTS) as u64;
         let log = self.logs.get(number).filter(|log| log.follower.is_none());
-        log.is_some_and(|log| log.is_listed && log.bytes_waited() > bytes_max)
+        log.is_some_and(|log| log.is_listed && log.gained_meanwhile() > bytes_max)
     }
 
     /// Returns whether the last [`Fanout::send_ready`] left streams in a line that wait for too long, which is the shard's
