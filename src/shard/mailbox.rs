@@ -128,7 +128,7 @@ impl ShardMailbox {
     pub(crate) fn send(&self, to: ShardId, message: ShardMessage) {
         if to == self.shard {
             let mut own = self.own.borrow_mut();
-            // A shard with messages waits for no bell.
+            // With messages of its own the shard takes turns until there are none, and waits for the bell only then.
             if own.is_empty() {
                 self.bell.notify_one();
             }

@@ -16,8 +16,8 @@ use tokio::io::unix::AsyncFd;
 use super::Shard;
 use crate::core::fanout::EndReason;
 
-/// The most that is taken from the kernel between two turns: some 0.2 ms. Streams that wait here are in no line, where it
-/// shows how long they wait.
+/// The most that is taken from the kernel between two turns. Streams that wait to be taken stand in no line, where it would
+/// show how long they wait.
 const EVENTS: usize = 1024;
 
 /// The set of descriptors of one shard, until [`Readiness::watch`] has it.

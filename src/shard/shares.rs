@@ -7,7 +7,7 @@
 /// and reads are never held up for longer.
 const MESSAGES: usize = 2048;
 /// The same while streams wait long in their lines, of whatever message: some 20 publishes beside 2 ms of sends, so that
-/// publishers are slowed before streams are cut. With 256 some of 1,000 streams of a flood were.
+/// publishers are slowed before streams are cut. 256 are as many as a flood of 1,000 streams takes in at its usual rate.
 const MESSAGES_WHILE_BEHIND: usize = MESSAGES / 32;
 /// Work of a turn's sends to streams in lines, and the most for those that were woken, in the units of
 /// [`Fanout::send_ready`](crate::core::fanout::Fanout::send_ready): about 1 ms of kernel time.

@@ -72,8 +72,9 @@ impl Home {
 
     /// Looks ahead at what a publish to a topic needs.
     pub(super) fn look_ahead(&self, topic: &Topic) {
-        if let Some(key) = self.history.topics().find(topic) {
-            self.history.topics()[key].look_ahead();
+        let topics = self.history.topics();
+        if let Some(key) = topics.find(topic) {
+            topics[key].look_ahead();
             self.listeners.look_ahead(key);
         }
     }

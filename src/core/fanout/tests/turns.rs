@@ -218,7 +218,7 @@ fn a_topic_that_had_no_turn_is_behind_too_and_a_slow_client_or_a_queue_is_not() 
     tester.fanout.seal_all();
     assert!(tester.fanout.send_ready(1, 0, &mut Vec::new(), take_all));
     assert!(!tester.fanout.is_behind());
-    // One of them still waits.
+    // The second topic's stream has waited since the last turn.
     [1, 2].iter().for_each(|topic| tester.gain(*topic, &large));
     tester.fanout.seal_all();
     assert!(tester.fanout.send_ready(0, 0, &mut Vec::new(), take_all));
