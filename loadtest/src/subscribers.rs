@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 /// some hundred bytes instead of a buffer of its own.
 const READ_BYTES_MAX: usize = 256 * 1024;
 /// Subscribers that are read from before a thread says how much all have got. All of 1,000 may take a second, and a flood
-/// that hears nothing for a quarter of one goes on; after each it would publish events one by one.
+/// that hears nothing for a quarter of one takes events for lost. Told after each subscriber, a flood publishes one event
+/// whenever one was delivered, and not several at once.
 const TOLD_AFTER: usize = 64;
 /// Bounds how late a thread notices that it shall stop.
 const STOP_CHECK: Duration = Duration::from_millis(20);

@@ -16,8 +16,8 @@ use tokio::io::unix::AsyncFd;
 use super::Shard;
 use crate::core::fanout::EndReason;
 
-/// The most that is taken from the kernel between two turns. Streams that wait to be taken stand in no line, where it would
-/// show how long they wait.
+/// The most that is taken from the kernel between two turns. A stream whose readiness is not taken yet stands in no line, and
+/// the line is what shows that a stream waits for long.
 const EVENTS: usize = 1024;
 
 /// The set of descriptors of one shard, until [`Readiness::watch`] has it.

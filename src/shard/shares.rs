@@ -6,8 +6,9 @@
 /// Work of one turn's messages, in [`ShardMessage::work`](super::message::ShardMessage::work): about 1 ms, so that sends
 /// and reads are never held up for longer.
 const MESSAGES: usize = 2048;
-/// The same while streams wait long in their lines, of whatever message: some 20 publishes beside 2 ms of sends, so that
-/// publishers are slowed before streams are cut. 256 are as many as a flood of 1,000 streams takes in at its usual rate.
+/// The same while streams wait long in their lines: 16 publishes of less than 4 KiB beside up to 2 ms of sends, to lines and
+/// to woken streams, so that publishers are slowed before streams are cut. With 256 a flood of 1,000 streams went on at its
+/// usual rate. Messages of all kinds and topics wait alike.
 const MESSAGES_WHILE_BEHIND: usize = MESSAGES / 32;
 /// Work of a turn's sends to streams in lines, and the most for those that were woken, in the units of
 /// [`Fanout::send_ready`](crate::core::fanout::Fanout::send_ready): about 1 ms of kernel time.

@@ -214,7 +214,8 @@ impl TopicLog {
         self.counted_at = self.log.written;
     }
 
-    /// Returns the bytes that the log gained while the stream waited that has stood in its line for longest.
+    /// Returns the bytes that the log gained since its line was counted. A stream that came to the line just after a count may
+    /// have waited while it gained twice as many.
     pub(crate) fn gained_meanwhile(&self) -> u64 {
         self.log.written - self.counted_at
     }

@@ -73,7 +73,7 @@ pub(crate) struct Fanout {
     extras: HashMap<u32, Box<StreamExtras>>,
     /// Logs that gained something this turn.
     gained: Vec<u32>,
-    /// Set when streams that have room are kept waiting for long.
+    /// Set when a log gained much while its line was served.
     is_behind: bool,
     /// Logs with streams that have a block to read: topics take turns.
     ready: VecDeque<u32>,

@@ -108,16 +108,16 @@ impl Fanout {
         }
     }
 
-    /// Returns whether a log gained more while streams stand in its line than one that is behind could catch up with. A
-    /// queue's log is not looked at: its queue bounds it.
+    /// Returns whether a log gained more than [`LINE_BYTES_MAX`] since its line was counted. A queue's log is not looked at:
+    /// its queue bounds it.
     fn is_late(&self, number: u32) -> bool {
         let bytes_max = LINE_BYTES_MAX.min(self.limits.lag_bytes_max / LAG_PARTS) as u64;
         let log = self.logs.get(number).filter(|log| log.follower.is_none());
         log.is_some_and(|log| log.is_listed && log.gained_meanwhile() > bytes_max)
     }
 
-    /// Returns whether the last [`Fanout::send_ready`] left streams in a line that wait for too long, which is the shard's
-    /// fault and not their clients': publishers are to be slowed.
+    /// Returns whether a log gained much while streams with room stood in its line in the last [`Fanout::send_ready`], which
+    /// is the shard's fault and not their clients': publishers are to be slowed.
     pub(crate) fn is_behind(&self) -> bool {
         self.is_behind
     }
