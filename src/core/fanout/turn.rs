@@ -55,8 +55,8 @@ impl Fanout {
 
     /// Sends to streams that stand in the lines of their topics, topics taking turns, until `work_max` units of work are
     /// done: one for each send and one for each 16 KiB. `send` gets a stream's index and bytes, removes the bytes that its
-    /// socket has room for, and returns their number, or `None` when the socket takes nothing any more; the rest is kept
-    /// until [`Fanout::has_room`]. Returns whether more streams wait.
+    /// socket has room for, and returns their number, or `None` when the connection is gone; the rest is kept until
+    /// [`Fanout::has_room`]. Returns whether more streams wait.
     pub(crate) fn send_ready(
         &mut self,
         work_max: usize,
@@ -108,8 +108,8 @@ impl Fanout {
         }
     }
 
-    /// Returns whether a log gained more than [`LINE_BYTES_MAX`] since its line was counted. A queue's log is not looked at:
-    /// its queue bounds it.
+    /// Returns whether a log gained more since its line was counted than [`LINE_BYTES_MAX`] and [`LAG_PARTS`] allow. A queue's
+    /// log is not looked at: its queue bounds it.
     fn is_late(&self, number: u32) -> bool {
         let bytes_max = LINE_BYTES_MAX.min(self.limits.lag_bytes_max / LAG_PARTS) as u64;
         let log = self.logs.get(number).filter(|log| log.follower.is_none());

@@ -219,24 +219,28 @@ fn a_topic_that_had_no_turn_is_behind_too_and_a_slow_client_or_a_queue_is_not() 
     tester.fanout.seal_all();
     assert!(tester.fanout.send_ready(1, 0, &mut Vec::new(), take_all));
     assert!(!tester.fanout.is_behind());
-    // One of the two streams has waited since the last turn.
+    // The last turn sent to one of the two streams; the other stands in line still.
     [1, 2].iter().for_each(|topic| tester.gain(*topic, &large));
     tester.fanout.seal_all();
     assert!(tester.fanout.send_ready(0, 0, &mut Vec::new(), take_all));
     assert!(tester.fanout.is_behind());
     tester.send_ready(usize::MAX);
-    // The socket of this one takes nothing, so that it stands in no line.
-    tester.idle(3, u64::MAX);
+    // A slow client: its socket has no room, so that it stands in no line while its topic gains.
+    let slow = tester.idle(3, u64::MAX);
     tester.block_on(&tester.topic(3), &large);
-    tester.fanout.send_ready(usize::MAX, 0, &mut Vec::new(), |_, _| None);
-    let (of_queue, of_its_queue, _) = tester.follow();
+    tester.fanout.send_ready(usize::MAX, 0, &mut Vec::new(), |_, _| Some(0));
+    tester.block_on(&tester.topic(3), &large);
+    tester.block_on(&tester.topic(3), &large);
+    tester.fanout.has_room(slow.index);
+    assert!(tester.fanout.send_ready(0, 0, &mut Vec::new(), take_all), "it stands in line now");
+    assert!(!tester.fanout.is_behind());
+    tester.send_ready(usize::MAX);
+    let (of_queue, queue_topic, _) = tester.follow();
     tester.send(of_queue);
     tester.sent(of_queue);
     tester.send(of_queue);
-    for _ in 0..2 {
-        tester.block_on(&tester.topic(3), &large);
-        tester.block_on(&of_its_queue, &large);
-    }
+    tester.block_on(&queue_topic, &large);
+    tester.block_on(&queue_topic, &large);
     assert!(tester.fanout.send_ready(0, 0, &mut Vec::new(), take_all), "the queue's stream stands in line");
     assert!(!tester.fanout.is_behind());
 }
